@@ -1,0 +1,389 @@
+//! What a job is: the words that every room uses. Must not know how jobs are decided, stored or served.
+
+use std::{borrow::Cow, collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::time::Timestamp;
+
+/// The id of a job: a UUID, version 7 when it is made here.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct JobId(pub Uuid);
+
+impl JobId {
+    /// A new id, unlike all others.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for JobId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
+/// The name of a job type: 1 to 100 characters of `A-Z a-z 0-9 . _ -`, cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Cow<'_, str>", into = "String")]
+pub struct JobName(Arc<str>);
+
+impl JobName {
+    /// The name, if it is one.
+    pub fn new(name: &str) -> Result<Self, InvalidName> {
+        let fits =
+            (1..=100).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        fits.then(|| Self(name.into())).ok_or_else(|| InvalidName(name.chars().take(120).collect()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for JobName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<Cow<'_, str>> for JobName {
+    type Error = InvalidName;
+
+    fn try_from(name: Cow<'_, str>) -> Result<Self, InvalidName> {
+        Self::new(&name)
+    }
+}
+
+impl From<JobName> for String {
+    fn from(name: JobName) -> Self {
+        name.0.as_ref().to_owned()
+    }
+}
+
+/// Text that is no job name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no job name: 1 to 100 characters of A-Z a-z 0-9 . _ - are")]
+pub struct InvalidName(String);
+
+/// Where a job stands. The last three are terminal: nothing about such a job ever changes.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum JobStatus {
+    /// Runnable, waiting for a worker.
+    Queued,
+    /// Runnable later: delayed by its submitter, or between two attempts.
+    Scheduled,
+    /// An attempt runs under a lease.
+    InProgress,
+    /// A handler returned a result.
+    Completed,
+    /// The last attempt failed, or too many workers died under it.
+    Failed,
+    /// Canceled by a caller or by its handler.
+    Canceled,
+}
+
+impl JobStatus {
+    /// Every state, in the order of the enum.
+    pub const ALL: [Self; 6] =
+        [Self::Queued, Self::Scheduled, Self::InProgress, Self::Completed, Self::Failed, Self::Canceled];
+
+    /// Whether nothing can change any more.
+    pub const fn is_terminal(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Canceled)
+    }
+
+    /// The state as the contract writes it, `InProgress` for example.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "Queued",
+            Self::Scheduled => "Scheduled",
+            Self::InProgress => "InProgress",
+            Self::Completed => "Completed",
+            Self::Failed => "Failed",
+            Self::Canceled => "Canceled",
+        }
+    }
+}
+
+impl fmt::Display for JobStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// 0 (last) to 9 (first); 4 unless told.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+pub struct Priority(u8);
+
+impl Priority {
+    /// Runs after everything else.
+    pub const LOWEST: Self = Self(0);
+    /// Runs before everything else.
+    pub const HIGHEST: Self = Self(9);
+
+    /// The priority of that number; above 9 is 9.
+    pub const fn new(number: u8) -> Self {
+        Self(if number > 9 { 9 } else { number })
+    }
+
+    /// 0 to 9.
+    pub const fn get(self) -> u8 {
+        self.0
+    }
+}
+
+impl Default for Priority {
+    fn default() -> Self {
+        Self(4)
+    }
+}
+
+impl TryFrom<u8> for Priority {
+    type Error = &'static str;
+
+    fn try_from(number: u8) -> Result<Self, Self::Error> {
+        if number > 9 { Err("a priority is 0 to 9") } else { Ok(Self(number)) }
+    }
+}
+
+impl From<Priority> for u8 {
+    fn from(priority: Priority) -> Self {
+        priority.0
+    }
+}
+
+/// A SHA-256 of something the store compares and need not know: a request's fingerprint, an owner.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest(pub [u8; 32]);
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({:02x}{:02x}{:02x}{:02x}…)", self.0[0], self.0[1], self.0[2], self.0[3])
+    }
+}
+
+/// The W3C trace context that a request came with, as text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceContext {
+    /// `00-<trace id>-<span id>-<flags>`.
+    pub traceparent: String,
+    /// Vendors' additions, passed on untouched.
+    pub tracestate: Option<String>,
+}
+
+impl TraceContext {
+    /// The 32 hexadecimal digits of the trace id.
+    pub fn trace_id(&self) -> Option<&str> {
+        self.traceparent.get(3..35)
+    }
+}
+
+/// What went wrong, as it is stored: a problem object (RFC 9457) without what its reader adds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorRecord {
+    /// `UPPER_SNAKE_CASE`, stable; what programs and metrics go by.
+    pub code: Cow<'static, str>,
+    /// The kind of problem in a few words; the same for every occurrence.
+    pub title: Cow<'static, str>,
+    /// The HTTP status that a synchronous endpoint would have answered.
+    pub status: u16,
+    /// This occurrence in words that a caller may see.
+    pub detail: Option<String>,
+    /// Whether trying again could help.
+    pub retryable: bool,
+}
+
+/// How far an attempt says it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// Units done.
+    pub completed: u64,
+    /// Units in all, where known.
+    pub total: Option<u64>,
+    /// 0 to 100, where known; never falls within an attempt.
+    pub percent: Option<f64>,
+    /// What is being done, at most 1 KiB.
+    pub message: Option<String>,
+    /// When the handler said so.
+    pub updated_at: Timestamp,
+}
+
+/// How an attempt ended.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptOutcome {
+    /// The handler returned a result.
+    Completed,
+    /// It failed and the job runs again later.
+    Retried,
+    /// It failed and the job with it.
+    Failed,
+    /// It was canceled.
+    Canceled,
+    /// Its worker shut down and gave the job back.
+    Released,
+    /// Its worker died or was cut off.
+    Lost,
+}
+
+impl AttemptOutcome {
+    /// Every outcome, in the order of the enum.
+    pub const ALL: [Self; 6] =
+        [Self::Completed, Self::Retried, Self::Failed, Self::Canceled, Self::Released, Self::Lost];
+}
+
+/// One start of a job's handler.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AttemptRecord {
+    /// 1 for the first.
+    pub attempt: u32,
+    /// By the store's clock.
+    pub started_at: Timestamp,
+    /// By the store's clock; none while it runs.
+    pub ended_at: Option<Timestamp>,
+    /// None while it runs.
+    pub outcome: Option<AttemptOutcome>,
+    /// Why, unless it completed or was released.
+    pub error: Option<ErrorRecord>,
+}
+
+/// A job as a reader sees it. The payload is not part of it: only a worker's claim returns that.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobView {
+    /// Its id.
+    pub id: JobId,
+    /// Its type.
+    pub name: JobName,
+    /// Where it stands.
+    pub status: JobStatus,
+    /// Starts so far; never falls.
+    pub attempt: u32,
+    /// Failures of the handler (error, panic, timeout) that were retried.
+    pub retry_count: u32,
+    /// Leases lost to a dead or cut-off worker.
+    pub loss_count: u32,
+    /// Attempts given back by a worker that shut down.
+    pub release_count: u32,
+    /// Retries allowed.
+    pub max_retries: u32,
+    /// Which goes first.
+    pub priority: Priority,
+    /// Grows with every change that a client can see, `ahead` aside.
+    pub version: u64,
+    /// When the store had it.
+    pub created_at: Timestamp,
+    /// When it is due; none for a job that never waited for a time.
+    pub scheduled_at: Option<Timestamp>,
+    /// The latest start.
+    pub started_at: Option<Timestamp>,
+    /// When it became terminal.
+    pub completed_at: Option<Timestamp>,
+    /// The latest visible change.
+    pub last_updated_at: Timestamp,
+    /// Until when an ended job can be read.
+    pub expires_at: Option<Timestamp>,
+    /// When a caller asked to cancel it while it ran.
+    pub cancel_requested_at: Option<Timestamp>,
+    /// What the latest attempt reported.
+    pub progress: Option<Progress>,
+    /// The handler's JSON, once completed.
+    pub result: Option<Bytes>,
+    /// Why it ended, or why the last attempt did.
+    pub error: Option<ErrorRecord>,
+    /// The last [`ATTEMPTS_KEPT`](crate::limits::ATTEMPTS_KEPT) attempts, oldest first.
+    pub attempts: Vec<AttemptRecord>,
+    /// Jobs of its type that go first, while it is queued;
+    /// exact up to [`AHEAD_COUNTED`](crate::limits::AHEAD_COUNTED).
+    pub ahead: Option<u64>,
+    /// The job that this one repeats.
+    pub retry_of: Option<JobId>,
+    /// The job that repeats this one.
+    pub retried_by: Option<JobId>,
+    /// The trace that its submission belongs to.
+    pub trace: Option<TraceContext>,
+    /// Whose it is, hashed; none where no owner rule is set.
+    pub owner: Option<Digest>,
+}
+
+/// A line that a handler logged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogLine {
+    /// Its number within the job, from 1, given by the store.
+    #[serde(default)]
+    pub line: u64,
+    /// The attempt that wrote it, set by the store.
+    #[serde(default)]
+    pub attempt: u32,
+    /// When it was written.
+    pub timestamp: Timestamp,
+    /// `ERROR` to `TRACE`.
+    pub level: Cow<'static, str>,
+    /// The text.
+    pub message: String,
+    /// Fields beside the text.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fields: BTreeMap<String, serde_json::Value>,
+}
+
+impl LogLine {
+    /// What it counts for against [`LOG_BYTES_PER_JOB`](crate::limits::LOG_BYTES_PER_JOB): text,
+    /// field names, and the JSON of field values.
+    pub fn bytes(&self) -> usize {
+        let fields: usize = self.fields.iter().map(|(k, v)| k.len() + v.to_string().len()).sum();
+        self.message.len() + fields
+    }
+}
+
+/// What a job type asks of the store when a job is inserted; kept with the job for its whole life.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobTerms {
+    /// Which goes first.
+    pub priority: Priority,
+    /// Retries allowed.
+    pub max_retries: u32,
+    /// Lost leases allowed; one more fails the job.
+    pub max_losses: u32,
+    /// How long it stays readable after its end, and how long again `Gone` is told of it.
+    pub retention: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked() {
+        for good in ["a", "ProcessData", "a.b_c-9", &"x".repeat(100)] {
+            assert_eq!(JobName::new(good).map(String::from), Ok(good.to_owned()));
+        }
+        for bad in ["", "a b", "a{b}", "a:b", "ü", &"x".repeat(101)] {
+            assert!(JobName::new(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn trace_id_of_a_short_header_is_none() {
+        let trace = |s: &str| TraceContext { traceparent: s.to_owned(), tracestate: None };
+        assert_eq!(trace("00-").trace_id(), None);
+        let id = "0af7651916cd43dd8448eb211c80319c";
+        assert_eq!(trace(&format!("00-{id}-b7ad6b7169203331-01")).trace_id(), Some(id));
+    }
+}

@@ -1,0 +1,448 @@
+//! Arguments and answers of the calls that write.
+
+use std::{borrow::Borrow, fmt, time::Duration};
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::Lookup;
+use crate::{
+    job::{Digest, ErrorRecord, JobId, JobName, JobStatus, JobTerms, JobView, LogLine, Priority, TraceContext},
+    time::Timestamp,
+};
+
+/// What a client calls the same request: 1 to 255 visible ASCII characters.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IdempotencyKey(Box<str>);
+
+impl IdempotencyKey {
+    /// The key, if it is one.
+    pub fn new(key: &str) -> Option<Self> {
+        let fits = (1..=255).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic());
+        fits.then(|| Self(key.into()))
+    }
+
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for IdempotencyKey {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A job to accept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewJob {
+    /// Its id, made by the caller.
+    pub id: JobId,
+    /// Its type.
+    pub name: JobName,
+    /// What its handler gets; the store never looks inside.
+    pub payload: Bytes,
+    /// What it keeps for its whole life.
+    pub terms: JobTerms,
+    /// Zero: runnable at once (Queued). Else Scheduled.
+    pub delay: Duration,
+    /// Refuse it as [`Insert::Full`] if that many jobs of its name wait: Queued, and Scheduled ones that never started.
+    pub queue_limit: Option<u64>,
+    /// Unique among one owner's jobs of one name.
+    pub key: Option<IdempotencyKey>,
+    /// Tells a repeat from another request under the same key or id.
+    pub fingerprint: Digest,
+    /// Whose it is.
+    pub owner: Option<Digest>,
+    /// The trace that its submission belongs to.
+    pub trace: Option<TraceContext>,
+}
+
+/// What became of a job to accept.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Insert {
+    /// It is stored.
+    Inserted {
+        /// When.
+        created_at: Timestamp,
+        /// Its first version.
+        version: u64,
+        /// Jobs of its type that go first; none if it is Scheduled.
+        ahead: Option<u64>,
+    },
+    /// The same request came before: its job as it is now, [`Lookup::Found`] or [`Lookup::Gone`].
+    Existing(Lookup),
+    /// The key or the id belongs to another request.
+    Conflict,
+    /// The queue limit of its name is reached.
+    Full,
+}
+
+impl NewJob {
+    /// The job as a reader sees it right after it was inserted, without asking the store again.
+    pub fn view(&self, created_at: Timestamp, version: u64, ahead: Option<u64>) -> JobView {
+        let delayed = !self.delay.is_zero();
+        JobView {
+            id: self.id,
+            name: self.name.clone(),
+            status: if delayed { JobStatus::Scheduled } else { JobStatus::Queued },
+            attempt: 0,
+            retry_count: 0,
+            loss_count: 0,
+            release_count: 0,
+            max_retries: self.terms.max_retries,
+            priority: self.terms.priority,
+            version,
+            created_at,
+            scheduled_at: delayed.then(|| created_at + self.delay),
+            started_at: None,
+            completed_at: None,
+            last_updated_at: created_at,
+            expires_at: None,
+            cancel_requested_at: None,
+            progress: None,
+            result: None,
+            error: None,
+            attempts: Vec::new(),
+            ahead,
+            retry_of: None,
+            retried_by: None,
+            trace: self.trace.clone(),
+            owner: self.owner,
+        }
+    }
+}
+
+/// A worker, fresh with every start of its process.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerId(pub Uuid);
+
+impl fmt::Display for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// 128 random bits made by the caller for each claim; what every write of a running attempt is guarded by.
+/// Random, never a counter: a failover can roll a counter back.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseToken(pub Uuid);
+
+impl LeaseToken {
+    /// A new token, unlike all others.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+}
+
+/// The right to write to one running attempt.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lease {
+    /// The job.
+    pub job: JobId,
+    /// The token of the claim that took it.
+    pub token: LeaseToken,
+}
+
+/// A wish for jobs of one type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Want {
+    /// The type.
+    pub name: JobName,
+    /// How many at most.
+    pub n: u32,
+    /// How long one attempt may take; kept with the attempt, to tell overdue ones.
+    pub timeout: Duration,
+}
+
+/// Asks for jobs, against permits that the worker already holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Who asks.
+    pub worker: WorkerId,
+    /// The token of all leases that this claim takes.
+    pub token: LeaseToken,
+    /// Which types, and how many of each.
+    pub wants: Vec<Want>,
+    /// How many in all; never more than [`BATCH_JOBS`](crate::limits::BATCH_JOBS) are given.
+    pub max: u32,
+    /// How many bytes of payload; a larger single job goes alone.
+    pub max_bytes: usize,
+    /// How long the leases last unless renewed.
+    pub lease: Duration,
+}
+
+/// A started attempt: all that its worker needs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attempt {
+    /// The right to write to it.
+    pub lease: Lease,
+    /// The job's type.
+    pub name: JobName,
+    /// 1 for the first.
+    pub attempt: u32,
+    /// Failures retried so far.
+    pub retry_count: u32,
+    /// Retries allowed.
+    pub max_retries: u32,
+    /// The job's priority.
+    pub priority: Priority,
+    /// What the submitter gave.
+    pub payload: Bytes,
+    /// When the job was accepted.
+    pub created_at: Timestamp,
+    /// Since when it was runnable.
+    pub runnable_since: Timestamp,
+    /// When this attempt started.
+    pub started_at: Timestamp,
+    /// The trace that the submission belongs to.
+    pub trace: Option<TraceContext>,
+    /// The `traceparent` of the attempt before, if its worker told it.
+    pub previous_span: Option<String>,
+}
+
+/// What a claim took.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Claimed {
+    /// In the order in which they should start.
+    pub attempts: Vec<Attempt>,
+    /// When the next job of the asked types is due, from now; zero if due jobs were left unpromoted.
+    pub next_due: Option<Duration>,
+    /// The store's time.
+    pub now: Timestamp,
+}
+
+/// A worker's sign of life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beat {
+    /// Who.
+    pub worker: WorkerId,
+    /// The types it has handlers for.
+    pub types: Vec<BeatType>,
+    /// What its slots do.
+    pub slots: Slots,
+    /// How long it counts as alive without another beat; zero takes it off the list.
+    pub ttl: Duration,
+}
+
+/// A type that a worker takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BeatType {
+    /// The type.
+    pub name: JobName,
+    /// Attempts of it running in this worker.
+    pub running: u32,
+    /// How many it runs at once at most.
+    pub limit: u32,
+}
+
+/// What the slots of a worker do.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Slots {
+    /// Running a handler, or settling.
+    pub busy: u32,
+    /// Free.
+    pub idle: u32,
+    /// Held by a handler that was given up and cannot be stopped.
+    pub leaked: u32,
+}
+
+/// What became of a lease to renew.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Renewed {
+    /// It lasts on.
+    Held,
+    /// It lasts on, and a caller asked to cancel the job.
+    CancelRequested,
+    /// It is somebody else's or nobody's: stop the handler.
+    Lost,
+}
+
+/// Progress to store; the store adds its own time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReportedProgress {
+    /// Units done.
+    pub completed: u64,
+    /// Units in all, where known.
+    pub total: Option<u64>,
+    /// 0 to 100, where known.
+    pub percent: Option<f64>,
+    /// What is being done.
+    pub message: Option<String>,
+}
+
+/// Progress and log lines of one attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// Whose.
+    pub lease: Lease,
+    /// Replaces what was there; none leaves it.
+    pub progress: Option<ReportedProgress>,
+    /// Appended. Line number and attempt are set by the store.
+    pub logs: Vec<LogLine>,
+}
+
+/// Whether a guarded write was applied.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Fenced {
+    /// It was.
+    Applied,
+    /// The lease is no longer yours.
+    Lost,
+}
+
+/// How an attempt ended, as its worker decided.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// With a result.
+    Completed {
+        /// The handler's JSON.
+        result: Bytes,
+    },
+    /// It failed; run it again after `delay`.
+    Retry {
+        /// From now, by the store's clock.
+        delay: Duration,
+        /// Why.
+        error: ErrorRecord,
+    },
+    /// It failed for good.
+    Failed {
+        /// Why.
+        error: ErrorRecord,
+    },
+    /// The handler said that it is canceled.
+    Canceled {
+        /// Why.
+        error: ErrorRecord,
+    },
+    /// The worker shuts down and gives it back.
+    Released,
+}
+
+impl Outcome {
+    /// How the attempt counts, unless a cancel request changes it.
+    pub const fn kind(&self) -> crate::job::AttemptOutcome {
+        use crate::job::AttemptOutcome as Kind;
+        match self {
+            Self::Completed { .. } => Kind::Completed,
+            Self::Retry { .. } => Kind::Retried,
+            Self::Failed { .. } => Kind::Failed,
+            Self::Canceled { .. } => Kind::Canceled,
+            Self::Released => Kind::Released,
+        }
+    }
+}
+
+/// Ends one attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settle {
+    /// Which.
+    pub lease: Lease,
+    /// How.
+    pub outcome: Outcome,
+    /// The error to store instead, if a cancel was requested and the outcome is not `Completed`.
+    pub if_canceled: ErrorRecord,
+    /// It ran longer than its type's `slow_after`; counted in the slot.
+    pub slow: bool,
+    /// The attempt's own `traceparent`, for the next attempt to link to.
+    pub span: Option<String>,
+}
+
+/// What became of an attempt to end.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// It ended, now or at an earlier call with this lease; the job went to this state by it.
+    Settled(JobStatus),
+    /// The lease is no longer yours; nothing changed.
+    Lost,
+}
+
+/// What became of a job to cancel.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cancel {
+    /// It is Canceled.
+    Canceled(Box<JobView>),
+    /// It runs; its worker will be told.
+    Requested(Box<JobView>),
+    /// It ended before.
+    Terminal(Box<JobView>),
+    /// Its retention is over.
+    Gone {
+        /// Whose it was.
+        owner: Option<Digest>,
+    },
+    /// Unknown.
+    NotFound,
+}
+
+/// What is new about a job that repeats another.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RetryAs {
+    /// Its id, made by the caller.
+    pub id: JobId,
+    /// The trace that the operator's request belongs to.
+    pub trace: Option<TraceContext>,
+}
+
+/// What became of a job to repeat.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Retry {
+    /// The new job.
+    Created(Box<JobView>),
+    /// It was repeated before: that job.
+    Existing(Lookup),
+    /// It neither failed nor was canceled.
+    NotEnded(JobStatus),
+    /// The new id is taken.
+    Conflict,
+    /// Its retention is over.
+    Gone {
+        /// Whose it was.
+        owner: Option<Digest>,
+    },
+    /// Unknown.
+    NotFound,
+}
+
+/// Asks to take expired leases away.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reclaim {
+    /// How many at most; never more than [`SWEEP_JOBS`](crate::limits::SWEEP_JOBS) are taken.
+    pub limit: u32,
+    /// How long leases last: how long a sweeper waits that was itself cut off.
+    pub lease: Duration,
+    /// The error of a job that lost too many leases.
+    pub lost: ErrorRecord,
+    /// The error of a job whose cancellation was requested.
+    pub canceled: ErrorRecord,
+}
+
+/// A job whose lease was taken away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// Which.
+    pub id: JobId,
+    /// Its type.
+    pub name: JobName,
+    /// The attempt that was lost.
+    pub attempt: u32,
+    /// Where the job went: Queued, Failed or Canceled.
+    pub status: JobStatus,
+}
+
+/// What a sweep did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reclaimed {
+    /// Nobody swept for a whole lease, so nothing is taken for this long.
+    Waiting(Duration),
+    /// These were taken.
+    Done {
+        /// Which.
+        recovered: Vec<Recovered>,
+        /// Whether more leases have expired.
+        more: bool,
+    },
+}

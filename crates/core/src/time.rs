@@ -1,0 +1,151 @@
+//! Points in time, and the clock a store decides by. Must not know jobs.
+
+use std::{
+    fmt,
+    ops::Add,
+    str::FromStr,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// A point in time: microseconds since the Unix epoch, written as RFC 3339 in UTC.
+///
+/// ```
+/// # use async_endpoints_core::Timestamp;
+/// let t = Timestamp::from_micros(1_735_689_600_250_000);
+/// assert_eq!(t.to_string(), "2025-01-01T00:00:00.250000Z");
+/// assert_eq!("2025-01-01T00:00:00.25Z".parse(), Ok(t));
+/// ```
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// From microseconds since the Unix epoch.
+    pub const fn from_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since the Unix epoch.
+    pub const fn as_micros(self) -> i64 {
+        self.0
+    }
+
+    /// Milliseconds since the Unix epoch, rounded down.
+    pub const fn as_millis(self) -> i64 {
+        self.0.div_euclid(1_000)
+    }
+
+    /// Minutes since the Unix epoch, rounded down: the number of a slot of counts.
+    pub const fn minute(self) -> i64 {
+        self.0.div_euclid(60_000_000)
+    }
+
+    /// Time passed since `earlier`; zero if `earlier` is later.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    /// The point `ago` before this one, as far as time reaches.
+    pub fn before(self, ago: Duration) -> Self {
+        Self(self.0.saturating_sub(micros(ago)))
+    }
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+impl Add<Duration> for Timestamp {
+    type Output = Self;
+
+    fn add(self, later: Duration) -> Self {
+        Self(self.0.saturating_add(micros(later)))
+    }
+}
+
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Self {
+        time.duration_since(UNIX_EPOCH)
+            .map_or_else(|before| Self(-micros(before.duration())), |after| Self(micros(after)))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_microsecond(self.0) {
+            Ok(time) => write!(f, "{time:.6}"),
+            // Beyond the year 9999: nothing we make, and no reason to fail a reader.
+            Err(_) => f.write_str("9999-12-31T23:59:59.999999Z"),
+        }
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let time: jiff::Timestamp = text.parse().map_err(|e| format!("not an RFC 3339 time: {e}"))?;
+        Ok(Self(time.as_microsecond()))
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        std::borrow::Cow::<'_, str>::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// Where a store that lives in this process reads the time. A database server uses its own clock.
+pub trait Clock: Send + Sync + 'static {
+    /// The time now. Must never go backwards.
+    fn now(&self) -> Timestamp;
+}
+
+/// The machine's clock, read once and then moved on by the monotonic clock: a wall clock that is
+/// set back or forward while the process runs ends no lease early and starts no job twice.
+#[derive(Debug)]
+pub struct SystemClock {
+    wall: Timestamp,
+    monotonic: Instant,
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self { wall: SystemTime::now().into(), monotonic: Instant::now() }
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        self.wall + self.monotonic.elapsed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_keeps_microseconds_both_ways() {
+        for micros in [0, 1, 999_999, 1_763_800_000_123_456, -1] {
+            let time = Timestamp::from_micros(micros);
+            assert_eq!(time.to_string().parse(), Ok(time));
+        }
+        assert!("yesterday".parse::<Timestamp>().is_err());
+    }
+
+    #[test]
+    fn arithmetic_stays_in_range() {
+        let late = Timestamp::from_micros(i64::MAX) + Duration::MAX;
+        assert_eq!(late.as_micros(), i64::MAX);
+        assert!(late.to_string().starts_with("9999"));
+        assert_eq!(Timestamp::default().since(late), Duration::ZERO);
+    }
+}
