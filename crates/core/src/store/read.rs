@@ -44,6 +44,9 @@ pub struct Page {
 /// The last entry of a list that a page consumed. Opaque: only the store that made it reads its score.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cursor {
+    /// When the first page was read. A job that entered its state later is left out: it may have been
+    /// on an earlier page, at its place then.
+    pub since: Timestamp,
     /// Its place in the list's order.
     pub score: u64,
     /// Its id, which decides between equal scores.
@@ -96,7 +99,7 @@ pub struct Stats {
     pub quarantined: u64,
 }
 
-/// One type's jobs.
+/// One type's jobs. The last four are counted up to [`AHEAD_COUNTED`](crate::limits::AHEAD_COUNTED) and may stop there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TypeStats {
     /// The type.
@@ -214,7 +217,7 @@ pub struct Slot {
     pub slow: u64,
     /// From runnable to started, of attempts that started.
     pub queue_time: Histogram,
-    /// Of attempts that ended.
+    /// Of attempts that their worker ended; how long a lost one ran, nobody knows.
     pub processing_time: Histogram,
 }
 

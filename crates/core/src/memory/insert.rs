@@ -1,0 +1,119 @@
+//! Calls of clients: insert, cancel, retry.
+
+use super::{
+    job::Job,
+    state::{Request, State},
+};
+use crate::{
+    job::{Digest, ErrorRecord, JobId, JobStatus},
+    lifecycle::{self, Event},
+    limits::AHEAD_COUNTED,
+    store::{Cancel, Insert, Lookup, NewJob, Retry, RetryAs},
+    time::Timestamp,
+};
+
+impl State {
+    pub(super) fn insert(&mut self, new: NewJob, now: Timestamp) -> Insert {
+        let kind = self.kind_or_new(&new.name);
+        let request: Option<Request> = new.key.as_ref().map(|key| (new.owner, kind, key.as_str().into()));
+        if let Some(known) = request.as_ref().and_then(|request| self.keys.get(request)).copied() {
+            return self.existing(known, &new, now);
+        }
+        if self.identity(new.id).is_some() {
+            // A new key must not take over a job that was made under another one, or under none.
+            return if new.key.is_some() { Insert::Conflict } else { self.existing(new.id, &new, now) };
+        }
+        if new.queue_limit.is_some_and(|limit| self.types[kind as usize].waiting() >= limit) {
+            return Insert::Full;
+        }
+        let id = new.id;
+        let order = self.next_order(now);
+        let place = self.put(Job::new(new, kind, order, now));
+        if let Some(request) = request {
+            self.keys.insert(request, id);
+        }
+        let job = self.job(place);
+        let ahead = self.types[kind as usize].ahead(job, AHEAD_COUNTED);
+        Insert::Inserted { created_at: now, version: job.version, ahead }
+    }
+
+    /// Whose a known id is, and by which request.
+    fn identity(&self, id: JobId) -> Option<(Option<Digest>, Digest)> {
+        if let Some(place) = self.ids.get(&id) {
+            let job = self.job(*place);
+            return Some((job.owner, job.fingerprint));
+        }
+        self.tombs.get(&id).map(|tomb| (tomb.owner, tomb.fingerprint))
+    }
+
+    fn existing(&self, id: JobId, new: &NewJob, now: Timestamp) -> Insert {
+        match self.identity(id) {
+            Some(identity) if identity == (new.owner, new.fingerprint) => match self.lookup(id, now) {
+                // Its record outlives the time in which readers are told: a replay is never a second run.
+                Lookup::NotFound => Insert::Existing(Lookup::Gone { owner: new.owner }),
+                lookup => Insert::Existing(lookup),
+            },
+            _ => Insert::Conflict,
+        }
+    }
+
+    pub(super) fn cancel(&mut self, id: JobId, error: &ErrorRecord, now: Timestamp) -> Cancel {
+        let Some(job) = self.readable(id, now) else {
+            return match self.lookup(id, now) {
+                Lookup::Gone { owner } => Cancel::Gone { owner },
+                _ => Cancel::NotFound,
+            };
+        };
+        let (kind, asked) = (job.kind, job.cancel_requested_at.is_some());
+        let place = self.ids[&id];
+        match lifecycle::next(job.status, asked, Event::Cancel) {
+            None => Cancel::Terminal(Box::new(self.view(job))),
+            Some(JobStatus::InProgress) => {
+                if !asked {
+                    self.change(place, now, |job| job.cancel_requested_at = Some(now));
+                }
+                Cancel::Requested(Box::new(self.view(self.job(place))))
+            }
+            Some(after) => {
+                let order = self.next_order(now);
+                self.change(place, now, |job| {
+                    job.status = after;
+                    job.order = order;
+                    job.cancel_requested_at = Some(now);
+                    job.ended_at = Some(now);
+                    job.error = Some(Box::new(error.clone()));
+                });
+                self.count_ended(kind, after, now);
+                Cancel::Canceled(Box::new(self.view(self.job(place))))
+            }
+        }
+    }
+
+    pub(super) fn retry(&mut self, id: JobId, new: &RetryAs, now: Timestamp) -> Retry {
+        let Some(job) = self.readable(id, now) else {
+            return match self.lookup(id, now) {
+                Lookup::Gone { owner } => Retry::Gone { owner },
+                _ => Retry::NotFound,
+            };
+        };
+        if let Some(repeated) = job.extra.as_ref().and_then(|extra| extra.retried_by) {
+            return Retry::Existing(self.lookup(repeated, now));
+        }
+        if !matches!(job.status, JobStatus::Failed | JobStatus::Canceled) {
+            return Retry::NotEnded(job.status);
+        }
+        if self.identity(new.id).is_some() {
+            return Retry::Conflict;
+        }
+        let kind = job.kind;
+        let again = job.again(new.id, new.trace.clone(), self.types[kind as usize].name.clone());
+        let old = self.ids[&id];
+        let order = self.next_order(now);
+        let mut job = Job::new(again, kind, order, now);
+        job.extra().retry_of = Some(id);
+        let place = self.put(job);
+        let updated_at = self.job(old).updated_at;
+        self.change(old, updated_at, |old| old.extra().retried_by = Some(new.id));
+        Retry::Created(Box::new(self.view(self.job(place))))
+    }
+}

@@ -1,0 +1,251 @@
+//! A job as this store keeps it. Rarely used parts are boxed: most of a million queued jobs have none.
+
+use std::{collections::VecDeque, time::Duration};
+
+use bytes::Bytes;
+
+use crate::{
+    job::{
+        AttemptOutcome, AttemptRecord, Digest, ErrorRecord, JobId, JobName, JobStatus, JobTerms, JobView, LogLine,
+        Progress, TraceContext,
+    },
+    limits::{ATTEMPTS_KEPT, LOG_BYTES_PER_JOB},
+    store::{LeaseToken, NewJob},
+    time::Timestamp,
+};
+
+pub(super) struct Job {
+    pub(super) id: JobId,
+    /// Its type's place in `State::types`.
+    pub(super) kind: u32,
+    pub(super) status: JobStatus,
+    pub(super) terms: JobTerms,
+    pub(super) payload: Bytes,
+    pub(super) fingerprint: Digest,
+    pub(super) owner: Option<Digest>,
+    pub(super) key: Option<Box<str>>,
+    pub(super) trace: Option<Box<TraceContext>>,
+
+    pub(super) version: u64,
+    pub(super) attempt: u32,
+    pub(super) retries: u32,
+    pub(super) losses: u32,
+    pub(super) releases: u32,
+
+    /// Its place when accepted; for ever.
+    pub(super) accepted: u64,
+    /// Its place in the index of its state, for Queued and the terminal ones.
+    pub(super) order: u64,
+    pub(super) created_at: Timestamp,
+    pub(super) updated_at: Timestamp,
+    /// When it came into its state.
+    pub(super) entered_at: Timestamp,
+    /// Since when it is or was runnable.
+    pub(super) runnable_since: Timestamp,
+    pub(super) due: Option<Timestamp>,
+    pub(super) started_at: Option<Timestamp>,
+    pub(super) ended_at: Option<Timestamp>,
+    pub(super) cancel_requested_at: Option<Timestamp>,
+
+    /// The latest claim's token. Kept after the settlement, to know a repeat; taken away by a reclaim.
+    pub(super) current: Option<LeaseToken>,
+    /// The state that settling by `current` led to.
+    pub(super) settled: Option<JobStatus>,
+    /// The claim before, if it settled: a repeat may come late.
+    pub(super) last: Option<(LeaseToken, JobStatus)>,
+    /// When the lease expires.
+    pub(super) lease_until: Timestamp,
+
+    pub(super) result: Option<Bytes>,
+    pub(super) error: Option<Box<ErrorRecord>>,
+    pub(super) extra: Option<Box<Extra>>,
+}
+
+/// What only some jobs have.
+#[derive(Default)]
+pub(super) struct Extra {
+    /// Ended attempts, oldest first. The latest one ended is among them.
+    pub(super) history: VecDeque<AttemptRecord>,
+    pub(super) progress: Option<Progress>,
+    pub(super) span: Option<String>,
+    pub(super) retry_of: Option<JobId>,
+    pub(super) retried_by: Option<JobId>,
+    logs: VecDeque<LogLine>,
+    log_bytes: usize,
+    lines: u64,
+}
+
+impl Job {
+    pub(super) fn new(new: NewJob, kind: u32, order: u64, now: Timestamp) -> Self {
+        let delayed = !new.delay.is_zero();
+        Self {
+            id: new.id,
+            kind,
+            status: if delayed { JobStatus::Scheduled } else { JobStatus::Queued },
+            terms: new.terms,
+            payload: new.payload,
+            fingerprint: new.fingerprint,
+            owner: new.owner,
+            key: new.key.map(|key| key.as_str().into()),
+            trace: new.trace.map(Box::new),
+            version: 1,
+            attempt: 0,
+            retries: 0,
+            losses: 0,
+            releases: 0,
+            accepted: order,
+            order,
+            created_at: now,
+            updated_at: now,
+            entered_at: now,
+            runnable_since: now + new.delay,
+            due: delayed.then(|| now + new.delay),
+            started_at: None,
+            ended_at: None,
+            cancel_requested_at: None,
+            current: None,
+            settled: None,
+            last: None,
+            lease_until: now,
+            result: None,
+            error: None,
+            extra: None,
+        }
+    }
+
+    /// A job like this one, new: the operator's retry.
+    pub(super) fn again(&self, id: JobId, trace: Option<TraceContext>, name: JobName) -> NewJob {
+        NewJob {
+            id,
+            name,
+            payload: self.payload.clone(),
+            terms: self.terms.clone(),
+            delay: Duration::ZERO,
+            queue_limit: None,
+            key: None,
+            fingerprint: self.fingerprint,
+            owner: self.owner,
+            trace,
+        }
+    }
+
+    /// Until when it can be read, once it ended.
+    pub(super) fn expires_at(&self) -> Option<Timestamp> {
+        self.ended_at.map(|ended| ended + self.terms.retention)
+    }
+
+    pub(super) fn expired(&self, now: Timestamp) -> bool {
+        self.expires_at().is_some_and(|at| at <= now)
+    }
+
+    /// Whether `token` is the lease that it runs under.
+    pub(super) fn runs_under(&self, token: LeaseToken) -> bool {
+        self.status == JobStatus::InProgress && self.current == Some(token)
+    }
+
+    /// What settling by `token` led to, if it did.
+    pub(super) fn settled_by(&self, token: LeaseToken) -> Option<JobStatus> {
+        match self.last {
+            _ if self.current == Some(token) => self.settled,
+            Some((last, status)) if last == token => Some(status),
+            _ => None,
+        }
+    }
+
+    pub(super) fn extra(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+
+    /// Books the end of the running attempt.
+    pub(super) fn end_attempt(&mut self, outcome: AttemptOutcome, error: Option<&ErrorRecord>, now: Timestamp) {
+        let record = AttemptRecord {
+            attempt: self.attempt,
+            started_at: self.started_at.unwrap_or(now),
+            ended_at: Some(now),
+            outcome: Some(outcome),
+            error: error.cloned(),
+        };
+        let completed_first = outcome == AttemptOutcome::Completed && self.attempt == 1;
+        if !completed_first {
+            let history = &mut self.extra().history;
+            history.push_back(record);
+            while history.len() > ATTEMPTS_KEPT {
+                history.pop_front();
+            }
+        }
+    }
+
+    /// Ended attempts and the running one. A job that completed at its first attempt, as most do, has its only
+    /// record derived rather than kept.
+    fn attempts(&self) -> Vec<AttemptRecord> {
+        let mut attempts: Vec<_> = self.extra.iter().flat_map(|extra| extra.history.iter().cloned()).collect();
+        let unbooked = self.attempt > 0 && attempts.last().is_none_or(|last| last.attempt < self.attempt);
+        if let (true, Some(started_at)) = (unbooked, self.started_at) {
+            let completed = self.status == JobStatus::Completed;
+            attempts.push(AttemptRecord {
+                attempt: self.attempt,
+                started_at,
+                ended_at: self.ended_at,
+                outcome: completed.then_some(AttemptOutcome::Completed),
+                error: None,
+            });
+        }
+        attempts.drain(..attempts.len().saturating_sub(ATTEMPTS_KEPT));
+        attempts
+    }
+
+    pub(super) fn view(&self, name: JobName, ahead: Option<u64>) -> JobView {
+        let extra = self.extra.as_deref();
+        JobView {
+            id: self.id,
+            name,
+            status: self.status,
+            attempt: self.attempt,
+            retry_count: self.retries,
+            loss_count: self.losses,
+            release_count: self.releases,
+            max_retries: self.terms.max_retries,
+            priority: self.terms.priority,
+            version: self.version,
+            created_at: self.created_at,
+            scheduled_at: self.due,
+            started_at: self.started_at,
+            completed_at: self.ended_at,
+            last_updated_at: self.updated_at,
+            expires_at: self.expires_at(),
+            cancel_requested_at: self.cancel_requested_at,
+            progress: extra.and_then(|extra| extra.progress.clone()),
+            result: self.result.clone(),
+            error: self.error.as_deref().cloned(),
+            attempts: self.attempts(),
+            ahead,
+            retry_of: extra.and_then(|extra| extra.retry_of),
+            retried_by: extra.and_then(|extra| extra.retried_by),
+            trace: self.trace.as_deref().cloned(),
+            owner: self.owner,
+        }
+    }
+}
+
+impl Extra {
+    /// Appends a line; beyond the bound the oldest attempt's lines go, never the current one's.
+    pub(super) fn log(&mut self, line: &LogLine, attempt: u32) {
+        self.lines += 1;
+        self.log_bytes += line.bytes();
+        self.logs.push_back(LogLine { line: self.lines, attempt, ..line.clone() });
+        while self.log_bytes > LOG_BYTES_PER_JOB {
+            let oldest = self.logs.front().map_or(attempt, |line| line.attempt);
+            if oldest == attempt {
+                break;
+            }
+            while self.logs.front().is_some_and(|line| line.attempt == oldest) {
+                self.log_bytes -= self.logs.pop_front().map_or(0, |line| line.bytes());
+            }
+        }
+    }
+
+    pub(super) fn logs(&self, after: u64, limit: u32) -> Vec<LogLine> {
+        let start = self.logs.partition_point(|line| line.line <= after);
+        self.logs.iter().skip(start).take(limit as usize).cloned().collect()
+    }
+}

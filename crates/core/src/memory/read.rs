@@ -1,0 +1,148 @@
+//! Calls of readers: list, logs, stats.
+
+use std::cmp::Reverse;
+
+use uuid::Uuid;
+
+use super::{
+    index::{Index, Kind, PRIORITY_SPAN, order_at, ready_score},
+    job::Job,
+    state::State,
+};
+use crate::{
+    job::{JobId, JobName, JobStatus, JobView, LogLine, Priority},
+    limits::{AHEAD_COUNTED, PAGE_JOBS},
+    store::{Cursor, ListFilter, ListPage, LiveBeat, Page, Slot, Stats, StatsQuery, TypeCutoffs, TypeStats},
+    time::Timestamp,
+};
+
+/// Heads of each priority looked at for the oldest: only released and recovered jobs stand out of line.
+const HEADS: usize = 16;
+
+type Entry = ((u64, JobId), u32);
+
+impl State {
+    pub(super) fn list(&self, filter: &ListFilter, page: &Page, now: Timestamp) -> ListPage {
+        let limit = page.limit.min(PAGE_JOBS) as usize;
+        let kinds = self.types.iter().filter(|kind| filter.name.as_ref().is_none_or(|name| *name == kind.name));
+        let indexes: Vec<&Index> = kinds.map(|kind| filter.status.map_or(&kind.accepted, |s| kind.of(s))).collect();
+        let newest_first = filter.status.is_none_or(JobStatus::is_terminal);
+        let after = page.cursor.map(|cursor| (cursor.score, cursor.id));
+        let entries = merge(&indexes, newest_first, after, limit);
+        let since = page.cursor.map_or(now, |cursor| cursor.since);
+        let next = (entries.len() == limit)
+            .then(|| entries.last().map(|((score, id), _)| Cursor { since, score: *score, id: *id }))
+            .flatten();
+        let moved = |job: &Job| filter.status.is_some() && job.entered_at > since;
+        let jobs = entries.iter().map(|(_, place)| self.job(*place));
+        let jobs = jobs.filter(|job| !job.expired(now) && !moved(job));
+        ListPage { jobs: jobs.map(|job| JobView { result: None, ..self.view(job) }).collect(), next }
+    }
+
+    pub(super) fn logs(&self, id: JobId, after: u64, limit: u32, now: Timestamp) -> Vec<LogLine> {
+        let extra = self.readable(id, now).and_then(|job| job.extra.as_ref());
+        extra.map(|extra| extra.logs(after, limit)).unwrap_or_default()
+    }
+
+    pub(super) fn stats(&self, query: &StatsQuery, now: Timestamp) -> Stats {
+        let cutoffs = |name: &JobName| query.cutoffs.iter().find(|cutoffs| cutoffs.name == *name);
+        let mut types: Vec<TypeStats> =
+            self.types.iter().map(|kind| self.type_stats(kind, cutoffs(&kind.name), now)).collect();
+        types.sort_by(|a, b| a.name.cmp(&b.name));
+        self.count_unrecovered(&mut types, query, now);
+        let recent = self.types.iter().flat_map(|kind| &kind.slots);
+        let mut slots: Vec<_> = query
+            .since_minute
+            .map(|since| recent.filter(|slot| slot.minute >= since).cloned().collect())
+            .unwrap_or_default();
+        slots.sort_by(|a: &Slot, b| (a.minute, &a.name).cmp(&(b.minute, &b.name)));
+        let alive = self.beats.values().filter(|(beat, at)| *at + beat.ttl > now);
+        let beats = alive.map(|(beat, at)| LiveBeat {
+            worker: beat.worker,
+            types: beat.types.clone(),
+            slots: beat.slots,
+            at: *at,
+        });
+        Stats { now, types, slots, beats: beats.collect(), quarantined: 0 }
+    }
+
+    fn type_stats(&self, kind: &Kind, cutoffs: Option<&TypeCutoffs>, now: Timestamp) -> TypeStats {
+        let running = kind.of(JobStatus::InProgress);
+        let started = |place: &u32| self.job(*place).started_at.unwrap_or(now);
+        let older = |than: Timestamp| bounded(running.values().take_while(|place| started(place) < than));
+        let due = kind.of(JobStatus::Scheduled).first_key_value().and_then(|(_, place)| self.job(*place).due);
+        let queued = by_priority(kind).flat_map(|heads| heads.take(HEADS)).map(|(_, place)| *place);
+        let queued = queued.map(|place| self.job(place).runnable_since);
+        TypeStats {
+            name: kind.name.clone(),
+            counts: JobStatus::ALL.map(|status| kind.of(status).len() as u64),
+            never_started: kind.never_started,
+            oldest_runnable: queued.chain(due.filter(|due| *due <= now)).min(),
+            oldest_running: running.first_key_value().map(|(_, place)| started(place)),
+            slow: cutoffs.map_or(0, |cutoffs| older(now.before(cutoffs.slow_after))),
+            overdue: cutoffs.map_or(0, |cutoffs| older(now.before(cutoffs.overdue_after))),
+            stale: cutoffs.map_or(0, |cutoffs| self.stale(kind, now.before(cutoffs.stuck_after))),
+            unrecovered: 0,
+        }
+    }
+
+    /// Runnable since before `than`: queued jobs by the time in their order, and due ones nobody promoted.
+    fn stale(&self, kind: &Kind, than: Timestamp) -> u64 {
+        let end = order_at(than) + 256;
+        let queued = by_priority(kind)
+            .flat_map(|heads| heads.take_while(|((score, _), _)| score % PRIORITY_SPAN < end).map(|(_, place)| *place));
+        let queued = queued.filter(|place| self.job(*place).runnable_since < than);
+        let due = kind.of(JobStatus::Scheduled).values().copied();
+        let due = due.take_while(|place| self.job(*place).due.is_some_and(|due| due < than));
+        bounded(queued.chain(due))
+    }
+
+    fn count_unrecovered(&self, types: &mut [TypeStats], query: &StatsQuery, now: Timestamp) {
+        let expired = self.leased.iter().take_while(|(until, ..)| *until < now);
+        for (until, _, place) in expired.take(AHEAD_COUNTED as usize) {
+            let name = &self.types[self.job(*place).kind as usize].name;
+            let stuck_after = query.cutoffs.iter().find(|cutoffs| cutoffs.name == *name).map(|c| c.stuck_after);
+            let stuck = stuck_after.is_some_and(|after| *until < now.before(after));
+            if let Ok(at) = types.binary_search_by(|kind| kind.name.cmp(name)) {
+                types[at].unrecovered += u64::from(stuck);
+            }
+        }
+    }
+}
+
+/// The queued jobs of a type, one iterator for each priority.
+fn by_priority(kind: &Kind) -> impl Iterator<Item = impl Iterator<Item = (&(u64, JobId), &u32)>> {
+    let ready = kind.of(JobStatus::Queued);
+    let used = (0..10_u8).filter(|priority| kind.ready_by_priority[*priority as usize] > 0);
+    used.map(move |priority| {
+        let first = ready_score(Priority::new(priority), 0);
+        let end = first + PRIORITY_SPAN;
+        ready.range((first, JobId(Uuid::nil()))..(end, JobId(Uuid::nil())))
+    })
+}
+
+fn bounded<T>(of: impl Iterator<Item = T>) -> u64 {
+    of.take(AHEAD_COUNTED as usize).count() as u64
+}
+
+/// The next `limit` entries of several indexes in their common order.
+fn merge(indexes: &[&Index], newest_first: bool, after: Option<(u64, JobId)>, limit: usize) -> Vec<Entry> {
+    use std::ops::Bound::{Excluded, Unbounded};
+    let mut entries: Vec<Entry> = Vec::new();
+    for index in indexes {
+        let own = |(key, place): (&(u64, JobId), &u32)| (*key, *place);
+        let after = after.map_or(Unbounded, Excluded);
+        if newest_first {
+            entries.extend(index.range((Unbounded, after)).rev().take(limit).map(own));
+        } else {
+            entries.extend(index.range((after, Unbounded)).take(limit).map(own));
+        }
+    }
+    if newest_first {
+        entries.sort_unstable_by_key(|(key, _)| Reverse(*key));
+    } else {
+        entries.sort_unstable();
+    }
+    entries.truncate(limit);
+    entries
+}

@@ -1,0 +1,79 @@
+//! Calls of the janitor: reclaim and prune.
+
+use std::time::Duration;
+
+use super::state::{End, State, Tomb};
+use crate::{
+    job::{AttemptOutcome, JobId, JobStatus},
+    limits::{KEY_SECONDS, SWEEP_JOBS},
+    store::{Reclaim, Reclaimed, Recovered},
+    time::Timestamp,
+};
+
+impl State {
+    pub(super) fn reclaim(&mut self, reclaim: &Reclaim, now: Timestamp) -> Reclaimed {
+        let cut_off = self.swept.replace(now).is_none_or(|swept| now.since(swept) > reclaim.lease);
+        if cut_off {
+            self.quiet_until = Some(now + reclaim.lease);
+        }
+        if let Some(until) = self.quiet_until.filter(|until| *until > now) {
+            return Reclaimed::Waiting(until.since(now));
+        }
+        let limit = reclaim.limit.min(SWEEP_JOBS) as usize;
+        let expired = self.leased.iter().take_while(|(until, ..)| *until <= now);
+        let mut expired: Vec<u32> = expired.take(limit + 1).map(|(.., place)| *place).collect();
+        let more = expired.len() > limit;
+        expired.truncate(limit);
+        let recovered = expired.into_iter().map(|place| self.recover(place, reclaim, now)).collect();
+        Reclaimed::Done { recovered, more }
+    }
+
+    fn recover(&mut self, place: u32, reclaim: &Reclaim, now: Timestamp) -> Recovered {
+        let end = End {
+            outcome: AttemptOutcome::Lost,
+            error: Some(&reclaim.lost),
+            if_canceled: &reclaim.canceled,
+            delay: Duration::ZERO,
+            slow: false,
+        };
+        let status = self.end(place, end, now);
+        let job = self.amend(place);
+        // The dead worker's token is worth nothing from here on, whatever it still tries.
+        (job.current, job.settled) = (None, None);
+        let (id, kind, attempt) = (job.id, job.kind, job.attempt);
+        Recovered { id, name: self.types[kind as usize].name.clone(), attempt, status }
+    }
+
+    pub(super) fn prune(&mut self, limit: u32, now: Timestamp) -> u32 {
+        let mut expired: Vec<u32> = Vec::new();
+        for kind in &self.types {
+            for status in [JobStatus::Completed, JobStatus::Failed, JobStatus::Canceled] {
+                let left = limit as usize - expired.len();
+                let heads = kind.of(status).values().take_while(|place| self.job(**place).expired(now));
+                expired.extend(heads.take(left));
+            }
+        }
+        let cut = expired.len() as u32;
+        for place in expired {
+            self.entomb(place);
+        }
+        let forgotten: Vec<(Timestamp, JobId)> =
+            self.forget.iter().take_while(|(at, _)| *at <= now).take((limit - cut) as usize).copied().collect();
+        for (at, id) in &forgotten {
+            self.forget.remove(&(*at, *id));
+            if let Some(request) = self.tombs.remove(id).and_then(|tomb| tomb.request) {
+                self.keys.remove(&request);
+            }
+        }
+        cut + forgotten.len() as u32
+    }
+
+    fn entomb(&mut self, place: u32) {
+        let Some((owner, gone_until)) = self.gone(self.job(place).id) else { return };
+        let job = self.take(place);
+        let request = job.key.map(|key| (owner, job.kind, key));
+        let forget_at = gone_until.max(job.created_at + Duration::from_secs(KEY_SECONDS));
+        self.forget.insert((forget_at, job.id));
+        self.tombs.insert(job.id, Tomb { owner, fingerprint: job.fingerprint, gone_until, request });
+    }
+}
