@@ -1,5 +1,7 @@
 //! Calls of workers: claim, renew, report, settle. Every write is guarded by the lease.
 
+use std::time::Duration;
+
 use super::{
     index::order_at,
     job::Job,
@@ -37,8 +39,8 @@ impl State {
             left[want] -= 1;
             attempts.push(self.start(place, claim, now));
         }
-        let dues = kinds.iter().filter_map(|(kind, _)| self.next_due(*kind));
-        Claimed { attempts, next_due: dues.min().map(|due| due.since(now)), now }
+        let next = kinds.iter().filter_map(|(kind, _)| self.next_claim(*kind, now)).min();
+        Claimed { attempts, next_claim: next, now }
     }
 
     /// Makes due jobs runnable, soonest first. Their order is the time they were due.
@@ -58,9 +60,13 @@ impl State {
         }
     }
 
-    fn next_due(&self, kind: u32) -> Option<Timestamp> {
-        let (_, place) = self.types[kind as usize].of(JobStatus::Scheduled).first_key_value()?;
-        self.job(*place).due
+    fn next_claim(&self, kind: u32, now: Timestamp) -> Option<Duration> {
+        let kind = &self.types[kind as usize];
+        if !kind.of(JobStatus::Queued).is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let (_, place) = kind.of(JobStatus::Scheduled).first_key_value()?;
+        Some(self.job(*place).due?.since(now))
     }
 
     fn start(&mut self, place: u32, claim: &Claim, now: Timestamp) -> Attempt {

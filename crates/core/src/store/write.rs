@@ -208,8 +208,9 @@ pub struct Attempt {
 pub struct Claimed {
     /// In the order in which they should start.
     pub attempts: Vec<Attempt>,
-    /// When the next job of the asked types is due, from now; zero if due jobs were left unpromoted.
-    pub next_due: Option<Duration>,
+    /// When to ask again, from now: zero if runnable or due jobs of the wanted types were left, else when the next
+    /// one is due; none if there is none.
+    pub next_claim: Option<Duration>,
     /// The store's time.
     pub now: Timestamp,
 }

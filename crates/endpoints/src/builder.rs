@@ -1,0 +1,195 @@
+//! Puts the parts together and finds what does not fit before anything runs.
+
+use std::{collections::HashMap, sync::Arc};
+
+use async_endpoints_core::{JobName, Store, job::InvalidName};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    context::JobContext,
+    endpoint::Endpoint,
+    endpoints::AsyncEndpoints,
+    error::JobError,
+    handler::{Blocking, Erased, ErasedHandler, JobHandler},
+    job_type::{JobType, Rules},
+    middleware::Middleware,
+    options::{Options, OptionsError},
+    worker::Kind,
+};
+
+/// Why the parts do not fit together.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BuildError {
+    /// A job type has a name that is none.
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+    /// A setting cannot be used.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    /// A path is not one of axum's, or two endpoints would answer the same request.
+    #[error("{method} {path} of {name} cannot be routed{}: {reason}", .other.as_ref().map(|name| format!(" beside that of {name}")).unwrap_or_default())]
+    Path {
+        /// The endpoint's method.
+        method: String,
+        /// Its path.
+        path: String,
+        /// Its job type.
+        name: String,
+        /// The job type of the endpoint in its way.
+        other: Option<String>,
+        /// What is wrong.
+        reason: String,
+    },
+    /// One job type has two handlers.
+    #[error("{0} has two handlers")]
+    TwoHandlers(JobName),
+    /// One name stands for two job types with different rules.
+    #[error("{name} is declared twice, with different rules: {first}, and {second}")]
+    TwoTypes {
+        /// The name.
+        name: JobName,
+        /// The rules of one.
+        first: String,
+        /// The rules of the other.
+        second: String,
+    },
+}
+
+/// Collects endpoints and handlers; made by [`AsyncEndpoints::builder`].
+#[must_use = "nothing runs before it is built"]
+pub struct Builder {
+    store: Arc<dyn Store>,
+    options: Options,
+    endpoints: Vec<Endpoint>,
+    handlers: Vec<(&'static str, Rules, Arc<dyn ErasedHandler>)>,
+    middlewares: Vec<Arc<dyn Middleware>>,
+}
+
+impl Builder {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+        let options = Options::default();
+        Self { store, options, endpoints: Vec::new(), handlers: Vec::new(), middlewares: Vec::new() }
+    }
+
+    /// Replaces the default settings.
+    pub fn options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Accepts jobs over HTTP.
+    pub fn endpoint(mut self, endpoint: Endpoint) -> Self {
+        self.endpoints.push(endpoint);
+        self
+    }
+
+    /// Runs jobs of this type in this process.
+    pub fn handler<Req, Res, H>(self, job: JobType<Req, Res>, handler: H) -> Self
+    where
+        H: JobHandler<Req, Res>,
+        Req: DeserializeOwned + Send + 'static,
+        Res: Serialize + Send + 'static,
+    {
+        self.erased(job, Arc::new(Erased::new(handler)))
+    }
+
+    /// Runs jobs of this type in this process, on threads that may block.
+    ///
+    /// Such a thread cannot be stopped from outside: look at [`cancellation`](crate::AttemptInfo::cancellation)
+    /// now and then. One that goes on after its attempt was ended keeps its slot, which counts as leaked.
+    pub fn blocking_handler<Req, Res, F>(self, job: JobType<Req, Res>, function: F) -> Self
+    where
+        F: Fn(JobContext<Req>) -> Result<Res, JobError> + Send + Sync + 'static,
+        Req: DeserializeOwned + Send + 'static,
+        Res: Serialize + Send + 'static,
+    {
+        self.erased(job, Arc::new(Blocking::new(function)))
+    }
+
+    /// Wraps every attempt; the first one added is outermost.
+    pub fn middleware(mut self, middleware: impl Middleware) -> Self {
+        self.middlewares.push(Arc::new(middleware));
+        self
+    }
+
+    /// Checks that everything fits together.
+    pub fn build(self) -> Result<AsyncEndpoints, BuildError> {
+        self.options.check(str::to_owned)?;
+        let types = self.types()?;
+        check_paths(&self.endpoints)?;
+        let mut kinds: Vec<Kind> = Vec::new();
+        for (name, rules, handler) in self.handlers {
+            let name = JobName::new(name)?;
+            if kinds.iter().any(|kind| kind.name == name) {
+                return Err(BuildError::TwoHandlers(name));
+            }
+            kinds.push(Kind { name, policy: rules.resolve(&self.options), handler });
+        }
+        Ok(AsyncEndpoints::assemble(self.store, self.options, types, self.endpoints, kinds, self.middlewares))
+    }
+
+    fn erased<Req, Res>(mut self, job: JobType<Req, Res>, handler: Arc<dyn ErasedHandler>) -> Self {
+        self.handlers.push((job.name(), job.rules, handler));
+        self
+    }
+
+    /// The job types by name. One name has one set of rules, or the two halves of a service would disagree.
+    fn types(&self) -> Result<Vec<JobName>, BuildError> {
+        let endpoints = self.endpoints.iter().map(|endpoint| (endpoint.name, &endpoint.rules));
+        let handlers = self.handlers.iter().map(|(name, rules, _)| (*name, rules));
+        let mut known: HashMap<JobName, String> = HashMap::new();
+        for (name, rules) in endpoints.chain(handlers) {
+            let (name, second) = (JobName::new(name)?, format!("{rules:?}"));
+            let first = known.entry(name.clone()).or_insert_with(|| second.clone()).clone();
+            if first != second {
+                return Err(BuildError::TwoTypes { name, first, second });
+            }
+        }
+        Ok(known.into_keys().collect())
+    }
+}
+
+/// axum panics at paths that it cannot route, so they are tried here first.
+fn check_paths(endpoints: &[Endpoint]) -> Result<(), BuildError> {
+    let mut routes: matchit::Router<usize> = matchit::Router::new();
+    for (i, endpoint) in endpoints.iter().enumerate() {
+        let fail = |other: Option<&Endpoint>, reason: String| BuildError::Path {
+            method: endpoint.method.to_string(),
+            path: endpoint.path.to_string(),
+            name: endpoint.name.to_owned(),
+            other: other.map(|other| format!("{}, {} {}", other.name, other.method, other.path)),
+            reason,
+        };
+        if !endpoint.path.starts_with('/') {
+            return Err(fail(None, "a path begins with a slash".to_owned()));
+        }
+        if endpoint.path.split('/').any(|part| part.starts_with([':', '*'])) {
+            return Err(fail(None, "a parameter is written {name}, the rest of a path {*name}".to_owned()));
+        }
+        let before = &endpoints[..i];
+        if let Some(same) = before.iter().find(|e| e.path == endpoint.path && e.method == endpoint.method) {
+            return Err(fail(Some(same), "both have the same method and path".to_owned()));
+        }
+        if before.iter().any(|e| e.path == endpoint.path) {
+            continue;
+        }
+        if let Err(error) = routes.insert(endpoint.path.clone(), i) {
+            let other = match &error {
+                matchit::InsertError::Conflict { with } => before.iter().find(|e| e.path == *with),
+                _ => None,
+            };
+            return Err(fail(other, error.to_string()));
+        }
+    }
+    Ok(())
+}
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let handlers: Vec<_> = self.handlers.iter().map(|(name, ..)| name).collect();
+        f.debug_struct("Builder")
+            .field("endpoints", &self.endpoints)
+            .field("handlers", &handlers)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,94 @@
+//! The stored form of a request: what a worker needs of it, written at submission and read at each attempt.
+//!
+//! Format 1 is a JSON object. A reader ignores fields it does not know and takes a missing one as empty; a format
+//! number above its own it refuses, and the job is tried again: in a rolling deploy a newer worker may take it.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// What of the HTTP request a handler may see beside its body.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RequestParts {
+    /// Captured headers, names in lower case.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) headers: Vec<(String, String)>,
+    /// Parameters of the path.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) path: Vec<(String, String)>,
+    /// Parameters of the query.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) query: Vec<(String, String)>,
+}
+
+const FORMAT: u32 = 1;
+
+#[derive(Serialize)]
+struct Written<'a> {
+    v: u32,
+    body: &'a RawValue,
+    #[serde(flatten)]
+    parts: &'a RequestParts,
+}
+
+#[derive(Deserialize)]
+struct Read<'a> {
+    v: u32,
+    #[serde(borrow, default)]
+    body: Option<&'a RawValue>,
+    #[serde(default)]
+    headers: Vec<(String, String)>,
+    #[serde(default)]
+    path: Vec<(String, String)>,
+    #[serde(default)]
+    query: Vec<(String, String)>,
+}
+
+/// Writes a request down. `body` is passed on byte for byte.
+pub(crate) fn write(body: &RawValue, parts: &RequestParts) -> serde_json::Result<Bytes> {
+    let mut bytes = Vec::with_capacity(body.get().len() + 64);
+    serde_json::to_writer(&mut bytes, &Written { v: FORMAT, body, parts })?;
+    Ok(bytes.into())
+}
+
+/// Reads a request: its body as JSON text, and its parts.
+pub(crate) fn read(payload: &[u8]) -> Result<(&str, RequestParts), String> {
+    let read: Read<'_> =
+        serde_json::from_slice(payload).map_err(|error| format!("the stored request is no envelope: {error}"))?;
+    match read.body {
+        _ if read.v > FORMAT => {
+            Err(format!("the stored request has format {}, this worker reads up to {FORMAT}", read.v))
+        }
+        None => Err("the stored request has no body".to_owned()),
+        Some(body) => Ok((body.get(), RequestParts { headers: read.headers, path: read.path, query: read.query })),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Stays as it is for ever: jobs written by the first release must be readable by every later one.
+    const GOLDEN: &str =
+        r#"{"v":1,"body":{"n": 1.0},"headers":[["x-user-id","7"]],"path":[["region","eu"]],"query":[["q","a b"]]}"#;
+
+    fn parts() -> RequestParts {
+        let pair = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
+        RequestParts { headers: pair("x-user-id", "7"), path: pair("region", "eu"), query: pair("q", "a b") }
+    }
+
+    #[test]
+    fn the_first_format_is_written_and_read_byte_for_byte() {
+        let body: &RawValue = serde_json::from_str(r#"{"n": 1.0}"#).expect("JSON");
+        assert_eq!(write(body, &parts()).expect("writable"), GOLDEN);
+        assert_eq!(read(GOLDEN.as_bytes()), Ok((r#"{"n": 1.0}"#, parts())));
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored_and_newer_formats_refused() {
+        assert_eq!(read(br#"{"v":1,"body":null,"new":{}}"#), Ok(("null", RequestParts::default())));
+        for bad in [r#"{"v":2,"body":null}"#, r#"{"v":1}"#, r#"{"body":1}"#, "[]", "", "\u{0}"] {
+            assert!(read(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! How a handler fails, and the codes of everything that goes wrong with a job.
+//! Must not know HTTP responses: `http::problem` writes these down.
+
+use std::{borrow::Cow, error::Error, fmt, time::Duration};
+
+use async_endpoints_core::{job::ErrorRecord, lifecycle::Failure};
+
+/// Bytes of an error's detail that are kept.
+pub(crate) const DETAIL_BYTES: usize = 4 << 10;
+
+/// Why a handler did not return a result, and whether trying again can help.
+///
+/// Any error becomes a retryable one with `?`. Its message may hold what callers must not see, so they get
+/// only `HANDLER_ERROR`, unless [`Options::error_details`](crate::Options::error_details) is on. What is
+/// written into [`permanent`](Self::permanent), [`retryable`](Self::retryable) and
+/// [`retry_after`](Self::retry_after) is meant for callers and shown to them.
+///
+/// ```
+/// # use async_endpoints::JobError;
+/// fn parse(text: &str) -> Result<u32, JobError> {
+///     if text.is_empty() {
+///         return Err(JobError::permanent("NOTHING_TO_PARSE", "The text is empty.").status(422));
+///     }
+///     Ok(text.parse()?) // retryable, though it should not be: see `JobHandler::classify`
+/// }
+/// assert!(parse("x").is_err());
+/// ```
+#[derive(Debug)]
+pub struct JobError {
+    pub(crate) failure: Failure,
+    pub(crate) code: Cow<'static, str>,
+    pub(crate) status: u16,
+    pub(crate) detail: Option<String>,
+    pub(crate) source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+/// Whether trying again can help, as [`JobHandler::classify`](crate::JobHandler::classify) decides it.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Classification {
+    /// It cannot: the job fails.
+    Permanent,
+    /// It can, after the retry policy's wait.
+    Retryable,
+    /// It can, after this wait.
+    RetryAfter(Duration),
+}
+
+impl JobError {
+    /// Trying again cannot help: the job fails with this code and detail.
+    pub fn permanent(code: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
+        Self::new(Failure::Permanent, code.into(), detail.into())
+    }
+
+    /// Trying again can help, after the retry policy's wait.
+    pub fn retryable(code: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
+        Self::new(Failure::Retryable, code.into(), detail.into())
+    }
+
+    /// Trying again can help, after this wait.
+    pub fn retry_after(wait: Duration, code: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
+        Self::new(Failure::RetryAfter(wait), code.into(), detail.into())
+    }
+
+    /// The handler stopped because its token told it to, or because it found nothing left to do: the job ends Canceled.
+    pub fn canceled() -> Self {
+        Self { failure: Failure::Canceled, code: "JOB_CANCELED".into(), status: 410, detail: None, source: None }
+    }
+
+    /// The HTTP status that a synchronous endpoint would have answered; 500 unless told. Not an error status: 500.
+    #[must_use]
+    pub fn status(mut self, status: u16) -> Self {
+        self.status = if (400..600).contains(&status) { status } else { 500 };
+        self
+    }
+
+    fn new(failure: Failure, code: Cow<'static, str>, detail: String) -> Self {
+        Self { failure, code, status: 500, detail: Some(detail), source: None }
+    }
+
+    pub(crate) fn classify(&mut self, classification: Classification) {
+        self.failure = match classification {
+            Classification::Permanent => Failure::Permanent,
+            Classification::Retryable => Failure::Retryable,
+            Classification::RetryAfter(wait) => Failure::RetryAfter(wait),
+        };
+    }
+
+    /// What is stored of it.
+    pub(crate) fn record(self, details: bool) -> (Failure, ErrorRecord) {
+        let shown = self.detail.or_else(|| self.source.filter(|_| details).map(|source| source.to_string()));
+        let record = ErrorRecord {
+            title: title(&self.code),
+            code: self.code,
+            status: self.status,
+            detail: shown.map(|detail| cut(detail, DETAIL_BYTES)),
+            retryable: matches!(self.failure, Failure::Retryable | Failure::RetryAfter(_)),
+        };
+        (self.failure, record)
+    }
+}
+
+impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for JobError {
+    fn from(error: E) -> Self {
+        let source = Some(error.into());
+        Self { failure: Failure::Retryable, code: "HANDLER_ERROR".into(), status: 500, detail: None, source }
+    }
+}
+
+impl fmt::Display for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.code)?;
+        match (&self.detail, &self.source) {
+            (Some(detail), _) => write!(f, ": {detail}"),
+            (None, Some(source)) => write!(f, ": {source}"),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+/// What the library itself says of a job that did not complete.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Builtin {
+    Panic,
+    Timeout,
+    Canceled,
+    WorkerLost,
+    ResultTooLarge,
+    ResultUnserializable,
+    PayloadUnreadable,
+}
+
+impl Builtin {
+    pub(crate) fn record(self, detail: Option<String>) -> ErrorRecord {
+        let (code, status, retryable) = match self {
+            Self::Panic => ("HANDLER_PANIC", 500, true),
+            Self::Timeout => ("JOB_TIMEOUT", 504, true),
+            Self::Canceled => ("JOB_CANCELED", 410, false),
+            Self::WorkerLost => ("WORKER_LOST", 500, true),
+            Self::ResultTooLarge => ("RESULT_TOO_LARGE", 500, false),
+            Self::ResultUnserializable => ("RESULT_UNSERIALIZABLE", 500, false),
+            Self::PayloadUnreadable => ("PAYLOAD_UNREADABLE", 500, true),
+        };
+        let detail = detail.map(|detail| cut(detail, DETAIL_BYTES));
+        ErrorRecord { code: code.into(), title: title(code), status, detail, retryable }
+    }
+}
+
+/// The kind of problem in a few words: written out for our codes, a common phrase for an application's own.
+fn title(code: &str) -> Cow<'static, str> {
+    match code {
+        "HANDLER_ERROR" => "The handler failed",
+        "HANDLER_PANIC" => "The handler panicked",
+        "JOB_TIMEOUT" => "The attempt took too long",
+        "JOB_CANCELED" => "The job was canceled",
+        "WORKER_LOST" => "Its worker died or was cut off",
+        "RESULT_TOO_LARGE" => "The result is too large",
+        "RESULT_UNSERIALIZABLE" => "The result cannot be written as JSON",
+        "PAYLOAD_UNREADABLE" => "The stored request cannot be read by this worker",
+        _ => "The job failed",
+    }
+    .into()
+}
+
+/// Cuts text to at most `bytes`, between characters.
+pub(crate) fn cut(mut text: String, bytes: usize) -> String {
+    if text.len() > bytes {
+        let end = (0..=bytes).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+        text.truncate(end);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_passed_on_error_is_retryable_and_keeps_its_message_to_itself() {
+        let error = || JobError::from("postgres://user:secret@db failed");
+        let (failure, record) = error().record(false);
+        assert_eq!((failure, record.retryable), (Failure::Retryable, true));
+        assert_eq!((record.code.as_ref(), record.status, record.detail), ("HANDLER_ERROR", 500, None));
+        assert!(error().record(true).1.detail.is_some_and(|detail| detail.contains("secret")));
+    }
+
+    #[test]
+    fn details_for_callers_are_kept_and_cut_between_characters() {
+        let (_, record) = JobError::permanent("NO", "é".repeat(5000)).status(422).record(false);
+        assert_eq!((record.status, record.retryable), (422, false));
+        assert_eq!(record.detail.map(|detail| detail.len()), Some(4096));
+        assert_eq!(JobError::permanent("NO", "").status(200).record(false).1.status, 500);
+    }
+}

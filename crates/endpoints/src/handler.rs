@@ -1,0 +1,179 @@
+//! Handlers: the shapes an application may write, and the one shape that workers call.
+//! Must not know stores, workers or HTTP.
+
+use std::{error::Error, future::Future, marker::PhantomData, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    context::{AttemptInfo, JobContext},
+    envelope,
+    error::{Builtin, Classification, JobError},
+    json,
+};
+
+/// The work of a job type: an `async fn(JobContext<Req>) -> Result<Res, JobError>`, or a struct that owns
+/// what the work needs.
+///
+/// ```
+/// # use async_endpoints::{JobContext, JobError, JobHandler};
+/// struct Greeter { greeting: String }
+///
+/// impl JobHandler<String, String> for Greeter {
+///     async fn run(&self, ctx: JobContext<String>) -> Result<String, JobError> {
+///         Ok(format!("{}, {}!", self.greeting, ctx.request()))
+///     }
+/// }
+/// ```
+pub trait JobHandler<Req, Res>: Send + Sync + 'static {
+    /// Runs one attempt. It may be dropped at any await once its token has fired.
+    fn run(&self, ctx: JobContext<Req>) -> impl Future<Output = Result<Res, JobError>> + Send;
+
+    /// Decides by the error itself whether trying again can help, for errors that were passed on with `?`.
+    ///
+    /// ```
+    /// # use async_endpoints::{Classification, JobContext, JobError, JobHandler};
+    /// async fn parse(ctx: JobContext<String>) -> Result<u32, JobError> { Ok(ctx.request().parse()?) }
+    ///
+    /// let handler = parse.classify(|error| match error.is::<std::num::ParseIntError>() {
+    ///     true => Classification::Permanent,
+    ///     false => Classification::Retryable,
+    /// });
+    /// ```
+    fn classify<C>(self, classify: C) -> Classified<Self, C>
+    where
+        Self: Sized,
+        C: Fn(&(dyn Error + 'static)) -> Classification + Send + Sync + 'static,
+    {
+        Classified { handler: self, classify }
+    }
+}
+
+impl<F, Fut, Req, Res> JobHandler<Req, Res> for F
+where
+    F: Fn(JobContext<Req>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Res, JobError>> + Send,
+{
+    fn run(&self, ctx: JobContext<Req>) -> impl Future<Output = Result<Res, JobError>> + Send {
+        self(ctx)
+    }
+}
+
+/// A handler that classifies its errors; made by [`JobHandler::classify`].
+#[derive(Debug)]
+pub struct Classified<H, C> {
+    handler: H,
+    classify: C,
+}
+
+impl<H, C, Req, Res> JobHandler<Req, Res> for Classified<H, C>
+where
+    H: JobHandler<Req, Res>,
+    C: Fn(&(dyn Error + 'static)) -> Classification + Send + Sync + 'static,
+    Req: Send + 'static,
+{
+    async fn run(&self, ctx: JobContext<Req>) -> Result<Res, JobError> {
+        self.handler.run(ctx).await.map_err(|mut error| {
+            if let Some(source) = error.source.as_deref() {
+                let classification = (self.classify)(source);
+                error.classify(classification);
+            }
+            error
+        })
+    }
+}
+
+/// Kept by whatever still uses the attempt's slot: a handler on a thread of its own may outlive its attempt.
+pub(crate) type SlotHold = Arc<dyn std::any::Any + Send + Sync>;
+
+/// What a handler leaves: its result as JSON, or its error.
+pub(crate) type Ended = Result<Bytes, JobError>;
+
+/// Any handler, as a worker calls it.
+pub(crate) trait ErasedHandler: Send + Sync {
+    fn call(self: Arc<Self>, info: Arc<AttemptInfo>, payload: Bytes, hold: SlotHold) -> BoxFuture<'static, Ended>;
+}
+
+pub(crate) struct Erased<H, Req, Res> {
+    handler: H,
+    types: PhantomData<fn(Req) -> Res>,
+}
+
+impl<H, Req, Res> Erased<H, Req, Res> {
+    pub(crate) fn new(handler: H) -> Self {
+        Self { handler, types: PhantomData }
+    }
+}
+
+impl<H, Req, Res> ErasedHandler for Erased<H, Req, Res>
+where
+    H: JobHandler<Req, Res>,
+    Req: DeserializeOwned + Send + 'static,
+    Res: Serialize + Send + 'static,
+{
+    fn call(self: Arc<Self>, info: Arc<AttemptInfo>, payload: Bytes, _hold: SlotHold) -> BoxFuture<'static, Ended> {
+        Box::pin(async move {
+            let ctx = open(info, &payload)?;
+            drop(payload);
+            write(&self.handler.run(ctx).await?)
+        })
+    }
+}
+
+/// A function that blocks its thread; run on the pool for that.
+pub(crate) struct Blocking<F, Req, Res> {
+    function: F,
+    types: PhantomData<fn(Req) -> Res>,
+}
+
+impl<F, Req, Res> Blocking<F, Req, Res> {
+    pub(crate) fn new(function: F) -> Self {
+        Self { function, types: PhantomData }
+    }
+}
+
+impl<F, Req, Res> ErasedHandler for Blocking<F, Req, Res>
+where
+    F: Fn(JobContext<Req>) -> Result<Res, JobError> + Send + Sync + 'static,
+    Req: DeserializeOwned + Send + 'static,
+    Res: Serialize + Send + 'static,
+{
+    fn call(self: Arc<Self>, info: Arc<AttemptInfo>, payload: Bytes, hold: SlotHold) -> BoxFuture<'static, Ended> {
+        let run = move || {
+            // Dropping the future does not stop a thread that runs: the slot is free when the thread is.
+            let _hold = hold;
+            let ctx = open(info, &payload)?;
+            drop(payload);
+            write(&(self.function)(ctx)?)
+        };
+        Box::pin(async move {
+            match tokio::task::spawn_blocking(run).await {
+                Ok(ended) => ended,
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                // Only a runtime that shuts down cancels it; the attempt is then lost with its worker.
+                Err(error) => Err(error.into()),
+            }
+        })
+    }
+}
+
+fn open<Req: DeserializeOwned>(info: Arc<AttemptInfo>, payload: &[u8]) -> Result<JobContext<Req>, JobError> {
+    let (body, parts) = envelope::read(payload).map_err(unreadable)?;
+    let request = json::read(body).map_err(|error| unreadable(error.to_string()))?;
+    Ok(JobContext::new(request, info, parts))
+}
+
+/// Retried like any failure: in a rolling deploy a newer worker may be able to read it.
+fn unreadable(detail: String) -> JobError {
+    let record = Builtin::PayloadUnreadable.record(None);
+    JobError::retryable(record.code, detail)
+}
+
+fn write<Res: Serialize>(result: &Res) -> Ended {
+    serde_json::to_vec(result).map(Bytes::from).map_err(|error| {
+        let record = Builtin::ResultUnserializable.record(None);
+        JobError::permanent(record.code, error.to_string())
+    })
+}

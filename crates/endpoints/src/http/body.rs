@@ -1,0 +1,57 @@
+//! The body of a submission: read within its limit, and found to be JSON before anything else looks at it.
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderValue, header},
+};
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use serde_json::value::RawValue;
+
+use super::problem::Problem;
+use crate::json;
+
+/// Bytes a body may have.
+const LIMIT: usize = 1 << 20;
+/// Bytes of a refused body that are read and thrown away, so that the client gets to read the answer.
+const DRAINED: usize = 8 << 20;
+
+/// The body as bytes; empty if there is none.
+pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+    let mut chunks = body.into_data_stream();
+    let mut bytes = BytesMut::new();
+    let mut size = 0;
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|error| Problem::unreadable_body(error.to_string()))?;
+        size += chunk.len();
+        if size <= LIMIT {
+            bytes.extend_from_slice(&chunk);
+        } else if size > DRAINED {
+            break;
+        }
+    }
+    if size > LIMIT {
+        return Err(Problem::too_large(LIMIT));
+    }
+    let content_type = headers.get(header::CONTENT_TYPE);
+    if size > 0 && !content_type.is_some_and(is_json) {
+        return Err(Problem::unsupported_media_type(content_type));
+    }
+    Ok(bytes.freeze())
+}
+
+/// The body as JSON text; `null` if there is none.
+pub(super) fn parse(bytes: &[u8]) -> Result<&RawValue, Problem> {
+    let bytes = if bytes.is_empty() { b"null" } else { bytes };
+    if json::depth(bytes) > json::DEPTH {
+        return Err(Problem::invalid_json(format!("Values are nested deeper than {}.", json::DEPTH)));
+    }
+    serde_json::from_slice(bytes).map_err(|error| Problem::invalid_json(error.to_string()))
+}
+
+/// `application/json`, or a type that is written in it such as `application/merge-patch+json`.
+fn is_json(content_type: &HeaderValue) -> bool {
+    let text = content_type.to_str().unwrap_or_default();
+    let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || essence.starts_with("application/") && essence.ends_with("+json")
+}

@@ -1,0 +1,149 @@
+//! What is read from a request's head: idempotency, trace context, captured headers, parameters.
+
+use async_endpoints_core::{JobId, job::TraceContext, store::IdempotencyKey};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::problem::Problem;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-async-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// Bytes of captured headers, names and values, that a job keeps.
+const CAPTURED_BYTES: usize = 8 << 10;
+/// Bytes of a `tracestate` that must be passed on; longer ones may be dropped.
+const TRACESTATE_BYTES: usize = 512;
+
+/// The one value of a header; an error if there are several, as nobody could tell which one counts.
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a HeaderValue>, ()> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next();
+    if values.next().is_some() { Err(()) } else { Ok(value) }
+}
+
+/// `Idempotency-Key`, quoted as its draft wants it, or bare as most send it.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
+    let Some(value) = single(headers, &IDEMPOTENCY_KEY).map_err(|()| Problem::invalid_key())? else {
+        return Ok(None);
+    };
+    let text = value.to_str().map_err(|_| Problem::invalid_key())?.trim();
+    let key = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
+    IdempotencyKey::new(key).map(Some).ok_or_else(Problem::invalid_key)
+}
+
+/// `X-Async-Request-Id`: the id that the client wants for its job.
+pub(super) fn request_id(headers: &HeaderMap) -> Result<Option<JobId>, Problem> {
+    let value = single(headers, &REQUEST_ID).map_err(|()| Problem::invalid_id())?;
+    let parse = |value: &HeaderValue| value.to_str().ok()?.trim().parse().ok();
+    value.map(|value| parse(value).ok_or_else(Problem::invalid_id)).transpose()
+}
+
+/// The W3C trace context, if there is a valid one; a malformed one is as good as none.
+pub(super) fn trace(headers: &HeaderMap) -> Option<TraceContext> {
+    let traceparent = single(headers, &TRACEPARENT).ok()??.to_str().ok()?.trim();
+    let states: Vec<&str> = headers.get_all(TRACESTATE).iter().filter_map(|value| value.to_str().ok()).collect();
+    let tracestate = Some(states.join(",")).filter(|state| (1..=TRACESTATE_BYTES).contains(&state.len()));
+    is_traceparent(traceparent).then(|| TraceContext { traceparent: traceparent.to_owned(), tracestate })
+}
+
+fn is_traceparent(text: &str) -> bool {
+    let hex = |part: &str, len: usize| {
+        part.len() == len && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
+    let zero = |part: &str| part.bytes().all(|b| b == b'0');
+    let parts: Vec<&str> = text.splitn(5, '-').collect();
+    match parts.as_slice() {
+        [version, trace, span, flags, rest @ ..] => {
+            let newer = *version != "00";
+            hex(version, 2)
+                && *version != "ff"
+                && hex(trace, 32)
+                && !zero(trace)
+                && hex(span, 16)
+                && !zero(span)
+                && hex(flags, 2)
+                && (rest.is_empty() || newer)
+        }
+        _ => false,
+    }
+}
+
+/// The headers of the allow-list, as many as fit into 8 KiB; a value that is no text is left out.
+pub(super) fn captured(headers: &HeaderMap, allowed: &[HeaderName]) -> Vec<(String, String)> {
+    let mut bytes = 0;
+    let all = allowed.iter().flat_map(|name| headers.get_all(name).iter().map(move |value| (name, value)));
+    let text = all.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+    let fitting = text.take_while(|(name, value)| {
+        bytes += name.len() + value.len();
+        bytes <= CAPTURED_BYTES
+    });
+    fitting.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+/// The parameters of a query, in order.
+pub(super) fn query(query: &str) -> Vec<(String, String)> {
+    form_urlencoded::parse(query.as_bytes()).into_owned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let value = |value: &str| HeaderValue::from_bytes(value.as_bytes()).expect("a header value");
+        pairs.iter().map(|(name, text)| (HeaderName::from_static(name), value(text))).collect()
+    }
+
+    fn key(values: &[&str]) -> Result<Option<String>, ()> {
+        let pairs: Vec<_> = values.iter().map(|value| ("idempotency-key", *value)).collect();
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(name, HeaderValue::from_bytes(value.as_bytes()).expect("a header value"));
+        }
+        idempotency_key(&map).map(|key| key.map(|key| key.as_str().to_owned())).map_err(|_| ())
+    }
+
+    #[test]
+    fn keys_come_quoted_or_bare_and_once() {
+        assert_eq!(key(&[]), Ok(None));
+        assert_eq!(key(&["abc"]), Ok(Some("abc".to_owned())));
+        assert_eq!(key(&["\"abc\""]), Ok(Some("abc".to_owned())));
+        assert_eq!(key(&[&"x".repeat(255)]), Ok(Some("x".repeat(255))));
+        for bad in [&[""] as &[&str], &["\"\""], &["a b"], &["é"], &[&"x".repeat(256)], &["a", "b"]] {
+            assert_eq!(key(bad), Err(()), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn request_ids_are_uuids() {
+        let id = "0197a6c0-0000-7000-8000-000000000001";
+        let parse = |text: &str| request_id(&headers(&[("x-async-request-id", text)])).map_err(|_| ());
+        assert_eq!(parse(id), Ok(Some(id.parse().expect("a UUID"))));
+        assert_eq!(parse("7"), Err(()));
+    }
+
+    #[test]
+    fn only_valid_trace_contexts_are_kept() {
+        let valid = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let found = trace(&headers(&[("traceparent", valid), ("tracestate", "a=1")])).expect("a context");
+        assert_eq!(found.tracestate.as_deref(), Some("a=1"));
+        for bad in [
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x",
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+            "",
+        ] {
+            assert_eq!(trace(&headers(&[("traceparent", bad)])), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn captured_headers_are_allowed_ones_and_bounded() {
+        let allowed = [HeaderName::from_static("user-agent"), HeaderName::from_static("x-user-id")];
+        let long = "x".repeat(9000);
+        let found = captured(&headers(&[("user-agent", "curl"), ("cookie", "secret"), ("x-user-id", &long)]), &allowed);
+        assert_eq!(found, [("user-agent".to_owned(), "curl".to_owned())]);
+    }
+}

@@ -1,0 +1,147 @@
+//! A job as clients see it, and the headers that go with it.
+
+use async_endpoints_core::{
+    JobId, JobStatus, JobView, Timestamp,
+    job::{AttemptOutcome, AttemptRecord, Progress, TraceContext},
+};
+use axum::{
+    http::{HeaderValue, header},
+    response::Response,
+};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::problem::{ProblemBody, json};
+use crate::fleet::Waiting;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct JobBody<'a> {
+    id: JobId,
+    name: &'a str,
+    status: JobStatus,
+    attempt: u32,
+    retry_count: u32,
+    loss_count: u32,
+    max_retries: u32,
+    priority: u8,
+    version: u64,
+    created_at: Timestamp,
+    scheduled_at: Option<Timestamp>,
+    started_at: Option<Timestamp>,
+    completed_at: Option<Timestamp>,
+    last_updated_at: Timestamp,
+    expires_at: Option<Timestamp>,
+    cancel_requested_at: Option<Timestamp>,
+    progress: Option<&'a Progress>,
+    result: Option<&'a RawValue>,
+    error: Option<ProblemBody<'a>>,
+    attempts: Vec<AttemptBody<'a>>,
+    waiting: Option<Waiting>,
+    retry_of: Option<JobId>,
+    retried_by: Option<JobId>,
+    trace_id: Option<&'a str>,
+    links: Links,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct AttemptBody<'a> {
+    attempt: u32,
+    started_at: Timestamp,
+    ended_at: Option<Timestamp>,
+    outcome: Option<AttemptOutcome>,
+    error: Option<ProblemBody<'a>>,
+}
+
+#[derive(Serialize)]
+struct Links {
+    #[serde(rename = "self")]
+    job: String,
+    events: String,
+    cancel: String,
+    logs: String,
+    result: String,
+}
+
+/// Where a job is found.
+pub(super) fn location(id: JobId) -> String {
+    format!("/jobs/{id}")
+}
+
+/// A job as an answer, `200` until told otherwise, with its `ETag` and, while it is not terminal, `Retry-After`.
+pub(super) fn answer(job: &JobView, waiting: Option<Waiting>) -> Response {
+    let mut response = json("application/json", &body(job, waiting));
+    let headers = response.headers_mut();
+    headers.insert(header::ETAG, etag(job.version));
+    if let Some(seconds) = retry_after(job) {
+        headers.insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+/// A job's version as an entity tag.
+pub(super) fn etag(version: u64) -> HeaderValue {
+    HeaderValue::try_from(format!("\"{version}\"")).unwrap_or_else(|_| unreachable!("digits and quotes are visible"))
+}
+
+/// Seconds until it is worth asking again.
+fn retry_after(job: &JobView) -> Option<u64> {
+    match job.status {
+        JobStatus::Completed | JobStatus::Failed | JobStatus::Canceled => None,
+        JobStatus::Queued | JobStatus::InProgress => Some(1),
+        JobStatus::Scheduled => {
+            let wait = job.scheduled_at.unwrap_or(job.last_updated_at).since(job.last_updated_at);
+            Some(wait.as_secs().clamp(1, 60))
+        }
+    }
+}
+
+fn body(job: &JobView, waiting: Option<Waiting>) -> JobBody<'_> {
+    let trace = job.trace.as_ref();
+    let own = location(job.id);
+    JobBody {
+        id: job.id,
+        name: job.name.as_str(),
+        status: job.status,
+        attempt: job.attempt,
+        retry_count: job.retry_count,
+        loss_count: job.loss_count,
+        max_retries: job.max_retries,
+        priority: job.priority.get(),
+        version: job.version,
+        created_at: job.created_at,
+        scheduled_at: job.scheduled_at,
+        started_at: job.started_at,
+        completed_at: job.completed_at,
+        last_updated_at: job.last_updated_at,
+        expires_at: job.expires_at,
+        cancel_requested_at: job.cancel_requested_at,
+        progress: job.progress.as_ref(),
+        // Written by a worker of ours as JSON; anything else is not passed on.
+        result: job.result.as_deref().and_then(|bytes| serde_json::from_slice(bytes).ok()),
+        error: job.error.as_ref().map(|error| ProblemBody::of_job(error, job.attempt, trace)),
+        attempts: job.attempts.iter().map(|record| attempt(record, trace)).collect(),
+        waiting,
+        retry_of: job.retry_of,
+        retried_by: job.retried_by,
+        trace_id: trace.and_then(TraceContext::trace_id),
+        links: Links {
+            events: format!("{own}/events"),
+            cancel: format!("{own}/cancel"),
+            logs: format!("{own}/logs"),
+            result: format!("{own}/result"),
+            job: own,
+        },
+    }
+}
+
+fn attempt<'a>(record: &'a AttemptRecord, trace: Option<&'a TraceContext>) -> AttemptBody<'a> {
+    AttemptBody {
+        attempt: record.attempt,
+        started_at: record.started_at,
+        ended_at: record.ended_at,
+        outcome: record.outcome,
+        error: record.error.as_ref().map(|error| ProblemBody::of_job(error, record.attempt, trace)),
+    }
+}

@@ -1,0 +1,204 @@
+//! Everything that can be answered instead of a job: one problem object (RFC 9457) for each, with a stable code.
+
+use async_endpoints_core::{
+    StoreError,
+    job::{ErrorRecord, TraceContext},
+};
+use axum::{
+    body::Body,
+    http::{HeaderValue, Method, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use crate::{submit::SubmitError, telemetry::events};
+
+/// Seconds after which a refused client may come back.
+const COME_BACK: u64 = 1;
+
+/// A refusal, as it is told.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    title: &'static str,
+    detail: String,
+    retry_after: Option<u64>,
+    trace_id: Option<String>,
+}
+
+/// The members of every problem object that we send; a failed job's `error` has two more.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ProblemBody<'a> {
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'a str,
+    status: u16,
+    detail: Option<&'a str>,
+    code: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempt: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retryable: Option<bool>,
+    trace_id: Option<&'a str>,
+}
+
+impl<'a> ProblemBody<'a> {
+    /// A job's error, with what its store does not keep of it.
+    pub(super) fn of_job(error: &'a ErrorRecord, attempt: u32, trace: Option<&'a TraceContext>) -> Self {
+        Self {
+            kind: kind(&error.code),
+            title: &error.title,
+            status: error.status,
+            detail: error.detail.as_deref(),
+            code: &error.code,
+            attempt: Some(attempt),
+            retryable: Some(error.retryable),
+            trace_id: trace.and_then(TraceContext::trace_id),
+        }
+    }
+}
+
+/// A problem's type: a name, not an address.
+fn kind(code: &str) -> String {
+    format!("urn:async-endpoints:problem:{code}")
+}
+
+impl Problem {
+    fn new(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, code, title, detail: detail.into(), retry_after: None, trace_id: None }
+    }
+
+    fn unavailable(code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
+        Self { retry_after: Some(COME_BACK), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, title, detail) }
+    }
+
+    /// The trace that the refused request belongs to.
+    pub(super) fn traced(mut self, trace: Option<&TraceContext>) -> Self {
+        self.trace_id = trace.and_then(TraceContext::trace_id).map(str::to_owned);
+        self
+    }
+
+    pub(super) fn invalid_json(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "INVALID_JSON", "The body is not JSON", detail)
+    }
+
+    pub(super) fn unreadable_body(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "INVALID_BODY", "The body cannot be read", detail)
+    }
+
+    pub(super) fn unsupported_media_type(found: Option<&HeaderValue>) -> Self {
+        let found = found.map_or_else(|| "none".to_owned(), |value| format!("{value:?}"));
+        let detail = format!("A body needs the content type application/json; it has {found}.");
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", "The body must be JSON", detail)
+    }
+
+    pub(super) fn too_large(limit: usize) -> Self {
+        let detail = format!("The body may have {limit} bytes.");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE", "The body is too large", detail)
+    }
+
+    pub(super) fn invalid_request(detail: impl Into<String>) -> Self {
+        let title = "The body does not fit the job type";
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "INVALID_REQUEST", title, detail)
+    }
+
+    pub(super) fn invalid_path(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "INVALID_PATH", "The path cannot be read", detail)
+    }
+
+    pub(super) fn invalid_key() -> Self {
+        let detail = "Idempotency-Key takes 1 to 255 visible ASCII characters, quoted or bare, once.";
+        Self::new(StatusCode::BAD_REQUEST, "INVALID_IDEMPOTENCY_KEY", "The idempotency key is malformed", detail)
+    }
+
+    pub(super) fn invalid_id() -> Self {
+        let detail = "X-Async-Request-Id takes a UUID, once.";
+        Self::new(StatusCode::BAD_REQUEST, "INVALID_REQUEST_ID", "The request id is malformed", detail)
+    }
+
+    pub(super) fn not_found() -> Self {
+        let detail = "There is no job of this id.";
+        Self::new(StatusCode::NOT_FOUND, "JOB_NOT_FOUND", "No such job", detail)
+    }
+
+    pub(super) fn expired() -> Self {
+        let detail = "The job ended and was kept for its retention time, which is over.";
+        Self::new(StatusCode::GONE, "JOB_EXPIRED", "The job has expired", detail)
+    }
+
+    pub(super) fn ended(status: &str) -> Self {
+        let detail = format!("The job is {status} and can no longer be canceled.");
+        Self::new(StatusCode::CONFLICT, "JOB_ENDED", "The job has ended", detail)
+    }
+
+    pub(super) fn method_not_allowed(method: &Method) -> Self {
+        let detail = format!("{method} is not supported here; see the Allow header.");
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "Method not allowed", detail)
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        // What the store said is the operators' to know.
+        events::store_failed("request", &error);
+        let detail = "The job store does not answer. Nothing is half done: the same request can be repeated.";
+        Self::unavailable("STORE_UNAVAILABLE", "The job store is unavailable", detail)
+    }
+}
+
+impl From<SubmitError> for Problem {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::QueueFull => {
+                let detail = "As many jobs of this type wait as may. Nothing was stored.";
+                Self::unavailable("QUEUE_FULL", "The queue is full", detail)
+            }
+            SubmitError::ShuttingDown => {
+                let detail = "This process stops. Nothing was stored.";
+                Self::unavailable("SHUTTING_DOWN", "Shutting down", detail)
+            }
+            SubmitError::Conflict => {
+                let detail = "The idempotency key or the request id was used for another request.";
+                let title = "The key belongs to another request";
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "IDEMPOTENCY_CONFLICT", title, detail)
+            }
+            SubmitError::Expired => Self::expired(),
+            SubmitError::Invalid(detail) => Self::invalid_request(detail),
+            SubmitError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = ProblemBody {
+            kind: kind(self.code),
+            title: self.title,
+            status: self.status.as_u16(),
+            detail: Some(&self.detail),
+            code: self.code,
+            attempt: None,
+            retryable: None,
+            trace_id: self.trace_id.as_deref(),
+        };
+        let mut response = json("application/problem+json", &body);
+        *response.status_mut() = self.status;
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+/// A value as a body.
+pub(super) fn json(content_type: &'static str, value: &impl Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(bytes) => ([(header::CONTENT_TYPE, content_type)], Body::from(bytes)).into_response(),
+        Err(error) => {
+            events::internal("an answer cannot be written as JSON", &error);
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}

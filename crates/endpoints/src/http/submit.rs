@@ -1,0 +1,107 @@
+//! `POST`, `PUT`, `PATCH` or `DELETE` on a declared path: accept a job and answer 202.
+
+use std::sync::Arc;
+
+use async_endpoints_core::{JobName, job::TraceContext};
+use axum::{
+    RequestExt,
+    extract::{RawPathParams, Request},
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::value::RawValue;
+
+use super::{body, headers, job, problem::Problem};
+use crate::{
+    AsyncEndpoints,
+    endpoint::Endpoint,
+    envelope::{self, RequestParts},
+    job_type::Policy,
+    submit::{Accepted, Draft, SubmitError, fingerprint},
+};
+
+const OPERATION_LOCATION: HeaderName = HeaderName::from_static("operation-location");
+const JOB_ID: HeaderName = HeaderName::from_static("x-async-job-id");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// A declared endpoint with all that each of its requests needs.
+pub(super) struct Accepting {
+    endpoints: AsyncEndpoints,
+    name: JobName,
+    policy: Policy,
+    check: fn(&str) -> Result<(), String>,
+    bodiless: bool,
+    captured: Vec<HeaderName>,
+}
+
+impl Accepting {
+    pub(super) fn new(endpoints: &AsyncEndpoints, endpoint: &Endpoint) -> Option<Self> {
+        let options = endpoints.options();
+        Some(Self {
+            name: endpoints.job_name(endpoint.name).ok()?,
+            policy: endpoint.rules.resolve(options),
+            check: endpoint.check,
+            bodiless: endpoint.bodiless,
+            captured: options.captured_headers.iter().filter_map(|name| name.parse().ok()).collect(),
+            endpoints: endpoints.clone(),
+        })
+    }
+}
+
+pub(super) async fn submit(accepting: Arc<Accepting>, request: Request) -> Response {
+    let trace = headers::trace(request.headers());
+    match accept(&accepting, request, trace.clone()).await {
+        Ok(accepted) => answer(&accepting.endpoints, &accepted).await,
+        Err(problem) => problem.traced(trace.as_ref()).into_response(),
+    }
+}
+
+async fn accept(accepting: &Accepting, mut request: Request, trace: Option<TraceContext>) -> Result<Accepted, Problem> {
+    if accepting.endpoints.is_shutting_down() {
+        return Err(SubmitError::ShuttingDown.into());
+    }
+    let path = path(&mut request).await?;
+    let (head, body) = request.into_parts();
+    let key = headers::idempotency_key(&head.headers)?;
+    let id = headers::request_id(&head.headers)?;
+    let bytes = body::read(&head.headers, body).await?;
+    let query = head.uri.query().unwrap_or_default();
+    let fingerprint = fingerprint(&accepting.name, &path, query, &bytes);
+    let request = if accepting.bodiless { RawValue::NULL } else { body::parse(&bytes)? };
+    (accepting.check)(request.get()).map_err(Problem::invalid_request)?;
+    let parts = RequestParts {
+        headers: headers::captured(&head.headers, &accepting.captured),
+        path,
+        query: headers::query(query),
+    };
+    let payload = envelope::write(request, &parts).map_err(|error| Problem::invalid_request(error.to_string()))?;
+    let name = accepting.name.clone();
+    let draft = Draft { id, name, policy: accepting.policy, payload, key, fingerprint, trace };
+    Ok(accepting.endpoints.accept(draft).await?)
+}
+
+async fn path(request: &mut Request) -> Result<Vec<(String, String)>, Problem> {
+    let params = request.extract_parts::<RawPathParams>().await;
+    let params = params.map_err(|rejection| Problem::invalid_path(rejection.body_text()))?;
+    Ok(params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+}
+
+async fn answer(endpoints: &AsyncEndpoints, accepted: &Accepted) -> Response {
+    let waiting = endpoints.fleet().waiting(&**endpoints.store(), &accepted.job).await;
+    let mut response = job::answer(&accepted.job, waiting);
+    *response.status_mut() = StatusCode::ACCEPTED;
+    let headers = response.headers_mut();
+    let id = accepted.job.id;
+    for (name, value) in
+        [(header::LOCATION, job::location(id)), (OPERATION_LOCATION, job::location(id)), (JOB_ID, id.to_string())]
+    {
+        headers.insert(name, HeaderValue::try_from(value).unwrap_or_else(|_| unreachable!("a path and a UUID")));
+    }
+    // Also for a job that ended meanwhile: every 202 tells when to ask.
+    headers.entry(header::RETRY_AFTER).or_insert_with(|| 1.into());
+    headers.insert(header::VARY, HeaderValue::from_static("Prefer"));
+    if accepted.replayed {
+        headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    response
+}

@@ -1,0 +1,63 @@
+//! What runs around every attempt. Must not know how attempts are claimed or settled.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use crate::{context::AttemptInfo, error::JobError, handler::Ended};
+
+/// Runs around every attempt of every type, outermost first in the order they were added.
+///
+/// It sees the attempt and its end, and must call [`Next::run`] once.
+///
+/// ```
+/// # use async_endpoints::{AttemptInfo, JobError, Middleware, Next};
+/// struct Audit;
+///
+/// #[async_trait::async_trait]
+/// impl Middleware for Audit {
+///     async fn run(&self, attempt: &AttemptInfo, next: Next<'_>) -> Result<bytes::Bytes, JobError> {
+///         let ended = next.run().await;
+///         println!("{} {} ok: {}", attempt.job_name(), attempt.job_id(), ended.is_ok());
+///         ended
+///     }
+/// }
+/// ```
+#[async_trait]
+pub trait Middleware: Send + Sync + 'static {
+    /// Runs one attempt. The result is the handler's JSON.
+    async fn run(&self, attempt: &AttemptInfo, next: Next<'_>) -> Result<Bytes, JobError>;
+}
+
+/// The rest of the way to the handler, and the handler.
+pub struct Next<'a> {
+    rest: &'a [Arc<dyn Middleware>],
+    info: &'a AttemptInfo,
+    handler: BoxFuture<'static, Ended>,
+}
+
+impl<'a> Next<'a> {
+    pub(crate) fn new(
+        rest: &'a [Arc<dyn Middleware>],
+        info: &'a AttemptInfo,
+        handler: BoxFuture<'static, Ended>,
+    ) -> Self {
+        Self { rest, info, handler }
+    }
+
+    /// Goes on.
+    pub async fn run(self) -> Result<Bytes, JobError> {
+        match self.rest.split_first() {
+            Some((first, rest)) => first.run(self.info, Next { rest, ..self }).await,
+            None => self.handler.await,
+        }
+    }
+}
+
+impl std::fmt::Debug for Next<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Next").field("middlewares", &self.rest.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,198 @@
+//! Accepting a job, from HTTP or from code. Must not know how either words its answer.
+
+use std::{future::IntoFuture, time::Duration};
+
+use async_endpoints_core::{
+    JobId, JobName, JobView, Priority,
+    job::{Digest, JobTerms, TraceContext},
+    store::{IdempotencyKey, Insert, Lookup, NewJob, StoreError},
+};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::{AsyncEndpoints, envelope, envelope::RequestParts, job_type::Policy};
+
+/// How long a caller waits for the store before it is told to come back.
+pub(crate) const STORE_TIMEOUT: Duration = Duration::from_millis(4500);
+
+/// Why a job was not accepted. Nothing is stored of it, unless the store did not answer: then a repeat with the
+/// same key is safe.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// As many jobs of its name wait as may.
+    #[error("the queue is full")]
+    QueueFull,
+    /// The key or the id belongs to another request.
+    #[error("the idempotency key or the id belongs to another request")]
+    Conflict,
+    /// The same request was made before, and its job is past its retention.
+    #[error("the job of this request has expired")]
+    Expired,
+    /// The process stops.
+    #[error("shutting down")]
+    ShuttingDown,
+    /// The name is none, or the request cannot be written as JSON.
+    #[error("{0}")]
+    Invalid(String),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A job that the store has.
+#[derive(Clone, Debug)]
+pub struct Accepted {
+    /// As it is now.
+    pub job: JobView,
+    /// It was accepted before: the same key or id came again.
+    pub replayed: bool,
+}
+
+/// A job on its way to the store.
+pub(crate) struct Draft {
+    pub(crate) id: Option<JobId>,
+    pub(crate) name: JobName,
+    pub(crate) policy: Policy,
+    pub(crate) payload: Bytes,
+    pub(crate) key: Option<IdempotencyKey>,
+    pub(crate) fingerprint: Digest,
+    pub(crate) trace: Option<TraceContext>,
+}
+
+impl AsyncEndpoints {
+    /// Hands a job to the store; what it had before counts as well.
+    pub(crate) async fn accept(&self, draft: Draft) -> Result<Accepted, SubmitError> {
+        if self.is_shutting_down() {
+            return Err(SubmitError::ShuttingDown);
+        }
+        let job = NewJob {
+            id: draft.id.unwrap_or_else(JobId::random),
+            name: draft.name,
+            payload: draft.payload,
+            terms: JobTerms {
+                priority: draft.policy.priority,
+                max_retries: draft.policy.max_retries,
+                max_losses: self.options().max_losses,
+                retention: draft.policy.retention,
+            },
+            delay: draft.policy.delay,
+            queue_limit: Some(draft.policy.max_queue_size),
+            key: draft.key,
+            fingerprint: draft.fingerprint,
+            owner: None,
+            trace: draft.trace,
+        };
+        // The view is made from what was sent and what came back: no second trip.
+        let sent = NewJob { payload: Bytes::new(), ..job.clone() };
+        match within(self.store().insert(job)).await? {
+            Insert::Inserted { created_at, version, ahead } => {
+                Ok(Accepted { job: sent.view(created_at, version, ahead), replayed: false })
+            }
+            Insert::Existing(Lookup::Found(job)) => Ok(Accepted { job: *job, replayed: true }),
+            Insert::Existing(_) => Err(SubmitError::Expired),
+            Insert::Conflict => Err(SubmitError::Conflict),
+            Insert::Full => Err(SubmitError::QueueFull),
+        }
+    }
+}
+
+/// A store call that a caller waits for.
+pub(crate) async fn within<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let late = |_| StoreError::Unavailable(format!("no answer within {STORE_TIMEOUT:?}"));
+    tokio::time::timeout(STORE_TIMEOUT, call).await.map_err(late)?
+}
+
+/// Tells a repeat from another request: SHA-256 of job name, path parameters, query and body, each with its length.
+pub(crate) fn fingerprint(name: &JobName, path: &[(String, String)], query: &str, body: &[u8]) -> Digest {
+    let mut hash = Sha256::new();
+    let mut add = |part: &[u8]| {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    };
+    add(name.as_str().as_bytes());
+    for (name, value) in path {
+        add(name.as_bytes());
+        add(value.as_bytes());
+    }
+    add(query.as_bytes());
+    add(body);
+    Digest(hash.finalize().into())
+}
+
+/// A job to submit from code: set what is special about it and await it.
+#[must_use = "a job is submitted when this is awaited"]
+#[derive(Debug)]
+pub struct Submit<'a> {
+    endpoints: &'a AsyncEndpoints,
+    name: &'static str,
+    policy: Policy,
+    body: serde_json::Result<Box<serde_json::value::RawValue>>,
+    id: Option<JobId>,
+    key: Option<String>,
+}
+
+impl<'a> Submit<'a> {
+    pub(crate) fn new(
+        endpoints: &'a AsyncEndpoints,
+        name: &'static str,
+        policy: Policy,
+        request: &impl Serialize,
+    ) -> Self {
+        let body = serde_json::value::to_raw_value(request);
+        Self { endpoints, name, policy, body, id: None, key: None }
+    }
+
+    /// Goes before or after others of its type.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.policy.priority = priority;
+        self
+    }
+
+    /// May not start before that time has passed.
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.policy.delay = delay;
+        self
+    }
+
+    /// Has this id; submitted again with the same request, it is the same job.
+    pub fn id(mut self, id: JobId) -> Self {
+        self.id = Some(id);
+        self
+    }
+
+    /// Submitted again under the same key, it is the same job.
+    pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    async fn send(self) -> Result<Accepted, SubmitError> {
+        let name = self.endpoints.job_name(self.name).map_err(|error| SubmitError::Invalid(error.to_string()))?;
+        let invalid = |error: serde_json::Error| SubmitError::Invalid(error.to_string());
+        let body = self.body.map_err(invalid)?;
+        let key = self.key.map(|key| {
+            IdempotencyKey::new(&key).ok_or_else(|| SubmitError::Invalid(format!("{key:?} is no idempotency key")))
+        });
+        let draft = Draft {
+            id: self.id,
+            fingerprint: fingerprint(&name, &[], "", body.get().as_bytes()),
+            name,
+            policy: self.policy,
+            payload: envelope::write(&body, &RequestParts::default()).map_err(invalid)?,
+            key: key.transpose()?,
+            trace: None,
+        };
+        self.endpoints.accept(draft).await
+    }
+}
+
+impl<'a> IntoFuture for Submit<'a> {
+    type Output = Result<Accepted, SubmitError>;
+    type IntoFuture = BoxFuture<'a, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.send())
+    }
+}

@@ -1,0 +1,100 @@
+//! Takes jobs while there are permits for them, and starts them. Nothing is claimed ahead: a job that waits,
+//! waits in the store, where every worker can take it.
+
+use std::{
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
+
+use async_endpoints_core::{
+    limits::{BATCH_BYTES, BATCH_JOBS},
+    store::{Attempt, Claim, LeaseToken, Result, Want},
+};
+
+use super::{Worker, attempt, backoff::Backoff, running::Running};
+use crate::{
+    context::{AttemptInfo, ProgressReporter},
+    telemetry::events,
+};
+
+/// How long to wait for a hint before looking anyway: hints may be lost. Jittered by a quarter.
+const POLL: Duration = Duration::from_secs(1);
+
+/// Claims and starts attempts until the worker stops.
+pub(super) async fn run(worker: &Arc<Worker>) {
+    let mut backoff = Backoff::default();
+    while !worker.stopping.is_cancelled() {
+        let wait = match claim(worker).await {
+            Ok(round) => {
+                backoff.reset();
+                round.next
+            }
+            Err(error) => {
+                events::store_failed("claim", &error);
+                // A permit given back must not cut this wait short: it would turn into a stream of failing calls.
+                tokio::select! {
+                    () = tokio::time::sleep(backoff.next()) => {}
+                    () = worker.stopping.cancelled() => {}
+                }
+                continue;
+            }
+        };
+        if wait.is_zero() {
+            continue;
+        }
+        tokio::select! {
+            () = worker.wake.notified() => {}
+            () = tokio::time::sleep(wait) => {}
+            () = worker.stopping.cancelled() => {}
+        }
+    }
+}
+
+pub(super) struct Round {
+    pub(super) started: usize,
+    /// Until the next claim, if nothing happens before; zero if more could be had at once.
+    next: Duration,
+}
+
+/// One claim, against the permits that are free now.
+pub(super) async fn claim(worker: &Arc<Worker>) -> Result<Round> {
+    let poll = POLL.mul_f64(0.75 + 0.5 * fastrand::f64());
+    let (free, by_kind) = worker.slots.free();
+    let wants = worker.kinds.iter().zip(by_kind).filter(|(_, n)| *n > 0);
+    let wants: Vec<Want> =
+        wants.map(|(kind, n)| Want { name: kind.name.clone(), n, timeout: kind.policy.timeout }).collect();
+    if wants.is_empty() {
+        return Ok(Round { started: 0, next: poll });
+    }
+    let asked = Instant::now();
+    let claim = Claim {
+        worker: worker.id,
+        token: LeaseToken::random(),
+        wants,
+        max: free.min(BATCH_JOBS as u32),
+        max_bytes: BATCH_BYTES,
+        lease: worker.options.lease,
+    };
+    // If this task dies before the attempts are started, their leases run out: a loss, not a lost job.
+    let claimed = worker.store.claim(&claim).await?;
+    let started = claimed.attempts.len();
+    for attempt in claimed.attempts {
+        start(worker, attempt, asked);
+    }
+    Ok(Round { started, next: claimed.next_claim.map_or(poll, |next| next.min(poll)) })
+}
+
+fn start(worker: &Arc<Worker>, attempt: Attempt, asked: Instant) {
+    let Some(kind) = worker.kind(&attempt.name) else {
+        return; // A store that gives what was not asked for: the lease runs out and another worker takes it.
+    };
+    let permit = worker.slots.take(kind);
+    let deadline = Instant::now() + worker.kinds[kind].policy.timeout;
+    let running = Arc::new_cyclic(|weak: &Weak<Running>| {
+        let (reporter, weak) = (worker.reporter.clone(), weak.clone());
+        let progress = ProgressReporter::new(Arc::new(move || reporter.changed(weak.clone())));
+        Running::new(&attempt, kind, AttemptInfo::new(&attempt, deadline, progress), asked, &permit)
+    });
+    worker.table.add(running.clone());
+    tokio::spawn(attempt::run(worker.clone(), running, attempt.payload, permit));
+}

@@ -1,0 +1,63 @@
+//! Stores progress soon after it was told: at most once in a fifth of a second for all attempts together.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use async_endpoints_core::{
+    limits::BATCH_JOBS,
+    store::{Fenced, Report, Store},
+};
+use tokio::sync::Notify;
+
+use super::running::{Running, Why};
+use crate::telemetry::events;
+
+/// Between two flushes. Progress must be visible within half a second of a change.
+const PACE: Duration = Duration::from_millis(200);
+
+#[derive(Default)]
+pub(super) struct Reporter {
+    /// Attempts with something to tell.
+    changed: Mutex<Vec<Weak<Running>>>,
+    wake: Notify,
+}
+
+impl Reporter {
+    pub(super) fn changed(&self, running: Weak<Running>) {
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner).push(running);
+        self.wake.notify_one();
+    }
+
+    pub(super) async fn run(&self, store: &dyn Store) {
+        loop {
+            self.wake.notified().await;
+            self.flush(store).await;
+            tokio::time::sleep(PACE).await;
+        }
+    }
+
+    async fn flush(&self, store: &dyn Store) {
+        let changed = std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner));
+        let changed: Vec<Arc<Running>> = changed.iter().filter_map(Weak::upgrade).collect();
+        for some in changed.chunks(BATCH_JOBS) {
+            let told: Vec<(&Arc<Running>, Report)> = some.iter().filter_map(|r| Some((r, report(r)?))).collect();
+            let reports: Vec<Report> = told.iter().map(|(_, report)| report.clone()).collect();
+            match store.report(&reports).await {
+                Ok(answers) => {
+                    for ((running, _), _) in told.iter().zip(answers).filter(|(_, a)| *a == Fenced::Lost) {
+                        running.stop(Why::LeaseLost);
+                    }
+                }
+                // The next change, or the end, tells the newest state again.
+                Err(error) => events::store_failed("report", &error),
+            }
+        }
+    }
+}
+
+fn report(running: &Arc<Running>) -> Option<Report> {
+    let progress = running.info.progress.take_unsent()?;
+    Some(Report { lease: running.lease, progress: Some(progress), logs: Vec::new() })
+}

@@ -1,0 +1,62 @@
+//! Background tasks that panic are started again, and it shows. Must not know what the tasks do.
+
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    panic::AssertUnwindSafe,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+
+use crate::telemetry::events;
+
+/// How often each background task was started again after a panic.
+#[derive(Debug, Default)]
+pub(crate) struct Restarts(Mutex<BTreeMap<&'static str, u32>>);
+
+impl Restarts {
+    pub(crate) fn snapshot(&self) -> BTreeMap<&'static str, u32> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn count(&self, task: &'static str) -> u32 {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(task).or_default();
+        *count += 1;
+        *count
+    }
+}
+
+/// Runs a task until it returns; a panic starts it again, after a wait that grows to five seconds.
+pub(crate) async fn supervise<F: Future<Output = ()>>(task: &'static str, restarts: &Restarts, run: impl Fn() -> F) {
+    while let Err(panic) = AssertUnwindSafe(run()).catch_unwind().await {
+        let count = restarts.count(task);
+        events::task_restarted(task, count, panic_message(&*panic));
+        tokio::time::sleep(Duration::from_millis(50 << count.min(7)).min(Duration::from_secs(5))).await;
+    }
+}
+
+/// What a panic said, if it said something.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a message")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panicking_task_is_started_again_and_counted() {
+        let (restarts, runs) = (Restarts::default(), AtomicU32::new(0));
+        supervise("test", &restarts, || async {
+            assert!(runs.fetch_add(1, Ordering::Relaxed) >= 3, "not yet");
+        })
+        .await;
+        assert_eq!(restarts.snapshot(), BTreeMap::from([("test", 3)]));
+    }
+}
