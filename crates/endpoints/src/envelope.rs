@@ -34,8 +34,8 @@ struct Written<'a> {
 #[derive(Deserialize)]
 struct Read<'a> {
     v: u32,
-    #[serde(borrow, default)]
-    body: Option<&'a RawValue>,
+    #[serde(borrow)]
+    body: &'a RawValue,
     #[serde(default)]
     headers: Vec<(String, String)>,
     #[serde(default)]
@@ -55,13 +55,10 @@ pub(crate) fn write(body: &RawValue, parts: &RequestParts) -> serde_json::Result
 pub(crate) fn read(payload: &[u8]) -> Result<(&str, RequestParts), String> {
     let read: Read<'_> =
         serde_json::from_slice(payload).map_err(|error| format!("the stored request is no envelope: {error}"))?;
-    match read.body {
-        _ if read.v > FORMAT => {
-            Err(format!("the stored request has format {}, this worker reads up to {FORMAT}", read.v))
-        }
-        None => Err("the stored request has no body".to_owned()),
-        Some(body) => Ok((body.get(), RequestParts { headers: read.headers, path: read.path, query: read.query })),
+    if read.v > FORMAT {
+        return Err(format!("the stored request has format {}, this worker reads up to {FORMAT}", read.v));
     }
+    Ok((read.body.get(), RequestParts { headers: read.headers, path: read.path, query: read.query }))
 }
 
 #[cfg(test)]

@@ -1,0 +1,117 @@
+//! A served application for tests: real HTTP on a free port, and a store that checks the invariants at the end.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::{sync::Arc, time::Duration};
+
+use async_endpoints::{AsyncEndpoints, Builder, JobId, JobView, Lookup, MemoryStore, Options};
+use async_endpoints_testkit::Checked;
+use reqwest::{Client, Response, StatusCode};
+use serde_json::Value;
+use tokio::task::JoinHandle;
+
+pub type TestStore = Arc<Checked<MemoryStore>>;
+
+/// As long as anything may take in a test; nothing waits that long unless it fails.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+pub fn store() -> TestStore {
+    Arc::new(Checked::new(MemoryStore::new()))
+}
+
+/// Options for tests: short leases, quick retries.
+pub fn quick() -> Options {
+    Options {
+        concurrency: 8,
+        lease: Duration::from_millis(400),
+        retry_base: Duration::from_millis(20),
+        shutdown: Duration::from_secs(5),
+        ..Options::default()
+    }
+}
+
+pub fn builder(store: &TestStore) -> Builder {
+    AsyncEndpoints::builder(store.clone()).options(quick())
+}
+
+pub struct Service {
+    pub endpoints: AsyncEndpoints,
+    pub client: Client,
+    url: String,
+    store: TestStore,
+    serving: JoinHandle<std::io::Result<()>>,
+}
+
+impl Service {
+    /// Serves what `build` adds to a builder.
+    pub async fn start(build: impl FnOnce(Builder) -> Builder) -> Self {
+        let store = store();
+        let endpoints = build(builder(&store)).build().unwrap();
+        Self::serve(store, endpoints).await
+    }
+
+    pub async fn serve(store: TestStore, endpoints: AsyncEndpoints) -> Self {
+        let app = axum::Router::new().merge(endpoints.submit_routes()).merge(endpoints.job_routes());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let served = endpoints.clone();
+        let serving = tokio::spawn(async move { served.serve(listener, app).await });
+        Self { endpoints, client: Client::new(), url, store, serving }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Response {
+        self.client.post(self.url(path)).json(&body).send().await.unwrap()
+    }
+
+    /// Submits a job that must be accepted.
+    pub async fn submit(&self, path: &str, body: Value) -> JobId {
+        let response = self.post(path, body).await;
+        assert_eq!(response.status(), StatusCode::ACCEPTED);
+        response.json::<Value>().await.unwrap()["id"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// A job over HTTP.
+    pub async fn job(&self, id: JobId) -> Value {
+        let response = self.client.get(self.url(&format!("/jobs/{id}"))).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        response.json().await.unwrap()
+    }
+
+    /// A job over HTTP, once it is terminal.
+    pub async fn ended(&self, id: JobId) -> Value {
+        ended(&self.endpoints, id).await;
+        self.job(id).await
+    }
+
+    pub async fn cancel(&self, id: JobId) -> (StatusCode, Value) {
+        let response = self.client.post(self.url(&format!("/jobs/{id}/cancel"))).send().await.unwrap();
+        (response.status(), response.json().await.unwrap())
+    }
+
+    /// Stops, as SIGTERM does, and checks the invariants.
+    pub async fn stop(self) {
+        self.endpoints.shutdown();
+        self.serving.await.unwrap().unwrap();
+        self.store.verify().await;
+    }
+}
+
+/// A job, once it is terminal.
+pub async fn ended(endpoints: &AsyncEndpoints, id: JobId) -> JobView {
+    match endpoints.wait(id, PATIENCE).await.unwrap() {
+        Lookup::Found(job) if job.status.is_terminal() => *job,
+        other => panic!("not ended: {other:?}"),
+    }
+}
+
+/// A job that must be there.
+pub async fn found(endpoints: &AsyncEndpoints, id: JobId) -> JobView {
+    match endpoints.job(id).await.unwrap() {
+        Lookup::Found(job) => *job,
+        other => panic!("not found: {other:?}"),
+    }
+}
