@@ -1,1 +1,57 @@
-fn main() {}
+//! The workspace's tasks. Owns what a contributor and the build run; must not know what the product does.
+
+mod check;
+mod command;
+mod metadata;
+mod msrv;
+mod packages;
+mod rooms;
+mod sources;
+
+use std::{env, path::Path, process::ExitCode};
+
+use command::{Failed, cargo};
+
+const MENU: &str = "\
+cargo xtask <task>
+
+  test    every test, documentation and README examples included; installs missing Debian packages if it may
+  check   formatting, lints, documentation, minimum Rust version, the rooms' rules, cargo-deny
+  bench   the benchmarks
+";
+
+fn main() -> ExitCode {
+    if let Err(error) = env::set_current_dir(root()) {
+        eprintln!("cannot enter {}: {error}", root().display());
+        return ExitCode::FAILURE;
+    }
+    let words: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{MENU}");
+            Ok(())
+        }
+        ["test"] => test(),
+        ["check"] => check::run_all(),
+        ["bench"] => cargo(&["bench", "--package", "async-endpoints-benches"]),
+        _ => {
+            eprintln!("no such task: {:?}\n\n{MENU}", words.join(" "));
+            return ExitCode::from(2);
+        }
+    };
+    done.map_or_else(Failed::exit_code, |()| ExitCode::SUCCESS)
+}
+
+/// The workspace's folder: this package's parent.
+fn root() -> &'static Path {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.parent().unwrap_or(package)
+}
+
+/// Plain `cargo test` runs unit, integration and documentation tests, and builds the examples. README examples are
+/// documentation tests of the crate that includes the README. Nothing is printed after cargo's own last lines.
+fn test() -> Result<(), Failed> {
+    packages::ensure(packages::FOR_TESTS)?;
+    cargo(&["test", "--workspace", "--no-fail-fast"])
+}

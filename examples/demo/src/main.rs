@@ -1,1 +1,108 @@
-fn main() {}
+//! The demo service: slow work over real weather data behind asynchronous endpoints.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `settings` | what the environment says |
+//! | `service` | which endpoint leads to which handler |
+//! | `handlers` | the work |
+//! | `weather` | the demo's own database |
+//! | `ledger` | a record of what really ran |
+//!
+//! Exit codes: 0 after a clean stop, 2 for a setting that cannot be used, 1 for everything else.
+
+mod day;
+mod handlers;
+mod ledger;
+mod logging;
+mod service;
+mod settings;
+mod weather;
+
+use std::{
+    io::{self, Write},
+    net::SocketAddr,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use async_endpoints::Options;
+use tokio::{net::TcpListener, runtime::Runtime};
+
+use ledger::Ledger;
+use service::Parts;
+use settings::{BadSetting, Settings};
+use weather::Weather;
+
+/// Why the process ends with an error. Shown as one line.
+enum Failure {
+    Setting(String),
+    Other(String),
+}
+
+impl From<BadSetting> for Failure {
+    fn from(bad: BadSetting) -> Self {
+        Self::Setting(bad.to_string())
+    }
+}
+
+impl Failure {
+    fn other(what: &str, error: impl std::fmt::Display) -> Self {
+        Self::Other(format!("{what}: {error}"))
+    }
+}
+
+fn main() -> ExitCode {
+    let (line, code) = match run() {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Setting(line)) => (line, 2),
+        Err(Failure::Other(line)) => (line, 1),
+    };
+    eprintln!("{line}");
+    ExitCode::from(code)
+}
+
+fn run() -> Result<(), Failure> {
+    let settings = Settings::from_env()?;
+    let options = Options::from_env("AE_").map_err(|error| Failure::Setting(error.to_string()))?;
+    logging::start(&settings)?;
+    let parts = open(&settings)?;
+    let runtime = Runtime::new().map_err(|error| Failure::other("the runtime cannot start", error))?;
+    let served = runtime.block_on(serve(&settings, options, parts));
+    // A handler that does not stop keeps its thread; the process does not wait for it.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    served
+}
+
+/// Opens the files that the handlers work with.
+fn open(settings: &Settings) -> Result<Parts, Failure> {
+    let Settings { ledger, data, .. } = settings;
+    let bad = |name, path: &std::path::Path, error: &dyn std::fmt::Display| {
+        BadSetting::new(
+            name,
+            path.display(),
+            format_args!("it cannot be opened ({error}), set a file that can be written"),
+        )
+    };
+    Ok(Parts {
+        ledger: Ledger::open(ledger.as_deref())
+            .map_err(|error| bad("AE_LEDGER", ledger.as_deref().unwrap_or(data), &error))?,
+        weather: Arc::new(Weather::open(data).map_err(|error| bad("AE_DATA", data, &error))?),
+    })
+}
+
+async fn serve(settings: &Settings, options: Options, parts: Parts) -> Result<(), Failure> {
+    let (endpoints, app) = service::build(settings, options, parts)
+        .map_err(|error| Failure::other("the service cannot be built", error))?;
+    let in_use = |error| Failure::other(&format!("cannot listen on AE_BIND \"{}\"", settings.bind), error);
+    let listener = TcpListener::bind(&settings.bind).await.map_err(in_use)?;
+    let address = listener.local_addr().map_err(in_use)?;
+    // Polled in this order: once the address is out, a signal already counts as a request to stop.
+    let (served, ()) = tokio::join!(biased; endpoints.serve(listener, app), async { announce(address) });
+    served.map_err(|error| Failure::other("the service failed", error))
+}
+
+/// The one line on stdout. Whoever started this process may have closed its end: no reason to stop.
+fn announce(address: SocketAddr) {
+    drop(writeln!(io::stdout(), "listening on http://{address}"));
+}

@@ -1,0 +1,20 @@
+//! What the demo's jobs do. Each handler is a file: its job type, its request, its result, and the work.
+//!
+//! Every attempt of every handler is entered into the [`Ledger`](crate::ledger::Ledger) while it runs.
+
+pub(crate) mod monitored;
+pub(crate) mod performance;
+pub(crate) mod sleep;
+pub(crate) mod unreliable;
+
+use async_endpoints::JobError;
+
+/// The request is well-formed and asks for something that makes no sense: trying again cannot help.
+fn invalid(detail: impl Into<String>) -> JobError {
+    JobError::permanent("INVALID_REQUEST", detail).status(422)
+}
+
+/// The time now as results carry it.
+fn now() -> String {
+    format!("{:.3}", jiff::Timestamp::now())
+}

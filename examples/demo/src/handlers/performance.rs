@@ -1,0 +1,105 @@
+//! `PerformanceProcess`: keeps a processor busy, and can be stopped while it does.
+
+use std::{hint::black_box, thread, time::Duration};
+
+use async_endpoints::{JobContext, JobError, JobType};
+use serde::{Deserialize, Serialize};
+
+use super::{invalid, now};
+use crate::ledger::Ledger;
+
+pub(crate) const PERFORMANCE: JobType<PerformanceRequest, PerformanceResult> = JobType::new("PerformanceProcess");
+
+/// Items between two looks at the cancellation token.
+const STEP: u64 = 10_000;
+const MOST_ITEMS: u64 = 50_000_000;
+const SIMULATED_IO: Duration = Duration::from_millis(100);
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PerformanceRequest {
+    /// For the reader's logs only.
+    #[serde(default)]
+    task_type: String,
+    item_count: u64,
+    #[serde(default)]
+    include_io_simulation: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PerformanceResult {
+    processed_item_count: u64,
+    processed_at: String,
+}
+
+/// The handler and what it needs. It blocks its thread.
+pub(crate) fn handler(
+    ledger: Ledger,
+) -> impl Fn(JobContext<PerformanceRequest>) -> Result<PerformanceResult, JobError> + Send + Sync + 'static {
+    move |ctx| {
+        let _running = ledger.enter(ctx.job_id(), ctx.attempt());
+        let PerformanceRequest { task_type, item_count, include_io_simulation } = ctx.request();
+        tracing::info!(task_type, item_count, "performance task started");
+        let processed_item_count = process(*item_count, |done| {
+            ctx.progress().set(done, *item_count);
+            ctx.check_canceled()
+        })?;
+        if *include_io_simulation {
+            thread::sleep(SIMULATED_IO);
+            ctx.check_canceled()?;
+        }
+        Ok(PerformanceResult { processed_item_count, processed_at: now() })
+    }
+}
+
+/// Squares every number below `items`, and says every [`STEP`] how many are done; an error there ends it.
+fn process(items: u64, mut step: impl FnMut(u64) -> Result<(), JobError>) -> Result<u64, JobError> {
+    if items > MOST_ITEMS {
+        return Err(invalid(format!("itemCount is {items}; at most {MOST_ITEMS} are processed.")));
+    }
+    let mut sum = 0_u64;
+    for item in 0..items {
+        if item.is_multiple_of(STEP) {
+            step(item)?;
+        }
+        // Hidden from the optimizer, which knows a formula for this.
+        sum = sum.wrapping_add(black_box(item * item));
+    }
+    black_box(sum);
+    step(items)?;
+    Ok(items)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_step_is_told() {
+        let mut steps = Vec::new();
+        let tell = |done| {
+            steps.push(done);
+            Ok(())
+        };
+        assert_eq!(process(25_000, tell).unwrap(), 25_000);
+        assert_eq!(steps, [0, 10_000, 20_000, 25_000]);
+    }
+
+    #[test]
+    fn it_stops_at_the_step_that_fails() {
+        let mut last = 0;
+        let stop = process(MOST_ITEMS, |done| {
+            last = done;
+            if done < 30_000 { Ok(()) } else { Err(JobError::canceled()) }
+        });
+        assert!(stop.is_err());
+        assert_eq!(last, 30_000);
+    }
+
+    #[test]
+    fn too_many_items_are_refused_before_any_work() {
+        let error = process(MOST_ITEMS + 1, |_| panic!("no step")).unwrap_err();
+        assert!(error.to_string().starts_with("INVALID_REQUEST"));
+    }
+}

@@ -1,0 +1,123 @@
+//! `Sleep`: does nothing for a while, tells how far it is, and stops when it is told to.
+
+use std::time::Duration;
+
+use async_endpoints::{JobContext, JobError, JobHandler, JobType};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
+
+use super::{invalid, now};
+use crate::ledger::Ledger;
+
+const SLEEP: JobType<SleepRequest, SleepResult> = JobType::new("Sleep");
+
+const LONGEST: Duration = Duration::from_secs(3600);
+/// Time between two progress reports: five in a second.
+const TICK: Duration = Duration::from_millis(200);
+
+/// The job type. The longest sleep takes longer than an attempt may by default, so it brings a timeout of its own;
+/// but an operator who set one means it.
+pub(crate) fn job_type(job_timeout_is_set: bool) -> JobType<SleepRequest, SleepResult> {
+    if job_timeout_is_set { SLEEP } else { SLEEP.timeout(LONGEST + Duration::from_secs(60)) }
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SleepRequest {
+    /// 0 to 3600, fractions allowed.
+    seconds: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SleepResult {
+    slept_seconds: f64,
+    processed_at: String,
+}
+
+/// The handler and what it needs.
+pub(crate) struct Sleep(pub(crate) Ledger);
+
+impl JobHandler<SleepRequest, SleepResult> for Sleep {
+    async fn run(&self, ctx: JobContext<SleepRequest>) -> Result<SleepResult, JobError> {
+        let _running = self.0.enter(ctx.job_id(), ctx.attempt());
+        let (total, started) = (length(ctx.request().seconds)?, Instant::now());
+        tracing::info!(seconds = total.as_secs_f64(), "sleep started");
+        let slept = sleep_for(&ctx, total).await;
+        let slept_seconds = started.elapsed().as_secs_f64();
+        tracing::info!(slept_seconds, canceled = slept.is_err(), "sleep ended");
+        slept.map(|()| SleepResult { slept_seconds, processed_at: now() })
+    }
+}
+
+fn length(seconds: f64) -> Result<Duration, JobError> {
+    let most = LONGEST.as_secs_f64();
+    if (0.0..=most).contains(&seconds) {
+        return Ok(Duration::from_secs_f64(seconds));
+    }
+    Err(invalid(format!("seconds is {seconds}; it is from 0 to {most}.")))
+}
+
+/// Sleeps in ticks, each told as progress in milliseconds.
+async fn sleep_for(ctx: &JobContext<SleepRequest>, total: Duration) -> Result<(), JobError> {
+    let end = Instant::now() + total;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        ctx.progress().set(millis(total - left), millis(total));
+        if left.is_zero() {
+            return Ok(());
+        }
+        let tick = sleep(left.min(TICK));
+        ctx.cancellation().run_until_cancelled(tick).await.ok_or_else(JobError::canceled)?;
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn progress_is_told_until_the_end() {
+        let ctx = JobContext::for_test(SleepRequest { seconds: 1.1 });
+        let progress = ctx.progress().clone();
+        let (sleep, mut seen) = (Sleep(Ledger::default()), Vec::new());
+        let mut run = std::pin::pin!(sleep.run(ctx));
+        let slept = loop {
+            match tokio::time::timeout(Duration::from_millis(100), &mut run).await {
+                Ok(slept) => break slept.unwrap(),
+                Err(_) => seen.extend(progress.current().map(|told| told.completed)),
+            }
+        };
+        seen.dedup();
+        assert_eq!(seen, [0, 200, 400, 600, 800, 1000]);
+        assert_eq!(progress.current().unwrap().percent, Some(100.0));
+        assert!((slept.slept_seconds - 1.1).abs() < 0.01);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_token_ends_it() {
+        let ctx = JobContext::for_test(SleepRequest { seconds: 3600.0 });
+        let token = ctx.cancellation().clone();
+        let (sleep, started) = (Sleep(Ledger::default()), Instant::now());
+        let stop = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            token.cancel();
+        };
+        let (slept, ()) = tokio::join!(sleep.run(ctx), stop);
+        assert!(slept.unwrap_err().to_string().starts_with("JOB_CANCELED"));
+        assert_eq!(started.elapsed(), Duration::from_millis(300));
+    }
+
+    #[test]
+    fn lengths_are_checked() {
+        assert_eq!(length(0.25).unwrap(), Duration::from_millis(250));
+        assert_eq!(length(3600.0).unwrap(), LONGEST);
+        for wrong in [-0.001, 3600.001, f64::NAN, f64::INFINITY] {
+            assert!(length(wrong).unwrap_err().to_string().starts_with("INVALID_REQUEST"), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! `Unreliable`: fails a share of its attempts, always the same ones for the same seed and job.
+
+use async_endpoints::{JobContext, JobError, JobHandler, JobType};
+use serde::{Deserialize, Serialize};
+
+use super::{invalid, now};
+use crate::ledger::Ledger;
+
+pub(crate) const UNRELIABLE: JobType<UnreliableRequest, UnreliableResult> = JobType::new("Unreliable");
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct UnreliableRequest {
+    /// 0 (never) to 1 (always).
+    failure_rate: f64,
+    #[serde(default)]
+    seed: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct UnreliableResult {
+    /// The attempt that succeeded.
+    attempt: u32,
+    processed_at: String,
+}
+
+/// The handler and what it needs.
+pub(crate) struct Unreliable(pub(crate) Ledger);
+
+impl JobHandler<UnreliableRequest, UnreliableResult> for Unreliable {
+    async fn run(&self, ctx: JobContext<UnreliableRequest>) -> Result<UnreliableResult, JobError> {
+        let attempt = ctx.attempt();
+        let _running = self.0.enter(ctx.job_id(), attempt);
+        if fails(ctx.request(), &ctx.job_id().to_string(), attempt)? {
+            return Err(JobError::retryable("UNRELIABLE", format!("Attempt {attempt} was chosen to fail.")));
+        }
+        Ok(UnreliableResult { attempt, processed_at: now() })
+    }
+}
+
+fn fails(request: &UnreliableRequest, job: &str, attempt: u32) -> Result<bool, JobError> {
+    let UnreliableRequest { failure_rate, seed } = request;
+    if !(0.0..=1.0).contains(failure_rate) {
+        return Err(invalid(format!("failureRate is {failure_rate}; it is from 0 to 1.")));
+    }
+    Ok(share(&[&seed.to_le_bytes(), job.as_bytes(), &attempt.to_le_bytes()]) < *failure_rate)
+}
+
+/// A number from 0 up to 1 that follows from the bytes: FNV-1a, then mixed so that its high bits are as good as any.
+/// Written out here because it must not change with the Rust that compiles it.
+fn share(parts: &[&[u8]]) -> f64 {
+    let bytes = parts.iter().copied().flatten();
+    let hash = bytes
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    let mixed = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let mixed = (mixed ^ (mixed >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    // 53 bits are what a double holds exactly.
+    ((mixed ^ (mixed >> 33)) >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failures(rate: f64, seed: i64) -> Vec<bool> {
+        let request = UnreliableRequest { failure_rate: rate, seed };
+        (0..10_000).map(|n| fails(&request, &format!("job-{}", n / 4), n % 4 + 1).unwrap()).collect()
+    }
+
+    #[test]
+    fn the_share_that_fails_is_the_one_asked_for() {
+        for rate in [0.0, 0.1, 0.5, 0.9, 1.0] {
+            let found = failures(rate, 7).iter().filter(|failed| **failed).count() as f64 / 10_000.0;
+            assert!((found - rate).abs() < 0.02, "{found} for {rate}");
+        }
+        assert!(failures(0.0, 1).iter().all(|failed| !failed) && failures(1.0, 1).iter().all(|failed| *failed));
+    }
+
+    #[test]
+    fn the_seed_decides_and_nothing_else() {
+        assert_eq!(failures(0.5, 1), failures(0.5, 1));
+        assert_ne!(failures(0.5, 1), failures(0.5, 2));
+        // Pinned, so that a new compiler or machine fails the same attempts.
+        let found: String = failures(0.5, 42)[..24].iter().map(|failed| if *failed { 'x' } else { '.' }).collect();
+        assert_eq!(found, ".xx.xxxx...xx...x...x..x");
+    }
+
+    #[test]
+    fn a_rate_out_of_range_is_refused() {
+        for rate in [-0.1, 1.1, f64::NAN, f64::INFINITY] {
+            let error = fails(&UnreliableRequest { failure_rate: rate, seed: 0 }, "job", 1).unwrap_err();
+            assert!(error.to_string().starts_with("INVALID_REQUEST"));
+        }
+    }
+}

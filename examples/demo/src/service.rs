@@ -1,0 +1,54 @@
+//! Which endpoint leads to which handler, and which of them this process has.
+
+use std::sync::Arc;
+
+use async_endpoints::{AsyncEndpoints, BuildError, Endpoint, MemoryStore, Options};
+use axum::Router;
+
+use crate::{
+    handlers::{
+        monitored::{self, MONITORED},
+        performance::{self, PERFORMANCE},
+        sleep::{self, Sleep},
+        unreliable::{UNRELIABLE, Unreliable},
+    },
+    ledger::Ledger,
+    settings::{Settings, StoreChoice},
+    weather::Weather,
+};
+
+/// What the handlers work with.
+pub(crate) struct Parts {
+    pub(crate) ledger: Ledger,
+    pub(crate) weather: Arc<Weather>,
+}
+
+/// The service, and the routes of this process's role.
+pub(crate) fn build(
+    settings: &Settings,
+    options: Options,
+    parts: Parts,
+) -> Result<(AsyncEndpoints, Router), BuildError> {
+    let sleep = sleep::job_type(settings.job_timeout_is_set);
+    let StoreChoice::Memory = settings.store;
+    let mut builder = AsyncEndpoints::builder(MemoryStore::new())
+        .options(options)
+        .endpoint(Endpoint::post("/api/process-data", MONITORED))
+        .endpoint(Endpoint::post("/api/performance", PERFORMANCE))
+        .endpoint(Endpoint::post("/api/unreliable", UNRELIABLE))
+        .endpoint(Endpoint::post("/api/sleep", sleep));
+    if settings.role.runs() {
+        let Parts { ledger, weather } = parts;
+        builder = builder
+            .blocking_handler(MONITORED, monitored::handler(weather, ledger.clone()))
+            .blocking_handler(PERFORMANCE, performance::handler(ledger.clone()))
+            .handler(UNRELIABLE, Unreliable(ledger.clone()))
+            .handler(sleep, Sleep(ledger));
+    }
+    let endpoints = builder.build()?;
+    let mut app = Router::new().merge(endpoints.job_routes());
+    if settings.role.accepts() {
+        app = app.merge(endpoints.submit_routes());
+    }
+    Ok((endpoints, app))
+}

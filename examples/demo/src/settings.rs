@@ -1,0 +1,213 @@
+//! The demo's own settings, from the environment. The library's options are read by the library.
+//!
+//! A wrong value is one line that names the variable, what it is set to and what to set. An empty value is none.
+
+use std::{
+    env,
+    ffi::OsString,
+    fmt,
+    io::{self, IsTerminal},
+    path::PathBuf,
+};
+
+/// A value that cannot be used, in one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BadSetting(String);
+
+impl BadSetting {
+    /// `name` is set to `value`, and should rather be `set`.
+    pub(crate) fn new(name: &str, value: impl fmt::Display, set: impl fmt::Display) -> Self {
+        Self(format!("{name} is set to \"{value}\": {set}"))
+    }
+}
+
+impl fmt::Display for BadSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Which half of the service this process is.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Accepts jobs and runs them.
+    All,
+    /// Accepts jobs, runs none.
+    Api,
+    /// Runs jobs, accepts none.
+    Worker,
+}
+
+impl Role {
+    /// Whether jobs are accepted over HTTP.
+    pub(crate) const fn accepts(self) -> bool {
+        matches!(self, Self::All | Self::Api)
+    }
+
+    /// Whether jobs are run.
+    pub(crate) const fn runs(self) -> bool {
+        matches!(self, Self::All | Self::Worker)
+    }
+}
+
+/// Where jobs are kept.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum StoreChoice {
+    /// In this process, lost with it.
+    Memory,
+}
+
+/// How log lines look.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Pretty,
+    /// One object a line.
+    Json,
+}
+
+/// Everything that the demo reads from the environment for itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// `AE_BIND`: `HOST:PORT` to listen on; port 0 picks a free one.
+    pub(crate) bind: String,
+    /// `AE_STORE`.
+    pub(crate) store: StoreChoice,
+    /// `AE_ROLE`.
+    pub(crate) role: Role,
+    /// `AE_LEDGER`: see [`Ledger`](crate::ledger::Ledger).
+    pub(crate) ledger: Option<PathBuf>,
+    /// `AE_DATA`: the demo's own SQLite file; made and filled if it is not there.
+    pub(crate) data: PathBuf,
+    /// `AE_LOG_FORMAT`.
+    pub(crate) log_format: LogFormat,
+    /// `RUST_LOG`.
+    pub(crate) log_filter: String,
+    /// Whether `AE_JOB_TIMEOUT_SECONDS` is set, whatever it says: the operator's word then goes before the demo's.
+    pub(crate) job_timeout_is_set: bool,
+}
+
+impl Settings {
+    /// Reads the environment of this process.
+    pub(crate) fn from_env() -> Result<Self, BadSetting> {
+        Self::read(|name| env::var_os(name))
+    }
+
+    fn read(get: impl Fn(&str) -> Option<OsString>) -> Result<Self, BadSetting> {
+        let path = |name| get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let text = |name, default: &str| match path(name).map(|value| value.into_os_string().into_string()) {
+            None => Ok(default.to_owned()),
+            Some(Ok(value)) => Ok(value),
+            Some(Err(value)) => Err(BadSetting::new(name, value.to_string_lossy(), "set valid UTF-8")),
+        };
+        Ok(Self {
+            bind: bind(text("AE_BIND", "127.0.0.1:8080")?)?,
+            store: store(&text("AE_STORE", "memory:")?)?,
+            role: role(&text("AE_ROLE", "all")?)?,
+            ledger: path("AE_LEDGER"),
+            data: path("AE_DATA").unwrap_or_else(|| "weather.db".into()),
+            log_format: log_format(&text("AE_LOG_FORMAT", "")?)?,
+            log_filter: text("RUST_LOG", "info")?,
+            job_timeout_is_set: path("AE_JOB_TIMEOUT_SECONDS").is_some(),
+        })
+    }
+}
+
+fn bind(value: String) -> Result<String, BadSetting> {
+    let fits = value.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    if fits { Ok(value) } else { Err(BadSetting::new("AE_BIND", value, "set HOST:PORT, 127.0.0.1:8080 for example")) }
+}
+
+fn store(value: &str) -> Result<StoreChoice, BadSetting> {
+    let scheme = value.split_once(':').map_or("", |(scheme, _)| scheme);
+    let set = match scheme {
+        "memory" if value == "memory:" => return Ok(StoreChoice::Memory),
+        "sqlite" | "redis" | "rediss" | "postgres" => "this store is not built yet, set memory:",
+        _ => "set memory: (to come: sqlite:PATH, redis://…, rediss://…, postgres://…)",
+    };
+    Err(BadSetting::new("AE_STORE", without_password(value), set))
+}
+
+/// A URL without what stands before the `@` of its host.
+fn without_password(value: &str) -> String {
+    match value.split_once("://") {
+        Some((scheme, rest)) if rest.contains('@') => {
+            let host = rest.rsplit('@').next().unwrap_or_default();
+            format!("{scheme}://…@{host}")
+        }
+        _ => value.to_owned(),
+    }
+}
+
+fn role(value: &str) -> Result<Role, BadSetting> {
+    match value {
+        "all" => Ok(Role::All),
+        "api" => Ok(Role::Api),
+        "worker" => Ok(Role::Worker),
+        _ => Err(BadSetting::new("AE_ROLE", value, "set all, api or worker")),
+    }
+}
+
+/// Without a value: for people if people are watching.
+fn log_format(value: &str) -> Result<LogFormat, BadSetting> {
+    match value {
+        "pretty" => Ok(LogFormat::Pretty),
+        "" if io::stderr().is_terminal() => Ok(LogFormat::Pretty),
+        "json" | "" => Ok(LogFormat::Json),
+        _ => Err(BadSetting::new("AE_LOG_FORMAT", value, "set pretty or json")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(vars: &[(&str, &str)]) -> Result<Settings, String> {
+        let get = |name: &str| vars.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).into());
+        Settings::read(get).map_err(|bad| bad.to_string())
+    }
+
+    #[test]
+    fn defaults_and_empty_values_are_the_same() {
+        let defaults = read(&[]).unwrap();
+        assert_eq!(defaults.bind, "127.0.0.1:8080");
+        assert_eq!((defaults.store, defaults.role), (StoreChoice::Memory, Role::All));
+        assert_eq!((defaults.ledger.clone(), defaults.data.to_str()), (None, Some("weather.db")));
+        let empty = ["AE_BIND", "AE_STORE", "AE_ROLE", "AE_LEDGER", "AE_DATA", "AE_LOG_FORMAT", "RUST_LOG"];
+        assert_eq!(read(&empty.map(|name| (name, ""))), Ok(defaults));
+    }
+
+    #[test]
+    fn values_are_taken() {
+        let vars = [("AE_BIND", "[::1]:0"), ("AE_ROLE", "worker"), ("AE_LEDGER", "l"), ("AE_JOB_TIMEOUT_SECONDS", "2")];
+        let settings = read(&vars).unwrap();
+        assert_eq!((settings.bind.as_str(), settings.ledger), ("[::1]:0", Some("l".into())));
+        assert!(settings.role.runs() && !settings.role.accepts() && settings.job_timeout_is_set);
+    }
+
+    #[test]
+    fn a_wrong_value_is_one_line_with_name_value_and_remedy() {
+        for (name, value, says) in [
+            ("AE_BIND", "8080", "HOST:PORT"),
+            ("AE_BIND", ":8080", "HOST:PORT"),
+            ("AE_BIND", "localhost:99999", "HOST:PORT"),
+            ("AE_ROLE", "boss", "all, api or worker"),
+            ("AE_LOG_FORMAT", "xml", "pretty or json"),
+            ("AE_STORE", "sqlite:jobs.db", "not built yet, set memory:"),
+            ("AE_STORE", "rediss://localhost", "not built yet, set memory:"),
+            ("AE_STORE", "postgres://localhost/jobs", "not built yet, set memory:"),
+            ("AE_STORE", "memory", "set memory:"),
+            ("AE_STORE", "memory:x", "set memory:"),
+        ] {
+            let line = read(&[(name, value)]).unwrap_err();
+            assert!(line.starts_with(&format!("{name} is set to \"{value}\": ")), "{line}");
+            assert!(line.contains(says) && !line.contains('\n'), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_not_shown() {
+        let line = read(&[("AE_STORE", "redis://user:p@ss@db.example:6379/0")]).unwrap_err();
+        assert!(line.contains("redis://…@db.example:6379/0") && !line.contains("ss@"), "{line}");
+    }
+}

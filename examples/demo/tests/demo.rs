@@ -1,0 +1,204 @@
+//! The demo as its users see it: a process, its answers, and what it leaves behind.
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use support::{Demo, Folder};
+
+/// Attempts that a ledger tells of: starts and ends by `job,attempt,pid`.
+fn ledger(folder: &Folder) -> BTreeMap<String, Vec<String>> {
+    let text = std::fs::read_to_string(folder.join("ledger.csv")).expect("a ledger");
+    let mut attempts: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for line in text.lines() {
+        let (attempt, what) = line.rsplit_once(',').expect("four fields");
+        attempts.entry(attempt.to_owned()).or_default().push(what.to_owned());
+    }
+    attempts
+}
+
+fn rows_of(folder: &Folder, job: &Value) -> i64 {
+    let data = rusqlite::Connection::open(folder.join("weather.db")).expect("the demo's data");
+    let count = "SELECT count(*) FROM processed WHERE job_id = ?";
+    data.query_row(count, [job["id"].as_str()], |row| row.get(0)).expect("a count")
+}
+
+#[tokio::test]
+async fn rows_are_processed_and_written_back() {
+    let folder = Folder::new();
+    let demo = Demo::start(&folder, &[]).await;
+    for (request, count) in [
+        (json!({ "category": "rain", "startDate": "2012-01-01", "endDate": "2012-01-31" }), 23),
+        (json!({ "category": "snow", "startDate": "2014-01-01T00:00:00Z", "somethingNew": 1 }), 42),
+        (json!({ "category": "sun", "endDate": null }), 1466),
+    ] {
+        let job = demo.finish("/api/process-data", &request).await;
+        assert_eq!(job["status"], "Completed", "{job}");
+        assert_eq!(job["result"]["processedCount"], count);
+        assert!(job["result"]["processedAt"].is_string() && job["result"]["summary"].is_string(), "{job}");
+        assert_eq!(job["progress"]["percent"], 100.0);
+        assert_eq!(rows_of(&folder, &job), count);
+    }
+    let job = demo.finish("/api/process-data", &json!({ "category": "hail" })).await;
+    assert_eq!((&job["status"], &job["error"]["code"]), (&json!("Failed"), &json!("UNKNOWN_CATEGORY")));
+    assert_eq!((&job["attempt"], &job["error"]["status"]), (&json!(1), &json!(422)));
+    assert!(job["error"]["detail"].as_str().is_some_and(|known| known.contains("drizzle, fog, rain, snow, sun")));
+}
+
+#[tokio::test]
+async fn a_body_of_the_wrong_shape_names_its_field() {
+    let folder = Folder::new();
+    let demo = Demo::start(&folder, &[]).await;
+    for (path, body, field) in [
+        ("/api/process-data", json!({ "category": "sun", "startDate": "yesterday" }), "startDate"),
+        ("/api/performance", json!({ "itemCount": -1 }), "itemCount"),
+        ("/api/sleep", json!({ "seconds": "long" }), "seconds"),
+    ] {
+        let answer = demo.post(path, &body).await;
+        assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
+        let problem: Value = answer.json().await.expect("a problem");
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(field)), "{problem}");
+    }
+}
+
+#[tokio::test]
+async fn items_are_worked_off() {
+    let folder = Folder::new();
+    let demo = Demo::start(&folder, &[]).await;
+    let request = json!({ "taskType": "squares", "itemCount": 123_456, "includeIoSimulation": true });
+    let job = demo.finish("/api/performance", &request).await;
+    assert_eq!((&job["status"], &job["result"]["processedItemCount"]), (&json!("Completed"), &json!(123_456)));
+    let job = demo.finish("/api/performance", &json!({ "itemCount": 50_000_001 })).await;
+    assert_eq!((&job["status"], &job["error"]["code"]), (&json!("Failed"), &json!("INVALID_REQUEST")));
+}
+
+#[tokio::test]
+async fn the_ledger_tells_every_attempt() {
+    let folder = Folder::new();
+    let vars = [("AE_LEDGER", "ledger.csv"), ("AE_MAX_RETRIES", "2"), ("AE_RETRY_BASE_SECONDS", "0.01")];
+    let demo = Demo::start(&folder, &vars).await;
+    let fails = demo.finish("/api/unreliable", &json!({ "failureRate": 1, "seed": 7 })).await;
+    assert_eq!((&fails["status"], &fails["attempt"]), (&json!("Failed"), &json!(3)));
+    assert_eq!(fails["error"]["code"], "UNRELIABLE");
+    let works = demo.finish("/api/unreliable", &json!({ "failureRate": 0 })).await;
+    assert_eq!((&works["status"], &works["result"]["attempt"]), (&json!("Completed"), &json!(1)));
+    let others = [
+        demo.finish("/api/process-data", &json!({ "category": "fog" })).await,
+        demo.finish("/api/performance", &json!({ "itemCount": 1 })).await,
+        demo.finish("/api/sleep", &json!({ "seconds": 0 })).await,
+    ];
+    let once = others.iter().chain([&works]).map(|job| (job, 1));
+    let expected: BTreeMap<String, Vec<String>> = (1..=3)
+        .map(|attempt| (&fails, attempt))
+        .chain(once)
+        .map(|(job, attempt)| format!("{},{attempt},{}", job["id"].as_str().expect("an id"), demo.pid()))
+        .map(|attempt| (attempt, vec!["start".to_owned(), "end".to_owned()]))
+        .collect();
+    assert_eq!(ledger(&folder), expected);
+}
+
+#[tokio::test]
+async fn a_sleep_can_be_followed_and_canceled() {
+    let folder = Folder::new();
+    let demo = Demo::start(&folder, &[("AE_LEDGER", "ledger.csv")]).await;
+    let job = demo.finish("/api/sleep", &json!({ "seconds": 0.3 })).await;
+    assert_eq!((&job["status"], &job["progress"]["total"]), (&json!("Completed"), &json!(300)));
+    assert!(job["result"]["sleptSeconds"].as_f64().is_some_and(|slept| (0.3..5.0).contains(&slept)), "{job}");
+
+    let path = demo.submit("/api/sleep", &json!({ "seconds": 3600 })).await;
+    let moved = |job: &Value| job["progress"]["completed"].as_u64().is_some_and(|millis| millis > 0);
+    demo.job_when(&path, moved).await;
+    assert_eq!(demo.post(&format!("{path}/cancel"), &Value::Null).await.status(), StatusCode::ACCEPTED);
+    assert_eq!(demo.ended(&path).await["status"], "Canceled");
+    assert!(ledger(&folder).values().all(|lines| lines.len() == 2), "canceled attempts have an end too");
+    let log = demo.log();
+    assert_eq!((log.matches("sleep started").count(), log.matches("sleep ended").count()), (2, 2), "{log}");
+
+    let job = demo.finish("/api/sleep", &json!({ "seconds": 3600.5 })).await;
+    assert_eq!((&job["status"], &job["error"]["code"]), (&json!("Failed"), &json!("INVALID_REQUEST")));
+}
+
+#[tokio::test]
+async fn an_operators_timeout_holds_for_sleeps_too() {
+    let folder = Folder::new();
+    let vars = [("AE_JOB_TIMEOUT_SECONDS", "0.2"), ("AE_MAX_RETRIES", "0")];
+    let demo = Demo::start(&folder, &vars).await;
+    let job = demo.finish("/api/sleep", &json!({ "seconds": 3000 })).await;
+    assert_eq!((&job["status"], &job["error"]["code"]), (&json!("Failed"), &json!("JOB_TIMEOUT")));
+}
+
+#[tokio::test]
+async fn each_role_does_its_half() {
+    let folder = Folder::new();
+    let api = Demo::start(&folder, &[("AE_ROLE", "api")]).await;
+    let path = api.submit("/api/sleep", &json!({ "seconds": 0 })).await;
+    let job: Value = api.get(&path).await.json().await.expect("a job");
+    assert_eq!((&job["status"], &job["attempt"]), (&json!("Queued"), &json!(0)));
+
+    let worker = Demo::start(&folder, &[("AE_ROLE", "worker")]).await;
+    let refused = worker.post("/api/sleep", &json!({ "seconds": 0 })).await;
+    assert_eq!(refused.status(), StatusCode::NOT_FOUND);
+    let unknown = worker.get(&path).await;
+    assert_eq!(unknown.status(), StatusCode::NOT_FOUND);
+    assert_eq!(unknown.headers()["content-type"], "application/problem+json", "the job routes stay");
+}
+
+#[tokio::test]
+async fn processes_that_start_together_share_the_data() {
+    let folder = Folder::new();
+    let (one, two, three) =
+        tokio::join!(Demo::start(&folder, &[]), Demo::start(&folder, &[]), Demo::start(&folder, &[]));
+    for demo in [one, two, three] {
+        let job = demo.finish("/api/process-data", &json!({ "category": "drizzle" })).await;
+        assert_eq!(job["result"]["processedCount"], 111, "{job}");
+        assert_eq!(rows_of(&folder, &job), 111);
+    }
+}
+
+#[tokio::test]
+async fn a_stop_is_clean_even_with_work_at_hand() {
+    let folder = Folder::new();
+    let demo = Demo::start(&folder, &[("AE_SHUTDOWN_SECONDS", "0.2"), ("AE_LEDGER", "ledger.csv")]).await;
+    let path = demo.submit("/api/sleep", &json!({ "seconds": 3600 })).await;
+    demo.job_when(&path, |job| job["status"] == "InProgress").await;
+    assert_eq!(demo.stop().await.expect("it ends").code(), Some(0));
+    assert!(ledger(&folder).values().all(|lines| lines.len() == 2), "a released attempt has an end too");
+}
+
+#[tokio::test]
+async fn a_wrong_setting_is_one_line_and_exit_code_2() {
+    let folder = Folder::new();
+    for (name, value) in [
+        ("AE_BIND", "8080"),
+        ("AE_STORE", "sqlite:jobs.db"),
+        ("AE_STORE", "redis://localhost"),
+        ("AE_STORE", "file:jobs"),
+        ("AE_ROLE", "boss"),
+        ("AE_LEDGER", "no/such/folder/ledger.csv"),
+        ("AE_DATA", "no/such/folder/weather.db"),
+        ("AE_LOG_FORMAT", "xml"),
+        ("RUST_LOG", "info,a=b=c"),
+        ("AE_LEASE_SECONDS", "soon"),
+        ("AE_CONCURRENCY", "0"),
+    ] {
+        let out = folder.run(&[(name, value)]).await;
+        let line = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(2), "{name}={value}: {line}");
+        assert!(line.starts_with(name) && line.lines().count() == 1, "{line}");
+        assert!(line.contains(value) && out.stdout.is_empty(), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_no_wrong_setting() {
+    let folder = Folder::new();
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let out = folder.run(&[("AE_BIND", &address), ("RUST_LOG", "off")]).await;
+    let line = String::from_utf8_lossy(&out.stderr);
+    assert_eq!((out.status.code(), line.lines().count()), (Some(1), 1), "{line}");
+    assert!(line.contains("AE_BIND") && line.contains(&address), "{line}");
+}

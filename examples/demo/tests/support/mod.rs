@@ -1,0 +1,156 @@
+//! A demo process for one test: own folder, own port, ended by its own handle.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    time::timeout,
+};
+
+/// Longer than anything here takes: who waits that long waits for what never comes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what}: nothing came in {PATIENCE:?}"))
+}
+
+/// A folder of its own, removed with it.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("demo-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::create_dir_all(&path).expect("a folder for the test");
+        Self(path)
+    }
+
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// A demo that would run here, with nothing of this process's environment.
+    pub(crate) fn command(&self, vars: &[(&str, &str)]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_async-endpoints-demo"));
+        command.current_dir(&self.0).env_clear().env("AE_BIND", "127.0.0.1:0").envs(vars.iter().copied());
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    /// Runs a demo that is expected to end by itself.
+    pub(crate) async fn run(&self, vars: &[(&str, &str)]) -> Output {
+        in_time("the end of the demo", self.command(vars).output()).await.expect("the demo starts")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+/// A demo that listens.
+pub(crate) struct Demo {
+    child: Child,
+    url: String,
+    client: Client,
+    log: PathBuf,
+}
+
+impl Demo {
+    /// Starts one in that folder and waits until it says where it listens.
+    pub(crate) async fn start(folder: &Folder, vars: &[(&str, &str)]) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let log = folder.join(&format!("log-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        let stderr = fs::File::create(&log).expect("a log file");
+        let mut child = folder.command(vars).stdout(Stdio::piped()).stderr(stderr).spawn().expect("the demo starts");
+        let mut line = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        in_time("the address", stdout.read_line(&mut line)).await.expect("stdout is text");
+        let url = line.strip_prefix("listening on ").map(|url| url.trim_end().to_owned());
+        let url =
+            url.unwrap_or_else(|| panic!("{line:?} is no address; {}", fs::read_to_string(&log).unwrap_or_default()));
+        Self { child, url, client: Client::new(), log }
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
+    /// What it logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).expect("a log file")
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Response {
+        let request = self.client.post(format!("{}{path}", self.url)).json(body);
+        in_time(path, request.send()).await.expect("an answer")
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Response {
+        in_time(path, self.client.get(format!("{}{path}", self.url)).send()).await.expect("an answer")
+    }
+
+    /// Submits a job and returns its path.
+    pub(crate) async fn submit(&self, path: &str, body: &Value) -> String {
+        let answer = self.post(path, body).await;
+        let (status, location) = (answer.status(), answer.headers().get("location").cloned());
+        assert_eq!(status, StatusCode::ACCEPTED, "{path} {body}: {}", answer.text().await.unwrap_or_default());
+        location.and_then(|path| Some(path.to_str().ok()?.to_owned())).expect("a Location")
+    }
+
+    /// The job, once `is_so`; asked again whenever it changed.
+    pub(crate) async fn job_when(&self, job: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let mut version = String::new();
+        in_time(job, async {
+            loop {
+                let request = after(&version, self.client.get(format!("{}{job}", self.url)));
+                let answer = request.send().await.expect("an answer");
+                if answer.status() == StatusCode::NOT_MODIFIED {
+                    continue;
+                }
+                assert_eq!(answer.status(), StatusCode::OK);
+                version = answer.headers()["etag"].to_str().expect("an ETag").to_owned();
+                let found: Value = answer.json().await.expect("a job");
+                if is_so(&found) {
+                    return found;
+                }
+            }
+        })
+        .await
+    }
+
+    /// The job, once it has ended.
+    pub(crate) async fn ended(&self, job: &str) -> Value {
+        self.job_when(job, |job| ["Completed", "Failed", "Canceled"].iter().any(|end| job["status"] == *end)).await
+    }
+
+    /// Submits a job and follows it to its end.
+    pub(crate) async fn finish(&self, path: &str, body: &Value) -> Value {
+        let job = self.submit(path, body).await;
+        self.ended(&job).await
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub(crate) async fn stop(mut self) -> io::Result<ExitStatus> {
+        let pid = self.pid().to_string();
+        Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid]).status().await?;
+        in_time("the end of the demo", self.child.wait()).await
+    }
+}
+
+/// Held until the job has another version than this one, if there is one.
+fn after(version: &str, request: RequestBuilder) -> RequestBuilder {
+    if version.is_empty() { request } else { request.header("if-none-match", version).header("prefer", "wait=10") }
+}
