@@ -156,7 +156,7 @@ impl<Req> JobContext<Req> {
             trace: None,
             previous_span: None,
             cancellation: CancellationToken::new(),
-            progress: ProgressReporter::new(Arc::new(|| {})),
+            progress: ProgressReporter::new(|| {}),
         };
         Self::new(request, Arc::new(info), RequestParts::default())
     }
@@ -236,9 +236,9 @@ fn first(pairs: &[(String, String)], is: impl Fn(&str) -> bool) -> Option<&str> 
 #[derive(Clone)]
 pub struct ProgressReporter(Arc<Reporter>);
 
-struct Reporter {
+struct Reporter<F: ?Sized = dyn Fn() + Send + Sync> {
     told: Mutex<Told>,
-    changed: Arc<dyn Fn() + Send + Sync>,
+    changed: F,
 }
 
 #[derive(Default)]
@@ -249,7 +249,7 @@ struct Told {
 
 impl ProgressReporter {
     /// `changed` is called when there is something to send, once until it is taken.
-    pub(crate) fn new(changed: Arc<dyn Fn() + Send + Sync>) -> Self {
+    pub(crate) fn new(changed: impl Fn() + Send + Sync + 'static) -> Self {
         Self(Arc::new(Reporter { told: Mutex::default(), changed }))
     }
 
@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn percent_never_falls_and_is_always_a_percentage() {
-        let progress = ProgressReporter::new(Arc::new(|| {}));
+        let progress = ProgressReporter::new(|| {});
         let percent = || progress.current().and_then(|told| told.percent);
         progress.set(50, 100);
         progress.percent(20.0);
@@ -338,9 +338,9 @@ mod tests {
     fn what_was_told_is_taken_once_and_announced_once() {
         let announced = Arc::new(std::sync::atomic::AtomicU32::new(0));
         let count = announced.clone();
-        let progress = ProgressReporter::new(Arc::new(move || {
+        let progress = ProgressReporter::new(move || {
             count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        }));
+        });
         assert_eq!(progress.take_unsent(), None);
         progress.completed(1);
         progress.message("x".repeat(5000));

@@ -42,7 +42,7 @@ impl Hub {
             while let Some(hint) = hints.next().await {
                 match hint {
                     Hint::Work(name) => work(Some(&name)),
-                    Hint::Job(id) => self.changed(id),
+                    Hint::Jobs(ids) => self.changed(&ids),
                     Hint::Lagged => {
                         work(None);
                         self.all_changed();
@@ -63,9 +63,10 @@ impl Hub {
         Watch { hub: self.clone(), id, changed: entry.changed.clone() }
     }
 
-    fn changed(&self, id: JobId) {
-        if let Some(watched) = self.watched().get(&id) {
-            watched.changed.notify_waiters();
+    fn changed(&self, ids: &[JobId]) {
+        let watched = self.watched();
+        if !watched.is_empty() {
+            ids.iter().filter_map(|id| watched.get(id)).for_each(|watched| watched.changed.notify_waiters());
         }
     }
 

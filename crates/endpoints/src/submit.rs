@@ -67,10 +67,11 @@ impl AsyncEndpoints {
         if self.is_shutting_down() {
             return Err(SubmitError::ShuttingDown);
         }
-        let job = NewJob {
+        // All but the payload, to make the answer of what was sent and what comes back: no second trip.
+        let sent = NewJob {
             id: draft.id.unwrap_or_else(JobId::random),
             name: draft.name,
-            payload: draft.payload,
+            payload: Bytes::new(),
             terms: JobTerms {
                 priority: draft.policy.priority,
                 max_retries: draft.policy.max_retries,
@@ -84,8 +85,7 @@ impl AsyncEndpoints {
             owner: None,
             trace: draft.trace,
         };
-        // The view is made from what was sent and what came back: no second trip.
-        let sent = NewJob { payload: Bytes::new(), ..job.clone() };
+        let job = NewJob { payload: draft.payload, ..sent.clone() };
         match within(self.store().insert(job)).await? {
             Insert::Inserted { created_at, version, ahead } => {
                 Ok(Accepted { job: sent.view(created_at, version, ahead), replayed: false })

@@ -69,10 +69,9 @@ async fn a_handler_without_a_body_sees_the_request_around_it() {
             "trace": ctx.trace().and_then(|trace| trace.trace_id()),
         }))
     }
-    let service = Service::start(|builder| {
-        builder.endpoint(Endpoint::delete("/caches/{region}", PURGE)).handler(PURGE, purge)
-    })
-    .await;
+    let service =
+        Service::start(|builder| builder.endpoint(Endpoint::delete("/caches/{region}", PURGE)).handler(PURGE, purge))
+            .await;
     let request = service
         .client
         .delete(service.url("/caches/eu%20west?dry=yes+please"))
@@ -165,8 +164,9 @@ async fn a_handler_steers_by_its_error() {
 
 #[tokio::test]
 async fn each_type_has_its_own_rules() {
-    const LATER: JobType<(), ()> =
-        JobType::new("Later").delay(Duration::from_secs(60)).retry(RetryPolicy::Custom(|n| Duration::from_secs(n.into())));
+    const LATER: JobType<(), ()> = JobType::new("Later")
+        .delay(Duration::from_secs(60))
+        .retry(RetryPolicy::Custom(|n| Duration::from_secs(n.into())));
     async fn once(ctx: JobContext<()>) -> Result<(), JobError> {
         if ctx.attempt() == 1 { Err("not yet")? } else { Ok(()) }
     }
@@ -209,7 +209,10 @@ async fn panics_are_caught_and_huge_and_unwritable_results_refused() {
     let unwritable = service.endpoints.submit(UNWRITABLE, ()).await.unwrap().job.id;
 
     let job = service.ended(panic).await;
-    assert_eq!((&job["error"]["code"], &job["attempt"], &job["retryCount"]), (&json!("HANDLER_PANIC"), &json!(2), &json!(1)));
+    assert_eq!(
+        (&job["error"]["code"], &job["attempt"], &job["retryCount"]),
+        (&json!("HANDLER_PANIC"), &json!(2), &json!(1))
+    );
     assert!(!job.to_string().contains("secret"), "{job}");
     let outcomes: Vec<_> = job["attempts"].as_array().unwrap().iter().map(|a| a["outcome"].clone()).collect();
     assert_eq!(outcomes, ["retried", "failed"]);
@@ -256,7 +259,11 @@ async fn middleware_wraps_every_attempt_in_the_order_it_was_added() {
     #[async_trait::async_trait]
     impl Middleware for Mark {
         async fn run(&self, attempt: &AttemptInfo, next: Next<'_>) -> Result<bytes::Bytes, JobError> {
-            attempt.progress().message(format!("{}{}", attempt.progress().current().and_then(|p| p.message).unwrap_or_default(), self.0));
+            attempt.progress().message(format!(
+                "{}{}",
+                attempt.progress().current().and_then(|p| p.message).unwrap_or_default(),
+                self.0
+            ));
             let ended = next.run().await?;
             Ok([&ended[..ended.len() - 1], self.0.as_bytes(), b"\""].concat().into())
         }

@@ -70,9 +70,31 @@ async fn an_accepted_job_is_answered_with_all_its_headers_and_fields() {
     assert!(headers["retry-after"].to_str().unwrap().parse::<u32>().unwrap() >= 1);
     assert!(!headers.contains_key("idempotent-replayed"));
     let fields = [
-        "id", "name", "status", "attempt", "retryCount", "lossCount", "maxRetries", "priority", "version", "createdAt",
-        "scheduledAt", "startedAt", "completedAt", "lastUpdatedAt", "expiresAt", "cancelRequestedAt", "progress",
-        "result", "error", "attempts", "waiting", "retryOf", "retriedBy", "traceId", "links",
+        "id",
+        "name",
+        "status",
+        "attempt",
+        "retryCount",
+        "lossCount",
+        "maxRetries",
+        "priority",
+        "version",
+        "createdAt",
+        "scheduledAt",
+        "startedAt",
+        "completedAt",
+        "lastUpdatedAt",
+        "expiresAt",
+        "cancelRequestedAt",
+        "progress",
+        "result",
+        "error",
+        "attempts",
+        "waiting",
+        "retryOf",
+        "retriedBy",
+        "traceId",
+        "links",
     ];
     let found: BTreeSet<&str> = job.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(found, BTreeSet::from(fields));
@@ -180,7 +202,8 @@ async fn idempotency_goes_by_key_then_by_id_and_never_mixes_requests() {
 #[tokio::test]
 async fn a_full_queue_refuses_new_jobs_and_still_replays() {
     let service = service().await;
-    let keyed = || service.client.post(service.url("/orders/x")).json(&json!({"items": []})).header("idempotency-key", "first");
+    let keyed =
+        || service.client.post(service.url("/orders/x")).json(&json!({"items": []})).header("idempotency-key", "first");
     assert_eq!(keyed().send().await.unwrap().status(), StatusCode::ACCEPTED);
     for _ in 1..70 {
         service.submit("/orders/x", json!({"items": []})).await;
@@ -314,7 +337,9 @@ fn what_does_not_fit_together_is_found_when_it_is_built() {
     assert!(old.contains("{name}"), "{old}");
     let brace = build(|b| b.endpoint(Endpoint::post("/a/{", ORDER)));
     assert!(brace.contains("/a/{"), "{brace}");
-    let twice = build(|b| b.handler(ORDER, async |_: JobContext<Order>| Ok(1)).handler(ORDER, async |_: JobContext<Order>| Ok(2)));
+    let twice = build(|b| {
+        b.handler(ORDER, async |_: JobContext<Order>| Ok(1)).handler(ORDER, async |_: JobContext<Order>| Ok(2))
+    });
     assert_eq!(twice, "Order has two handlers");
     const CLASH: JobType<Order, u32> = JobType::new("Order").max_retries(9);
     let clash = build(|b| b.endpoint(Endpoint::post("/a", CLASH)).handler(ORDER, async |_: JobContext<Order>| Ok(1)));

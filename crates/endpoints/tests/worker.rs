@@ -75,7 +75,8 @@ async fn a_handler_five_leases_long_runs_once() {
 
 #[tokio::test]
 async fn a_handler_that_blocks_every_thread_keeps_its_lease() {
-    const BLOCK: JobType<(), ()> = JobType::new("Block").retry(async_endpoints::RetryPolicy::Custom(|_| Duration::ZERO));
+    const BLOCK: JobType<(), ()> =
+        JobType::new("Block").retry(async_endpoints::RetryPolicy::Custom(|_| Duration::ZERO));
     let store = store();
     let build = || {
         let block = async |_: JobContext<()>| {
@@ -220,7 +221,10 @@ async fn cancel_reaches_queued_running_and_stubborn_jobs() {
     let queued = service.submit("/queued", json!(null)).await;
     assert_eq!(service.job(queued).await["waiting"]["reason"], "noWorker");
     let (status, job) = service.cancel(queued).await;
-    assert_eq!((status, &job["status"], &job["error"]["code"]), (StatusCode::OK, &json!("Canceled"), &json!("JOB_CANCELED")));
+    assert_eq!(
+        (status, &job["status"], &job["error"]["code"]),
+        (StatusCode::OK, &json!("Canceled"), &json!("JOB_CANCELED"))
+    );
     assert_eq!(service.cancel(queued).await.0, StatusCode::CONFLICT);
 
     let polite = service.submit("/work", json!("polite")).await;
@@ -274,7 +278,9 @@ async fn limits_and_priorities_are_kept() {
     assert_eq!(most.load(Ordering::SeqCst), 2);
     let order = order.lock().unwrap();
     let expected: Vec<u32> = (0..20).filter(|n| n % 2 == 1).chain((0..20).filter(|n| n % 2 == 0)).collect();
-    let pairs = |of: &[u32]| of.chunks(2).map(|pair| pair.iter().copied().collect::<std::collections::BTreeSet<_>>()).collect::<Vec<_>>();
+    let pairs = |of: &[u32]| {
+        of.chunks(2).map(|pair| pair.iter().copied().collect::<std::collections::BTreeSet<_>>()).collect::<Vec<_>>()
+    };
     assert_eq!(pairs(&order), pairs(&expected), "the two that run at once may start in any order");
     store.verify().await;
 }
@@ -310,7 +316,10 @@ async fn progress_is_visible_within_half_a_second_and_kept_at_the_end() {
         tokio::task::yield_now().await;
     };
     assert!(at.elapsed() < Duration::from_millis(500), "visible after {:?}", at.elapsed());
-    assert_eq!((&progress["completed"], &progress["total"], &progress["percent"]), (&json!(1), &json!(4), &json!(25.0)));
+    assert_eq!(
+        (&progress["completed"], &progress["total"], &progress["percent"]),
+        (&json!(1), &json!(4), &json!(25.0))
+    );
     assert_eq!(progress["message"], "one of four");
     go.notify_one();
     assert_eq!(service.ended(id).await["progress"]["percent"], 100.0);
@@ -347,7 +356,10 @@ async fn a_stop_under_load_loses_and_doubles_nothing_and_uses_no_retry() {
     for id in &ids {
         let job = found(&watch(&store), *id).await;
         assert!(matches!(job.status, JobStatus::Queued | JobStatus::Completed), "{job:?}");
-        assert_eq!((job.retry_count, job.loss_count, job.attempt - u32::from(job.status == JobStatus::Completed)), (0, 0, job.release_count));
+        assert_eq!(
+            (job.retry_count, job.loss_count, job.attempt - u32::from(job.status == JobStatus::Completed)),
+            (0, 0, job.release_count)
+        );
     }
     let second = Process::start(build(false), 2);
     for id in &ids {
@@ -488,8 +500,7 @@ async fn a_worker_is_seen_while_it_lives_and_says_goodbye() {
     const WORK: JobType<(), ()> = JobType::new("Work");
     use async_endpoints::core::JobStore;
     let store = store();
-    let endpoints =
-        support::builder(&store).handler(WORK, async |_: JobContext<()>| Ok(())).build().unwrap();
+    let endpoints = support::builder(&store).handler(WORK, async |_: JobContext<()>| Ok(())).build().unwrap();
     let process = Process::start(endpoints, 2);
     let beats = || async { store.stats(&StatsQuery::default()).await.unwrap().beats };
     let seen = async {
@@ -499,7 +510,10 @@ async fn a_worker_is_seen_while_it_lives_and_says_goodbye() {
     };
     tokio::time::timeout(PATIENCE, seen).await.unwrap();
     let beat = &beats().await[0];
-    assert_eq!((beat.worker, beat.types[0].name.as_str(), beat.slots.idle), (process.endpoints.worker_status().worker, "Work", 8));
+    assert_eq!(
+        (beat.worker, beat.types[0].name.as_str(), beat.slots.idle),
+        (process.endpoints.worker_status().worker, "Work", 8)
+    );
     drop(process);
     assert!(beats().await.is_empty());
 }

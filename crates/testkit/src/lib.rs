@@ -1,1 +1,40 @@
-//! x
+//! What every store of AsyncEndpoints is held to.
+//!
+//! | item | owns |
+//! |---|---|
+//! | [`conformance!`] | one named test for each rule of the contract |
+//! | [`check_model`] | random calls, answered by a store and by a naive model |
+//! | [`check_faults`] | a random workload while calls fail, before or after they were applied |
+//! | [`Checked`] | a store around a store that remembers every answer and finds contradictions |
+//! | [`FlakyStore`] | a store around a store that fails on purpose |
+//! | [`ManualClock`], [`Fixture`] | time for tests |
+//!
+//! Knows the contract in `async-endpoints-core` alone: no driver, no HTTP, no worker.
+
+// A test helper that cannot go on says why and panics: that is how tests fail.
+#![allow(clippy::missing_panics_doc)]
+
+mod checked;
+mod clock;
+pub mod conformance;
+mod faults;
+mod fixture;
+mod flaky;
+mod invariants;
+pub mod jobs;
+mod model;
+mod rig;
+
+pub use checked::Checked;
+pub use clock::ManualClock;
+pub use faults::check_faults;
+pub use fixture::{Fixture, Timeline};
+pub use flaky::{FlakyStore, Op, Retrying, When};
+pub use model::check_model;
+pub use rig::Rig;
+
+/// For the macros of this crate.
+#[doc(hidden)]
+pub mod __private {
+    pub use tokio;
+}

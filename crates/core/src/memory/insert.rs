@@ -79,7 +79,6 @@ impl State {
                 self.change(place, now, |job| {
                     job.status = after;
                     job.order = order;
-                    job.cancel_requested_at = Some(now);
                     job.ended_at = Some(now);
                     job.error = Some(Box::new(error.clone()));
                 });

@@ -76,9 +76,9 @@ pub(super) struct Extra {
 }
 
 impl Job {
-    pub(super) fn new(new: NewJob, kind: u32, order: u64, now: Timestamp) -> Self {
+    pub(super) fn new(new: NewJob, kind: u32, order: u64, now: Timestamp) -> Box<Self> {
         let delayed = !new.delay.is_zero();
-        Self {
+        Box::new(Self {
             id: new.id,
             kind,
             status: if delayed { JobStatus::Scheduled } else { JobStatus::Queued },
@@ -110,7 +110,7 @@ impl Job {
             result: None,
             error: None,
             extra: None,
-        }
+        })
     }
 
     /// A job like this one, new: the operator's retry.

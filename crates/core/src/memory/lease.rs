@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::{
     index::order_at,
     job::Job,
@@ -145,9 +147,10 @@ impl State {
         job.settled = Some(after);
         if let Outcome::Completed { result } = &settle.outcome {
             job.result = Some(result.clone());
+            job.payload = Bytes::new(); // Nothing can run it again.
         }
-        if let Some(span) = &settle.span {
-            job.extra().span = Some(span.clone());
+        if settle.span.is_some() || job.extra.is_some() {
+            job.extra().span = settle.span.clone();
         }
         Settled::Settled(after)
     }

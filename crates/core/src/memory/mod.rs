@@ -14,7 +14,7 @@ mod state;
 mod sweep;
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
     time::Duration,
 };
 
@@ -66,19 +66,40 @@ impl MemoryStore {
     #[must_use]
     pub fn with_clock(clock: impl Clock) -> Self {
         let (hints, _) = broadcast::channel(HINTS_KEPT);
-        Self { clock: Box::new(clock), state: Mutex::new(State::new(hints.clone())), shared: Mutex::default(), hints }
+        Self { clock: Box::new(clock), state: Mutex::new(State::new()), shared: Mutex::default(), hints }
     }
 
-    /// The state and the time, read under the lock so that times are in the order of the calls.
-    fn state(&self) -> (MutexGuard<'_, State>, Timestamp) {
-        let state = lock(&self.state);
-        let now = self.clock.now();
-        (state, now)
+    /// One atomic step: the time is read under the lock, so that times are in the order of the steps, and what
+    /// changed is told when the lock is released.
+    fn step<T>(&self, step: impl FnOnce(&mut State, Timestamp) -> T) -> T {
+        let mut state = lock(&self.state);
+        let answer = step(&mut state, self.clock.now());
+        let work = std::mem::take(&mut state.work);
+        let changed: Arc<[JobId]> = state.changed.as_slice().into();
+        state.changed.clear();
+        drop(state);
+        // Nobody listening is no error.
+        work.into_iter().for_each(|name| drop(self.hints.send(Hint::Work(name))));
+        if !changed.is_empty() {
+            drop(self.hints.send(Hint::Jobs(changed)));
+        }
+        answer
     }
 }
 
+/// Tries this often, some microseconds in all, before the thread is put to sleep: a step is shorter than that, and
+/// a sleeping thread makes every release of the lock a system call.
+const TRIES: u32 = 100;
+
 /// A panic under the lock would be a bug of ours that validates first and writes last; serving on is the better half.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    for tries in 0..TRIES {
+        match mutex.try_lock() {
+            Ok(guard) => return guard,
+            Err(TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => (0..tries.min(16)).for_each(|_| std::hint::spin_loop()),
+        }
+    }
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -97,74 +118,62 @@ impl std::fmt::Debug for MemoryStore {
 #[async_trait]
 impl JobStore for MemoryStore {
     async fn insert(&self, job: NewJob) -> Result<Insert> {
-        let (mut state, now) = self.state();
-        Ok(state.insert(job, now))
+        Ok(self.step(|state, now| state.insert(job, now)))
     }
 
     async fn get(&self, id: JobId) -> Result<Lookup> {
-        let (state, now) = self.state();
-        Ok(state.lookup(id, now))
+        Ok(self.step(|state, now| state.lookup(id, now)))
     }
 
     async fn versions(&self, ids: &[JobId]) -> Result<Vec<Option<u64>>> {
-        let (state, now) = self.state();
-        Ok(ids.iter().map(|id| state.readable(*id, now).map(|job| job.version)).collect())
+        Ok(self.step(|state, now| ids.iter().map(|id| state.readable(*id, now).map(|job| job.version)).collect()))
     }
 
     async fn list(&self, filter: &ListFilter, page: &Page) -> Result<ListPage> {
-        let (state, now) = self.state();
-        Ok(state.list(filter, page, now))
+        Ok(self.step(|state, now| state.list(filter, page, now)))
     }
 
     async fn logs(&self, id: JobId, after: u64, limit: u32) -> Result<Vec<LogLine>> {
-        let (state, now) = self.state();
-        Ok(state.logs(id, after, limit, now))
+        Ok(self.step(|state, now| state.logs(id, after, limit, now)))
     }
 
     async fn stats(&self, query: &StatsQuery) -> Result<Stats> {
-        let (state, now) = self.state();
-        Ok(state.stats(query, now))
+        Ok(self.step(|state, now| state.stats(query, now)))
     }
 
     async fn claim(&self, claim: &Claim) -> Result<Claimed> {
-        let (mut state, now) = self.state();
-        Ok(state.claim(claim, now))
+        Ok(self.step(|state, now| state.claim(claim, now)))
     }
 
     async fn renew(&self, beat: &Beat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
-        let (mut state, now) = self.state();
-        state.beat(beat, now);
-        Ok(leases.iter().map(|held| state.renew(*held, now + lease)).collect())
+        Ok(self.step(|state, now| {
+            state.beat(beat, now);
+            leases.iter().map(|held| state.renew(*held, now + lease)).collect()
+        }))
     }
 
     async fn report(&self, reports: &[Report]) -> Result<Vec<Fenced>> {
-        let (mut state, now) = self.state();
-        Ok(reports.iter().map(|report| state.report(report, now)).collect())
+        Ok(self.step(|state, now| reports.iter().map(|report| state.report(report, now)).collect()))
     }
 
     async fn settle(&self, settles: &[Settle]) -> Result<Vec<Settled>> {
-        let (mut state, now) = self.state();
-        Ok(settles.iter().map(|settle| state.settle(settle, now)).collect())
+        Ok(self.step(|state, now| settles.iter().map(|settle| state.settle(settle, now)).collect()))
     }
 
     async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<Cancel> {
-        let (mut state, now) = self.state();
-        Ok(state.cancel(id, error, now))
+        Ok(self.step(|state, now| state.cancel(id, error, now)))
     }
 
     async fn retry(&self, id: JobId, new: &RetryAs) -> Result<Retry> {
-        let (mut state, now) = self.state();
-        Ok(state.retry(id, new, now))
+        Ok(self.step(|state, now| state.retry(id, new, now)))
     }
 
     async fn reclaim(&self, reclaim: &Reclaim) -> Result<Reclaimed> {
-        let (mut state, now) = self.state();
-        Ok(state.reclaim(reclaim, now))
+        Ok(self.step(|state, now| state.reclaim(reclaim, now)))
     }
 
     async fn prune(&self, limit: u32) -> Result<u32> {
-        let (mut state, now) = self.state();
-        Ok(state.prune(limit, now))
+        Ok(self.step(|state, now| state.prune(limit, now)))
     }
 
     fn hints(&self) -> BoxStream<'static, Hint> {
@@ -179,7 +188,7 @@ impl JobStore for MemoryStore {
     }
 
     async fn probe(&self) -> Result<()> {
-        drop(self.state());
+        self.step(|_, _| ());
         Ok(())
     }
 }

@@ -5,8 +5,6 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::broadcast;
-
 use super::{
     index::{Kind, order_at},
     job::Job,
@@ -15,7 +13,7 @@ use crate::{
     job::{AttemptOutcome, Digest, ErrorRecord, JobId, JobName, JobStatus, JobView},
     lifecycle::{self, Event},
     limits::AHEAD_COUNTED,
-    store::{Beat, Hint, Lookup, WorkerId},
+    store::{Beat, Lookup, WorkerId},
     time::Timestamp,
 };
 
@@ -41,7 +39,9 @@ pub(super) struct State {
     /// The latest sweep, and until when sweeps take nothing.
     pub(super) swept: Option<Timestamp>,
     pub(super) quiet_until: Option<Timestamp>,
-    hints: broadcast::Sender<Hint>,
+    /// What to tell listeners once the lock is released: waking them under it would make every other call wait.
+    pub(super) changed: Vec<JobId>,
+    pub(super) work: Vec<JobName>,
 }
 
 /// What is left of a job after its retention.
@@ -55,7 +55,7 @@ pub(super) struct Tomb {
 }
 
 impl State {
-    pub(super) fn new(hints: broadcast::Sender<Hint>) -> Self {
+    pub(super) fn new() -> Self {
         Self {
             jobs: Vec::new(),
             free: Vec::new(),
@@ -70,7 +70,8 @@ impl State {
             last_order: 0,
             swept: None,
             quiet_until: None,
-            hints,
+            changed: Vec::new(),
+            work: Vec::new(),
         }
     }
 
@@ -100,7 +101,7 @@ impl State {
     }
 
     /// Adds a job to all its indexes.
-    pub(super) fn put(&mut self, job: Job) -> u32 {
+    pub(super) fn put(&mut self, job: Box<Job>) -> u32 {
         let place = self.free.pop().unwrap_or(self.jobs.len() as u32);
         let kind = &mut self.types[job.kind as usize];
         kind.add(&job, place);
@@ -109,8 +110,8 @@ impl State {
         let runnable = job.status == JobStatus::Queued;
         let kind = job.kind;
         match self.jobs.get_mut(place as usize) {
-            Some(free) => *free = Some(Box::new(job)),
-            None => self.jobs.push(Some(Box::new(job))),
+            Some(free) => *free = Some(job),
+            None => self.jobs.push(Some(job)),
         }
         if runnable {
             self.hint_work(kind);
@@ -149,7 +150,7 @@ impl State {
             self.leased.insert((job.lease_until, job.id, place));
         }
         let (id, kind, runnable) = (job.id, job.kind, job.status == JobStatus::Queued && before != job.status);
-        self.hint(Hint::Job(id));
+        self.changed.push(id);
         if runnable {
             self.hint_work(kind);
         }
@@ -243,16 +244,11 @@ impl State {
     }
 
     /// Told when jobs of a type become runnable. A claimer that is told of the first one goes on until it finds none.
-    fn hint_work(&self, kind: u32) {
+    fn hint_work(&mut self, kind: u32) {
         let kind = &self.types[kind as usize];
         if kind.of(JobStatus::Queued).len() == 1 {
-            self.hint(Hint::Work(kind.name.clone()));
+            self.work.push(kind.name.clone());
         }
-    }
-
-    /// Nobody listening is no error.
-    fn hint(&self, hint: Hint) {
-        let _ = self.hints.send(hint);
     }
 }
 

@@ -40,6 +40,7 @@ impl State {
         let job = self.amend(place);
         // The dead worker's token is worth nothing from here on, whatever it still tries.
         (job.current, job.settled) = (None, None);
+        job.extra().span = None;
         let (id, kind, attempt) = (job.id, job.kind, job.attempt);
         Recovered { id, name: self.types[kind as usize].name.clone(), attempt, status }
     }

@@ -69,8 +69,8 @@ impl StoreError {
 pub enum Hint {
     /// Jobs of this type became runnable.
     Work(JobName),
-    /// This job changed visibly.
-    Job(JobId),
+    /// These jobs changed visibly: all that one call changed, in one hint.
+    Jobs(Arc<[JobId]>),
     /// Some hints were lost: look at everything you wait for.
     Lagged,
 }

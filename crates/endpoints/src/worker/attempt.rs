@@ -16,7 +16,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use super::{
     Worker,
     running::{Ending, GRACE, Running, Table, Why},
-    settler::Settling,
+    settler::{Held, Settling},
     slots::Permit,
     supervise::panic_message,
 };
@@ -45,7 +45,7 @@ pub(super) async fn run(worker: Arc<Worker>, running: Arc<Running>, payload: Byt
         return; // The keeper ended it while this thread was blocked.
     };
     let settle = settle(&worker, &running, end);
-    worker.settler.send(Settling { settle, ending, permit: Some(permit) });
+    worker.settler.send(Settling { settle, held: Held { ending, permit: Some(permit) } });
 }
 
 /// Ends an attempt whose own task cannot, as its thread is blocked: its slot stays taken.
@@ -53,7 +53,7 @@ pub(super) fn take_over(worker: &Worker, running: &Arc<Running>, why: Why) -> Op
     let ending = Ending::of(running, &worker.table)?;
     running.stop(why);
     running.mark_leaked();
-    Some(Settling { settle: settle(worker, running, End::Aborted), ending, permit: None })
+    Some(Settling { settle: settle(worker, running, End::Aborted), held: Held { ending, permit: None } })
 }
 
 struct Seat<'a> {

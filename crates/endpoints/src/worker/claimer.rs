@@ -92,7 +92,7 @@ fn start(worker: &Arc<Worker>, attempt: Attempt, asked: Instant) {
     let deadline = Instant::now() + worker.kinds[kind].policy.timeout;
     let running = Arc::new_cyclic(|weak: &Weak<Running>| {
         let (reporter, weak) = (worker.reporter.clone(), weak.clone());
-        let progress = ProgressReporter::new(Arc::new(move || reporter.changed(weak.clone())));
+        let progress = ProgressReporter::new(move || reporter.changed(weak.clone()));
         Running::new(&attempt, kind, AttemptInfo::new(&attempt, deadline, progress), asked, &permit)
     });
     worker.table.add(running.clone());

@@ -18,7 +18,7 @@ use tokio::time::MissedTickBehavior;
 use super::{
     Worker, attempt,
     running::{Running, Why},
-    settler::{self, Settling},
+    settler::{Batch, LAST_TRY},
     supervise::supervise,
 };
 use crate::telemetry::events;
@@ -41,16 +41,16 @@ async fn keep(worker: &Arc<Worker>) {
     let lease = worker.options.lease;
     let mut ticks = tokio::time::interval((lease / 4).min(Duration::from_secs(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut stalled: Vec<Settling> = Vec::new();
+    let mut stalled = Batch::default();
     loop {
         ticks.tick().await;
         let running = worker.table.all();
         renew(worker, &running).await;
         give_up_unrenewed(&running, lease);
-        stalled.extend(end_stalled(worker, &running));
+        end_stalled(worker, &running, &mut stalled);
         if !stalled.is_empty() {
-            match settler::try_settle(&*worker.store, &stalled).await {
-                Ok(_) => stalled.clear(),
+            match stalled.try_settle(&*worker.store).await {
+                Ok(_) => stalled = Batch::default(),
                 Err(error) => events::store_failed("settle", &error),
             }
         }
@@ -96,14 +96,14 @@ fn give_up_unrenewed(running: &[Arc<Running>], lease: Duration) {
     }
 }
 
-fn end_stalled(worker: &Worker, running: &[Arc<Running>]) -> Vec<Settling> {
+fn end_stalled(worker: &Worker, running: &[Arc<Running>], into: &mut Batch) {
     let now = Instant::now();
-    let stalled = running.iter().filter(|running| running.is_stalled(now));
-    let ended = stalled.filter_map(|running| {
-        events::attempt_stalled(&running.info);
-        attempt::take_over(worker, running, Why::TimedOut)
-    });
-    ended.collect()
+    for running in running.iter().filter(|running| running.is_stalled(now)) {
+        if let Some(settling) = attempt::take_over(worker, running, Why::TimedOut) {
+            events::attempt_stalled(&running.info);
+            into.push(settling);
+        }
+    }
 }
 
 fn beat(worker: &Worker, ttl: Duration) -> Beat {
@@ -120,5 +120,5 @@ fn beat(worker: &Worker, ttl: Duration) -> Beat {
 async fn say_goodbye(worker: &Worker) {
     let goodbye = beat(worker, Duration::ZERO);
     let gone = worker.store.renew(&goodbye, &[], worker.options.lease);
-    let _ = tokio::time::timeout(settler::LAST_TRY, gone).await;
+    let _ = tokio::time::timeout(LAST_TRY, gone).await;
 }

@@ -31,6 +31,7 @@ use std::{
 
 use async_endpoints_core::{
     JobName,
+    limits::BATCH_JOBS,
     store::{self, Store, WorkerId},
 };
 use tokio::sync::Notify;
@@ -41,7 +42,7 @@ pub(crate) use self::supervise::supervise;
 use self::{
     reporter::Reporter,
     running::{Table, Why},
-    settler::{LAST_TRY, Settler},
+    settler::{Batch, LAST_TRY, Settler, Settling},
     slots::Slots,
     supervise::Restarts,
 };
@@ -200,11 +201,12 @@ impl Worker {
     /// Gives back what still runs. If this fails, the leases run out.
     async fn give_back(&self) {
         let running = self.table.all();
-        let left: Vec<_> =
-            running.iter().filter_map(|running| attempt::take_over(self, running, Why::Shutdown)).collect();
+        let left = running.iter().filter_map(|running| attempt::take_over(self, running, Why::Shutdown));
+        let mut left: Vec<Settling> = left.collect();
         events::attempts_given_back(left.len());
-        for batch in left.chunks(async_endpoints_core::limits::BATCH_JOBS) {
-            match tokio::time::timeout(LAST_TRY, settler::try_settle(&*self.store, batch)).await {
+        while !left.is_empty() {
+            let batch: Batch = left.drain(..left.len().min(BATCH_JOBS)).collect();
+            match tokio::time::timeout(LAST_TRY, batch.try_settle(&*self.store)).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => events::store_failed("settle", &error),
                 Err(_) => events::store_silent("settle", LAST_TRY),

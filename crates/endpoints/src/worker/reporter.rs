@@ -11,7 +11,10 @@ use async_endpoints_core::{
 };
 use tokio::sync::Notify;
 
-use super::running::{Running, Why};
+use super::{
+    running::{Running, Why},
+    settler::report,
+};
 use crate::telemetry::events;
 
 /// Between two flushes. Progress must be visible within half a second of a change.
@@ -55,9 +58,4 @@ impl Reporter {
             }
         }
     }
-}
-
-fn report(running: &Arc<Running>) -> Option<Report> {
-    let progress = running.info.progress.take_unsent()?;
-    Some(Report { lease: running.lease, progress: Some(progress), logs: Vec::new() })
 }

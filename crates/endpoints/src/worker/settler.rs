@@ -13,18 +13,88 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::{
     backoff::Backoff,
-    running::{Ending, Why},
+    running::{Ending, Running, Why},
     slots::Permit,
 };
 use crate::telemetry::events;
 
-/// An end on its way to the store. Dropped, it lets the lease run out.
+/// An end on its way to the store.
 pub(super) struct Settling {
     pub(super) settle: Settle,
+    pub(super) held: Held,
+}
+
+/// What an end holds on to until it is written. Dropped before, it lets the lease run out.
+pub(super) struct Held {
     pub(super) ending: Ending,
-    /// Held until the end is written, so that unwritten ones cannot pile up.
+    /// Held as well, so that unwritten ends cannot pile up.
     #[expect(dead_code, reason = "held for its drop")]
     pub(super) permit: Option<Arc<Permit>>,
+}
+
+/// Ends that go to the store in one call.
+#[derive(Default)]
+pub(super) struct Batch {
+    settles: Vec<Settle>,
+    held: Vec<Held>,
+}
+
+impl Batch {
+    pub(super) fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    pub(super) fn push(&mut self, settling: Settling) {
+        self.settles.push(settling.settle);
+        self.held.push(settling.held);
+    }
+
+    /// One try to settle, final progress first.
+    pub(super) async fn try_settle(&self, store: &dyn Store) -> Result<Vec<Settled>, StoreError> {
+        let told = self.held.iter().filter_map(|held| report(&held.ending.running));
+        let reports: Vec<Report> = told.collect();
+        if !reports.is_empty() {
+            store.report(&reports).await?;
+        }
+        store.settle(&self.settles).await
+    }
+
+    /// Settles, however long that takes, giving up each end only when its lease is lost.
+    async fn settle(mut self, store: &dyn Store) {
+        let mut backoff = Backoff::default();
+        while !self.is_empty() {
+            match self.try_settle(store).await {
+                Ok(answers) => {
+                    let lost = answers.iter().filter(|answer| **answer == Settled::Lost).count();
+                    if lost > 0 {
+                        events::settlements_refused(lost);
+                    }
+                    return;
+                }
+                Err(error) => {
+                    events::store_failed("settle", &error);
+                    tokio::time::sleep(backoff.next()).await;
+                    self.give_up_lost();
+                }
+            }
+        }
+    }
+
+    /// Somebody else may run these by now. What was done here is lost, as the lease was.
+    fn give_up_lost(&mut self) {
+        let kept = |held: &Held| held.ending.running.why() != Some(Why::LeaseLost);
+        let mut keep = self.held.iter().map(kept).collect::<Vec<_>>().into_iter();
+        self.settles.retain(|_| keep.next().unwrap_or(true));
+        self.held.retain(kept);
+    }
+}
+
+impl FromIterator<Settling> for Batch {
+    fn from_iter<I: IntoIterator<Item = Settling>>(settlings: I) -> Self {
+        let mut batch = Self::default();
+        settlings.into_iter().for_each(|settling| batch.push(settling));
+        batch
+    }
 }
 
 pub(super) struct Settler {
@@ -45,65 +115,32 @@ impl Settler {
 
     pub(super) async fn run(&self, store: &dyn Store) {
         let mut receive = self.receive.lock().await;
-        let mut batch = Vec::with_capacity(BATCH_JOBS);
-        while receive.recv_many(&mut batch, BATCH_JOBS).await > 0 {
-            while !batch.is_empty() {
-                let rest = batch.split_off(fitting(&batch));
-                settle(store, std::mem::replace(&mut batch, rest)).await;
+        let mut ended = Vec::with_capacity(BATCH_JOBS);
+        while receive.recv_many(&mut ended, BATCH_JOBS).await > 0 {
+            while !ended.is_empty() {
+                let batch: Batch = ended.drain(..fitting(&ended)).collect();
+                batch.settle(store).await;
             }
         }
     }
 }
 
 /// How many of the first fit into one call.
-fn fitting(batch: &[Settling]) -> usize {
+fn fitting(ended: &[Settling]) -> usize {
     let mut bytes = 0;
-    let size = |settling: &Settling| match &settling.settle.outcome {
-        Outcome::Completed { result } => result.len(),
-        _ => 0,
-    };
-    let over = batch.iter().position(|settling| {
-        bytes += size(settling);
+    let over = ended.iter().position(|settling| {
+        if let Outcome::Completed { result } = &settling.settle.outcome {
+            bytes += result.len();
+        }
         bytes > BATCH_BYTES
     });
-    over.map_or(batch.len(), |over| over.max(1))
+    over.map_or(ended.len(), |over| over.max(1))
 }
 
-/// Settles a batch, however long that takes, giving up each end only when its lease is lost.
-pub(super) async fn settle(store: &dyn Store, mut batch: Vec<Settling>) {
-    let mut backoff = Backoff::default();
-    while !batch.is_empty() {
-        match try_settle(store, &batch).await {
-            Ok(answers) => {
-                let lost = answers.iter().filter(|answer| **answer == Settled::Lost).count();
-                if lost > 0 {
-                    events::settlements_refused(lost);
-                }
-                return;
-            }
-            Err(error) => {
-                events::store_failed("settle", &error);
-                tokio::time::sleep(backoff.next()).await;
-                // Somebody else may run it by now. What it did is lost, as its lease was.
-                batch.retain(|settling| settling.ending.running.why() != Some(Why::LeaseLost));
-            }
-        }
-    }
-}
-
-/// One try to settle a batch, final progress first.
-pub(super) async fn try_settle(store: &dyn Store, batch: &[Settling]) -> Result<Vec<Settled>, StoreError> {
-    let reports: Vec<Report> = batch.iter().filter_map(|settling| last_report(settling)).collect();
-    if !reports.is_empty() {
-        store.report(&reports).await?;
-    }
-    let settles: Vec<Settle> = batch.iter().map(|settling| settling.settle.clone()).collect();
-    store.settle(&settles).await
-}
-
-fn last_report(settling: &Settling) -> Option<Report> {
-    let progress = settling.ending.running.info.progress.take_unsent()?;
-    Some(Report { lease: settling.settle.lease, progress: Some(progress), logs: Vec::new() })
+/// What an attempt told and nobody stored yet.
+pub(super) fn report(running: &Running) -> Option<Report> {
+    let progress = running.info.progress.take_unsent()?;
+    Some(Report { lease: running.lease, progress: Some(progress), logs: Vec::new() })
 }
 
 /// The longest that a try may take when the process is about to end.

@@ -1,0 +1,268 @@
+//! A store around a store that writes every answer down. Must not judge: that is `invariants`.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_endpoints_core::{
+    JobId, JobName, JobStore, JobView, SharedState, Store, Timestamp,
+    job::{Digest, ErrorRecord, LogLine},
+    store::{
+        Attempt, Beat, Cancel, Claim, Claimed, DocVersion, Document, Fenced, Hint, IdempotencyKey, Insert, Lease,
+        ListFilter, ListPage, Lookup, NewJob, Page, Put, Reclaim, Reclaimed, Recovered, Renewed, Report, Result, Retry,
+        RetryAs, Role, RoleToken, Settle, Settled, Stats, StatsQuery,
+    },
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use uuid::Uuid;
+
+/// A job as an answer showed it.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    /// The tick before the call: what ended before it must not be contradicted by it.
+    pub(crate) asked: u64,
+    /// The tick after the answer.
+    pub(crate) answered: u64,
+    /// Lists leave results and places out.
+    pub(crate) whole: bool,
+    pub(crate) view: JobView,
+}
+
+/// A job that the store accepted.
+#[derive(Clone, Debug)]
+pub(crate) struct Accepted {
+    pub(crate) created_at: Timestamp,
+    /// Unknown for the new job of an operator's retry whose source was not inserted here.
+    pub(crate) retention: Option<Duration>,
+    pub(crate) due: Option<Timestamp>,
+}
+
+/// Whose key.
+pub(crate) type Key = (Option<Digest>, JobName, IdempotencyKey);
+
+/// Everything that was answered.
+#[derive(Default)]
+pub(crate) struct Record {
+    tick: u64,
+    pub(crate) accepted: BTreeMap<JobId, Accepted>,
+    /// By when it was created too: an id is free again once its job is forgotten.
+    pub(crate) seen: BTreeMap<(JobId, Timestamp), Vec<Seen>>,
+    /// Every job that a key answered with.
+    pub(crate) keys: Vec<(Key, JobId, Timestamp)>,
+    pub(crate) claims: Vec<Attempt>,
+    pub(crate) settled: Vec<(Lease, Settled)>,
+    pub(crate) recovered: Vec<Recovered>,
+}
+
+impl Record {
+    fn tick(&mut self) -> u64 {
+        self.tick += 1;
+        self.tick
+    }
+
+    fn see(&mut self, asked: u64, view: &JobView, whole: bool) {
+        let answered = self.tick();
+        self.seen.entry((view.id, view.created_at)).or_default().push(Seen {
+            asked,
+            answered,
+            whole,
+            view: view.clone(),
+        });
+    }
+
+    fn accept(&mut self, id: JobId, accepted: Accepted) {
+        let known = self.accepted.entry(id).or_insert_with(|| accepted.clone());
+        if known.created_at < accepted.created_at {
+            *known = accepted;
+        }
+    }
+
+    fn inserted(&mut self, asked: u64, job: &NewJob, answer: &Insert) {
+        let (id, created_at) = match answer {
+            Insert::Inserted { created_at, version, ahead } => {
+                self.see(asked, &job.view(*created_at, *version, *ahead), true);
+                (job.id, *created_at)
+            }
+            Insert::Existing(Lookup::Found(view)) => {
+                self.see(asked, view, true);
+                (view.id, view.created_at)
+            }
+            Insert::Existing(_) | Insert::Conflict | Insert::Full => return,
+        };
+        if let Some(key) = &job.key {
+            self.keys.push(((job.owner, job.name.clone(), key.clone()), id, created_at));
+        }
+        // A repeat with the same id is the same request: it may be the first answer that arrives.
+        if id == job.id {
+            let due = (!job.delay.is_zero()).then(|| created_at + job.delay);
+            self.accept(id, Accepted { created_at, retention: Some(job.terms.retention), due });
+        }
+    }
+
+    fn retried(&mut self, asked: u64, of: JobId, answer: &Retry) {
+        let (Retry::Created(view) | Retry::Existing(Lookup::Found(view))) = answer else { return };
+        self.see(asked, view, true);
+        let retention = self.accepted.get(&of).and_then(|job| job.retention);
+        self.accept(view.id, Accepted { created_at: view.created_at, retention, due: None });
+    }
+}
+
+/// Remembers every answer of a store; [`verify`](Self::verify) then finds what contradicts the contract.
+/// Transparent, and usable from many tasks at once.
+pub struct Checked<S> {
+    pub(crate) inner: S,
+    record: Mutex<Record>,
+}
+
+impl<S: Store> Checked<S> {
+    /// Checks this store.
+    pub fn new(inner: S) -> Self {
+        Self { inner, record: Mutex::default() }
+    }
+
+    /// Compares all answers with each other and with what the store says now.
+    ///
+    /// # Panics
+    /// With every violation, if there is one. Call it when nothing else uses the store.
+    pub async fn verify(&self) {
+        crate::invariants::verify(self).await;
+    }
+
+    pub(crate) fn record(&self) -> std::sync::MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ask(&self) -> u64 {
+        self.record().tick()
+    }
+
+    fn see(&self, asked: u64, view: &JobView) {
+        self.record().see(asked, view, true);
+    }
+}
+
+#[async_trait]
+impl<S: Store> JobStore for Checked<S> {
+    async fn insert(&self, job: NewJob) -> Result<Insert> {
+        let asked = self.ask();
+        let answer = self.inner.insert(job.clone()).await?;
+        self.record().inserted(asked, &job, &answer);
+        Ok(answer)
+    }
+
+    async fn get(&self, id: JobId) -> Result<Lookup> {
+        let asked = self.ask();
+        let answer = self.inner.get(id).await?;
+        if let Lookup::Found(view) = &answer {
+            self.see(asked, view);
+        }
+        Ok(answer)
+    }
+
+    async fn versions(&self, ids: &[JobId]) -> Result<Vec<Option<u64>>> {
+        self.inner.versions(ids).await
+    }
+
+    async fn list(&self, filter: &ListFilter, page: &Page) -> Result<ListPage> {
+        let asked = self.ask();
+        let answer = self.inner.list(filter, page).await?;
+        let mut record = self.record();
+        for view in &answer.jobs {
+            record.see(asked, view, false);
+        }
+        drop(record);
+        Ok(answer)
+    }
+
+    async fn logs(&self, id: JobId, after: u64, limit: u32) -> Result<Vec<LogLine>> {
+        self.inner.logs(id, after, limit).await
+    }
+
+    async fn stats(&self, query: &StatsQuery) -> Result<Stats> {
+        self.inner.stats(query).await
+    }
+
+    async fn claim(&self, claim: &Claim) -> Result<Claimed> {
+        let answer = self.inner.claim(claim).await?;
+        // Payloads are not judged, and may be large.
+        let taken = answer.attempts.iter().map(|attempt| Attempt { payload: Bytes::new(), ..attempt.clone() });
+        self.record().claims.extend(taken);
+        Ok(answer)
+    }
+
+    async fn renew(&self, beat: &Beat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
+        self.inner.renew(beat, leases, lease).await
+    }
+
+    async fn report(&self, reports: &[Report]) -> Result<Vec<Fenced>> {
+        self.inner.report(reports).await
+    }
+
+    async fn settle(&self, settles: &[Settle]) -> Result<Vec<Settled>> {
+        let answer = self.inner.settle(settles).await?;
+        let pairs = settles.iter().map(|settle| settle.lease).zip(answer.iter().copied());
+        self.record().settled.extend(pairs);
+        Ok(answer)
+    }
+
+    async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<Cancel> {
+        let asked = self.ask();
+        let answer = self.inner.cancel(id, error).await?;
+        if let Cancel::Canceled(view) | Cancel::Requested(view) | Cancel::Terminal(view) = &answer {
+            self.see(asked, view);
+        }
+        Ok(answer)
+    }
+
+    async fn retry(&self, id: JobId, new: &RetryAs) -> Result<Retry> {
+        let asked = self.ask();
+        let answer = self.inner.retry(id, new).await?;
+        self.record().retried(asked, id, &answer);
+        Ok(answer)
+    }
+
+    async fn reclaim(&self, reclaim: &Reclaim) -> Result<Reclaimed> {
+        let answer = self.inner.reclaim(reclaim).await?;
+        if let Reclaimed::Done { recovered, .. } = &answer {
+            self.record().recovered.extend(recovered.iter().cloned());
+        }
+        Ok(answer)
+    }
+
+    async fn prune(&self, limit: u32) -> Result<u32> {
+        self.inner.prune(limit).await
+    }
+
+    fn hints(&self) -> BoxStream<'static, Hint> {
+        self.inner.hints()
+    }
+
+    async fn probe(&self) -> Result<()> {
+        self.inner.probe().await
+    }
+}
+
+#[async_trait]
+impl<S: Store> SharedState for Checked<S> {
+    async fn role(&self, name: &str, holder: Uuid, ttl: Duration) -> Result<Role> {
+        self.inner.role(name, holder, ttl).await
+    }
+
+    async fn document(&self, name: &str) -> Result<Option<Document>> {
+        self.inner.document(name).await
+    }
+
+    async fn put_document(
+        &self,
+        name: &str,
+        expected: Option<DocVersion>,
+        bytes: Bytes,
+        role: Option<(&str, RoleToken)>,
+    ) -> Result<Put> {
+        self.inner.put_document(name, expected, bytes, role).await
+    }
+}

@@ -1,0 +1,44 @@
+//! A clock that moves when it is told. Must not know stores.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_endpoints_core::{Clock, Timestamp};
+
+/// 2026-03-01T12:00:00Z, in microseconds.
+const START: i64 = 1_772_366_400_000_000;
+
+/// Time that stands still until it is advanced. Clones show the same time.
+#[derive(Clone, Debug)]
+pub struct ManualClock(Arc<AtomicI64>);
+
+impl Default for ManualClock {
+    fn default() -> Self {
+        Self(Arc::new(AtomicI64::new(START)))
+    }
+}
+
+impl ManualClock {
+    /// A clock that shows noon of the first of March 2026.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Moves it on.
+    pub fn advance(&self, by: Duration) {
+        let micros = i64::try_from(by.as_micros()).expect("a step that fits into a timestamp");
+        self.0.fetch_add(micros, Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.0.load(Ordering::SeqCst))
+    }
+}

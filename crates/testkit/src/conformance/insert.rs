@@ -1,0 +1,258 @@
+//! Acceptance: idempotency, ids, queue limits, and what was accepted.
+
+use async_endpoints_core::{
+    JobId, JobStatus, JobStore as _, Priority,
+    job::{JobTerms, TraceContext},
+    limits::AHEAD_COUNTED,
+    store::{Insert, Lookup, NewJob, Retry},
+};
+use bytes::Bytes;
+
+use crate::{
+    Rig,
+    jobs::{digest, error, key},
+};
+
+fn existing(answer: Insert) -> JobId {
+    match answer {
+        Insert::Existing(Lookup::Found(view)) => view.id,
+        other => panic!("the job that was there, not {other:?}"),
+    }
+}
+
+fn keyed(rig: &Rig, name: &str) -> NewJob {
+    NewJob { key: Some(key("order-17")), owner: Some(digest(9)), ..rig.job(name) }
+}
+
+/// A job reads right after its insert as `NewJob::view` says.
+pub async fn a_new_job_reads_as_it_was_given(rig: &Rig) {
+    let trace = TraceContext { traceparent: format!("00-{:032x}-{:016x}-01", 7, 9), tracestate: Some("v=1".into()) };
+    let terms = JobTerms { priority: Priority::HIGHEST, max_retries: 7, max_losses: 0, retention: rig.units(9) };
+    let full = NewJob { terms, trace: Some(trace), ..keyed(rig, "a.b_c-9") };
+    let delayed = NewJob { delay: rig.units(5), ..rig.job("alpha") };
+    for job in [rig.job("alpha"), full, delayed, rig.job("alpha")] {
+        let Insert::Inserted { created_at, version, ahead } = rig.insert(&job).await else {
+            panic!("a new job is accepted")
+        };
+        assert_eq!(rig.view(job.id).await, job.view(created_at, version, ahead));
+        assert_eq!(rig.version(job.id).await, Some(version));
+        assert_eq!(ahead.is_some(), job.delay.is_zero(), "a place only while queued");
+    }
+}
+
+/// `ahead` counts the queued jobs of the type that go first.
+pub async fn ahead_counts_the_jobs_of_its_type_that_go_first(rig: &Rig) {
+    let first = rig.queue("alpha").await;
+    rig.queue("beta").await;
+    let second = rig.queue("alpha").await;
+    let mut urgent = rig.job("alpha");
+    urgent.terms.priority = Priority::HIGHEST;
+    rig.put(&urgent).await;
+    let ahead = async |id| rig.view(id).await.ahead;
+    assert_eq!((ahead(urgent.id).await, ahead(first).await, ahead(second).await), (Some(0), Some(1), Some(2)));
+    rig.take("alpha").await;
+    assert_eq!((ahead(urgent.id).await, ahead(first).await, ahead(second).await), (None, Some(0), Some(1)));
+}
+
+/// `ahead` is exact as far as it is counted, and then never less than that.
+pub async fn ahead_is_exact_as_far_as_it_is_counted(rig: &Rig) {
+    let mut ids = Vec::new();
+    for _ in 0..AHEAD_COUNTED + 20 {
+        ids.push(rig.queue("alpha").await);
+    }
+    for (at, id) in ids.iter().enumerate().filter(|(at, _)| at % 250 == 0 || *at as u64 > AHEAD_COUNTED - 3) {
+        let (at, ahead) = (at as u64, rig.view(*id).await.ahead.expect("it is queued"));
+        assert!(ahead <= at && ahead >= at.min(AHEAD_COUNTED), "{ahead} of {at} are told");
+    }
+}
+
+/// The same owner, name, key and fingerprint is the same job, whatever the id.
+pub async fn a_key_answers_with_its_job(rig: &Rig) {
+    let job = keyed(rig, "alpha");
+    rig.put(&job).await;
+    assert_eq!(existing(rig.insert(&job).await), job.id);
+    let again = NewJob { id: JobId::random(), ..job.clone() };
+    assert_eq!(existing(rig.insert(&again).await), job.id);
+    assert_eq!(rig.lookup(again.id).await, Lookup::NotFound);
+    assert_eq!(rig.ids(None).await, [job.id]);
+}
+
+/// A key with another fingerprint is a conflict and changes nothing.
+pub async fn a_key_with_another_fingerprint_conflicts(rig: &Rig) {
+    let job = keyed(rig, "alpha");
+    rig.put(&job).await;
+    let other = NewJob { id: JobId::random(), fingerprint: digest(2), ..job.clone() };
+    assert_eq!(rig.insert(&other).await, Insert::Conflict);
+    assert_eq!(rig.insert(&NewJob { id: job.id, ..other }).await, Insert::Conflict);
+    assert_eq!(rig.ids(None).await, [job.id]);
+}
+
+/// A key belongs to one owner and one name.
+pub async fn a_key_is_per_owner_and_name(rig: &Rig) {
+    let job = keyed(rig, "alpha");
+    rig.put(&job).await;
+    let fresh = || NewJob { id: JobId::random(), ..job.clone() };
+    rig.put(&NewJob { owner: Some(digest(8)), ..fresh() }).await;
+    rig.put(&NewJob { owner: None, ..fresh() }).await;
+    rig.put(&NewJob { name: crate::jobs::name("beta"), ..fresh() }).await;
+    rig.put(&NewJob { key: Some(key("order-18")), ..fresh() }).await;
+    rig.put(&NewJob { key: Some(key("ORDER-17")), ..fresh() }).await;
+    assert_eq!(rig.ids(None).await.len(), 6);
+}
+
+/// Keys that could be mistaken for one another once they are joined with other parts.
+pub async fn keys_are_not_confused(rig: &Rig) {
+    for (name, text) in [("a", "b:c"), ("a.b", "c"), ("a", "b.c"), ("a", "{b}"), ("a-b", ":c"), ("a", "\"'%_*?[x]\\")] {
+        let one = NewJob { key: Some(key(text)), ..rig.job(name) };
+        rig.put(&one).await;
+        assert_eq!(existing(rig.insert(&one).await), one.id, "{name} {text}");
+    }
+    let long = "k".repeat(255);
+    rig.put(&NewJob { key: Some(key(&long)), ..rig.job("a") }).await;
+    rig.put(&NewJob { key: Some(key(&long[1..])), ..rig.job("a") }).await;
+}
+
+/// A known id with the same owner and fingerprint is the same job.
+pub async fn an_id_answers_with_its_job(rig: &Rig) {
+    let job = NewJob { owner: Some(digest(9)), ..rig.job("alpha") };
+    rig.put(&job).await;
+    assert_eq!(existing(rig.insert(&job).await), job.id);
+    assert_eq!(rig.insert(&NewJob { fingerprint: digest(2), ..job.clone() }).await, Insert::Conflict);
+    assert_eq!(rig.insert(&NewJob { owner: Some(digest(8)), ..job.clone() }).await, Insert::Conflict);
+    assert_eq!(rig.insert(&NewJob { owner: None, ..job.clone() }).await, Insert::Conflict);
+    assert_eq!(rig.ids(None).await, [job.id]);
+    // Accepted under a key, repeated without: the id alone tells.
+    let with_key = keyed(rig, "alpha");
+    rig.put(&with_key).await;
+    assert_eq!(existing(rig.insert(&NewJob { key: None, ..with_key.clone() }).await), with_key.id);
+}
+
+/// With a key and an id, the key decides, and the id serves a new job alone.
+pub async fn the_key_decides_over_the_id(rig: &Rig) {
+    let (one, two) = (keyed(rig, "alpha"), rig.job("alpha"));
+    rig.put(&one).await;
+    rig.put(&two).await;
+    let known_key = NewJob { id: two.id, ..one.clone() };
+    assert_eq!(existing(rig.insert(&known_key).await), one.id, "a known key wins over a taken id");
+    let unknown_key = NewJob { key: Some(key("order-18")), ..two.clone() };
+    assert_eq!(rig.insert(&unknown_key).await, Insert::Conflict, "an unknown key with a taken id");
+    let fresh = NewJob { id: JobId::random(), ..unknown_key };
+    rig.put(&fresh).await;
+    assert_eq!(rig.view(fresh.id).await.id, fresh.id);
+}
+
+/// Idempotency comes before the id, the id before the limit.
+pub async fn checks_come_in_order(rig: &Rig) {
+    let job = NewJob { queue_limit: Some(1), ..keyed(rig, "alpha") };
+    rig.put(&job).await;
+    let full = NewJob { id: JobId::random(), key: Some(key("order-18")), ..job.clone() };
+    assert_eq!(rig.insert(&full).await, Insert::Full);
+    assert_eq!(existing(rig.insert(&job).await), job.id, "a replay is never refused as full");
+    assert_eq!(rig.insert(&NewJob { fingerprint: digest(2), ..job.clone() }).await, Insert::Conflict);
+    assert_eq!(existing(rig.insert(&NewJob { key: None, ..job.clone() }).await), job.id);
+    assert_eq!(rig.insert(&NewJob { key: None, owner: None, ..job.clone() }).await, Insert::Conflict);
+    // What was refused left nothing behind: neither its key nor its id is taken.
+    assert_eq!(rig.lookup(full.id).await, Lookup::NotFound);
+    rig.put(&NewJob { queue_limit: None, fingerprint: digest(3), ..full }).await;
+}
+
+/// `Existing` carries the job as it is now.
+pub async fn a_replay_carries_the_job_as_it_is_now(rig: &Rig) {
+    let job = keyed(rig, "alpha");
+    rig.put(&job).await;
+    let lease = rig.take("alpha").await.lease;
+    assert_eq!(rig.insert(&job).await, Insert::Existing(Lookup::Found(Box::new(rig.view(job.id).await))));
+    rig.complete(lease).await;
+    let view = rig.view(job.id).await;
+    assert_eq!((view.status, view.result.as_deref()), (JobStatus::Completed, Some(&b"1"[..])));
+    assert_eq!(rig.insert(&job).await, Insert::Existing(Lookup::Found(Box::new(view))));
+}
+
+/// Many at once with one key make one job.
+pub async fn one_key_inserted_by_many_makes_one_job(rig: &Rig) {
+    let job = keyed(rig, "alpha");
+    let calls: Vec<_> = (0..64)
+        .map(|_| {
+            let (store, job) = (rig.store.clone(), NewJob { id: JobId::random(), ..job.clone() });
+            tokio::spawn(async move { (job.id, store.insert(job).await.expect("the store answers")) })
+        })
+        .collect();
+    let (mut inserted, mut met) = (Vec::new(), Vec::new());
+    for call in calls {
+        match call.await.expect("no call panics") {
+            (id, Insert::Inserted { .. }) => inserted.push(id),
+            (_, answer) => met.push(existing(answer)),
+        }
+    }
+    assert_eq!(inserted.len(), 1, "one is new");
+    assert!(met.iter().all(|id| *id == inserted[0]), "the others meet it");
+    assert_eq!(rig.ids(None).await, inserted);
+}
+
+/// The limit counts Queued and never-started Scheduled jobs of the name.
+pub async fn the_queue_limit_counts_what_waits(rig: &Rig) {
+    let limited = |name: &str| NewJob { queue_limit: Some(2), ..rig.job(name) };
+    rig.put(&limited("alpha")).await;
+    rig.put(&NewJob { delay: rig.units(5_000), ..limited("alpha") }).await;
+    assert_eq!(rig.insert(&limited("alpha")).await, Insert::Full);
+    rig.put(&limited("beta")).await;
+    let lease = rig.take("alpha").await.lease;
+    rig.put(&limited("alpha")).await;
+    assert_eq!(rig.insert(&limited("alpha")).await, Insert::Full);
+    rig.again(lease, 5_000).await;
+    let counts = rig.counts("alpha").await;
+    assert_eq!((counts.count(JobStatus::Scheduled), counts.never_started, counts.waiting()), (2, 1, 2));
+    let delayed = rig.ids(Some(JobStatus::Scheduled)).await;
+    let first = rig.view(delayed[0]).await;
+    let never_started = if first.attempt == 0 { delayed[0] } else { delayed[1] };
+    rig.cancel(never_started).await;
+    rig.put(&limited("alpha")).await;
+    assert_eq!(rig.insert(&NewJob { queue_limit: Some(0), ..rig.job("gamma") }).await, Insert::Full);
+}
+
+/// Retried, released and recovered jobs come back however full the queue is; an operator's retry too.
+pub async fn the_queue_limit_never_refuses_what_was_accepted(rig: &Rig) {
+    rig.warm().await;
+    let limited = || NewJob { queue_limit: Some(1), ..rig.job("alpha") };
+    rig.put(&limited()).await;
+    let back = rig.take("alpha").await.lease;
+    rig.put(&limited()).await;
+    rig.release(back).await;
+    assert_eq!(rig.insert(&limited()).await, Insert::Full, "a released job counts again");
+    let (_, recovered) = rig.lose("alpha").await;
+    assert_eq!((recovered.id, recovered.status), (back.job, JobStatus::Queued));
+    let again = rig.take("alpha").await.lease;
+    rig.again(again, 1).await;
+    rig.advance(2).await;
+    let lease = rig.take("alpha").await.lease;
+    rig.fail(lease).await;
+    let answer = rig.retry_as(lease.job, JobId::random()).await;
+    assert!(matches!(answer, Retry::Created(_)), "{answer:?}");
+}
+
+/// The store never looks inside a payload: what went in comes out, byte by byte.
+pub async fn payloads_come_back_byte_by_byte(rig: &Rig) {
+    let large: Vec<u8> = (0..2_u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let hostile: [&[u8]; 6] =
+        [b"", b"\0", b"null", b"\xff\xfe\x80 not UTF-8 \0\r\n", b"'; DROP TABLE jobs; --", &large];
+    for payload in hostile {
+        let job = NewJob { payload: Bytes::copy_from_slice(payload), ..rig.job("alpha") };
+        rig.put(&job).await;
+        let attempt = rig.take("alpha").await;
+        assert!(attempt.payload == payload, "{} bytes come back as they were", payload.len());
+        let outcome = async_endpoints_core::store::Outcome::Completed { result: attempt.payload };
+        rig.settle(attempt.lease, outcome).await;
+        let result = rig.view(job.id).await.result.expect("a completed job has its result");
+        assert!(result == payload, "a result of {} bytes comes back as it was", payload.len());
+    }
+}
+
+/// Texts of callers and handlers come back as they were.
+pub async fn texts_come_back_as_they_were(rig: &Rig) {
+    let attempt = rig.start("alpha").await;
+    let mut wrong = error("TEST_FAILED");
+    wrong.detail = Some("\0 \u{1F980} {}:'\"\\ \r\n %s ${x} \u{202e}".to_owned());
+    rig.settle(attempt.lease, async_endpoints_core::store::Outcome::Failed { error: wrong.clone() }).await;
+    let view = rig.view(attempt.lease.job).await;
+    assert_eq!((view.error.as_ref(), view.attempts[0].error.as_ref()), (Some(&wrong), Some(&wrong)));
+}

@@ -1,0 +1,188 @@
+//! Leases: who may write to a running attempt, and until when.
+
+use async_endpoints_core::{
+    JobId, JobStatus, JobStore as _,
+    limits::RENEW_LEASES,
+    store::{Beat, Claim, Fenced, Lease, LeaseToken, Lookup, Reclaimed, Renewed, Report, Settled},
+};
+
+use crate::{Rig, jobs::completed};
+
+/// Expiry by itself takes nothing away: a late settle is accepted.
+pub async fn a_late_settle_is_accepted(rig: &Rig) {
+    rig.queue("alpha").await;
+    let attempt = rig.take_for("alpha", 1).await;
+    rig.advance(3).await;
+    assert_eq!(rig.status(attempt.lease.job).await, JobStatus::InProgress);
+    assert!(rig.claim_ids(&["alpha"]).await.is_empty(), "an expired lease is still a lease");
+    rig.complete(attempt.lease).await;
+}
+
+/// Expiry by itself takes nothing away: a late renew is accepted, and holds.
+pub async fn a_late_renew_is_accepted(rig: &Rig) {
+    rig.warm().await;
+    rig.queue("alpha").await;
+    let attempt = rig.take_for("alpha", 1).await;
+    rig.advance(3).await;
+    assert_eq!(rig.renew(attempt.lease, 9_000).await, Renewed::Held);
+    assert_eq!(rig.sweep().await, []);
+    rig.complete(attempt.lease).await;
+}
+
+/// A late report is accepted.
+pub async fn a_late_report_is_accepted(rig: &Rig) {
+    rig.queue("alpha").await;
+    let attempt = rig.take_for("alpha", 1).await;
+    rig.advance(3).await;
+    let report = Report { lease: attempt.lease, progress: None, logs: vec![crate::jobs::line("late")] };
+    assert_eq!(rig.report(report).await, Fenced::Applied);
+}
+
+/// A renewed lease lasts from the renewal on; one that is not renewed is taken.
+pub async fn a_renewed_lease_lasts(rig: &Rig) {
+    rig.warm().await;
+    let (kept, dropped) = (rig.start("alpha").await.lease, rig.start("alpha").await.lease);
+    rig.renew(dropped, 1).await;
+    for _ in 0..3 {
+        assert_eq!(rig.renew(kept, 20).await, Renewed::Held);
+        rig.advance(2).await;
+    }
+    let taken: Vec<JobId> = rig.sweep().await.iter().map(|recovered| recovered.id).collect();
+    assert_eq!(taken, [dropped.job]);
+    assert_eq!(rig.renew(kept, 8).await, Renewed::Held);
+    assert_eq!(rig.renew(dropped, 8).await, Renewed::Lost);
+}
+
+/// Renewing answers for each lease, in order.
+pub async fn renew_answers_in_the_order_of_the_leases(rig: &Rig) {
+    let (held, asked, ended) =
+        (rig.start("alpha").await.lease, rig.start("alpha").await.lease, rig.start("alpha").await.lease);
+    rig.cancel(asked.job).await;
+    rig.complete(ended).await;
+    let foreign = Lease { token: LeaseToken::random(), ..held };
+    let unknown = Lease { job: JobId::random(), token: held.token };
+    let leases = [ended, held, foreign, asked, unknown, held];
+    let answers = rig.store.renew(&rig.beat(), &leases, rig.units(9_000)).await.expect("the store answers");
+    use Renewed::{CancelRequested, Held, Lost};
+    assert_eq!(answers, [Lost, Held, Lost, CancelRequested, Lost, Held]);
+    assert_eq!(rig.renew(asked, 9_000).await, CancelRequested, "as often as it is asked");
+}
+
+/// A beat without leases is fine, and a full batch too.
+pub async fn renew_takes_none_and_many(rig: &Rig) {
+    let none = rig.store.renew(&rig.beat(), &[], rig.units(9)).await.expect("the store answers");
+    assert_eq!(none, []);
+    let mut leases = Vec::new();
+    while leases.len() < RENEW_LEASES {
+        for _ in 0..64 {
+            rig.queue("alpha").await;
+        }
+        leases.extend(rig.claim_any(&["alpha"], 64).await.iter().map(|attempt| attempt.lease));
+    }
+    let answers = rig.store.renew(&rig.beat(), &leases, rig.units(9_000)).await.expect("the store answers");
+    assert_eq!(answers, vec![Renewed::Held; RENEW_LEASES]);
+}
+
+/// Renewing is not a visible change.
+pub async fn renew_is_not_visible(rig: &Rig) {
+    let attempt = rig.start("alpha").await;
+    let before = rig.view(attempt.lease.job).await;
+    rig.advance(1).await;
+    rig.renew(attempt.lease, 9_000).await;
+    assert_eq!(rig.view(attempt.lease.job).await, before);
+}
+
+/// Only the current lease of a job may write to it.
+pub async fn writes_are_fenced_by_the_lease(rig: &Rig) {
+    let attempt = rig.start("alpha").await;
+    let before = rig.view(attempt.lease.job).await;
+    let foreign = Lease { token: LeaseToken::random(), ..attempt.lease };
+    let unknown = Lease { job: JobId::random(), ..attempt.lease };
+    for lease in [foreign, unknown] {
+        assert_eq!(rig.settle(lease, completed("2")).await, Settled::Lost);
+        assert_eq!(rig.renew(lease, 9).await, Renewed::Lost);
+        let report = Report { lease, progress: None, logs: vec![crate::jobs::line("foreign")] };
+        assert_eq!(rig.report(report).await, Fenced::Lost);
+    }
+    assert_eq!(rig.view(attempt.lease.job).await, before);
+    assert_eq!(rig.lookup(unknown.job).await, Lookup::NotFound);
+}
+
+/// A queued job has no lease: not even a token of zeros writes to it.
+pub async fn a_job_that_does_not_run_has_no_lease(rig: &Rig) {
+    let id = rig.queue("alpha").await;
+    for token in [uuid::Uuid::nil(), uuid::Uuid::max()] {
+        let lease = Lease { job: id, token: LeaseToken(token) };
+        assert_eq!(rig.settle(lease, completed("2")).await, Settled::Lost);
+        assert_eq!(rig.renew(lease, 9).await, Renewed::Lost);
+    }
+    assert_eq!(rig.status(id).await, JobStatus::Queued);
+}
+
+/// All jobs of one claim share its token, and each is settled for itself.
+pub async fn one_token_holds_several_jobs(rig: &Rig) {
+    let (first, second) = (rig.queue("alpha").await, rig.queue("alpha").await);
+    let leases: Vec<Lease> = rig.claim_any(&["alpha"], 2).await.iter().map(|attempt| attempt.lease).collect();
+    assert_eq!(leases[0].token, leases[1].token);
+    rig.complete(leases[1]).await;
+    assert_eq!((rig.status(first).await, rig.status(second).await), (JobStatus::InProgress, JobStatus::Completed));
+    assert_eq!(rig.renew(leases[0], 9_000).await, Renewed::Held);
+}
+
+/// A handler that blocks every thread of the runtime does not look dead: a thread of its own keeps renewing.
+pub async fn a_blocked_runtime_keeps_its_leases(rig: &Rig) {
+    rig.warm().await;
+    rig.queue("alpha").await;
+    let lease = rig.take_for("alpha", 6).await.lease;
+    let blocked = tokio::runtime::Handle::current().metrics().num_workers();
+    let barrier = std::sync::Arc::new(std::sync::Barrier::new(blocked + 1));
+    let (done, until_done) = std::sync::mpsc::channel::<()>();
+    let until_done = std::sync::Arc::new(std::sync::Mutex::new(until_done));
+    let mut threads = Vec::new();
+    for _ in 0..blocked {
+        let (barrier, until_done) = (barrier.clone(), until_done.clone());
+        threads.push(tokio::spawn(async move {
+            barrier.wait();
+            // Ends when the renewing thread drops its sender; nothing is ever sent.
+            drop(until_done.lock().map(|receiver| receiver.recv()));
+        }));
+    }
+    let (store, time, beat) = (rig.store.clone(), rig.time.clone(), rig.beat());
+    let renewing = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
+        barrier.wait();
+        let mut answers = Vec::new();
+        for _ in 0..12 {
+            let renewed = runtime.block_on(store.renew(&beat, &[lease], time.units(6)));
+            answers.push(renewed.expect("the store answers while the runtime is blocked"));
+            time.advance_blocking(1);
+        }
+        drop(done);
+        answers
+    });
+    // This thread drives the test alone; the runtime's workers are all taken.
+    let answers = renewing.join().expect("the thread renews");
+    assert_eq!(answers, vec![vec![Renewed::Held]; 12]);
+    for thread in threads {
+        thread.await.expect("a blocked thread comes back");
+    }
+    assert_eq!(rig.reclaim(&rig.sweeper(crate::rig::LONG)).await, Reclaimed::Done { recovered: vec![], more: false });
+    rig.complete(lease).await;
+}
+
+/// The same job under a new lease is not the old holder's any more.
+pub async fn an_old_lease_is_lost_after_the_next_claim(rig: &Rig) {
+    rig.warm().await;
+    rig.queue("alpha").await;
+    let (old, _) = rig.lose("alpha").await;
+    let claim: Claim = rig.wanting(&["alpha"], 1);
+    let new = rig.claim(&claim).await.attempts.remove(0);
+    assert_eq!(rig.renew(old.lease, 9).await, Renewed::Lost);
+    assert_eq!(rig.settle(old.lease, completed("2")).await, Settled::Lost);
+    let report = Report { lease: old.lease, progress: None, logs: vec![crate::jobs::line("old")] };
+    assert_eq!(rig.report(report).await, Fenced::Lost);
+    let beat = Beat { ttl: rig.units(1), ..rig.beat() };
+    let answers = rig.store.renew(&beat, &[old.lease, new.lease], rig.units(9_000)).await.expect("the store answers");
+    assert_eq!(answers, [Renewed::Lost, Renewed::Held]);
+    rig.complete(new.lease).await;
+}

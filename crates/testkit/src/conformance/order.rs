@@ -1,0 +1,124 @@
+//! Who goes first.
+
+use async_endpoints_core::{
+    JobId, JobStatus, Priority,
+    store::{Claim, NewJob},
+};
+
+use crate::Rig;
+
+async fn put(rig: &Rig, name: &str, priority: u8) -> JobId {
+    let mut job = rig.job(name);
+    job.terms.priority = Priority::new(priority);
+    rig.put(&job).await
+}
+
+/// First the higher priority, then the earlier accepted, merged over all types asked for.
+pub async fn priority_then_acceptance_over_all_types(rig: &Rig) {
+    let mut jobs = Vec::new();
+    for (at, (name, priority)) in
+        [("alpha", 4), ("beta", 9), ("gamma", 0), ("beta", 4), ("alpha", 9), ("gamma", 4), ("alpha", 0), ("beta", 5)]
+            .into_iter()
+            .enumerate()
+    {
+        jobs.push((9 - priority, at, put(rig, name, priority).await));
+    }
+    jobs.sort_unstable();
+    let expected: Vec<JobId> = jobs.iter().map(|(_, _, id)| *id).collect();
+    assert_eq!(rig.ids(Some(JobStatus::Queued)).await, expected, "listed as they will run");
+    let mut taken = Vec::new();
+    for max in [3, 1, 64] {
+        taken.extend(rig.claim_any(&["gamma", "alpha", "beta"], max).await.iter().map(|attempt| attempt.lease.job));
+    }
+    assert_eq!(taken, expected);
+}
+
+/// Jobs accepted within one instant still go in the order of their acceptance.
+pub async fn acceptance_orders_within_one_instant(rig: &Rig) {
+    let mut ids = Vec::new();
+    for _ in 0..300 {
+        ids.push(rig.queue("alpha").await);
+    }
+    let mut taken = Vec::new();
+    while taken.len() < ids.len() {
+        let batch = rig.claim_ids(&["alpha"]).await;
+        assert!(!batch.is_empty(), "{} of {} were taken", taken.len(), ids.len());
+        taken.extend(batch);
+    }
+    assert_eq!(taken, ids);
+}
+
+/// A promoted job takes its due time as order: before what was accepted later, behind what was accepted earlier.
+pub async fn a_promoted_job_goes_by_its_due_time(rig: &Rig) {
+    let delayed = |units| NewJob { delay: rig.units(units), ..rig.job("alpha") };
+    let late = rig.put(&delayed(40)).await;
+    let soon = rig.put(&delayed(10)).await;
+    let first = rig.queue("alpha").await;
+    rig.advance(20).await;
+    let between = rig.queue("alpha").await;
+    rig.advance(30).await;
+    let last = rig.queue("alpha").await;
+    assert_eq!(rig.claim_ids(&["alpha"]).await, [first, soon, between, late, last]);
+}
+
+/// The same between promotion and later claims: a promoted job that was not taken keeps its due time.
+pub async fn a_promoted_job_keeps_its_due_time(rig: &Rig) {
+    let soon = rig.put(&NewJob { delay: rig.units(10), ..rig.job("alpha") }).await;
+    let first = rig.queue("alpha").await;
+    rig.advance(12).await;
+    let later = rig.queue("alpha").await;
+    assert_eq!(rig.take("alpha").await.lease.job, first);
+    assert_eq!(rig.status(soon).await, JobStatus::Queued, "promoted by the claim that did not take it");
+    assert_eq!(rig.claim_ids(&["alpha"]).await, [soon, later]);
+}
+
+/// Priority counts among promoted jobs too.
+pub async fn a_promoted_job_goes_by_priority_first(rig: &Rig) {
+    let plain = rig.queue("alpha").await;
+    let mut urgent = NewJob { delay: rig.units(1), ..rig.job("alpha") };
+    urgent.terms.priority = Priority::HIGHEST;
+    rig.put(&urgent).await;
+    rig.advance(2).await;
+    assert_eq!(rig.claim_ids(&["alpha"]).await, [urgent.id, plain]);
+}
+
+/// A retried job goes by the time of its next attempt.
+pub async fn a_retried_job_goes_by_its_next_time(rig: &Rig) {
+    let first = rig.start("alpha").await.lease;
+    let second = rig.queue("alpha").await;
+    rig.again(first, 2).await;
+    rig.advance(4).await;
+    let third = rig.queue("alpha").await;
+    assert_eq!(rig.claim_ids(&["alpha"]).await, [second, first.job, third]);
+}
+
+/// A released job is back in its old place.
+pub async fn a_released_job_keeps_its_place(rig: &Rig) {
+    let (first, second) = (rig.queue("alpha").await, rig.queue("alpha").await);
+    let lease = rig.take("alpha").await.lease;
+    rig.advance(2).await;
+    rig.release(lease).await;
+    assert_eq!(rig.view(first).await.ahead, Some(0));
+    assert_eq!(rig.claim_ids(&["alpha"]).await, [first, second]);
+}
+
+/// A recovered job is back in its old place.
+pub async fn a_recovered_job_keeps_its_place(rig: &Rig) {
+    rig.warm().await;
+    let (first, second) = (rig.queue("alpha").await, rig.queue("alpha").await);
+    rig.lose("alpha").await;
+    assert_eq!(rig.claim_ids(&["alpha"]).await, [first, second]);
+}
+
+/// The place of a delayed job, once it is released, is that of its due time.
+pub async fn a_released_promoted_job_keeps_its_due_time(rig: &Rig) {
+    let soon = rig.put(&NewJob { delay: rig.units(10), ..rig.job("alpha") }).await;
+    let first = rig.queue("alpha").await;
+    rig.advance(12).await;
+    let later = rig.queue("alpha").await;
+    let claim = Claim { max: 2, ..rig.wanting(&["alpha"], 2) };
+    for attempt in rig.claim(&claim).await.attempts.iter().rev() {
+        rig.release(attempt.lease).await;
+    }
+    assert_eq!(rig.claim_ids(&["alpha"]).await, [first, soon, later]);
+}

@@ -1,0 +1,200 @@
+//! An operator's retry: a new job out of one that failed or was canceled, once.
+
+use async_endpoints_core::{
+    JobId, JobStatus, JobStore as _, JobView, Priority,
+    job::TraceContext,
+    store::{Insert, Lease, Lookup, NewJob, Retry, RetryAs},
+};
+use bytes::Bytes;
+
+use crate::{
+    Rig,
+    jobs::{digest, key},
+};
+
+async fn failed(rig: &Rig, job: &NewJob) -> Lease {
+    rig.put(job).await;
+    let lease = rig.take(job.name.as_str()).await.lease;
+    rig.fail(lease).await;
+    lease
+}
+
+fn created(answer: Retry) -> JobView {
+    match answer {
+        Retry::Created(view) => *view,
+        other => panic!("a new job, not {other:?}"),
+    }
+}
+
+fn rich(rig: &Rig) -> NewJob {
+    let trace = TraceContext { traceparent: format!("00-{:032x}-{:016x}-01", 7, 9), tracestate: None };
+    let mut job = NewJob {
+        payload: Bytes::from_static(b"\xffbody"),
+        key: Some(key("order-17")),
+        owner: Some(digest(9)),
+        trace: Some(trace),
+        delay: rig.units(1),
+        ..rig.job("alpha")
+    };
+    (job.terms.priority, job.terms.max_retries, job.terms.max_losses) = (Priority::new(7), 1, 0);
+    job.terms.retention = rig.units(7_777);
+    job
+}
+
+/// The new job has body, type, terms and owner of the old one; its history is its own.
+pub async fn it_copies_what_was_submitted(rig: &Rig) {
+    rig.warm().await;
+    let job = rich(rig);
+    rig.put(&job).await;
+    rig.advance(2).await;
+    let lease = rig.take("alpha").await.lease;
+    rig.fail(lease).await;
+    let old = rig.view(job.id).await;
+    rig.advance(1).await;
+    let trace = TraceContext { traceparent: format!("00-{:032x}-{:016x}-00", 1, 2), tracestate: Some("op=1".into()) };
+    let new_id = JobId::random();
+    let answer = rig.store.retry(job.id, &RetryAs { id: new_id, trace: Some(trace.clone()) }).await;
+    let new = created(answer.expect("the store answers"));
+    assert_eq!(new, rig.view(new_id).await);
+    let plain = NewJob { id: new_id, delay: std::time::Duration::ZERO, trace: Some(trace.clone()), ..job.clone() };
+    let expected = JobView { retry_of: Some(job.id), ..plain.view(new.created_at, new.version, Some(0)) };
+    assert_eq!(new, expected);
+    assert!(new.created_at > old.created_at);
+    let attempt = rig.take_for("alpha", 1).await;
+    assert_eq!((attempt.lease.job, &attempt.payload, attempt.attempt), (new_id, &job.payload, 1));
+    assert_eq!((attempt.priority, attempt.max_retries, attempt.trace), (Priority::new(7), 1, Some(trace)));
+    rig.advance(3).await;
+    assert_eq!(rig.sweep().await[0].status, JobStatus::Failed, "the losses allowed are copied");
+    let ended = rig.view(new_id).await;
+    assert_eq!(ended.expires_at, ended.completed_at.map(|at| at + rig.units(7_777)), "the retention is copied");
+}
+
+/// The old job says who repeats it, in a new version; nothing else of it changes.
+pub async fn the_old_job_says_who_repeats_it(rig: &Rig) {
+    let lease = failed(rig, &rig.job("alpha")).await;
+    let before = rig.view(lease.job).await;
+    rig.advance(1).await;
+    let new = created(rig.retry_as(lease.job, JobId::random()).await);
+    let after = rig.view(lease.job).await;
+    assert!(after.version > before.version, "a visible change");
+    assert_eq!(after, JobView { retried_by: Some(new.id), version: after.version, ..before });
+}
+
+/// A key stays with the job it made.
+pub async fn the_key_is_not_copied(rig: &Rig) {
+    let job = NewJob { key: Some(key("order-17")), owner: Some(digest(9)), ..rig.job("alpha") };
+    failed(rig, &job).await;
+    let new = created(rig.retry_as(job.id, JobId::random()).await);
+    let Insert::Existing(Lookup::Found(view)) = rig.insert(&job).await else { panic!("the key is known") };
+    assert_eq!((view.id, view.retried_by), (job.id, Some(new.id)));
+}
+
+/// A repeat answers with the same new job, as it is now, whatever id it brings.
+pub async fn a_repeat_answers_with_the_same_new_job(rig: &Rig) {
+    let lease = failed(rig, &rig.job("alpha")).await;
+    let new = created(rig.retry_as(lease.job, JobId::random()).await);
+    let other = JobId::random();
+    for id in [new.id, other, lease.job] {
+        let before = rig.view(lease.job).await;
+        let now = rig.view(new.id).await;
+        assert_eq!(rig.retry_as(lease.job, id).await, Retry::Existing(Lookup::Found(Box::new(now))));
+        assert_eq!(rig.view(lease.job).await, before);
+    }
+    assert_eq!(rig.lookup(other).await, Lookup::NotFound);
+    let again = rig.take("alpha").await.lease;
+    rig.complete(again).await;
+    let now = rig.view(new.id).await;
+    assert_eq!(rig.retry_as(lease.job, other).await, Retry::Existing(Lookup::Found(Box::new(now))));
+}
+
+/// Many repeat one job at once: one new job.
+pub async fn racing_retries_make_one_job(rig: &Rig) {
+    let lease = failed(rig, &rig.job("alpha")).await;
+    let tasks: Vec<_> = (0..16)
+        .map(|_| {
+            let store = rig.store.clone();
+            let new = RetryAs { id: JobId::random(), trace: None };
+            tokio::spawn(async move { store.retry(lease.job, &new).await.expect("the store answers") })
+        })
+        .collect();
+    let (mut made, mut met) = (Vec::new(), Vec::new());
+    for task in tasks {
+        match task.await.expect("no task panics") {
+            Retry::Created(view) => made.push(view.id),
+            Retry::Existing(Lookup::Found(view)) => met.push(view.id),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((made.len(), met), (1, vec![made[0]; 15]));
+    assert_eq!(rig.ids(None).await, [made[0], lease.job]);
+}
+
+/// A canceled job can be repeated, and so can the repeat.
+pub async fn canceled_jobs_and_repeats_can_be_repeated(rig: &Rig) {
+    let id = rig.queue("alpha").await;
+    rig.cancel(id).await;
+    let second = created(rig.retry_as(id, JobId::random()).await);
+    rig.cancel(second.id).await;
+    let third = created(rig.retry_as(second.id, JobId::random()).await);
+    assert_eq!((second.retry_of, third.retry_of), (Some(id), Some(second.id)));
+}
+
+/// What did not fail and was not canceled is not repeated.
+pub async fn other_states_are_not_repeated(rig: &Rig) {
+    let completed = rig.start("alpha").await.lease;
+    rig.complete(completed).await;
+    let running = rig.start("alpha").await.lease.job;
+    let queued = rig.queue("alpha").await;
+    let delayed = rig.put(&NewJob { delay: rig.units(900), ..rig.job("alpha") }).await;
+    let states = [
+        (completed.job, JobStatus::Completed),
+        (running, JobStatus::InProgress),
+        (queued, JobStatus::Queued),
+        (delayed, JobStatus::Scheduled),
+    ];
+    for (id, status) in states {
+        let before = rig.view(id).await;
+        assert_eq!(rig.retry_as(id, JobId::random()).await, Retry::NotEnded(status));
+        assert_eq!(rig.view(id).await, before);
+    }
+    assert_eq!(rig.retry_as(JobId::random(), JobId::random()).await, Retry::NotFound);
+}
+
+/// A taken id is a conflict and changes nothing.
+pub async fn a_taken_id_conflicts(rig: &Rig) {
+    let lease = failed(rig, &rig.job("alpha")).await;
+    let other = rig.queue("beta").await;
+    let before = rig.view(lease.job).await;
+    assert_eq!(rig.retry_as(lease.job, other).await, Retry::Conflict);
+    assert_eq!(rig.retry_as(lease.job, lease.job).await, Retry::Conflict);
+    assert_eq!(rig.view(lease.job).await, before);
+    created(rig.retry_as(lease.job, JobId::random()).await);
+}
+
+/// A job past its retention is not repeated; the owner is told apart.
+pub async fn an_expired_job_is_not_repeated(rig: &Rig) {
+    let mut job = NewJob { owner: Some(digest(9)), ..rig.job("alpha") };
+    job.terms.retention = rig.units(20);
+    failed(rig, &job).await;
+    rig.advance(21).await;
+    let gone = Retry::Gone { owner: Some(digest(9)) };
+    assert_eq!(rig.retry_as(job.id, JobId::random()).await, gone, "before it is pruned");
+    rig.prune().await;
+    assert_eq!(rig.retry_as(job.id, JobId::random()).await, gone, "and after");
+}
+
+/// A new job that expired before the old one did: that is what a repeat answers with.
+pub async fn a_repeat_tells_of_a_new_job_that_expired(rig: &Rig) {
+    let Some(clock) = rig.time.clock() else { return };
+    let mut job = NewJob { owner: Some(digest(9)), ..rig.job("alpha") };
+    job.terms.retention = rig.units(100);
+    let lease = failed(rig, &job).await;
+    clock.advance(rig.units(90));
+    let new = created(rig.retry_as(lease.job, JobId::random()).await);
+    rig.cancel(new.id).await;
+    let now = rig.view(new.id).await;
+    assert_eq!(rig.retry_as(lease.job, JobId::random()).await, Retry::Existing(Lookup::Found(Box::new(now))));
+    clock.advance(rig.units(20));
+    let answer = rig.retry_as(lease.job, JobId::random()).await;
+    assert_eq!(answer, Retry::Gone { owner: Some(digest(9)) }, "the old one went first");
+}

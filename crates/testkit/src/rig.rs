@@ -1,0 +1,324 @@
+//! What a conformance case works with: a checked store, time, and calls that say what they expect.
+//! Must not know any particular store.
+
+use std::{sync::Arc, time::Duration};
+
+use async_endpoints_core::{
+    JobId, JobName, JobStatus, JobStore as _, JobView, Store,
+    job::ErrorRecord,
+    limits::SWEEP_JOBS,
+    store::{
+        Attempt, Beat, Cancel, Claim, Claimed, Fenced, Insert, Lease, LeaseToken, ListFilter, Lookup, NewJob, Outcome,
+        Page, Reclaim, Reclaimed, Recovered, Renewed, Report, Retry, RetryAs, Settle, Settled, Slots, Stats,
+        StatsQuery, TypeStats, Want, WorkerId,
+    },
+};
+use uuid::Uuid;
+
+use crate::{
+    Checked, Fixture, Timeline,
+    jobs::{self, error},
+};
+
+/// Units that no test outlasts: for leases that must not expire, and retention.
+pub(crate) const LONG: u32 = 10_000;
+
+/// A checked store and its time, for one test.
+pub struct Rig {
+    /// The store, every answer remembered.
+    pub store: Arc<Checked<Arc<dyn Store>>>,
+    /// How time passes for it.
+    pub time: Timeline,
+    /// Who claims.
+    pub worker: WorkerId,
+}
+
+/// Runs one case on a fresh store, then looks for contradictions.
+pub async fn run(fixture: Fixture, case: impl AsyncFnOnce(&Rig)) {
+    let rig = Rig::new(&fixture);
+    case(&rig).await;
+    rig.store.verify().await;
+    drop(fixture);
+}
+
+/// What a call must not answer with, in a test without faults.
+const NO_FAULTS: &str = "the store answers";
+
+impl Rig {
+    /// A rig on this store.
+    #[must_use]
+    pub fn new(fixture: &Fixture) -> Self {
+        let store = Arc::new(Checked::new(Arc::clone(&fixture.store)));
+        Self { store, time: fixture.time.clone(), worker: WorkerId(Uuid::new_v4()) }
+    }
+
+    /// That many units.
+    #[must_use]
+    pub fn units(&self, n: u32) -> Duration {
+        self.time.units(n)
+    }
+
+    /// Lets that many units pass.
+    pub async fn advance(&self, n: u32) {
+        self.time.advance(n).await;
+    }
+
+    /// A runnable job of that type.
+    #[must_use]
+    pub fn job(&self, name: &str) -> NewJob {
+        jobs::job(name, self.units(LONG))
+    }
+
+    /// Inserts.
+    pub async fn insert(&self, job: &NewJob) -> Insert {
+        self.store.insert(job.clone()).await.expect(NO_FAULTS)
+    }
+
+    /// Inserts what must be new.
+    pub async fn put(&self, job: &NewJob) -> JobId {
+        let answer = self.insert(job).await;
+        assert!(matches!(answer, Insert::Inserted { .. }), "a new job is accepted, not {answer:?}");
+        job.id
+    }
+
+    /// Inserts a new runnable job of that type.
+    pub async fn queue(&self, name: &str) -> JobId {
+        self.put(&self.job(name)).await
+    }
+
+    /// What is known of an id.
+    pub async fn lookup(&self, id: JobId) -> Lookup {
+        self.store.get(id).await.expect(NO_FAULTS)
+    }
+
+    /// The job, which must be there.
+    pub async fn view(&self, id: JobId) -> JobView {
+        match self.lookup(id).await {
+            Lookup::Found(view) => *view,
+            other => panic!("{id} is there, not {other:?}"),
+        }
+    }
+
+    /// The job's state.
+    pub async fn status(&self, id: JobId) -> JobStatus {
+        self.view(id).await.status
+    }
+
+    /// A claim of up to `max` jobs of these types, under leases that last.
+    #[must_use]
+    pub fn wanting(&self, names: &[&str], max: u32) -> Claim {
+        let timeout = self.units(LONG);
+        let wants = names.iter().map(|name| Want { name: jobs::name(name), n: max, timeout }).collect();
+        let token = LeaseToken::random();
+        Claim { worker: self.worker, token, wants, max, max_bytes: 4 << 20, lease: self.units(LONG) }
+    }
+
+    /// Claims.
+    pub async fn claim(&self, claim: &Claim) -> Claimed {
+        self.store.claim(claim).await.expect(NO_FAULTS)
+    }
+
+    /// Claims up to `max` jobs of these types, under leases that last.
+    pub async fn claim_any(&self, names: &[&str], max: u32) -> Vec<Attempt> {
+        self.claim(&self.wanting(names, max)).await.attempts
+    }
+
+    /// The ids of what a claim of everything of these types takes, in order.
+    pub async fn claim_ids(&self, names: &[&str]) -> Vec<JobId> {
+        self.claim_any(names, 64).await.iter().map(|attempt| attempt.lease.job).collect()
+    }
+
+    /// Claims the one runnable job of that type.
+    pub async fn take(&self, name: &str) -> Attempt {
+        self.take_for(name, LONG).await
+    }
+
+    /// The same, under a lease of so many units.
+    pub async fn take_for(&self, name: &str, units: u32) -> Attempt {
+        let claim = Claim { lease: self.units(units), ..self.wanting(&[name], 1) };
+        let mut taken = self.claim(&claim).await.attempts;
+        assert_eq!(taken.len(), 1, "one job of {name} is taken");
+        taken.remove(0)
+    }
+
+    /// Queues a job of that type and claims it.
+    pub async fn start(&self, name: &str) -> Attempt {
+        let id = self.queue(name).await;
+        let attempt = self.take(name).await;
+        assert_eq!(attempt.lease.job, id, "the only job is taken");
+        attempt
+    }
+
+    /// How a worker ends an attempt.
+    #[must_use]
+    pub fn settlement(&self, lease: Lease, outcome: Outcome) -> Settle {
+        Settle { lease, outcome, if_canceled: error("JOB_CANCELED"), slow: false, span: None }
+    }
+
+    /// Ends an attempt.
+    pub async fn settle(&self, lease: Lease, outcome: Outcome) -> Settled {
+        self.settle_one(self.settlement(lease, outcome)).await
+    }
+
+    /// Ends an attempt.
+    pub async fn settle_one(&self, settle: Settle) -> Settled {
+        let answers = self.store.settle(&[settle]).await.expect(NO_FAULTS);
+        assert_eq!(answers.len(), 1, "an answer for each");
+        answers[0]
+    }
+
+    /// Ends an attempt with a result.
+    pub async fn complete(&self, lease: Lease) {
+        assert_eq!(self.settle(lease, jobs::completed("1")).await, Settled::Settled(JobStatus::Completed));
+    }
+
+    /// Ends an attempt as failed for good.
+    pub async fn fail(&self, lease: Lease) {
+        let settled = self.settle(lease, Outcome::Failed { error: error("TEST_FAILED") }).await;
+        assert_eq!(settled, Settled::Settled(JobStatus::Failed));
+    }
+
+    /// Ends an attempt of a job whose cancellation was requested.
+    pub async fn fail_canceled(&self, lease: Lease) {
+        let settled = self.settle(lease, Outcome::Failed { error: error("TEST_FAILED") }).await;
+        assert_eq!(settled, Settled::Settled(JobStatus::Canceled));
+    }
+
+    /// Ends an attempt to run again in so many units.
+    pub async fn again(&self, lease: Lease, units: u32) {
+        let outcome = Outcome::Retry { delay: self.units(units), error: error("TEST_AGAIN") };
+        assert_eq!(self.settle(lease, outcome).await, Settled::Settled(JobStatus::Scheduled));
+    }
+
+    /// Gives an attempt back.
+    pub async fn release(&self, lease: Lease) {
+        assert_eq!(self.settle(lease, Outcome::Released).await, Settled::Settled(JobStatus::Queued));
+    }
+
+    /// Cancels.
+    pub async fn cancel(&self, id: JobId) -> Cancel {
+        self.store.cancel(id, &error("JOB_CANCELED")).await.expect(NO_FAULTS)
+    }
+
+    /// Repeats a job as a new one with this id.
+    pub async fn retry_as(&self, of: JobId, id: JobId) -> Retry {
+        self.store.retry(of, &RetryAs { id, trace: None }).await.expect(NO_FAULTS)
+    }
+
+    /// A heartbeat that takes no types.
+    #[must_use]
+    pub fn beat(&self) -> Beat {
+        Beat { worker: self.worker, types: Vec::new(), slots: Slots::default(), ttl: self.units(LONG) }
+    }
+
+    /// Renews one lease for so many units.
+    pub async fn renew(&self, lease: Lease, units: u32) -> Renewed {
+        let answers = self.store.renew(&self.beat(), &[lease], self.units(units)).await.expect(NO_FAULTS);
+        assert_eq!(answers.len(), 1, "an answer for each");
+        answers[0]
+    }
+
+    /// Reports.
+    pub async fn report(&self, report: Report) -> Fenced {
+        let answers = self.store.report(&[report]).await.expect(NO_FAULTS);
+        assert_eq!(answers.len(), 1, "an answer for each");
+        answers[0]
+    }
+
+    /// A sweep of everything, by a sweeper whose leases last so many units.
+    #[must_use]
+    pub fn sweeper(&self, lease: u32) -> Reclaim {
+        let lease = self.units(lease);
+        Reclaim { limit: SWEEP_JOBS, lease, lost: lost(), canceled: error("JOB_CANCELED") }
+    }
+
+    /// Sweeps.
+    pub async fn reclaim(&self, reclaim: &Reclaim) -> Reclaimed {
+        self.store.reclaim(reclaim).await.expect(NO_FAULTS)
+    }
+
+    /// Sweeps until the store no longer waits for workers that were cut off: a fresh store may, as nobody
+    /// swept it before. Sweeps with leases that last take at once from then on.
+    pub async fn warm(&self) {
+        for _ in 0..100 {
+            match self.reclaim(&self.sweeper(4)).await {
+                Reclaimed::Done { .. } => return,
+                Reclaimed::Waiting(_) => self.advance(1).await,
+            }
+        }
+        panic!("a sweep waits no longer than a lease");
+    }
+
+    /// What a sweep of a warm store takes.
+    pub async fn sweep(&self) -> Vec<Recovered> {
+        match self.reclaim(&self.sweeper(LONG)).await {
+            Reclaimed::Done { recovered, more: false } => recovered,
+            other => panic!("a warm store sweeps everything, not {other:?}"),
+        }
+    }
+
+    /// Claims the one runnable job of that type, lets its lease expire and sweeps. The store must be warm.
+    pub async fn lose(&self, name: &str) -> (Attempt, Recovered) {
+        let attempt = self.take_for(name, 1).await;
+        self.advance(2).await;
+        let mut recovered = self.sweep().await;
+        assert_eq!(recovered.len(), 1, "the expired lease is taken away");
+        (attempt, recovered.remove(0))
+    }
+
+    /// Prunes until nothing is left to prune.
+    pub async fn prune(&self) -> u32 {
+        let mut pruned = 0;
+        loop {
+            let step = self.store.prune(SWEEP_JOBS).await.expect(NO_FAULTS);
+            pruned += step;
+            if step < SWEEP_JOBS {
+                return pruned;
+            }
+        }
+    }
+
+    /// All pages of a list, `limit` jobs each.
+    pub async fn list(&self, status: Option<JobStatus>, name: Option<JobName>, limit: u32) -> Vec<JobView> {
+        let filter = ListFilter { status, name };
+        let (mut jobs, mut cursor) = (Vec::new(), None);
+        loop {
+            let page = self.store.list(&filter, &Page { cursor, limit }).await.expect(NO_FAULTS);
+            assert!(page.jobs.len() <= limit as usize, "a page holds no more than asked for");
+            jobs.extend(page.jobs);
+            cursor = page.next;
+            if cursor.is_none() {
+                return jobs;
+            }
+        }
+    }
+
+    /// The same, ids alone.
+    pub async fn ids(&self, status: Option<JobStatus>) -> Vec<JobId> {
+        self.list(status, None, 2).await.iter().map(|job| job.id).collect()
+    }
+
+    /// The version of a job.
+    pub async fn version(&self, id: JobId) -> Option<u64> {
+        let versions = self.store.versions(&[id]).await.expect(NO_FAULTS);
+        assert_eq!(versions.len(), 1, "an answer for each");
+        versions[0]
+    }
+
+    /// Statistics.
+    pub async fn stats(&self, query: &StatsQuery) -> Stats {
+        self.store.stats(query).await.expect(NO_FAULTS)
+    }
+
+    /// The statistics of one type.
+    pub async fn counts(&self, name: &str) -> TypeStats {
+        let stats = self.stats(&StatsQuery::default()).await;
+        stats.types.into_iter().find(|kind| kind.name.as_str() == name).expect("a type that has jobs is counted")
+    }
+}
+
+/// The error of a job that lost too many leases.
+#[must_use]
+pub(crate) fn lost() -> ErrorRecord {
+    error("WORKER_LOST")
+}
