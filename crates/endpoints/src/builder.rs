@@ -93,7 +93,7 @@ impl Builder {
         self.erased(job, Arc::new(Erased::new(handler)))
     }
 
-    /// Runs jobs of this type in this process, on threads that may block.
+    /// Runs jobs of this type in this process, each attempt on a thread of its own that may block.
     ///
     /// Such a thread cannot be stopped from outside: look at [`cancellation`](crate::AttemptInfo::cancellation)
     /// now and then. One that goes on after its attempt was ended keeps its slot, which counts as leaked.

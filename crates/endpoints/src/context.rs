@@ -289,13 +289,25 @@ impl ProgressReporter {
         if std::mem::take(&mut told.unsent) { told.progress.clone() } else { None }
     }
 
+    /// What was taken could not be stored: it is to be sent still, or what was told since.
+    pub(crate) fn put_back(&self) {
+        self.announce(|told| told.progress.is_some());
+    }
+
     fn tell(&self, change: impl FnOnce(&mut ReportedProgress)) {
+        self.announce(|told| {
+            let none = ReportedProgress { completed: 0, total: None, percent: None, message: None };
+            change(told.progress.get_or_insert(none));
+            true
+        });
+    }
+
+    /// Says that there is something to send, if `change` leaves something and nobody said so before.
+    fn announce(&self, change: impl FnOnce(&mut Told) -> bool) {
         let mut told = self.told();
-        let none = ReportedProgress { completed: 0, total: None, percent: None, message: None };
-        change(told.progress.get_or_insert(none));
-        let was_unsent = std::mem::replace(&mut told.unsent, true);
+        let news = change(&mut told) && !std::mem::replace(&mut told.unsent, true);
         drop(told);
-        if !was_unsent {
+        if news {
             (self.0.changed)();
         }
     }

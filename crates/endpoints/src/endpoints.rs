@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     io,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -48,6 +51,7 @@ struct Inner {
     works: bool,
     hub: Arc<Hub>,
     hub_started: OnceLock<()>,
+    started: AtomicBool,
     fleet: Fleet,
     shutting_down: CancellationToken,
 }
@@ -76,6 +80,7 @@ impl AsyncEndpoints {
             options,
             hub: Arc::default(),
             hub_started: OnceLock::new(),
+            started: AtomicBool::new(false),
             fleet: Fleet::default(),
             shutting_down: CancellationToken::new(),
         }))
@@ -93,7 +98,7 @@ impl AsyncEndpoints {
 
     /// Serves HTTP and works until SIGTERM, Ctrl-C or [`shutdown`](Self::shutdown); then drains both within
     /// `Options::shutdown`: nothing more is accepted or started, jobs can still be read, running attempts may end,
-    /// and those that do not are given back without using up a retry.
+    /// and those that do not are given back without using up a retry. A second signal ends the drain at once.
     pub async fn serve(&self, listener: TcpListener, app: Router) -> io::Result<()> {
         let stop_http = CancellationToken::new();
         let serving = http::serve(listener, app, stop_http.clone());
@@ -214,6 +219,9 @@ impl AsyncEndpoints {
     }
 
     fn start_worker(&self) -> io::Result<()> {
+        if self.0.started.swap(true, Ordering::AcqRel) {
+            return Err(io::Error::other("these endpoints were started before; build new ones to start again"));
+        }
         self.start_hub();
         if self.0.works { self.0.worker.start() } else { Ok(()) }
     }
@@ -222,7 +230,11 @@ impl AsyncEndpoints {
         self.shutdown();
         events::stopping(within);
         if self.0.works {
-            self.0.worker.stop(within).await;
+            tokio::select! {
+                () = self.0.worker.stop(within) => {}
+                // Whoever asks twice does not want to wait.
+                () = async { http::stop_signal().await; self.0.worker.hurry(); std::future::pending().await } => {}
+            }
         }
     }
 

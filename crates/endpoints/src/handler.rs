@@ -1,11 +1,12 @@
 //! Handlers: the shapes an application may write, and the one shape that workers call.
 //! Must not know stores, workers or HTTP.
 
-use std::{error::Error, future::Future, marker::PhantomData, sync::Arc};
+use std::{error::Error, future::Future, marker::PhantomData, panic::AssertUnwindSafe, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::oneshot;
 
 use crate::{
     context::{AttemptInfo, JobContext},
@@ -122,7 +123,9 @@ where
     }
 }
 
-/// A function that blocks its thread; run on the pool for that.
+/// A function that blocks its thread; each attempt gets one of its own.
+///
+/// Not the runtime's pool: a function that cannot be stopped would hold up the end of the runtime, and so of the process.
 pub(crate) struct Blocking<F, Req, Res> {
     function: F,
     types: PhantomData<fn(Req) -> Res>,
@@ -141,21 +144,37 @@ where
     Res: Serialize + Send + 'static,
 {
     fn call(self: Arc<Self>, info: Arc<AttemptInfo>, payload: Bytes, hold: SlotHold) -> BoxFuture<'static, Ended> {
-        let run = move || {
-            // Dropping the future does not stop a thread that runs: the slot is free when the thread is.
-            let _hold = hold;
-            let ctx = open(info, &payload)?;
-            drop(payload);
-            write(&(self.function)(ctx)?)
-        };
         Box::pin(async move {
-            match tokio::task::spawn_blocking(run).await {
-                Ok(ended) => ended,
-                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                // Only a runtime that shuts down cancels it; the attempt is then lost with its worker.
-                Err(error) => Err(error.into()),
-            }
+            let name = format!("job {}", info.job_name());
+            let run = move || {
+                let ctx = open(info, &payload)?;
+                drop(payload);
+                write(&(self.function)(ctx)?)
+            };
+            on_thread(name, run, hold).await?
         })
+    }
+}
+
+/// Runs a function on a thread of its own, inside the runtime's context; its panic goes on here. Dropping the
+/// future does not stop the thread: `hold` is released when the thread ends.
+async fn on_thread<T: Send + 'static>(
+    name: String,
+    run: impl FnOnce() -> T + Send + 'static,
+    hold: SlotHold,
+) -> std::io::Result<T> {
+    let (send, receive) = oneshot::channel();
+    let runtime = tokio::runtime::Handle::current();
+    std::thread::Builder::new().name(name).spawn(move || {
+        let _context = runtime.enter();
+        let ended = std::panic::catch_unwind(AssertUnwindSafe(run));
+        drop(hold);
+        drop(send.send(ended));
+    })?;
+    match receive.await {
+        Ok(Ok(ended)) => Ok(ended),
+        Ok(Err(panic)) => std::panic::resume_unwind(panic),
+        Err(_) => unreachable!("the thread sends whatever happens"),
     }
 }
 

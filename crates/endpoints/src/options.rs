@@ -87,7 +87,8 @@ pub struct OptionsError {
 const YEAR: f64 = 365.0 * 24.0 * 3600.0;
 
 impl Options {
-    /// Reads `<prefix>CONCURRENCY` and so on from the environment; what is not set keeps its default.
+    /// Reads `<prefix>CONCURRENCY` and so on from the environment; what is not set, or set to nothing, keeps its
+    /// default.
     pub fn from_env(prefix: &str) -> Result<Self, OptionsError> {
         Self::from_vars(prefix, |name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
     }
@@ -153,7 +154,7 @@ impl Vars<'_> {
         parse: impl Fn(&str) -> Option<T>,
     ) -> Result<(), OptionsError> {
         let name = format!("{}{name}", self.prefix);
-        if let Some(value) = (self.vars)(&name) {
+        if let Some(value) = (self.vars)(&name).filter(|value| !value.trim().is_empty()) {
             let error = || OptionsError { name, value: value.clone(), expected: expected.to_owned() };
             *into = parse(value.trim()).ok_or_else(error)?;
         }
@@ -184,6 +185,7 @@ mod tests {
     fn each_variable_has_its_effect() {
         let default = Options::default();
         assert_eq!(read(&[]), Ok(default.clone()));
+        assert_eq!(read(&[("AE_CONCURRENCY", " ")]), Ok(default.clone()));
         let second = Duration::from_millis(1500);
         let cases: [(&str, &str, Options); 10] = [
             ("AE_CONCURRENCY", "7", Options { concurrency: 7, ..default.clone() }),

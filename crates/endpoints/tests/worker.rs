@@ -496,6 +496,74 @@ async fn claim_and_die(store: &TestStore, name: &str) {
 }
 
 #[tokio::test]
+async fn background_tasks_that_panic_are_started_again_and_it_shows() {
+    const WORK: JobType<u32, u32> = JobType::new("Work");
+    let inner = store();
+    let flaky = Arc::new(FlakyStore::new(Arc::new(inner.clone())));
+    let endpoints = AsyncEndpoints::builder(flaky.clone())
+        .options(quick())
+        .handler(WORK, async |ctx: JobContext<u32>| Ok(*ctx.request()))
+        .build()
+        .unwrap();
+    for op in [Op::Claim, Op::Settle, Op::Renew, Op::Reclaim, Op::Reclaim] {
+        flaky.fail_next(op, When::Panic);
+    }
+    let process = Process::start(endpoints, 2);
+    let restarted = async {
+        loop {
+            let id = process.endpoints.submit(WORK, 7).await.unwrap().job.id;
+            assert_eq!(ended(&process.endpoints, id).await.status, JobStatus::Completed);
+            if process.endpoints.worker_status().restarts.values().sum::<u32>() == 5 {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, restarted).await.unwrap();
+    let restarts = process.endpoints.worker_status().restarts;
+    let expected = [("claimer", 1), ("janitor", 2), ("keeper", 1), ("settler", 1)];
+    assert_eq!(restarts, std::collections::BTreeMap::from(expected));
+    drop(process);
+    inner.verify().await;
+}
+
+#[tokio::test]
+async fn progress_told_during_an_outage_is_stored_after_it() {
+    const WORK: JobType<(), ()> = JobType::new("Work");
+    let inner = store();
+    let flaky = Arc::new(FlakyStore::new(Arc::new(inner.clone())));
+    let endpoints = AsyncEndpoints::builder(flaky.clone())
+        .options(quick())
+        .handler(WORK, async |ctx: JobContext<()>| {
+            ctx.progress().set(1, 2);
+            ctx.cancellation().cancelled().await;
+            ctx.check_canceled()
+        })
+        .build()
+        .unwrap();
+    flaky.fail_next(Op::Report, When::Before);
+    let process = Process::start(endpoints, 2);
+    let id = process.endpoints.submit(WORK, ()).await.unwrap().job.id;
+    let stored = async {
+        while found(&process.endpoints, id).await.progress.is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, stored).await.unwrap();
+    process.endpoints.cancel(id).await.unwrap();
+    assert_eq!(ended(&process.endpoints, id).await.status, JobStatus::Canceled);
+    drop(process);
+    inner.verify().await;
+}
+
+#[tokio::test]
+async fn endpoints_start_once() {
+    let endpoints = watch(&store());
+    endpoints.shutdown();
+    endpoints.run().await.unwrap();
+    assert!(endpoints.run().await.is_err());
+}
+
+#[tokio::test]
 async fn a_worker_is_seen_while_it_lives_and_says_goodbye() {
     const WORK: JobType<(), ()> = JobType::new("Work");
     use async_endpoints::core::JobStore;

@@ -54,6 +54,8 @@ pub enum When {
     Before,
     /// It was applied, and the reply is lost.
     After,
+    /// The driver panics before it reaches the store: a bug that callers should survive.
+    Panic,
 }
 
 /// What goes wrong by chance.
@@ -131,8 +133,10 @@ impl FlakyStore {
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        if fault == Some(When::Before) {
-            return Err(self.fault(op, "the call was lost"));
+        match fault {
+            Some(When::Before) => return Err(self.fault(op, "the call was lost")),
+            Some(When::Panic) => panic!("{op:?} panics on purpose"),
+            Some(When::After) | None => {}
         }
         let answer = call.await?;
         match fault {

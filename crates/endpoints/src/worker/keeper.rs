@@ -24,9 +24,10 @@ use super::{
 use crate::telemetry::events;
 
 /// Starts the thread. It ends when the worker is done.
-pub(super) fn start(worker: Arc<Worker>) -> std::io::Result<std::thread::JoinHandle<()>> {
+pub(super) fn start(worker: Arc<Worker>) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new().name("async-endpoints-keeper".to_owned()).spawn(move || {
+    let thread = std::thread::Builder::new().name("async-endpoints-keeper".to_owned());
+    thread.spawn(move || {
         runtime.block_on(async {
             tokio::select! {
                 () = supervise("keeper", &worker.restarts, || keep(&worker)) => {}
@@ -34,7 +35,9 @@ pub(super) fn start(worker: Arc<Worker>) -> std::io::Result<std::thread::JoinHan
             }
             say_goodbye(&worker).await;
         });
-    })
+        worker.gone.cancel();
+    })?;
+    Ok(())
 }
 
 async fn keep(worker: &Arc<Worker>) {

@@ -25,7 +25,7 @@ mod supervise;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -82,12 +82,15 @@ pub(crate) struct Worker {
     wake: Arc<Notify>,
     /// Nothing more is claimed.
     stopping: CancellationToken,
+    /// The drain is over, whatever still runs.
+    hurry: CancellationToken,
     /// Everything is settled or given back.
     done: CancellationToken,
+    /// The keeper has said goodbye.
+    gone: CancellationToken,
     /// The claimer alone: what it is just being given must be started, or given back.
     claiming: TaskTracker,
     tasks: TaskTracker,
-    keeper: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
 impl Worker {
@@ -114,10 +117,11 @@ impl Worker {
             restarts: Restarts::default(),
             wake,
             stopping: CancellationToken::new(),
+            hurry: CancellationToken::new(),
             done: CancellationToken::new(),
+            gone: CancellationToken::new(),
             claiming: TaskTracker::new(),
             tasks: TaskTracker::new(),
-            keeper: Mutex::default(),
         })
     }
 
@@ -135,8 +139,7 @@ impl Worker {
     }
 
     fn start_keeping(self: &Arc<Self>) -> std::io::Result<()> {
-        let keeper = keeper::start(self.clone())?;
-        *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
+        keeper::start(self.clone())?;
         self.task(&self.tasks, "settler", |worker| async move { worker.settler.run(&*worker.store).await });
         self.task(&self.tasks, "reporter", |worker| async move { worker.reporter.run(&*worker.store).await });
         Ok(())
@@ -184,18 +187,26 @@ impl Worker {
             self.claiming.wait().await;
             self.table.empty().await;
         };
-        if tokio::time::timeout(within - last_call, drained).await.is_err() {
+        let drained = tokio::select! {
+            () = drained => true,
+            () = tokio::time::sleep(within - last_call) => false,
+            () = self.hurry.cancelled() => false,
+        };
+        if !drained {
             self.table.all().iter().for_each(|running| running.stop(Why::Shutdown));
             let _ = tokio::time::timeout(last_call, self.table.empty()).await;
             self.give_back().await;
         }
         self.done.cancel();
         self.tasks.close();
-        self.tasks.wait().await;
-        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(keeper) = keeper {
-            let _ = tokio::task::spawn_blocking(|| keeper.join()).await;
-        }
+        // Handlers that block every thread would keep these from ending, and the process with them.
+        let _ = tokio::time::timeout(LAST_TRY, self.tasks.wait()).await;
+        let _ = tokio::time::timeout(2 * LAST_TRY, self.gone.cancelled()).await;
+    }
+
+    /// Ends the drain now.
+    pub(crate) fn hurry(&self) {
+        self.hurry.cancel();
     }
 
     /// Gives back what still runs. If this fails, the leases run out.

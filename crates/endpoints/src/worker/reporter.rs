@@ -20,6 +20,9 @@ use crate::telemetry::events;
 /// Between two flushes. Progress must be visible within half a second of a change.
 const PACE: Duration = Duration::from_millis(200);
 
+/// Between two tries while the store fails.
+const OUTAGE_PACE: Duration = Duration::from_secs(1);
+
 #[derive(Default)]
 pub(super) struct Reporter {
     /// Attempts with something to tell.
@@ -36,26 +39,31 @@ impl Reporter {
     pub(super) async fn run(&self, store: &dyn Store) {
         loop {
             self.wake.notified().await;
-            self.flush(store).await;
-            tokio::time::sleep(PACE).await;
+            let pace = if self.flush(store).await { PACE } else { OUTAGE_PACE };
+            tokio::time::sleep(pace).await;
         }
     }
 
-    async fn flush(&self, store: &dyn Store) {
+    /// Whether the store took everything.
+    async fn flush(&self, store: &dyn Store) -> bool {
         let changed = std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner));
         let changed: Vec<Arc<Running>> = changed.iter().filter_map(Weak::upgrade).collect();
+        let mut stored = true;
         for some in changed.chunks(BATCH_JOBS) {
             let told: Vec<(&Arc<Running>, Report)> = some.iter().filter_map(|r| Some((r, report(r)?))).collect();
             let reports: Vec<Report> = told.iter().map(|(_, report)| report.clone()).collect();
             match store.report(&reports).await {
                 Ok(answers) => {
-                    for ((running, _), _) in told.iter().zip(answers).filter(|(_, a)| *a == Fenced::Lost) {
-                        running.stop(Why::LeaseLost);
-                    }
+                    let lost = told.iter().zip(answers).filter(|(_, answer)| *answer == Fenced::Lost);
+                    lost.for_each(|((running, _), _)| running.stop(Why::LeaseLost));
                 }
-                // The next change, or the end, tells the newest state again.
-                Err(error) => events::store_failed("report", &error),
+                Err(error) => {
+                    stored = false;
+                    events::store_failed("report", &error);
+                    told.iter().for_each(|(running, _)| running.info.progress.put_back());
+                }
             }
         }
+        stored
     }
 }
