@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 use crate::report::{median, row, title};
 
 const SIZES: [u32; 3] = [1_000, 100_000, 1_000_000];
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 101;
 /// Jobs taken from each store in a round; few, so that a thousand stay about a thousand.
 const TAKEN: u32 = 320;
 

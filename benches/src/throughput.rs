@@ -10,7 +10,7 @@ use std::{
 
 use async_endpoints::{
     AsyncEndpoints, JobContext, JobType, MemoryStore, Options,
-    core::{JobStatus, JobStore, store::StatsQuery},
+    core::{JobStatus, store::StatsQuery},
 };
 use tokio::{
     runtime::Runtime,
@@ -40,9 +40,8 @@ pub(crate) fn run(runtime: &Runtime) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 async fn submit_to_settled() -> Result<f64, Box<dyn std::error::Error>> {
-    let store = Arc::new(MemoryStore::new());
     let options = Options { concurrency: SLOTS, max_queue_size: u64::MAX, ..Options::default() };
-    let endpoints = AsyncEndpoints::builder(store.clone())
+    let endpoints = AsyncEndpoints::builder(MemoryStore::new())
         .options(options)
         .handler(NOOP, async |_: JobContext<String>| Ok(()))
         .build()?;
@@ -69,7 +68,7 @@ async fn submit_to_settled() -> Result<f64, Box<dyn std::error::Error>> {
         assert!(caller.await?, "a submission failed");
     }
     let jobs = JOBS / CALLERS * CALLERS;
-    while completed(&store).await? < jobs {
+    while completed(&endpoints).await? < jobs {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let took = began.elapsed();
@@ -78,8 +77,8 @@ async fn submit_to_settled() -> Result<f64, Box<dyn std::error::Error>> {
     Ok(per_second(jobs, took))
 }
 
-async fn completed(store: &MemoryStore) -> Result<u64, Box<dyn std::error::Error>> {
-    let stats = store.stats(&StatsQuery::default()).await?;
+async fn completed(endpoints: &AsyncEndpoints) -> Result<u64, Box<dyn std::error::Error>> {
+    let stats = endpoints.store().stats(&StatsQuery::default()).await?;
     Ok(stats.types.iter().map(|kind| kind.count(JobStatus::Completed)).sum())
 }
 

@@ -17,7 +17,7 @@ cargo xtask <task>
 
   test    every test, documentation and README examples included; installs missing Debian packages if it may
   check   formatting, lints, documentation, minimum Rust version, the rooms' rules, cargo-deny
-  bench   the benchmarks
+  bench   the figures of docs/performance.md beside their references; one of them by name: throughput, pickup, claim, memory
 ";
 
 fn main() -> ExitCode {
@@ -34,7 +34,9 @@ fn main() -> ExitCode {
         }
         ["test"] => test(),
         ["check"] => check::run_all(),
-        ["bench"] => cargo(&["bench", "--package", "async-endpoints-benches"]),
+        ["bench", only @ ..] => {
+            cargo(&[&["run", "--quiet", "--release", "--package", "async-endpoints-benches", "--"], only].concat())
+        }
         _ => {
             eprintln!("no such task: {:?}\n\n{MENU}", words.join(" "));
             return ExitCode::from(2);

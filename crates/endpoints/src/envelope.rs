@@ -46,9 +46,9 @@ struct Read<'a> {
 
 /// Writes a request down. `body` is passed on byte for byte.
 pub(crate) fn write(body: &RawValue, parts: &RequestParts) -> serde_json::Result<Bytes> {
-    let mut bytes = Vec::with_capacity(body.get().len() + 64);
+    let mut bytes = Vec::with_capacity(body.get().len() + r#"{"v":1,"body":}"#.len());
     serde_json::to_writer(&mut bytes, &Written { v: FORMAT, body, parts })?;
-    Ok(bytes.into())
+    Ok(bytes.into_boxed_slice().into())
 }
 
 /// Reads a request: its body as JSON text, and its parts.

@@ -191,7 +191,9 @@ fn unreadable(detail: String) -> JobError {
 }
 
 fn write<Res: Serialize>(result: &Res) -> Ended {
-    serde_json::to_vec(result).map(Bytes::from).map_err(|error| {
+    // As long as it is: the job keeps it for its whole retention.
+    let exact = |json: Vec<u8>| Bytes::from(json.into_boxed_slice());
+    serde_json::to_vec(result).map(exact).map_err(|error| {
         let record = Builtin::ResultUnserializable.record(None);
         JobError::permanent(record.code, error.to_string())
     })

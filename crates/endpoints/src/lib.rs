@@ -63,3 +63,8 @@ pub use options::{Options, OptionsError};
 pub use submit::{Accepted, Submit, SubmitError};
 pub use tokio_util::sync::CancellationToken;
 pub use worker::WorkerStatus;
+
+/// The README's examples are tested with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

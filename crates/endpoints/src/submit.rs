@@ -63,10 +63,9 @@ pub(crate) struct Draft {
 
 impl AsyncEndpoints {
     /// Hands a job to the store; what it had before counts as well.
-    pub(crate) async fn accept(&self, draft: Draft) -> Result<Accepted, SubmitError> {
-        if self.is_shutting_down() {
-            return Err(SubmitError::ShuttingDown);
-        }
+    ///
+    /// No `async fn`: what is only needed before the call must not swell the future that waits for it.
+    pub(crate) fn accept(&self, draft: Draft) -> impl Future<Output = Result<Accepted, SubmitError>> + Send + '_ {
         // All but the payload, to make the answer of what was sent and what comes back: no second trip.
         let sent = NewJob {
             id: draft.id.unwrap_or_else(JobId::random),
@@ -85,15 +84,20 @@ impl AsyncEndpoints {
             owner: None,
             trace: draft.trace,
         };
-        let job = NewJob { payload: draft.payload, ..sent.clone() };
-        match within(self.store().insert(job)).await? {
-            Insert::Inserted { created_at, version, ahead } => {
-                Ok(Accepted { job: sent.view(created_at, version, ahead), replayed: false })
+        let insert = self.store().insert(NewJob { payload: draft.payload, ..sent.clone() });
+        async move {
+            if self.is_shutting_down() {
+                return Err(SubmitError::ShuttingDown);
             }
-            Insert::Existing(Lookup::Found(job)) => Ok(Accepted { job: *job, replayed: true }),
-            Insert::Existing(_) => Err(SubmitError::Expired),
-            Insert::Conflict => Err(SubmitError::Conflict),
-            Insert::Full => Err(SubmitError::QueueFull),
+            match within(insert).await? {
+                Insert::Inserted { created_at, version, ahead } => {
+                    Ok(Accepted { job: sent.view(created_at, version, ahead), replayed: false })
+                }
+                Insert::Existing(Lookup::Found(job)) => Ok(Accepted { job: *job, replayed: true }),
+                Insert::Existing(_) => Err(SubmitError::Expired),
+                Insert::Conflict => Err(SubmitError::Conflict),
+                Insert::Full => Err(SubmitError::QueueFull),
+            }
         }
     }
 }
@@ -168,14 +172,14 @@ impl<'a> Submit<'a> {
         self
     }
 
-    async fn send(self) -> Result<Accepted, SubmitError> {
+    fn draft(self) -> Result<Draft, SubmitError> {
         let name = self.endpoints.job_name(self.name).map_err(|error| SubmitError::Invalid(error.to_string()))?;
         let invalid = |error: serde_json::Error| SubmitError::Invalid(error.to_string());
         let body = self.body.map_err(invalid)?;
         let key = self.key.map(|key| {
             IdempotencyKey::new(&key).ok_or_else(|| SubmitError::Invalid(format!("{key:?} is no idempotency key")))
         });
-        let draft = Draft {
+        Ok(Draft {
             id: self.id,
             fingerprint: fingerprint(&name, &[], "", body.get().as_bytes()),
             name,
@@ -183,8 +187,7 @@ impl<'a> Submit<'a> {
             payload: envelope::write(&body, &RequestParts::default()).map_err(invalid)?,
             key: key.transpose()?,
             trace: None,
-        };
-        self.endpoints.accept(draft).await
+        })
     }
 }
 
@@ -193,6 +196,10 @@ impl<'a> IntoFuture for Submit<'a> {
     type IntoFuture = BoxFuture<'a, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.send())
+        let endpoints = self.endpoints;
+        match self.draft() {
+            Ok(draft) => Box::pin(endpoints.accept(draft)),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
     }
 }

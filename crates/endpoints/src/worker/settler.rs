@@ -91,8 +91,10 @@ impl Batch {
 
 impl FromIterator<Settling> for Batch {
     fn from_iter<I: IntoIterator<Item = Settling>>(settlings: I) -> Self {
-        let mut batch = Self::default();
-        settlings.into_iter().for_each(|settling| batch.push(settling));
+        let settlings = settlings.into_iter();
+        let (some, _) = settlings.size_hint();
+        let mut batch = Self { settles: Vec::with_capacity(some), held: Vec::with_capacity(some) };
+        settlings.for_each(|settling| batch.push(settling));
         batch
     }
 }
