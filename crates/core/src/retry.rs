@@ -57,7 +57,7 @@ impl RetryPolicy {
             Self::Exponential { base, cap, jitter } => {
                 let doubled = 2_u32.checked_pow(n.saturating_sub(1)).map_or(cap, |f| base.saturating_mul(f));
                 let whole = doubled.min(cap);
-                let share = jitter.mul_add(random.clamp(0.0, 1.0) - 1.0, 1.0);
+                let share = 1.0 - jitter * (1.0 - random.clamp(0.0, 1.0));
                 Duration::try_from_secs_f64(whole.as_secs_f64() * share).unwrap_or(whole)
             }
             Self::Custom(delay) => delay(n),

@@ -27,6 +27,7 @@ use crate::{
     fleet::Fleet,
     http,
     hub::Hub,
+    jitter,
     job_type::JobType,
     middleware::Middleware,
     options::Options,
@@ -35,7 +36,7 @@ use crate::{
     worker::{Kind, Worker, WorkerStatus, supervise},
 };
 
-/// Looking anyway while waiting for a job: hints may be lost. Jittered by a quarter.
+/// Looking anyway while waiting for a job: hints may be lost.
 const POLL: Duration = Duration::from_secs(1);
 
 /// Asynchronous endpoints and the workers behind them. Cheap to clone; all clones are one.
@@ -175,7 +176,7 @@ impl AsyncEndpoints {
             tokio::select! {
                 () = &mut over => return Ok(lookup),
                 () = changed => {}
-                () = tokio::time::sleep(POLL.mul_f64(0.75 + 0.5 * fastrand::f64())) => {}
+                () = tokio::time::sleep(jitter::about(POLL)) => {}
             }
         }
     }

@@ -38,6 +38,7 @@ mod fleet;
 mod handler;
 mod http;
 mod hub;
+mod jitter;
 mod job_type;
 mod json;
 mod middleware;

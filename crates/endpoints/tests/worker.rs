@@ -1,4 +1,4 @@
-//! What the worker promises when handlers misbehave, stores fail and processes stop.
+//! What the worker makes of handlers, well-behaved and not.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod support;
@@ -15,41 +15,10 @@ use async_endpoints::{
     AsyncEndpoints, Endpoint, JobContext, JobError, JobStatus, JobType, Lookup, MemoryStore, Options, Priority,
     core::store::StatsQuery,
 };
-use async_endpoints_testkit::{FlakyStore, Op, When};
 use reqwest::StatusCode;
 use serde_json::json;
-use support::{PATIENCE, Service, TestStore, ended, found, quick, store};
+use support::{PATIENCE, Process, Service, ended, quick, store, watch};
 use tokio::sync::{Notify, mpsc};
-
-/// Runs endpoints as a process of its own would: on their own runtime with that many threads, until dropped.
-struct Process {
-    endpoints: AsyncEndpoints,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Process {
-    fn start(endpoints: AsyncEndpoints, threads: usize) -> Self {
-        let runs = endpoints.clone();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().unwrap();
-        let thread = std::thread::spawn(move || {
-            let running = runtime.spawn(async move { runs.run().await });
-            runtime.block_on(running).unwrap().unwrap();
-            runtime.shutdown_background();
-        });
-        Self { endpoints, thread: Some(thread) }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.endpoints.shutdown();
-        if let Some(Err(panic)) = self.thread.take().map(std::thread::JoinHandle::join)
-            && !std::thread::panicking()
-        {
-            std::panic::resume_unwind(panic);
-        }
-    }
-}
 
 /// The lease of every process here.
 const LEASE: Duration = Duration::from_millis(400);
@@ -96,11 +65,6 @@ async fn a_handler_that_blocks_every_thread_keeps_its_lease() {
     }
     drop((first, second));
     store.verify().await;
-}
-
-/// Endpoints that run nothing and only look.
-fn watch(store: &TestStore) -> AsyncEndpoints {
-    support::builder(store).build().unwrap()
 }
 
 #[tokio::test]
@@ -276,7 +240,7 @@ async fn limits_and_priorities_are_kept() {
     }
     endpoints.run_until_idle().await.unwrap();
     assert_eq!(most.load(Ordering::SeqCst), 2);
-    let order = order.lock().unwrap();
+    let order = order.lock().unwrap().clone();
     let expected: Vec<u32> = (0..20).filter(|n| n % 2 == 1).chain((0..20).filter(|n| n % 2 == 0)).collect();
     let pairs = |of: &[u32]| {
         of.chunks(2).map(|pair| pair.iter().copied().collect::<std::collections::BTreeSet<_>>()).collect::<Vec<_>>()
@@ -324,266 +288,6 @@ async fn progress_is_visible_within_half_a_second_and_kept_at_the_end() {
     go.notify_one();
     assert_eq!(service.ended(id).await["progress"]["percent"], 100.0);
     service.stop().await;
-}
-
-#[tokio::test]
-async fn a_stop_under_load_loses_and_doubles_nothing_and_uses_no_retry() {
-    const LOAD: JobType<u32, u32> = JobType::new("Load");
-    let store = store();
-    let finished = Arc::new(Mutex::new(Vec::new()));
-    let build = |outlives: bool| {
-        let finished = finished.clone();
-        let handler = move |ctx: JobContext<u32>| {
-            let finished = finished.clone();
-            async move {
-                // In the first process, every tenth outlives its drain.
-                let ms = if outlives && ctx.request() % 10 == 0 { 60_000 } else { 5 };
-                tokio::time::sleep(Duration::from_millis(ms)).await;
-                finished.lock().unwrap().push(*ctx.request());
-                Ok(*ctx.request())
-            }
-        };
-        let options = Options { shutdown: Duration::from_millis(400), ..quick() };
-        support::builder(&store).options(options).handler(LOAD, handler).build().unwrap()
-    };
-    let first = Process::start(build(true), 2);
-    let mut ids = Vec::new();
-    for n in 0..100 {
-        ids.push(first.endpoints.submit(LOAD, n).await.unwrap().job.id);
-    }
-    ended(&first.endpoints, ids[1]).await;
-    drop(first); // as SIGTERM does
-    for id in &ids {
-        let job = found(&watch(&store), *id).await;
-        assert!(matches!(job.status, JobStatus::Queued | JobStatus::Completed), "{job:?}");
-        assert_eq!(
-            (job.retry_count, job.loss_count, job.attempt - u32::from(job.status == JobStatus::Completed)),
-            (0, 0, job.release_count)
-        );
-    }
-    let second = Process::start(build(false), 2);
-    for id in &ids {
-        let job = ended(&second.endpoints, *id).await;
-        assert_eq!((job.status, job.retry_count, job.loss_count), (JobStatus::Completed, 0, 0));
-    }
-    drop(second);
-    let mut finished = finished.lock().unwrap().clone();
-    finished.sort_unstable();
-    assert_eq!(finished, (0..100).collect::<Vec<_>>(), "each ran to its end once");
-    store.verify().await;
-}
-
-#[tokio::test]
-async fn work_goes_on_after_an_outage_of_the_store_and_no_result_is_lost() {
-    const WORK: JobType<u32, u32> = JobType::new("Work");
-    let inner = store();
-    let flaky = Arc::new(FlakyStore::new(Arc::new(inner.clone())));
-    let (started, mut starts) = mpsc::unbounded_channel();
-    let go = Arc::new(Notify::new());
-    let handler_go = go.clone();
-    let endpoints = AsyncEndpoints::builder(flaky.clone())
-        .options(Options { lease: Duration::from_secs(20), ..quick() })
-        .handler(WORK, move |ctx: JobContext<u32>| {
-            let (started, go) = (started.clone(), handler_go.clone());
-            async move {
-                started.send(()).unwrap();
-                go.notified().await;
-                Ok(*ctx.request())
-            }
-        })
-        .build()
-        .unwrap();
-    let process = Process::start(endpoints, 2);
-    let id = process.endpoints.submit(WORK, 7).await.unwrap().job.id;
-    starts.recv().await.unwrap();
-    flaky.outage(true);
-    go.notify_one(); // it ends while nothing can be settled
-    assert!(process.endpoints.submit(WORK, 8).await.is_err());
-    flaky.outage(false);
-    flaky.fail_next(Op::Settle, When::After); // and the reply to its settlement is lost
-    let job = ended(&process.endpoints, id).await;
-    assert_eq!((job.status, job.attempt, job.result.as_deref()), (JobStatus::Completed, 1, Some(b"7".as_slice())));
-    go.notify_one();
-    let next = process.endpoints.submit(WORK, 9).await.unwrap().job.id;
-    assert_eq!(ended(&process.endpoints, next).await.status, JobStatus::Completed);
-    drop(process);
-    inner.verify().await;
-}
-
-#[tokio::test]
-async fn a_worker_cut_off_for_its_lease_stops_its_handlers_and_settles_nothing() {
-    const WORK: JobType<(), u32> = JobType::new("Work");
-    let inner = store();
-    let flaky = Arc::new(FlakyStore::new(Arc::new(inner.clone())));
-    let (started, mut starts) = mpsc::unbounded_channel();
-    let stopped = Arc::new(Notify::new());
-    let handler_stopped = stopped.clone();
-    let cut_off = AsyncEndpoints::builder(flaky.clone())
-        .options(quick())
-        .handler(WORK, move |ctx: JobContext<()>| {
-            let (started, stopped) = (started.clone(), handler_stopped.clone());
-            async move {
-                started.send(()).unwrap();
-                ctx.cancellation().cancelled().await;
-                stopped.notify_one();
-                Ok(1) // it does not even care
-            }
-        })
-        .build()
-        .unwrap();
-    let cut_off = Process::start(cut_off, 2);
-    let id = cut_off.endpoints.submit(WORK, ()).await.unwrap().job.id;
-    starts.recv().await.unwrap();
-    flaky.outage(true);
-    let other = support::builder(&inner).handler(WORK, async |_: JobContext<()>| Ok(2)).build().unwrap();
-    let other = Process::start(other, 2);
-    tokio::time::timeout(PATIENCE, stopped.notified()).await.expect("its token fires");
-    let job = ended(&other.endpoints, id).await;
-    assert_eq!((job.attempt, job.loss_count, job.result.as_deref()), (2, 1, Some(b"2".as_slice())));
-    flaky.outage(false);
-    drop((cut_off, other));
-    assert_eq!(found(&watch(&inner), id).await, job, "a terminal job never changes");
-    inner.verify().await;
-}
-
-#[tokio::test]
-async fn jobs_that_kill_their_workers_end() {
-    const POISON: JobType<(), ()> = JobType::new("Poison");
-    let store = store();
-    let options = Options { max_losses: 1, lease: Duration::from_millis(100), ..quick() };
-    let submitter = AsyncEndpoints::builder(store.clone()).options(options.clone()).build().unwrap();
-    let id = submitter.submit(POISON, ()).await.unwrap().job.id;
-    // A worker that dies takes the job and is heard of no more.
-    for _ in 0..2 {
-        let Lookup::Found(job) = submitter.job(id).await.unwrap() else { panic!("not found") };
-        assert_eq!(job.status, JobStatus::Queued);
-        claim_and_die(&store, "Poison").await;
-        let janitor = AsyncEndpoints::builder(store.clone())
-            .options(options.clone())
-            .handler(JobType::<(), ()>::new("Other"), async |_: JobContext<()>| Ok(()))
-            .build()
-            .unwrap();
-        let janitor = Process::start(janitor, 2);
-        let recovered = async {
-            while found(&submitter, id).await.status == JobStatus::InProgress {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, recovered).await.unwrap();
-        drop(janitor);
-    }
-    let job = found(&submitter, id).await;
-    assert_eq!((job.status, job.loss_count), (JobStatus::Failed, 2));
-    assert_eq!(job.error.unwrap().code, "WORKER_LOST");
-    store.verify().await;
-}
-
-async fn claim_and_die(store: &TestStore, name: &str) {
-    use async_endpoints::core::{
-        JobName, JobStore,
-        store::{Claim, LeaseToken, Want, WorkerId},
-    };
-    let want = Want { name: JobName::new(name).unwrap(), n: 1, timeout: Duration::from_secs(60) };
-    let claim = Claim {
-        worker: WorkerId(uuid::Uuid::new_v4()),
-        token: LeaseToken::random(),
-        wants: vec![want],
-        max: 1,
-        max_bytes: 1,
-        lease: Duration::from_millis(50),
-    };
-    assert_eq!(store.claim(&claim).await.unwrap().attempts.len(), 1);
-}
-
-#[tokio::test]
-async fn background_tasks_that_panic_are_started_again_and_it_shows() {
-    const WORK: JobType<u32, u32> = JobType::new("Work");
-    let inner = store();
-    let flaky = Arc::new(FlakyStore::new(Arc::new(inner.clone())));
-    let endpoints = AsyncEndpoints::builder(flaky.clone())
-        .options(quick())
-        .handler(WORK, async |ctx: JobContext<u32>| Ok(*ctx.request()))
-        .build()
-        .unwrap();
-    for op in [Op::Claim, Op::Settle, Op::Renew, Op::Reclaim, Op::Reclaim] {
-        flaky.fail_next(op, When::Panic);
-    }
-    let process = Process::start(endpoints, 2);
-    let restarted = async {
-        loop {
-            let id = process.endpoints.submit(WORK, 7).await.unwrap().job.id;
-            assert_eq!(ended(&process.endpoints, id).await.status, JobStatus::Completed);
-            if process.endpoints.worker_status().restarts.values().sum::<u32>() == 5 {
-                break;
-            }
-        }
-    };
-    tokio::time::timeout(PATIENCE, restarted).await.unwrap();
-    let restarts = process.endpoints.worker_status().restarts;
-    let expected = [("claimer", 1), ("janitor", 2), ("keeper", 1), ("settler", 1)];
-    assert_eq!(restarts, std::collections::BTreeMap::from(expected));
-    drop(process);
-    inner.verify().await;
-}
-
-#[tokio::test]
-async fn progress_told_during_an_outage_is_stored_after_it() {
-    const WORK: JobType<(), ()> = JobType::new("Work");
-    let inner = store();
-    let flaky = Arc::new(FlakyStore::new(Arc::new(inner.clone())));
-    let endpoints = AsyncEndpoints::builder(flaky.clone())
-        .options(quick())
-        .handler(WORK, async |ctx: JobContext<()>| {
-            ctx.progress().set(1, 2);
-            ctx.cancellation().cancelled().await;
-            ctx.check_canceled()
-        })
-        .build()
-        .unwrap();
-    flaky.fail_next(Op::Report, When::Before);
-    let process = Process::start(endpoints, 2);
-    let id = process.endpoints.submit(WORK, ()).await.unwrap().job.id;
-    let stored = async {
-        while found(&process.endpoints, id).await.progress.is_none() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, stored).await.unwrap();
-    process.endpoints.cancel(id).await.unwrap();
-    assert_eq!(ended(&process.endpoints, id).await.status, JobStatus::Canceled);
-    drop(process);
-    inner.verify().await;
-}
-
-#[tokio::test]
-async fn endpoints_start_once() {
-    let endpoints = watch(&store());
-    endpoints.shutdown();
-    endpoints.run().await.unwrap();
-    assert!(endpoints.run().await.is_err());
-}
-
-#[tokio::test]
-async fn a_worker_is_seen_while_it_lives_and_says_goodbye() {
-    const WORK: JobType<(), ()> = JobType::new("Work");
-    use async_endpoints::core::JobStore;
-    let store = store();
-    let endpoints = support::builder(&store).handler(WORK, async |_: JobContext<()>| Ok(())).build().unwrap();
-    let process = Process::start(endpoints, 2);
-    let beats = || async { store.stats(&StatsQuery::default()).await.unwrap().beats };
-    let seen = async {
-        while beats().await.is_empty() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, seen).await.unwrap();
-    let beat = &beats().await[0];
-    assert_eq!(
-        (beat.worker, beat.types[0].name.as_str(), beat.slots.idle),
-        (process.endpoints.worker_status().worker, "Work", 8)
-    );
-    drop(process);
-    assert!(beats().await.is_empty());
 }
 
 #[tokio::test]

@@ -1,34 +1,35 @@
 //! Calls of clients: insert, cancel, retry.
 
 use super::{
-    job::Job,
+    job::{Draft, Job},
     state::{Request, State},
 };
 use crate::{
     job::{Digest, ErrorRecord, JobId, JobStatus},
     lifecycle::{self, Event},
     limits::AHEAD_COUNTED,
-    store::{Cancel, Insert, Lookup, NewJob, Retry, RetryAs},
+    store::{Cancel, Insert, Lookup, Retry, RetryAs},
     time::Timestamp,
 };
 
 impl State {
-    pub(super) fn insert(&mut self, new: NewJob, now: Timestamp) -> Insert {
+    pub(super) fn insert(&mut self, new: Draft, now: Timestamp) -> Insert {
         let kind = self.kind_or_new(&new.name);
-        let request: Option<Request> = new.key.as_ref().map(|key| (new.owner, kind, key.as_str().into()));
+        let job = &new.job;
+        let request: Option<Request> = job.key.as_ref().map(|key| (job.owner, kind, key.clone()));
         if let Some(known) = request.as_ref().and_then(|request| self.keys.get(request)).copied() {
-            return self.existing(known, &new, now);
+            return self.existing(known, job, now);
         }
-        if self.identity(new.id).is_some() {
+        if self.identity(job.id).is_some() {
             // A new key must not take over a job that was made under another one, or under none.
-            return if new.key.is_some() { Insert::Conflict } else { self.existing(new.id, &new, now) };
+            return if job.key.is_some() { Insert::Conflict } else { self.existing(job.id, job, now) };
         }
         if new.queue_limit.is_some_and(|limit| self.types[kind as usize].waiting() >= limit) {
             return Insert::Full;
         }
-        let id = new.id;
+        let id = job.id;
         let order = self.next_order(now);
-        let place = self.put(Job::new(new, kind, order, now));
+        let place = self.put(new.accept(kind, order, now));
         if let Some(request) = request {
             self.keys.insert(request, id);
         }
@@ -46,7 +47,7 @@ impl State {
         self.tombs.get(&id).map(|tomb| (tomb.owner, tomb.fingerprint))
     }
 
-    fn existing(&self, id: JobId, new: &NewJob, now: Timestamp) -> Insert {
+    fn existing(&self, id: JobId, new: &Job, now: Timestamp) -> Insert {
         match self.identity(id) {
             Some(identity) if identity == (new.owner, new.fingerprint) => match self.lookup(id, now) {
                 // Its record outlives the time in which readers are told: a replay is never a second run.
@@ -108,7 +109,7 @@ impl State {
         let again = job.again(new.id, new.trace.clone(), self.types[kind as usize].name.clone());
         let old = self.ids[&id];
         let order = self.next_order(now);
-        let mut job = Job::new(again, kind, order, now);
+        let mut job = again.accept(kind, order, now);
         job.extra().retry_of = Some(id);
         let place = self.put(job);
         let updated_at = self.job(old).updated_at;

@@ -75,12 +75,21 @@ pub(super) struct Extra {
     lines: u64,
 }
 
-impl Job {
-    pub(super) fn new(new: NewJob, kind: u32, order: u64, now: Timestamp) -> Box<Self> {
+/// A job that was not accepted yet. Made before the lock is taken: memory is allocated outside of it.
+pub(super) struct Draft {
+    pub(super) name: JobName,
+    pub(super) queue_limit: Option<u64>,
+    delay: Duration,
+    pub(super) job: Box<Job>,
+}
+
+impl From<NewJob> for Draft {
+    fn from(new: NewJob) -> Self {
         let delayed = !new.delay.is_zero();
-        Box::new(Self {
+        let accepted_later = Timestamp::default();
+        let job = Box::new(Job {
             id: new.id,
-            kind,
+            kind: 0,
             status: if delayed { JobStatus::Scheduled } else { JobStatus::Queued },
             terms: new.terms,
             payload: new.payload,
@@ -93,29 +102,44 @@ impl Job {
             retries: 0,
             losses: 0,
             releases: 0,
-            accepted: order,
-            order,
-            created_at: now,
-            updated_at: now,
-            entered_at: now,
-            runnable_since: now + new.delay,
-            due: delayed.then(|| now + new.delay),
+            accepted: 0,
+            order: 0,
+            created_at: accepted_later,
+            updated_at: accepted_later,
+            entered_at: accepted_later,
+            runnable_since: accepted_later,
+            due: None,
             started_at: None,
             ended_at: None,
             cancel_requested_at: None,
             current: None,
             settled: None,
             last: None,
-            lease_until: now,
+            lease_until: accepted_later,
             result: None,
             error: None,
             extra: None,
-        })
+        });
+        Self { name: new.name, queue_limit: new.queue_limit, delay: new.delay, job }
     }
+}
 
+impl Draft {
+    pub(super) fn accept(self, kind: u32, order: u64, now: Timestamp) -> Box<Job> {
+        let mut job = self.job;
+        job.kind = kind;
+        (job.accepted, job.order) = (order, order);
+        (job.created_at, job.updated_at, job.entered_at) = (now, now, now);
+        job.runnable_since = now + self.delay;
+        job.due = (job.status == JobStatus::Scheduled).then_some(job.runnable_since);
+        job
+    }
+}
+
+impl Job {
     /// A job like this one, new: the operator's retry.
-    pub(super) fn again(&self, id: JobId, trace: Option<TraceContext>, name: JobName) -> NewJob {
-        NewJob {
+    pub(super) fn again(&self, id: JobId, trace: Option<TraceContext>, name: JobName) -> Draft {
+        let new = NewJob {
             id,
             name,
             payload: self.payload.clone(),
@@ -126,7 +150,8 @@ impl Job {
             fingerprint: self.fingerprint,
             owner: self.owner,
             trace,
-        }
+        };
+        new.into()
     }
 
     /// Until when it can be read, once it ended.

@@ -142,7 +142,7 @@ impl State {
         };
         let outcome = settle.outcome.kind();
         let end = End { outcome, error, if_canceled: &settle.if_canceled, delay, slow: settle.slow };
-        let after = self.end(place, end, now);
+        let after = self.end(place, &end, now);
         let job = self.amend(place);
         job.settled = Some(after);
         if let Outcome::Completed { result } = &settle.outcome {

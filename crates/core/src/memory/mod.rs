@@ -118,7 +118,8 @@ impl std::fmt::Debug for MemoryStore {
 #[async_trait]
 impl JobStore for MemoryStore {
     async fn insert(&self, job: NewJob) -> Result<Insert> {
-        Ok(self.step(|state, now| state.insert(job, now)))
+        let draft = job.into();
+        Ok(self.step(|state, now| state.insert(draft, now)))
     }
 
     async fn get(&self, id: JobId) -> Result<Lookup> {

@@ -162,7 +162,7 @@ impl State {
     }
 
     /// Ends the running attempt, and the job if that follows. Returns the state it went to.
-    pub(super) fn end(&mut self, place: u32, end: End<'_>, now: Timestamp) -> JobStatus {
+    pub(super) fn end(&mut self, place: u32, end: &End<'_>, now: Timestamp) -> JobStatus {
         let job = self.job(place);
         let (kind, asked) = (job.kind, job.cancel_requested_at.is_some());
         let ran = now.since(job.started_at.unwrap_or(now));

@@ -36,7 +36,7 @@ impl State {
             delay: Duration::ZERO,
             slow: false,
         };
-        let status = self.end(place, end, now);
+        let status = self.end(place, &end, now);
         let job = self.amend(place);
         // The dead worker's token is worth nothing from here on, whatever it still tries.
         (job.current, job.settled) = (None, None);

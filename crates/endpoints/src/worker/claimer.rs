@@ -14,10 +14,11 @@ use async_endpoints_core::{
 use super::{Worker, attempt, backoff::Backoff, running::Running};
 use crate::{
     context::{AttemptInfo, ProgressReporter},
+    jitter,
     telemetry::events,
 };
 
-/// How long to wait for a hint before looking anyway: hints may be lost. Jittered by a quarter.
+/// How long to wait for a hint before looking anyway: hints may be lost.
 const POLL: Duration = Duration::from_secs(1);
 
 /// Claims and starts attempts until the worker stops.
@@ -58,7 +59,7 @@ pub(super) struct Round {
 
 /// One claim, against the permits that are free now.
 pub(super) async fn claim(worker: &Arc<Worker>) -> Result<Round> {
-    let poll = POLL.mul_f64(0.75 + 0.5 * fastrand::f64());
+    let poll = jitter::about(POLL);
     let (free, by_kind) = worker.slots.free();
     let wants = worker.kinds.iter().zip(by_kind).filter(|(_, n)| *n > 0);
     let wants: Vec<Want> =

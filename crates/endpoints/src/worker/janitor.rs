@@ -9,7 +9,7 @@ use async_endpoints_core::{
 };
 
 use super::Worker;
-use crate::{error::Builtin, telemetry::events};
+use crate::{error::Builtin, jitter, telemetry::events};
 
 /// Sweeps for each look at retention.
 const SWEEPS_PER_PRUNE: u32 = 8;
@@ -18,9 +18,9 @@ const CALLS: u32 = 50;
 
 /// Sweeps until the worker is done.
 pub(super) async fn run(worker: &Worker) {
-    let pace = (worker.options.lease / 8).clamp(Duration::from_millis(20), Duration::from_secs(1));
+    let pace = (worker.options.lease / 8).clamp(Duration::from_millis(20), Duration::from_millis(800));
     for round in 0_u32.. {
-        tokio::time::sleep(pace.mul_f64(0.75 + 0.25 * fastrand::f64())).await;
+        tokio::time::sleep(jitter::about(pace)).await;
         if let Err(error) = reclaim(worker).await {
             events::store_failed("reclaim", &error);
         }

@@ -115,3 +115,38 @@ pub async fn found(endpoints: &AsyncEndpoints, id: JobId) -> JobView {
         other => panic!("not found: {other:?}"),
     }
 }
+
+/// Runs endpoints as a process of its own would: on their own runtime with that many threads, until dropped.
+pub struct Process {
+    pub endpoints: AsyncEndpoints,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Process {
+    pub fn start(endpoints: AsyncEndpoints, threads: usize) -> Self {
+        let runs = endpoints.clone();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().unwrap();
+        let thread = std::thread::spawn(move || {
+            let running = runtime.spawn(async move { runs.run().await });
+            runtime.block_on(running).unwrap().unwrap();
+            runtime.shutdown_background();
+        });
+        Self { endpoints, thread: Some(thread) }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.endpoints.shutdown();
+        if let Some(Err(panic)) = self.thread.take().map(std::thread::JoinHandle::join)
+            && !std::thread::panicking()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+/// Endpoints that run nothing and only look.
+pub fn watch(store: &TestStore) -> AsyncEndpoints {
+    builder(store).build().unwrap()
+}
