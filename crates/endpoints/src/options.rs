@@ -119,8 +119,8 @@ impl Options {
         if !(1..=100_000).contains(&self.concurrency) {
             return fail("concurrency", &self.concurrency, "a number from 1 to 100000");
         }
-        if self.lease < Duration::from_millis(100) {
-            return fail("lease_seconds", &self.lease, "at least 0.1 seconds");
+        if !(Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60)).contains(&self.lease) {
+            return fail("lease_seconds", &self.lease, "0.1 seconds to a day");
         }
         if self.job_timeout.is_zero() {
             return fail("job_timeout_seconds", &self.job_timeout, "more than 0 seconds");

@@ -9,30 +9,33 @@
 //! - **The store's clock decides.** Callers pass durations, never points in time.
 //! - **A lease is taken away by `reclaim` alone.** Expiry by itself does nothing: a late `renew` or `settle` of
 //!   the current lease is accepted.
-//! - **A repeat is harmless.** The reply to any call may be lost, so each may come twice.
+//! - **A repeat is harmless.** The reply to any call may be lost, so each may come twice. (One exception is allowed:
+//!   a repeated `report` may append its log lines twice.)
+//! - **Each call ends.** A store that cannot be reached says so in seconds; nothing waits for ever.
 //! - **Each job is in exactly one index**, the one of its state and type; nothing scans all jobs.
 //! - **A job past `expires_at` reads as gone**, pruned or not.
 //! - **Orders.** Acceptance gives a job an order number that is unique and carries time; runnable jobs go by
 //!   priority, then order. A promoted job takes its due time as order; a released or recovered one keeps its place.
 
+mod client;
 mod read;
 mod shared;
-mod write;
+mod worker;
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 
+pub use client::{Cancel, IdempotencyKey, Insert, NewJob, Retry, RetryAs};
 pub use read::{
     BOUNDS, Cursor, Histogram, ListFilter, ListPage, LiveBeat, Lookup, Page, Slot, Stats, StatsQuery, TypeCutoffs,
     TypeStats,
 };
 pub use shared::{DocVersion, Document, Put, Role, RoleToken, SharedState};
-pub use write::{
-    Attempt, Beat, BeatType, Cancel, Claim, Claimed, Fenced, IdempotencyKey, Insert, Lease, LeaseToken, NewJob,
-    Outcome, Reclaim, Reclaimed, Recovered, Renewed, Report, ReportedProgress, Retry, RetryAs, Settle, Settled, Slots,
-    Want, WorkerId,
+pub use worker::{
+    Attempt, Beat, BeatType, Claim, Claimed, Fenced, Lease, LeaseToken, Outcome, Reclaim, Reclaimed, Recovered,
+    Renewed, Report, ReportedProgress, Settle, Settled, Slots, Want, WorkerId,
 };
 
 use crate::job::{ErrorRecord, JobId, JobName, LogLine};

@@ -20,6 +20,10 @@ use crate::{
 
 /// How long to wait for a hint before looking anyway: hints may be lost.
 const POLL: Duration = Duration::from_secs(1);
+/// After a claim that took nothing, though the store may say that there is more.
+const LEAST: Duration = Duration::from_millis(5);
+/// As good as never, and still a point in time that the clock can name.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// Claims and starts attempts until the worker stops.
 pub(super) async fn run(worker: &Arc<Worker>) {
@@ -82,7 +86,8 @@ pub(super) async fn claim(worker: &Arc<Worker>) -> Result<Round> {
     for attempt in claimed.attempts {
         start(worker, attempt, asked);
     }
-    Ok(Round { started, next: claimed.next_claim.map_or(poll, |next| next.min(poll)) })
+    let next = claimed.next_claim.map_or(poll, |next| next.min(poll));
+    Ok(Round { started, next: if started == 0 { next.max(LEAST) } else { next } })
 }
 
 fn start(worker: &Arc<Worker>, attempt: Attempt, asked: Instant) {
@@ -90,7 +95,7 @@ fn start(worker: &Arc<Worker>, attempt: Attempt, asked: Instant) {
         return; // A store that gives what was not asked for: the lease runs out and another worker takes it.
     };
     let permit = worker.slots.take(kind);
-    let deadline = Instant::now() + worker.kinds[kind].policy.timeout;
+    let deadline = Instant::now() + worker.kinds[kind].policy.timeout.min(LONGEST);
     let running = Arc::new_cyclic(|weak: &Weak<Running>| {
         let (reporter, weak) = (worker.reporter.clone(), weak.clone());
         let progress = ProgressReporter::new(move || reporter.changed(weak.clone()));

@@ -13,6 +13,7 @@ use async_endpoints_core::{
     limits::RENEW_LEASES,
     store::{Beat, BeatType, Lease, Renewed},
 };
+use futures_util::future::join_all;
 use tokio::time::MissedTickBehavior;
 
 use super::{
@@ -52,31 +53,33 @@ async fn keep(worker: &Arc<Worker>) {
         give_up_unrenewed(&running, lease);
         end_stalled(worker, &running, &mut stalled);
         if !stalled.is_empty() {
-            match stalled.try_settle(&*worker.store).await {
-                Ok(_) => stalled = Batch::default(),
-                Err(error) => events::store_failed("settle", &error),
+            match tokio::time::timeout(lease / 2, stalled.try_settle(&*worker.store)).await {
+                Ok(Ok(_)) => stalled = Batch::default(),
+                Ok(Err(error)) => events::store_failed("settle", &error),
+                Err(_) => events::store_silent("settle", lease / 2),
             }
         }
     }
 }
 
+/// All leases at once, in calls of bounded size; the beat is told also without leases.
 async fn renew(worker: &Worker, running: &[Arc<Running>]) {
-    let lease = worker.options.lease;
-    let mut chunks: Vec<&[Arc<Running>]> = running.chunks(RENEW_LEASES).collect();
-    if chunks.is_empty() {
-        chunks.push(&[]); // The beat is told also without leases.
+    if running.is_empty() {
+        return renew_some(worker, &[]).await;
     }
-    for chunk in chunks {
-        let leases: Vec<Lease> = chunk.iter().map(|running| running.lease).collect();
-        let asked = Instant::now();
-        let beat = beat(worker, lease * 2);
-        let answers = worker.store.renew(&beat, &leases, lease);
-        // A call that hangs must not keep the thread from giving up leases in time.
-        match tokio::time::timeout(lease / 2, answers).await {
-            Ok(Ok(answers)) => chunk.iter().zip(answers).for_each(|(running, answer)| apply(running, answer, asked)),
-            Ok(Err(error)) => events::store_failed("renew", &error),
-            Err(_) => events::store_silent("renew", lease / 2),
-        }
+    join_all(running.chunks(RENEW_LEASES).map(|some| renew_some(worker, some))).await;
+}
+
+async fn renew_some(worker: &Worker, running: &[Arc<Running>]) {
+    let lease = worker.options.lease;
+    let leases: Vec<Lease> = running.iter().map(|running| running.lease).collect();
+    let asked = Instant::now();
+    let beat = beat(worker, lease * 2);
+    // A call that hangs must not keep the thread from giving up leases in time.
+    match tokio::time::timeout(lease / 2, worker.store.renew(&beat, &leases, lease)).await {
+        Ok(Ok(answers)) => running.iter().zip(answers).for_each(|(running, answer)| apply(running, answer, asked)),
+        Ok(Err(error)) => events::store_failed("renew", &error),
+        Err(_) => events::store_silent("renew", lease / 2),
     }
 }
 

@@ -1,0 +1,155 @@
+//! Arguments and answers of the calls that clients cause: insert, cancel, retry.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Lookup;
+use crate::{
+    job::{Digest, JobId, JobName, JobStatus, JobTerms, JobView, TraceContext},
+    time::Timestamp,
+};
+
+/// What a client calls the same request: 1 to 255 visible ASCII characters.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IdempotencyKey(Box<str>);
+
+impl IdempotencyKey {
+    /// The key, if it is one.
+    pub fn new(key: &str) -> Option<Self> {
+        let fits = (1..=255).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic());
+        fits.then(|| Self(key.into()))
+    }
+
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A job to accept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewJob {
+    /// Its id, made by the caller.
+    pub id: JobId,
+    /// Its type.
+    pub name: JobName,
+    /// What its handler gets; the store never looks inside.
+    pub payload: Bytes,
+    /// What it keeps for its whole life.
+    pub terms: JobTerms,
+    /// Zero: runnable at once (Queued). Else Scheduled.
+    pub delay: Duration,
+    /// Refuse it as [`Insert::Full`] if that many jobs of its name wait: Queued, and Scheduled ones that never started.
+    pub queue_limit: Option<u64>,
+    /// Unique among one owner's jobs of one name.
+    pub key: Option<IdempotencyKey>,
+    /// Tells a repeat from another request under the same key or id.
+    pub fingerprint: Digest,
+    /// Whose it is.
+    pub owner: Option<Digest>,
+    /// The trace that its submission belongs to.
+    pub trace: Option<TraceContext>,
+}
+
+/// What became of a job to accept.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Insert {
+    /// It is stored.
+    Inserted {
+        /// When.
+        created_at: Timestamp,
+        /// Its first version.
+        version: u64,
+        /// Jobs of its type that go first; none if it is Scheduled.
+        ahead: Option<u64>,
+    },
+    /// The same request came before: its job as it is now, [`Lookup::Found`] or [`Lookup::Gone`].
+    Existing(Lookup),
+    /// The key or the id belongs to another request.
+    Conflict,
+    /// The queue limit of its name is reached.
+    Full,
+}
+
+impl NewJob {
+    /// The job as a reader sees it right after it was inserted, without asking the store again.
+    pub fn view(&self, created_at: Timestamp, version: u64, ahead: Option<u64>) -> JobView {
+        let delayed = !self.delay.is_zero();
+        JobView {
+            id: self.id,
+            name: self.name.clone(),
+            status: if delayed { JobStatus::Scheduled } else { JobStatus::Queued },
+            attempt: 0,
+            retry_count: 0,
+            loss_count: 0,
+            release_count: 0,
+            max_retries: self.terms.max_retries,
+            priority: self.terms.priority,
+            version,
+            created_at,
+            scheduled_at: delayed.then(|| created_at + self.delay),
+            started_at: None,
+            completed_at: None,
+            last_updated_at: created_at,
+            expires_at: None,
+            cancel_requested_at: None,
+            progress: None,
+            result: None,
+            error: None,
+            attempts: Vec::new(),
+            ahead,
+            retry_of: None,
+            retried_by: None,
+            trace: self.trace.clone(),
+            owner: self.owner,
+        }
+    }
+}
+
+/// What became of a job to cancel.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cancel {
+    /// It is Canceled.
+    Canceled(Box<JobView>),
+    /// It runs; its worker will be told.
+    Requested(Box<JobView>),
+    /// It ended before.
+    Terminal(Box<JobView>),
+    /// Its retention is over.
+    Gone {
+        /// Whose it was.
+        owner: Option<Digest>,
+    },
+    /// Unknown.
+    NotFound,
+}
+
+/// What is new about a job that repeats another.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RetryAs {
+    /// Its id, made by the caller.
+    pub id: JobId,
+    /// The trace that the operator's request belongs to.
+    pub trace: Option<TraceContext>,
+}
+
+/// What became of a job to repeat.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Retry {
+    /// The new job.
+    Created(Box<JobView>),
+    /// It was repeated before: that job.
+    Existing(Lookup),
+    /// It neither failed nor was canceled.
+    NotEnded(JobStatus),
+    /// The new id is taken.
+    Conflict,
+    /// Its retention is over.
+    Gone {
+        /// Whose it was.
+        owner: Option<Digest>,
+    },
+    /// Unknown.
+    NotFound,
+}
