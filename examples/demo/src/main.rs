@@ -98,6 +98,7 @@ fn open(settings: &Settings) -> Result<Parts, Failure> {
 async fn serve(settings: &Settings, options: Options, parts: Parts) -> Result<(), Failure> {
     let (endpoints, app) = service::build(settings, options, parts)
         .map_err(|error| Failure::other("the service cannot be built", error))?;
+    tracing::warn!("AE_STORE is memory: every job is in this process, and lost when it ends");
     let in_use = |error| Failure::other(&format!("cannot listen on AE_BIND \"{}\"", settings.bind), error);
     let listener = TcpListener::bind(&settings.bind).await.map_err(in_use)?;
     let address = listener.local_addr().map_err(in_use)?;
