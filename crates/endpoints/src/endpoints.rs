@@ -11,7 +11,7 @@ use std::{
 };
 
 use async_endpoints_core::{
-    JobId, JobName, Store, StoreError,
+    JobId, JobName, JobView, Store, StoreError,
     job::InvalidName,
     store::{Cancel, Lookup},
 };
@@ -26,8 +26,7 @@ use crate::{
     error::Builtin,
     fleet::Fleet,
     http,
-    hub::Hub,
-    jitter,
+    hub::{Follower, Hub, version},
     job_type::JobType,
     middleware::Middleware,
     options::Options,
@@ -35,9 +34,6 @@ use crate::{
     telemetry::events,
     worker::{Kind, Worker, WorkerStatus, supervise},
 };
-
-/// Looking anyway while waiting for a job: hints may be lost.
-const POLL: Duration = Duration::from_secs(1);
 
 /// Asynchronous endpoints and the workers behind them. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -159,26 +155,39 @@ impl AsyncEndpoints {
         within(self.0.store.get(id)).await
     }
 
-    /// A job as soon as it is terminal, or as it is when `patience` is over.
+    /// A job as soon as it is terminal, or as it is when `patience` is over or this process stops.
     pub async fn wait(&self, id: JobId, patience: Duration) -> Result<Lookup, StoreError> {
-        self.start_hub();
-        let watch = self.0.hub.watch(id);
+        self.wait_until(id, patience, |job| job.status.is_terminal()).await
+    }
+
+    /// A job as soon as it is `done`, or as it is when `patience` is over or this process stops.
+    pub(crate) async fn wait_until(
+        &self,
+        id: JobId,
+        patience: Duration,
+        done: impl Fn(&JobView) -> bool,
+    ) -> Result<Lookup, StoreError> {
+        let waits = |lookup: &Lookup| matches!(lookup, Lookup::Found(job) if !done(job));
+        let follower = self.follow(id);
+        let mut lookup = self.job(id).await?;
+        let Some(mut follower) = follower else { return Ok(lookup) };
+        follower.saw(&lookup);
         let over = tokio::time::sleep(patience);
         tokio::pin!(over);
-        loop {
-            let changed = watch.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            let lookup = self.job(id).await?;
-            if !matches!(&lookup, Lookup::Found(job) if !job.status.is_terminal()) {
-                return Ok(lookup);
-            }
+        while waits(&lookup) {
             tokio::select! {
-                () = &mut over => return Ok(lookup),
-                () = changed => {}
-                () = tokio::time::sleep(jitter::about(POLL)) => {}
+                news = follower.changed(version(&lookup)) => lookup = Arc::unwrap_or_clone(news),
+                () = &mut over => break,
+                () = self.0.shutting_down.cancelled() => break,
             }
         }
+        Ok(lookup)
+    }
+
+    /// Follows a job; none if too many are followed.
+    pub(crate) fn follow(&self, id: JobId) -> Option<Follower> {
+        self.start_hub();
+        self.0.hub.follow(id)
     }
 
     /// Cancels a job that does not run, or asks its worker to stop it.
@@ -242,15 +251,18 @@ impl AsyncEndpoints {
     /// Starts to listen to hints, once. Ends with the runtime.
     fn start_hub(&self) {
         self.0.hub_started.get_or_init(|| {
-            let inner = self.0.clone();
+            let (listening, telling) = (self.0.clone(), self.0.clone());
             tokio::spawn(async move {
-                let worker = &inner.worker;
+                let worker = &listening.worker;
                 let work = |name: Option<&JobName>| {
                     if name.is_none_or(|name| worker.takes(name)) {
                         worker.wake();
                     }
                 };
-                supervise("hub", worker.restarts(), || inner.hub.run(&*inner.store, work)).await;
+                supervise("hub", worker.restarts(), || listening.hub.listen(&*listening.store, work)).await;
+            });
+            tokio::spawn(async move {
+                supervise("hub tell", telling.worker.restarts(), || telling.hub.tell(&*telling.store)).await;
             });
         });
     }
