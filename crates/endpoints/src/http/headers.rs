@@ -9,6 +9,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-async-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const PREFER: HeaderName = HeaderName::from_static("prefer");
 
 /// Bytes of captured headers, names and values, that a job keeps.
 const CAPTURED_BYTES: usize = 8 << 10;
@@ -67,6 +68,27 @@ fn is_traceparent(text: &str) -> bool {
         }
         _ => false,
     }
+}
+
+/// Seconds that a request is held at most.
+const LONGEST_WAIT: u64 = 60;
+
+/// How long the client would wait for an answer: `Prefer: wait=N` (RFC 7240), capped. What is not understood is no
+/// preference.
+pub(super) fn prefer_wait(headers: &HeaderMap) -> Option<u64> {
+    let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
+    let mut preferences = values.flat_map(|value| value.split(',')).filter_map(|preference| {
+        let (name, value) = preference.split(';').next()?.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("wait").then(|| value.trim().trim_matches('"').parse().ok())
+    });
+    preferences.next()?.map(|seconds: u64| seconds.min(LONGEST_WAIT))
+}
+
+/// The same as a query, `wait=N`, for clients that cannot set headers; an error if it is no number.
+pub(super) fn query_wait(text: &str) -> Result<Option<u64>, Problem> {
+    let wait = form_urlencoded::parse(text.as_bytes()).find(|(name, _)| name == "wait");
+    let seconds = |text: &str| text.parse::<u64>().map_err(|_| Problem::invalid_query("wait takes whole seconds."));
+    wait.map(|(_, text)| Ok(seconds(&text)?.min(LONGEST_WAIT))).transpose()
 }
 
 /// The headers of the allow-list, as many as fit into 8 KiB; a value that is no text is left out.
@@ -137,6 +159,19 @@ mod tests {
         ] {
             assert_eq!(trace(&headers(&[("traceparent", bad)])), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn waits_are_capped_and_what_is_not_understood_is_no_preference() {
+        let prefer = |text: &str| prefer_wait(&headers(&[("prefer", text)]));
+        assert_eq!(prefer("wait=5"), Some(5));
+        assert_eq!(prefer("respond-async, Wait = \"7\"; x=1"), Some(7));
+        assert_eq!(prefer("wait=100000"), Some(60));
+        for none in ["respond-async", "wait", "wait=", "wait=-1", "wait=x", "await=3"] {
+            assert_eq!(prefer(none), None, "{none}");
+        }
+        let query = |text: &str| query_wait(text).map_err(|_| ());
+        assert_eq!((query("a=1"), query("wait=99"), query("wait=x")), (Ok(None), Ok(Some(60)), Err(())));
     }
 
     #[test]

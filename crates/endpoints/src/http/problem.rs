@@ -108,6 +108,10 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "INVALID_PATH", "The path cannot be read", detail)
     }
 
+    pub(super) fn invalid_query(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "INVALID_QUERY", "The query cannot be read", detail)
+    }
+
     pub(super) fn invalid_key() -> Self {
         let detail = "Idempotency-Key takes 1 to 255 visible ASCII characters, quoted or bare, once.";
         Self::new(StatusCode::BAD_REQUEST, "INVALID_IDEMPOTENCY_KEY", "The idempotency key is malformed", detail)

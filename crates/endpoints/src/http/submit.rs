@@ -1,8 +1,8 @@
 //! `POST`, `PUT`, `PATCH` or `DELETE` on a declared path: accept a job and answer 202.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use async_endpoints_core::{JobName, job::TraceContext};
+use async_endpoints_core::{JobName, job::TraceContext, store::Lookup};
 use axum::{
     RequestExt,
     extract::{RawPathParams, Request},
@@ -11,7 +11,7 @@ use axum::{
 };
 use serde_json::value::RawValue;
 
-use super::{body, headers, job, problem::Problem};
+use super::{body, follow, headers, job, problem::Problem};
 use crate::{
     AsyncEndpoints,
     endpoint::Endpoint,
@@ -50,8 +50,9 @@ impl Accepting {
 
 pub(super) async fn submit(accepting: Arc<Accepting>, request: Request) -> Response {
     let trace = headers::trace(request.headers());
+    let wait = headers::prefer_wait(request.headers());
     match accept(&accepting, request, trace.clone()).await {
-        Ok(accepted) => answer(&accepting.endpoints, &accepted).await,
+        Ok(accepted) => answer(&accepting.endpoints, accepted, wait).await,
         Err(problem) => problem.traced(trace.as_ref()).into_response(),
     }
 }
@@ -86,10 +87,23 @@ async fn path(request: &mut Request) -> Result<Vec<(String, String)>, Problem> {
     Ok(params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
 }
 
-async fn answer(endpoints: &AsyncEndpoints, accepted: &Accepted) -> Response {
+/// 202 with the job; 200 if the client would wait and the job ended meanwhile.
+async fn answer(endpoints: &AsyncEndpoints, mut accepted: Accepted, wait: Option<u64>) -> Response {
+    if let Some(seconds) = wait {
+        // The job is accepted whatever becomes of this: a wait that fails is a wait that is over.
+        if let Ok(Lookup::Found(job)) = endpoints.wait(accepted.job.id, Duration::from_secs(seconds)).await {
+            accepted.job = *job;
+        }
+    }
+    let ended = wait.filter(|_| accepted.job.status.is_terminal());
     let waiting = endpoints.fleet().waiting(&**endpoints.store(), &accepted.job).await;
     let mut response = job::answer(&accepted.job, waiting);
-    *response.status_mut() = StatusCode::ACCEPTED;
+    if ended.is_none() {
+        *response.status_mut() = StatusCode::ACCEPTED;
+        // Also for a job that ended meanwhile: every 202 tells when to ask.
+        response.headers_mut().entry(header::RETRY_AFTER).or_insert_with(|| 1.into());
+    }
+    follow::prefer(&mut response, ended);
     let headers = response.headers_mut();
     let id = accepted.job.id;
     for (name, value) in
@@ -97,9 +111,6 @@ async fn answer(endpoints: &AsyncEndpoints, accepted: &Accepted) -> Response {
     {
         headers.insert(name, HeaderValue::try_from(value).unwrap_or_else(|_| unreachable!("a path and a UUID")));
     }
-    // Also for a job that ended meanwhile: every 202 tells when to ask.
-    headers.entry(header::RETRY_AFTER).or_insert_with(|| 1.into());
-    headers.insert(header::VARY, HeaderValue::from_static("Prefer"));
     if accepted.replayed {
         headers.insert(REPLAYED, HeaderValue::from_static("true"));
     }

@@ -1,0 +1,131 @@
+//! Waiting for a job over HTTP.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod support;
+
+use std::{sync::Arc, time::Instant};
+
+use async_endpoints::{Endpoint, JobContext, JobType};
+use reqwest::{RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+use support::Service;
+use tokio::sync::Semaphore;
+
+const GATED: JobType<(), u32> = JobType::new("Gated");
+
+/// A service whose jobs report progress, then end when the gate lets them.
+async fn gated() -> (Service, Arc<Semaphore>) {
+    let gate = Arc::new(Semaphore::new(0));
+    let passes = gate.clone();
+    let service = Service::start(|builder| {
+        builder.endpoint(Endpoint::post("/gated", GATED)).handler(GATED, move |ctx: JobContext<()>| {
+            let gate = passes.clone();
+            async move {
+                ctx.progress().set(1, 2);
+                gate.acquire().await?.forget();
+                Ok(7)
+            }
+        })
+    })
+    .await;
+    (service, gate)
+}
+
+/// Status, ETag, whether the preference was honoured, and the body, if there is one.
+async fn answer(request: RequestBuilder) -> (StatusCode, String, Option<String>, Value) {
+    let response = request.send().await.unwrap();
+    let header = |name: &str| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+    let (status, etag, applied) = (response.status(), header("etag").unwrap(), header("preference-applied"));
+    assert_eq!(header("vary").as_deref(), Some("Prefer"));
+    (status, etag, applied, response.json().await.unwrap_or_default())
+}
+
+#[tokio::test]
+async fn a_submission_that_would_wait_is_answered_with_the_ended_job_or_with_202() {
+    let (service, gate) = gated().await;
+    let submit = |wait: &str| service.client.post(service.url("/gated")).header("prefer", wait.to_owned());
+    let (status, _, applied, job) = answer(submit("wait=0")).await;
+    assert_eq!((status, applied), (StatusCode::ACCEPTED, None));
+    assert!(job["completedAt"].is_null());
+    gate.add_permits(2);
+    let (status, _, applied, job) = answer(submit("wait=20")).await;
+    assert_eq!((status, applied.as_deref()), (StatusCode::OK, Some("wait=20")));
+    assert_eq!((&job["status"], &job["result"]), (&json!("Completed"), &json!(7)));
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_long_poll_ends_with_each_change_and_a_plain_wait_with_the_end() {
+    let (service, gate) = gated().await;
+    let id = service.submit("/gated", Value::Null).await;
+    let url = service.url(&format!("/jobs/{id}"));
+    let poll =
+        |known: &str| service.client.get(&url).header("prefer", "wait=20").header("if-none-match", known.to_owned());
+    // Every change that is still to come moves the version: claimed, progress, completed.
+    let mut etag = "\"1\"".to_owned();
+    let mut gate = Some(gate);
+    loop {
+        let (status, next, applied, job) = answer(poll(&etag)).await;
+        assert_eq!((status, applied.as_deref()), (StatusCode::OK, Some("wait=20")));
+        assert_ne!(next, etag);
+        etag = next;
+        if job["status"] == "Completed" {
+            break;
+        }
+        if job["progress"]["percent"] == 50.0
+            && let Some(gate) = gate.take()
+        {
+            gate.add_permits(1);
+        }
+    }
+    let unchanged = service.client.get(format!("{url}?wait=0")).header("if-none-match", &etag);
+    let (status, same, ..) = answer(unchanged).await;
+    assert_eq!((status, same), (StatusCode::NOT_MODIFIED, etag));
+    let (status, _, applied, job) = answer(service.client.get(format!("{url}?wait=20"))).await;
+    assert_eq!((status, applied, &job["result"]), (StatusCode::OK, None, &json!(7)));
+    let bad = service.client.get(format!("{url}?wait=soon")).send().await.unwrap();
+    assert_eq!(
+        (bad.status(), bad.json::<Value>().await.unwrap()["code"].clone()),
+        (StatusCode::BAD_REQUEST, json!("INVALID_QUERY"))
+    );
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn many_wait_for_one_job_and_all_hear_of_its_end() {
+    let (service, gate) = gated().await;
+    let id = service.submit("/gated", Value::Null).await;
+    let waits = (0..50).map(|_| answer(service.client.get(service.url(&format!("/jobs/{id}?wait=20")))));
+    let opened = async {
+        // Once one of them can be told of the start, they are being held.
+        while service.job(id).await["status"] != "InProgress" {
+            tokio::task::yield_now().await;
+        }
+        gate.add_permits(1);
+    };
+    let (answers, ()) = tokio::join!(futures_util::future::join_all(waits), opened);
+    for (status, _, _, job) in answers {
+        assert_eq!((status, &job["status"]), (StatusCode::OK, &json!("Completed")));
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_wait_ends_when_its_time_is_over_and_when_the_process_stops() {
+    let (service, gate) = gated().await;
+    let id = service.submit("/gated", Value::Null).await;
+    let url = service.url(&format!("/jobs/{id}"));
+    let began = Instant::now();
+    let (status, _, _, job) = answer(service.client.get(format!("{url}?wait=1"))).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(job["completedAt"].is_null() && began.elapsed().as_secs_f64() >= 1.0);
+
+    let held = tokio::spawn(answer(service.client.get(format!("{url}?wait=60"))));
+    let (status, ..) = answer(service.client.get(&url)).await;
+    assert_eq!(status, StatusCode::OK);
+    service.endpoints.shutdown();
+    let (status, _, _, job) = held.await.unwrap();
+    assert_eq!((status, &job["status"]), (StatusCode::OK, &json!("InProgress")));
+    gate.add_permits(1);
+    service.stop().await;
+}
