@@ -5,7 +5,7 @@ mod support;
 
 use std::{sync::Arc, time::Instant};
 
-use async_endpoints::{Endpoint, JobContext, JobType};
+use async_endpoints::{Endpoint, JobContext, JobError, JobId, JobType};
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use support::Service;
@@ -87,6 +87,39 @@ async fn a_long_poll_ends_with_each_change_and_a_plain_wait_with_the_end() {
     assert_eq!(
         (bad.status(), bad.json::<Value>().await.unwrap()["code"].clone()),
         (StatusCode::BAD_REQUEST, json!("INVALID_QUERY"))
+    );
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn the_bare_result_comes_once_there_is_one() {
+    const FAIL: JobType<(), ()> = JobType::new("Fail");
+    let (service, gate) = gated().await;
+    let id = service.submit("/gated", Value::Null).await;
+    let get = |id: JobId| service.client.get(service.url(&format!("/jobs/{id}/result"))).send();
+    let early = get(id).await.unwrap();
+    assert_eq!((early.status(), early.headers().contains_key("retry-after")), (StatusCode::CONFLICT, true));
+    assert_eq!(early.json::<Value>().await.unwrap()["code"], "JOB_NOT_ENDED");
+    gate.add_permits(1);
+    service.ended(id).await;
+    let late = get(id).await.unwrap();
+    assert_eq!((late.status(), late.text().await.unwrap().as_str()), (StatusCode::OK, "7"));
+    assert_eq!(get(JobId::random()).await.unwrap().status(), StatusCode::NOT_FOUND);
+    service.stop().await;
+
+    let service = Service::start(|builder| {
+        builder.handler(FAIL, async |_: JobContext<()>| {
+            Err(JobError::permanent("NO_PAPER", "There is no paper.").status(409))
+        })
+    })
+    .await;
+    let id = service.endpoints.submit(FAIL, ()).await.unwrap().job.id;
+    service.ended(id).await;
+    let failed = service.client.get(service.url(&format!("/jobs/{id}/result"))).send().await.unwrap();
+    assert_eq!(failed.headers()["content-type"], "application/problem+json");
+    assert_eq!(
+        (failed.status().as_u16(), failed.json::<Value>().await.unwrap()["code"].clone()),
+        (409, json!("NO_PAPER"))
     );
     service.stop().await;
 }

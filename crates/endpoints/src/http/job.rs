@@ -86,7 +86,7 @@ pub(super) fn etag(version: u64) -> HeaderValue {
 }
 
 /// Seconds until it is worth asking again.
-fn retry_after(job: &JobView) -> Option<u64> {
+pub(super) fn retry_after(job: &JobView) -> Option<u64> {
     match job.status {
         JobStatus::Completed | JobStatus::Failed | JobStatus::Canceled => None,
         JobStatus::Queued | JobStatus::InProgress => Some(1),

@@ -3,7 +3,8 @@
 //! | file | answers |
 //! |---|---|
 //! | `submit` | the paths that the application declares |
-//! | `follow` | `GET /jobs/{id}` |
+//! | `follow` | `GET /jobs/{id}`, at once or held until it changed |
+//! | `result` | `GET /jobs/{id}/result` |
 //! | `cancel` | `POST /jobs/{id}/cancel` |
 //! | `headers`, `body` | what is read from requests |
 //! | `job`, `problem` | what answers look like |
@@ -15,6 +16,7 @@ mod follow;
 mod headers;
 mod job;
 mod problem;
+mod result;
 mod server;
 mod submit;
 
@@ -45,9 +47,10 @@ pub(crate) fn submit_routes<S: Clone + Send + Sync + 'static>(endpoints: &AsyncE
 }
 
 pub(crate) fn job_routes<S: Clone + Send + Sync + 'static>(endpoints: &AsyncEndpoints) -> Router<S> {
-    let (follow, cancel) = (endpoints.clone(), endpoints.clone());
+    let (follow, result, cancel) = (endpoints.clone(), endpoints.clone(), endpoints.clone());
     Router::new()
         .route("/jobs/{id}", refusing(get(move |request| follow::job(follow.clone(), request))))
+        .route("/jobs/{id}/result", refusing(get(move |request| result::result(result.clone(), request))))
         .route("/jobs/{id}/cancel", refusing(post(move |request| cancel::cancel(cancel.clone(), request))))
 }
 

@@ -137,6 +137,11 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "JOB_ENDED", "The job has ended", detail)
     }
 
+    pub(super) fn not_ended(status: &str, retry_after: Option<u64>) -> Self {
+        let detail = format!("The job is {status}; it has no result yet.");
+        Self { retry_after, ..Self::new(StatusCode::CONFLICT, "JOB_NOT_ENDED", "The job has not ended", detail) }
+    }
+
     pub(super) fn method_not_allowed(method: &Method) -> Self {
         let detail = format!("{method} is not supported here; see the Allow header.");
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "Method not allowed", detail)
