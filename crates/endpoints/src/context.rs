@@ -244,7 +244,11 @@ struct Reporter<F: ?Sized = dyn Fn() + Send + Sync> {
 #[derive(Default)]
 struct Told {
     progress: Option<ReportedProgress>,
-    unsent: bool,
+    /// How often something was told, and up to which time it is known to be stored.
+    times: u64,
+    stored: u64,
+    /// Somebody was called to send it.
+    announced: bool,
 }
 
 impl ProgressReporter {
@@ -283,33 +287,34 @@ impl ProgressReporter {
         self.told().progress.clone()
     }
 
-    /// What was told since this was last asked.
-    pub(crate) fn take_unsent(&self) -> Option<ReportedProgress> {
+    /// What was told and is not known to be stored, and its number. What is told from now on is announced again.
+    pub(crate) fn unstored(&self) -> Option<(u64, ReportedProgress)> {
         let mut told = self.told();
-        if std::mem::take(&mut told.unsent) { told.progress.clone() } else { None }
+        told.announced = false;
+        let progress = told.progress.as_ref().filter(|_| told.times > told.stored)?;
+        Some((told.times, progress.clone()))
     }
 
-    /// What was taken could not be stored: it is to be sent still, or what was told since.
-    pub(crate) fn put_back(&self) {
-        self.announce(|told| told.progress.is_some());
+    /// The store has what was told by that number.
+    pub(crate) fn stored(&self, number: u64) {
+        let mut told = self.told();
+        told.stored = told.stored.max(number);
+    }
+
+    /// Calls somebody to send what is not stored.
+    pub(crate) fn announce(&self) {
+        if !std::mem::replace(&mut self.told().announced, true) {
+            (self.0.changed)();
+        }
     }
 
     fn tell(&self, change: impl FnOnce(&mut ReportedProgress)) {
-        self.announce(|told| {
-            let none = ReportedProgress { completed: 0, total: None, percent: None, message: None };
-            change(told.progress.get_or_insert(none));
-            true
-        });
-    }
-
-    /// Says that there is something to send, if `change` leaves something and nobody said so before.
-    fn announce(&self, change: impl FnOnce(&mut Told) -> bool) {
+        let none = ReportedProgress { completed: 0, total: None, percent: None, message: None };
         let mut told = self.told();
-        let news = change(&mut told) && !std::mem::replace(&mut told.unsent, true);
+        told.times += 1;
+        change(told.progress.get_or_insert(none));
         drop(told);
-        if news {
-            (self.0.changed)();
-        }
+        self.announce();
     }
 
     fn told(&self) -> std::sync::MutexGuard<'_, Told> {
@@ -347,18 +352,25 @@ mod tests {
     }
 
     #[test]
-    fn what_was_told_is_taken_once_and_announced_once() {
+    fn what_was_told_is_announced_once_and_unstored_until_it_is_stored() {
         let announced = Arc::new(std::sync::atomic::AtomicU32::new(0));
         let count = announced.clone();
         let progress = ProgressReporter::new(move || {
             count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         });
-        assert_eq!(progress.take_unsent(), None);
+        let announced = || announced.load(std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(progress.unstored(), None);
         progress.completed(1);
         progress.message("x".repeat(5000));
-        let told = progress.take_unsent().expect("told");
+        assert_eq!(announced(), 1);
+        let (number, told) = progress.unstored().expect("told");
         assert_eq!((told.completed, told.message.map(|message| message.len())), (1, Some(1024)));
-        assert_eq!(progress.take_unsent(), None);
-        assert_eq!(announced.load(std::sync::atomic::Ordering::Relaxed), 1);
+        progress.completed(2);
+        assert_eq!(announced(), 2, "after it was taken");
+        progress.stored(number);
+        let (number, told) = progress.unstored().expect("told meanwhile");
+        assert_eq!(told.completed, 2);
+        progress.stored(number);
+        assert_eq!(progress.unstored(), None);
     }
 }

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     io,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -17,8 +17,8 @@ use async_endpoints_core::{
 };
 use axum::Router;
 use serde::Serialize;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     builder::Builder,
@@ -31,7 +31,6 @@ use crate::{
     middleware::Middleware,
     options::Options,
     submit::{Submit, within},
-    telemetry::events,
     worker::{Kind, Worker, WorkerStatus, supervise},
 };
 
@@ -45,12 +44,10 @@ struct Inner {
     types: HashMap<String, JobName>,
     endpoints: Vec<Endpoint>,
     worker: Arc<Worker>,
-    works: bool,
     hub: Arc<Hub>,
-    hub_started: OnceLock<()>,
+    listening: Mutex<Option<AbortOnDrop>>,
     started: AtomicBool,
     fleet: Fleet,
-    shutting_down: CancellationToken,
 }
 
 impl AsyncEndpoints {
@@ -67,19 +64,16 @@ impl AsyncEndpoints {
         kinds: Vec<Kind>,
         middlewares: Vec<Arc<dyn Middleware>>,
     ) -> Self {
-        let works = !kinds.is_empty();
         Self(Arc::new(Inner {
             worker: Worker::new(store.clone(), options.clone(), kinds.into(), middlewares.into()),
-            works,
             types: types.into_iter().map(|name| (name.to_string(), name)).collect(),
             endpoints,
             store,
             options,
             hub: Arc::default(),
-            hub_started: OnceLock::new(),
+            listening: Mutex::default(),
             started: AtomicBool::new(false),
             fleet: Fleet::default(),
-            shutting_down: CancellationToken::new(),
         }))
     }
 
@@ -96,21 +90,20 @@ impl AsyncEndpoints {
     /// Serves HTTP and works until SIGTERM, Ctrl-C or [`shutdown`](Self::shutdown); then drains both within
     /// `Options::shutdown`: nothing more is accepted or started, jobs can still be read, running attempts may end,
     /// and those that do not are given back without using up a retry. A second signal ends the drain at once.
+    ///
+    /// Dropping the future stops the worker in the same way, in the background.
     pub async fn serve(&self, listener: TcpListener, app: Router) -> io::Result<()> {
+        let _stop = self.start()?;
         let stop_http = CancellationToken::new();
-        let serving = http::serve(listener, app, stop_http.clone());
+        let serving = http::serve(listener, app, stop_http.clone(), self.0.worker.over().clone());
         tokio::pin!(serving);
-        self.start_worker()?;
         tokio::select! {
             served = &mut serving => {
-                self.stop_worker(self.0.options.shutdown).await;
+                self.shutdown();
+                self.0.worker.gone().cancelled().await;
                 return served;
             }
-            () = self.stop_requested() => {}
-        }
-        tokio::select! {
-            served = &mut serving => return served,
-            () = self.stop_worker(self.0.options.shutdown) => {}
+            () = self.0.worker.gone().cancelled() => {}
         }
         stop_http.cancel();
         serving.await
@@ -118,21 +111,20 @@ impl AsyncEndpoints {
 
     /// Works until SIGTERM, Ctrl-C or [`shutdown`](Self::shutdown), and drains; for a process without HTTP.
     pub async fn run(&self) -> io::Result<()> {
-        self.start_worker()?;
-        self.stop_requested().await;
-        self.stop_worker(self.0.options.shutdown).await;
+        let _stop = self.start()?;
+        self.0.worker.gone().cancelled().await;
         Ok(())
     }
 
     /// Asks [`serve`](Self::serve) or [`run`](Self::run) to drain and return, as SIGTERM does.
     pub fn shutdown(&self) {
-        self.0.shutting_down.cancel();
+        self.0.worker.stop();
     }
 
     /// Runs every job that is runnable now, and those that follow from them, until none is; for tests on a
     /// [`MemoryStore`](crate::MemoryStore), where delayed jobs become runnable when the test moves its clock.
     pub async fn run_until_idle(&self) -> Result<(), StoreError> {
-        self.0.worker.again().run_until_idle().await
+        self.0.worker.run_until_idle().await
     }
 
     /// Submits a job from code. Await it, or first set what is special about it.
@@ -178,7 +170,7 @@ impl AsyncEndpoints {
             tokio::select! {
                 news = follower.changed(version(&lookup)) => lookup = Arc::unwrap_or_clone(news),
                 () = &mut over => break,
-                () = self.0.shutting_down.cancelled() => break,
+                () = self.0.worker.stopping().cancelled() => break,
             }
         }
         Ok(lookup)
@@ -212,7 +204,7 @@ impl AsyncEndpoints {
 
     /// Whether a stop was asked for.
     pub fn is_shutting_down(&self) -> bool {
-        self.0.shutting_down.is_cancelled()
+        self.0.worker.is_stopping()
     }
 
     pub(crate) fn endpoints(&self) -> &[Endpoint] {
@@ -228,50 +220,50 @@ impl AsyncEndpoints {
         self.0.types.get(name).cloned().map_or_else(|| JobName::new(name), Ok)
     }
 
-    fn start_worker(&self) -> io::Result<()> {
+    /// Starts the worker, which stops when the guard is dropped.
+    fn start(&self) -> io::Result<DropGuard> {
         if self.0.started.swap(true, Ordering::AcqRel) {
             return Err(io::Error::other("these endpoints were started before; build new ones to start again"));
         }
         self.start_hub();
-        if self.0.works { self.0.worker.start() } else { Ok(()) }
+        self.0.worker.start()?;
+        Ok(self.0.worker.stopping().clone().drop_guard())
     }
 
-    async fn stop_worker(&self, within: Duration) {
-        self.shutdown();
-        events::stopping(within);
-        if self.0.works {
-            tokio::select! {
-                () = self.0.worker.stop(within) => {}
-                // Whoever asks twice does not want to wait.
-                () = async { http::stop_signal().await; self.0.worker.hurry(); std::future::pending().await } => {}
-            }
-        }
-    }
-
-    /// Starts to listen to hints, once. Ends with the runtime.
+    /// Starts to listen to hints, unless somebody listens already. Ends with the last of these endpoints, and with the
+    /// runtime that it was started on; then it is started again when it is needed.
     fn start_hub(&self) {
-        self.0.hub_started.get_or_init(|| {
-            let (listening, telling) = (self.0.clone(), self.0.clone());
-            tokio::spawn(async move {
-                let worker = &listening.worker;
-                let work = |name: Option<&JobName>| {
-                    if name.is_none_or(|name| worker.takes(name)) {
-                        worker.wake();
-                    }
-                };
-                supervise("hub", worker.restarts(), || listening.hub.listen(&*listening.store, work)).await;
-            });
-            tokio::spawn(async move {
-                supervise("hub tell", telling.worker.restarts(), || telling.hub.tell(&*telling.store)).await;
-            });
-        });
-    }
-
-    async fn stop_requested(&self) {
-        tokio::select! {
-            () = http::stop_signal() => {}
-            () = self.0.shutting_down.cancelled() => {}
+        let mut listening = self.0.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        if listening.as_ref().is_some_and(|task| !task.is_finished()) {
+            return;
         }
+        let (hub, store, worker) = (self.0.hub.clone(), self.0.store.clone(), self.0.worker.clone());
+        *listening = Some(AbortOnDrop(tokio::spawn(async move {
+            let work = |name: Option<&JobName>| {
+                if name.is_none_or(|name| worker.takes(name)) {
+                    worker.wake();
+                }
+            };
+            tokio::join!(
+                supervise("hub", worker.restarts(), || hub.listen(&*store, work)),
+                supervise("hub tell", worker.restarts(), || hub.tell(&*store)),
+            );
+        })));
+    }
+}
+
+/// A task that ends with its handle.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl AbortOnDrop {
+    fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
+}
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -43,6 +43,7 @@ mod job_type;
 mod json;
 mod middleware;
 mod options;
+mod signal;
 mod submit;
 mod telemetry;
 mod worker;

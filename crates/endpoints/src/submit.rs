@@ -104,8 +104,16 @@ impl AsyncEndpoints {
 
 /// A store call that a caller waits for.
 pub(crate) async fn within<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    let late = |_| StoreError::Unavailable(format!("no answer within {STORE_TIMEOUT:?}"));
-    tokio::time::timeout(STORE_TIMEOUT, call).await.map_err(late)?
+    limited(STORE_TIMEOUT, call).await
+}
+
+/// A store call that must end: one that does not answer is as good as a store that cannot be reached.
+pub(crate) async fn limited<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let late = |_| StoreError::Unavailable(format!("no answer within {limit:?}"));
+    tokio::time::timeout(limit, call).await.map_err(late)?
 }
 
 /// Tells a repeat from another request: SHA-256 of job name, path parameters, query and body, each with its length.

@@ -28,7 +28,7 @@ use axum::{
     routing::{MethodFilter, MethodRouter, get, on, post},
 };
 
-pub(crate) use self::server::{serve, stop_signal};
+pub(crate) use self::server::serve;
 use self::{problem::Problem, submit::Accepting};
 use crate::{AsyncEndpoints, endpoint::Endpoint};
 

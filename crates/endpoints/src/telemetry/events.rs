@@ -14,11 +14,10 @@ pub(crate) fn store_failed(operation: &str, error: &StoreError) {
     tracing::warn!(operation, %error, transient = error.is_transient(), "the store failed");
 }
 
-pub(crate) fn store_silent(operation: &str, waited: Duration) {
-    tracing::warn!(operation, waited_ms = waited.as_millis() as u64, "the store does not answer");
-}
-
 pub(crate) fn settlements_refused(count: usize) {
+    if count == 0 {
+        return;
+    }
     tracing::warn!(count, "ended attempts had lost their leases; their jobs run elsewhere");
 }
 

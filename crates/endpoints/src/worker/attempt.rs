@@ -15,7 +15,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 
 use super::{
     Worker,
-    running::{Ending, GRACE, Running, Table, Why},
+    running::{Ending, GRACE, Running, Why},
     settler::{Held, Settling},
     slots::Permit,
     supervise::panic_message,
@@ -33,44 +33,57 @@ enum End {
     Aborted,
 }
 
-/// Runs an attempt that was claimed, and hands its end to the settler.
-pub(super) async fn run(worker: Arc<Worker>, running: Arc<Running>, payload: Bytes, permit: Arc<Permit>) {
-    // Dropped with this task, whatever happens: then the lease runs out.
-    let seat = Seat { running: &running, table: &worker.table };
-    let end = within_limits(&running, handler(&worker, &running, payload, &permit)).await;
-    if matches!(end, End::Aborted) && Arc::strong_count(&permit) > 1 {
-        permit.mark_leaked();
-    }
-    let Some(ending) = Ending::of(seat.running, seat.table) else {
-        return; // The keeper ended it while this thread was blocked.
-    };
-    let settle = settle(&worker, &running, end);
-    worker.settler.send(Settling { settle, held: Held { ending, permit: Some(permit) } });
+/// An attempt that was claimed, with all that it holds. Dropped before its end, whatever happened, it lets the lease
+/// run out.
+pub(super) struct Seat {
+    worker: Arc<Worker>,
+    running: Arc<Running>,
+    permit: Arc<Permit>,
 }
 
-/// Ends an attempt whose own task cannot, as its thread is blocked: its slot stays taken.
+impl Seat {
+    pub(super) fn new(worker: Arc<Worker>, running: Arc<Running>, permit: Arc<Permit>) -> Self {
+        worker.table.add(running.clone());
+        Self { worker, running, permit }
+    }
+
+    /// Runs the handler, and hands its end to the settler.
+    pub(super) async fn run(self, payload: Bytes) {
+        let end = if self.worker.stopping.is_cancelled() {
+            self.running.stop(Why::Shutdown);
+            End::Aborted // It has not begun.
+        } else {
+            within_limits(&self.running, handler(&self, payload)).await
+        };
+        if matches!(end, End::Aborted) && Arc::strong_count(&self.permit) > 1 {
+            self.permit.mark_leaked();
+        }
+        // None if the keeper ended it, as this thread was blocked.
+        if let Some(ending) = Ending::of(&self.running, &self.worker.table) {
+            let settle = settle(&self.worker, &self.running, end);
+            let held = Held { permit: Some(self.permit.clone()), ending };
+            self.worker.settler.send(Settling { settle, held });
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        drop(Ending::of(&self.running, &self.worker.table));
+    }
+}
+
+/// Ends an attempt in place of its own task, which cannot or must not go on.
 pub(super) fn take_over(worker: &Worker, running: &Arc<Running>, why: Why) -> Option<Settling> {
     let ending = Ending::of(running, &worker.table)?;
     running.stop(why);
-    running.mark_leaked();
-    Some(Settling { settle: settle(worker, running, End::Aborted), held: Held { ending, permit: None } })
-}
-
-struct Seat<'a> {
-    running: &'a Arc<Running>,
-    table: &'a Arc<Table>,
-}
-
-impl Drop for Seat<'_> {
-    fn drop(&mut self) {
-        drop(Ending::of(self.running, self.table));
-    }
+    Some(Settling { settle: settle(worker, running, End::Aborted), held: Held { permit: None, ending } })
 }
 
 /// The handler with all middleware around it.
-fn handler(worker: &Arc<Worker>, running: &Running, payload: Bytes, permit: &Arc<Permit>) -> BoxFuture<'static, Ended> {
-    let (worker, info) = (worker.clone(), running.info.clone());
-    let handler = worker.kinds[running.kind].handler.clone().call(info.clone(), payload, permit.clone());
+fn handler(seat: &Seat, payload: Bytes) -> BoxFuture<'static, Ended> {
+    let (worker, info) = (seat.worker.clone(), seat.running.info.clone());
+    let handler = worker.kinds[seat.running.kind].handler.clone().call(info.clone(), payload, seat.permit.clone());
     if worker.middlewares.is_empty() {
         return handler;
     }
@@ -97,9 +110,11 @@ async fn within_limits(running: &Running, handler: BoxFuture<'static, Ended>) ->
 }
 
 fn settle(worker: &Worker, running: &Running, end: End) -> Settle {
+    // What an application wrote can panic here as well: a retry policy, an error's text.
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| outcome(worker, running, end)));
     Settle {
         lease: running.lease,
-        outcome: outcome(worker, running, end),
+        outcome: outcome.unwrap_or_else(|_| Outcome::Failed { error: Builtin::Panic.record(None) }),
         if_canceled: canceled(),
         slow: running.started.elapsed() > worker.kinds[running.kind].policy.slow_after,
         span: None,
@@ -131,8 +146,8 @@ fn outcome(worker: &Worker, running: &Running, end: End) -> Outcome {
             let error = Builtin::Panic.record(detail(panic_message(&*panic)));
             retry(worker, running, Failure::Retryable, error)
         }
-        // Nothing is aborted without a reason.
-        (End::Aborted, None) => Outcome::Released,
+        // It fired its token itself and went on: it canceled itself.
+        (End::Aborted, None) => Outcome::Canceled { error: canceled() },
     }
 }
 

@@ -11,10 +11,11 @@ use async_endpoints_core::{
     store::{Attempt, Claim, LeaseToken, Result, Want},
 };
 
-use super::{Worker, attempt, backoff::Backoff, running::Running};
+use super::{Worker, attempt::Seat, backoff::Backoff, running::Running};
 use crate::{
     context::{AttemptInfo, ProgressReporter},
     jitter,
+    submit::limited,
     telemetry::events,
 };
 
@@ -81,7 +82,7 @@ pub(super) async fn claim(worker: &Arc<Worker>) -> Result<Round> {
         lease: worker.options.lease,
     };
     // If this task dies before the attempts are started, their leases run out: a loss, not a lost job.
-    let claimed = worker.store.claim(&claim).await?;
+    let claimed = limited(worker.call_limit(), worker.store.claim(&claim)).await?;
     let started = claimed.attempts.len();
     for attempt in claimed.attempts {
         start(worker, attempt, asked);
@@ -101,6 +102,6 @@ fn start(worker: &Arc<Worker>, attempt: Attempt, asked: Instant) {
         let progress = ProgressReporter::new(move || reporter.changed(weak.clone()));
         Running::new(&attempt, kind, AttemptInfo::new(&attempt, deadline, progress), asked, &permit)
     });
-    worker.table.add(running.clone());
-    tokio::spawn(attempt::run(worker.clone(), running, attempt.payload, permit));
+    let seat = Seat::new(worker.clone(), running.clone(), permit);
+    running.set_task(tokio::spawn(seat.run(attempt.payload)).abort_handle());
 }

@@ -1,4 +1,5 @@
-//! Recovers the jobs of dead workers and clears away what is past its retention. Every worker does it; the store
+//! Recovers the jobs of dead workers and clears away what is past its retention. Every process does it, also one that only
+//! accepts; the store
 //! sees to it that two at once do no harm.
 
 use std::time::Duration;
@@ -9,7 +10,7 @@ use async_endpoints_core::{
 };
 
 use super::Worker;
-use crate::{error::Builtin, jitter, telemetry::events};
+use crate::{error::Builtin, jitter, submit::limited, telemetry::events};
 
 /// Sweeps for each look at retention.
 const SWEEPS_PER_PRUNE: u32 = 8;
@@ -40,7 +41,10 @@ async fn reclaim(worker: &Worker) -> Result<()> {
         canceled: Builtin::Canceled.record(None),
     };
     for _ in 0..CALLS {
-        let Reclaimed::Done { recovered, more } = worker.store.reclaim(&reclaim).await? else { break };
+        let Reclaimed::Done { recovered, more } = limited(worker.call_limit(), worker.store.reclaim(&reclaim)).await?
+        else {
+            break;
+        };
         for job in recovered {
             events::job_recovered(&job);
         }
@@ -53,7 +57,7 @@ async fn reclaim(worker: &Worker) -> Result<()> {
 
 async fn prune(worker: &Worker) -> Result<()> {
     for _ in 0..CALLS {
-        if worker.store.prune(SWEEP_JOBS).await? < SWEEP_JOBS {
+        if limited(worker.call_limit(), worker.store.prune(SWEEP_JOBS)).await? < SWEEP_JOBS {
             break;
         }
     }

@@ -1,8 +1,8 @@
-//! Keeps this worker's leases, on a thread of its own: a handler that blocks every thread of the runtime does not
-//! make the worker look dead.
+//! Keeps this process's leases, and stops it in time, on a thread of its own: a handler that blocks every thread of the
+//! runtime neither makes the worker look dead nor holds up its end.
 //!
-//! Each tick renews all leases in one call, learns of cancel requests and lost leases, gives up leases that could
-//! not be renewed for their whole length, and ends attempts whose own task cannot.
+//! Renews all leases in one call a tick, and hears so of cancel requests and lost leases; gives up leases that could not
+//! be renewed for their whole length; ends attempts whose own task cannot; listens to signals, and drains.
 
 use std::{
     sync::Arc,
@@ -17,57 +17,82 @@ use futures_util::future::join_all;
 use tokio::time::MissedTickBehavior;
 
 use super::{
-    Worker, attempt,
+    Worker, attempt, drain,
     running::{Running, Why},
-    settler::{Batch, LAST_TRY},
+    settler::{self, Settling},
     supervise::supervise,
 };
-use crate::telemetry::events;
+use crate::{signal, submit::limited, telemetry::events};
 
-/// Starts the thread. It ends when the worker is done.
-pub(super) fn start(worker: Arc<Worker>) -> std::io::Result<()> {
+/// How long a goodbye may take.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// Starts the thread. It ends when the worker has stopped.
+pub(super) fn start(worker: Arc<Worker>, signals: bool) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let thread = std::thread::Builder::new().name("async-endpoints-keeper".to_owned());
     thread.spawn(move || {
         runtime.block_on(async {
+            if signals {
+                tokio::spawn(obey_signals(worker.clone()));
+            }
             tokio::select! {
                 () = supervise("keeper", &worker.restarts, || keep(&worker)) => {}
-                () = worker.done.cancelled() => {}
+                () = drain::run(&worker) => {}
             }
+            worker.done.cancel();
             say_goodbye(&worker).await;
+            worker.gone.cancel();
+            tokio::time::sleep(drain::LAST_ANSWERS).await;
+            worker.over.cancel();
         });
-        worker.gone.cancel();
     })?;
     Ok(())
 }
 
+/// The first signal asks to stop, the second ends the drain: whoever asks twice does not want to wait.
+async fn obey_signals(worker: Arc<Worker>) {
+    signal::stop().await;
+    worker.stopping.cancel();
+    signal::stop().await;
+    worker.hurry.cancel();
+}
+
 async fn keep(worker: &Arc<Worker>) {
-    let lease = worker.options.lease;
-    let mut ticks = tokio::time::interval((lease / 4).min(Duration::from_secs(1)));
+    tokio::join!(renew_for_ever(worker), watch_for_ever(worker));
+}
+
+async fn renew_for_ever(worker: &Arc<Worker>) {
+    let mut ticks = tokio::time::interval((worker.options.lease / 4).min(Duration::from_secs(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut stalled = Batch::default();
     loop {
         ticks.tick().await;
+        renew(worker, &worker.table.all()).await;
+    }
+}
+
+/// Apart from the renewals, so that one which hangs does not keep handlers of lost leases running.
+async fn watch_for_ever(worker: &Arc<Worker>) {
+    let pace = (worker.options.lease / 16).clamp(Duration::from_millis(10), Duration::from_millis(250));
+    loop {
+        tokio::time::sleep(pace).await;
         let running = worker.table.all();
-        renew(worker, &running).await;
-        give_up_unrenewed(&running, lease);
-        end_stalled(worker, &running, &mut stalled);
+        give_up_unrenewed(&running, worker.options.lease);
+        let stalled = end_stalled(worker, &running);
         if !stalled.is_empty() {
-            match tokio::time::timeout(lease / 2, stalled.try_settle(&*worker.store)).await {
-                Ok(Ok(_)) => stalled = Batch::default(),
-                Ok(Err(error)) => events::store_failed("settle", &error),
-                Err(_) => events::store_silent("settle", lease / 2),
-            }
+            let worker = worker.clone();
+            tokio::spawn(async move { settler::end(&*worker.store, stalled, worker.call_limit()).await });
         }
     }
 }
 
 /// All leases at once, in calls of bounded size; the beat is told also without leases.
 async fn renew(worker: &Worker, running: &[Arc<Running>]) {
-    if running.is_empty() {
-        return renew_some(worker, &[]).await;
+    if !running.is_empty() {
+        join_all(running.chunks(RENEW_LEASES).map(|some| renew_some(worker, some))).await;
+    } else if !worker.kinds.is_empty() {
+        renew_some(worker, &[]).await;
     }
-    join_all(running.chunks(RENEW_LEASES).map(|some| renew_some(worker, some))).await;
 }
 
 async fn renew_some(worker: &Worker, running: &[Arc<Running>]) {
@@ -75,11 +100,9 @@ async fn renew_some(worker: &Worker, running: &[Arc<Running>]) {
     let leases: Vec<Lease> = running.iter().map(|running| running.lease).collect();
     let asked = Instant::now();
     let beat = beat(worker, lease * 2);
-    // A call that hangs must not keep the thread from giving up leases in time.
-    match tokio::time::timeout(lease / 2, worker.store.renew(&beat, &leases, lease)).await {
-        Ok(Ok(answers)) => running.iter().zip(answers).for_each(|(running, answer)| apply(running, answer, asked)),
-        Ok(Err(error)) => events::store_failed("renew", &error),
-        Err(_) => events::store_silent("renew", lease / 2),
+    match limited(lease / 2, worker.store.renew(&beat, &leases, lease)).await {
+        Ok(answers) => running.iter().zip(answers).for_each(|(running, answer)| apply(running, answer, asked)),
+        Err(error) => events::store_failed("renew", &error),
     }
 }
 
@@ -102,14 +125,16 @@ fn give_up_unrenewed(running: &[Arc<Running>], lease: Duration) {
     }
 }
 
-fn end_stalled(worker: &Worker, running: &[Arc<Running>], into: &mut Batch) {
+fn end_stalled(worker: &Worker, running: &[Arc<Running>]) -> Vec<Settling> {
     let now = Instant::now();
-    for running in running.iter().filter(|running| running.is_stalled(now)) {
-        if let Some(settling) = attempt::take_over(worker, running, Why::TimedOut) {
-            events::attempt_stalled(&running.info);
-            into.push(settling);
-        }
-    }
+    let stalled = running.iter().filter(|running| running.is_stalled(now));
+    let ended = stalled.filter_map(|running| {
+        let settling = attempt::take_over(worker, running, Why::TimedOut)?;
+        running.mark_leaked();
+        events::attempt_stalled(&running.info);
+        Some(settling)
+    });
+    ended.collect()
 }
 
 fn beat(worker: &Worker, ttl: Duration) -> Beat {
@@ -124,7 +149,8 @@ fn beat(worker: &Worker, ttl: Duration) -> Beat {
 
 /// Takes the worker off the list of live ones. If that fails, the list forgets it by itself.
 async fn say_goodbye(worker: &Worker) {
-    let goodbye = beat(worker, Duration::ZERO);
-    let gone = worker.store.renew(&goodbye, &[], worker.options.lease);
-    let _ = tokio::time::timeout(LAST_TRY, gone).await;
+    if !worker.kinds.is_empty() {
+        let goodbye = beat(worker, Duration::ZERO);
+        let _ = limited(GOODBYE, worker.store.renew(&goodbye, &[], worker.options.lease)).await;
+    }
 }

@@ -7,6 +7,7 @@
 //! | `settler` | writes ends down in batches, through outages |
 //! | `reporter` | stores progress |
 //! | `keeper` | renews leases on its own thread, hears of cancel requests, ends what is blocked |
+//! | `drain` | lets attempts end when the process stops, and gives back the rest |
 //! | `janitor` | recovers jobs of dead workers, prunes |
 //! | `running`, `slots` | what runs, and how much may |
 //!
@@ -15,6 +16,7 @@
 mod attempt;
 mod backoff;
 mod claimer;
+mod drain;
 mod janitor;
 mod keeper;
 mod reporter;
@@ -31,7 +33,6 @@ use std::{
 
 use async_endpoints_core::{
     JobName,
-    limits::BATCH_JOBS,
     store::{self, Store, WorkerId},
 };
 use tokio::sync::Notify;
@@ -39,14 +40,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 pub(crate) use self::supervise::supervise;
-use self::{
-    reporter::Reporter,
-    running::{Table, Why},
-    settler::{Batch, LAST_TRY, Settler, Settling},
-    slots::Slots,
-    supervise::Restarts,
+use self::{reporter::Reporter, running::Table, settler::Settler, slots::Slots, supervise::Restarts};
+use crate::{
+    handler::ErasedHandler, job_type::Policy, middleware::Middleware, options::Options, submit::STORE_TIMEOUT,
 };
-use crate::{handler::ErasedHandler, job_type::Policy, middleware::Middleware, options::Options, telemetry::events};
 
 /// A type that this worker runs.
 pub(crate) struct Kind {
@@ -88,6 +85,8 @@ pub(crate) struct Worker {
     done: CancellationToken,
     /// The keeper has said goodbye.
     gone: CancellationToken,
+    /// Connections have had their time.
+    over: CancellationToken,
     /// The claimer alone: what it is just being given must be started, or given back.
     claiming: TaskTracker,
     tasks: TaskTracker,
@@ -120,44 +119,72 @@ impl Worker {
             hurry: CancellationToken::new(),
             done: CancellationToken::new(),
             gone: CancellationToken::new(),
+            over: CancellationToken::new(),
             claiming: TaskTracker::new(),
             tasks: TaskTracker::new(),
         })
     }
 
     /// A worker with the same handlers that was never started: one that stopped does not start again.
-    pub(crate) fn again(&self) -> Arc<Self> {
+    fn again(&self) -> Arc<Self> {
         Self::new(self.store.clone(), self.options.clone(), self.kinds.clone(), self.middlewares.clone())
     }
 
-    /// Starts to take jobs. Needs a runtime.
+    /// Starts to take jobs, if there are handlers, and to clear up, until a signal or [`stop`](Self::stop). Needs a runtime.
     pub(crate) fn start(self: &Arc<Self>) -> std::io::Result<()> {
-        self.start_keeping()?;
-        self.task(&self.claiming, "claimer", |worker| async move { claimer::run(&worker).await });
+        self.start_keeping(true)?;
+        if !self.kinds.is_empty() {
+            self.task(&self.claiming, "claimer", |worker| async move { claimer::run(&worker).await });
+        }
         self.task(&self.tasks, "janitor", |worker| async move { janitor::run(&worker).await });
         Ok(())
     }
 
-    fn start_keeping(self: &Arc<Self>) -> std::io::Result<()> {
-        keeper::start(self.clone())?;
-        self.task(&self.tasks, "settler", |worker| async move { worker.settler.run(&*worker.store).await });
-        self.task(&self.tasks, "reporter", |worker| async move { worker.reporter.run(&*worker.store).await });
+    fn start_keeping(self: &Arc<Self>, signals: bool) -> std::io::Result<()> {
+        keeper::start(self.clone(), signals)?;
+        let limit = self.call_limit();
+        self.task(&self.tasks, "settler", move |worker| async move { worker.settler.run(&*worker.store, limit).await });
+        self.task(&self.tasks, "reporter", move |worker| async move {
+            worker.reporter.run(&*worker.store, limit).await;
+        });
         Ok(())
     }
 
     /// Takes jobs of the caller's making until none can be had, and ends when all are settled.
-    pub(crate) async fn run_until_idle(self: &Arc<Self>) -> Result<(), store::StoreError> {
-        self.start_keeping().map_err(|error| store::StoreError::Backend { source: error.into() })?;
-        let ran = self.run_runnable().await;
-        self.stop(Duration::ZERO).await;
-        ran
+    pub(crate) async fn run_until_idle(&self) -> Result<(), store::StoreError> {
+        let worker = self.again();
+        let _stop = worker.stopping.clone().drop_guard();
+        worker.start_keeping(false).map_err(|error| store::StoreError::Backend { source: error.into() })?;
+        while claimer::claim(&worker).await?.started > 0 {
+            worker.table.empty().await;
+        }
+        worker.stop();
+        worker.gone.cancelled().await;
+        Ok(())
     }
 
-    async fn run_runnable(self: &Arc<Self>) -> Result<(), store::StoreError> {
-        while claimer::claim(self).await?.started > 0 {
-            self.table.empty().await;
-        }
-        Ok(())
+    /// Asks to drain, as a signal does.
+    pub(crate) fn stop(&self) {
+        self.stopping.cancel();
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.is_cancelled()
+    }
+
+    /// Fires when a stop was asked for.
+    pub(crate) fn stopping(&self) -> &CancellationToken {
+        &self.stopping
+    }
+
+    /// Fires when everything is settled or given back.
+    pub(crate) fn gone(&self) -> &CancellationToken {
+        &self.gone
+    }
+
+    /// Fires when connections have had their time as well.
+    pub(crate) fn over(&self) -> &CancellationToken {
+        &self.over
     }
 
     /// Looks for jobs now rather than at the next poll.
@@ -177,52 +204,9 @@ impl Worker {
         WorkerStatus { worker: self.id, slots: self.slots.snapshot(), restarts: self.restarts.snapshot() }
     }
 
-    /// Takes nothing more, lets attempts end for as long as `within` allows, and gives the rest back: they run
-    /// elsewhere, or here after a restart, and no retry is used up.
-    pub(crate) async fn stop(self: &Arc<Self>, within: Duration) {
-        self.stopping.cancel();
-        self.claiming.close();
-        let last_call = (within / 4).min(Duration::from_secs(1));
-        let drained = async {
-            self.claiming.wait().await;
-            self.table.empty().await;
-        };
-        let drained = tokio::select! {
-            () = drained => true,
-            () = tokio::time::sleep(within - last_call) => false,
-            () = self.hurry.cancelled() => false,
-        };
-        if !drained {
-            self.table.all().iter().for_each(|running| running.stop(Why::Shutdown));
-            let _ = tokio::time::timeout(last_call, self.table.empty()).await;
-            self.give_back().await;
-        }
-        self.done.cancel();
-        self.tasks.close();
-        // Handlers that block every thread would keep these from ending, and the process with them.
-        let _ = tokio::time::timeout(LAST_TRY, self.tasks.wait()).await;
-        let _ = tokio::time::timeout(2 * LAST_TRY, self.gone.cancelled()).await;
-    }
-
-    /// Ends the drain now.
-    pub(crate) fn hurry(&self) {
-        self.hurry.cancel();
-    }
-
-    /// Gives back what still runs. If this fails, the leases run out.
-    async fn give_back(&self) {
-        let running = self.table.all();
-        let left = running.iter().filter_map(|running| attempt::take_over(self, running, Why::Shutdown));
-        let mut left: Vec<Settling> = left.collect();
-        events::attempts_given_back(left.len());
-        while !left.is_empty() {
-            let batch: Batch = left.drain(..left.len().min(BATCH_JOBS)).collect();
-            match tokio::time::timeout(LAST_TRY, batch.try_settle(&*self.store)).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => events::store_failed("settle", &error),
-                Err(_) => events::store_silent("settle", LAST_TRY),
-            }
-        }
+    /// How long a call of the store may take before it counts as failed.
+    fn call_limit(&self) -> Duration {
+        self.options.lease.min(STORE_TIMEOUT)
     }
 
     fn kind(&self, name: &JobName) -> Option<usize> {

@@ -5,15 +5,12 @@ use std::{
     time::Duration,
 };
 
-use async_endpoints_core::{
-    limits::BATCH_JOBS,
-    store::{Fenced, Report, Store},
-};
+use async_endpoints_core::{limits::BATCH_JOBS, store::Store};
 use tokio::sync::Notify;
 
 use super::{
-    running::{Running, Why},
-    settler::report,
+    running::Running,
+    settler::{Told, report},
 };
 use crate::telemetry::events;
 
@@ -36,32 +33,25 @@ impl Reporter {
         self.wake.notify_one();
     }
 
-    pub(super) async fn run(&self, store: &dyn Store) {
+    pub(super) async fn run(&self, store: &dyn Store, limit: Duration) {
         loop {
             self.wake.notified().await;
-            let pace = if self.flush(store).await { PACE } else { OUTAGE_PACE };
+            let pace = if self.flush(store, limit).await { PACE } else { OUTAGE_PACE };
             tokio::time::sleep(pace).await;
         }
     }
 
     /// Whether the store took everything.
-    async fn flush(&self, store: &dyn Store) -> bool {
+    async fn flush(&self, store: &dyn Store, limit: Duration) -> bool {
         let changed = std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner));
         let changed: Vec<Arc<Running>> = changed.iter().filter_map(Weak::upgrade).collect();
         let mut stored = true;
         for some in changed.chunks(BATCH_JOBS) {
-            let told: Vec<(&Arc<Running>, Report)> = some.iter().filter_map(|r| Some((r, report(r)?))).collect();
-            let reports: Vec<Report> = told.iter().map(|(_, report)| report.clone()).collect();
-            match store.report(&reports).await {
-                Ok(answers) => {
-                    let lost = told.iter().zip(answers).filter(|(_, answer)| *answer == Fenced::Lost);
-                    lost.for_each(|((running, _), _)| running.stop(Why::LeaseLost));
-                }
-                Err(error) => {
-                    stored = false;
-                    events::store_failed("report", &error);
-                    told.iter().for_each(|(running, _)| running.info.progress.put_back());
-                }
+            let told: Vec<Told<'_>> = some.iter().filter_map(|running| Told::by(running)).collect();
+            if let Err(error) = report(store, &told, limit).await {
+                stored = false;
+                events::store_failed("report", &error);
+                told.iter().for_each(|told| told.running.info.progress.announce());
             }
         }
         stored

@@ -10,7 +10,7 @@ use std::{
 };
 
 use async_endpoints_core::store::Lease;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::AbortHandle};
 
 use super::slots::Permit;
 use crate::context::AttemptInfo;
@@ -45,6 +45,7 @@ pub(super) struct Running {
     renewed: Mutex<Instant>,
     ended: AtomicBool,
     permit: Weak<Permit>,
+    task: OnceLock<AbortHandle>,
 }
 
 impl Running {
@@ -67,6 +68,7 @@ impl Running {
             renewed: Mutex::new(asked),
             ended: AtomicBool::new(false),
             permit: Arc::downgrade(permit),
+            task: OnceLock::new(),
         }
     }
 
@@ -92,6 +94,23 @@ impl Running {
     pub(super) fn is_stalled(&self, now: Instant) -> bool {
         let stopped = self.stopped.get().map_or(self.info.deadline, |(_, at)| *at);
         now > stopped + GRACE + SLACK
+    }
+
+    /// The task that runs it.
+    pub(super) fn set_task(&self, task: AbortHandle) {
+        let _ = self.task.set(task);
+    }
+
+    /// Drops the handler at its next await.
+    pub(super) fn abort(&self) {
+        if let Some(task) = self.task.get() {
+            task.abort();
+        }
+    }
+
+    /// Whether nothing runs of it any more.
+    pub(super) fn is_gone(&self) -> bool {
+        self.permit.strong_count() == 0
     }
 
     /// The slot stays taken by a handler that cannot be stopped, if it still is.

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_endpoints_core::{
     limits::{BATCH_BYTES, BATCH_JOBS},
-    store::{Outcome, Report, Settle, Settled, Store, StoreError},
+    store::{Fenced, Outcome, Report, Settle, Settled, Store, StoreError},
 };
 use tokio::sync::{Mutex, mpsc};
 
@@ -16,7 +16,7 @@ use super::{
     running::{Ending, Running, Why},
     slots::Permit,
 };
-use crate::telemetry::events;
+use crate::{submit::limited, telemetry::events};
 
 /// An end on its way to the store.
 pub(super) struct Settling {
@@ -26,79 +26,14 @@ pub(super) struct Settling {
 
 /// What an end holds on to until it is written. Dropped before, it lets the lease run out.
 pub(super) struct Held {
-    pub(super) ending: Ending,
-    /// Held as well, so that unwritten ends cannot pile up.
+    /// Held as well, so that unwritten ends cannot pile up. Given back first: who sees the attempt gone from the
+    /// table finds its permit free.
     #[expect(dead_code, reason = "held for its drop")]
     pub(super) permit: Option<Arc<Permit>>,
+    pub(super) ending: Ending,
 }
 
-/// Ends that go to the store in one call.
-#[derive(Default)]
-pub(super) struct Batch {
-    settles: Vec<Settle>,
-    held: Vec<Held>,
-}
-
-impl Batch {
-    pub(super) fn is_empty(&self) -> bool {
-        self.held.is_empty()
-    }
-
-    pub(super) fn push(&mut self, settling: Settling) {
-        self.settles.push(settling.settle);
-        self.held.push(settling.held);
-    }
-
-    /// One try to settle, final progress first.
-    pub(super) async fn try_settle(&self, store: &dyn Store) -> Result<Vec<Settled>, StoreError> {
-        let told = self.held.iter().filter_map(|held| report(&held.ending.running));
-        let reports: Vec<Report> = told.collect();
-        if !reports.is_empty() {
-            store.report(&reports).await?;
-        }
-        store.settle(&self.settles).await
-    }
-
-    /// Settles, however long that takes, giving up each end only when its lease is lost.
-    async fn settle(mut self, store: &dyn Store) {
-        let mut backoff = Backoff::default();
-        while !self.is_empty() {
-            match self.try_settle(store).await {
-                Ok(answers) => {
-                    let lost = answers.iter().filter(|answer| **answer == Settled::Lost).count();
-                    if lost > 0 {
-                        events::settlements_refused(lost);
-                    }
-                    return;
-                }
-                Err(error) => {
-                    events::store_failed("settle", &error);
-                    tokio::time::sleep(backoff.next()).await;
-                    self.give_up_lost();
-                }
-            }
-        }
-    }
-
-    /// Somebody else may run these by now. What was done here is lost, as the lease was.
-    fn give_up_lost(&mut self) {
-        let kept = |held: &Held| held.ending.running.why() != Some(Why::LeaseLost);
-        let mut keep = self.held.iter().map(kept).collect::<Vec<_>>().into_iter();
-        self.settles.retain(|_| keep.next().unwrap_or(true));
-        self.held.retain(kept);
-    }
-}
-
-impl FromIterator<Settling> for Batch {
-    fn from_iter<I: IntoIterator<Item = Settling>>(settlings: I) -> Self {
-        let settlings = settlings.into_iter();
-        let (some, _) = settlings.size_hint();
-        let mut batch = Self { settles: Vec::with_capacity(some), held: Vec::with_capacity(some) };
-        settlings.for_each(|settling| batch.push(settling));
-        batch
-    }
-}
-
+/// Attempts' ends on their way from where they happen to the one task that writes them.
 pub(super) struct Settler {
     send: mpsc::UnboundedSender<Settling>,
     receive: Mutex<mpsc::UnboundedReceiver<Settling>>,
@@ -115,35 +50,124 @@ impl Settler {
         let _ = self.send.send(settling);
     }
 
-    pub(super) async fn run(&self, store: &dyn Store) {
+    pub(super) async fn run(&self, store: &dyn Store, limit: Duration) {
         let mut receive = self.receive.lock().await;
         let mut ended = Vec::with_capacity(BATCH_JOBS);
         while receive.recv_many(&mut ended, BATCH_JOBS).await > 0 {
-            while !ended.is_empty() {
-                let batch: Batch = ended.drain(..fitting(&ended)).collect();
-                batch.settle(store).await;
-            }
+            end(store, std::mem::take(&mut ended), limit).await;
         }
+    }
+}
+
+/// The one way to end attempts: in calls of bounded size that each end within `limit`, however often it takes. An end
+/// is given up only when its lease is lost, or when the store refuses it for good; then its lease runs out.
+pub(super) async fn end(store: &dyn Store, mut ended: Vec<Settling>, limit: Duration) {
+    while !ended.is_empty() {
+        let batch: Batch = ended.drain(..fitting(&ended)).collect();
+        batch.end(store, limit).await;
     }
 }
 
 /// How many of the first fit into one call.
 fn fitting(ended: &[Settling]) -> usize {
     let mut bytes = 0;
-    let over = ended.iter().position(|settling| {
+    let over = ended.iter().take(BATCH_JOBS).position(|settling| {
         if let Outcome::Completed { result } = &settling.settle.outcome {
             bytes += result.len();
         }
         bytes > BATCH_BYTES
     });
-    over.map_or(ended.len(), |over| over.max(1))
+    over.map_or(ended.len().min(BATCH_JOBS), |over| over.max(1))
 }
 
-/// What an attempt told and nobody stored yet.
-pub(super) fn report(running: &Running) -> Option<Report> {
-    let progress = running.info.progress.take_unsent()?;
-    Some(Report { lease: running.lease, progress: Some(progress), logs: Vec::new() })
+/// Ends that go to the store in one call: as it takes them, and beside it what they hold.
+struct Batch {
+    settles: Vec<Settle>,
+    held: Vec<Held>,
 }
 
-/// The longest that a try may take when the process is about to end.
-pub(super) const LAST_TRY: Duration = Duration::from_secs(1);
+impl Batch {
+    async fn end(mut self, store: &dyn Store, limit: Duration) {
+        let mut backoff = Backoff::default();
+        while !self.held.is_empty() {
+            self.report(store, limit).await;
+            match limited(limit, store.settle(&self.settles)).await {
+                Ok(answers) => return events::settlements_refused(lost(&answers)),
+                Err(error) => {
+                    events::store_failed("settle", &error);
+                    if !error.is_transient() {
+                        return self.end_one_by_one(store, limit).await;
+                    }
+                    tokio::time::sleep(backoff.next()).await;
+                    // Somebody else may run these by now. What was done here is lost, as the lease was.
+                    self =
+                        self.into_iter().filter(|one| one.held.ending.running.why() != Some(Why::LeaseLost)).collect();
+                }
+            }
+        }
+    }
+
+    /// Something among them cannot be stored: it must not take the others with it.
+    async fn end_one_by_one(self, store: &dyn Store, limit: Duration) {
+        if self.held.len() == 1 {
+            return;
+        }
+        for one in self.into_iter() {
+            Box::pin(Self::from_iter([one]).end(store, limit)).await;
+        }
+    }
+
+    /// Final progress. A store that refuses it may still take the end.
+    async fn report(&self, store: &dyn Store, limit: Duration) {
+        let told: Vec<Told<'_>> = self.held.iter().filter_map(|held| Told::by(&held.ending.running)).collect();
+        if let Err(error) = report(store, &told, limit).await {
+            events::store_failed("report", &error);
+        }
+    }
+
+    fn into_iter(self) -> impl Iterator<Item = Settling> {
+        self.settles.into_iter().zip(self.held).map(|(settle, held)| Settling { settle, held })
+    }
+}
+
+impl FromIterator<Settling> for Batch {
+    fn from_iter<I: IntoIterator<Item = Settling>>(ended: I) -> Self {
+        let (settles, held) = ended.into_iter().map(|settling| (settling.settle, settling.held)).unzip();
+        Self { settles, held }
+    }
+}
+
+fn lost(answers: &[Settled]) -> usize {
+    answers.iter().filter(|answer| **answer == Settled::Lost).count()
+}
+
+/// Progress that a running attempt told and nobody stored yet.
+pub(super) struct Told<'a> {
+    pub(super) running: &'a Running,
+    number: u64,
+    report: Report,
+}
+
+impl<'a> Told<'a> {
+    pub(super) fn by(running: &'a Running) -> Option<Self> {
+        let (number, progress) = running.info.progress.unstored()?;
+        let report = Report { lease: running.lease, progress: Some(progress), logs: Vec::new() };
+        Some(Self { running, number, report })
+    }
+}
+
+/// Stores progress, and remembers what is stored; a lost lease stops its handler.
+pub(super) async fn report(store: &dyn Store, told: &[Told<'_>], limit: Duration) -> Result<(), StoreError> {
+    if told.is_empty() {
+        return Ok(());
+    }
+    let reports: Vec<Report> = told.iter().map(|told| told.report.clone()).collect();
+    let answers = limited(limit, store.report(&reports)).await?;
+    for (told, answer) in told.iter().zip(answers) {
+        match answer {
+            Fenced::Applied => told.running.info.progress.stored(told.number),
+            Fenced::Lost => told.running.stop(Why::LeaseLost),
+        }
+    }
+    Ok(())
+}

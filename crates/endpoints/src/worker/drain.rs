@@ -1,0 +1,69 @@
+//! The end of a worker: nothing more is taken, what runs may end, and what does not is given back without using up a
+//! retry. Runs on the keeper's thread.
+//!
+//! In all, the process is gone within `Options::shutdown` and three seconds, whatever handlers and store do.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    Worker, attempt,
+    running::{Running, Why},
+    settler::{self, Settling},
+};
+use crate::telemetry::events;
+
+/// How long the last settlements may take after the drain.
+const LAST_SETTLEMENTS: Duration = Duration::from_millis(1200);
+/// How long a handler that was aborted may take to be dropped, before its job may start elsewhere.
+const LAST_DROPS: Duration = Duration::from_millis(300);
+/// How long open connections may take to end once everything else has.
+pub(super) const LAST_ANSWERS: Duration = Duration::from_millis(800);
+
+/// Waits until it is told to stop, and returns when everything is settled or given back.
+pub(super) async fn run(worker: &Arc<Worker>) {
+    worker.stopping.cancelled().await;
+    let within = worker.options.shutdown;
+    events::stopping(within);
+    worker.claiming.close();
+    // Tokens fire a little before the time is over, so that polite handlers can still end.
+    let last_call = (within / 4).min(Duration::from_secs(1));
+    let settled = async {
+        // What the claimer is just being given has to be started, or given back.
+        worker.claiming.wait().await;
+        worker.table.empty().await;
+    };
+    tokio::pin!(settled);
+    tokio::select! {
+        () = &mut settled => return,
+        () = tokio::time::sleep(within - last_call) => {}
+        () = worker.hurry.cancelled() => {}
+    }
+    worker.table.all().iter().for_each(|running| running.stop(Why::Shutdown));
+    if tokio::time::timeout(last_call, &mut settled).await.is_err() {
+        give_back(worker).await;
+    }
+}
+
+async fn give_back(worker: &Worker) {
+    let running = worker.table.all();
+    let left: Vec<(Arc<Running>, Settling)> = running
+        .into_iter()
+        .filter_map(|running| attempt::take_over(worker, &running, Why::Shutdown).map(|settling| (running, settling)))
+        .collect();
+    let (left, settling): (Vec<_>, Vec<_>) = left.into_iter().unzip();
+    events::attempts_given_back(left.len());
+    left.iter().for_each(|running| running.abort());
+    let _ = tokio::time::timeout(LAST_DROPS, all_gone(&left)).await;
+    // Those that had ended before are still at the settler: the table is empty when they are written as well.
+    let written = async {
+        settler::end(&*worker.store, settling, LAST_SETTLEMENTS).await;
+        worker.table.empty().await;
+    };
+    let _ = tokio::time::timeout(LAST_SETTLEMENTS, written).await;
+}
+
+async fn all_gone(left: &[Arc<Running>]) {
+    while !left.iter().all(|running| running.is_gone()) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
