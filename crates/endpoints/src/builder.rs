@@ -149,9 +149,24 @@ impl Builder {
     }
 }
 
+/// The paths of `job_routes`, which are merged into the same router.
+const OWN_PATHS: [&str; 7] = [
+    "/jobs",
+    "/jobs/{id}",
+    "/jobs/{id}/result",
+    "/jobs/{id}/events",
+    "/jobs/{id}/logs",
+    "/jobs/{id}/cancel",
+    "/jobs/{id}/retry",
+];
+
 /// axum panics at paths that it cannot route, so they are tried here first.
 fn check_paths(endpoints: &[Endpoint]) -> Result<(), BuildError> {
-    let mut routes: matchit::Router<usize> = matchit::Router::new();
+    let mut routes: matchit::Router<()> = matchit::Router::new();
+    for own in OWN_PATHS {
+        // They do not conflict with each other.
+        let _ = routes.insert(own, ());
+    }
     for (i, endpoint) in endpoints.iter().enumerate() {
         let fail = |other: Option<&Endpoint>, reason: String| BuildError::Path {
             method: endpoint.method.to_string(),
@@ -173,7 +188,7 @@ fn check_paths(endpoints: &[Endpoint]) -> Result<(), BuildError> {
         if before.iter().any(|e| e.path == endpoint.path) {
             continue;
         }
-        if let Err(error) = routes.insert(endpoint.path.clone(), i) {
+        if let Err(error) = routes.insert(endpoint.path.clone(), ()) {
             let other = match &error {
                 matchit::InsertError::Conflict { with } => before.iter().find(|e| e.path == *with),
                 _ => None,

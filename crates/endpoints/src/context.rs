@@ -138,7 +138,7 @@ impl<Req> JobContext<Req> {
     ///     Ok(2 * ctx.request())
     /// }
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
-    /// let ctx = JobContext::for_test(21).with_header("x-user-id", "7");
+    /// let ctx = JobContext::for_test(21).with_attempt(2, true).with_header("x-user-id", "7");
     /// let progress = ctx.progress().clone();
     /// assert_eq!(double(ctx).await.unwrap(), 42);
     /// assert_eq!(progress.current().unwrap().percent, Some(100.0));
@@ -159,6 +159,15 @@ impl<Req> JobContext<Req> {
             progress: ProgressReporter::new(|| {}),
         };
         Self::new(request, Arc::new(info), RequestParts::default())
+    }
+
+    /// Makes it another attempt, the last one or not, in a test.
+    #[must_use]
+    pub fn with_attempt(mut self, attempt: u32, last: bool) -> Self {
+        if let Some(info) = Arc::get_mut(&mut self.info) {
+            (info.attempt, info.last) = (attempt, last);
+        }
+        self
     }
 
     /// Adds a captured header, in a test.
@@ -187,9 +196,9 @@ impl<Req> JobContext<Req> {
         &self.request
     }
 
-    /// What was submitted, by value, and the attempt.
-    pub fn into_parts(self) -> (Req, Arc<AttemptInfo>) {
-        (self.request, self.info)
+    /// What was submitted, by value, and the context without it.
+    pub fn into_parts(self) -> (Req, JobContext<()>) {
+        (self.request, JobContext { request: (), info: self.info, parts: self.parts })
     }
 
     /// A captured header of the request, by name in any case; the first if it came more than once.

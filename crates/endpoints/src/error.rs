@@ -73,6 +73,31 @@ impl JobError {
         self
     }
 
+    /// Its code.
+    pub fn code(&self) -> &str {
+        &self.code
+    }
+
+    /// The HTTP status that a synchronous endpoint would have answered.
+    pub fn http_status(&self) -> u16 {
+        self.status
+    }
+
+    /// What callers are told beside the code.
+    pub fn detail(&self) -> Option<&str> {
+        self.detail.as_deref()
+    }
+
+    /// The error that was passed on with `?`.
+    pub fn source(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
+        self.source.as_deref()
+    }
+
+    /// Whether the job is tried again after this, while retries are left.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self.failure, Failure::Retryable | Failure::RetryAfter(_))
+    }
+
     fn new(failure: Failure, code: Cow<'static, str>, detail: String) -> Self {
         Self { failure, code, status: 500, detail: Some(detail), source: None }
     }
@@ -87,13 +112,14 @@ impl JobError {
 
     /// What is stored of it.
     pub(crate) fn record(self, details: bool) -> (Failure, ErrorRecord) {
+        let retryable = self.is_retryable();
         let shown = self.detail.or_else(|| self.source.filter(|_| details).map(|source| source.to_string()));
         let record = ErrorRecord {
             title: title(&self.code),
             code: self.code,
             status: self.status,
             detail: shown.map(|detail| cut(detail, DETAIL_BYTES)),
-            retryable: matches!(self.failure, Failure::Retryable | Failure::RetryAfter(_)),
+            retryable,
         };
         (self.failure, record)
     }

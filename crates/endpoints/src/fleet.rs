@@ -1,8 +1,8 @@
 //! What is known of the fleet's workers, asked of the store at most once a second however many want to know.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock},
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime},
 };
 
 use async_endpoints_core::{
@@ -16,6 +16,8 @@ use crate::submit::within;
 
 /// How old the picture may be.
 const FRESH: Duration = Duration::from_secs(1);
+/// How long the first answer waits for it.
+const FIRST: Duration = Duration::from_millis(100);
 
 /// Why a job that is not running waits.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize)]
@@ -40,47 +42,60 @@ pub(crate) struct Waiting {
 
 #[derive(Default)]
 pub(crate) struct Fleet {
-    seen: RwLock<Option<(Instant, Arc<[LiveBeat]>)>>,
-    asking: tokio::sync::Mutex<()>,
+    seen: Arc<Mutex<Seen>>,
+}
+
+#[derive(Default)]
+struct Seen {
+    beats: Option<Arc<[LiveBeat]>>,
+    asked: Option<Instant>,
 }
 
 impl Fleet {
     /// Why a job waits; none if it does not.
-    pub(crate) async fn waiting(&self, store: &dyn Store, job: &JobView) -> Option<Waiting> {
+    pub(crate) async fn waiting(&self, store: &Arc<dyn Store>, job: &JobView) -> Option<Waiting> {
+        let now = SystemTime::now().into();
         match job.status {
-            JobStatus::Scheduled => Some(Waiting { reason: Reason::Delayed, ahead: None, until: job.scheduled_at }),
-            JobStatus::Queued => {
-                let reason = reason(&self.beats(store).await, &job.name);
+            JobStatus::Scheduled if job.scheduled_at.is_some_and(|due| due > now) => {
+                Some(Waiting { reason: Reason::Delayed, ahead: None, until: job.scheduled_at })
+            }
+            JobStatus::Queued | JobStatus::Scheduled => {
+                let reason = self.beats(store).await.map_or(Reason::Queued, |beats| reason(&beats, &job.name));
                 Some(Waiting { reason, ahead: job.ahead, until: None })
             }
             _ => None,
         }
     }
 
-    /// The live workers. If the store does not tell, what was last known of them.
-    async fn beats(&self, store: &dyn Store) -> Arc<[LiveBeat]> {
-        if let Some(beats) = self.known(FRESH) {
-            return beats;
-        }
-        // One asks, the others wait for its answer.
-        let _asking = self.asking.lock().await;
-        if let Some(beats) = self.known(FRESH) {
-            return beats;
-        }
-        match within(store.stats(&StatsQuery::default())).await {
-            Ok(stats) => {
-                let beats: Arc<[LiveBeat]> = stats.beats.into();
-                *self.seen.write().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), beats.clone()));
-                beats
+    /// The live workers as last known, asked for anew in the background: no answer waits for the store twice. Only the
+    /// first one ever looks for a moment, so that it need not guess.
+    async fn beats(&self, store: &Arc<dyn Store>) -> Option<Arc<[LiveBeat]>> {
+        let asking = {
+            let mut seen = lock(&self.seen);
+            let stale = seen.asked.is_none_or(|at| at.elapsed() >= FRESH);
+            if stale {
+                seen.asked = Some(Instant::now());
             }
-            Err(_) => self.known(Duration::MAX).unwrap_or_default(),
+            stale.then(|| tokio::spawn(ask(store.clone(), self.seen.clone())))
+        };
+        if let Some(asking) = asking
+            && lock(&self.seen).beats.is_none()
+        {
+            let _ = tokio::time::timeout(FIRST, asking).await;
         }
+        lock(&self.seen).beats.clone()
     }
+}
 
-    fn known(&self, age: Duration) -> Option<Arc<[LiveBeat]>> {
-        let seen = self.seen.read().unwrap_or_else(PoisonError::into_inner);
-        seen.as_ref().filter(|(at, _)| at.elapsed() < age).map(|(_, beats)| beats.clone())
+/// If the store does not tell, what was known before stays.
+async fn ask(store: Arc<dyn Store>, seen: Arc<Mutex<Seen>>) {
+    if let Ok(stats) = within(store.stats(&StatsQuery::default())).await {
+        lock(&seen).beats = Some(stats.beats.into());
     }
+}
+
+fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn reason(beats: &[LiveBeat], name: &JobName) -> Reason {

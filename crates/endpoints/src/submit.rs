@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::{AsyncEndpoints, envelope, envelope::RequestParts, job_type::Policy};
+use crate::{AsyncEndpoints, envelope, envelope::RequestParts, job_type::Policy, json};
 
 /// How long a caller waits for the store before it is told to come back.
 pub(crate) const STORE_TIMEOUT: Duration = Duration::from_millis(4500);
@@ -184,6 +184,9 @@ impl<'a> Submit<'a> {
         let name = self.endpoints.job_name(self.name).map_err(|error| SubmitError::Invalid(error.to_string()))?;
         let invalid = |error: serde_json::Error| SubmitError::Invalid(error.to_string());
         let body = self.body.map_err(invalid)?;
+        if json::depth(body.get().as_bytes()) > json::DEPTH {
+            return Err(SubmitError::Invalid(format!("the request is nested deeper than {}", json::DEPTH)));
+        }
         let key = self.key.map(|key| {
             IdempotencyKey::new(&key).ok_or_else(|| SubmitError::Invalid(format!("{key:?} is no idempotency key")))
         });

@@ -5,7 +5,7 @@ mod support;
 
 use std::{
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_endpoints::{AsyncEndpoints, JobContext, JobStatus, JobType, Lookup, Options, core::store::StatsQuery};
@@ -240,6 +240,157 @@ async fn progress_told_during_an_outage_is_stored_after_it() {
     assert_eq!(ended(&process.endpoints, id).await.status, JobStatus::Canceled);
     drop(process);
     inner.verify().await;
+}
+
+#[tokio::test]
+async fn an_end_that_the_store_refuses_for_good_takes_no_other_with_it() {
+    const WORK: JobType<u32, u32> = JobType::new("Work");
+    let inner = store();
+    let flaky = Arc::new(FlakyStore::new(Arc::new(inner.clone())));
+    let endpoints = AsyncEndpoints::builder(flaky.clone())
+        .options(Options { lease: Duration::from_secs(20), ..quick() })
+        .handler(WORK, async |ctx: JobContext<u32>| Ok(*ctx.request()))
+        .build()
+        .unwrap();
+    let process = Process::start(endpoints, 2);
+    // The first refusal may be of many: each is then tried alone, and one of them is refused again.
+    flaky.fail_next(Op::Settle, When::Never);
+    flaky.fail_next(Op::Settle, When::Never);
+    let mut ids = Vec::new();
+    for n in 0..40 {
+        ids.push(process.endpoints.submit(WORK, n).await.unwrap().job.id);
+    }
+    let settled = async {
+        loop {
+            let mut ended = 0;
+            for id in &ids {
+                ended += usize::from(found(&process.endpoints, *id).await.status == JobStatus::Completed);
+            }
+            if ended >= ids.len() - 2 {
+                break ended;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, settled).await.unwrap();
+    let slots = process.endpoints.worker_status().slots;
+    assert_eq!((slots.busy, slots.leaked), (0, 0), "no slot is held by what cannot be stored");
+    drop(process);
+    inner.verify().await;
+}
+
+#[tokio::test]
+async fn the_last_progress_is_stored_though_its_report_fails_and_is_late() {
+    const WORK: JobType<(), ()> = JobType::new("Work");
+    let inner = store();
+    let flaky = Arc::new(FlakyStore::new(Arc::new(inner.clone())).delays(Duration::from_millis(60)));
+    let endpoints = AsyncEndpoints::builder(flaky.clone())
+        .options(Options { lease: Duration::from_secs(4), ..quick() })
+        .handler(WORK, async |ctx: JobContext<()>| {
+            for done in 1..=4 {
+                ctx.progress().set(done, 4);
+                tokio::time::sleep(Duration::from_millis(30)).await;
+            }
+            Ok(())
+        })
+        .build()
+        .unwrap();
+    flaky.fail_next(Op::Report, When::Before);
+    let process = Process::start(endpoints, 2);
+    for _ in 0..5 {
+        let id = process.endpoints.submit(WORK, ()).await.unwrap().job.id;
+        let job = ended(&process.endpoints, id).await;
+        assert_eq!(job.progress.and_then(|progress| progress.percent), Some(100.0));
+    }
+    drop(process);
+    inner.verify().await;
+}
+
+#[tokio::test]
+async fn a_stop_is_heard_while_handlers_block_every_thread() {
+    const BLOCK: JobType<(), ()> = JobType::new("Block");
+    let store = store();
+    let (started, mut starts) = mpsc::unbounded_channel();
+    let options = Options { shutdown: Duration::from_millis(300), ..quick() };
+    let endpoints = support::builder(&store)
+        .options(options)
+        .handler(BLOCK, move |ctx: JobContext<()>| {
+            let started = started.clone();
+            async move {
+                started.send(ctx.attempt()).unwrap();
+                std::thread::sleep(Duration::from_secs(8));
+                Ok(())
+            }
+        })
+        .build()
+        .unwrap();
+    let process = Process::start(endpoints, 2);
+    let mut ids = Vec::new();
+    for _ in 0..8 {
+        ids.push(process.endpoints.submit(BLOCK, ()).await.unwrap().job.id);
+    }
+    starts.recv().await.unwrap();
+    starts.recv().await.unwrap(); // both threads
+    let asked = Instant::now();
+    process.endpoints.shutdown();
+    let given_back = async {
+        loop {
+            let mut running = 0;
+            for id in &ids {
+                running += u32::from(found(&watch(&store), *id).await.status == JobStatus::InProgress);
+            }
+            if running == 0 {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, given_back).await.unwrap();
+    assert!(asked.elapsed() < Duration::from_millis(3300), "given back after {:?}", asked.elapsed());
+    for id in &ids {
+        let job = found(&watch(&store), *id).await;
+        assert_eq!((job.status, job.retry_count, job.loss_count), (JobStatus::Queued, 0, 0));
+    }
+    drop(process);
+    assert!(starts.recv().await.is_none(), "what had not begun was not begun any more");
+    store.verify().await;
+}
+
+#[tokio::test]
+async fn a_process_that_only_accepts_recovers_jobs_too() {
+    const ORPHAN: JobType<(), ()> = JobType::new("Orphan");
+    let store = store();
+    let options = Options { lease: Duration::from_millis(100), ..quick() };
+    let accepting = AsyncEndpoints::builder(store.clone()).options(options).build().unwrap();
+    let id = accepting.submit(ORPHAN, ()).await.unwrap().job.id;
+    claim_and_die(&store, "Orphan").await;
+    accepting.cancel(id).await.unwrap();
+    let process = Process::start(accepting, 2);
+    assert_eq!(ended(&process.endpoints, id).await.status, JobStatus::Canceled);
+    drop(process);
+    store.verify().await;
+}
+
+#[tokio::test]
+async fn endpoints_that_are_dropped_let_go_of_their_store() {
+    const WORK: JobType<(), ()> = JobType::new("Work");
+    let store = store();
+    let endpoints = support::builder(&store).handler(WORK, async |_: JobContext<()>| Ok(())).build().unwrap();
+    let id = endpoints.submit(WORK, ()).await.unwrap().job.id;
+    let serving = tokio::spawn({
+        let endpoints = endpoints.clone();
+        async move { endpoints.run().await }
+    });
+    ended(&endpoints, id).await;
+    serving.abort(); // dropped, not stopped
+    drop(endpoints);
+    let let_go = async {
+        while Arc::strong_count(&store) > 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, let_go).await.expect("nobody holds the store");
+    store.verify().await;
 }
 
 #[tokio::test]

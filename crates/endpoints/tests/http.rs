@@ -337,6 +337,8 @@ fn what_does_not_fit_together_is_found_when_it_is_built() {
     assert!(old.contains("{name}"), "{old}");
     let brace = build(|b| b.endpoint(Endpoint::post("/a/{", ORDER)));
     assert!(brace.contains("/a/{"), "{brace}");
+    let own = build(|b| b.endpoint(Endpoint::post("/jobs/{kind}", ORDER)));
+    assert!(own.contains("/jobs/{id}"), "{own}");
     let twice = build(|b| {
         b.handler(ORDER, async |_: JobContext<Order>| Ok(1)).handler(ORDER, async |_: JobContext<Order>| Ok(2))
     });

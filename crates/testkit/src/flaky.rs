@@ -54,6 +54,8 @@ pub enum When {
     Before,
     /// It was applied, and the reply is lost.
     After,
+    /// It never reaches the store, and never will: the driver refuses it for good.
+    Never,
     /// The driver panics before it reaches the store: a bug that callers should survive.
     Panic,
 }
@@ -135,6 +137,7 @@ impl FlakyStore {
         }
         match fault {
             Some(When::Before) => return Err(self.fault(op, "the call was lost")),
+            Some(When::Never) => return Err(StoreError::Backend { source: format!("{op:?} is refused").into() }),
             Some(When::Panic) => panic!("{op:?} panics on purpose"),
             Some(When::After) | None => {}
         }

@@ -17,7 +17,7 @@ const LIMIT: usize = 1 << 20;
 const DRAINED: usize = 8 << 20;
 
 /// The body as bytes; empty if there is none.
-pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+pub(super) async fn read(body: Body) -> Result<Bytes, Problem> {
     let mut chunks = body.into_data_stream();
     let mut bytes = BytesMut::new();
     let mut size = 0;
@@ -33,11 +33,16 @@ pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Probl
     if size > LIMIT {
         return Err(Problem::too_large(LIMIT));
     }
-    let content_type = headers.get(header::CONTENT_TYPE);
-    if size > 0 && !content_type.is_some_and(is_json) {
-        return Err(Problem::unsupported_media_type(content_type));
-    }
     Ok(bytes.freeze())
+}
+
+/// Whether a body, if there is one, says that it is JSON.
+pub(super) fn check_type(headers: &HeaderMap, bytes: &[u8]) -> Result<(), Problem> {
+    let content_type = headers.get(header::CONTENT_TYPE);
+    if bytes.is_empty() || content_type.is_some_and(is_json) {
+        return Ok(());
+    }
+    Err(Problem::unsupported_media_type(content_type))
 }
 
 /// The body as JSON text; `null` if there is none.

@@ -1,5 +1,7 @@
 //! A job as clients see it, and the headers that go with it.
 
+use std::time::SystemTime;
+
 use async_endpoints_core::{
     JobId, JobStatus, JobView, Timestamp,
     job::{AttemptOutcome, AttemptRecord, Progress, TraceContext},
@@ -91,7 +93,7 @@ pub(super) fn retry_after(job: &JobView) -> Option<u64> {
         JobStatus::Completed | JobStatus::Failed | JobStatus::Canceled => None,
         JobStatus::Queued | JobStatus::InProgress => Some(1),
         JobStatus::Scheduled => {
-            let wait = job.scheduled_at.unwrap_or(job.last_updated_at).since(job.last_updated_at);
+            let wait = job.scheduled_at.unwrap_or_default().since(SystemTime::now().into());
             Some(wait.as_secs().clamp(1, 60))
         }
     }

@@ -152,7 +152,8 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         // What the store said is the operators' to know.
         events::store_failed("request", &error);
-        let detail = "The job store does not answer. Nothing is half done: the same request can be repeated.";
+        let detail =
+            "The job store does not answer. Nothing is half done; with an Idempotency-Key, repeating it is safe.";
         Self::unavailable("STORE_UNAVAILABLE", "The job store is unavailable", detail)
     }
 }

@@ -58,14 +58,17 @@ pub(super) async fn submit(accepting: Arc<Accepting>, request: Request) -> Respo
 }
 
 async fn accept(accepting: &Accepting, mut request: Request, trace: Option<TraceContext>) -> Result<Accepted, Problem> {
+    let path = path(&mut request).await;
+    let (head, body) = request.into_parts();
+    // Before anything is refused: a client that still writes does not read the answer.
+    let bytes = body::read(body).await?;
     if accepting.endpoints.is_shutting_down() {
         return Err(SubmitError::ShuttingDown.into());
     }
-    let path = path(&mut request).await?;
-    let (head, body) = request.into_parts();
+    let path = path?;
     let key = headers::idempotency_key(&head.headers)?;
     let id = headers::request_id(&head.headers)?;
-    let bytes = body::read(&head.headers, body).await?;
+    body::check_type(&head.headers, &bytes)?;
     let query = head.uri.query().unwrap_or_default();
     let fingerprint = fingerprint(&accepting.name, &path, query, &bytes);
     let request = if accepting.bodiless { RawValue::NULL } else { body::parse(&bytes)? };
@@ -96,7 +99,7 @@ async fn answer(endpoints: &AsyncEndpoints, mut accepted: Accepted, wait: Option
         }
     }
     let ended = wait.filter(|_| accepted.job.status.is_terminal());
-    let waiting = endpoints.fleet().waiting(&**endpoints.store(), &accepted.job).await;
+    let waiting = endpoints.fleet().waiting(endpoints.store(), &accepted.job).await;
     let mut response = job::answer(&accepted.job, waiting);
     if ended.is_none() {
         *response.status_mut() = StatusCode::ACCEPTED;
