@@ -4,7 +4,10 @@
 mod support;
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -353,6 +356,48 @@ async fn a_stop_is_heard_while_handlers_block_every_thread() {
     }
     drop(process);
     assert!(starts.recv().await.is_none(), "what had not begun was not begun any more");
+    store.verify().await;
+}
+
+#[tokio::test]
+async fn a_job_is_given_back_when_its_handler_is_gone() {
+    const STUBBORN: JobType<(), ()> = JobType::new("Stubborn");
+    let store = store();
+    let running = Arc::new(AtomicU32::new(0));
+    let both = Arc::new(AtomicU32::new(0));
+    struct Run(Arc<AtomicU32>);
+    impl Drop for Run {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+    let (started, mut starts) = mpsc::unbounded_channel();
+    let build = || {
+        let (running, both, started) = (running.clone(), both.clone(), started.clone());
+        let options = Options { shutdown: Duration::from_millis(200), ..quick() };
+        let stubborn = move |ctx: JobContext<()>| {
+            let (running, both, started) = (running.clone(), both.clone(), started.clone());
+            async move {
+                both.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                let _run = Run(running);
+                started.send(()).unwrap();
+                if ctx.attempt() == 1 {
+                    std::future::pending::<()>().await; // whatever its token says
+                }
+                Ok(())
+            }
+        };
+        support::builder(&store).options(options).handler(STUBBORN, stubborn).build().unwrap()
+    };
+    let (first, second) = (Process::start(build(), 2), build());
+    let id = second.submit(STUBBORN, ()).await.unwrap().job.id;
+    starts.recv().await.unwrap();
+    let second = Process::start(second, 2);
+    first.endpoints.shutdown();
+    let job = ended(&second.endpoints, id).await;
+    assert_eq!((job.attempt, job.release_count, job.retry_count), (2, 1, 0));
+    assert_eq!(both.load(Ordering::SeqCst), 1, "never two at once");
+    drop((first, second));
     store.verify().await;
 }
 
