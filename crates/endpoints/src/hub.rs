@@ -69,6 +69,9 @@ impl Hub {
     pub(crate) async fn listen(&self, store: &dyn Store, work: impl Fn(Option<&JobName>)) {
         loop {
             let mut hints = store.hints();
+            // What happened before is not told.
+            work(None);
+            self.mark_all();
             while let Some(hint) = hints.next().await {
                 match hint {
                     Hint::Work(name) => work(Some(&name)),
@@ -81,8 +84,6 @@ impl Hub {
             }
             events::hints_ended();
             tokio::time::sleep(POLL).await;
-            work(None);
-            self.mark_all();
         }
     }
 

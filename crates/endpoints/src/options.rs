@@ -113,17 +113,17 @@ impl Options {
 
     /// Whether the settings make sense; `named` says how a field is called where it was set.
     pub(crate) fn check(&self, named: impl Fn(&str) -> String) -> Result<(), OptionsError> {
-        let fail = |field: &str, value: &dyn fmt::Debug, expected: &str| {
-            Err(OptionsError { name: named(field), value: format!("{value:?}"), expected: expected.to_owned() })
+        let fail = |field: &str, value: &dyn fmt::Display, expected: &str| {
+            Err(OptionsError { name: named(field), value: value.to_string(), expected: expected.to_owned() })
         };
         if !(1..=100_000).contains(&self.concurrency) {
             return fail("concurrency", &self.concurrency, "a number from 1 to 100000");
         }
         if !(Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60)).contains(&self.lease) {
-            return fail("lease_seconds", &self.lease, "0.1 seconds to a day");
+            return fail("lease_seconds", &self.lease.as_secs_f64(), "0.1 seconds to a day");
         }
         if self.job_timeout.is_zero() {
-            return fail("job_timeout_seconds", &self.job_timeout, "more than 0 seconds");
+            return fail("job_timeout_seconds", &self.job_timeout.as_secs_f64(), "more than 0 seconds");
         }
         if let Some(header) = self.captured_headers.iter().find(|h| axum::http::HeaderName::try_from(*h).is_err()) {
             return fail("captured_headers", header, "the name of a header");

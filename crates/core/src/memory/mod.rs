@@ -75,14 +75,12 @@ impl MemoryStore {
         let mut state = lock(&self.state);
         let answer = step(&mut state, self.clock.now());
         let work = std::mem::take(&mut state.work);
-        let changed: Arc<[JobId]> = state.changed.as_slice().into();
+        let changed: Option<Arc<[JobId]>> = (!state.changed.is_empty()).then(|| state.changed.as_slice().into());
         state.changed.clear();
         drop(state);
         // Nobody listening is no error.
         work.into_iter().for_each(|name| drop(self.hints.send(Hint::Work(name))));
-        if !changed.is_empty() {
-            drop(self.hints.send(Hint::Jobs(changed)));
-        }
+        changed.into_iter().for_each(|ids| drop(self.hints.send(Hint::Jobs(ids))));
         answer
     }
 }

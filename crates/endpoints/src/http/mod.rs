@@ -24,7 +24,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Router,
-    http::Method,
+    http::{HeaderMap, Method},
     routing::{MethodFilter, MethodRouter, get, on, post},
 };
 
@@ -56,7 +56,9 @@ pub(crate) fn job_routes<S: Clone + Send + Sync + 'static>(endpoints: &AsyncEndp
 
 /// Other methods get a problem object as well.
 fn refusing<S: Clone + Send + Sync + 'static>(methods: MethodRouter<S>) -> MethodRouter<S> {
-    methods.fallback(async |method: Method| Problem::method_not_allowed(&method))
+    methods.fallback(async |method: Method, headers: HeaderMap| {
+        Problem::method_not_allowed(&method).traced(headers::trace(&headers).as_ref())
+    })
 }
 
 fn filter(endpoint: &Endpoint) -> MethodFilter {

@@ -71,7 +71,8 @@ async fn accept(accepting: &Accepting, mut request: Request, trace: Option<Trace
     body::check_type(&head.headers, &bytes)?;
     let query = head.uri.query().unwrap_or_default();
     let fingerprint = fingerprint(&accepting.name, &path, query, &bytes);
-    let request = if accepting.bodiless { RawValue::NULL } else { body::parse(&bytes)? };
+    let sent = body::parse(&bytes)?;
+    let request = if accepting.bodiless { RawValue::NULL } else { sent };
     (accepting.check)(request.get()).map_err(Problem::invalid_request)?;
     let parts = RequestParts {
         headers: headers::captured(&head.headers, &accepting.captured),
