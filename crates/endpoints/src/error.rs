@@ -6,7 +6,9 @@ use std::{borrow::Cow, error::Error, fmt, time::Duration};
 use async_endpoints_core::{job::ErrorRecord, lifecycle::Failure};
 
 /// Bytes of an error's detail that are kept.
-pub(crate) const DETAIL_BYTES: usize = 4 << 10;
+const DETAIL_BYTES: usize = 4 << 10;
+/// Bytes of an error's code that are kept.
+const CODE_BYTES: usize = 100;
 
 /// Why a handler did not return a result, and whether trying again can help.
 ///
@@ -46,7 +48,8 @@ pub enum Classification {
 }
 
 impl JobError {
-    /// Trying again cannot help: the job fails with this code and detail.
+    /// Trying again cannot help: the job fails with this code, `UPPER_SNAKE_CASE` and at most 100 bytes, and this
+    /// detail, of which 4 KiB are kept.
     pub fn permanent(code: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
         Self::new(Failure::Permanent, code.into(), detail.into())
     }
@@ -116,7 +119,7 @@ impl JobError {
         let shown = self.detail.or_else(|| self.source.filter(|_| details).map(|source| source.to_string()));
         let record = ErrorRecord {
             title: title(&self.code),
-            code: self.code,
+            code: if self.code.len() > CODE_BYTES { cut(self.code.into_owned(), CODE_BYTES).into() } else { self.code },
             status: self.status,
             detail: shown.map(|detail| cut(detail, DETAIL_BYTES)),
             retryable,
@@ -214,6 +217,7 @@ mod tests {
         let (_, record) = JobError::permanent("NO", "é".repeat(5000)).status(422).record(false);
         assert_eq!((record.status, record.retryable), (422, false));
         assert_eq!(record.detail.map(|detail| detail.len()), Some(4096));
+        assert_eq!(JobError::permanent("X".repeat(5000), "").record(false).1.code.len(), 100);
         assert_eq!(JobError::permanent("NO", "").status(200).record(false).1.status, 500);
     }
 }

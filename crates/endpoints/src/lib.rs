@@ -52,8 +52,10 @@ pub use async_endpoints_core::{
     self as core, JobId, JobName, JobStatus, JobView, MemoryStore, Priority, RetryPolicy, Store, StoreError, Timestamp,
     store::{Cancel, Lookup},
 };
+pub use async_trait::async_trait;
 pub use axum;
 pub use builder::{BuildError, Builder};
+pub use bytes::Bytes;
 pub use context::{AttemptInfo, JobContext, ProgressReporter};
 pub use endpoint::Endpoint;
 pub use endpoints::AsyncEndpoints;

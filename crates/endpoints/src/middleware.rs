@@ -13,12 +13,12 @@ use crate::{context::AttemptInfo, error::JobError, handler::Ended};
 /// It sees the attempt and its end, and must call [`Next::run`] once.
 ///
 /// ```
-/// # use async_endpoints::{AttemptInfo, JobError, Middleware, Next};
+/// # use async_endpoints::{AttemptInfo, Bytes, JobError, Middleware, Next, async_trait};
 /// struct Audit;
 ///
-/// #[async_trait::async_trait]
+/// #[async_trait]
 /// impl Middleware for Audit {
-///     async fn run(&self, attempt: &AttemptInfo, next: Next<'_>) -> Result<bytes::Bytes, JobError> {
+///     async fn run(&self, attempt: &AttemptInfo, next: Next<'_>) -> Result<Bytes, JobError> {
 ///         let ended = next.run().await;
 ///         println!("{} {} ok: {}", attempt.job_name(), attempt.job_id(), ended.is_ok());
 ///         ended
