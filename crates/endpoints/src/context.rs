@@ -268,7 +268,7 @@ impl ProgressReporter {
 
     /// `completed` of `total` units are done.
     pub fn set(&self, completed: u64, total: u64) {
-        let percent = if total == 0 { 100.0 } else { completed as f64 / total as f64 * 100.0 };
+        let percent = if total == 0 { 100.0 } else { completed as f64 * 100.0 / total as f64 };
         self.tell(|progress| {
             (progress.completed, progress.total) = (completed, Some(total));
             progress.percent = raised(progress.percent, percent);

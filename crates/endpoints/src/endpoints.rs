@@ -24,7 +24,7 @@ use crate::{
     builder::Builder,
     endpoint::Endpoint,
     error::Builtin,
-    fleet::Fleet,
+    fleet::{Fleet, Reason, Waiting},
     http,
     hub::{Follower, Hub, version},
     job_type::JobType,
@@ -123,6 +123,30 @@ impl AsyncEndpoints {
 
     /// Runs every job that is runnable now, and those that follow from them, until none is; for tests on a
     /// [`MemoryStore`](crate::MemoryStore), where delayed jobs become runnable when the test moves its clock.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use async_endpoints::{AsyncEndpoints, JobContext, JobError, JobStatus, JobType, Lookup, MemoryStore};
+    /// use async_endpoints_testkit::ManualClock;
+    ///
+    /// const FLAKY: JobType<(), ()> = JobType::new("Flaky");
+    ///
+    /// async fn second_time_lucky(ctx: JobContext<()>) -> Result<(), JobError> {
+    ///     if ctx.attempt() == 1 { Err("not yet")? } else { Ok(()) }
+    /// }
+    ///
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let clock = ManualClock::new();
+    /// let store = MemoryStore::with_clock(clock.clone());
+    /// let endpoints = AsyncEndpoints::builder(store).handler(FLAKY, second_time_lucky).build()?;
+    /// let id = endpoints.submit(FLAKY, ()).await?.job.id;
+    /// endpoints.run_until_idle().await?; // fails, and is retried within two seconds
+    /// clock.advance(Duration::from_secs(2));
+    /// endpoints.run_until_idle().await?;
+    /// let Lookup::Found(job) = endpoints.job(id).await? else { panic!("it is there") };
+    /// assert_eq!((job.status, job.attempt), (JobStatus::Completed, 2));
+    /// # Ok(()) }
+    /// ```
     pub async fn run_until_idle(&self) -> Result<(), StoreError> {
         self.0.worker.run_until_idle().await
     }
@@ -211,8 +235,15 @@ impl AsyncEndpoints {
         &self.0.endpoints
     }
 
-    pub(crate) fn fleet(&self) -> &Fleet {
-        &self.0.fleet
+    /// Why a job waits; none if it does not. What this process works on, it need not ask the fleet about.
+    pub(crate) async fn waiting(&self, job: &JobView) -> Option<Waiting> {
+        let worker = &self.0.worker;
+        let works = self.0.started.load(Ordering::Acquire) && worker.takes(&job.name) && !worker.is_stopping();
+        let mut waiting = self.0.fleet.waiting(&self.0.store, job).await?;
+        if works && waiting.reason == Reason::NoWorker {
+            waiting.reason = Reason::Queued;
+        }
+        Some(waiting)
     }
 
     /// A name, without making it anew for the types that were declared.

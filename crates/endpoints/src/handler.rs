@@ -28,6 +28,12 @@ use crate::{
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no handler of `{Req}` that returns `{Res}`",
+    label = "not a handler of this job type",
+    note = "a handler is an `async fn(JobContext<{Req}>) -> Result<{Res}, JobError>`, a closure that returns such a future, or a struct that implements `JobHandler<{Req}, {Res}>`",
+    note = "an async closure that captures something is none: write `move |ctx| {{ let own = own.clone(); async move {{ … }} }}`"
+)]
 pub trait JobHandler<Req, Res>: Send + Sync + 'static {
     /// Runs one attempt. It may be dropped at any await once its token has fired.
     fn run(&self, ctx: JobContext<Req>) -> impl Future<Output = Result<Res, JobError>> + Send;

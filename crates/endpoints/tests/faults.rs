@@ -210,7 +210,7 @@ async fn background_tasks_that_panic_are_started_again_and_it_shows() {
     };
     tokio::time::timeout(PATIENCE, restarted).await.unwrap();
     let restarts = process.endpoints.worker_status().restarts;
-    let expected = [("claimer", 1), ("janitor", 2), ("keeper", 1), ("settler", 1)];
+    let expected = [("claimer", 1), ("keeper", 1), ("settler", 1), ("sweeper", 2)];
     assert_eq!(restarts, std::collections::BTreeMap::from(expected));
     drop(process);
     inner.verify().await;

@@ -98,10 +98,16 @@ fn open(settings: &Settings) -> Result<Parts, Failure> {
 async fn serve(settings: &Settings, options: Options, parts: Parts) -> Result<(), Failure> {
     let (endpoints, app) = service::build(settings, options, parts)
         .map_err(|error| Failure::other("the service cannot be built", error))?;
+    let refused = |error: io::Error| match error.kind() {
+        // Nothing is wrong with the setting.
+        io::ErrorKind::AddrInUse => Failure::other(&format!("cannot listen on AE_BIND {:?}", settings.bind), error),
+        _ => {
+            BadSetting::new("AE_BIND", &settings.bind, format_args!("set an address of this machine ({error})")).into()
+        }
+    };
+    let listener = TcpListener::bind(&settings.bind).await.map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
     tracing::warn!("AE_STORE is memory: every job is in this process, and lost when it ends");
-    let in_use = |error| Failure::other(&format!("cannot listen on AE_BIND \"{}\"", settings.bind), error);
-    let listener = TcpListener::bind(&settings.bind).await.map_err(in_use)?;
-    let address = listener.local_addr().map_err(in_use)?;
     // Polled in this order: once the address is out, a signal already counts as a request to stop.
     let (served, ()) = tokio::join!(biased; endpoints.serve(listener, app), async { announce(address) });
     served.map_err(|error| Failure::other("the service failed", error))

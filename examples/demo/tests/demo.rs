@@ -174,7 +174,7 @@ async fn a_wrong_setting_is_one_line_and_exit_code_2() {
     for (name, value) in [
         ("AE_BIND", "8080"),
         ("AE_STORE", "sqlite:jobs.db"),
-        ("AE_STORE", "redis://localhost"),
+        ("AE_BIND", "256.1.1.1:0"),
         ("AE_STORE", "file:jobs"),
         ("AE_ROLE", "boss"),
         ("AE_LEDGER", "no/such/folder/ledger.csv"),
@@ -190,6 +190,22 @@ async fn a_wrong_setting_is_one_line_and_exit_code_2() {
         assert!(line.starts_with(name) && line.lines().count() == 1, "{line}");
         assert!(line.contains(value) && out.stdout.is_empty(), "{line}");
     }
+}
+
+#[tokio::test]
+async fn a_second_sigterm_ends_the_drain() {
+    let folder = Folder::new();
+    let demo = Demo::start(&folder, &[]).await;
+    let path = demo.submit("/api/sleep", &json!({ "seconds": 3600 })).await;
+    demo.job_when(&path, |job| job["status"] == "InProgress").await;
+    let began = std::time::Instant::now();
+    demo.terminate().await.expect("it is there");
+    // Once it refuses, it has heard the first.
+    while demo.post("/api/sleep", &json!({ "seconds": 1 })).await.status() == 202 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(demo.stop().await.expect("it ends").code(), Some(0));
+    assert!(began.elapsed().as_secs() < 10, "not after the 30 seconds of the drain: {:?}", began.elapsed());
 }
 
 #[tokio::test]

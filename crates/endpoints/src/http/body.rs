@@ -36,6 +36,18 @@ pub(super) async fn read(body: Body) -> Result<Bytes, Problem> {
     Ok(bytes.freeze())
 }
 
+/// Reads a body that nobody wants, as much as a client may still be writing.
+pub(super) async fn drain(body: Body) {
+    let mut chunks = body.into_data_stream();
+    let mut size = 0;
+    while let Some(Ok(chunk)) = chunks.next().await {
+        size += chunk.len();
+        if size > DRAINED {
+            break;
+        }
+    }
+}
+
 /// Whether a body, if there is one, says that it is JSON.
 pub(super) fn check_type(headers: &HeaderMap, bytes: &[u8]) -> Result<(), Problem> {
     let content_type = headers.get(header::CONTENT_TYPE);

@@ -7,13 +7,15 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{follow::id, headers, job, problem::Problem};
+use super::{body, follow::id, headers, job, problem::Problem};
 use crate::AsyncEndpoints;
 
 pub(super) async fn cancel(endpoints: AsyncEndpoints, mut request: Request) -> Response {
     let trace = headers::trace(request.headers());
     let answer = async {
-        let id = id(&mut request).await?;
+        let id = id(&mut request).await;
+        body::drain(request.into_body()).await;
+        let id = id?;
         match endpoints.cancel(id).await? {
             Cancel::Canceled(job) => Ok(job::answer(&job, None)),
             Cancel::Requested(job) => {

@@ -26,7 +26,7 @@ pub(super) async fn job(endpoints: AsyncEndpoints, mut request: Request) -> Resp
                 (StatusCode::NOT_MODIFIED, [(header::ETAG, job::etag(job.version))]).into_response()
             }
             Lookup::Found(job) => {
-                let waiting = endpoints.fleet().waiting(endpoints.store(), &job).await;
+                let waiting = endpoints.waiting(&job).await;
                 job::answer(&job, waiting)
             }
             Lookup::Gone { .. } => return Err(Problem::expired()),

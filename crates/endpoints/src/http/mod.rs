@@ -24,7 +24,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Router,
-    http::{HeaderMap, Method},
+    extract::Request,
+    http::Method,
     routing::{MethodFilter, MethodRouter, get, on, post},
 };
 
@@ -56,8 +57,10 @@ pub(crate) fn job_routes<S: Clone + Send + Sync + 'static>(endpoints: &AsyncEndp
 
 /// Other methods get a problem object as well.
 fn refusing<S: Clone + Send + Sync + 'static>(methods: MethodRouter<S>) -> MethodRouter<S> {
-    methods.fallback(async |method: Method, headers: HeaderMap| {
-        Problem::method_not_allowed(&method).traced(headers::trace(&headers).as_ref())
+    methods.fallback(async |request: Request| {
+        let (head, unwanted) = request.into_parts();
+        body::drain(unwanted).await;
+        Problem::method_not_allowed(&head.method).traced(headers::trace(&head.headers).as_ref())
     })
 }
 

@@ -53,7 +53,11 @@ pub(super) async fn submit(accepting: Arc<Accepting>, request: Request) -> Respo
     let wait = headers::prefer_wait(request.headers());
     match accept(&accepting, request, trace.clone()).await {
         Ok(accepted) => answer(&accepting.endpoints, accepted, wait).await,
-        Err(problem) => problem.traced(trace.as_ref()).into_response(),
+        Err(problem) => {
+            let mut refusal = problem.traced(trace.as_ref()).into_response();
+            follow::prefer(&mut refusal, None);
+            refusal
+        }
     }
 }
 
@@ -100,7 +104,7 @@ async fn answer(endpoints: &AsyncEndpoints, mut accepted: Accepted, wait: Option
         }
     }
     let ended = wait.filter(|_| accepted.job.status.is_terminal());
-    let waiting = endpoints.fleet().waiting(endpoints.store(), &accepted.job).await;
+    let waiting = endpoints.waiting(&accepted.job).await;
     let mut response = job::answer(&accepted.job, waiting);
     if ended.is_none() {
         *response.status_mut() = StatusCode::ACCEPTED;

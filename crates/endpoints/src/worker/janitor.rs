@@ -1,6 +1,5 @@
-//! Recovers the jobs of dead workers and clears away what is past its retention. Every process does it, also one that only
-//! accepts; the store
-//! sees to it that two at once do no harm.
+//! Recovers the jobs of dead workers and clears away what is past its retention. Every process does both, also one that
+//! only accepts; the store sees to it that two at once do no harm.
 
 use std::time::Duration;
 
@@ -12,23 +11,32 @@ use async_endpoints_core::{
 use super::Worker;
 use crate::{error::Builtin, jitter, submit::limited, telemetry::events};
 
-/// Sweeps for each look at retention.
-const SWEEPS_PER_PRUNE: u32 = 8;
-/// Calls in one go at most, so that a mountain of old jobs does not keep sweeps waiting.
+/// Calls of one sweep at most.
 const CALLS: u32 = 50;
+/// Between two looks at retention.
+const PRUNE_PACE: Duration = Duration::from_secs(5);
 
-/// Sweeps until the worker is done.
-pub(super) async fn run(worker: &Worker) {
+/// Takes expired leases away, for ever.
+pub(super) async fn sweep(worker: &Worker) {
     let pace = (worker.options.lease / 8).clamp(Duration::from_millis(20), Duration::from_millis(800));
-    for round in 0_u32.. {
+    loop {
         tokio::time::sleep(jitter::about(pace)).await;
         if let Err(error) = reclaim(worker).await {
             events::store_failed("reclaim", &error);
         }
-        if round % SWEEPS_PER_PRUNE == 0
-            && let Err(error) = prune(worker).await
-        {
-            events::store_failed("prune", &error);
+    }
+}
+
+/// Clears away what is past its retention, for ever: as fast as it comes, in bounded calls.
+pub(super) async fn prune(worker: &Worker) {
+    loop {
+        match limited(worker.call_limit(), worker.store.prune(SWEEP_JOBS)).await {
+            Ok(cut) if cut >= SWEEP_JOBS => tokio::task::yield_now().await,
+            Ok(_) => tokio::time::sleep(jitter::about(PRUNE_PACE.min(worker.options.lease))).await,
+            Err(error) => {
+                events::store_failed("prune", &error);
+                tokio::time::sleep(jitter::about(PRUNE_PACE)).await;
+            }
         }
     }
 }
@@ -49,15 +57,6 @@ async fn reclaim(worker: &Worker) -> Result<()> {
             events::job_recovered(&job);
         }
         if !more {
-            break;
-        }
-    }
-    Ok(())
-}
-
-async fn prune(worker: &Worker) -> Result<()> {
-    for _ in 0..CALLS {
-        if limited(worker.call_limit(), worker.store.prune(SWEEP_JOBS)).await? < SWEEP_JOBS {
             break;
         }
     }

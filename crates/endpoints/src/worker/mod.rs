@@ -136,7 +136,8 @@ impl Worker {
         if !self.kinds.is_empty() {
             self.task(&self.claiming, "claimer", |worker| async move { claimer::run(&worker).await });
         }
-        self.task(&self.tasks, "janitor", |worker| async move { janitor::run(&worker).await });
+        self.task(&self.tasks, "sweeper", |worker| async move { janitor::sweep(&worker).await });
+        self.task(&self.tasks, "pruner", |worker| async move { janitor::prune(&worker).await });
         Ok(())
     }
 

@@ -110,6 +110,12 @@ impl Demo {
         location.and_then(|path| Some(path.to_str().ok()?.to_owned())).expect("a Location")
     }
 
+    /// Sends SIGTERM.
+    pub(crate) async fn terminate(&self) -> io::Result<ExitStatus> {
+        let pid = self.pid().to_string();
+        Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid]).status().await
+    }
+
     /// The job, once `is_so`; asked again whenever it changed.
     pub(crate) async fn job_when(&self, job: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         let mut version = String::new();
@@ -144,8 +150,7 @@ impl Demo {
 
     /// Asks it to stop, and waits until it has.
     pub(crate) async fn stop(mut self) -> io::Result<ExitStatus> {
-        let pid = self.pid().to_string();
-        Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid]).status().await?;
+        self.terminate().await?;
         in_time("the end of the demo", self.child.wait()).await
     }
 }
