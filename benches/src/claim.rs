@@ -66,6 +66,7 @@ pub(crate) async fn fill(store: &MemoryStore, name: &JobName, jobs: u32) -> Resu
     for _ in 0..jobs {
         let job = NewJob {
             id: JobId::random(),
+            id_chosen: false,
             name: name.clone(),
             payload: Bytes::from(vec![b'x'; 200]),
             terms: JobTerms {

@@ -69,6 +69,7 @@ impl AsyncEndpoints {
         // All but the payload, to make the answer of what was sent and what comes back: no second trip.
         let sent = NewJob {
             id: draft.id.unwrap_or_else(JobId::random),
+            id_chosen: draft.id.is_some(),
             name: draft.name,
             payload: Bytes::new(),
             terms: JobTerms {

@@ -48,11 +48,12 @@ pub fn line(message: impl Into<String>) -> LogLine {
     LogLine { line: 0, attempt: 0, timestamp, level: "INFO".into(), message: message.into(), fields }
 }
 
-/// A runnable job of that type: no key, no owner, no limit, `retention` as told, 3 retries, 5 losses.
+/// A runnable job of that type: an id that may come again, no key, no owner, no limit, `retention` as told, 3 retries, 5 losses.
 #[must_use]
 pub fn job(of: &str, retention: Duration) -> NewJob {
     NewJob {
         id: JobId::random(),
+        id_chosen: true,
         name: name(of),
         payload: Bytes::from_static(br#"{"a":1}"#),
         terms: JobTerms { priority: Priority::default(), max_retries: 3, max_losses: 5, retention },

@@ -16,6 +16,8 @@ use crate::{
 
 pub(super) struct Job {
     pub(super) id: JobId,
+    /// It may be submitted again: under its key, or under an id that its submitter chose.
+    pub(super) repeatable: bool,
     /// Its type's place in `State::types`.
     pub(super) kind: u32,
     pub(super) status: JobStatus,
@@ -89,6 +91,7 @@ impl From<NewJob> for Draft {
         let accepted_later = Timestamp::default();
         let job = Box::new(Job {
             id: new.id,
+            repeatable: new.id_chosen || new.key.is_some(),
             kind: 0,
             status: if delayed { JobStatus::Scheduled } else { JobStatus::Queued },
             terms: new.terms,
@@ -141,6 +144,7 @@ impl Job {
     pub(super) fn again(&self, id: JobId, trace: Option<TraceContext>, name: JobName) -> Draft {
         let new = NewJob {
             id,
+            id_chosen: false,
             name,
             payload: self.payload.clone(),
             terms: self.terms.clone(),

@@ -73,7 +73,8 @@ impl State {
         let Some((owner, gone_until)) = self.gone(self.job(place).id) else { return };
         let job = self.take(place);
         let request = job.key.map(|key| (owner, job.kind, key));
-        let forget_at = gone_until.max(job.created_at + Duration::from_secs(KEY_SECONDS));
+        let repeats = if job.repeatable { job.created_at + Duration::from_secs(KEY_SECONDS) } else { gone_until };
+        let forget_at = gone_until.max(repeats);
         self.forget.insert((forget_at, job.id));
         self.tombs.insert(job.id, Tomb { owner, fingerprint: job.fingerprint, gone_until, request });
     }

@@ -32,6 +32,9 @@ impl IdempotencyKey {
 pub struct NewJob {
     /// Its id, made by the caller.
     pub id: JobId,
+    /// The submitter chose the id and may come again with it, as with a key: what is left of the job is then kept for
+    /// [`KEY_SECONDS`](crate::limits::KEY_SECONDS) at least.
+    pub id_chosen: bool,
     /// Its type.
     pub name: JobName,
     /// What its handler gets; the store never looks inside.

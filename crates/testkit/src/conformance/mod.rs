@@ -162,6 +162,7 @@ macro_rules! conformance {
                     the_same_is_told_without_a_prune,
                     a_lease_of_a_pruned_job_is_lost,
                     a_replay_within_a_day_never_runs_twice,
+                    a_job_that_cannot_be_repeated_is_forgotten_in_time,
                     a_key_is_free_after_a_day,
                     a_key_lives_as_long_as_its_job,
                     a_prune_is_bounded,

@@ -129,6 +129,23 @@ pub async fn a_replay_within_a_day_never_runs_twice(rig: &Rig) {
     assert_eq!(rig.insert(&job).await, Insert::Existing(GONE), "23 hours later");
 }
 
+/// Nobody can come again for a job whose id nobody chose: nothing is kept of it once it is no longer told as gone.
+pub async fn a_job_that_cannot_be_repeated_is_forgotten_in_time(rig: &Rig) {
+    let chosen = kept(rig, 1);
+    let made = NewJob { id: JobId::random(), id_chosen: false, key: None, ..chosen.clone() };
+    rig.put(&chosen).await;
+    rig.put(&made).await;
+    for _ in 0..2 {
+        let lease = rig.take("alpha").await.lease;
+        rig.complete(lease).await;
+    }
+    rig.advance(3).await;
+    rig.prune().await;
+    rig.prune().await;
+    assert_eq!(rig.insert(&chosen).await, Insert::Existing(GONE));
+    assert!(matches!(rig.insert(&made).await, Insert::Inserted { .. }), "its id is as good as new");
+}
+
 /// A day after the job was created its key and id are free again, once the job is long gone.
 pub async fn a_key_is_free_after_a_day(rig: &Rig) {
     let Some(clock) = rig.time.clock() else { return };

@@ -78,7 +78,8 @@ impl Model {
 
     /// Its record may have been forgotten, or may not yet: nothing can be expected.
     pub(crate) fn unclear(&self, job: &Job) -> bool {
-        let day = job.view.created_at + Duration::from_secs(KEY_SECONDS);
+        let repeatable = job.new.id_chosen || job.new.key.is_some();
+        let day = job.view.created_at + Duration::from_secs(if repeatable { KEY_SECONDS } else { 0 });
         gone_until(job).is_some_and(|until| until.max(day) <= self.now)
     }
 
@@ -436,7 +437,14 @@ impl Model {
         job.view.version += 1;
         job.view.retried_by = Some(new.id);
         let plain = Duration::ZERO;
-        let copy = NewJob { id: new.id, trace: new.trace.clone(), key: None, delay: plain, ..job.new.clone() };
+        let copy = NewJob {
+            id: new.id,
+            id_chosen: false,
+            trace: new.trace.clone(),
+            key: None,
+            delay: plain,
+            ..job.new.clone()
+        };
         let made = self.add(&copy, Some(id));
         Retry::Created(Box::new(self.view(made)))
     }
