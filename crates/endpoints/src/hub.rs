@@ -15,7 +15,10 @@ use async_endpoints_core::{
     store::{Hint, Lookup, Store},
 };
 use futures_util::{StreamExt, stream};
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use crate::{jitter, submit::within, telemetry::events};
 
@@ -55,6 +58,16 @@ impl Channel {
     fn new() -> Self {
         Self { followers: 0, told: None, news: watch::Sender::new(None) }
     }
+
+    fn publish(&mut self, lookup: Lookup) {
+        let version = version(&lookup);
+        // A read that began earlier may end later.
+        if version.is_some() && version < self.told {
+            return;
+        }
+        self.told = version;
+        self.news.send_replace(Some(Arc::new(lookup)));
+    }
 }
 
 /// Somebody's interest in one job, until it is dropped.
@@ -89,10 +102,16 @@ impl Hub {
 
     /// Tells followers what changed, for ever. Apart from `listen`, so that no read holds up work.
     pub(crate) async fn tell(&self, store: &dyn Store) {
+        // Not begun anew with each change: many changes of some jobs must not put off what was missed of others.
+        let mut compare_at = Instant::now() + jitter::about(POLL);
         loop {
             let told = tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(compare_at) => {
+                    compare_at = Instant::now() + jitter::about(POLL);
+                    self.tell_missed(store).await
+                }
                 () = self.changed.notified() => self.tell_changed(store).await,
-                () = tokio::time::sleep(jitter::about(POLL)) => self.tell_missed(store).await,
             };
             if let Err(error) = told {
                 events::store_failed("follow", &error);
@@ -177,8 +196,7 @@ impl Hub {
 
     fn publish(&self, id: JobId, lookup: Lookup) {
         if let Some(channel) = self.followed().jobs.get_mut(&id) {
-            channel.told = version(&lookup);
-            channel.news.send_replace(Some(Arc::new(lookup)));
+            channel.publish(lookup);
         }
     }
 
@@ -196,10 +214,12 @@ pub(crate) fn version(lookup: &Lookup) -> Option<u64> {
 }
 
 impl Follower {
-    /// Says what the follower found by itself, so that only what is newer is told.
+    /// Says what the follower found by itself: only what is newer is told, and others learn of it if it is news to them.
     pub(crate) fn saw(&self, lookup: &Lookup) {
-        if let Some(channel) = self.hub.followed().jobs.get_mut(&self.id) {
-            channel.told = channel.told.max(version(lookup));
+        if let Some(channel) = self.hub.followed().jobs.get_mut(&self.id)
+            && version(lookup) > channel.told
+        {
+            channel.publish(lookup.clone());
         }
     }
 
@@ -231,6 +251,88 @@ impl Drop for Follower {
             channel.followers -= 1;
             if channel.followers == 0 {
                 followed.jobs.remove(&self.id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_endpoints_core::{
+        JobStore, MemoryStore, Priority,
+        job::{Digest, ErrorRecord, JobTerms},
+        store::NewJob,
+    };
+
+    use super::*;
+
+    /// Far longer than anything here takes.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    async fn queued(store: &MemoryStore) -> JobId {
+        let hour = Duration::from_secs(3600);
+        let terms = JobTerms { priority: Priority::default(), max_retries: 0, max_losses: 0, retention: hour };
+        let job = NewJob {
+            id: JobId::random(),
+            id_chosen: false,
+            name: JobName::new("Followed").expect("a name"),
+            payload: bytes::Bytes::new(),
+            terms,
+            delay: Duration::ZERO,
+            queue_limit: None,
+            key: None,
+            fingerprint: Digest([0; 32]),
+            owner: None,
+            trace: None,
+        };
+        let id = job.id;
+        store.insert(job).await.expect("memory is there");
+        id
+    }
+
+    async fn cancel(store: &MemoryStore, id: JobId) {
+        let (code, title) = ("CANCELED".into(), "Canceled".into());
+        let error = ErrorRecord { code, title, status: 410, detail: None, retryable: false };
+        store.cancel(id, &error).await.expect("memory is there");
+    }
+
+    async fn follow(hub: &Arc<Hub>, store: &MemoryStore, id: JobId) -> (Follower, Option<u64>) {
+        let follower = hub.follow(id).expect("few follow");
+        let lookup = store.get(id).await.expect("memory is there");
+        follower.saw(&lookup);
+        (follower, version(&lookup))
+    }
+
+    #[tokio::test]
+    async fn what_one_follower_found_is_news_to_the_others() {
+        let (store, hub) = (MemoryStore::new(), Arc::new(Hub::default()));
+        let id = queued(&store).await;
+        let (mut first, seen) = follow(&hub, &store, id).await;
+        cancel(&store, id).await; // and its hint is lost: nobody listens here
+        let (_second, newer) = follow(&hub, &store, id).await;
+        let news = tokio::time::timeout(PATIENCE, first.changed(seen)).await.expect("the first hears of it");
+        assert_eq!(version(&news), newer);
+    }
+
+    #[tokio::test]
+    async fn a_missed_change_is_found_while_others_keep_coming() {
+        let (store, hub) = (Arc::new(MemoryStore::new()), Arc::new(Hub::default()));
+        let (busy, missed) = (queued(&store).await, queued(&store).await);
+        let (_busy, _) = follow(&hub, &store, busy).await;
+        let (mut follower, seen) = follow(&hub, &store, missed).await;
+        cancel(&store, missed).await; // and its hint is lost: nobody listens here
+        let telling = async { hub.tell(&*store).await };
+        let hinting = async {
+            loop {
+                hub.mark(&[busy]);
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = telling => {}
+            () = hinting => {}
+            news = tokio::time::timeout(PATIENCE, follower.changed(seen)) => {
+                assert!(news.is_ok(), "it is never told");
             }
         }
     }

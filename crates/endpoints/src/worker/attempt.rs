@@ -38,30 +38,30 @@ enum End {
 pub(super) struct Seat {
     worker: Arc<Worker>,
     running: Arc<Running>,
-    permit: Arc<Permit>,
 }
 
 impl Seat {
-    pub(super) fn new(worker: Arc<Worker>, running: Arc<Running>, permit: Arc<Permit>) -> Self {
+    pub(super) fn new(worker: Arc<Worker>, running: Arc<Running>) -> Self {
         worker.table.add(running.clone());
-        Self { worker, running, permit }
+        Self { worker, running }
     }
 
-    /// Runs the handler, and hands its end to the settler.
-    pub(super) async fn run(self, payload: Bytes) {
+    /// Runs the handler, and hands its end to the settler, and the permit with it: nothing here holds that any longer
+    /// when the end is written.
+    pub(super) async fn run(self, payload: Bytes, permit: Arc<Permit>) {
         let end = if self.worker.stopping.is_cancelled() {
             self.running.stop(Why::Shutdown);
             End::Aborted // It has not begun.
         } else {
-            within_limits(&self.running, handler(&self, payload)).await
+            within_limits(&self.running, handler(&self, payload, &permit)).await
         };
-        if matches!(end, End::Aborted) && Arc::strong_count(&self.permit) > 1 {
-            self.permit.mark_leaked();
+        if matches!(end, End::Aborted) && Arc::strong_count(&permit) > 1 {
+            permit.mark_leaked();
         }
         // None if the keeper ended it, as this thread was blocked.
         if let Some(ending) = Ending::of(&self.running, &self.worker.table) {
             let settle = settle(&self.worker, &self.running, end);
-            let held = Held { permit: Some(self.permit.clone()), ending };
+            let held = Held { permit: Some(permit), ending };
             self.worker.settler.send(Settling { settle, held });
         }
     }
@@ -81,9 +81,9 @@ pub(super) fn take_over(worker: &Worker, running: &Arc<Running>, why: Why) -> Op
 }
 
 /// The handler with all middleware around it.
-fn handler(seat: &Seat, payload: Bytes) -> BoxFuture<'static, Ended> {
+fn handler(seat: &Seat, payload: Bytes, permit: &Arc<Permit>) -> BoxFuture<'static, Ended> {
     let (worker, info) = (seat.worker.clone(), seat.running.info.clone());
-    let handler = worker.kinds[seat.running.kind].handler.clone().call(info.clone(), payload, seat.permit.clone());
+    let handler = worker.kinds[seat.running.kind].handler.clone().call(info.clone(), payload, permit.clone());
     if worker.middlewares.is_empty() {
         return handler;
     }

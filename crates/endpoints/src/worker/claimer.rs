@@ -102,6 +102,6 @@ fn start(worker: &Arc<Worker>, attempt: Attempt, asked: Instant) {
         let progress = ProgressReporter::new(move || reporter.changed(weak.clone()));
         Running::new(&attempt, kind, AttemptInfo::new(&attempt, deadline, progress), asked, &permit)
     });
-    let seat = Seat::new(worker.clone(), running.clone(), permit);
-    running.set_task(tokio::spawn(seat.run(attempt.payload)).abort_handle());
+    let seat = Seat::new(worker.clone(), running.clone());
+    running.set_task(tokio::spawn(seat.run(attempt.payload, permit)).abort_handle());
 }

@@ -13,7 +13,7 @@ use super::{
 use crate::telemetry::events;
 
 /// How long the last settlements may take after the drain.
-const LAST_SETTLEMENTS: Duration = Duration::from_millis(1200);
+const LAST_SETTLEMENTS: Duration = Duration::from_millis(1000);
 /// How long a handler that was aborted may take to be dropped, before its job may start elsewhere.
 const LAST_DROPS: Duration = Duration::from_millis(300);
 /// How long open connections may take to end once everything else has.
@@ -45,6 +45,8 @@ pub(super) async fn run(worker: &Arc<Worker>) {
 }
 
 async fn give_back(worker: &Worker) {
+    // What a claim on its way still brings is given back by its own task: it was told to stop before it began.
+    let _ = tokio::time::timeout(LAST_DROPS, worker.claiming.wait()).await;
     let running = worker.table.all();
     let left: Vec<(Arc<Running>, Settling)> = running
         .into_iter()

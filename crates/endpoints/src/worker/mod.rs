@@ -6,7 +6,7 @@
 //! | `attempt` | runs one handler within its limits and says what its end means |
 //! | `settler` | writes ends down in batches, through outages |
 //! | `reporter` | stores progress |
-//! | `keeper` | renews leases on its own thread, hears of cancel requests, ends what is blocked |
+//! | `keeper` | on its own thread: renews leases, hears of cancel requests and signals, ends what is blocked |
 //! | `drain` | lets attempts end when the process stops, and gives back the rest |
 //! | `janitor` | recovers jobs of dead workers, prunes |
 //! | `running`, `slots` | what runs, and how much may |
