@@ -3,14 +3,16 @@
 use std::{collections::HashMap, sync::Arc};
 
 use async_endpoints_core::{JobName, Store, job::InvalidName};
+use axum::http::request::Parts;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     context::JobContext,
-    endpoint::Endpoint,
-    endpoints::AsyncEndpoints,
+    endpoint::{Declared, Endpoint},
+    endpoints::{Assembly, AsyncEndpoints},
     error::JobError,
     handler::{Blocking, Erased, ErasedHandler, JobHandler},
+    http::{Access, Face, Operation, Owner, Responses},
     job_type::{JobType, Rules},
     middleware::Middleware,
     options::{Options, OptionsError},
@@ -60,7 +62,8 @@ pub enum BuildError {
 pub struct Builder {
     store: Arc<dyn Store>,
     options: Options,
-    endpoints: Vec<Endpoint>,
+    endpoints: Vec<Declared>,
+    face: Face,
     handlers: Vec<(&'static str, Rules, Arc<dyn ErasedHandler>)>,
     middlewares: Vec<Arc<dyn Middleware>>,
 }
@@ -68,7 +71,8 @@ pub struct Builder {
 impl Builder {
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
         let options = Options::default();
-        Self { store, options, endpoints: Vec::new(), handlers: Vec::new(), middlewares: Vec::new() }
+        let face = Face::default();
+        Self { store, options, endpoints: Vec::new(), face, handlers: Vec::new(), middlewares: Vec::new() }
     }
 
     /// Replaces the default settings.
@@ -78,8 +82,36 @@ impl Builder {
     }
 
     /// Accepts jobs over HTTP.
-    pub fn endpoint(mut self, endpoint: Endpoint) -> Self {
-        self.endpoints.push(endpoint);
+    pub fn endpoint<Req, Res>(mut self, endpoint: Endpoint<Req, Res>) -> Self {
+        self.endpoints.push(endpoint.declared);
+        self
+    }
+
+    /// Who may use the routes for operators. Default: [`Access::loopback`].
+    pub fn access(mut self, access: Access) -> Self {
+        self.face.access = access;
+        self
+    }
+
+    /// Whose jobs a request makes and sees; a job of somebody else is answered as one that never was, on every route.
+    /// Without a rule, who knows a job's id sees it.
+    ///
+    /// Authenticate before: the rule sees what the application's layers put into `extensions`.
+    ///
+    /// ```
+    /// # use async_endpoints::{AsyncEndpoints, MemoryStore, axum::http::request::Parts};
+    /// # #[derive(Clone)] struct User { id: String }
+    /// let builder = AsyncEndpoints::builder(MemoryStore::new())
+    ///     .owner(|request: &Parts| request.extensions.get::<User>().map(|user| user.id.clone()));
+    /// ```
+    pub fn owner<O: Into<Owner>>(mut self, rule: impl Fn(&Parts) -> O + Send + Sync + 'static) -> Self {
+        self.face.owner = Some(Arc::new(move |request| rule(request).into()));
+        self
+    }
+
+    /// Replaces answers, or adds to them.
+    pub fn responses(mut self, responses: impl Responses) -> Self {
+        self.face.responses = Box::new(responses);
         self
     }
 
@@ -125,7 +157,9 @@ impl Builder {
             }
             kinds.push(Kind { name, policy: rules.resolve(&self.options), handler });
         }
-        Ok(AsyncEndpoints::assemble(self.store, self.options, types, self.endpoints, kinds, self.middlewares))
+        let face = Face { base_path: self.options.base_path.clone(), ..self.face };
+        let parts = Assembly { types, endpoints: self.endpoints, face, kinds, middlewares: self.middlewares };
+        Ok(AsyncEndpoints::assemble(self.store, self.options, parts))
     }
 
     fn erased<Req, Res>(mut self, job: JobType<Req, Res>, handler: Arc<dyn ErasedHandler>) -> Self {
@@ -149,26 +183,15 @@ impl Builder {
     }
 }
 
-/// The paths of `job_routes`, which are merged into the same router.
-const OWN_PATHS: [&str; 7] = [
-    "/jobs",
-    "/jobs/{id}",
-    "/jobs/{id}/result",
-    "/jobs/{id}/events",
-    "/jobs/{id}/logs",
-    "/jobs/{id}/cancel",
-    "/jobs/{id}/retry",
-];
-
 /// axum panics at paths that it cannot route, so they are tried here first.
-fn check_paths(endpoints: &[Endpoint]) -> Result<(), BuildError> {
+fn check_paths(endpoints: &[Declared]) -> Result<(), BuildError> {
     let mut routes: matchit::Router<()> = matchit::Router::new();
-    for own in OWN_PATHS {
-        // They do not conflict with each other.
-        let _ = routes.insert(own, ());
+    for own in Operation::ALL {
+        // They are merged into the same router, and do not conflict with each other.
+        let _ = routes.insert(own.path(), ());
     }
     for (i, endpoint) in endpoints.iter().enumerate() {
-        let fail = |other: Option<&Endpoint>, reason: String| BuildError::Path {
+        let fail = |other: Option<&Declared>, reason: String| BuildError::Path {
             method: endpoint.method.to_string(),
             path: endpoint.path.to_string(),
             name: endpoint.name.to_owned(),

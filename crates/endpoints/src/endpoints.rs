@@ -12,8 +12,8 @@ use std::{
 
 use async_endpoints_core::{
     JobId, JobName, JobView, Store, StoreError,
-    job::InvalidName,
-    store::{Cancel, Lookup},
+    job::{InvalidName, TraceContext},
+    store::{Cancel, Lookup, Retry, RetryAs},
 };
 use axum::Router;
 use serde::Serialize;
@@ -22,10 +22,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     builder::Builder,
-    endpoint::Endpoint,
+    endpoint::Declared,
     error::Builtin,
     fleet::{Fleet, Reason, Waiting},
-    http,
+    http::{self, Face},
     hub::{Follower, Hub, version},
     job_type::JobType,
     middleware::Middleware,
@@ -42,12 +42,22 @@ struct Inner {
     store: Arc<dyn Store>,
     options: Options,
     types: HashMap<String, JobName>,
-    endpoints: Vec<Endpoint>,
+    endpoints: Vec<Declared>,
+    face: Face,
     worker: Arc<Worker>,
     hub: Arc<Hub>,
     listening: Mutex<Option<AbortOnDrop>>,
     started: AtomicBool,
     fleet: Fleet,
+}
+
+/// What the builder found to fit together.
+pub(crate) struct Assembly {
+    pub(crate) types: Vec<JobName>,
+    pub(crate) endpoints: Vec<Declared>,
+    pub(crate) face: Face,
+    pub(crate) kinds: Vec<Kind>,
+    pub(crate) middlewares: Vec<Arc<dyn Middleware>>,
 }
 
 impl AsyncEndpoints {
@@ -56,18 +66,13 @@ impl AsyncEndpoints {
         Builder::new(Arc::new(store))
     }
 
-    pub(crate) fn assemble(
-        store: Arc<dyn Store>,
-        options: Options,
-        types: Vec<JobName>,
-        endpoints: Vec<Endpoint>,
-        kinds: Vec<Kind>,
-        middlewares: Vec<Arc<dyn Middleware>>,
-    ) -> Self {
+    pub(crate) fn assemble(store: Arc<dyn Store>, options: Options, parts: Assembly) -> Self {
+        let Assembly { types, endpoints, face, kinds, middlewares } = parts;
         Self(Arc::new(Inner {
             worker: Worker::new(store.clone(), options.clone(), kinds.into(), middlewares.into()),
             types: types.into_iter().map(|name| (name.to_string(), name)).collect(),
             endpoints,
+            face,
             store,
             options,
             hub: Arc::default(),
@@ -82,7 +87,8 @@ impl AsyncEndpoints {
         http::submit_routes(self)
     }
 
-    /// The routes that follow and cancel jobs, for any router.
+    /// The routes that list, follow, cancel and retry jobs, and `/openapi.json`, for any router. Mount them under the same
+    /// prefix as the [submit routes](Self::submit_routes), or say in [`Options::base_path`] where they are.
     pub fn job_routes<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
         http::job_routes(self)
     }
@@ -95,7 +101,8 @@ impl AsyncEndpoints {
     pub async fn serve(&self, listener: TcpListener, app: Router) -> io::Result<()> {
         let _stop = self.start()?;
         let stop_http = CancellationToken::new();
-        let serving = http::serve(listener, app, stop_http.clone(), self.0.worker.over().clone());
+        let limits = http::Limits::of(&self.0.options);
+        let serving = http::serve(listener, app, limits, stop_http.clone(), self.0.worker.over().clone());
         tokio::pin!(serving);
         tokio::select! {
             served = &mut serving => {
@@ -211,6 +218,15 @@ impl AsyncEndpoints {
         within(self.0.store.cancel(id, &Builtin::Canceled.record(None))).await
     }
 
+    /// Makes a new job out of one that failed or was canceled, once: a repeat finds the same new job.
+    pub async fn retry(&self, id: JobId) -> Result<Retry, StoreError> {
+        self.retry_traced(id, None).await
+    }
+
+    pub(crate) async fn retry_traced(&self, id: JobId, trace: Option<TraceContext>) -> Result<Retry, StoreError> {
+        within(self.0.store.retry(id, &RetryAs { id: JobId::random(), trace })).await
+    }
+
     /// What the worker of this process does.
     pub fn worker_status(&self) -> WorkerStatus {
         self.0.worker.status()
@@ -231,8 +247,18 @@ impl AsyncEndpoints {
         self.0.worker.is_stopping()
     }
 
-    pub(crate) fn endpoints(&self) -> &[Endpoint] {
+    /// Fires when the drain is over.
+    pub(crate) async fn gone(&self) {
+        self.0.worker.gone().cancelled().await;
+    }
+
+    pub(crate) fn endpoints(&self) -> &[Declared] {
         &self.0.endpoints
+    }
+
+    /// How they are shown.
+    pub(crate) fn face(&self) -> &Face {
+        &self.0.face
     }
 
     /// Why a job waits; none if it does not. What this process works on, it need not ask the fleet about.

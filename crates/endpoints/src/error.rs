@@ -1,7 +1,7 @@
 //! How a handler fails, and the codes of everything that goes wrong with a job.
 //! Must not know HTTP responses: `http::problem` writes these down.
 
-use std::{borrow::Cow, error::Error, fmt, time::Duration};
+use std::{any::Any, borrow::Cow, error::Error, fmt, time::Duration};
 
 use async_endpoints_core::{job::ErrorRecord, lifecycle::Failure};
 
@@ -197,6 +197,12 @@ pub(crate) fn cut(mut text: String, bytes: usize) -> String {
         text.truncate(end);
     }
     text
+}
+
+/// What a panic said, if it said something.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a message")
 }
 
 #[cfg(test)]

@@ -44,13 +44,14 @@ mod json;
 mod middleware;
 mod options;
 mod signal;
+mod submission;
 mod submit;
 mod telemetry;
 mod worker;
 
 pub use async_endpoints_core::{
     self as core, JobId, JobName, JobStatus, JobView, MemoryStore, Priority, RetryPolicy, Store, StoreError, Timestamp,
-    store::{Cancel, Lookup},
+    store::{Cancel, Lookup, Retry},
 };
 pub use async_trait::async_trait;
 pub use axum;
@@ -61,11 +62,15 @@ pub use endpoint::Endpoint;
 pub use endpoints::AsyncEndpoints;
 pub use error::{Classification, JobError};
 pub use handler::{Classified, JobHandler};
+pub use http::{Access, JobDocument, Owner, Problem, Responses};
 pub use job_type::JobType;
 pub use middleware::{Middleware, Next};
 pub use options::{Options, OptionsError};
+pub use submission::Submission;
 pub use submit::{Accepted, Submit, SubmitError};
 pub use tokio_util::sync::CancellationToken;
+#[cfg(feature = "openapi")]
+pub use utoipa;
 pub use worker::WorkerStatus;
 
 /// The README's examples are tested with the documentation's.

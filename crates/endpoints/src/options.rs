@@ -43,6 +43,17 @@ pub struct Options {
     /// `ALERT_SLOW_SECONDS`: from when on an attempt counts as slow. Default: 30 s.
     #[serde(rename = "alert_slow_seconds", deserialize_with = "seconds")]
     pub slow_after: Duration,
+    /// `MAX_CONNECTIONS`: connections that [`serve`](crate::AsyncEndpoints::serve) holds at once; beyond, they wait to
+    /// be accepted. Default: 16 384, more than the 10 000 clients that may follow jobs in one process.
+    pub max_connections: u32,
+    /// `HEADER_READ_SECONDS`: how long a client may take to send a request's head, and how long a connection may be
+    /// idle between two requests. Default: 30 s.
+    #[serde(rename = "header_read_seconds", deserialize_with = "seconds")]
+    pub header_read: Duration,
+    /// `BASE_PATH`: what the paths of jobs begin with in `Location`, `links` and `/openapi.json`. Default: the prefix
+    /// that the answering routes are mounted under. Set it if job routes and submit routes are mounted in different
+    /// places, or if a proxy takes a prefix away.
+    pub base_path: Option<String>,
     /// Shows callers the message of errors that a handler passed on with `?`, and of panics. Such text can hold
     /// what callers must not see, so it is off by default and no environment variable turns it on.
     pub error_details: bool,
@@ -66,6 +77,9 @@ impl Default for Options {
             retention: Duration::from_secs(24 * 60 * 60),
             shutdown: Duration::from_secs(30),
             slow_after: Duration::from_secs(30),
+            max_connections: 16_384,
+            header_read: Duration::from_secs(30),
+            base_path: None,
             error_details: false,
             captured_headers: headers.map(str::to_owned).to_vec(),
         }
@@ -107,6 +121,9 @@ impl Options {
         vars.seconds("RETENTION_SECONDS", &mut options.retention)?;
         vars.seconds("SHUTDOWN_SECONDS", &mut options.shutdown)?;
         vars.seconds("ALERT_SLOW_SECONDS", &mut options.slow_after)?;
+        vars.number("MAX_CONNECTIONS", &mut options.max_connections)?;
+        vars.seconds("HEADER_READ_SECONDS", &mut options.header_read)?;
+        vars.read("BASE_PATH", &mut options.base_path, "a path", |text| Some(Some(text.to_owned())))?;
         options.check(|field| format!("{prefix}{}", field.to_uppercase()))?;
         Ok(options)
     }
@@ -125,11 +142,29 @@ impl Options {
         if self.job_timeout.is_zero() {
             return fail("job_timeout_seconds", &self.job_timeout.as_secs_f64(), "more than 0 seconds");
         }
+        if !(1..=1_000_000).contains(&self.max_connections) {
+            return fail("max_connections", &self.max_connections, "a number from 1 to 1000000");
+        }
+        if self.header_read.is_zero() {
+            return fail("header_read_seconds", &self.header_read.as_secs_f64(), "more than 0 seconds");
+        }
+        if let Some(base) = self.base_path.as_ref().filter(|base| !is_base_path(base)) {
+            return fail("base_path", base, "a path such as /v1, with a slash at its start and none at its end,");
+        }
         if let Some(header) = self.captured_headers.iter().find(|h| axum::http::HeaderName::try_from(*h).is_err()) {
             return fail("captured_headers", header, "the name of a header");
         }
         Ok(())
     }
+}
+
+/// A slash and segments, none of them empty: what is put behind it stays on this host.
+fn is_base_path(path: &str) -> bool {
+    let segments = path.strip_prefix('/').unwrap_or_default().split('/');
+    let fits = |segment: &str| {
+        !segment.is_empty() && segment.bytes().all(|b| b.is_ascii_graphic() && !b"?#\\\"<>".contains(&b))
+    };
+    segments.into_iter().all(fits)
 }
 
 struct Vars<'a> {

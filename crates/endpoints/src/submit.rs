@@ -58,6 +58,7 @@ pub(crate) struct Draft {
     pub(crate) payload: Bytes,
     pub(crate) key: Option<IdempotencyKey>,
     pub(crate) fingerprint: Digest,
+    pub(crate) owner: Option<Digest>,
     pub(crate) trace: Option<TraceContext>,
 }
 
@@ -82,7 +83,7 @@ impl AsyncEndpoints {
             queue_limit: Some(draft.policy.max_queue_size),
             key: draft.key,
             fingerprint: draft.fingerprint,
-            owner: None,
+            owner: draft.owner,
             trace: draft.trace,
         };
         let insert = self.store().insert(NewJob { payload: draft.payload, ..sent.clone() });
@@ -198,6 +199,7 @@ impl<'a> Submit<'a> {
             policy: self.policy,
             payload: envelope::write(&body, &RequestParts::default()).map_err(invalid)?,
             key: key.transpose()?,
+            owner: None,
             trace: None,
         })
     }

@@ -1,7 +1,9 @@
 //! The body of a submission: read within its limit, and found to be JSON before anything else looks at it.
 
+use std::time::Duration;
+
 use axum::{
-    body::Body,
+    body::{Body, HttpBody},
     http::{HeaderMap, HeaderValue, header},
 };
 use bytes::{Bytes, BytesMut};
@@ -15,9 +17,33 @@ use crate::json;
 const LIMIT: usize = 1 << 20;
 /// Bytes of a refused body that are read and thrown away, so that the client gets to read the answer.
 const DRAINED: usize = 8 << 20;
+/// How long a whole body may take.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The body as bytes; empty if there is none.
 pub(super) async fn read(body: Body) -> Result<Bytes, Problem> {
+    in_time(collect(body)).await.ok_or_else(Problem::body_timeout)?
+}
+
+/// Reads a body that nobody wants, as much as a client may still be writing.
+pub(super) async fn drain(body: Body) {
+    if body.is_end_stream() {
+        return;
+    }
+    let drained = async {
+        let mut chunks = body.into_data_stream();
+        let mut size = 0;
+        while let Some(Ok(chunk)) = chunks.next().await {
+            size += chunk.len();
+            if size > DRAINED {
+                break;
+            }
+        }
+    };
+    in_time(drained).await;
+}
+
+async fn collect(body: Body) -> Result<Bytes, Problem> {
     let mut chunks = body.into_data_stream();
     let mut bytes = BytesMut::new();
     let mut size = 0;
@@ -36,16 +62,9 @@ pub(super) async fn read(body: Body) -> Result<Bytes, Problem> {
     Ok(bytes.freeze())
 }
 
-/// Reads a body that nobody wants, as much as a client may still be writing.
-pub(super) async fn drain(body: Body) {
-    let mut chunks = body.into_data_stream();
-    let mut size = 0;
-    while let Some(Ok(chunk)) = chunks.next().await {
-        size += chunk.len();
-        if size > DRAINED {
-            break;
-        }
-    }
+/// What comes of reading a body, unless its client takes its time.
+async fn in_time<T>(read: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(DEADLINE, read).await.ok()
 }
 
 /// Whether a body, if there is one, says that it is JSON.

@@ -1,7 +1,7 @@
 //! What is read from a request's head: idempotency, trace context, captured headers, parameters.
 
 use async_endpoints_core::{JobId, job::TraceContext, store::IdempotencyKey};
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::problem::Problem;
 
@@ -10,6 +10,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-async-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Bytes of captured headers, names and values, that a job keeps.
 const CAPTURED_BYTES: usize = 8 << 10;
@@ -91,17 +92,55 @@ pub(super) fn query_wait(text: &str) -> Result<Option<u64>, Problem> {
     wait.map(|(_, text)| Ok(seconds(&text)?.min(LONGEST_WAIT))).transpose()
 }
 
-/// The headers of the allow-list, as many as fit into 8 KiB; a value that is no text is left out.
-pub(super) fn captured(headers: &HeaderMap, allowed: &[HeaderName]) -> Vec<(String, String)> {
+/// What a handler finds as headers, as much as fits into 8 KiB: those that a validator `set`, and of the request those
+/// that are allowed; a value that is no text is left out.
+pub(super) fn captured(set: &[(String, String)], headers: &HeaderMap, allowed: &[HeaderName]) -> Vec<(String, String)> {
     let mut bytes = 0;
-    let all = allowed.iter().flat_map(|name| headers.get_all(name).iter().map(move |value| (name, value)));
-    let text = all.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
-    let fitting = text.filter(|(name, value)| {
+    let replaced = |name: &HeaderName| set.iter().any(|(set, _)| set == name.as_str());
+    let sent = allowed.iter().filter(|name| !replaced(name));
+    let sent = sent.flat_map(|name| headers.get_all(name).iter().map(move |value| (name, value)));
+    let sent = sent.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+    let all = set.iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(sent);
+    let fitting = all.filter(|(name, value)| {
         let fits = bytes + name.len() + value.len() <= CAPTURED_BYTES;
         bytes += if fits { name.len() + value.len() } else { 0 };
         fits
     });
     fitting.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+/// What is missing of a stream that was cut off: everything after this number.
+pub(super) fn last_event_id(headers: &HeaderMap) -> Option<u64> {
+    single(headers, &LAST_EVENT_ID).ok()??.to_str().ok()?.trim().parse().ok()
+}
+
+/// Which of these types the client likes best, by the quality of the range that fits each most closely; the first of
+/// equals. None if it takes none of them.
+pub(super) fn accepted<'a>(headers: &HeaderMap, offered: &[&'a str]) -> Option<&'a str> {
+    let values: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    if values.is_empty() {
+        return offered.first().copied();
+    }
+    let ranges: Vec<(&str, f32)> = values.iter().flat_map(|value| value.split(',')).map(range).collect();
+    let quality = |kind: &str| {
+        let fit = |range: &str| match range.strip_suffix("/*") {
+            Some("*") => Some(0),
+            Some(family) => kind.split('/').next().filter(|own| *own == family).map(|_| 1),
+            None => (range == kind).then_some(2),
+        };
+        let fitting = ranges.iter().filter_map(|(range, q)| Some((fit(range)?, *q)));
+        fitting.max_by_key(|(closeness, _)| *closeness).map_or(0.0, |(_, q)| q)
+    };
+    let best = offered.iter().rev().map(|kind| (quality(kind), *kind)).max_by(|a, b| a.0.total_cmp(&b.0));
+    best.filter(|(q, _)| *q > 0.0).map(|(_, kind)| kind)
+}
+
+/// A media range and its quality.
+fn range(text: &str) -> (&str, f32) {
+    let mut parts = text.split(';').map(str::trim);
+    let kind = parts.next().unwrap_or_default();
+    let q = parts.find_map(|part| part.strip_prefix("q=")).map_or(1.0, |q| q.parse().unwrap_or(0.0));
+    (kind, q)
 }
 
 /// The parameters of a query, in order.
@@ -176,10 +215,33 @@ mod tests {
     }
 
     #[test]
+    fn the_form_that_is_liked_best_is_sent() {
+        let offered = ["application/x-ndjson", "text/plain", "text/event-stream"];
+        let best = |values: &[(&'static str, &str)]| accepted(&headers(values), &offered);
+        assert_eq!(best(&[]), Some(offered[0]));
+        for (accept, expected) in [
+            ("*/*", Some(offered[0])),
+            ("text/*", Some(offered[1])),
+            ("text/event-stream", Some(offered[2])),
+            ("text/plain;q=0.5, text/event-stream;q=0.8", Some(offered[2])),
+            ("text/*;q=0.5, text/plain;q=0, */*;q=0.1", Some(offered[2])),
+            ("text/html, */*;q=0.1", Some(offered[0])),
+            ("text/html", None),
+            ("", None),
+        ] {
+            assert_eq!(best(&[("accept", accept)]), expected, "{accept}");
+        }
+    }
+
+    #[test]
     fn captured_headers_are_allowed_ones_and_bounded() {
         let allowed = [HeaderName::from_static("user-agent"), HeaderName::from_static("x-user-id")];
         let long = "x".repeat(9000);
-        let found = captured(&headers(&[("user-agent", &long), ("cookie", "secret"), ("x-user-id", "7")]), &allowed);
-        assert_eq!(found, [("x-user-id".to_owned(), "7".to_owned())]);
+        let found =
+            captured(&[], &headers(&[("user-agent", &long), ("cookie", "secret"), ("x-user-id", "7")]), &allowed);
+        let user = |name: &str| [("x-user-id".to_owned(), name.to_owned())];
+        assert_eq!(found, user("7"));
+        let found = captured(&user("8"), &headers(&[("x-user-id", "7")]), &allowed);
+        assert_eq!(found, user("8"), "what a validator says stands for what was sent");
     }
 }

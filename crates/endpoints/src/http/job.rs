@@ -10,7 +10,7 @@ use axum::{
     http::{HeaderValue, header},
     response::Response,
 };
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::problem::{ProblemBody, json};
@@ -66,14 +66,41 @@ struct Links {
     result: String,
 }
 
+/// A job as clients read it: serialize it to get the JSON of every answer with a job in it.
+#[derive(Debug)]
+pub struct JobDocument<'a> {
+    pub(super) job: &'a JobView,
+    pub(super) waiting: Option<Waiting>,
+    pub(super) base: &'a str,
+}
+
+impl JobDocument<'_> {
+    /// The job itself.
+    pub fn view(&self) -> &JobView {
+        self.job
+    }
+
+    /// Where it is found, `/jobs/{id}` with the prefix that the routes are mounted under.
+    pub fn location(&self) -> String {
+        location(self.base, self.job.id)
+    }
+}
+
+impl Serialize for JobDocument<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        body(self).serialize(serializer)
+    }
+}
+
 /// Where a job is found.
-pub(super) fn location(id: JobId) -> String {
-    format!("/jobs/{id}")
+fn location(base: &str, id: JobId) -> String {
+    format!("{base}/jobs/{id}")
 }
 
 /// A job as an answer, `200` until told otherwise, with its `ETag` and, while it is not terminal, `Retry-After`.
-pub(super) fn answer(job: &JobView, waiting: Option<Waiting>) -> Response {
-    let mut response = json("application/json", &body(job, waiting));
+pub(super) fn answer(document: &JobDocument<'_>) -> Response {
+    let job = document.job;
+    let mut response = json("application/json", document);
     let headers = response.headers_mut();
     headers.insert(header::ETAG, etag(job.version));
     if let Some(seconds) = retry_after(job) {
@@ -99,9 +126,10 @@ pub(super) fn retry_after(job: &JobView) -> Option<u64> {
     }
 }
 
-fn body(job: &JobView, waiting: Option<Waiting>) -> JobBody<'_> {
+fn body<'a>(document: &JobDocument<'a>) -> JobBody<'a> {
+    let job = document.job;
     let trace = job.trace.as_ref();
-    let own = location(job.id);
+    let own = document.location();
     JobBody {
         id: job.id,
         name: job.name.as_str(),
@@ -124,7 +152,7 @@ fn body(job: &JobView, waiting: Option<Waiting>) -> JobBody<'_> {
         result: job.result.as_deref().and_then(|bytes| serde_json::from_slice(bytes).ok()),
         error: job.error.as_ref().map(|error| ProblemBody::of_job(error, job.attempt, trace)),
         attempts: job.attempts.iter().map(|record| attempt(record, trace)).collect(),
-        waiting,
+        waiting: document.waiting,
         retry_of: job.retry_of,
         retried_by: job.retried_by,
         trace_id: trace.and_then(TraceContext::trace_id),

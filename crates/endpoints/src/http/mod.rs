@@ -3,69 +3,212 @@
 //! | file | answers |
 //! |---|---|
 //! | `submit` | the paths that the application declares |
-//! | `follow` | `GET /jobs/{id}`, at once or held until it changed |
-//! | `result` | `GET /jobs/{id}/result` |
-//! | `cancel` | `POST /jobs/{id}/cancel` |
+//! | `list`, `follow`, `result`, `events`, `logs`, `cancel`, `retry` | the routes of jobs, one each |
+//! | `openapi` | what all of them are, as a document |
+//! | `call` | what every route needs of its request |
+//! | `access` | who may do what |
 //! | `headers`, `body` | what is read from requests |
-//! | `job`, `problem` | what answers look like |
-//! | `server` | connections, and their end |
+//! | `job`, `problem`, `responses` | what answers look like |
+//! | `server`, `socket` | connections, and their end |
 
+mod access;
 mod body;
+mod call;
 mod cancel;
+mod events;
 mod follow;
 mod headers;
 mod job;
+mod list;
+mod logs;
+mod openapi;
 mod problem;
+mod responses;
 mod result;
+mod retry;
 mod server;
+mod socket;
 mod submit;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, OnceLock},
+};
 
+use async_endpoints_core::job::TraceContext;
 use axum::{
     Router,
     extract::Request,
     http::Method,
-    routing::{MethodFilter, MethodRouter, get, on, post},
+    response::{IntoResponse, Response},
+    routing::{MethodFilter, MethodRouter, on},
 };
+use futures_util::FutureExt;
 
-pub(crate) use self::server::serve;
-use self::{problem::Problem, submit::Accepting};
-use crate::{AsyncEndpoints, endpoint::Endpoint};
+pub(crate) use self::{
+    access::OwnerRule,
+    responses::Unchanged,
+    server::{Limits, serve},
+};
+pub use self::{
+    access::{Access, Owner},
+    job::JobDocument,
+    problem::Problem,
+    responses::Responses,
+};
+use self::{call::Call, submit::Accepting};
+use crate::{AsyncEndpoints, error::panic_message, telemetry::events as log};
+
+/// How these endpoints are shown: what the application says once for all its routes.
+pub(crate) struct Face {
+    pub(crate) access: Access,
+    pub(crate) owner: Option<OwnerRule>,
+    pub(crate) responses: Box<dyn Responses>,
+    pub(crate) base_path: Option<String>,
+    /// Set when the submit routes are made: a process that does not accept does not document them.
+    pub(crate) accepts: OnceLock<()>,
+}
+
+impl Default for Face {
+    fn default() -> Self {
+        let (access, responses) = (Access::loopback(), Box::new(Unchanged));
+        Self { access, owner: None, responses, base_path: None, accepts: OnceLock::new() }
+    }
+}
+
+/// The routes of jobs. Router, document, reserved paths and tests are made from this one list.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    List,
+    Job,
+    Result,
+    Events,
+    Logs,
+    Cancel,
+    Retry,
+    Document,
+}
+
+impl Operation {
+    pub(crate) const ALL: [Self; 8] =
+        [Self::List, Self::Job, Self::Result, Self::Events, Self::Logs, Self::Cancel, Self::Retry, Self::Document];
+
+    pub(crate) const fn path(self) -> &'static str {
+        match self {
+            Self::List => "/jobs",
+            Self::Job => "/jobs/{id}",
+            Self::Result => "/jobs/{id}/result",
+            Self::Events => "/jobs/{id}/events",
+            Self::Logs => "/jobs/{id}/logs",
+            Self::Cancel => "/jobs/{id}/cancel",
+            Self::Retry => "/jobs/{id}/retry",
+            Self::Document => "/openapi.json",
+        }
+    }
+
+    const fn method(self) -> MethodFilter {
+        match self {
+            Self::Cancel | Self::Retry => MethodFilter::POST,
+            _ => MethodFilter::GET,
+        }
+    }
+
+    const fn is_for_operators(self) -> bool {
+        matches!(self, Self::List | Self::Retry)
+    }
+
+    async fn answer(self, call: Call) -> Result<Response, Problem> {
+        match self {
+            Self::List => list::list(&call).await,
+            Self::Job => follow::job(&call).await,
+            Self::Result => result::result(&call).await,
+            Self::Events => events::events(call).await,
+            Self::Logs => logs::logs(call).await,
+            Self::Cancel => cancel::cancel(&call).await,
+            Self::Retry => retry::retry(&call).await,
+            Self::Document => openapi::document(&call),
+        }
+    }
+}
 
 /// One route for each declared path, with all its methods.
 pub(crate) fn submit_routes<S: Clone + Send + Sync + 'static>(endpoints: &AsyncEndpoints) -> Router<S> {
-    let mut by_path: BTreeMap<&str, MethodRouter<S>> = BTreeMap::new();
-    for endpoint in endpoints.endpoints() {
-        // The name was checked when the endpoints were built.
-        let Some(accepting) = Accepting::new(endpoints, endpoint) else { continue };
+    let _ = endpoints.face().accepts.set(());
+    let mut by_path: BTreeMap<&str, MethodRouter> = BTreeMap::new();
+    for (place, declared) in endpoints.endpoints().iter().enumerate() {
+        let Some(accepting) = Accepting::new(endpoints, place) else { continue };
         let accepting = Arc::new(accepting);
         let handler = move |request| submit::submit(accepting.clone(), request);
-        let methods = by_path.remove(&*endpoint.path).unwrap_or_default();
-        by_path.insert(&endpoint.path, methods.merge(on(filter(endpoint), handler)));
+        let method = on(filter(&declared.method), handler);
+        let method = declared.layers.iter().fold(method, |method, layer| layer(method));
+        let methods = by_path.remove(&*declared.path).unwrap_or_default();
+        by_path.insert(&declared.path, methods.merge(method));
     }
     by_path.into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, refusing(methods)))
 }
 
 pub(crate) fn job_routes<S: Clone + Send + Sync + 'static>(endpoints: &AsyncEndpoints) -> Router<S> {
-    let (follow, result, cancel) = (endpoints.clone(), endpoints.clone(), endpoints.clone());
-    Router::new()
-        .route("/jobs/{id}", refusing(get(move |request| follow::job(follow.clone(), request))))
-        .route("/jobs/{id}/result", refusing(get(move |request| result::result(result.clone(), request))))
-        .route("/jobs/{id}/cancel", refusing(post(move |request| cancel::cancel(cancel.clone(), request))))
-}
-
-/// Other methods get a problem object as well.
-fn refusing<S: Clone + Send + Sync + 'static>(methods: MethodRouter<S>) -> MethodRouter<S> {
-    methods.fallback(async |request: Request| {
-        let (head, unwanted) = request.into_parts();
-        body::drain(unwanted).await;
-        Problem::method_not_allowed(&head.method).traced(headers::trace(&head.headers).as_ref())
+    Operation::ALL.into_iter().fold(Router::new(), |router, operation| {
+        let endpoints = endpoints.clone();
+        let handler = move |request| answer(operation, endpoints.clone(), request);
+        router.route(operation.path(), refusing(on(operation.method(), handler)))
     })
 }
 
-fn filter(endpoint: &Endpoint) -> MethodFilter {
-    match endpoint.method {
+/// What a route of jobs answers, whatever happens.
+async fn answer(operation: Operation, endpoints: AsyncEndpoints, request: Request) -> Response {
+    let trace = headers::trace(request.headers());
+    // Rules and replaced answers are the application's and may panic; its clients still get an answer.
+    let answered = AssertUnwindSafe(async {
+        let (call, body) = Call::of(&endpoints, request).await;
+        body::drain(body).await;
+        if operation.is_for_operators() {
+            endpoints.face().access.check(&call.head)?;
+        }
+        operation.answer(call).await
+    });
+    let problem = match answered.catch_unwind().await {
+        Ok(Ok(response)) => return response,
+        Ok(Err(problem)) => problem.traced(trace.as_ref()),
+        Err(panic) => return panicked(&endpoints, &*panic, trace.as_ref()),
+    };
+    let (responses, response) = (&endpoints.face().responses, problem.clone().into_response());
+    replaced(|| match operation {
+        _ if problem.status().is_server_error() => responses.internal_error(&problem, response),
+        Operation::Job | Operation::Cancel => responses.status(Err(&problem), response),
+        _ => response,
+    })
+}
+
+/// The answer when the application's own code panicked.
+fn panicked(endpoints: &AsyncEndpoints, panic: &(dyn Any + Send), trace: Option<&TraceContext>) -> Response {
+    log::internal("the application's code panicked while a request was answered", &panic_message(panic));
+    let problem = Problem::internal().traced(trace);
+    replaced(|| endpoints.face().responses.internal_error(&problem, problem.clone().into_response()))
+}
+
+/// The application's answer in place of ours; ours if that panics.
+fn replaced(replace: impl FnOnce() -> Response) -> Response {
+    catch_unwind(AssertUnwindSafe(replace)).unwrap_or_else(|panic| {
+        log::internal("the application's responses panicked", &panic_message(&*panic));
+        Problem::internal().into_response()
+    })
+}
+
+/// Other methods get a problem object as well.
+fn refusing<S: Clone + Send + Sync + 'static>(methods: MethodRouter) -> MethodRouter<S> {
+    let methods = methods.fallback(async |request: Request| {
+        let (head, unwanted) = request.into_parts();
+        body::drain(unwanted).await;
+        Problem::method_not_allowed(&head.method).traced(headers::trace(&head.headers).as_ref())
+    });
+    methods.with_state(())
+}
+
+fn filter(method: &Method) -> MethodFilter {
+    match *method {
         Method::PUT => MethodFilter::PUT,
         Method::PATCH => MethodFilter::PATCH,
         Method::DELETE => MethodFilter::DELETE,

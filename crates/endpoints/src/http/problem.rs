@@ -16,14 +16,15 @@ use crate::{submit::SubmitError, telemetry::events};
 /// Seconds after which a refused client may come back.
 const COME_BACK: u64 = 1;
 
-/// A refusal, as it is told.
-#[derive(Debug)]
-pub(crate) struct Problem {
+/// A refusal as it is told: a problem object (RFC 9457), `application/problem+json`. Validators may answer with one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
     status: StatusCode,
     code: &'static str,
     title: &'static str,
-    detail: String,
+    detail: Option<String>,
     retry_after: Option<u64>,
+    challenge: Option<&'static str>,
     trace_id: Option<String>,
 }
 
@@ -66,12 +67,84 @@ fn kind(code: &str) -> String {
 }
 
 impl Problem {
-    fn new(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, title, detail: detail.into(), retry_after: None, trace_id: None }
+    /// A problem of that kind: its HTTP status, its stable code in `UPPER_SNAKE_CASE`, and a title that is the same for
+    /// every occurrence.
+    pub fn new(status: StatusCode, code: &'static str, title: &'static str) -> Self {
+        Self { status, code, title, detail: None, retry_after: None, challenge: None, trace_id: None }
+    }
+
+    /// What is wrong this time, in words that a caller may see.
+    #[must_use]
+    pub fn detail(mut self, text: impl Into<String>) -> Self {
+        self.detail = Some(text.into());
+        self
+    }
+
+    /// When it is worth trying again, in seconds.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
+    /// Its HTTP status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Its code.
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
+    fn of(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(status, code, title).detail(detail)
     }
 
     fn unavailable(code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { retry_after: Some(COME_BACK), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, title, detail) }
+        Self::of(StatusCode::SERVICE_UNAVAILABLE, code, title, detail).retry_after(COME_BACK)
+    }
+
+    /// What the application's own code did to the request.
+    pub(super) fn internal() -> Self {
+        let detail = "The request could not be handled. The service's log says more.";
+        Self::of(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", "Internal error", detail)
+    }
+
+    pub(super) fn unauthorized() -> Self {
+        let detail = "This needs the header Authorization: Bearer <token>.";
+        let problem = Self::of(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "A token is needed", detail);
+        Self { challenge: Some("Bearer"), ..problem }
+    }
+
+    pub(super) fn forbidden() -> Self {
+        let detail = "This is for the service's operators; the access policy does not let this request in.";
+        Self::of(StatusCode::FORBIDDEN, "FORBIDDEN", "Not for this caller", detail)
+    }
+
+    pub(super) fn cross_site() -> Self {
+        let detail = "Sec-Fetch-Site says that another site made this request.";
+        Self::of(StatusCode::FORBIDDEN, "CROSS_SITE_REQUEST", "Another site's request", detail)
+    }
+
+    pub(super) fn too_many_streams() -> Self {
+        let detail = "As many clients follow jobs here as may. GET /jobs/{id} still answers.";
+        Self::unavailable("TOO_MANY_STREAMS", "Too many streams", detail)
+    }
+
+    pub(super) fn body_timeout() -> Self {
+        let detail = "The body did not come in time.";
+        Self::of(StatusCode::REQUEST_TIMEOUT, "BODY_TIMEOUT", "The body is too slow", detail)
+    }
+
+    pub(super) fn not_acceptable(types: &str) -> Self {
+        let detail = format!("There is {types}; Accept allows none of them.");
+        Self::of(StatusCode::NOT_ACCEPTABLE, "NOT_ACCEPTABLE", "No acceptable form", detail)
+    }
+
+    pub(super) fn not_retryable(status: &str) -> Self {
+        let detail = format!("The job is {status}; only one that failed or was canceled can be run again.");
+        Self::of(StatusCode::CONFLICT, "JOB_NOT_RETRYABLE", "The job cannot be run again", detail)
     }
 
     /// The trace that the refused request belongs to.
@@ -81,70 +154,70 @@ impl Problem {
     }
 
     pub(super) fn invalid_json(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "INVALID_JSON", "The body is not JSON", detail)
+        Self::of(StatusCode::BAD_REQUEST, "INVALID_JSON", "The body is not JSON", detail)
     }
 
     pub(super) fn unreadable_body(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "INVALID_BODY", "The body cannot be read", detail)
+        Self::of(StatusCode::BAD_REQUEST, "INVALID_BODY", "The body cannot be read", detail)
     }
 
     pub(super) fn unsupported_media_type(found: Option<&HeaderValue>) -> Self {
         let found = found.map_or_else(|| "none".to_owned(), |value| format!("{value:?}"));
         let detail = format!("A body needs the content type application/json; it has {found}.");
-        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", "The body must be JSON", detail)
+        Self::of(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", "The body must be JSON", detail)
     }
 
     pub(super) fn too_large(limit: usize) -> Self {
         let detail = format!("The body may have {limit} bytes.");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE", "The body is too large", detail)
+        Self::of(StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE", "The body is too large", detail)
     }
 
     pub(super) fn invalid_request(detail: impl Into<String>) -> Self {
         let title = "The body does not fit the job type";
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "INVALID_REQUEST", title, detail)
+        Self::of(StatusCode::UNPROCESSABLE_ENTITY, "INVALID_REQUEST", title, detail)
     }
 
     pub(super) fn invalid_path(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "INVALID_PATH", "The path cannot be read", detail)
+        Self::of(StatusCode::BAD_REQUEST, "INVALID_PATH", "The path cannot be read", detail)
     }
 
     pub(super) fn invalid_query(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "INVALID_QUERY", "The query cannot be read", detail)
+        Self::of(StatusCode::BAD_REQUEST, "INVALID_QUERY", "The query cannot be read", detail)
     }
 
     pub(super) fn invalid_key() -> Self {
         let detail = "Idempotency-Key takes 1 to 255 visible ASCII characters, quoted or bare, once.";
-        Self::new(StatusCode::BAD_REQUEST, "INVALID_IDEMPOTENCY_KEY", "The idempotency key is malformed", detail)
+        Self::of(StatusCode::BAD_REQUEST, "INVALID_IDEMPOTENCY_KEY", "The idempotency key is malformed", detail)
     }
 
     pub(super) fn invalid_id() -> Self {
         let detail = "X-Async-Request-Id takes a UUID, once.";
-        Self::new(StatusCode::BAD_REQUEST, "INVALID_REQUEST_ID", "The request id is malformed", detail)
+        Self::of(StatusCode::BAD_REQUEST, "INVALID_REQUEST_ID", "The request id is malformed", detail)
     }
 
     pub(super) fn not_found() -> Self {
         let detail = "There is no job of this id.";
-        Self::new(StatusCode::NOT_FOUND, "JOB_NOT_FOUND", "No such job", detail)
+        Self::of(StatusCode::NOT_FOUND, "JOB_NOT_FOUND", "No such job", detail)
     }
 
     pub(super) fn expired() -> Self {
         let detail = "The job ended and was kept for its retention time, which is over.";
-        Self::new(StatusCode::GONE, "JOB_EXPIRED", "The job has expired", detail)
+        Self::of(StatusCode::GONE, "JOB_EXPIRED", "The job has expired", detail)
     }
 
     pub(super) fn ended(status: &str) -> Self {
         let detail = format!("The job is {status} and can no longer be canceled.");
-        Self::new(StatusCode::CONFLICT, "JOB_ENDED", "The job has ended", detail)
+        Self::of(StatusCode::CONFLICT, "JOB_ENDED", "The job has ended", detail)
     }
 
     pub(super) fn not_ended(status: &str, retry_after: Option<u64>) -> Self {
         let detail = format!("The job is {status}; it has no result yet.");
-        Self { retry_after, ..Self::new(StatusCode::CONFLICT, "JOB_NOT_ENDED", "The job has not ended", detail) }
+        Self { retry_after, ..Self::of(StatusCode::CONFLICT, "JOB_NOT_ENDED", "The job has not ended", detail) }
     }
 
     pub(super) fn method_not_allowed(method: &Method) -> Self {
         let detail = format!("{method} is not supported here; see the Allow header.");
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "Method not allowed", detail)
+        Self::of(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "Method not allowed", detail)
     }
 }
 
@@ -172,7 +245,7 @@ impl From<SubmitError> for Problem {
             SubmitError::Conflict => {
                 let detail = "The idempotency key or the request id was used for another request.";
                 let title = "The key belongs to another request";
-                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "IDEMPOTENCY_CONFLICT", title, detail)
+                Self::of(StatusCode::UNPROCESSABLE_ENTITY, "IDEMPOTENCY_CONFLICT", title, detail)
             }
             SubmitError::Expired => Self::expired(),
             SubmitError::Invalid(detail) => Self::invalid_request(detail),
@@ -187,7 +260,7 @@ impl IntoResponse for Problem {
             kind: kind(self.code),
             title: self.title,
             status: self.status.as_u16(),
-            detail: Some(&self.detail),
+            detail: self.detail.as_deref(),
             code: self.code,
             attempt: None,
             retryable: None,
@@ -197,6 +270,9 @@ impl IntoResponse for Problem {
         *response.status_mut() = self.status;
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        if let Some(scheme) = self.challenge {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
         }
         response
     }

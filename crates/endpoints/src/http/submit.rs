@@ -1,22 +1,24 @@
 //! `POST`, `PUT`, `PATCH` or `DELETE` on a declared path: accept a job and answer 202.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use async_endpoints_core::{JobName, job::TraceContext, store::Lookup};
+use async_endpoints_core::{JobName, store::Lookup};
 use axum::{
-    RequestExt,
-    extract::{RawPathParams, Request},
+    body::Body,
+    extract::Request,
     http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use futures_util::FutureExt;
 use serde_json::value::RawValue;
 
-use super::{body, follow, headers, job, problem::Problem};
+use super::{body, call::Call, follow, headers, job, problem::Problem};
 use crate::{
     AsyncEndpoints,
-    endpoint::Endpoint,
+    endpoint::Declared,
     envelope::{self, RequestParts},
     job_type::Policy,
+    submission::{Check, Refusal, Sent, Wishes},
     submit::{Accepted, Draft, SubmitError, fingerprint},
 };
 
@@ -27,100 +29,154 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 /// A declared endpoint with all that each of its requests needs.
 pub(super) struct Accepting {
     endpoints: AsyncEndpoints,
+    /// Its place among the endpoints.
+    place: usize,
     name: JobName,
     policy: Policy,
-    check: fn(&str) -> Result<(), String>,
-    bodiless: bool,
     captured: Vec<HeaderName>,
 }
 
 impl Accepting {
-    pub(super) fn new(endpoints: &AsyncEndpoints, endpoint: &Endpoint) -> Option<Self> {
-        let options = endpoints.options();
+    pub(super) fn new(endpoints: &AsyncEndpoints, place: usize) -> Option<Self> {
+        let (options, declared) = (endpoints.options(), endpoints.endpoints().get(place)?);
         Some(Self {
-            name: endpoints.job_name(endpoint.name).ok()?,
-            policy: endpoint.rules.resolve(options),
-            check: endpoint.check,
-            bodiless: endpoint.bodiless,
+            place,
+            // The name was checked when the endpoints were built.
+            name: endpoints.job_name(declared.name).ok()?,
+            policy: declared.rules.resolve(options),
             captured: options.captured_headers.iter().filter_map(|name| name.parse().ok()).collect(),
             endpoints: endpoints.clone(),
         })
+    }
+
+    fn declared(&self) -> &Declared {
+        &self.endpoints.endpoints()[self.place]
     }
 }
 
 pub(super) async fn submit(accepting: Arc<Accepting>, request: Request) -> Response {
     let trace = headers::trace(request.headers());
-    let wait = headers::prefer_wait(request.headers());
-    match accept(&accepting, request, trace.clone()).await {
-        Ok(accepted) => answer(&accepting.endpoints, accepted, wait).await,
-        Err(problem) => {
-            let mut refusal = problem.traced(trace.as_ref()).into_response();
-            follow::prefer(&mut refusal, None);
-            refusal
-        }
+    // The application's validators, rules and replaced answers may panic; its clients still get an answer.
+    let answer = AssertUnwindSafe(answer(&accepting, request)).catch_unwind().await;
+    let refused = match answer {
+        Ok(Ok(response)) => return response,
+        Ok(Err(Refused::Answer(response))) => return *response,
+        Ok(Err(Refused::Problem(problem))) => problem.traced(trace.as_ref()),
+        Err(panic) => return super::panicked(&accepting.endpoints, &*panic, trace.as_ref()),
+    };
+    let responses = &accepting.endpoints.face().responses;
+    let mut response = refused.clone().into_response();
+    follow::prefer(&mut response, None);
+    super::replaced(|| responses.submission_error(&refused, response))
+}
+
+/// What is answered instead of a job.
+enum Refused {
+    Problem(Problem),
+    /// The validator's own.
+    Answer(Box<Response>),
+}
+
+impl<E: Into<Problem>> From<E> for Refused {
+    fn from(error: E) -> Self {
+        Self::Problem(error.into())
     }
 }
 
-async fn accept(accepting: &Accepting, mut request: Request, trace: Option<TraceContext>) -> Result<Accepted, Problem> {
-    let path = path(&mut request).await;
-    let (head, body) = request.into_parts();
+async fn answer(accepting: &Accepting, request: Request) -> Result<Response, Refused> {
+    let (mut call, body) = Call::of(&accepting.endpoints, request).await;
+    let wait = headers::prefer_wait(call.headers());
+    let accepted = accept(accepting, &mut call, body).await?;
+    Ok(accepted_answer(&call, accepted, wait).await)
+}
+
+async fn accept(accepting: &Accepting, call: &mut Call, body: Body) -> Result<Accepted, Refused> {
     // Before anything is refused: a client that still writes does not read the answer.
     let bytes = body::read(body).await?;
-    if accepting.endpoints.is_shutting_down() {
+    if call.endpoints.is_shutting_down() {
         return Err(SubmitError::ShuttingDown.into());
     }
-    let path = path?;
-    let key = headers::idempotency_key(&head.headers)?;
-    let id = headers::request_id(&head.headers)?;
-    body::check_type(&head.headers, &bytes)?;
-    let query = head.uri.query().unwrap_or_default();
-    let fingerprint = fingerprint(&accepting.name, &path, query, &bytes);
+    let path = std::mem::replace(&mut call.path, Ok(Vec::new()))?;
+    let key = headers::idempotency_key(call.headers())?;
+    let id = headers::request_id(call.headers())?;
+    body::check_type(call.headers(), &bytes)?;
+    let fingerprint = fingerprint(&accepting.name, &path, call.query(), &bytes);
     let sent = body::parse(&bytes)?;
-    let request = if accepting.bodiless { RawValue::NULL } else { sent };
-    (accepting.check)(request.get()).map_err(Problem::invalid_request)?;
-    let parts = RequestParts {
-        headers: headers::captured(&head.headers, &accepting.captured),
-        path,
-        query: headers::query(query),
-    };
+    let declared = accepting.declared();
+    let request = if declared.bodiless { RawValue::NULL } else { sent };
+    let mut parts = RequestParts { headers: Vec::new(), path, query: headers::query(call.query()) };
+    let wishes = check(declared, request.get(), &mut parts, call).await?;
+    parts.headers = headers::captured(&wishes.headers, call.headers(), &accepting.captured);
     let payload = envelope::write(request, &parts).map_err(|error| Problem::invalid_request(error.to_string()))?;
-    let name = accepting.name.clone();
-    let draft = Draft { id, name, policy: accepting.policy, payload, key, fingerprint, trace };
-    Ok(accepting.endpoints.accept(draft).await?)
+    let policy = Policy {
+        priority: wishes.priority.unwrap_or(accepting.policy.priority),
+        delay: wishes.delay.unwrap_or(accepting.policy.delay),
+        ..accepting.policy
+    };
+    let (name, owner, trace) = (accepting.name.clone(), call.sees.owner(), call.trace.clone());
+    let draft = Draft { id, name, policy, payload, key, fingerprint, owner, trace };
+    Ok(call.endpoints.accept(draft).await.map_err(Problem::from)?)
 }
 
-async fn path(request: &mut Request) -> Result<Vec<(String, String)>, Problem> {
-    let params = request.extract_parts::<RawPathParams>().await;
-    let params = params.map_err(|rejection| Problem::invalid_path(rejection.body_text()))?;
-    Ok(params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+/// Whether the body fits the type, and what the validator says, which is lent the request for as long as it looks.
+async fn check(declared: &Declared, body: &str, parts: &mut RequestParts, call: &mut Call) -> Result<Wishes, Refused> {
+    let validate = match &declared.check {
+        Check::Shape(fits) => {
+            fits(body).map_err(Problem::invalid_request)?;
+            return Ok(Wishes::default());
+        }
+        Check::Validated(validate) => validate,
+    };
+    let (empty, ()) = axum::http::Request::new(()).into_parts();
+    let head = std::mem::replace(&mut call.head, empty);
+    let sent = Sent { head, path: std::mem::take(&mut parts.path), query: std::mem::take(&mut parts.query) };
+    let (sent, wishes) = validate(body, sent).await.map_err(|refusal| match refusal {
+        Refusal::Shape(detail) => Refused::Problem(Problem::invalid_request(detail)),
+        Refusal::Answer(response) => Refused::Answer(Box::new(response)),
+    })?;
+    (call.head, parts.path, parts.query) = (sent.head, sent.path, sent.query);
+    Ok(wishes)
 }
 
 /// 202 with the job; 200 if the client would wait and the job ended meanwhile.
-async fn answer(endpoints: &AsyncEndpoints, mut accepted: Accepted, wait: Option<u64>) -> Response {
+async fn accepted_answer(call: &Call, mut accepted: Accepted, wait: Option<u64>) -> Response {
     if let Some(seconds) = wait {
         // The job is accepted whatever becomes of this: a wait that fails is a wait that is over.
-        if let Ok(Lookup::Found(job)) = endpoints.wait(accepted.job.id, Duration::from_secs(seconds)).await {
+        let wait = call.endpoints.wait(accepted.job.id, Duration::from_secs(seconds));
+        if let Some(Ok(Lookup::Found(job))) = call.unless_gone(wait).await {
             accepted.job = *job;
         }
     }
     let ended = wait.filter(|_| accepted.job.status.is_terminal());
-    let waiting = endpoints.waiting(&accepted.job).await;
-    let mut response = job::answer(&accepted.job, waiting);
+    let document = call.document(&accepted.job).await;
+    let mut response = job::answer(&document);
     if ended.is_none() {
         *response.status_mut() = StatusCode::ACCEPTED;
         // Also for a job that ended meanwhile: every 202 tells when to ask.
         response.headers_mut().entry(header::RETRY_AFTER).or_insert_with(|| 1.into());
     }
     follow::prefer(&mut response, ended);
-    let headers = response.headers_mut();
-    let id = accepted.job.id;
-    for (name, value) in
-        [(header::LOCATION, job::location(id)), (OPERATION_LOCATION, job::location(id)), (JOB_ID, id.to_string())]
-    {
-        headers.insert(name, HeaderValue::try_from(value).unwrap_or_else(|_| unreachable!("a path and a UUID")));
-    }
+    name_job(&mut response, &document);
     if accepted.replayed {
-        headers.insert(REPLAYED, HeaderValue::from_static("true"));
+        mark_replayed(&mut response);
     }
-    response
+    call.endpoints.face().responses.submitted(&document, response)
+}
+
+/// Says in headers which job was made, and where it is.
+pub(super) fn name_job(response: &mut Response, document: &job::JobDocument<'_>) {
+    let location = text(document.location());
+    let headers = response.headers_mut();
+    headers.insert(header::LOCATION, location.clone());
+    headers.insert(OPERATION_LOCATION, location);
+    headers.insert(JOB_ID, text(document.view().id.to_string()));
+}
+
+/// Marks an answer that tells of an earlier job.
+pub(super) fn mark_replayed(response: &mut Response) {
+    response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+}
+
+fn text(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).unwrap_or_else(|_| unreachable!("a path and a UUID"))
 }

@@ -18,9 +18,12 @@ use super::{
     running::{Ending, GRACE, Running, Why},
     settler::{Held, Settling},
     slots::Permit,
-    supervise::panic_message,
 };
-use crate::{error::Builtin, handler::Ended, middleware::Next};
+use crate::{
+    error::{Builtin, panic_message},
+    handler::Ended,
+    middleware::Next,
+};
 
 /// Bytes of a result that a job keeps.
 const RESULT_BYTES: usize = 1 << 20;

@@ -1,7 +1,6 @@
 //! Background tasks that panic are started again, and it shows. Must not know what the tasks do.
 
 use std::{
-    any::Any,
     collections::BTreeMap,
     panic::AssertUnwindSafe,
     sync::{Mutex, PoisonError},
@@ -10,7 +9,7 @@ use std::{
 
 use futures_util::FutureExt;
 
-use crate::telemetry::events;
+use crate::{error::panic_message, telemetry::events};
 
 /// How often each background task was started again after a panic.
 #[derive(Debug, Default)]
@@ -36,12 +35,6 @@ pub(crate) async fn supervise<F: Future<Output = ()>>(task: &'static str, restar
         events::task_restarted(task, count, panic_message(&*panic));
         tokio::time::sleep(Duration::from_millis(50 << count.min(7)).min(Duration::from_secs(5))).await;
     }
-}
-
-/// What a panic said, if it said something.
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a message")
 }
 
 #[cfg(test)]

@@ -1,0 +1,264 @@
+//! Who may do what: operators' routes by the access policy, jobs by their owner. Must not know what is done.
+
+use std::{fmt, net::IpAddr, net::SocketAddr, sync::Arc};
+
+use async_endpoints_core::job::Digest;
+use axum::{
+    extract::ConnectInfo,
+    http::{HeaderMap, header, request::Parts, uri::Authority},
+};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::problem::Problem;
+
+/// Who may use the routes for operators: the list of jobs, retries, and all monitoring.
+///
+/// ```
+/// # use async_endpoints::Access;
+/// let local = Access::loopback(); // the default
+/// let token = Access::token("8c4f…");
+/// let staff = Access::when(|request| request.extensions.get::<Staff>().is_some());
+/// # #[derive(Clone)] struct Staff;
+/// ```
+#[derive(Clone)]
+pub struct Access(Policy);
+
+#[derive(Clone)]
+enum Policy {
+    Loopback,
+    Token(Option<Digest>),
+    When(Arc<dyn Fn(&Parts) -> bool + Send + Sync>),
+    Open,
+}
+
+impl Access {
+    /// Requests that come from this machine, say so in `Host`, and passed no proxy. A peer that is not known, because
+    /// the server does not tell it ([`serve`](crate::AsyncEndpoints::serve) does), is refused.
+    pub fn loopback() -> Self {
+        Self(Policy::Loopback)
+    }
+
+    /// Requests with `Authorization: Bearer <token>`. An empty token lets nobody in.
+    pub fn token(token: &str) -> Self {
+        Self(Policy::Token((!token.is_empty()).then(|| digest(token))))
+    }
+
+    /// Requests that the application lets in; it sees what its own layers put into `extensions`.
+    pub fn when(allowed: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
+        Self(Policy::When(Arc::new(allowed)))
+    }
+
+    /// Everybody.
+    pub fn open() -> Self {
+        Self(Policy::Open)
+    }
+
+    /// Whether callers show a token.
+    pub(super) fn takes_token(&self) -> bool {
+        matches!(self.0, Policy::Token(_))
+    }
+
+    /// Why this request may not use a route for operators, if so. Browsers say where an unsafe request comes from: one
+    /// that another site made is refused whatever it carries.
+    pub(super) fn check(&self, request: &Parts) -> Result<(), Problem> {
+        let granted = match &self.0 {
+            Policy::Loopback => is_local(request),
+            Policy::Token(token) => match (token, bearer(&request.headers)) {
+                (Some(token), Some(sent)) => token.0.ct_eq(&digest(sent).0).into(),
+                _ => false,
+            },
+            Policy::When(allowed) => allowed(request),
+            Policy::Open => true,
+        };
+        match granted {
+            false if self.takes_token() => Err(Problem::unauthorized()),
+            false => Err(Problem::forbidden()),
+            true if !request.method.is_safe() && is_cross_site(&request.headers) => Err(Problem::cross_site()),
+            true => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Policy::Loopback => "Access::loopback",
+            Policy::Token(_) => "Access::token",
+            Policy::When(_) => "Access::when",
+            Policy::Open => "Access::open",
+        })
+    }
+}
+
+fn digest(token: &str) -> Digest {
+    Digest(Sha256::digest(token.as_bytes()).into())
+}
+
+/// The token of `Authorization: Bearer`, if that is said once.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (value, None) = (values.next()?, values.next()) else { return None };
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+fn is_local(request: &Parts) -> bool {
+    let peer = request.extensions.get::<ConnectInfo<SocketAddr>>();
+    let names = &request.headers;
+    let forwarded = names
+        .keys()
+        .any(|name| *name == header::FORWARDED || *name == header::VIA || name.as_str().starts_with("x-forwarded-"));
+    let authority = request.uri.authority().is_none_or(is_loopback_host);
+    let mut hosts = names.get_all(header::HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => Authority::try_from(host.as_bytes()).is_ok_and(|host| is_loopback_host(&host)),
+        // HTTP/2 has the authority alone.
+        (None, _) => request.uri.authority().is_some(),
+        _ => false,
+    };
+    peer.is_some_and(|ConnectInfo(peer)| is_loopback(peer.ip())) && host && authority && !forwarded
+}
+
+fn is_loopback(ip: IpAddr) -> bool {
+    ip.to_canonical().is_loopback()
+}
+
+fn is_loopback_host(authority: &Authority) -> bool {
+    let host = authority.host();
+    let ip = host.trim_start_matches('[').trim_end_matches(']');
+    !authority.as_str().contains('@')
+        && (host.eq_ignore_ascii_case("localhost") || ip.parse().is_ok_and(|ip: IpAddr| is_loopback(ip)))
+}
+
+/// Whether a browser says that another site than this one made the request.
+fn is_cross_site(headers: &HeaderMap) -> bool {
+    headers.get_all("sec-fetch-site").iter().any(|site| site != "same-origin" && site != "none")
+}
+
+/// Whose a job is, and who may see it. Made by the application's [rule](crate::Builder::owner).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// This one's jobs are made and seen.
+    Of(String),
+    /// Jobs that are nobody's are made and seen.
+    Nobody,
+    /// Jobs that are nobody's are made, everybody's are seen; for support staff and services of one's own.
+    Every,
+}
+
+impl From<String> for Owner {
+    fn from(name: String) -> Self {
+        Self::Of(name)
+    }
+}
+
+impl From<&str> for Owner {
+    fn from(name: &str) -> Self {
+        Self::Of(name.to_owned())
+    }
+}
+
+impl<T: Into<Owner>> From<Option<T>> for Owner {
+    fn from(name: Option<T>) -> Self {
+        name.map_or(Self::Nobody, Into::into)
+    }
+}
+
+/// The application's rule: whose jobs a request makes and sees.
+pub(crate) type OwnerRule = Arc<dyn Fn(&Parts) -> Owner + Send + Sync>;
+
+/// Which jobs a caller sees.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) enum Sees {
+    All,
+    Own(Option<Digest>),
+}
+
+impl Sees {
+    pub(super) fn of(rule: Option<&OwnerRule>, request: &Parts) -> Self {
+        match rule.map(|rule| rule(request)) {
+            None | Some(Owner::Every) => Self::All,
+            Some(Owner::Nobody) => Self::Own(None),
+            Some(Owner::Of(name)) => Self::Own(Some(digest(&name))),
+        }
+    }
+
+    /// Whose the caller's own jobs are.
+    pub(super) fn owner(self) -> Option<Digest> {
+        match self {
+            Self::All => None,
+            Self::Own(owner) => owner,
+        }
+    }
+
+    pub(super) fn sees(self, owner: Option<Digest>) -> bool {
+        self == Self::All || self == Self::Own(owner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Request;
+
+    use super::*;
+
+    fn parts(peer: Option<&str>, headers: &[(&str, &str)]) -> Parts {
+        let mut request = Request::get("/jobs");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (mut parts, ()) = request.body(()).expect("a request").into_parts();
+        if let Some(peer) = peer {
+            parts.extensions.insert(ConnectInfo(SocketAddr::new(peer.parse().expect("an address"), 9)));
+        }
+        parts
+    }
+
+    #[test]
+    fn loopback_is_peer_and_host_and_no_proxy() {
+        let local = |peer, headers: &[(&str, &str)]| is_local(&parts(peer, headers));
+        for peer in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            for host in ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "127.1.2.3", "[::1]:8080", "[::ffff:127.0.0.1]"]
+            {
+                assert!(local(Some(peer), &[("host", host)]), "{peer} {host}");
+            }
+        }
+        for host in ["example.com", "localhost.example.com", "10.0.0.1", "x@localhost", "localhost@x", "", "[::2]"] {
+            assert!(!local(Some("127.0.0.1"), &[("host", host)]), "{host}");
+        }
+        let host = ("host", "localhost");
+        assert!(!local(Some("127.0.0.1"), &[]), "no host");
+        assert!(!local(Some("127.0.0.1"), &[host, host]), "two hosts");
+        assert!(!local(Some("10.0.0.1"), &[host]), "another machine");
+        assert!(!local(None, &[host]), "an unknown peer");
+        for name in ["forwarded", "via", "x-forwarded-for", "X-Forwarded-Anything"] {
+            assert!(!local(Some("127.0.0.1"), &[host, (name, "x")]), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_said_once_and_whole() {
+        let access = Access::token("secret");
+        let check = |values: &[&str]| {
+            let headers: Vec<_> = values.iter().map(|value| ("authorization", *value)).collect();
+            access.check(&parts(None, &headers)).is_ok()
+        };
+        assert!(check(&["Bearer secret"]) && check(&["bearer  secret"]));
+        for wrong in [&[] as &[&str], &["Bearer secre"], &["Bearer"], &["Basic secret"], &["secret"]] {
+            assert!(!check(wrong), "{wrong:?}");
+        }
+        assert!(!check(&["Bearer secret", "Bearer secret"]));
+        assert!(Access::token("").check(&parts(None, &[("authorization", "Bearer ")])).is_err());
+    }
+
+    #[test]
+    fn what_another_site_made_is_refused_if_it_changes_something() {
+        let mut request = parts(None, &[("sec-fetch-site", "cross-site")]);
+        assert!(Access::open().check(&request).is_ok(), "a read");
+        request.method = axum::http::Method::POST;
+        assert!(Access::open().check(&request).is_err());
+        request.headers.insert("sec-fetch-site", "same-origin".parse().expect("a value"));
+        assert!(Access::open().check(&request).is_ok());
+    }
+}
