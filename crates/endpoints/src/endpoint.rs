@@ -47,7 +47,6 @@ pub(crate) struct Declared {
 
 /// What a document says of an endpoint's types: JSON Schemas, and the named ones that they refer to.
 #[derive(Debug)]
-#[cfg_attr(not(feature = "openapi"), expect(dead_code, reason = "only `documented` makes one"))]
 pub(crate) struct Schemas {
     pub(crate) request: serde_json::Value,
     pub(crate) result: serde_json::Value,

@@ -51,12 +51,21 @@ impl Service {
     }
 
     pub async fn serve(store: TestStore, endpoints: AsyncEndpoints) -> Self {
-        let app = axum::Router::new().merge(endpoints.submit_routes()).merge(endpoints.job_routes());
+        let app = routes(&endpoints);
+        Self::serve_app(store, endpoints, app).await
+    }
+
+    pub async fn serve_app(store: TestStore, endpoints: AsyncEndpoints, app: axum::Router) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let served = endpoints.clone();
         let serving = tokio::spawn(async move { served.serve(listener, app).await });
         Self { endpoints, client: Client::new(), url, store, serving }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &str {
+        self.url.trim_start_matches("http://")
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -98,6 +107,11 @@ impl Service {
         self.serving.await.unwrap().unwrap();
         self.store.verify().await;
     }
+}
+
+/// Every route of these endpoints.
+pub fn routes(endpoints: &AsyncEndpoints) -> axum::Router {
+    axum::Router::new().merge(endpoints.submit_routes()).merge(endpoints.job_routes())
 }
 
 /// A job, once it is terminal.

@@ -1,0 +1,186 @@
+//! Who may do what, on every route that there is.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod support;
+
+use std::time::Duration;
+
+use async_endpoints::{Access, Endpoint, JobContext, JobError, JobId, JobType, Owner, axum::http::request::Parts};
+use reqwest::{Method, RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+use support::Service;
+
+const WAITING: JobType<(), ()> = JobType::new("Waiting");
+const FAILING: JobType<(), ()> = JobType::new("Failing").max_retries(0);
+
+/// What a route does for callers without permission, and about somebody else's job.
+struct Known {
+    method: Method,
+    path: &'static str,
+    for_operators: bool,
+    of_a_job: bool,
+}
+
+/// Every route of jobs. A route that is missing here fails the tests below.
+fn known() -> Vec<Known> {
+    let route = |method, path, for_operators, of_a_job| Known { method, path, for_operators, of_a_job };
+    vec![
+        route(Method::GET, "/jobs", true, false),
+        route(Method::GET, "/jobs/{id}", false, true),
+        route(Method::GET, "/jobs/{id}/result", false, true),
+        route(Method::GET, "/jobs/{id}/events", false, true),
+        route(Method::GET, "/jobs/{id}/logs", false, true),
+        route(Method::POST, "/jobs/{id}/cancel", false, true),
+        route(Method::POST, "/jobs/{id}/retry", true, true),
+        route(Method::GET, "/openapi.json", false, false),
+        route(Method::POST, "/waiting", false, false),
+        route(Method::POST, "/failing", false, false),
+    ]
+}
+
+fn whose(request: &Parts) -> Owner {
+    match request.headers.get("x-user").and_then(|user| user.to_str().ok()) {
+        Some("support") => Owner::Every,
+        user => user.into(),
+    }
+}
+
+async fn service(access: Access) -> Service {
+    Service::start(|builder| {
+        builder
+            .access(access)
+            .owner(whose)
+            .endpoint(Endpoint::post("/waiting", WAITING))
+            .endpoint(Endpoint::post("/failing", FAILING))
+            .handler(FAILING, async |_: JobContext<()>| Err(JobError::permanent("NO", "It never works.").status(409)))
+    })
+    .await
+}
+
+/// The routes that the service says it has, each of them a known one.
+async fn all(service: &Service) -> Vec<Known> {
+    let document: Value = service.client.get(service.url("/openapi.json")).send().await.unwrap().json().await.unwrap();
+    let mut known = known();
+    let mut found = Vec::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys().filter(|key| *key != "parameters") {
+            let place = known.iter().position(|k| k.path == path && k.method.as_str() == method.to_uppercase());
+            let place = place.unwrap_or_else(|| panic!("{method} {path} is new: say who may call it"));
+            found.push(known.remove(place));
+        }
+    }
+    assert!(known.is_empty(), "{:?} is gone", known.iter().map(|k| k.path).collect::<Vec<_>>());
+    found
+}
+
+fn call(service: &Service, route: &Known, id: JobId) -> RequestBuilder {
+    service.client.request(route.method.clone(), service.url(&route.path.replace("{id}", &id.to_string())))
+}
+
+async fn submit(service: &Service, path: &str, user: &str) -> JobId {
+    let response = service.client.post(service.url(path)).header("x-user", user).send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::ACCEPTED);
+    response.json::<Value>().await.unwrap()["id"].as_str().unwrap().parse().unwrap()
+}
+
+async fn failed(service: &Service, user: &str) -> JobId {
+    let id = submit(service, "/failing", user).await;
+    support::ended(&service.endpoints, id).await;
+    id
+}
+
+#[tokio::test]
+async fn without_a_token_every_operators_route_is_401_and_no_other_is() {
+    let service = service(Access::token("letmein")).await;
+    let id = failed(&service, "support").await;
+    for route in all(&service).await {
+        for wrong in [None, Some("Bearer wrong"), Some("Basic letmein")] {
+            let mut request = call(&service, &route, id);
+            if let Some(wrong) = wrong {
+                request = request.header("authorization", wrong);
+            }
+            let response = request.send().await.unwrap();
+            let refused = response.status() == StatusCode::UNAUTHORIZED;
+            assert_eq!(refused, route.for_operators, "{} {}: {}", route.method, route.path, response.status());
+            assert_eq!(response.headers().get("www-authenticate").is_some(), refused);
+        }
+        let granted = call(&service, &route, id).bearer_auth("letmein").header("x-user", "support");
+        let status = granted.send().await.unwrap().status();
+        assert!(status.is_success() || status == StatusCode::CONFLICT, "{} {}: {status}", route.method, route.path);
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn by_default_operators_are_on_this_machine_and_behind_no_proxy() {
+    let service = service(Access::loopback()).await;
+    let id = failed(&service, "support").await;
+    for route in all(&service).await.iter().filter(|route| route.for_operators) {
+        for (name, value) in [("host", "jobs.example.com"), ("x-forwarded-for", "10.0.0.1"), ("via", "1.1 proxy")] {
+            let response = call(&service, route, id).header(name, value).send().await.unwrap();
+            assert_eq!(response.status(), StatusCode::FORBIDDEN, "{} {name}", route.path);
+            assert_eq!(response.json::<Value>().await.unwrap()["code"], "FORBIDDEN");
+        }
+        let other_site = call(&service, route, id).header("sec-fetch-site", "cross-site").send().await.unwrap();
+        assert_eq!(other_site.status() == StatusCode::FORBIDDEN, route.method == Method::POST, "{}", route.path);
+        let here = call(&service, route, id).header("x-user", "support").send().await.unwrap();
+        assert!(here.status().is_success(), "{}: {}", route.path, here.status());
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn somebody_elses_job_is_answered_as_one_that_never_was() {
+    let service = service(Access::open()).await;
+    let (waiting, failed) = (submit(&service, "/waiting", "ada").await, failed(&service, "ada").await);
+    let before = service.endpoints.job(waiting).await.unwrap();
+    for route in all(&service).await.iter().filter(|route| route.of_a_job) {
+        let ask = async |id: JobId, user: Option<&str>| {
+            let mut request = call(&service, route, id).header("prefer", "wait=50");
+            if let Some(user) = user {
+                request = request.header("x-user", user);
+            }
+            let answer = async {
+                let response = request.send().await.unwrap();
+                (response.status(), response.json::<Value>().await.unwrap())
+            };
+            tokio::time::timeout(Duration::from_secs(20), answer).await.expect("nobody waits for what is not theirs")
+        };
+        let unknown = ask(JobId::random(), Some("bob")).await;
+        assert_eq!((unknown.0, &unknown.1["code"]), (StatusCode::NOT_FOUND, &json!("JOB_NOT_FOUND")));
+        for id in [waiting, failed] {
+            assert_eq!(ask(id, Some("bob")).await, unknown, "{} {}", route.method, route.path);
+            assert_eq!(ask(id, None).await, unknown, "{} {}", route.method, route.path);
+        }
+    }
+    assert_eq!(service.endpoints.job(waiting).await.unwrap(), before, "nothing was done to it");
+    let listed = async |user: &str| {
+        let request = service.client.get(service.url("/jobs")).header("x-user", user.to_owned());
+        request.send().await.unwrap().json::<Value>().await.unwrap()["jobs"].as_array().unwrap().len()
+    };
+    assert_eq!((listed("bob").await, listed("ada").await, listed("support").await), (0, 2, 2));
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_key_and_an_id_are_their_owners_own() {
+    let service = service(Access::loopback()).await;
+    let send = async |user: &str, header: &'static str, value: String| {
+        let request = service.client.post(service.url("/waiting")).header("x-user", user).header(header, value);
+        let response = request.send().await.unwrap();
+        let (status, replayed) = (response.status().as_u16(), response.headers().contains_key("idempotent-replayed"));
+        let body: Value = response.json().await.unwrap();
+        (status, replayed, body["id"].as_str().or(body["code"].as_str()).unwrap().to_owned())
+    };
+    let key = "k-1".to_owned();
+    let (status, replayed, adas) = send("ada", "idempotency-key", key.clone()).await;
+    assert_eq!((status, replayed), (202, false));
+    assert_eq!(send("ada", "idempotency-key", key.clone()).await, (202, true, adas.clone()));
+    let (status, replayed, bobs) = send("bob", "idempotency-key", key).await;
+    assert_eq!((status, replayed), (202, false));
+    assert_ne!(bobs, adas);
+    let conflict = (422, false, "IDEMPOTENCY_CONFLICT".to_owned());
+    assert_eq!(send("bob", "x-async-request-id", adas.clone()).await, conflict, "which tells nothing of the job");
+    assert_eq!(send("ada", "x-async-request-id", adas.clone()).await.1, true);
+    service.stop().await;
+}

@@ -1,0 +1,165 @@
+//! The server, from raw sockets: clients that are slow, that go, that come in crowds.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod support;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_endpoints::{Endpoint, JobContext, JobId, JobType, Options};
+use serde_json::Value;
+use support::{PATIENCE, Service, quick};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::Semaphore,
+    time::timeout,
+};
+
+const WAITING: JobType<(), ()> = JobType::new("Waiting");
+const HELD: JobType<(), ()> = JobType::new("Held");
+
+async fn service(options: Options) -> Service {
+    Service::start(|builder| builder.options(options).endpoint(Endpoint::post("/waiting", WAITING))).await
+}
+
+async fn connect(service: &Service) -> TcpStream {
+    TcpStream::connect(service.address()).await.unwrap()
+}
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n")
+}
+
+/// Everything that comes until the server closes.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("the server closes").unwrap();
+    String::from_utf8(bytes).unwrap()
+}
+
+/// What comes until that text has come.
+async fn until(stream: &mut TcpStream, end: &str) -> String {
+    let mut text = String::new();
+    while !text.contains(end) {
+        let mut bytes = [0; 4096];
+        let n = timeout(PATIENCE, stream.read(&mut bytes)).await.expect("more comes").unwrap();
+        assert_ne!(n, 0, "closed after {text:?}");
+        text.push_str(std::str::from_utf8(&bytes[..n]).unwrap());
+    }
+    text
+}
+
+#[tokio::test]
+async fn heads_that_do_not_come_are_not_waited_for() {
+    let service = service(Options { header_read: Duration::from_millis(300), ..quick() }).await;
+    let id = service.submit("/waiting", Value::Null).await;
+    let mut slow = Vec::new();
+    for start in ["", "G", "GET / HTTP/1.1\r\nhost: x\r\n"] {
+        let mut stream = connect(&service).await;
+        stream.write_all(start.as_bytes()).await.unwrap();
+        slow.push(stream);
+    }
+    // Others are served meanwhile, and a connection may ask again within its time.
+    let mut polite = connect(&service).await;
+    for _ in 0..3 {
+        polite.write_all(get(&format!("/jobs/{id}")).as_bytes()).await.unwrap();
+        until(&mut polite, "\"links\"").await;
+    }
+    slow.push(polite);
+    for mut stream in slow {
+        rest(&mut stream).await;
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_closed_its_half_gets_its_answer_and_nothing_is_held_for_it() {
+    let service = service(quick()).await;
+    let id = service.submit("/waiting", Value::Null).await;
+    for path in ["", "?wait=60", "/events"] {
+        let mut stream = connect(&service).await;
+        stream.write_all(get(&format!("/jobs/{id}{path}")).as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let began = Instant::now();
+        let answer = rest(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"Queued\""), "{path}: {answer}");
+        assert!(began.elapsed() < Duration::from_secs(15), "{path}");
+    }
+    let mut stream = connect(&service).await;
+    stream
+        .write_all(b"POST /waiting HTTP/1.1\r\nhost: x\r\nprefer: wait=60\r\ncontent-length: 0\r\n\r\n")
+        .await
+        .unwrap();
+    stream.shutdown().await.unwrap();
+    assert!(rest(&mut stream).await.starts_with("HTTP/1.1 202"));
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn requests_sent_ahead_are_answered_in_their_order() {
+    let service = service(quick()).await;
+    let id = service.submit("/waiting", Value::Null).await;
+    let mut stream = connect(&service).await;
+    // The wait sees that more was sent, and lasts nevertheless.
+    let ahead = format!("{}{}", get(&format!("/jobs/{id}?wait=1")), get("/jobs/7"));
+    let began = Instant::now();
+    stream.write_all(ahead.as_bytes()).await.unwrap();
+    let answers = until(&mut stream, "JOB_NOT_FOUND").await;
+    assert!(began.elapsed() >= Duration::from_secs(1));
+    assert!(answers.find("HTTP/1.1 200").unwrap() < answers.find("HTTP/1.1 404").unwrap());
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_for_others_to_go() {
+    let service = service(Options { max_connections: 2, ..quick() }).await;
+    let id = JobId::random();
+    let (first, mut second, mut third) = (connect(&service).await, connect(&service).await, connect(&service).await);
+    let ask = get(&format!("/jobs/{id}"));
+    second.write_all(ask.as_bytes()).await.unwrap();
+    until(&mut second, "JOB_NOT_FOUND").await;
+    third.write_all(ask.as_bytes()).await.unwrap();
+    assert!(timeout(Duration::from_millis(200), third.read_u8()).await.is_err(), "it is not its turn");
+    drop(first);
+    until(&mut third, "JOB_NOT_FOUND").await;
+    drop((second, third));
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_stop_closes_idle_connections_and_lets_readers_read_until_the_drain_is_over() {
+    let gate = Arc::new(Semaphore::new(0));
+    let passes = gate.clone();
+    let service = Service::start(|builder| {
+        builder.endpoint(Endpoint::post("/held", HELD)).handler(HELD, move |_: JobContext<()>| {
+            let gate = passes.clone();
+            async move {
+                gate.acquire().await?.forget();
+                Ok(())
+            }
+        })
+    })
+    .await;
+    let id = service.submit("/held", Value::Null).await;
+    let (mut idle, mut reader) = (connect(&service).await, connect(&service).await);
+    let ask = get(&format!("/jobs/{id}"));
+    let started = async {
+        loop {
+            idle.write_all(ask.as_bytes()).await.unwrap();
+            if until(&mut idle, "\"links\"").await.contains("InProgress") {
+                break;
+            }
+        }
+    };
+    timeout(PATIENCE, started).await.unwrap();
+    service.endpoints.shutdown();
+    reader.write_all(ask.as_bytes()).await.unwrap();
+    assert!(until(&mut reader, "\"links\"").await.contains("InProgress"), "reads go on");
+    gate.add_permits(1);
+    rest(&mut idle).await;
+    rest(&mut reader).await;
+    service.stop().await;
+}

@@ -1,0 +1,256 @@
+//! Following a job by event streams, and its log.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod support;
+
+use std::{sync::Arc, time::Duration};
+
+use async_endpoints::{
+    AsyncEndpoints, Endpoint, JobContext, JobId, JobName, JobType, Timestamp,
+    axum::{body::Body, http::Request},
+    core::{
+        Store,
+        job::{ErrorRecord, LogLine},
+        store::{Claim, Lease, LeaseToken, Outcome, Report, Settle, Want, WorkerId},
+    },
+};
+use futures_util::StreamExt;
+use reqwest::{RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+use support::{PATIENCE, Service};
+use tokio::sync::Semaphore;
+use tower_service::Service as _;
+
+const GATED: JobType<(), u32> = JobType::new("Gated");
+const WAITING: JobType<(), ()> = JobType::new("Waiting");
+
+/// A service whose jobs report progress, then end when the gate lets them.
+async fn gated() -> (Service, Arc<Semaphore>) {
+    let gate = Arc::new(Semaphore::new(0));
+    let passes = gate.clone();
+    let service = Service::start(|builder| {
+        let builder = builder.endpoint(Endpoint::post("/gated", GATED)).endpoint(Endpoint::post("/waiting", WAITING));
+        builder.handler(GATED, move |ctx: JobContext<()>| {
+            let gate = passes.clone();
+            async move {
+                gate.acquire().await?.forget();
+                ctx.progress().set(1, 2);
+                gate.acquire().await?.forget();
+                Ok(7)
+            }
+        })
+    })
+    .await;
+    (service, gate)
+}
+
+#[derive(Debug, PartialEq)]
+struct Event {
+    kind: String,
+    id: u64,
+    data: Value,
+}
+
+/// An event stream as a client reads it.
+struct Events {
+    chunks: futures_util::stream::BoxStream<'static, Vec<u8>>,
+    text: String,
+}
+
+impl Events {
+    async fn open(request: RequestBuilder) -> Self {
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        let chunks = futures_util::stream::unfold(response, |mut response| async {
+            let chunk = response.chunk().await.ok()??;
+            Some((chunk.to_vec(), response))
+        });
+        Self { chunks: chunks.boxed(), text: String::new() }
+    }
+
+    /// The next event; none at the end of the stream.
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            while let Some((block, rest)) = self.text.split_once("\n\n") {
+                let block = block.to_owned();
+                self.text = rest.to_owned();
+                let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")));
+                if let Some(data) = field("data") {
+                    return Some(Event {
+                        kind: field("event").unwrap_or("message").to_owned(),
+                        id: field("id").unwrap().parse().unwrap(),
+                        data: serde_json::from_str(data).unwrap(),
+                    });
+                }
+            }
+            let chunk = tokio::time::timeout(PATIENCE, self.chunks.next()).await.expect("something comes")?;
+            self.text.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_tells_every_state_and_ends_with_the_job() {
+    let (service, gate) = gated().await;
+    let id = service.submit("/gated", Value::Null).await;
+    let mut events = Events::open(service.client.get(service.url(&format!("/jobs/{id}/events")))).await;
+    let mut told = vec![events.next().await.unwrap()];
+    if told[0].data["status"] == "Queued" {
+        told.push(events.next().await.unwrap());
+    }
+    assert_eq!(told.last().unwrap().data["status"], "InProgress");
+    gate.add_permits(1);
+    let progress = events.next().await.unwrap();
+    assert_eq!((&*progress.kind, &progress.data["progress"]["percent"]), ("progress", &json!(50.0)));
+    gate.add_permits(1);
+    let end = events.next().await.unwrap();
+    assert_eq!((&*end.kind, &end.data["status"], &end.data["result"]), ("status", &json!("Completed"), &json!(7)));
+    assert!(events.next().await.is_none(), "nothing comes after the end");
+    assert!(told.iter().all(|event| event.kind == "status"));
+    told.extend([progress, end]);
+    assert!(told.windows(2).all(|pair| pair[0].id < pair[1].id));
+    assert!(told.iter().all(|event| event.data["version"] == event.id && event.data["id"] == json!(id)));
+    assert_eq!(told.last().unwrap().data, service.job(id).await, "each is the whole job");
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_goes_on_where_the_client_was_cut_off() {
+    let (service, gate) = gated().await;
+    let id = service.submit("/gated", Value::Null).await;
+    let url = service.url(&format!("/jobs/{id}/events"));
+    let resume = |last: &str| service.client.get(&url).header("last-event-id", last.to_owned());
+    let running = service.endpoints.clone();
+    let started = async {
+        while support::found(&running, id).await.attempt == 0 {
+            tokio::task::yield_now().await
+        }
+    };
+    tokio::time::timeout(PATIENCE, started).await.unwrap();
+    let now = support::found(&service.endpoints, id).await.version;
+    // What is old or none is told the present; what is known is not told again.
+    for old in ["0", "1", "no number", "-1"] {
+        assert_eq!(Events::open(resume(old)).await.next().await.unwrap().id, now, "{old}");
+    }
+    let mut known = Events::open(resume(&now.to_string())).await;
+    gate.add_permits(2);
+    let mut last = known.next().await.unwrap();
+    assert!(last.id > now);
+    while let Some(event) = known.next().await {
+        last = event;
+    }
+    assert_eq!(last.data["status"], "Completed");
+    // Whoever has the end is told not to come again; whoever claims to know more is told the end.
+    assert_eq!(resume(&last.id.to_string()).send().await.unwrap().status(), StatusCode::NO_CONTENT);
+    for old in ["1", &(last.id + 100).to_string()] {
+        let mut events = Events::open(resume(old)).await;
+        assert_eq!(events.next().await.unwrap(), Event { kind: "status".to_owned(), ..clone(&last) });
+        assert!(events.next().await.is_none());
+    }
+    service.stop().await;
+}
+
+fn clone(event: &Event) -> Event {
+    Event { kind: event.kind.clone(), id: event.id, data: event.data.clone() }
+}
+
+#[tokio::test]
+async fn streams_end_with_the_service_and_not_before_its_drain() {
+    let (service, gate) = gated().await;
+    let (gated, waiting) = (service.submit("/gated", Value::Null).await, service.submit("/waiting", Value::Null).await);
+    let open = async |id: JobId| Events::open(service.client.get(service.url(&format!("/jobs/{id}/events")))).await;
+    let (mut ends, mut stays) = (open(gated).await, open(waiting).await);
+    while ends.next().await.unwrap().data["status"] != "InProgress" {}
+    assert_eq!(stays.next().await.unwrap().data["status"], "Queued");
+    service.endpoints.shutdown();
+    gate.add_permits(2);
+    let mut last = None;
+    while let Some(event) = ends.next().await {
+        last = Some(event);
+    }
+    assert_eq!(last.unwrap().data["status"], "Completed", "the drain lets it end, and tells");
+    assert!(stays.next().await.is_none());
+    service.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quiet_stream_gives_signs_of_life() {
+    let store = support::store();
+    let endpoints: AsyncEndpoints = support::builder(&store).build().unwrap();
+    let id = endpoints.submit(WAITING, ()).await.unwrap().job.id;
+    let request = Request::get(format!("/jobs/{id}/events")).body(Body::empty()).unwrap();
+    let response = endpoints.job_routes::<()>().call(request).await.unwrap();
+    let mut chunks = response.into_body().into_data_stream();
+    let first = chunks.next().await.unwrap().unwrap();
+    assert!(first.starts_with(b"retry: 1000\n\nevent: status\nid: 1\ndata: {"), "{first:?}");
+    for _ in 0..3 {
+        let before = tokio::time::Instant::now();
+        assert_eq!(&*chunks.next().await.unwrap().unwrap(), b":\n\n");
+        assert_eq!(before.elapsed(), Duration::from_secs(15));
+    }
+}
+
+#[tokio::test]
+async fn a_log_comes_as_lines_as_text_and_as_a_stream() {
+    let (service, _gate) = gated().await;
+    let id = service.submit("/waiting", Value::Null).await;
+    let store = service.endpoints.store();
+    let lease = claim_by_hand(&**store).await;
+    let log = async |messages: &[&str]| {
+        let logs = messages.iter().map(|message| LogLine {
+            line: 0,
+            attempt: 0,
+            timestamp: Timestamp::from_micros(1),
+            level: "INFO".into(),
+            message: (*message).to_owned(),
+            fields: Default::default(),
+        });
+        store.report(&[Report { lease, progress: None, logs: logs.collect() }]).await.unwrap();
+    };
+    log(&["one", "two\nlines"]).await;
+    let url = service.url(&format!("/jobs/{id}/logs"));
+    let get = async |accept: &str| {
+        let response = service.client.get(&url).header("accept", accept.to_owned()).send().await.unwrap();
+        (response.headers()["content-type"].to_str().unwrap().to_owned(), response.text().await.unwrap())
+    };
+    let (kind, lines) = get("*/*").await;
+    assert_eq!(kind, "application/x-ndjson");
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!(
+        (&lines[1]["message"], &lines[1]["line"], &lines[1]["attempt"]),
+        (&json!("two\nlines"), &json!(2), &json!(1))
+    );
+    let (kind, text) = get("text/plain").await;
+    assert_eq!(kind, "text/plain; charset=utf-8");
+    assert_eq!(text, "1970-01-01T00:00:00.000001Z INFO 1 one\n1970-01-01T00:00:00.000001Z INFO 1 two\\nlines\n");
+    let refused = service.client.get(&url).header("accept", "text/html").send().await.unwrap();
+    assert_eq!(refused.status(), StatusCode::NOT_ACCEPTABLE);
+    // As a stream, from the line that the client has, until the job has ended.
+    let stream = service.client.get(&url).header("accept", "text/event-stream").header("last-event-id", "1");
+    let mut events = Events::open(stream).await;
+    assert_eq!(events.next().await.unwrap().id, 2);
+    log(&["three"]).await;
+    assert_eq!(events.next().await.unwrap().data["message"], "three");
+    log(&["four"]).await;
+    end_by_hand(&**store, lease).await;
+    assert_eq!(events.next().await.unwrap().data["message"], "four");
+    assert!(events.next().await.is_none());
+    service.stop().await;
+}
+
+/// Works as a worker would, but for what the test wants to decide itself.
+async fn claim_by_hand(store: &dyn Store) -> Lease {
+    let minute = Duration::from_secs(60);
+    let wants = vec![Want { name: JobName::new("Waiting").unwrap(), n: 1, timeout: minute }];
+    let (worker, token) = (WorkerId(uuid::Uuid::new_v4()), LeaseToken(uuid::Uuid::new_v4()));
+    let claim = Claim { worker, token, wants, max: 1, max_bytes: 1 << 20, lease: minute };
+    store.claim(&claim).await.unwrap().attempts[0].lease
+}
+
+async fn end_by_hand(store: &dyn Store, lease: Lease) {
+    let error = ErrorRecord { code: "X".into(), title: "X".into(), status: 410, detail: None, retryable: false };
+    let outcome = Outcome::Completed { result: "null".into() };
+    store.settle(&[Settle { lease, outcome, if_canceled: error, slow: false, span: None }]).await.unwrap();
+}
