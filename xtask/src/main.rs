@@ -17,7 +17,7 @@ cargo xtask <task>
 
   test    every test, documentation and README examples included; installs missing Debian packages if it may
   check   formatting, lints, documentation, minimum Rust version, the rooms' rules, cargo-deny
-  bench   the figures of docs/performance.md beside their references; one of them by name: throughput, pickup, claim, memory
+  bench   the figures of docs/performance.md beside their references; one of them by name: throughput, pickup, claim, memory, submission
 ";
 
 fn main() -> ExitCode {

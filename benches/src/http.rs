@@ -1,0 +1,112 @@
+//! A client that does little, so that a measured server shares its machine with little: one connection that is kept,
+//! one request at a time, buffers that are used again. It reads of HTTP what our servers write, and no more.
+
+use std::{io, net::SocketAddr};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+/// What most answers fit into; a buffer grows if one does not.
+const ANSWER: usize = 2048;
+
+pub(crate) struct Client {
+    stream: TcpStream,
+    /// The answer, as far as it was read.
+    buffer: Vec<u8>,
+}
+
+impl Client {
+    pub(crate) async fn connect(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, buffer: Vec::with_capacity(ANSWER) })
+    }
+
+    /// Sends a request and reads the whole answer.
+    pub(crate) async fn ask(&mut self, request: &[u8]) -> io::Result<Head<'_>> {
+        let end = self.open(request).await?;
+        let length = Head(&self.buffer[..end]).header("content-length").and_then(|text| text.parse::<usize>().ok());
+        let length = length.ok_or_else(|| io::Error::other("an answer without its length"))?;
+        while self.buffer.len() < end + length {
+            self.read_more().await?;
+        }
+        Ok(Head(&self.buffer[..end]))
+    }
+
+    /// Sends a request and reads the head of its answer, which may have a body without end.
+    pub(crate) async fn stream(&mut self, request: &[u8]) -> io::Result<Head<'_>> {
+        let end = self.open(request).await?;
+        Ok(Head(&self.buffer[..end]))
+    }
+
+    /// Reads and throws away what comes, until nothing more does.
+    pub(crate) async fn drain(&mut self) -> io::Result<()> {
+        loop {
+            self.buffer.clear();
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Where the head ends.
+    async fn open(&mut self, request: &[u8]) -> io::Result<usize> {
+        self.stream.write_all(request).await?;
+        // One request at a time: nothing that follows the answer before is in the buffer.
+        self.buffer.clear();
+        loop {
+            self.read_more().await?;
+            if let Some(end) = self.buffer.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+                return Ok(end + 4);
+            }
+        }
+    }
+
+    async fn read_more(&mut self) -> io::Result<()> {
+        match self.stream.read_buf(&mut self.buffer).await? {
+            0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server ended a connection within an answer")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Status line and headers of an answer.
+pub(crate) struct Head<'a>(&'a [u8]);
+
+impl<'a> Head<'a> {
+    /// An error unless the answer has this status.
+    pub(crate) fn expect(self, status: &str) -> io::Result<Self> {
+        match self.0.strip_prefix(b"HTTP/1.1 ").is_some_and(|rest| rest.starts_with(status.as_bytes())) {
+            true => Ok(self),
+            false => {
+                let line = self.0.split(|byte| *byte == b'\r').next().unwrap_or_default();
+                Err(io::Error::other(format!("{status} was expected, not {:?}", String::from_utf8_lossy(line))))
+            }
+        }
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&'a str> {
+        let lines = self.0.split(|byte| *byte == b'\n');
+        let mut values = lines.filter_map(|line| {
+            let (found, value) = line.split_at_checked(name.len())?;
+            found.eq_ignore_ascii_case(name.as_bytes()).then(|| value.strip_prefix(b":"))?
+        });
+        std::str::from_utf8(values.next()?).ok().map(str::trim)
+    }
+}
+
+/// A request with the headers that most clients send.
+pub(crate) fn post(path: &str, json: &str) -> Vec<u8> {
+    let length = json.len();
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench/1.0\r\nAccept: */*\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{json}"
+    )
+    .into_bytes()
+}
+
+pub(crate) fn get(path: &str, accept: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench/1.0\r\nAccept: {accept}\r\n\r\n").into_bytes()
+}
