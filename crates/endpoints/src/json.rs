@@ -14,8 +14,13 @@ pub(crate) fn read<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
     Ok(value)
 }
 
-/// The same, with the path to the field that does not fit.
+/// The same, with the path to the field that does not fit. To keep it costs time, so it is looked for once it is known
+/// that something does not fit.
 pub(crate) fn read_with_path<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    read(text).or_else(|_| find_misfit(text))
+}
+
+fn find_misfit<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     let mut json = serde_json::Deserializer::from_str(text);
     json.disable_recursion_limit();
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {

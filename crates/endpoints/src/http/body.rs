@@ -45,13 +45,17 @@ pub(super) async fn drain(body: Body) {
 
 async fn collect(body: Body) -> Result<Bytes, Problem> {
     let mut chunks = body.into_data_stream();
-    let mut bytes = BytesMut::new();
+    let mut read: Option<BytesMut> = None;
     let mut size = 0;
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|error| Problem::unreadable_body(error.to_string()))?;
         size += chunk.len();
         if size <= LIMIT {
-            bytes.extend_from_slice(&chunk);
+            match &mut read {
+                // Most bodies come in one piece, which need not be copied.
+                None => read = Some(chunk.into()),
+                Some(read) => read.extend_from_slice(&chunk),
+            }
         } else if size > DRAINED {
             break;
         }
@@ -59,7 +63,7 @@ async fn collect(body: Body) -> Result<Bytes, Problem> {
     if size > LIMIT {
         return Err(Problem::too_large(LIMIT));
     }
-    Ok(bytes.freeze())
+    Ok(read.map(BytesMut::freeze).unwrap_or_default())
 }
 
 /// What comes of reading a body, unless its client takes its time.

@@ -1,6 +1,6 @@
 //! A job as clients see it, and the headers that go with it.
 
-use std::time::SystemTime;
+use std::{fmt, time::SystemTime};
 
 use async_endpoints_core::{
     JobId, JobStatus, JobView, Timestamp,
@@ -15,6 +15,9 @@ use serde_json::value::RawValue;
 
 use super::problem::{ProblemBody, json};
 use crate::fleet::Waiting;
+
+/// As many headers as an answer with a job has at most.
+const HEADERS: usize = 10;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -43,7 +46,7 @@ struct JobBody<'a> {
     retry_of: Option<JobId>,
     retried_by: Option<JobId>,
     trace_id: Option<&'a str>,
-    links: Links,
+    links: Links<'a>,
 }
 
 #[derive(Serialize)]
@@ -57,13 +60,34 @@ struct AttemptBody<'a> {
 }
 
 #[derive(Serialize)]
-struct Links {
+struct Links<'a> {
     #[serde(rename = "self")]
-    job: String,
-    events: String,
-    cancel: String,
-    logs: String,
-    result: String,
+    job: Link<'a>,
+    events: Link<'a>,
+    cancel: Link<'a>,
+    logs: Link<'a>,
+    result: Link<'a>,
+}
+
+/// Where a job is found, and what belongs to it.
+#[derive(Copy, Clone)]
+struct Link<'a> {
+    base: &'a str,
+    id: JobId,
+    part: &'static str,
+}
+
+impl fmt::Display for Link<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { base, id, part } = self;
+        write!(f, "{base}/jobs/{id}{part}")
+    }
+}
+
+impl Serialize for Link<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 /// A job as clients read it: serialize it to get the JSON of every answer with a job in it.
@@ -82,7 +106,7 @@ impl JobDocument<'_> {
 
     /// Where it is found, `/jobs/{id}` with the prefix that the routes are mounted under.
     pub fn location(&self) -> String {
-        location(self.base, self.job.id)
+        Link { base: self.base, id: self.job.id, part: "" }.to_string()
     }
 }
 
@@ -92,16 +116,12 @@ impl Serialize for JobDocument<'_> {
     }
 }
 
-/// Where a job is found.
-fn location(base: &str, id: JobId) -> String {
-    format!("{base}/jobs/{id}")
-}
-
 /// A job as an answer, `200` until told otherwise, with its `ETag` and, while it is not terminal, `Retry-After`.
 pub(super) fn answer(document: &JobDocument<'_>) -> Response {
     let job = document.job;
     let mut response = json("application/json", document);
     let headers = response.headers_mut();
+    headers.reserve(HEADERS);
     headers.insert(header::ETAG, etag(job.version));
     if let Some(seconds) = retry_after(job) {
         headers.insert(header::RETRY_AFTER, seconds.into());
@@ -129,7 +149,7 @@ pub(super) fn retry_after(job: &JobView) -> Option<u64> {
 fn body<'a>(document: &JobDocument<'a>) -> JobBody<'a> {
     let job = document.job;
     let trace = job.trace.as_ref();
-    let own = document.location();
+    let link = |part| Link { base: document.base, id: job.id, part };
     JobBody {
         id: job.id,
         name: job.name.as_str(),
@@ -157,11 +177,11 @@ fn body<'a>(document: &JobDocument<'a>) -> JobBody<'a> {
         retried_by: job.retried_by,
         trace_id: trace.and_then(TraceContext::trace_id),
         links: Links {
-            events: format!("{own}/events"),
-            cancel: format!("{own}/cancel"),
-            logs: format!("{own}/logs"),
-            result: format!("{own}/result"),
-            job: own,
+            job: link(""),
+            events: link("/events"),
+            cancel: link("/cancel"),
+            logs: link("/logs"),
+            result: link("/result"),
         },
     }
 }

@@ -42,6 +42,8 @@ pub(crate) async fn serve(
     stop: CancellationToken,
     over: CancellationToken,
 ) -> io::Result<()> {
+    // Its routes are made ready once, not for every request.
+    let app: Router = app.with_state(());
     let free = Arc::new(Semaphore::new(limits.connections as usize));
     let connections = TaskTracker::new();
     loop {
