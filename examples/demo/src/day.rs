@@ -9,6 +9,13 @@ use serde::{Deserialize, Deserializer, de};
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Day(Date);
 
+impl Day {
+    /// The day without its text.
+    pub(crate) const fn date(self) -> Date {
+        self.0
+    }
+}
+
 impl FromStr for Day {
     type Err = String;
 

@@ -6,10 +6,12 @@
 //! | `service` | which endpoint leads to which handler |
 //! | `handlers` | the work |
 //! | `weather` | the demo's own database |
+//! | `climate` | a second HTTP service, which one of the handlers calls |
 //! | `ledger` | a record of what really ran |
 //!
 //! Exit codes: 0 after a clean stop, 2 for a setting that cannot be used, 1 for everything else.
 
+mod climate;
 mod day;
 mod handlers;
 mod ledger;
@@ -29,6 +31,7 @@ use std::{
 use async_endpoints::Options;
 use tokio::{net::TcpListener, runtime::Runtime};
 
+use climate::Climate;
 use ledger::Ledger;
 use service::Parts;
 use settings::{BadSetting, Settings};
@@ -96,7 +99,8 @@ fn open(settings: &Settings) -> Result<Parts, Failure> {
 }
 
 async fn serve(settings: &Settings, options: Options, parts: Parts) -> Result<(), Failure> {
-    let (endpoints, app) = service::build(settings, options, parts)
+    let climate = climate(settings).await?;
+    let (endpoints, app) = service::build(settings, options, parts, climate.as_ref().map(Climate::address))
         .map_err(|error| Failure::other("the service cannot be built", error))?;
     let refused = |error: io::Error| match error.kind() {
         // Nothing is wrong with the setting.
@@ -109,8 +113,21 @@ async fn serve(settings: &Settings, options: Options, parts: Parts) -> Result<()
     let address = listener.local_addr().map_err(refused)?;
     tracing::warn!("AE_STORE is memory: every job is in this process, and lost when it ends");
     // Polled in this order: once the address is out, a signal already counts as a request to stop.
-    let (served, ()) = tokio::join!(biased; endpoints.serve(listener, app), async { announce(address) });
+    let serving = async { tokio::join!(biased; endpoints.serve(listener, app), async { announce(address) }).0 };
+    let served = match climate {
+        Some(climate) => climate.serve_during(serving).await,
+        None => serving.await,
+    };
     served.map_err(|error| Failure::other("the service failed", error))
+}
+
+/// The second service, where attempts are run.
+async fn climate(settings: &Settings) -> Result<Option<Climate>, Failure> {
+    if !settings.role.runs() {
+        return Ok(None);
+    }
+    let climate = Climate::open().await;
+    climate.map(Some).map_err(|error| Failure::other("the climate service cannot listen on 127.0.0.1", error))
 }
 
 /// The one line on stdout. Whoever started this process may have closed its end: no reason to stop.

@@ -1,8 +1,8 @@
 //! Which endpoint leads to which handler, and which of them this process has.
 
-use std::sync::Arc;
+use std::{error::Error, net::SocketAddr, sync::Arc};
 
-use async_endpoints::{AsyncEndpoints, BuildError, Endpoint, MemoryStore, Options};
+use async_endpoints::{AsyncEndpoints, Endpoint, MemoryStore, Options};
 use axum::Router;
 
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
         monitored::{self, MONITORED},
         performance::{self, PERFORMANCE},
         sleep::{self, Sleep},
+        traced::{TRACED, Traced},
         unreliable::{UNRELIABLE, Unreliable},
     },
     ledger::Ledger,
@@ -23,24 +24,28 @@ pub(crate) struct Parts {
     pub(crate) weather: Arc<Weather>,
 }
 
-/// The service, and the routes of this process's role.
+/// The service, and the routes of this process's role. Attempts are run by those who have the climate service, which
+/// listens at `climate`.
 pub(crate) fn build(
     settings: &Settings,
     options: Options,
     parts: Parts,
-) -> Result<(AsyncEndpoints, Router), BuildError> {
+    climate: Option<SocketAddr>,
+) -> Result<(AsyncEndpoints, Router), Box<dyn Error>> {
     let sleep = sleep::job_type(settings.job_timeout_is_set);
     let StoreChoice::Memory = settings.store;
     let mut builder = AsyncEndpoints::builder(MemoryStore::new())
         .options(options)
         .endpoint(Endpoint::post("/api/process-data", MONITORED))
+        .endpoint(Endpoint::post("/api/traced", TRACED))
         .endpoint(Endpoint::post("/api/performance", PERFORMANCE))
         .endpoint(Endpoint::post("/api/unreliable", UNRELIABLE))
         .endpoint(Endpoint::post("/api/sleep", sleep));
-    if settings.role.runs() {
+    if let Some(climate) = climate {
         let Parts { ledger, weather } = parts;
         builder = builder
-            .blocking_handler(MONITORED, monitored::handler(weather, ledger.clone()))
+            .blocking_handler(MONITORED, monitored::handler(weather.clone(), ledger.clone()))
+            .handler(TRACED, Traced::new(climate, weather, ledger.clone())?)
             .blocking_handler(PERFORMANCE, performance::handler(ledger.clone()))
             .handler(UNRELIABLE, Unreliable(ledger.clone()))
             .handler(sleep, Sleep(ledger));

@@ -11,6 +11,7 @@ use std::{
 };
 
 use rusqlite::{Connection, ErrorCode, Result, Row, TransactionBehavior, named_params, params, params_from_iter};
+use serde::Serialize;
 
 use crate::day::Day;
 
@@ -43,7 +44,8 @@ const TABLES: &str = "
     ) STRICT, WITHOUT ROWID;";
 
 /// The weather of one place on one day.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Observation {
     pub(crate) id: i64,
     pub(crate) location: String,

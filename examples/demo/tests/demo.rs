@@ -6,6 +6,10 @@ use std::collections::BTreeMap;
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use support::{Demo, Folder};
 
@@ -24,6 +28,14 @@ fn rows_of(folder: &Folder, job: &Value) -> i64 {
     let data = rusqlite::Connection::open(folder.join("weather.db")).expect("the demo's data");
     let count = "SELECT count(*) FROM processed WHERE job_id = ?";
     data.query_row(count, [job["id"].as_str()], |row| row.get(0)).expect("a count")
+}
+
+/// Where the climate service listens, as the log tells before the demo itself does.
+fn climate(demo: &Demo) -> Option<String> {
+    let lines = demo.log();
+    let line = lines.lines().find(|line| line.contains("the climate service listens"))?;
+    let line: Value = serde_json::from_str(line).expect("a JSON line");
+    Some(line["address"].as_str().expect("an address").to_owned())
 }
 
 #[tokio::test]
@@ -56,6 +68,10 @@ async fn a_body_of_the_wrong_shape_names_its_field() {
         ("/api/process-data", json!({ "category": "sun", "startDate": "yesterday" }), "startDate"),
         ("/api/performance", json!({ "itemCount": -1 }), "itemCount"),
         ("/api/sleep", json!({ "seconds": "long" }), "seconds"),
+        ("/api/traced", json!({ "category": "sun" }), "requestId"),
+        ("/api/traced", json!({ "requestId": "", "category": "sun" }), "requestId"),
+        ("/api/traced", json!({ "requestId": "x".repeat(201), "category": "sun" }), "requestId"),
+        ("/api/traced", json!({ "requestId": "r-1" }), "category"),
     ] {
         let answer = demo.post(path, &body).await;
         assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
@@ -76,6 +92,42 @@ async fn items_are_worked_off() {
 }
 
 #[tokio::test]
+async fn the_second_service_has_its_part_in_a_job() {
+    let folder = Folder::new();
+    let demo = Demo::start(&folder, &[]).await;
+    let job = demo.finish("/api/traced", &json!({ "requestId": "r-1", "category": "fog" })).await;
+    assert_eq!((&job["status"], &job["progress"]["percent"]), (&json!("Completed"), &json!(100.0)), "{job}");
+    let result = job["result"].as_object().expect("a result");
+    assert_eq!(result.keys().collect::<Vec<_>>(), ["executionTime", "processedAt", "processedData"]);
+    assert_eq!(result["processedData"].as_array().map(Vec::len), Some(23), "no fog in a January of New York");
+    assert_eq!(
+        result["processedData"][11],
+        "Seattle, January: 17 days of fog, -0.5 to 17.2 °C, 6.6 °C on average, 0.0 mm, wind 2.3 m/s"
+    );
+    let time = result["executionTime"].as_str().expect("a time span");
+    assert!(time.starts_with("00:00:") && time.len() == "00:00:00.0000000".len() && time > "00:00:00.0000000");
+
+    let job = demo.finish("/api/traced", &json!({ "requestId": "r-2", "category": "hail" })).await;
+    assert_eq!((&job["status"], &job["error"]["code"]), (&json!("Failed"), &json!("UNKNOWN_CATEGORY")));
+    assert_eq!((&job["attempt"], &job["error"]["status"]), (&json!(1), &json!(422)));
+}
+
+#[tokio::test]
+async fn the_trace_of_a_job_goes_on_to_the_second_service() {
+    let folder = Folder::new();
+    let demo = Demo::start(&folder, &[]).await;
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let request = demo.posting("/api/traced", &json!({ "requestId": "r-1", "category": "fog" }));
+    let answer = request.header("traceparent", format!("00-{trace}-b7ad6b7169203331-01")).send().await;
+    let job: Value = answer.expect("an answer").json().await.expect("a job");
+    demo.ended(&format!("/jobs/{}", job["id"].as_str().expect("an id"))).await;
+    let log = demo.log();
+    let mut lines = log.lines().filter(|line| line.contains("monthly statistics are computed"));
+    let line: Value = serde_json::from_str(lines.next().expect("a line")).expect("a JSON line");
+    assert_eq!((&line["trace_id"], &line["rows"]), (&json!(trace), &json!(139)));
+}
+
+#[tokio::test]
 async fn the_ledger_tells_every_attempt() {
     let folder = Folder::new();
     let vars = [("AE_LEDGER", "ledger.csv"), ("AE_MAX_RETRIES", "2"), ("AE_RETRY_BASE_SECONDS", "0.01")];
@@ -87,6 +139,7 @@ async fn the_ledger_tells_every_attempt() {
     assert_eq!((&works["status"], &works["result"]["attempt"]), (&json!("Completed"), &json!(1)));
     let others = [
         demo.finish("/api/process-data", &json!({ "category": "fog" })).await,
+        demo.finish("/api/traced", &json!({ "requestId": "r-1", "category": "fog" })).await,
         demo.finish("/api/performance", &json!({ "itemCount": 1 })).await,
         demo.finish("/api/sleep", &json!({ "seconds": 0 })).await,
     ];
@@ -134,11 +187,13 @@ async fn an_operators_timeout_holds_for_sleeps_too() {
 async fn each_role_does_its_half() {
     let folder = Folder::new();
     let api = Demo::start(&folder, &[("AE_ROLE", "api")]).await;
+    assert_eq!(climate(&api), None, "it serves those who run attempts");
     let path = api.submit("/api/sleep", &json!({ "seconds": 0 })).await;
     let job: Value = api.get(&path).await.json().await.expect("a job");
     assert_eq!((&job["status"], &job["attempt"]), (&json!("Queued"), &json!(0)));
 
     let worker = Demo::start(&folder, &[("AE_ROLE", "worker")]).await;
+    assert!(climate(&worker).is_some());
     let refused = worker.post("/api/sleep", &json!({ "seconds": 0 })).await;
     assert_eq!(refused.status(), StatusCode::NOT_FOUND);
     let unknown = worker.get(&path).await;
@@ -166,6 +221,24 @@ async fn a_stop_is_clean_even_with_work_at_hand() {
     demo.job_when(&path, |job| job["status"] == "InProgress").await;
     assert_eq!(demo.stop().await.expect("it ends").code(), Some(0));
     assert!(ledger(&folder).values().all(|lines| lines.len() == 2), "a released attempt has an end too");
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_nobody_who_keeps_the_second_service_open() {
+    let folder = Folder::new();
+    let demo = Demo::start(&folder, &[]).await;
+    let address = climate(&demo).expect("an address");
+    // Leaves the handler's own connection open, too.
+    demo.finish("/api/traced", &json!({ "requestId": "r-1", "category": "fog" })).await;
+    let mut open = TcpStream::connect(address).await.expect("it listens");
+    open.write_all(b"POST /monthly HTTP/1.1\r\nhost: climate\r\nexpect: 100-continue\r\n").await.expect("it reads");
+    open.write_all(b"content-type: application/json\r\ncontent-length: 100\r\n\r\n").await.expect("it reads");
+    // Now it reads the body, which never comes.
+    let mut go_on = [0; "HTTP/1.1 100 Continue".len()];
+    support::in_time("100", open.read_exact(&mut go_on)).await.expect("an answer");
+    let began = std::time::Instant::now();
+    assert_eq!(demo.stop().await.expect("it ends").code(), Some(0));
+    assert!(began.elapsed().as_secs() < 10, "{:?}", began.elapsed());
 }
 
 #[tokio::test]

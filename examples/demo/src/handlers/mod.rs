@@ -5,13 +5,26 @@
 pub(crate) mod monitored;
 pub(crate) mod performance;
 pub(crate) mod sleep;
+pub(crate) mod traced;
 pub(crate) mod unreliable;
 
 use async_endpoints::JobError;
 
+use crate::weather::Weather;
+
 /// The request is well-formed and asks for something that makes no sense: trying again cannot help.
 fn invalid(detail: impl Into<String>) -> JobError {
     JobError::permanent("INVALID_REQUEST", detail).status(422)
+}
+
+/// The category is one that the weather table has.
+fn known_category(weather: &Weather, category: &str) -> Result<(), JobError> {
+    let known = weather.categories()?;
+    if known.iter().any(|name| name == category) {
+        return Ok(());
+    }
+    let detail = format!("There is no category {category:?}; known are {}.", known.join(", "));
+    Err(JobError::permanent("UNKNOWN_CATEGORY", detail).status(422))
 }
 
 /// The time now as results carry it.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use async_endpoints::{JobContext, JobError, JobType};
 use serde::{Deserialize, Serialize};
 
-use super::{invalid, now};
+use super::{invalid, known_category, now};
 use crate::{
     day::Day,
     ledger::Ledger,
@@ -72,11 +72,7 @@ fn select(weather: &Weather, request: &DataProcessingRequest) -> Result<Vec<Obse
     {
         return Err(invalid(format!("startDate {start} is after endDate {end}.")));
     }
-    let known = weather.categories()?;
-    if !known.contains(category) {
-        let detail = format!("There is no category {category:?}; known are {}.", known.join(", "));
-        return Err(JobError::permanent("UNKNOWN_CATEGORY", detail).status(422));
-    }
+    known_category(weather, category)?;
     Ok(weather.select(category, *start_date, *end_date)?)
 }
 

@@ -94,8 +94,12 @@ impl Demo {
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Response {
-        let request = self.client.post(format!("{}{path}", self.url)).json(body);
-        in_time(path, request.send()).await.expect("an answer")
+        in_time(path, self.posting(path, body).send()).await.expect("an answer")
+    }
+
+    /// A request for a test to add to.
+    pub(crate) fn posting(&self, path: &str, body: &Value) -> RequestBuilder {
+        self.client.post(format!("{}{path}", self.url)).json(body)
     }
 
     pub(crate) async fn get(&self, path: &str) -> Response {

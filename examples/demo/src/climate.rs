@@ -1,0 +1,282 @@
+//! A second HTTP service, as a company's other department might run it: `POST /monthly` takes observations and answers
+//! with the statistics of each calendar month.
+//!
+//! Owns its port and its answers. Must not know jobs, handlers or the database: it sees what it is sent. It only shares
+//! the process, so that the demo is one program, and listens where nobody else can reach it.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use async_endpoints::CancellationToken;
+use axum::{
+    Json, Router,
+    extract::rejection::JsonRejection,
+    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use serde::{Deserialize, Serialize};
+use tokio::{net::TcpListener, time::timeout};
+
+use crate::day::Day;
+
+/// How long open connections may hold up the end. Whoever still has one then is no handler: those have ended.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// What is counted of a day at a place; whatever else a sender knows of it is ignored.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Observation {
+    location: String,
+    date: Day,
+    precipitation: f64,
+    temp_max: f64,
+    temp_min: f64,
+    wind: f64,
+}
+
+/// A calendar month at a place, of however many years.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Month {
+    pub(crate) location: String,
+    /// Its English name.
+    pub(crate) month: String,
+    /// Days that were observed.
+    pub(crate) days: u32,
+    /// °C, of the coldest night.
+    pub(crate) temp_min: f64,
+    /// °C, of the warmest day.
+    pub(crate) temp_max: f64,
+    /// °C, the mean of each day's middle.
+    pub(crate) temp_mean: f64,
+    /// Millimetres in all.
+    pub(crate) precipitation: f64,
+    /// Metres per second, the mean.
+    pub(crate) wind: f64,
+}
+
+/// Why there are no statistics: a problem object (RFC 9457).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Problem {
+    pub(crate) title: String,
+    pub(crate) status: u16,
+    pub(crate) detail: String,
+}
+
+/// The service, once it has its port.
+pub(crate) struct Climate {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Climate {
+    /// Takes a free port of this machine. Callers wait until it is served.
+    pub(crate) async fn open() -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        Ok(Self { address: listener.local_addr()?, listener })
+    }
+
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves for as long as `working` takes. Should that panic or be dropped, the service ends with it.
+    pub(crate) async fn serve_during<T>(self, working: impl Future<Output = T>) -> T {
+        let over = CancellationToken::new();
+        let serving = axum::serve(self.listener, routes()).with_graceful_shutdown(over.clone().cancelled_owned());
+        let (over, serving) = (over.drop_guard(), tokio::spawn(serving.into_future()));
+        tracing::info!(address = %self.address, "the climate service listens");
+        let worked = working.await;
+        drop(over);
+        if timeout(GRACE, serving).await.is_err() {
+            tracing::warn!("connections to the climate service are still open; they end with the process");
+        }
+        worked
+    }
+}
+
+fn routes() -> Router {
+    Router::new().route("/monthly", post(monthly))
+}
+
+async fn monthly(
+    headers: HeaderMap,
+    body: Result<Json<Vec<Observation>>, JsonRejection>,
+) -> Result<Json<Vec<Month>>, Refusal> {
+    let Json(observations) = body?;
+    check(&observations)?;
+    tracing::info!(trace_id = trace_id(&headers), rows = observations.len(), "monthly statistics are computed");
+    Ok(Json(statistics(&observations)))
+}
+
+/// The caller's trace: what the log lines of two services have in common.
+fn trace_id(headers: &HeaderMap) -> Option<&str> {
+    headers.get("traceparent")?.to_str().ok()?.get(3..35)
+}
+
+fn check(observations: &[Observation]) -> Result<(), Refusal> {
+    if observations.is_empty() {
+        return Err(Refusal::unprocessable("there are no observations to compute anything of"));
+    }
+    let wrong = observations.iter().enumerate().find_map(|(index, day)| Some((index, day.fault()?)));
+    wrong.map_or(Ok(()), |(index, fault)| Err(Refusal::unprocessable(format!("[{index}]: {fault}"))))
+}
+
+impl Observation {
+    /// What no weather can be.
+    fn fault(&self) -> Option<&'static str> {
+        [
+            (self.location.is_empty(), "location is empty"),
+            (self.temp_min > self.temp_max, "tempMin is above tempMax"),
+            (self.precipitation < 0.0, "precipitation is below 0"),
+            (self.wind < 0.0, "wind is below 0"),
+        ]
+        .into_iter()
+        .find_map(|(is_wrong, fault)| is_wrong.then_some(fault))
+    }
+}
+
+/// By place and then by month, January first.
+fn statistics(observations: &[Observation]) -> Vec<Month> {
+    let mut months: BTreeMap<_, Vec<&Observation>> = BTreeMap::new();
+    for day in observations {
+        months.entry((&day.location, day.date.date().month())).or_default().push(day);
+    }
+    months.values().filter_map(|days| month(days)).collect()
+}
+
+/// The statistics of the days of one month; none of none.
+fn month(days: &[&Observation]) -> Option<Month> {
+    let first = days.first()?;
+    let sum = |of: fn(&Observation) -> f64| days.iter().map(|day| of(day)).sum::<f64>();
+    let count = days.len() as f64;
+    Some(Month {
+        location: first.location.clone(),
+        month: first.date.date().strftime("%B").to_string(),
+        days: u32::try_from(days.len()).unwrap_or(u32::MAX),
+        temp_min: days.iter().map(|day| day.temp_min).fold(f64::INFINITY, f64::min),
+        temp_max: days.iter().map(|day| day.temp_max).fold(f64::NEG_INFINITY, f64::max),
+        temp_mean: sum(|day| f64::midpoint(day.temp_min, day.temp_max)) / count,
+        precipitation: sum(|day| day.precipitation),
+        wind: sum(|day| day.wind) / count,
+    })
+}
+
+/// A request that gets no statistics.
+#[derive(Debug)]
+struct Refusal(StatusCode, String);
+
+impl Refusal {
+    fn unprocessable(detail: impl Into<String>) -> Self {
+        Self(StatusCode::UNPROCESSABLE_ENTITY, detail.into())
+    }
+}
+
+impl From<JsonRejection> for Refusal {
+    fn from(rejection: JsonRejection) -> Self {
+        Self(rejection.status(), rejection.body_text())
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let Self(status, detail) = self;
+        let title = status.canonical_reason().unwrap_or("Refused").to_owned();
+        let problem = Problem { title, status: status.as_u16(), detail };
+        (status, [(CONTENT_TYPE, "application/problem+json")], Json(problem)).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::Client;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// What the service answers to a body of that type.
+    async fn ask(content_type: &str, body: String) -> (StatusCode, Value) {
+        let climate = Climate::open().await.unwrap();
+        let url = format!("http://{}/monthly", climate.address());
+        let request = Client::new().post(url).header("content-type", content_type).body(body);
+        climate
+            .serve_during(async {
+                let answer = request.send().await.unwrap();
+                let expected =
+                    if answer.status().is_success() { "application/json" } else { "application/problem+json" };
+                assert_eq!(answer.headers()["content-type"], expected);
+                (answer.status(), answer.json().await.unwrap())
+            })
+            .await
+    }
+
+    fn day(location: &str, date: &str, temp_min: f64, temp_max: f64) -> Value {
+        json!({ "location": location, "date": date, "precipitation": 1.5, "tempMin": temp_min, "tempMax": temp_max,
+            "wind": temp_max / 4.0, "category": "rain" })
+    }
+
+    #[tokio::test]
+    async fn months_of_all_years_are_summed_up_by_place() {
+        let days = json!([
+            day("Seattle", "2012-02-29", 0.0, 4.0),
+            day("New York", "2012-11-30", 3.0, 5.0),
+            day("Seattle", "2014-01-01", 1.0, 3.0),
+            day("Seattle", "2015-02-01", -2.0, 8.0),
+        ]);
+        let (status, months) = ask("application/json", days.to_string()).await;
+        let month = |location: &str, month: &str, numbers: [f64; 6]| {
+            let [days, temp_min, temp_max, temp_mean, precipitation, wind] = numbers;
+            json!({ "location": location, "month": month, "days": days as u32, "tempMin": temp_min,
+                "tempMax": temp_max, "tempMean": temp_mean, "precipitation": precipitation, "wind": wind })
+        };
+        let expected = json!([
+            month("New York", "November", [1.0, 3.0, 5.0, 4.0, 1.5, 1.25]),
+            month("Seattle", "January", [1.0, 1.0, 3.0, 2.0, 1.5, 0.75]),
+            month("Seattle", "February", [2.0, -2.0, 8.0, 2.5, 3.0, 1.5]),
+        ]);
+        assert_eq!((status, months), (StatusCode::OK, expected));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_weather_is_refused_with_its_reason() {
+        let good = day("Seattle", "2012-01-01", 0.0, 4.0);
+        let with = |name: &str, value: Value| {
+            let mut bad = good.clone();
+            bad[name] = value;
+            json!([good, bad]).to_string()
+        };
+        for (body, status, says) in [
+            ("[]".to_owned(), 422, "no observations"),
+            (with("location", json!("")), 422, "[1]: location"),
+            (with("tempMin", json!(4.1)), 422, "[1]: tempMin is above tempMax"),
+            (with("precipitation", json!(-0.1)), 422, "[1]: precipitation"),
+            (with("wind", json!(-1)), 422, "[1]: wind"),
+            (with("date", json!("2012-02-30")), 422, "[1].date"),
+            (with("tempMax", json!(null)), 422, "[1].tempMax"),
+            (json!({ "observations": [] }).to_string(), 422, "expected a sequence"),
+            ("[{".to_owned(), 400, "EOF"),
+            (" ".repeat(3 << 20), 413, "length limit"),
+        ] {
+            let (answered, problem) = ask("application/json", body).await;
+            assert_eq!((answered.as_u16(), &problem["status"]), (status, &json!(status)), "{problem}");
+            assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(says)), "{says}: {problem}");
+        }
+        let (answered, _) = ask("text/csv", good.to_string()).await;
+        assert_eq!(answered, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    }
+
+    #[tokio::test]
+    async fn the_port_is_closed_when_the_work_is_done() {
+        let climate = Climate::open().await.unwrap();
+        let address = climate.address();
+        assert!(address.ip().is_loopback());
+        let reached = climate.serve_during(async { tokio::net::TcpStream::connect(address).await.is_ok() }).await;
+        assert!(reached);
+        assert!(tokio::net::TcpStream::connect(address).await.is_err());
+    }
+}
