@@ -167,8 +167,19 @@ mod schemas {
         let mut named = Vec::new();
         Req::schemas(&mut named);
         Res::schemas(&mut named);
-        let named = named.into_iter().map(|(name, schema)| (name, json(schema))).collect();
-        Schemas { request: json(Req::schema()), result: json(Res::schema()), named }
+        let mut named = named.into_iter().map(|(name, schema)| (name, json(schema))).collect();
+        Schemas { request: refer::<Req>(&mut named), result: refer::<Res>(&mut named), named }
+    }
+
+    /// A type of the application's making goes by its name, so that clients generated from the document have it.
+    fn refer<T: ToSchema>(named: &mut Vec<(String, Value)>) -> Value {
+        let schema = json(T::schema());
+        if schema.get("properties").is_none() {
+            return schema;
+        }
+        let reference = serde_json::json!({ "$ref": format!("#/components/schemas/{}", T::name()) });
+        named.push((T::name().into_owned(), schema));
+        reference
     }
 
     fn json(schema: impl serde::Serialize) -> Value {

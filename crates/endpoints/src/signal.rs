@@ -1,30 +1,62 @@
 //! What asks a process to stop.
 
-/// SIGTERM or Ctrl-C, from now on.
-pub(crate) async fn stop() {
-    let interrupted = async {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
-    tokio::select! {
-        () = interrupted => {}
-        () = terminated() => {}
+use std::io;
+
+/// SIGTERM and Ctrl-C, from the moment that this was made: none is missed, however long nobody looks.
+pub(crate) struct Signals(imp::Signals);
+
+impl Signals {
+    /// Begins to listen. Needs a runtime's context, and that runtime to run.
+    pub(crate) fn listen() -> io::Result<Self> {
+        imp::Signals::listen().map(Self)
+    }
+
+    /// The next one.
+    pub(crate) async fn next(&mut self) {
+        self.0.next().await;
     }
 }
 
 #[cfg(unix)]
-async fn terminated() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut signal) => {
-            signal.recv().await;
+mod imp {
+    use std::io;
+
+    use tokio::signal::unix::{Signal, SignalKind, signal};
+
+    pub(super) struct Signals {
+        terminate: Signal,
+        interrupt: Signal,
+    }
+
+    impl Signals {
+        pub(super) fn listen() -> io::Result<Self> {
+            Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
         }
-        Err(_) => std::future::pending().await,
+
+        pub(super) async fn next(&mut self) {
+            tokio::select! {
+                _ = self.terminate.recv() => {}
+                _ = self.interrupt.recv() => {}
+            }
+        }
     }
 }
 
 #[cfg(not(unix))]
-async fn terminated() {
-    std::future::pending().await
+mod imp {
+    use std::io;
+
+    pub(super) struct Signals;
+
+    impl Signals {
+        pub(super) fn listen() -> io::Result<Self> {
+            Ok(Self)
+        }
+
+        pub(super) async fn next(&mut self) {
+            if tokio::signal::ctrl_c().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
 }

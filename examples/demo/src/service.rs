@@ -2,7 +2,7 @@
 
 use std::{error::Error, net::SocketAddr, sync::Arc};
 
-use async_endpoints::{AsyncEndpoints, Endpoint, MemoryStore, Options};
+use async_endpoints::{Access, AsyncEndpoints, Endpoint, MemoryStore, Options};
 use axum::Router;
 
 use crate::{
@@ -36,11 +36,12 @@ pub(crate) fn build(
     let StoreChoice::Memory = settings.store;
     let mut builder = AsyncEndpoints::builder(MemoryStore::new())
         .options(options)
-        .endpoint(Endpoint::post("/api/process-data", MONITORED))
-        .endpoint(Endpoint::post("/api/traced", TRACED))
-        .endpoint(Endpoint::post("/api/performance", PERFORMANCE))
-        .endpoint(Endpoint::post("/api/unreliable", UNRELIABLE))
-        .endpoint(Endpoint::post("/api/sleep", sleep));
+        .access(settings.admin_token.as_deref().map_or_else(Access::loopback, Access::token))
+        .endpoint(Endpoint::post("/api/process-data", MONITORED).documented())
+        .endpoint(Endpoint::post("/api/traced", TRACED).documented())
+        .endpoint(Endpoint::post("/api/performance", PERFORMANCE).documented())
+        .endpoint(Endpoint::post("/api/unreliable", UNRELIABLE).documented())
+        .endpoint(Endpoint::post("/api/sleep", sleep).documented());
     if let Some(climate) = climate {
         let Parts { ledger, weather } = parts;
         builder = builder

@@ -80,6 +80,8 @@ pub(crate) struct Settings {
     pub(crate) ledger: Option<PathBuf>,
     /// `AE_DATA`: the demo's own SQLite file; made and filled if it is not there.
     pub(crate) data: PathBuf,
+    /// `AE_ADMIN_TOKEN`: the bearer token of operators; without one they are who asks from this machine.
+    pub(crate) admin_token: Option<String>,
     /// `AE_LOG_FORMAT`.
     pub(crate) log_format: LogFormat,
     /// `RUST_LOG`.
@@ -107,6 +109,7 @@ impl Settings {
             role: role(&text("AE_ROLE", "all")?)?,
             ledger: path("AE_LEDGER"),
             data: path("AE_DATA").unwrap_or_else(|| "weather.db".into()),
+            admin_token: Some(text("AE_ADMIN_TOKEN", "")?).filter(|token| !token.is_empty()),
             log_format: log_format(&text("AE_LOG_FORMAT", "")?)?,
             log_filter: text("RUST_LOG", "info")?,
             job_timeout_is_set: path("AE_JOB_TIMEOUT_SECONDS").is_some(),

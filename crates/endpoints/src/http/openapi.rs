@@ -1,5 +1,6 @@
 //! `GET /openapi.json`: what all routes are, as an OpenAPI 3.1 document. The routes of jobs are written down in
-//! `openapi.json`; the declared endpoints are added from what the application says of them.
+//! `openapi.json`; the declared endpoints are added from what the application says of them. Our schemas begin with `Async`,
+//! so that an application may have a `Job` of its own.
 
 use axum::response::Response;
 use serde_json::{Map, Value, json};
@@ -101,7 +102,7 @@ fn responses(declared: &Declared) -> Value {
 fn job(description: &str, headers: &[&str], more: Option<&str>, declared: &Declared) -> Value {
     let headers: Map<String, Value> =
         headers.iter().copied().chain(more).map(|name| (name.to_owned(), header(name))).collect();
-    let any = json!({ "$ref": "#/components/schemas/Job" });
+    let any = json!({ "$ref": "#/components/schemas/AsyncJob" });
     let schema = match &declared.schemas {
         None => any,
         Some(schemas) => {

@@ -22,7 +22,7 @@ use super::{
     settler::{self, Settling},
     supervise::supervise,
 };
-use crate::{signal, submit::limited, telemetry::events};
+use crate::{signal::Signals, submit::limited, telemetry::events};
 
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_millis(500);
@@ -30,11 +30,16 @@ const GOODBYE: Duration = Duration::from_millis(500);
 /// Starts the thread. It ends when the worker has stopped.
 pub(super) fn start(worker: Arc<Worker>, signals: bool) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Before this returns: once a process says that it runs, a signal asks it to stop and does not kill it.
+    let signals = {
+        let _context = runtime.enter();
+        signals.then(Signals::listen).transpose()?
+    };
     let thread = std::thread::Builder::new().name("async-endpoints-keeper".to_owned());
     thread.spawn(move || {
         runtime.block_on(async {
-            if signals {
-                tokio::spawn(obey_signals(worker.clone()));
+            if let Some(signals) = signals {
+                tokio::spawn(obey(signals, worker.clone()));
             }
             tokio::select! {
                 () = supervise("keeper", &worker.restarts, || keep(&worker)) => {}
@@ -51,10 +56,10 @@ pub(super) fn start(worker: Arc<Worker>, signals: bool) -> std::io::Result<()> {
 }
 
 /// The first signal asks to stop, the second ends the drain: whoever asks twice does not want to wait.
-async fn obey_signals(worker: Arc<Worker>) {
-    signal::stop().await;
+async fn obey(mut signals: Signals, worker: Arc<Worker>) {
+    signals.next().await;
     worker.stopping.cancel();
-    signal::stop().await;
+    signals.next().await;
     worker.hurry.cancel();
 }
 

@@ -8,9 +8,25 @@ pub(crate) mod sleep;
 pub(crate) mod traced;
 pub(crate) mod unreliable;
 
+use std::{fmt::Display, ops::RangeInclusive};
+
 use async_endpoints::JobError;
+use serde::{Deserialize, Deserializer, de};
 
 use crate::weather::Weather;
+
+/// A number of a request. One out of its range is refused with the request, and named by its field.
+fn number_within<'de, D, T>(deserializer: D, range: &RangeInclusive<T>) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + PartialOrd + Display,
+{
+    let number = T::deserialize(deserializer)?;
+    if range.contains(&number) {
+        return Ok(number);
+    }
+    Err(de::Error::custom(format!("it is {number}; it is from {} to {}", range.start(), range.end())))
+}
 
 /// The request is well-formed and asks for something that makes no sense: trying again cannot help.
 fn invalid(detail: impl Into<String>) -> JobError {

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use async_endpoints::{JobContext, JobError, JobType};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{invalid, known_category, now};
 use crate::{
@@ -17,15 +18,21 @@ pub(crate) const MONITORED: JobType<DataProcessingRequest, DataProcessingResult>
 /// Rows between two looks at the cancellation token.
 const STEP: usize = 100;
 
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct DataProcessingRequest {
+    /// One of the weather table's, such as `snow`.
+    #[schema(example = "snow")]
     category: String,
+    /// The first day, as a date or as a point in time.
+    #[schema(value_type = Option<String>, format = Date)]
     start_date: Option<Day>,
+    /// The last day.
+    #[schema(value_type = Option<String>, format = Date)]
     end_date: Option<Day>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct DataProcessingResult {
     processed_count: usize,

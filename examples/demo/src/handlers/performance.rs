@@ -3,9 +3,10 @@
 use std::{hint::black_box, thread, time::Duration};
 
 use async_endpoints::{JobContext, JobError, JobType};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
 
-use super::{invalid, now};
+use super::{now, number_within};
 use crate::ledger::Ledger;
 
 pub(crate) const PERFORMANCE: JobType<PerformanceRequest, PerformanceResult> = JobType::new("PerformanceProcess");
@@ -15,18 +16,25 @@ const STEP: u64 = 10_000;
 const MOST_ITEMS: u64 = 50_000_000;
 const SIMULATED_IO: Duration = Duration::from_millis(100);
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct PerformanceRequest {
     /// For the reader's logs only.
     #[serde(default)]
     task_type: String,
+    #[serde(deserialize_with = "item_count")]
+    #[schema(minimum = 0, maximum = 50_000_000, example = 100_000)]
     item_count: u64,
+    /// Waits a moment besides, as for a disk.
     #[serde(default)]
     include_io_simulation: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+fn item_count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    number_within(deserializer, &(0..=MOST_ITEMS))
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct PerformanceResult {
     processed_item_count: u64,
@@ -55,9 +63,6 @@ pub(crate) fn handler(
 
 /// Squares every number below `items`, and says every [`STEP`] how many are done; an error there ends it.
 fn process(items: u64, mut step: impl FnMut(u64) -> Result<(), JobError>) -> Result<u64, JobError> {
-    if items > MOST_ITEMS {
-        return Err(invalid(format!("itemCount is {items}; at most {MOST_ITEMS} are processed.")));
-    }
     let mut sum = 0_u64;
     for item in 0..items {
         if item.is_multiple_of(STEP) {
@@ -99,7 +104,8 @@ mod tests {
 
     #[test]
     fn too_many_items_are_refused_before_any_work() {
-        let error = process(MOST_ITEMS + 1, |_| panic!("no step")).unwrap_err();
-        assert!(error.to_string().starts_with("INVALID_REQUEST"));
+        let request = serde_json::json!({ "itemCount": MOST_ITEMS + 1 });
+        let error = serde_json::from_value::<PerformanceRequest>(request).unwrap_err();
+        assert!(error.to_string().contains("from 0 to 50000000"), "{error}");
     }
 }

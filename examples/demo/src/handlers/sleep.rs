@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use async_endpoints::{JobContext, JobError, JobHandler, JobType};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use tokio::time::{Instant, sleep};
+use utoipa::ToSchema;
 
-use super::{invalid, now};
+use super::{now, number_within};
 use crate::ledger::Ledger;
 
 const SLEEP: JobType<SleepRequest, SleepResult> = JobType::new("Sleep");
@@ -21,14 +22,20 @@ pub(crate) fn job_type(job_timeout_is_set: bool) -> JobType<SleepRequest, SleepR
     if job_timeout_is_set { SLEEP } else { SLEEP.timeout(LONGEST + Duration::from_secs(60)) }
 }
 
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SleepRequest {
     /// 0 to 3600, fractions allowed.
+    #[serde(deserialize_with = "seconds")]
+    #[schema(minimum = 0, maximum = 3600, example = 2.5)]
     seconds: f64,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    number_within(deserializer, &(0.0..=LONGEST.as_secs_f64()))
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SleepResult {
     slept_seconds: f64,
@@ -41,21 +48,13 @@ pub(crate) struct Sleep(pub(crate) Ledger);
 impl JobHandler<SleepRequest, SleepResult> for Sleep {
     async fn run(&self, ctx: JobContext<SleepRequest>) -> Result<SleepResult, JobError> {
         let _running = self.0.enter(ctx.job_id(), ctx.attempt());
-        let (total, started) = (length(ctx.request().seconds)?, Instant::now());
+        let (total, started) = (Duration::from_secs_f64(ctx.request().seconds), Instant::now());
         tracing::info!(seconds = total.as_secs_f64(), "sleep started");
         let slept = sleep_for(&ctx, total).await;
         let slept_seconds = started.elapsed().as_secs_f64();
         tracing::info!(slept_seconds, canceled = slept.is_err(), "sleep ended");
         slept.map(|()| SleepResult { slept_seconds, processed_at: now() })
     }
-}
-
-fn length(seconds: f64) -> Result<Duration, JobError> {
-    let most = LONGEST.as_secs_f64();
-    if (0.0..=most).contains(&seconds) {
-        return Ok(Duration::from_secs_f64(seconds));
-    }
-    Err(invalid(format!("seconds is {seconds}; it is from 0 to {most}.")))
 }
 
 /// Sleeps in ticks, each told as progress in milliseconds.
@@ -114,10 +113,12 @@ mod tests {
 
     #[test]
     fn lengths_are_checked() {
-        assert_eq!(length(0.25).unwrap(), Duration::from_millis(250));
-        assert_eq!(length(3600.0).unwrap(), LONGEST);
-        for wrong in [-0.001, 3600.001, f64::NAN, f64::INFINITY] {
-            assert!(length(wrong).unwrap_err().to_string().starts_with("INVALID_REQUEST"), "{wrong}");
+        let read = |seconds: f64| serde_json::from_value::<SleepRequest>(serde_json::json!({ "seconds": seconds }));
+        for right in [0.0, 0.25, 3600.0] {
+            assert_eq!(read(right).unwrap().seconds, right);
+        }
+        for wrong in [-0.001, 3600.001] {
+            assert!(read(wrong).unwrap_err().to_string().contains("from 0 to 3600"), "{wrong}");
         }
     }
 }

@@ -7,6 +7,7 @@ use async_endpoints::{JobContext, JobError, JobHandler, JobType};
 use reqwest::{Client, Response, StatusCode};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use tokio::{task::spawn_blocking, time::Instant};
+use utoipa::ToSchema;
 
 use super::{known_category, now};
 use crate::{
@@ -24,12 +25,15 @@ const CALL: Duration = Duration::from_secs(10);
 const LONGEST_ID: usize = 200;
 const STEPS: u64 = 3;
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TracedRequest {
     /// The caller's name for this request, for the reader's logs: 1 to 200 characters.
     #[serde(deserialize_with = "request_id")]
+    #[schema(min_length = 1, max_length = 200, example = "r-1")]
     request_id: String,
+    /// One of the weather table's, such as `snow`.
+    #[schema(example = "snow")]
     category: String,
 }
 
@@ -41,7 +45,7 @@ fn request_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::E
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TracedResult {
     /// A line for each place and month.
