@@ -1,0 +1,166 @@
+//! What happens before a job is stored: who asks, what may be asked, whose the job is, and answers in the service's words.
+//!
+//! - A layer on the endpoint finds out who asks and puts a `User` into the request's extensions.
+//! - The validator sees the whole submission: it refuses with a `Problem`, lets some wait and some go first, and passes
+//!   the user on to the handler.
+//! - By the owner rule everybody sees their own jobs alone; the same layer is around the routes of jobs.
+//! - `Responses` adds a header to what is accepted, and gives the library's refusals another shape.
+//! - All of it is mounted under `/v1`, which `Location` and `links` show.
+//!
+//! ```console
+//! $ cargo run -p async-endpoints-recipes --bin validation
+//! listening on http://127.0.0.1:8080
+//! ```
+//!
+//! ```console
+//! $ V=localhost:8080/v1 JSON='Content-Type: application/json'
+//! $ ADA='Authorization: Bearer ada-secret' BOB='Authorization: Bearer bob-secret'
+//! $ curl -si $V/print -H "$JSON" -H "$ADA" -H 'X-User-Id: mallory' -d '{"pages": 3}'
+//! HTTP/1.1 202 Accepted
+//! content-type: application/json
+//! etag: "1"
+//! retry-after: 1
+//! vary: Prefer
+//! location: /v1/jobs/01a20922-e365-7431-8e44-88e47753fbd1
+//! operation-location: /v1/jobs/01a20922-e365-7431-8e44-88e47753fbd1
+//! x-async-job-id: 01a20922-e365-7431-8e44-88e47753fbd1
+//! x-processing-time: 2026-11-23T16:00:11.109439Z
+//! …
+//! $ curl -s $V/jobs/01a20922-e365-7431-8e44-88e47753fbd1 -H "$ADA" | jq -c '{status, priority, result}'
+//! {"status":"Completed","priority":9,"result":{"pages":3,"user":"ada"}}
+//! $ curl -s $V/jobs/01a20922-e365-7431-8e44-88e47753fbd1 -H "$BOB" | jq -c '{status, code}'
+//! {"status":404,"code":"JOB_NOT_FOUND"}
+//! $ curl -s $V/jobs/01a20922-e365-7431-8e44-88e47753fbd1 | jq -c '{status, code}'
+//! {"status":401,"code":"UNAUTHORIZED"}
+//! $ curl -s $V/print -H "$JSON" -H "$BOB" -d '{"pages": 100}' | jq -c '{status, priority, scheduledAt}'
+//! {"status":"Scheduled","priority":4,"scheduledAt":"2026-11-23T17:00:11.177269Z"}
+//! $ curl -s $V/print -H "$JSON" -H "$BOB" -d '{"pages": 501}'
+//! {"type":"urn:async-endpoints:problem:WRONG_PAGES","title":"A print has 1 to 500 pages","status":422,"detail":"501 pages were ordered.","code":"WRONG_PAGES","traceId":null}
+//! $ curl -s $V/print -H "$JSON" -H "$BOB" -d '{"pages": "many"}'
+//! {"error":"INVALID_REQUEST","help":"https://example.com/help#INVALID_REQUEST"}
+//! ```
+
+use std::time::{Duration, SystemTime};
+
+use async_endpoints::{
+    AsyncEndpoints, Endpoint, JobContext, JobDocument, JobError, JobType, MemoryStore, Priority, Problem, Responses,
+    Submission, Timestamp,
+};
+use axum::{
+    Router,
+    body::Body,
+    extract::Request,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware::{Next, from_fn},
+    response::{IntoResponse, Response},
+};
+
+#[derive(serde::Deserialize)]
+struct Order {
+    pages: u32,
+}
+
+#[derive(serde::Serialize)]
+struct Printed {
+    pages: u32,
+    user: Option<String>,
+}
+
+const PRINT: JobType<Order, Printed> = JobType::new("Print");
+
+/// Who asks; put into a request's extensions by [`authenticate`].
+#[derive(Copy, Clone)]
+struct User {
+    id: &'static str,
+    has_priority: bool,
+}
+
+/// Stands for sessions, an identity provider, whatever the application has.
+fn user_of(token: &str) -> Option<User> {
+    match token {
+        "ada-secret" => Some(User { id: "ada", has_priority: true }),
+        "bob-secret" => Some(User { id: "bob", has_priority: false }),
+        _ => None,
+    }
+}
+
+/// A layer: nobody comes past it without a token.
+async fn authenticate(mut request: Request, next: Next) -> Response {
+    let Some(user) = bearer(request.headers()).and_then(user_of) else { return unauthorized() };
+    request.extensions_mut().insert(user);
+    next.run(request).await
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+}
+
+fn unauthorized() -> Response {
+    let problem = Problem::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "A token is needed");
+    ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response()
+}
+
+/// The validator: it gets the submission by value and hands it back, perhaps changed, or refuses it.
+async fn check(order: Submission<Order>) -> Result<Submission<Order>, Problem> {
+    // There is no user if the layer was forgotten: then nobody may print.
+    let user = order.extensions().get::<User>().copied();
+    let user = user.ok_or_else(|| Problem::new(StatusCode::FORBIDDEN, "NO_USER", "Nobody is signed in"))?;
+    let order = match order.request().pages {
+        1..=99 => order,
+        // Much paper waits until the others went home.
+        100..=500 => order.delay(Duration::from_secs(3600)),
+        pages => return Err(wrong_pages(pages)),
+    };
+    let order = if user.has_priority { order.priority(Priority::HIGHEST) } else { order };
+    // Stands for whatever a client sent under that name.
+    Ok(order.with_header("x-user-id", user.id))
+}
+
+fn wrong_pages(pages: u32) -> Problem {
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "WRONG_PAGES", "A print has 1 to 500 pages")
+        .detail(format!("{pages} pages were ordered."))
+}
+
+async fn print(ctx: JobContext<Order>) -> Result<Printed, JobError> {
+    Ok(Printed { pages: ctx.request().pages, user: ctx.header("x-user-id").map(str::to_owned) })
+}
+
+/// The application's own answers.
+struct Answers;
+
+impl Responses for Answers {
+    /// `Location`, `X-Async-Job-Id` and the others are there already.
+    fn submitted(&self, _job: &JobDocument<'_>, mut answer: Response) -> Response {
+        let now = Timestamp::from(SystemTime::now()).to_string();
+        if let Ok(now) = HeaderValue::try_from(now) {
+            answer.headers_mut().insert("x-processing-time", now);
+        }
+        answer
+    }
+
+    /// Refusals by the library, in this service's shape; those by the validator are its own and do not come here.
+    fn submission_error(&self, problem: &Problem, answer: Response) -> Response {
+        let help = format!("https://example.com/help#{}", problem.code());
+        let body = serde_json::json!({ "error": problem.code(), "help": help });
+        // Status and headers stay: `Retry-After` says when to come back.
+        let (mut head, _) = answer.into_parts();
+        head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Response::from_parts(head, Body::from(body.to_string()))
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let endpoints = AsyncEndpoints::builder(MemoryStore::new())
+        .endpoint(Endpoint::post("/print", PRINT).validate(check).layer(from_fn(authenticate)))
+        .owner(|request| request.extensions.get::<User>().map(|user| user.id))
+        .responses(Answers)
+        .handler(PRINT, print)
+        .build()?;
+    let jobs = endpoints.job_routes().layer(from_fn(authenticate));
+    let app = Router::new().nest("/v1", endpoints.submit_routes().merge(jobs));
+    let address = std::env::args().nth(1).unwrap_or("127.0.0.1:8080".to_owned());
+    let listener = tokio::net::TcpListener::bind(address).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    Ok(endpoints.serve(listener, app).await?)
+}

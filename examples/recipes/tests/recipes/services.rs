@@ -1,0 +1,88 @@
+//! The services, one after another.
+
+use crate::support::{Service, in_time};
+use reqwest::{RequestBuilder, Response};
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn dependencies_a_handler_uses_what_it_owns_and_its_errors_are_classified() {
+    let service = Service::start(env!("CARGO_BIN_EXE_dependencies")).await;
+    let welcome = async |address: &str, language: &str| {
+        service.finish("/api/welcome", &json!({ "address": address, "language": language })).await
+    };
+    let (sent, slow) = tokio::join!(welcome("ada@example.com", "de"), welcome("bob@host.slow", "en"));
+    assert_eq!((&sent["status"], &sent["result"]), (&json!("Completed"), &json!({"subject": "Willkommen!"})));
+    assert_eq!((&slow["status"], &slow["attempt"]), (&json!("Completed"), &json!(2)));
+    for (address, language, code, status) in
+        [("nowhere", "en", "HANDLER_ERROR", 500), ("ada@example.com", "tlh", "NO_TEMPLATE", 422)]
+    {
+        let failed = welcome(address, language).await;
+        assert_eq!((&failed["status"], &failed["attempt"]), (&json!("Failed"), &json!(1)), "{failed}");
+        assert_eq!((&failed["error"]["code"], &failed["error"]["status"]), (&json!(code), &json!(status)));
+    }
+    let outbox = service.client.get(format!("{}/api/outbox", service.url)).send().await.unwrap();
+    assert_eq!(outbox.text().await.unwrap(), "ada@example.com: Willkommen!\nbob@host.slow: Welcome!\n");
+}
+
+async fn sent(request: RequestBuilder) -> Response {
+    in_time("an answer", request.send()).await.unwrap()
+}
+
+fn media(answer: &Response) -> &str {
+    answer.headers()["content-type"].to_str().unwrap()
+}
+
+/// Orders pages as that user.
+async fn order(service: &Service, user: &str, pages: u32) -> Response {
+    let request = service.client.post(format!("{}/v1/print", service.url)).json(&json!({ "pages": pages }));
+    sent(request.bearer_auth(format!("{user}-secret")).header("x-user-id", "mallory")).await
+}
+
+#[tokio::test]
+async fn validation_submissions_are_checked_sorted_and_signed() {
+    let service = Service::start(env!("CARGO_BIN_EXE_validation")).await;
+    let accepted = order(&service, "ada", 3).await;
+    let headers = accepted.headers().clone();
+    let job: Value = accepted.json().await.unwrap();
+    let id = job["id"].as_str().unwrap();
+    assert_eq!(headers["location"], format!("/v1/jobs/{id}"));
+    assert_eq!(headers["x-async-job-id"], id);
+    assert!(headers["x-processing-time"].to_str().unwrap().ends_with('Z'), "{headers:?}");
+    assert_eq!(job["priority"], 9);
+
+    let late: Value = order(&service, "bob", 100).await.json().await.unwrap();
+    assert_eq!((&late["status"], &late["priority"]), (&json!("Scheduled"), &json!(4)));
+
+    let refused = order(&service, "ada", 501).await;
+    assert_eq!((refused.status().as_u16(), media(&refused)), (422, "application/problem+json"));
+    let problem: Value = refused.json().await.unwrap();
+    assert_eq!((&problem["code"], &problem["detail"]), (&json!("WRONG_PAGES"), &json!("501 pages were ordered.")));
+    assert_eq!(order(&service, "mallory", 3).await.status(), 401);
+
+    let print = service.client.post(format!("{}/v1/print", service.url)).bearer_auth("ada-secret");
+    let refused = sent(print.json(&json!({ "pages": "many" }))).await;
+    assert_eq!((refused.status().as_u16(), media(&refused)), (422, "application/json"));
+    let own: Value = refused.json().await.unwrap();
+    assert_eq!(own, json!({ "error": "INVALID_REQUEST", "help": "https://example.com/help#INVALID_REQUEST" }));
+}
+
+#[tokio::test]
+async fn validation_jobs_are_seen_by_their_owner_alone() {
+    let service = Service::start(env!("CARGO_BIN_EXE_validation")).await;
+    let location = order(&service, "ada", 3).await.headers()["location"].to_str().unwrap().to_owned();
+    let get = |path: &str| service.client.get(format!("{}{path}?wait=30", service.url));
+    let own: Value = sent(get(&location).bearer_auth("ada-secret")).await.json().await.unwrap();
+    assert_eq!(own["result"], json!({ "pages": 3, "user": "ada" }));
+    assert_eq!(sent(get(&location).bearer_auth("bob-secret")).await.status(), 404);
+    assert_eq!(sent(get(&location)).await.status(), 401);
+}
+
+#[tokio::test]
+async fn halves_one_accepts_the_other_works_and_both_stop() {
+    let service = Service::start(env!("CARGO_BIN_EXE_halves")).await;
+    let job = service.finish("/api/count-words", &json!({ "text": "to be or not to be" })).await;
+    assert_eq!((&job["status"], &job["result"]), (&json!("Completed"), &json!({ "words": 6 })));
+    assert!(service.program.signal("TERM").await.unwrap().success());
+    let (rest, status) = service.program.end().await;
+    assert!(rest.is_empty() && status.success(), "{rest:?} {status}");
+}
