@@ -6,6 +6,7 @@ mod metadata;
 mod msrv;
 mod packages;
 mod rooms;
+mod schemathesis;
 mod sources;
 
 use std::{env, path::Path, process::ExitCode};
@@ -15,7 +16,7 @@ use command::{Failed, cargo};
 const MENU: &str = "\
 cargo xtask <task>
 
-  test    every test, documentation and README examples included; installs missing Debian packages if it may
+  test    every test, documentation and README examples included; installs what is missing if it may
   check   formatting, lints, documentation, minimum Rust version, the rooms' rules, cargo-deny
   bench   the figures of docs/performance.md beside their references; one of them by name: throughput, pickup, claim, memory, submission
 ";
@@ -55,5 +56,6 @@ fn root() -> &'static Path {
 /// documentation tests of the crate that includes the README. Nothing is printed after cargo's own last lines.
 fn test() -> Result<(), Failed> {
     packages::ensure(packages::FOR_TESTS)?;
+    schemathesis::ensure()?;
     cargo(&["test", "--workspace", "--no-fail-fast"])
 }

@@ -4,25 +4,38 @@ use std::{env, path::Path, process::Command};
 
 use crate::command::{Failed, run, works};
 
-/// A program, the Debian packages that bring it, and what needs it.
+/// A program and the arguments that it must succeed with, the Debian packages that bring it, and what needs it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Needed {
     program: &'static str,
+    arguments: &'static [&'static str],
     packages: &'static [&'static str],
     why: &'static str,
 }
 
 /// What the tests need.
-pub(crate) const FOR_TESTS: &[Needed] =
-    &[Needed { program: "cc", packages: &["gcc", "libc6-dev"], why: "SQLite is compiled from source" }];
+pub(crate) const FOR_TESTS: &[Needed] = &[
+    Needed {
+        program: "cc",
+        arguments: &["--version"],
+        packages: &["gcc", "libc6-dev"],
+        why: "SQLite is compiled from source",
+    },
+    Needed {
+        program: "python3",
+        arguments: &["-c", "import ensurepip, venv"],
+        packages: &["python3", "python3-venv"],
+        why: "Schemathesis tests the demo's OpenAPI document",
+    },
+];
 
 /// Makes sure that all of `needed` is there. Runs nothing if it is.
 pub(crate) fn ensure(needed: &[Needed]) -> Result<(), Failed> {
-    let missing: Vec<Needed> = needed.iter().copied().filter(|n| !on_path(n.program)).collect();
+    let missing: Vec<Needed> = needed.iter().copied().filter(|n| !works(n.program, n.arguments)).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    for Needed { program, packages, why } in &missing {
+    for Needed { program, packages, why, .. } in &missing {
         eprintln!("`{program}` is missing ({why}); Debian package: {}", packages.join(" "));
     }
     let packages: Vec<&str> = missing.iter().flat_map(|n| n.packages).copied().collect();
@@ -70,6 +83,7 @@ mod tests {
     fn finds_programs_and_misses_others() {
         assert!(on_path("sh"));
         assert!(!on_path("no-such-program-anywhere"));
-        assert!(ensure(&[Needed { program: "sh", packages: &["dash"], why: "a test" }]).is_ok());
+        let shell = Needed { program: "sh", arguments: &["-c", "true"], packages: &["dash"], why: "a test" };
+        assert!(ensure(&[shell]).is_ok());
     }
 }

@@ -4,9 +4,11 @@ use std::{fmt, str::FromStr};
 
 use jiff::{civil::Date, tz::TimeZone};
 use serde::{Deserialize, Deserializer, de};
+use utoipa::ToSchema;
 
 /// A day, given as `YYYY-MM-DD` or as a point in time, which counts by its day in UTC.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, ToSchema)]
+#[schema(value_type = String, format = Date)]
 pub(crate) struct Day(Date);
 
 impl Day {

@@ -56,7 +56,7 @@ async fn rows_are_processed_and_written_back() {
     }
     let job = demo.finish("/api/process-data", &json!({ "category": "hail" })).await;
     assert_eq!((&job["status"], &job["error"]["code"]), (&json!("Failed"), &json!("UNKNOWN_CATEGORY")));
-    assert_eq!((&job["attempt"], &job["error"]["status"]), (&json!(1), &json!(422)));
+    assert_eq!((&job["attempt"], &job["error"]["status"]), (&json!(1), &json!(404)));
     assert!(job["error"]["detail"].as_str().is_some_and(|known| known.contains("drizzle, fog, rain, snow, sun")));
 }
 
@@ -111,7 +111,7 @@ async fn the_second_service_has_its_part_in_a_job() {
 
     let job = demo.finish("/api/traced", &json!({ "requestId": "r-2", "category": "hail" })).await;
     assert_eq!((&job["status"], &job["error"]["code"]), (&json!("Failed"), &json!("UNKNOWN_CATEGORY")));
-    assert_eq!((&job["attempt"], &job["error"]["status"]), (&json!(1), &json!(422)));
+    assert_eq!((&job["attempt"], &job["error"]["status"]), (&json!(1), &json!(404)));
 }
 
 #[tokio::test]

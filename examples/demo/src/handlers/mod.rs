@@ -40,7 +40,7 @@ fn known_category(weather: &Weather, category: &str) -> Result<(), JobError> {
         return Ok(());
     }
     let detail = format!("There is no category {category:?}; known are {}.", known.join(", "));
-    Err(JobError::permanent("UNKNOWN_CATEGORY", detail).status(422))
+    Err(JobError::permanent("UNKNOWN_CATEGORY", detail).status(404))
 }
 
 /// The time now as results carry it.

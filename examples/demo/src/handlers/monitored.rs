@@ -25,10 +25,8 @@ pub(crate) struct DataProcessingRequest {
     #[schema(example = "snow")]
     category: String,
     /// The first day, as a date or as a point in time.
-    #[schema(value_type = Option<String>, format = Date)]
     start_date: Option<Day>,
     /// The last day.
-    #[schema(value_type = Option<String>, format = Date)]
     end_date: Option<Day>,
 }
 

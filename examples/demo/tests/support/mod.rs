@@ -1,4 +1,5 @@
 //! A demo process for one test: own folder, own port, ended by its own handle.
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::{
     fs, io,
@@ -81,6 +82,11 @@ impl Demo {
         let url =
             url.unwrap_or_else(|| panic!("{line:?} is no address; {}", fs::read_to_string(&log).unwrap_or_default()));
         Self { child, url, client: Client::new(), log }
+    }
+
+    /// An address of it.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
     }
 
     /// Its process id.
