@@ -170,6 +170,15 @@ impl<Req> JobContext<Req> {
         self
     }
 
+    /// Makes it an attempt of that job, in a test: of the same one twice, for example.
+    #[must_use]
+    pub fn with_job_id(mut self, id: JobId) -> Self {
+        if let Some(info) = Arc::get_mut(&mut self.info) {
+            info.id = id;
+        }
+        self
+    }
+
     /// Adds a captured header, in a test.
     #[must_use]
     pub fn with_header(mut self, name: &str, value: &str) -> Self {

@@ -215,7 +215,12 @@ impl AsyncEndpoints {
 
     /// Cancels a job that does not run, or asks its worker to stop it.
     pub async fn cancel(&self, id: JobId) -> Result<Cancel, StoreError> {
-        within(self.0.store.cancel(id, &Builtin::Canceled.record(None))).await
+        let canceled = within(self.0.store.cancel(id, &Builtin::Canceled.record(None))).await?;
+        if matches!(canceled, Cancel::Requested(_)) {
+            // Other workers hear of it when they renew.
+            self.0.worker.stop_canceled(id);
+        }
+        Ok(canceled)
     }
 
     /// Makes a new job out of one that failed or was canceled, once: a repeat finds the same new job.

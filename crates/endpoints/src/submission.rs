@@ -1,6 +1,6 @@
 //! A request on its way to become a job, as the application's validators see it. Must not know stores.
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{any::Any, fmt, future::Future, sync::Arc, time::Duration};
 
 use async_endpoints_core::Priority;
 use axum::{
@@ -10,7 +10,7 @@ use axum::{
 use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
 
-use crate::json;
+use crate::{envelope::RequestParts, http::Problem, json};
 
 /// A request that is about to be stored as a job.
 pub struct Submission<Req> {
@@ -22,9 +22,8 @@ pub struct Submission<Req> {
 /// What came with a body.
 #[derive(Debug)]
 pub(crate) struct Sent {
-    pub(crate) head: Parts,
-    pub(crate) path: Vec<(String, String)>,
-    pub(crate) query: Vec<(String, String)>,
+    pub(crate) head: Arc<Parts>,
+    pub(crate) parts: RequestParts,
 }
 
 /// What a validator would have otherwise than the job type says.
@@ -53,12 +52,12 @@ impl<Req> Submission<Req> {
 
     /// A parameter of the path.
     pub fn path_param(&self, name: &str) -> Option<&str> {
-        value(&self.sent.path, name)
+        value(&self.sent.parts.path, name)
     }
 
     /// A parameter of the query, the first of that name.
     pub fn query_param(&self, name: &str) -> Option<&str> {
-        value(&self.sent.query, name)
+        value(&self.sent.parts.query, name)
     }
 
     /// What the application's layers know of the request.
@@ -123,14 +122,25 @@ pub(crate) enum Check {
 }
 
 pub(crate) type Validate =
-    dyn Fn(&str, Sent) -> BoxFuture<'static, Result<(Sent, Wishes), Refusal>> + Send + Sync + 'static;
+    dyn Fn(&str, Sent) -> BoxFuture<'static, Result<(Wishes, Sent), Refusal>> + Send + Sync + 'static;
 
 /// Why a submission goes no further.
 pub(crate) enum Refusal {
     /// The body does not fit the type, and where.
     Shape(String),
-    /// What the application answers instead.
+    /// What the application says against it, in our words.
+    Problem(Problem),
+    /// What it answers in its own.
     Answer(Response),
+}
+
+impl Refusal {
+    fn of<E: IntoResponse + 'static>(error: E) -> Self {
+        match (&error as &dyn Any).downcast_ref::<Problem>() {
+            Some(problem) => Self::Problem(problem.clone()),
+            None => Self::Answer(error.into_response()),
+        }
+    }
 }
 
 impl Check {
@@ -150,8 +160,8 @@ impl Check {
                 let request = read.map_err(Refusal::Shape)?;
                 let submission = Submission { request, sent, wishes: Wishes::default() };
                 let checked = check(submission).await;
-                let Submission { sent, wishes, .. } = checked.map_err(|e| Refusal::Answer(e.into_response()))?;
-                Ok((sent, wishes))
+                let Submission { sent, wishes, .. } = checked.map_err(Refusal::of)?;
+                Ok((wishes, sent))
             })
         }))
     }

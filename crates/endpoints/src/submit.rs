@@ -135,6 +135,11 @@ pub(crate) fn fingerprint(name: &JobName, path: &[(String, String)], query: &str
     Digest(hash.finalize().into())
 }
 
+/// Whose a job is, as stores know it: they compare owners and need not know them.
+pub(crate) fn owner_digest(name: &str) -> Digest {
+    Digest(Sha256::digest(name.as_bytes()).into())
+}
+
 /// A job to submit from code: set what is special about it and await it.
 #[must_use = "a job is submitted when this is awaited"]
 #[derive(Debug)]
@@ -145,6 +150,7 @@ pub struct Submit<'a> {
     body: serde_json::Result<Box<serde_json::value::RawValue>>,
     id: Option<JobId>,
     key: Option<String>,
+    owner: Option<Digest>,
 }
 
 impl<'a> Submit<'a> {
@@ -155,7 +161,7 @@ impl<'a> Submit<'a> {
         request: &impl Serialize,
     ) -> Self {
         let body = serde_json::value::to_raw_value(request);
-        Self { endpoints, name, policy, body, id: None, key: None }
+        Self { endpoints, name, policy, body, id: None, key: None, owner: None }
     }
 
     /// Goes before or after others of its type.
@@ -182,6 +188,12 @@ impl<'a> Submit<'a> {
         self
     }
 
+    /// Is that one's, as if they had sent it: see [`Builder::owner`](crate::Builder::owner). Else it is nobody's.
+    pub fn owner(mut self, name: &str) -> Self {
+        self.owner = Some(owner_digest(name));
+        self
+    }
+
     fn draft(self) -> Result<Draft, SubmitError> {
         let name = self.endpoints.job_name(self.name).map_err(|error| SubmitError::Invalid(error.to_string()))?;
         let invalid = |error: serde_json::Error| SubmitError::Invalid(error.to_string());
@@ -199,7 +211,7 @@ impl<'a> Submit<'a> {
             policy: self.policy,
             payload: envelope::write(&body, &RequestParts::default()).map_err(invalid)?,
             key: key.transpose()?,
-            owner: None,
+            owner: self.owner,
             trace: None,
         })
     }

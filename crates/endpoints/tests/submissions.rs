@@ -10,7 +10,7 @@ use async_endpoints::{
     axum::{
         body::Body,
         extract::{Extension, Request},
-        http::{HeaderValue, StatusCode},
+        http::{HeaderValue, StatusCode, request::Parts},
         middleware::{self, Next},
         response::{IntoResponse, Response},
     },
@@ -49,7 +49,7 @@ async fn check(stay: Submission<Stay>) -> Result<Submission<Stay>, Response> {
     match (stay.request().nights, stay.path_param("hotel"), stay.query_param("dry")) {
         (0, ..) => {
             let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "NO_NIGHTS", "A stay has nights");
-            Err(problem.detail("nights: 0").into_response())
+            Err(problem.with_detail("nights: 0").into_response())
         }
         (_, Some("full"), _) => Err(StatusCode::CONFLICT.into_response()),
         (_, _, Some("later")) => Ok(stay.delay(Duration::from_secs(3600))),
@@ -65,9 +65,7 @@ async fn service() -> Service {
         builder
             .endpoint(layers(Endpoint::post("/hotels/{hotel}", BOOK).validate(check)))
             .endpoint(Endpoint::put("/hotels/{hotel}", BOOK))
-            .endpoint(Endpoint::delete("/nothing", NOTHING).validate(async |s: Submission<()>| {
-                if s.header("x-no").is_some() { Err(StatusCode::FORBIDDEN) } else { Ok(s) }
-            }))
+            .endpoint(Endpoint::delete("/nothing", NOTHING).validate(never))
             .handler(BOOK, book)
             .handler(NOTHING, async |_: JobContext<()>| Ok(()))
     })
@@ -108,8 +106,11 @@ async fn a_validator_answers_itself_and_nothing_is_stored() {
     assert!(status == 422 && shape.contains("nights: invalid type"), "{status} {shape}");
     let (status, internal) = send("/hotels/x", json!({"nights": 99}), None).await;
     assert!(status == 500 && internal.contains("INTERNAL_ERROR"), "{status} {internal}");
-    let refused = service.client.delete(service.url("/nothing")).header("x-no", "1").send().await.unwrap();
-    assert_eq!(refused.status(), 403);
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let refused = service.client.delete(service.url("/nothing")).header("x-no", "1").header("traceparent", trace);
+    let refused = refused.send().await.unwrap();
+    assert_eq!((refused.status().as_u16(), refused.headers()["vary"].to_str().unwrap()), (403, "Prefer"));
+    assert_eq!(refused.json::<Value>().await.unwrap()["traceId"], "0af7651916cd43dd8448eb211c80319c");
     assert_eq!(count(&service).await, 0);
     assert_eq!(service.client.delete(service.url("/nothing")).send().await.unwrap().status(), 202);
     service.stop().await;
@@ -137,17 +138,24 @@ async fn a_validator_decides_when_and_for_whom_a_job_runs() {
     service.stop().await;
 }
 
+async fn never(nothing: Submission<()>) -> Result<Submission<()>, Problem> {
+    match nothing.header("x-no") {
+        Some(_) => Err(Problem::new(StatusCode::FORBIDDEN, "NO", "Not this one")),
+        None => Ok(nothing),
+    }
+}
+
 /// Every answer, replaced.
 struct Own;
 
 impl Responses for Own {
-    fn submitted(&self, job: &JobDocument<'_>, mut answer: Response) -> Response {
+    fn submitted(&self, _: &Parts, job: &JobDocument<'_>, mut answer: Response) -> Response {
         assert_ne!(job.view().name.as_str(), "Nothing", "responses that panic");
         answer.headers_mut().insert("x-processing-time", HeaderValue::from_static("now"));
         answer
     }
 
-    fn status(&self, job: Result<&JobDocument<'_>, &Problem>, answer: Response) -> Response {
+    fn status(&self, _: &Parts, job: Result<&JobDocument<'_>, &Problem>, answer: Response) -> Response {
         match job {
             Ok(job) => {
                 let text = serde_json::to_string(&json!({ "data": job })).unwrap();
@@ -157,11 +165,11 @@ impl Responses for Own {
         }
     }
 
-    fn submission_error(&self, problem: &Problem, _: Response) -> Response {
-        (problem.status(), format!("own: {}", problem.code())).into_response()
+    fn submission_error(&self, request: &Parts, problem: &Problem, _: Response) -> Response {
+        (problem.status(), format!("own: {} {} {:?}", request.method, problem.code(), problem.detail())).into_response()
     }
 
-    fn internal_error(&self, problem: &Problem, _: Response) -> Response {
+    fn internal_error(&self, _: &Parts, problem: &Problem, _: Response) -> Response {
         (StatusCode::BAD_GATEWAY, format!("internal: {}", problem.code())).into_response()
     }
 }
@@ -175,6 +183,7 @@ async fn every_answer_can_be_replaced() {
         .responses(Own)
         .endpoint(Endpoint::post("/hotels/{hotel}", BOOK).validate(check))
         .endpoint(Endpoint::post("/nothing", NOTHING))
+        .endpoint(Endpoint::delete("/nothing", NOTHING).validate(never))
         .build()
         .unwrap();
     let service = Service::serve(inner, endpoints).await;
@@ -189,7 +198,10 @@ async fn every_answer_can_be_replaced() {
     assert_eq!((status, &body["data"]["links"]["self"]), (200, &json!(location)));
     assert_eq!(get("/jobs/7").await, (404, "JOB_NOT_FOUND".to_owned()));
     let wrong = read(service.post("/hotels/x", json!({"nights": "one"})).await).await;
-    assert_eq!(wrong, (422, "own: INVALID_REQUEST".to_owned()));
+    assert_eq!(wrong.0, 422);
+    assert!(wrong.1.starts_with("own: POST INVALID_REQUEST Some(\"nights: invalid type"), "{}", wrong.1);
+    let problem = read(service.client.delete(service.url("/nothing")).header("x-no", "1").send().await.unwrap()).await;
+    assert_eq!(problem, (403, "own: DELETE NO None".to_owned()), "a validator's problem is told as ours are");
     let own = read(service.post("/hotels/full", json!({"nights": 1})).await).await;
     assert_eq!(own, (409, String::new()), "a validator's answer is the application's already");
     let panicked = read(service.post("/hotels/x", json!({"nights": 99})).await).await;
@@ -199,7 +211,7 @@ async fn every_answer_can_be_replaced() {
     flaky.outage(true);
     assert_eq!(get(&location).await, (502, "internal: STORE_UNAVAILABLE".to_owned()));
     let away = read(service.post("/hotels/x", json!({"nights": 1})).await).await;
-    assert_eq!(away, (503, "own: STORE_UNAVAILABLE".to_owned()));
+    assert!(away.0 == 503 && away.1.starts_with("own: POST STORE_UNAVAILABLE"), "{}", away.1);
     flaky.outage(false);
     service.stop().await;
 }

@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::problem::Problem;
+use crate::submit::owner_digest;
 
 /// Who may use the routes for operators: the list of jobs, retries, and all monitoring.
 ///
@@ -180,7 +181,7 @@ impl Sees {
         match rule.map(|rule| rule(request)) {
             None | Some(Owner::Every) => Self::All,
             Some(Owner::Nobody) => Self::Own(None),
-            Some(Owner::Of(name)) => Self::Own(Some(digest(&name))),
+            Some(Owner::Of(name)) => Self::Own(Some(owner_digest(&name))),
         }
     }
 

@@ -1,5 +1,7 @@
 //! What every route needs of its request: who asks for which job, under which prefix, in which trace.
 
+use std::sync::Arc;
+
 use async_endpoints_core::{
     JobId, JobView,
     job::{Digest, TraceContext},
@@ -24,7 +26,7 @@ use crate::AsyncEndpoints;
 
 pub(super) struct Call {
     pub(super) endpoints: AsyncEndpoints,
-    pub(super) head: Parts,
+    pub(super) head: Arc<Parts>,
     /// What the paths of jobs begin with: the prefix that these routes are mounted under.
     pub(super) base: String,
     pub(super) trace: Option<TraceContext>,
@@ -36,16 +38,21 @@ pub(super) struct Call {
 impl Call {
     pub(super) async fn of(endpoints: &AsyncEndpoints, request: Request) -> (Self, Body) {
         let (mut head, body) = request.into_parts();
-        let face = endpoints.face();
         let call = Self {
-            base: face.base_path.clone().unwrap_or_else(|| prefix(&head)),
+            base: endpoints.face().base_path.clone().unwrap_or_else(|| prefix(&head)),
             trace: headers::trace(&head.headers),
-            sees: Sees::of(face.owner.as_ref(), &head),
+            sees: Sees::Own(None),
             path: path(&mut head).await,
             endpoints: endpoints.clone(),
-            head,
+            head: Arc::new(head),
         };
         (call, body)
+    }
+
+    /// The same once it is known who asks, by the application's rule.
+    pub(super) fn identified(mut self) -> Self {
+        self.sees = Sees::of(self.endpoints.face().owner.as_ref(), &self.head);
+        self
     }
 
     pub(super) fn headers(&self) -> &HeaderMap {
@@ -95,7 +102,7 @@ impl Call {
         let document = self.document(job).await;
         let mut answer = job::answer(&document);
         *answer.status_mut() = status;
-        self.endpoints.face().responses.status(Ok(&document), answer)
+        self.endpoints.face().responses.status(&self.head, Ok(&document), answer)
     }
 
     /// What comes of a wait; none if the client hung up before. One that closed its half of the connection may be gone

@@ -41,7 +41,7 @@ use async_endpoints_core::job::TraceContext;
 use axum::{
     Router,
     extract::Request,
-    http::Method,
+    http::{Method, request::Parts},
     response::{IntoResponse, Response},
     routing::{MethodFilter, MethodRouter, on},
 };
@@ -159,34 +159,41 @@ pub(crate) fn job_routes<S: Clone + Send + Sync + 'static>(endpoints: &AsyncEndp
 
 /// What a route of jobs answers, whatever happens.
 async fn answer(operation: Operation, endpoints: AsyncEndpoints, request: Request) -> Response {
-    let trace = headers::trace(request.headers());
+    let (call, body) = Call::of(&endpoints, request).await;
+    let (head, trace) = (call.head.clone(), call.trace.clone());
+    body::drain(body).await;
     // Rules and replaced answers are the application's and may panic; its clients still get an answer.
     let answered = AssertUnwindSafe(async {
-        let (call, body) = Call::of(&endpoints, request).await;
-        body::drain(body).await;
+        let call = call.identified();
         if operation.is_for_operators() {
-            endpoints.face().access.check(&call.head)?;
+            call.endpoints.face().access.check(&call.head)?;
         }
         operation.answer(call).await
     });
     let problem = match answered.catch_unwind().await {
         Ok(Ok(response)) => return response,
         Ok(Err(problem)) => problem.traced(trace.as_ref()),
-        Err(panic) => return panicked(&endpoints, &*panic, trace.as_ref()),
+        Err(panic) => return panicked(&endpoints, &head, &*panic, trace.as_ref()),
     };
     let (responses, response) = (&endpoints.face().responses, problem.clone().into_response());
     replaced(|| match operation {
-        _ if problem.status().is_server_error() => responses.internal_error(&problem, response),
-        Operation::Job | Operation::Cancel => responses.status(Err(&problem), response),
+        _ if problem.status().is_server_error() => responses.internal_error(&head, &problem, response),
+        Operation::Job | Operation::Cancel => responses.status(&head, Err(&problem), response),
         _ => response,
     })
 }
 
 /// The answer when the application's own code panicked.
-fn panicked(endpoints: &AsyncEndpoints, panic: &(dyn Any + Send), trace: Option<&TraceContext>) -> Response {
+fn panicked(
+    endpoints: &AsyncEndpoints,
+    head: &Parts,
+    panic: &(dyn Any + Send),
+    trace: Option<&TraceContext>,
+) -> Response {
     log::internal("the application's code panicked while a request was answered", &panic_message(panic));
     let problem = Problem::internal().traced(trace);
-    replaced(|| endpoints.face().responses.internal_error(&problem, problem.clone().into_response()))
+    let response = problem.clone().into_response();
+    replaced(|| endpoints.face().responses.internal_error(head, &problem, response))
 }
 
 /// The application's answer in place of ours; ours if that panics.

@@ -6,25 +6,25 @@ use async_endpoints_core::{
 };
 use axum::{
     body::Body,
-    http::{HeaderValue, Method, StatusCode, header},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::{submit::SubmitError, telemetry::events};
 
 /// Seconds after which a refused client may come back.
 const COME_BACK: u64 = 1;
 
-/// A refusal as it is told: a problem object (RFC 9457), `application/problem+json`. Validators may answer with one.
+/// A refusal as it is told: a problem object (RFC 9457), `application/problem+json`. Validators may answer with one;
+/// serialized, it is its JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     status: StatusCode,
     code: &'static str,
     title: &'static str,
     detail: Option<String>,
-    retry_after: Option<u64>,
-    challenge: Option<&'static str>,
+    headers: Vec<(HeaderName, HeaderValue)>,
     trace_id: Option<String>,
 }
 
@@ -70,21 +70,27 @@ impl Problem {
     /// A problem of that kind: its HTTP status, its stable code in `UPPER_SNAKE_CASE`, and a title that is the same for
     /// every occurrence.
     pub fn new(status: StatusCode, code: &'static str, title: &'static str) -> Self {
-        Self { status, code, title, detail: None, retry_after: None, challenge: None, trace_id: None }
+        Self { status, code, title, detail: None, headers: Vec::new(), trace_id: None }
     }
 
-    /// What is wrong this time, in words that a caller may see.
+    /// Says what is wrong this time, in words that a caller may see.
     #[must_use]
-    pub fn detail(mut self, text: impl Into<String>) -> Self {
+    pub fn with_detail(mut self, text: impl Into<String>) -> Self {
         self.detail = Some(text.into());
         self
     }
 
-    /// When it is worth trying again, in seconds.
+    /// Sends a header along.
     #[must_use]
-    pub fn retry_after(mut self, seconds: u64) -> Self {
-        self.retry_after = Some(seconds);
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
         self
+    }
+
+    /// Says when it is worth trying again, in seconds.
+    #[must_use]
+    pub fn with_retry_after(self, seconds: u64) -> Self {
+        self.with_header(header::RETRY_AFTER, seconds.into())
     }
 
     /// Its HTTP status.
@@ -97,12 +103,27 @@ impl Problem {
         self.code
     }
 
+    /// Its title.
+    pub fn title(&self) -> &'static str {
+        self.title
+    }
+
+    /// What is wrong this time.
+    pub fn detail(&self) -> Option<&str> {
+        self.detail.as_deref()
+    }
+
+    /// The trace that the refused request belongs to.
+    pub fn trace_id(&self) -> Option<&str> {
+        self.trace_id.as_deref()
+    }
+
     fn of(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self::new(status, code, title).detail(detail)
+        Self::new(status, code, title).with_detail(detail)
     }
 
     fn unavailable(code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self::of(StatusCode::SERVICE_UNAVAILABLE, code, title, detail).retry_after(COME_BACK)
+        Self::of(StatusCode::SERVICE_UNAVAILABLE, code, title, detail).with_retry_after(COME_BACK)
     }
 
     /// What the application's own code did to the request.
@@ -114,7 +135,7 @@ impl Problem {
     pub(super) fn unauthorized() -> Self {
         let detail = "This needs the header Authorization: Bearer <token>.";
         let problem = Self::of(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "A token is needed", detail);
-        Self { challenge: Some("Bearer"), ..problem }
+        problem.with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
     }
 
     pub(super) fn forbidden() -> Self {
@@ -212,7 +233,8 @@ impl Problem {
 
     pub(super) fn not_ended(status: &str, retry_after: Option<u64>) -> Self {
         let detail = format!("The job is {status}; it has no result yet.");
-        Self { retry_after, ..Self::of(StatusCode::CONFLICT, "JOB_NOT_ENDED", "The job has not ended", detail) }
+        let problem = Self::of(StatusCode::CONFLICT, "JOB_NOT_ENDED", "The job has not ended", detail);
+        retry_after.into_iter().fold(problem, Self::with_retry_after)
     }
 
     pub(super) fn method_not_allowed(method: &Method) -> Self {
@@ -254,8 +276,8 @@ impl From<SubmitError> for Problem {
     }
 }
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
+impl Serialize for Problem {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let body = ProblemBody {
             kind: kind(self.code),
             title: self.title,
@@ -266,14 +288,15 @@ impl IntoResponse for Problem {
             retryable: None,
             trace_id: self.trace_id.as_deref(),
         };
-        let mut response = json("application/problem+json", &body);
+        body.serialize(serializer)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = json("application/problem+json", &self);
         *response.status_mut() = self.status;
-        if let Some(seconds) = self.retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-        }
-        if let Some(scheme) = self.challenge {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
-        }
+        response.headers_mut().extend(self.headers);
         response
     }
 }

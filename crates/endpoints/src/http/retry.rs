@@ -38,5 +38,5 @@ pub(super) async fn retry(call: &Call) -> Result<Response, Problem> {
     if replayed {
         mark_replayed(&mut response);
     }
-    Ok(call.endpoints.face().responses.submitted(&document, response))
+    Ok(call.endpoints.face().responses.submitted(&call.head, &document, response))
 }

@@ -6,7 +6,7 @@ use async_endpoints_core::{JobName, store::Lookup};
 use axum::{
     body::Body,
     extract::Request,
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderName, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
@@ -55,19 +55,21 @@ impl Accepting {
 }
 
 pub(super) async fn submit(accepting: Arc<Accepting>, request: Request) -> Response {
-    let trace = headers::trace(request.headers());
+    let (call, body) = Call::of(&accepting.endpoints, request).await;
+    let (head, trace) = (call.head.clone(), call.trace.clone());
     // The application's validators, rules and replaced answers may panic; its clients still get an answer.
-    let answer = AssertUnwindSafe(answer(&accepting, request)).catch_unwind().await;
-    let refused = match answer {
+    let refused = match AssertUnwindSafe(answer(&accepting, call, body)).catch_unwind().await {
         Ok(Ok(response)) => return response,
-        Ok(Err(Refused::Answer(response))) => return *response,
+        Ok(Err(Refused::Answer(mut response))) => {
+            response.headers_mut().append(header::VARY, HeaderValue::from_static("Prefer"));
+            return *response;
+        }
         Ok(Err(Refused::Problem(problem))) => problem.traced(trace.as_ref()),
-        Err(panic) => return super::panicked(&accepting.endpoints, &*panic, trace.as_ref()),
+        Err(panic) => return super::panicked(&accepting.endpoints, &head, &*panic, trace.as_ref()),
     };
-    let responses = &accepting.endpoints.face().responses;
     let mut response = refused.clone().into_response();
     follow::prefer(&mut response, None);
-    super::replaced(|| responses.submission_error(&refused, response))
+    super::replaced(|| accepting.endpoints.face().responses.submission_error(&head, &refused, response))
 }
 
 /// What is answered instead of a job.
@@ -83,8 +85,8 @@ impl<E: Into<Problem>> From<E> for Refused {
     }
 }
 
-async fn answer(accepting: &Accepting, request: Request) -> Result<Response, Refused> {
-    let (mut call, body) = Call::of(&accepting.endpoints, request).await;
+async fn answer(accepting: &Accepting, call: Call, body: Body) -> Result<Response, Refused> {
+    let mut call = call.identified();
     let wait = headers::prefer_wait(call.headers());
     let accepted = accept(accepting, &mut call, body).await?;
     Ok(accepted_answer(&call, accepted, wait).await)
@@ -104,8 +106,8 @@ async fn accept(accepting: &Accepting, call: &mut Call, body: Body) -> Result<Ac
     let sent = body::parse(&bytes)?;
     let declared = accepting.declared();
     let request = if declared.bodiless { RawValue::NULL } else { sent };
-    let mut parts = RequestParts { headers: Vec::new(), path, query: headers::query(call.query()) };
-    let wishes = check(declared, request.get(), &mut parts, call).await?;
+    let parts = RequestParts { headers: Vec::new(), path, query: headers::query(call.query()) };
+    let (wishes, mut parts) = check(declared, request.get(), &call.head, parts).await?;
     parts.headers = headers::captured(&wishes.headers, call.headers(), &accepting.captured);
     let payload = envelope::write(request, &parts).map_err(|error| Problem::invalid_request(error.to_string()))?;
     let policy = Policy {
@@ -118,24 +120,27 @@ async fn accept(accepting: &Accepting, call: &mut Call, body: Body) -> Result<Ac
     Ok(call.endpoints.accept(draft).await.map_err(Problem::from)?)
 }
 
-/// Whether the body fits the type, and what the validator says, which is lent the request for as long as it looks.
-async fn check(declared: &Declared, body: &str, parts: &mut RequestParts, call: &mut Call) -> Result<Wishes, Refused> {
+/// Whether the body fits the type, and what the validator would have otherwise.
+async fn check(
+    declared: &Declared,
+    body: &str,
+    head: &Arc<Parts>,
+    parts: RequestParts,
+) -> Result<(Wishes, RequestParts), Refused> {
     let validate = match &declared.check {
         Check::Shape(fits) => {
             fits(body).map_err(Problem::invalid_request)?;
-            return Ok(Wishes::default());
+            return Ok((Wishes::default(), parts));
         }
         Check::Validated(validate) => validate,
     };
-    let (empty, ()) = axum::http::Request::new(()).into_parts();
-    let head = std::mem::replace(&mut call.head, empty);
-    let sent = Sent { head, path: std::mem::take(&mut parts.path), query: std::mem::take(&mut parts.query) };
-    let (sent, wishes) = validate(body, sent).await.map_err(|refusal| match refusal {
+    let sent = Sent { head: head.clone(), parts };
+    let (wishes, sent) = validate(body, sent).await.map_err(|refusal| match refusal {
         Refusal::Shape(detail) => Refused::Problem(Problem::invalid_request(detail)),
+        Refusal::Problem(problem) => Refused::Problem(problem),
         Refusal::Answer(response) => Refused::Answer(Box::new(response)),
     })?;
-    (call.head, parts.path, parts.query) = (sent.head, sent.path, sent.query);
-    Ok(wishes)
+    Ok((wishes, sent.parts))
 }
 
 /// 202 with the job; 200 if the client would wait and the job ended meanwhile.
@@ -160,7 +165,7 @@ async fn accepted_answer(call: &Call, mut accepted: Accepted, wait: Option<u64>)
     if accepted.replayed {
         mark_replayed(&mut response);
     }
-    call.endpoints.face().responses.submitted(&document, response)
+    call.endpoints.face().responses.submitted(&call.head, &document, response)
 }
 
 /// Says in headers which job was made, and where it is.

@@ -32,7 +32,7 @@ use std::{
 };
 
 use async_endpoints_core::{
-    JobName,
+    JobId, JobName,
     store::{self, Store, WorkerId},
 };
 use tokio::sync::Notify;
@@ -40,7 +40,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 pub(crate) use self::supervise::supervise;
-use self::{reporter::Reporter, running::Table, settler::Settler, slots::Slots, supervise::Restarts};
+use self::{
+    reporter::Reporter,
+    running::{Table, Why},
+    settler::Settler,
+    slots::Slots,
+    supervise::Restarts,
+};
 use crate::{
     handler::ErasedHandler, job_type::Policy, middleware::Middleware, options::Options, submit::STORE_TIMEOUT,
 };
@@ -167,6 +173,15 @@ impl Worker {
     /// Asks to drain, as a signal does.
     pub(crate) fn stop(&self) {
         self.stopping.cancel();
+    }
+
+    /// Fires the token of a job whose cancellation the store has, if it runs here.
+    pub(crate) fn stop_canceled(&self, id: JobId) {
+        self.table
+            .all()
+            .iter()
+            .filter(|running| running.lease.job == id)
+            .for_each(|running| running.stop(Why::Canceled));
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

@@ -4,7 +4,7 @@
 //! - The validator sees the whole submission: it refuses with a `Problem`, lets some wait and some go first, and passes
 //!   the user on to the handler.
 //! - By the owner rule everybody sees their own jobs alone; the same layer is around the routes of jobs.
-//! - `Responses` adds a header to what is accepted, and gives the library's refusals another shape.
+//! - `Responses` adds a header to what is accepted, and gives refusals another shape.
 //! - All of it is mounted under `/v1`, which `Location` and `links` show.
 //!
 //! ```console
@@ -35,9 +35,9 @@
 //! $ curl -s $V/print -H "$JSON" -H "$BOB" -d '{"pages": 100}' | jq -c '{status, priority, scheduledAt}'
 //! {"status":"Scheduled","priority":4,"scheduledAt":"2026-11-23T17:00:11.177269Z"}
 //! $ curl -s $V/print -H "$JSON" -H "$BOB" -d '{"pages": 501}'
-//! {"type":"urn:async-endpoints:problem:WRONG_PAGES","title":"A print has 1 to 500 pages","status":422,"detail":"501 pages were ordered.","code":"WRONG_PAGES","traceId":null}
+//! {"error":"WRONG_PAGES","help":"https://example.com/help#WRONG_PAGES","message":"501 pages were ordered."}
 //! $ curl -s $V/print -H "$JSON" -H "$BOB" -d '{"pages": "many"}'
-//! {"error":"INVALID_REQUEST","help":"https://example.com/help#INVALID_REQUEST"}
+//! {"error":"INVALID_REQUEST","help":"https://example.com/help#INVALID_REQUEST","message":"pages: invalid type: string \"many\", expected u32"}
 //! ```
 
 use std::time::{Duration, SystemTime};
@@ -50,7 +50,7 @@ use axum::{
     Router,
     body::Body,
     extract::Request,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
 };
@@ -96,8 +96,9 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 fn unauthorized() -> Response {
-    let problem = Problem::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "A token is needed");
-    ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response()
+    Problem::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "A token is needed")
+        .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+        .into_response()
 }
 
 /// The validator: it gets the submission by value and hands it back, perhaps changed, or refuses it.
@@ -118,7 +119,7 @@ async fn check(order: Submission<Order>) -> Result<Submission<Order>, Problem> {
 
 fn wrong_pages(pages: u32) -> Problem {
     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "WRONG_PAGES", "A print has 1 to 500 pages")
-        .detail(format!("{pages} pages were ordered."))
+        .with_detail(format!("{pages} pages were ordered."))
 }
 
 async fn print(ctx: JobContext<Order>) -> Result<Printed, JobError> {
@@ -130,7 +131,7 @@ struct Answers;
 
 impl Responses for Answers {
     /// `Location`, `X-Async-Job-Id` and the others are there already.
-    fn submitted(&self, _job: &JobDocument<'_>, mut answer: Response) -> Response {
+    fn submitted(&self, _request: &Parts, _job: &JobDocument<'_>, mut answer: Response) -> Response {
         let now = Timestamp::from(SystemTime::now()).to_string();
         if let Ok(now) = HeaderValue::try_from(now) {
             answer.headers_mut().insert("x-processing-time", now);
@@ -138,10 +139,10 @@ impl Responses for Answers {
         answer
     }
 
-    /// Refusals by the library, in this service's shape; those by the validator are its own and do not come here.
-    fn submission_error(&self, problem: &Problem, answer: Response) -> Response {
+    /// Refusals in this service's shape, the validator's as well.
+    fn submission_error(&self, _request: &Parts, problem: &Problem, answer: Response) -> Response {
         let help = format!("https://example.com/help#{}", problem.code());
-        let body = serde_json::json!({ "error": problem.code(), "help": help });
+        let body = serde_json::json!({ "error": problem.code(), "message": problem.detail(), "help": help });
         // Status and headers stay: `Retry-After` says when to come back.
         let (mut head, _) = answer.into_parts();
         head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
