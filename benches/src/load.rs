@@ -25,39 +25,41 @@ pub(crate) struct Load {
     clients: Vec<Client>,
     request: Arc<[u8]>,
     rounds: Vec<Round>,
-    requests: u64,
-    /// The server's processor time when the first counted round began.
-    cpu_before: Duration,
 }
 
 struct Round {
     per_second: f64,
     p50_micros: f64,
     p99_micros: f64,
+    /// Processor time of the server, with all that a request led to.
+    cpu_micros: f64,
 }
 
 impl Load {
     pub(crate) async fn on(server: Server) -> io::Result<Self> {
-        let mut clients = Vec::with_capacity(CONNECTIONS);
-        for _ in 0..CONNECTIONS {
-            clients.push(Client::connect(server.address).await?);
-        }
-        let request = post(ORDERS, ORDER).into();
-        Ok(Self { server, clients, request, rounds: Vec::new(), requests: 0, cpu_before: Duration::ZERO })
+        let clients = connect(&server).await?;
+        Ok(Self { server, clients, request: post(ORDERS, ORDER).into(), rounds: Vec::new() })
     }
 
     /// Not counted: processes get their memory, and the processor its caches.
     pub(crate) async fn warm_up(&mut self) -> io::Result<()> {
         self.round().await?;
         self.rounds.clear();
-        self.requests = 0;
-        self.cpu_before = self.server.cpu()?;
+        Ok(())
+    }
+
+    /// Goes on with a new server, so that what the rounds leave behind does not pile up. Its first round is not counted.
+    pub(crate) async fn renew(&mut self, server: Server) -> io::Result<()> {
+        self.clients = connect(&server).await?;
+        self.server = server;
+        self.round().await?;
+        self.rounds.pop();
         Ok(())
     }
 
     /// One round, and the time that the server needs after it for jobs that still wait.
     pub(crate) async fn round(&mut self) -> io::Result<()> {
-        let began = Instant::now();
+        let (began, cpu) = (Instant::now(), self.server.cpu()?);
         let mut clients = JoinSet::new();
         for client in self.clients.drain(..) {
             clients.spawn(submit(client, self.request.clone(), began + ROUND));
@@ -68,13 +70,15 @@ impl Load {
             self.clients.push(client);
             micros.extend(taken);
         }
+        let per_second = per_second(micros.len() as u64, began.elapsed());
+        self.server.quiet().await?;
         self.rounds.push(Round {
-            per_second: per_second(micros.len() as u64, began.elapsed()),
+            per_second,
             p50_micros: quantile(&micros, 0.5),
             p99_micros: quantile(&micros, 0.99),
+            cpu_micros: (self.server.cpu()? - cpu).as_secs_f64() * 1e6 / micros.len() as f64,
         });
-        self.requests += micros.len() as u64;
-        self.server.quiet().await
+        Ok(())
     }
 
     /// Requests per second, in the median of the rounds.
@@ -92,13 +96,21 @@ impl Load {
     }
 
     /// Microseconds of processor time, of the server alone and with all that a request led to.
-    pub(crate) fn cpu_per_request(&self) -> io::Result<f64> {
-        Ok((self.server.cpu()? - self.cpu_before).as_secs_f64() * 1e6 / self.requests as f64)
+    pub(crate) fn cpu_micros(&self) -> f64 {
+        self.median_of(|round| round.cpu_micros)
     }
 
     fn median_of(&self, value: impl Fn(&Round) -> f64) -> f64 {
         median(&self.rounds.iter().map(value).collect::<Vec<_>>())
     }
+}
+
+async fn connect(server: &Server) -> io::Result<Vec<Client>> {
+    let mut clients = Vec::with_capacity(CONNECTIONS);
+    for _ in 0..CONNECTIONS {
+        clients.push(Client::connect(server.address).await?);
+    }
+    Ok(clients)
 }
 
 /// One request after the other; microseconds that each took.

@@ -8,7 +8,7 @@ use async_endpoints::{
         self, Router,
         body::to_bytes,
         extract::Request,
-        http::{StatusCode, header},
+        http::StatusCode,
         response::{IntoResponse, Response},
         routing::post,
     },
@@ -29,9 +29,29 @@ pub(crate) const ORDER: &str = concat!(
     r#"{"article":"B-2210","count":1}],"express":true,"note":"leave it at the neighbour's door, they are always in"}"#,
 );
 
-/// What axum alone answers, with no header of its own but the type. Far less than a job's representation: writing that
-/// is part of what a job costs.
-const CONSTANT: &str = r#"{"status":"Accepted"}"#;
+/// What axum alone answers: a job as the product writes it, the same one every time, so that both send the same bytes and
+/// the difference is what a job costs.
+const ANSWER: &str = concat!(
+    r#"{"id":"01a20320-ff19-70f3-bf41-f26409de69a3","name":"Run","status":"Queued","attempt":0,"retryCount":0,"l"#,
+    r#"ossCount":0,"maxRetries":3,"priority":4,"version":1,"createdAt":"2026-11-22T12:49:32.954254Z","scheduledA"#,
+    r#"t":null,"startedAt":null,"completedAt":null,"lastUpdatedAt":"2026-11-22T12:49:32.954254Z","expiresAt":nul"#,
+    r#"l,"cancelRequestedAt":null,"progress":null,"result":null,"error":null,"attempts":[],"waiting":{"reason":""#,
+    r#"queued","ahead":0,"until":null},"retryOf":null,"retriedBy":null,"traceId":null,"links":{"self":"/jobs/01a"#,
+    r#"20320-ff19-70f3-bf41-f26409de69a3","events":"/jobs/01a20320-ff19-70f3-bf41-f26409de69a3/events","cancel":"#,
+    r#""/jobs/01a20320-ff19-70f3-bf41-f26409de69a3/cancel","logs":"/jobs/01a20320-ff19-70f3-bf41-f26409de69a3/lo"#,
+    r#"gs","result":"/jobs/01a20320-ff19-70f3-bf41-f26409de69a3/result"}}"#,
+);
+const LOCATION: &str = "/jobs/01a20320-ff19-70f3-bf41-f26409de69a3";
+/// The headers that go with it.
+const HEADERS: [(&str, &str); 7] = [
+    ("content-type", "application/json"),
+    ("etag", "\"1\""),
+    ("retry-after", "1"),
+    ("vary", "Prefer"),
+    ("location", LOCATION),
+    ("operation-location", LOCATION),
+    ("x-async-job-id", "01a20320-ff19-70f3-bf41-f26409de69a3"),
+];
 /// As the product reads at most.
 const LIMIT: usize = 1 << 20;
 
@@ -58,7 +78,8 @@ struct Item {
 pub(crate) fn run(runtime: &Runtime, what: &str) -> Result<(), Box<dyn std::error::Error>> {
     match what {
         "bare" => runtime.block_on(until_closed(bare()))?,
-        "endpoints" => runtime.block_on(until_closed(endpoints()?))?,
+        "accepting" => runtime.block_on(until_closed(endpoints(false)?))?,
+        "endpoints" => runtime.block_on(until_closed(endpoints(true)?))?,
         _ => return Err(format!("{what} cannot be served").into()),
     }
     Ok(())
@@ -93,13 +114,14 @@ async fn accept(request: Request) -> Response {
     match serde_json::from_slice::<Order>(&body) {
         Ok(order) => {
             std::hint::black_box(order);
-            (StatusCode::ACCEPTED, [(header::CONTENT_TYPE, "application/json")], CONSTANT).into_response()
+            (StatusCode::ACCEPTED, HEADERS, ANSWER).into_response()
         }
         Err(_) => StatusCode::UNPROCESSABLE_ENTITY.into_response(),
     }
 }
 
-fn endpoints() -> Result<impl Future<Output = io::Result<()>>, async_endpoints::BuildError> {
+/// Accepts jobs, and runs them or leaves them to others.
+fn endpoints(run: bool) -> Result<impl Future<Output = io::Result<()>>, async_endpoints::BuildError> {
     let options = Options {
         // However far the worker falls behind, a submission is measured and not a refusal.
         max_queue_size: u64::MAX,
@@ -107,12 +129,14 @@ fn endpoints() -> Result<impl Future<Output = io::Result<()>>, async_endpoints::
         retention: Duration::from_secs(1),
         ..Options::default()
     };
-    let endpoints = AsyncEndpoints::builder(MemoryStore::new())
+    let mut builder = AsyncEndpoints::builder(MemoryStore::new())
         .options(options)
         .endpoint(Endpoint::post(ORDERS, RUN))
-        .handler(RUN, async |_: JobContext<Order>| Ok(()))
-        .endpoint(Endpoint::post(WAITING, WAIT))
-        .build()?;
+        .endpoint(Endpoint::post(WAITING, WAIT));
+    if run {
+        builder = builder.handler(RUN, async |_: JobContext<Order>| Ok(()));
+    }
+    let endpoints = builder.build()?;
     let app = Router::new().merge(endpoints.submit_routes()).merge(endpoints.job_routes());
     Ok(async move { endpoints.serve(listen().await?, app).await })
 }

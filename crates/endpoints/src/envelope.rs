@@ -21,6 +21,18 @@ pub(crate) struct RequestParts {
     pub(crate) query: Vec<(String, String)>,
 }
 
+impl RequestParts {
+    /// How long it is when it is written, unless something in it has to be escaped.
+    fn written_len(&self) -> usize {
+        let list = |name: &str, pairs: &[(String, String)]| {
+            let written = |(name, value): &(String, String)| r#"["",""],"#.len() + name.len() + value.len();
+            let pairs: usize = pairs.iter().map(written).sum();
+            if pairs == 0 { 0 } else { r#","":[]"#.len() + name.len() + pairs - 1 }
+        };
+        list("headers", &self.headers) + list("path", &self.path) + list("query", &self.query)
+    }
+}
+
 const FORMAT: u32 = 1;
 
 #[derive(Serialize)]
@@ -46,7 +58,7 @@ struct Read<'a> {
 
 /// Writes a request down. `body` is passed on byte for byte.
 pub(crate) fn write(body: &RawValue, parts: &RequestParts) -> serde_json::Result<Bytes> {
-    let mut bytes = Vec::with_capacity(body.get().len() + r#"{"v":1,"body":}"#.len());
+    let mut bytes = Vec::with_capacity(r#"{"v":1,"body":}"#.len() + body.get().len() + parts.written_len());
     serde_json::to_writer(&mut bytes, &Written { v: FORMAT, body, parts })?;
     Ok(bytes.into_boxed_slice().into())
 }
@@ -72,6 +84,18 @@ mod tests {
     fn parts() -> RequestParts {
         let pair = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
         RequestParts { headers: pair("x-user-id", "7"), path: pair("region", "eu"), query: pair("q", "a b") }
+    }
+
+    #[test]
+    fn what_is_written_has_the_length_that_was_foreseen() {
+        let pair = |n: usize| (format!("name{n}"), "a value".to_owned());
+        for n in 0..3 {
+            let pairs: Vec<_> = (0..n).map(pair).collect();
+            let parts = RequestParts { headers: pairs.clone(), path: Vec::new(), query: pairs };
+            let body = serde_json::value::to_raw_value(&[1, 2]).expect("JSON");
+            let written = write(&body, &parts).expect("JSON");
+            assert_eq!(written.len(), r#"{"v":1,"body":[1,2]}"#.len() + parts.written_len());
+        }
     }
 
     #[test]

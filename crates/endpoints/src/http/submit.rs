@@ -148,7 +148,8 @@ async fn accepted_answer(call: &Call, mut accepted: Accepted, wait: Option<u64>)
     if let Some(seconds) = wait {
         // The job is accepted whatever becomes of this: a wait that fails is a wait that is over.
         let wait = call.endpoints.wait(accepted.job.id, Duration::from_secs(seconds));
-        if let Some(Ok(Lookup::Found(job))) = call.unless_gone(wait).await {
+        // Apart, so that those who do not wait do not carry it.
+        if let Some(Ok(Lookup::Found(job))) = Box::pin(call.unless_gone(wait)).await {
             accepted.job = *job;
         }
     }
