@@ -77,3 +77,7 @@ pub use worker::WorkerStatus;
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/http.md")]
+struct HttpPage;
