@@ -21,6 +21,7 @@ use crate::{
 
 /// Why the parts do not fit together.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum BuildError {
     /// A job type has a name that is none.
     #[error(transparent)]
@@ -45,6 +46,9 @@ pub enum BuildError {
     /// One job type has two handlers.
     #[error("{0} has two handlers")]
     TwoHandlers(JobName),
+    /// Two types of endpoints have the same name in the OpenAPI document.
+    #[error("{0} is the name of two schemas: give one of the types another with #[schema(as = …)]")]
+    TwoSchemas(String),
     /// One name stands for two job types with different rules.
     #[error("{name} is declared twice, with different rules: {first}, and {second}")]
     TwoTypes {
@@ -149,6 +153,7 @@ impl Builder {
         self.options.check(str::to_owned)?;
         let types = self.types()?;
         check_paths(&self.endpoints)?;
+        check_schemas(&self.endpoints)?;
         let mut kinds: Vec<Kind> = Vec::new();
         for (name, rules, handler) in self.handlers {
             let name = JobName::new(name)?;
@@ -181,6 +186,17 @@ impl Builder {
         }
         Ok(known.into_keys().collect())
     }
+}
+
+/// Types go by their names in the document, so one name has one schema.
+fn check_schemas(endpoints: &[Declared]) -> Result<(), BuildError> {
+    let mut known = HashMap::new();
+    for (name, schema) in endpoints.iter().flat_map(|endpoint| &endpoint.schemas).flat_map(|schemas| &schemas.named) {
+        if *known.entry(name).or_insert(schema) != schema {
+            return Err(BuildError::TwoSchemas(name.clone()));
+        }
+    }
+    Ok(())
 }
 
 /// axum panics at paths that it cannot route, so they are tried here first.

@@ -174,7 +174,9 @@ mod schemas {
     /// A type of the application's making goes by its name, so that clients generated from the document have it.
     fn refer<T: ToSchema>(named: &mut Vec<(String, Value)>) -> Value {
         let schema = json(T::schema());
-        if schema.get("properties").is_none() {
+        let is_made = ["properties", "oneOf", "anyOf", "allOf", "enum"].iter().any(|word| schema.get(word).is_some());
+        // An optional one is no type of its own, and has no name.
+        if !is_made || schema["oneOf"].as_array().is_some_and(|of| of.iter().any(|one| one["type"] == "null")) {
             return schema;
         }
         let reference = serde_json::json!({ "$ref": format!("#/components/schemas/{}", T::name()) });

@@ -18,7 +18,7 @@ use async_endpoints_core::{
 use axum::Router;
 use serde::Serialize;
 use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::DropGuard;
 
 use crate::{
     builder::Builder,
@@ -100,32 +100,27 @@ impl AsyncEndpoints {
     /// Dropping the future stops the worker in the same way, in the background.
     pub async fn serve(&self, listener: TcpListener, app: Router) -> io::Result<()> {
         let _stop = self.start()?;
-        let stop_http = CancellationToken::new();
-        let limits = http::Limits::of(&self.0.options);
-        let serving = http::serve(listener, app, limits, stop_http.clone(), self.0.worker.over().clone());
-        tokio::pin!(serving);
-        tokio::select! {
-            served = &mut serving => {
-                self.shutdown();
-                self.0.worker.gone().cancelled().await;
-                return served;
-            }
-            () = self.0.worker.gone().cancelled() => {}
-        }
-        stop_http.cancel();
-        serving.await
+        let (limits, worker) = (http::Limits::of(&self.0.options), &self.0.worker);
+        http::serve(listener, app, limits, worker.gone().clone(), worker.over().clone()).await;
+        worker.over().cancel();
+        Ok(())
     }
 
     /// Works until SIGTERM, Ctrl-C or [`shutdown`](Self::shutdown), and drains; for a process without HTTP.
     pub async fn run(&self) -> io::Result<()> {
         let _stop = self.start()?;
         self.0.worker.gone().cancelled().await;
+        self.0.worker.over().cancel();
         Ok(())
     }
 
-    /// Asks [`serve`](Self::serve) or [`run`](Self::run) to drain and return, as SIGTERM does.
+    /// Asks [`serve`](Self::serve) or [`run`](Self::run) to drain and return, as SIGTERM does. Where neither runs and the
+    /// routes are in a server of your own, this ends waits and streams, so that the server can end.
     pub fn shutdown(&self) {
         self.0.worker.stop();
+        if !self.0.started.load(Ordering::Acquire) {
+            self.0.worker.gone().cancel();
+        }
     }
 
     /// Runs every job that is runnable now, and those that follow from them, until none is; for tests on a

@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(read(&[]), Ok(default.clone()));
         assert_eq!(read(&[("AE_CONCURRENCY", " ")]), Ok(default.clone()));
         let second = Duration::from_millis(1500);
-        let cases: [(&str, &str, Options); 10] = [
+        let cases: [(&str, &str, Options); 13] = [
             ("AE_CONCURRENCY", "7", Options { concurrency: 7, ..default.clone() }),
             ("AE_MAX_QUEUE_SIZE", "7", Options { max_queue_size: 7, ..default.clone() }),
             ("AE_MAX_RETRIES", "0", Options { max_retries: 0, ..default.clone() }),
@@ -233,6 +233,9 @@ mod tests {
             ("AE_RETENTION_SECONDS", "1.5", Options { retention: second, ..default.clone() }),
             ("AE_SHUTDOWN_SECONDS", "1.5", Options { shutdown: second, ..default.clone() }),
             ("AE_ALERT_SLOW_SECONDS", "1.5", Options { slow_after: second, ..default.clone() }),
+            ("AE_MAX_CONNECTIONS", "7", Options { max_connections: 7, ..default.clone() }),
+            ("AE_HEADER_READ_SECONDS", "1.5", Options { header_read: second, ..default.clone() }),
+            ("AE_BASE_PATH", "/v1", Options { base_path: Some("/v1".to_owned()), ..default.clone() }),
         ];
         for (name, value, expected) in cases {
             assert_ne!(expected, default, "{name}");

@@ -20,6 +20,7 @@ pub(crate) const STORE_TIMEOUT: Duration = Duration::from_millis(4500);
 /// Why a job was not accepted. Nothing is stored of it, unless the store did not answer: then a repeat with the
 /// same key is safe.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SubmitError {
     /// As many jobs of its name wait as may.
     #[error("the queue is full")]

@@ -184,3 +184,12 @@ async fn a_key_and_an_id_are_their_owners_own() {
     assert_eq!(send("ada", "x-async-request-id", adas.clone()).await.1, true);
     service.stop().await;
 }
+
+#[tokio::test]
+async fn the_application_may_decide_who_operates() {
+    let service = service(Access::when(|request| request.headers.contains_key("x-staff"))).await;
+    let list = || service.client.get(service.url("/jobs"));
+    assert_eq!(list().send().await.unwrap().status(), StatusCode::FORBIDDEN);
+    assert_eq!(list().header("x-staff", "1").send().await.unwrap().status(), StatusCode::OK);
+    service.stop().await;
+}

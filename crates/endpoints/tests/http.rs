@@ -226,6 +226,7 @@ async fn an_unchanged_job_is_304_and_an_expired_one_410_then_404() {
     let unchanged = get(format!("W/\"7\", \"{}\"", job.version)).await.unwrap();
     assert_eq!(unchanged.status(), StatusCode::NOT_MODIFIED);
     assert_eq!(unchanged.headers()["etag"], format!("\"{}\"", job.version));
+    assert_eq!(unchanged.headers()["cache-control"], "private, no-cache");
     let changed = get("\"0\"".to_owned()).await.unwrap();
     assert_eq!((changed.status(), changed.headers().get("retry-after")), (StatusCode::OK, None));
     // Each for 50 ms, by the store's clock.
@@ -240,6 +241,19 @@ async fn an_unchanged_job_is_304_and_an_expired_one_410_then_404() {
     };
     tokio::time::timeout(support::PATIENCE, gone).await.unwrap();
     assert_eq!(seen, [200, 410, 404]);
+    let replay = service.client.post(service.url("/rest")).json(&json!({"n": 2})).header("idempotency-key", "once");
+    let first = body(replay.try_clone().unwrap().send().await.unwrap()).await["id"].as_str().unwrap().parse().unwrap();
+    service.endpoints.wait(first, support::PATIENCE).await.unwrap();
+    let expired = async {
+        loop {
+            let response = replay.try_clone().unwrap().send().await.unwrap();
+            if response.status() != 202 {
+                return problem(response).await;
+            }
+        }
+    };
+    let (status, code, _) = tokio::time::timeout(support::PATIENCE, expired).await.unwrap();
+    assert_eq!((status, code.as_str()), (410, "JOB_EXPIRED"), "and it never runs twice");
     let (status, code, _) = problem(service.client.post(format!("{url}/cancel")).send().await.unwrap()).await;
     assert_eq!((status, code.as_str()), (404, "JOB_NOT_FOUND"));
     service.stop().await;
@@ -303,8 +317,12 @@ async fn while_it_drains_it_refuses_new_jobs_and_answers_for_old_ones() {
     };
     tokio::time::timeout(support::PATIENCE, started).await.unwrap();
     service.endpoints.shutdown();
-    let (status, code, _) = problem(service.post("/held", Value::Null).await).await;
-    assert_eq!((status, code.as_str()), (503, "SHUTTING_DOWN"));
+    for path in ["/held", &format!("/jobs/{id}/retry")] {
+        let refused = service.post(path, Value::Null).await;
+        assert_eq!(refused.headers()["connection"], "close", "another process may take it");
+        let (status, code, _) = problem(refused).await;
+        assert_eq!((status, code.as_str()), (503, "SHUTTING_DOWN"));
+    }
     assert_eq!(service.job(id).await["status"], "InProgress", "reads go on");
     gate.add_permits(1);
     let endpoints = service.endpoints.clone();

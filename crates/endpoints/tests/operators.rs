@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use support::Service;
 
 const FAILING: JobType<u32, ()> = JobType::new("Failing").max_retries(0);
+const WORKS: JobType<u32, u32> = JobType::new("Works");
 const WAITING: JobType<u32, ()> = JobType::new("Waiting");
 
 async fn service() -> Service {
@@ -18,6 +19,8 @@ async fn service() -> Service {
         builder
             .endpoint(Endpoint::post("/failing", FAILING))
             .endpoint(Endpoint::post("/waiting", WAITING))
+            .endpoint(Endpoint::post("/works", WORKS))
+            .handler(WORKS, async |ctx: JobContext<u32>| Ok(*ctx.request()))
             .handler(FAILING, async |_: JobContext<u32>| Err(JobError::permanent("NO", "It never works.")))
     })
     .await
@@ -59,12 +62,14 @@ async fn lists_go_by_state_and_type_and_refuse_what_is_none() {
     let service = service().await;
     let failed = service.submit("/failing", json!(1)).await;
     service.ended(failed).await;
+    let completed = service.submit("/works", json!(3)).await;
+    assert_eq!(service.ended(completed).await["result"], 3);
     let waiting = service.submit("/waiting", json!(2)).await;
     for (query, expected) in [
         ("status=Failed", vec![failed]),
         ("status=Queued&name=Waiting", vec![waiting]),
         ("name=Failing", vec![failed]),
-        ("status=Completed", vec![]),
+        ("status=Completed", vec![completed]),
         ("name=Unknown", vec![]),
     ] {
         let (status, page) = get(&service, &format!("/jobs?{query}")).await;

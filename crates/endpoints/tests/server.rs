@@ -130,6 +130,30 @@ async fn connections_beyond_the_limit_wait_for_others_to_go() {
 }
 
 #[tokio::test]
+async fn a_request_in_flight_is_answered_though_no_job_runs() {
+    let (began, gate) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (begins, passes) = (began.clone(), gate.clone());
+    let store = support::store();
+    let endpoints = support::builder(&store).build().unwrap();
+    let slow = async move || {
+        begins.add_permits(1);
+        passes.acquire().await.unwrap().forget();
+        "done"
+    };
+    let app = support::routes(&endpoints).route("/slow", async_endpoints::axum::routing::get(slow));
+    let service = Service::serve_app(store, endpoints, app).await;
+    let mut stream = connect(&service).await;
+    stream.write_all(get("/slow").as_bytes()).await.unwrap();
+    timeout(PATIENCE, began.acquire()).await.unwrap().unwrap().forget();
+    service.endpoints.shutdown();
+    // Longer than everything else takes to end.
+    assert!(timeout(Duration::from_millis(1500), stream.read_u8()).await.is_err(), "it is let end");
+    gate.add_permits(1);
+    assert!(rest(&mut stream).await.ends_with("done"));
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn a_stop_closes_idle_connections_and_lets_readers_read_until_the_drain_is_over() {
     let gate = Arc::new(Semaphore::new(0));
     let passes = gate.clone();

@@ -11,7 +11,7 @@ use async_endpoints::{
     core::{
         Store,
         job::{ErrorRecord, LogLine},
-        store::{Claim, Lease, LeaseToken, Outcome, Report, Settle, Want, WorkerId},
+        store::{Claim, JobStore, Lease, LeaseToken, Outcome, Report, ReportedProgress, Settle, Want, WorkerId},
     },
 };
 use futures_util::StreamExt;
@@ -191,6 +191,45 @@ async fn a_quiet_stream_gives_signs_of_life() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_log_stream_gives_signs_of_life_while_a_job_only_reports_progress() {
+    let store = support::store();
+    let endpoints: AsyncEndpoints = support::builder(&store).build().unwrap();
+    let id = endpoints.submit(WAITING, ()).await.unwrap().job.id;
+    let lease = claim_by_hand(&*store).await;
+    let request = Request::get(format!("/jobs/{id}/logs")).header("accept", "text/event-stream");
+    let response = endpoints.job_routes::<()>().call(request.body(Body::empty()).unwrap()).await.unwrap();
+    let mut chunks = response.into_body().into_data_stream();
+    assert_eq!(&*chunks.next().await.unwrap().unwrap(), b"retry: 1000\n\n");
+    let (before, mut done) = (tokio::time::Instant::now(), 0);
+    let chunk = loop {
+        tokio::select! {
+            chunk = chunks.next() => break chunk.unwrap().unwrap(),
+            () = tokio::time::sleep(Duration::from_millis(200)) => done += 1,
+        }
+        let progress = ReportedProgress { completed: done, total: None, percent: None, message: None };
+        store.report(&[Report { lease, progress: Some(progress), logs: Vec::new() }]).await.unwrap();
+    };
+    assert_eq!(&*chunk, b":\n\n");
+    assert_eq!(before.elapsed(), Duration::from_secs(15));
+}
+
+#[tokio::test]
+async fn streams_end_with_endpoints_that_somebody_elses_server_serves() {
+    let store = support::store();
+    let endpoints: AsyncEndpoints = support::builder(&store).build().unwrap();
+    let id = endpoints.submit(WAITING, ()).await.unwrap().job.id;
+    for path in ["events", "logs"] {
+        let endpoints = support::builder(&store).build().unwrap();
+        let request = Request::get(format!("/jobs/{id}/{path}")).header("accept", "text/event-stream");
+        let response = endpoints.job_routes::<()>().call(request.body(Body::empty()).unwrap()).await.unwrap();
+        let mut chunks = response.into_body().into_data_stream();
+        chunks.next().await.unwrap().unwrap();
+        endpoints.shutdown();
+        assert!(tokio::time::timeout(PATIENCE, chunks.next()).await.unwrap().is_none(), "{path}");
+    }
+}
+
 #[tokio::test]
 async fn a_log_comes_as_lines_as_text_and_as_a_stream() {
     let (service, _gate) = gated().await;
@@ -237,6 +276,15 @@ async fn a_log_comes_as_lines_as_text_and_as_a_stream() {
     end_by_hand(&**store, lease).await;
     assert_eq!(events.next().await.unwrap().data["message"], "four");
     assert!(events.next().await.is_none());
+    let stream = |last: &str| {
+        let request = service.client.get(&url).header("accept", "text/event-stream");
+        request.header("last-event-id", last.to_owned())
+    };
+    assert_eq!(stream("4").send().await.unwrap().status(), StatusCode::NO_CONTENT, "the client has all");
+    let mut again = Events::open(stream("2")).await;
+    assert_eq!(again.next().await.unwrap().id, 3);
+    assert_eq!(again.next().await.unwrap().id, 4);
+    assert!(again.next().await.is_none());
     service.stop().await;
 }
 

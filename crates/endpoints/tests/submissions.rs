@@ -206,12 +206,42 @@ async fn every_answer_can_be_replaced() {
     assert_eq!(own, (409, String::new()), "a validator's answer is the application's already");
     let panicked = read(service.post("/hotels/x", json!({"nights": 99})).await).await;
     assert_eq!(panicked, (502, "internal: INTERNAL_ERROR".to_owned()));
-    let panicked = read(service.post("/nothing", Value::Null).await).await;
-    assert_eq!(panicked, (502, "internal: INTERNAL_ERROR".to_owned()));
+    let stored = service.post("/nothing", Value::Null).await;
+    assert_eq!(stored.status(), 202, "a job that is stored is told, though the application's answer panics");
+    assert_eq!(stored.headers()["location"], format!("/jobs/{}", stored.headers()["x-async-job-id"].to_str().unwrap()));
     flaky.outage(true);
     assert_eq!(get(&location).await, (502, "internal: STORE_UNAVAILABLE".to_owned()));
     let away = read(service.post("/hotels/x", json!({"nights": 1})).await).await;
     assert!(away.0 == 503 && away.1.starts_with("own: POST STORE_UNAVAILABLE"), "{}", away.1);
     flaky.outage(false);
+    service.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let store = store();
+    let endpoints = support::builder(&store).endpoint(Endpoint::post("/nothing", NOTHING)).build().unwrap();
+    let id = endpoints.submit(NOTHING, ()).await.unwrap().job.id;
+    for (path, expected) in [("/nothing".to_owned(), 408), (format!("/jobs/{id}/cancel"), 200)] {
+        let endless = futures_util::stream::pending::<Result<&[u8], std::io::Error>>();
+        let request = Request::post(path).body(Body::from_stream(endless)).unwrap();
+        let response = tower_service::Service::call(&mut support::routes(&endpoints), request).await.unwrap();
+        assert_eq!(response.status().as_u16(), expected);
+    }
+}
+
+#[tokio::test]
+async fn code_submits_for_an_owner() {
+    let service = Service::start(|builder| {
+        let owner =
+            |request: &Parts| request.headers.get("x-user").and_then(|user| user.to_str().ok()).map(str::to_owned);
+        builder.owner(owner).endpoint(Endpoint::post("/nothing", NOTHING))
+    })
+    .await;
+    let id = service.endpoints.submit(NOTHING, ()).owner("ada").await.unwrap().job.id;
+    for (user, expected) in [("ada", 200), ("bob", 404)] {
+        let request = service.client.get(service.url(&format!("/jobs/{id}"))).header("x-user", user);
+        assert_eq!(request.send().await.unwrap().status(), expected, "{user}");
+    }
     service.stop().await;
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_endpoints_core::{
-    JobId, JobView,
+    JobId, JobView, StoreError,
     job::{Digest, TraceContext},
     store::Lookup,
 };
@@ -22,7 +22,7 @@ use super::{
     problem::Problem,
     socket::Peer,
 };
-use crate::AsyncEndpoints;
+use crate::{AsyncEndpoints, submit::STORE_TIMEOUT};
 
 pub(super) struct Call {
     pub(super) endpoints: AsyncEndpoints,
@@ -100,9 +100,9 @@ impl Call {
     /// A job as the answer, replaced as the application likes.
     pub(super) async fn status(&self, job: &JobView, status: StatusCode) -> Response {
         let document = self.document(job).await;
-        let mut answer = job::answer(&document);
-        *answer.status_mut() = status;
-        self.endpoints.face().responses.status(&self.head, Ok(&document), answer)
+        let ours = || job::answer(&document, status);
+        let responses = &self.endpoints.face().responses;
+        super::replaced(ours, |answer| responses.status(&self.head, Ok(&document), answer))
     }
 
     /// What comes of a wait; none if the client hung up before. One that closed its half of the connection may be gone
@@ -115,6 +115,12 @@ impl Call {
             () = peer.hung_up() => None,
         }
     }
+}
+
+/// What several store calls come to, in the time that a client waits for one.
+pub(super) async fn in_time<T>(calls: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
+    let late = |_| StoreError::Unavailable(format!("no answer within {STORE_TIMEOUT:?}"));
+    tokio::time::timeout(STORE_TIMEOUT, calls).await.map_err(late)?
 }
 
 /// What the router took away from the path before it looked for the route.

@@ -3,12 +3,18 @@
 use async_endpoints_core::store::Cancel;
 use axum::{http::StatusCode, response::Response};
 
-use super::{call::Call, problem::Problem};
+use super::{
+    call::{Call, in_time},
+    problem::Problem,
+};
 
 pub(super) async fn cancel(call: &Call) -> Result<Response, Problem> {
     let id = call.id()?;
-    call.own(id).await?;
-    match call.endpoints.cancel(id).await? {
+    let canceled = in_time(async {
+        call.own(id).await?;
+        Ok(call.endpoints.cancel(id).await?)
+    });
+    match canceled.await? {
         Cancel::Canceled(job) => Ok(call.status(&job, StatusCode::OK).await),
         Cancel::Requested(job) => Ok(call.status(&job, StatusCode::ACCEPTED).await),
         Cancel::Terminal(job) => Err(Problem::ended(job.status.as_str())),

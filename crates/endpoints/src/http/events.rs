@@ -112,3 +112,32 @@ async fn event(call: &Call, kind: &str, job: &JobView) -> String {
     let data = serde_json::to_string(&call.document(job).await).unwrap_or_default();
     format!("event: {kind}\nid: {}\ndata: {data}\n\n", job.version)
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::extract::Request;
+    use tower_service::Service;
+
+    use super::*;
+    use crate::{AsyncEndpoints, JobType, MemoryStore};
+
+    #[tokio::test]
+    async fn beyond_the_limit_streams_are_refused_and_waits_answer_at_once() {
+        const WAITING: JobType<(), ()> = JobType::new("Waiting");
+        let endpoints = AsyncEndpoints::builder(MemoryStore::new()).build().expect("it fits");
+        let id = endpoints.submit(WAITING, ()).await.expect("memory is there").job.id;
+        let mut followers: Vec<_> = (0..10_000).map_while(|_| endpoints.follow(id)).collect();
+        assert_eq!(followers.len(), 10_000);
+        let get = async |path: &str| {
+            let request = Request::get(format!("/jobs/{id}{path}")).body(Body::empty()).expect("a request");
+            endpoints.job_routes::<()>().call(request).await.expect("routes do not fail")
+        };
+        for path in ["/events", "/events?x", "?wait=60"] {
+            let response = tokio::time::timeout(Duration::from_secs(20), get(path)).await.expect("it is not held");
+            assert!(response.headers().contains_key("retry-after"));
+            assert_eq!(response.status().as_u16(), if path == "?wait=60" { 200 } else { 503 });
+        }
+        followers.pop();
+        assert_eq!(get("/events").await.status(), 200, "a place is free again");
+    }
+}

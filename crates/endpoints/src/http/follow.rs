@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_endpoints_core::{JobId, JobView, store::Lookup};
 use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 
 use super::{call::Call, headers, job, problem::Problem};
@@ -14,14 +14,15 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 
 pub(super) async fn job(call: &Call) -> Result<Response, Problem> {
     let preferred = headers::prefer_wait(call.headers());
-    let wait = headers::query_wait(call.query())?.or(preferred);
-    let job = call.found(look(call, call.id()?, wait).await?)?;
+    let asked = headers::query_wait(call.query())?;
+    let job = call.found(look(call, call.id()?, asked.or(preferred)).await?)?;
     let mut answer = if is_known(call.headers(), job.version) {
-        (StatusCode::NOT_MODIFIED, [(header::ETAG, job::etag(job.version))]).into_response()
+        job::not_modified(&job)
     } else {
         call.status(&job, StatusCode::OK).await
     };
-    prefer(&mut answer, preferred);
+    // The address says it more clearly than a header that may be there by default.
+    prefer(&mut answer, preferred.filter(|_| asked.is_none()));
     Ok(answer)
 }
 

@@ -7,14 +7,18 @@ use async_endpoints_core::{
     job::{AttemptOutcome, AttemptRecord, Progress, TraceContext},
 };
 use axum::{
-    http::{HeaderValue, header},
-    response::Response,
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
 };
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::problem::{ProblemBody, json};
 use crate::fleet::Waiting;
+
+const OPERATION_LOCATION: HeaderName = HeaderName::from_static("operation-location");
+const JOB_ID: HeaderName = HeaderName::from_static("x-async-job-id");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// As many headers as an answer with a job has at most.
 const HEADERS: usize = 10;
@@ -116,15 +120,47 @@ impl Serialize for JobDocument<'_> {
     }
 }
 
-/// A job as an answer, `200` until told otherwise, with its `ETag` and, while it is not terminal, `Retry-After`.
-pub(super) fn answer(document: &JobDocument<'_>) -> Response {
-    let job = document.job;
+/// A job as an answer, with its `ETag` and, while it is not terminal, `Retry-After`.
+pub(super) fn answer(document: &JobDocument<'_>, status: StatusCode) -> Response {
     let mut response = json("application/json", document);
+    *response.status_mut() = status;
+    response.headers_mut().reserve(HEADERS);
+    mark(&mut response, document.job);
+    response
+}
+
+/// The answer to who has this version already.
+pub(super) fn not_modified(job: &JobView) -> Response {
+    let mut response = StatusCode::NOT_MODIFIED.into_response();
+    mark(&mut response, job);
+    response
+}
+
+/// Says which version it is, and when it is worth asking again.
+fn mark(response: &mut Response, job: &JobView) {
     let headers = response.headers_mut();
-    headers.reserve(HEADERS);
     headers.insert(header::ETAG, etag(job.version));
     if let Some(seconds) = retry_after(job) {
         headers.insert(header::RETRY_AFTER, seconds.into());
+    }
+}
+
+/// The answer to a submission that was accepted: which job was made, where it is, and when to ask for it.
+pub(super) fn accepted(document: &JobDocument<'_>, status: StatusCode, replayed: bool) -> Response {
+    let mut response = answer(document, status);
+    let headers = response.headers_mut();
+    if status == StatusCode::ACCEPTED {
+        // Also for a job that ended meanwhile.
+        headers.entry(header::RETRY_AFTER).or_insert_with(|| 1.into());
+    }
+    // A path came as one and an id has no other characters; should they not fit, the body still has them.
+    if let Ok(location) = HeaderValue::try_from(document.location()) {
+        headers.insert(header::LOCATION, location.clone());
+        headers.insert(OPERATION_LOCATION, location);
+    }
+    headers.extend(HeaderValue::try_from(document.job.id.to_string()).ok().map(|id| (JOB_ID, id)));
+    if replayed {
+        headers.insert(REPLAYED, HeaderValue::from_static("true"));
     }
     response
 }

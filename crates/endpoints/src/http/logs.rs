@@ -2,17 +2,18 @@
 
 use std::{collections::VecDeque, convert::Infallible, fmt::Write, time::Duration};
 
-use async_endpoints_core::{JobId, StoreError, job::LogLine};
+use async_endpoints_core::{JobId, JobStatus, StoreError, job::LogLine, store::Lookup};
 use axum::{
     body::Body,
-    http::{HeaderValue, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use tokio::time::Instant;
 
 use super::{
-    call::Call,
+    call::{Call, in_time},
     events::{self, COMMENT, HEARTBEAT, OPENING},
     headers,
     problem::Problem,
@@ -24,7 +25,7 @@ const TEXT: &str = "text/plain";
 const EVENTS: &str = "text/event-stream";
 /// Lines of one read.
 const LINES: u32 = 500;
-/// Between two looks for new lines: they are no change of the job, so no hint tells of them.
+/// Between two looks for new lines of a running job: they are no change of the job, so no hint tells of them.
 const LOOK: Duration = Duration::from_secs(1);
 
 pub(super) async fn logs(call: Call) -> Result<Response, Problem> {
@@ -34,13 +35,16 @@ pub(super) async fn logs(call: Call) -> Result<Response, Problem> {
     if form == EVENTS {
         return follow(call, id).await;
     }
-    call.found(call.endpoints.job(id).await?)?;
     let write = if form == TEXT { text } else { json };
     // The first lines before the answer begins: a store that is away can still be told.
-    let first = read(&call, id, 0).await?;
-    let after = first.last().map(|line| line.line);
+    let first = in_time(async {
+        call.found(call.endpoints.job(id).await?)?;
+        Ok(read(&call, id, 0).await?)
+    });
+    let first = first.await?;
+    let after = next_after(&first);
     let rest = stream::unfold((call, after), move |(call, after)| async move {
-        let lines = read(&call, id, after?).await.map(|lines| (lines.last().map(|line| line.line), lines));
+        let lines = read(&call, id, after?).await.map(|lines| (next_after(&lines), lines));
         Some(match lines {
             Ok((after, lines)) => (Ok(lines), (call, after)),
             // Cuts the answer off, so that nobody takes it for the whole.
@@ -57,6 +61,11 @@ pub(super) async fn logs(call: Call) -> Result<Response, Problem> {
 
 async fn read(call: &Call, id: JobId, after: u64) -> Result<Vec<LogLine>, StoreError> {
     within(call.endpoints.store().logs(id, after, LINES)).await
+}
+
+/// Where the next part begins; none if this was the last.
+fn next_after(lines: &[LogLine]) -> Option<u64> {
+    lines.last().filter(|_| lines.len() == LINES as usize).map(|line| line.line)
 }
 
 fn json(line: &LogLine) -> String {
@@ -83,13 +92,35 @@ fn text(line: &LogLine) -> String {
 /// A stream of lines, each with its number as id, until the job has ended and its last line was told.
 async fn follow(call: Call, id: JobId) -> Result<Response, Problem> {
     let follower = call.endpoints.follow(id).ok_or_else(Problem::too_many_streams)?;
-    let lookup = call.endpoints.job(id).await?;
-    follower.saw(&lookup);
-    let job = call.found(lookup)?;
-    let told = headers::last_event_id(call.headers()).unwrap_or(0);
-    let (version, ended) = (job.version, job.status.is_terminal());
-    let following =
-        Following { call, id, follower, version, ended, told, lines: VecDeque::new(), quiet: Duration::ZERO };
+    let known = headers::last_event_id(call.headers());
+    let told = known.unwrap_or(0);
+    let (job, lines) = in_time(async {
+        let lookup = call.endpoints.job(id).await?;
+        follower.saw(&lookup);
+        let job = call.found(lookup)?;
+        // After the job: whatever an ended job's handler said is there.
+        Ok((job, read(&call, id, told).await?))
+    })
+    .await?;
+    let (version, status) = (job.version, job.status);
+    if status.is_terminal() && known.is_some() && lines.is_empty() {
+        // Nothing is left to tell; this is how browsers are told not to come back.
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let sent = Instant::now();
+    let following = Following {
+        call,
+        id,
+        follower,
+        version,
+        status,
+        more: false,
+        complete: false,
+        told,
+        lines: VecDeque::new(),
+        sent,
+    };
+    let following = following.with(lines);
     let rest = stream::unfold(Some(following), |following| async { next(following?).await });
     Ok(events::answer(stream::iter([Ok(Bytes::from_static(OPENING.as_bytes()))]).chain(rest)))
 }
@@ -100,65 +131,84 @@ struct Following {
     follower: Follower,
     /// The job's, as last seen.
     version: u64,
-    /// No line comes any more but those that the store has now.
-    ended: bool,
+    status: JobStatus,
+    /// The last read was full: more is there.
+    more: bool,
+    /// The job has ended, and all its lines were read since.
+    complete: bool,
     /// The number of the last line that was read.
     told: u64,
     lines: VecDeque<LogLine>,
-    /// Since when nothing was sent.
-    quiet: Duration,
+    /// When something was sent last.
+    sent: Instant,
 }
 
 type Chunk = Result<Bytes, Infallible>;
 
 async fn next(mut following: Following) -> Option<(Chunk, Option<Following>)> {
     loop {
-        if let Some(line) = following.lines.pop_front() {
-            following.quiet = Duration::ZERO;
-            let event = format!("id: {}\ndata: {}\n\n", line.line, json(&line).trim_end());
-            return Some((Ok(event.into()), Some(following)));
-        }
-        // Read once more after the end was seen: its last lines may have come with it.
-        let ended = following.ended;
-        if let Ok(lines) = read(&following.call, following.id, following.told).await {
-            following.told = lines.last().map_or(following.told, |line| line.line);
-            following.lines = lines.into();
-            if following.lines.is_empty() && ended {
-                return None;
+        let chunk = match following.lines.pop_front() {
+            Some(line) => format!("id: {}\ndata: {}\n\n", line.line, json(&line).trim_end()).into(),
+            None if following.complete => return None,
+            None if following.sent.elapsed() >= HEARTBEAT => Bytes::from_static(COMMENT.as_bytes()),
+            None => {
+                if following.more || following.wait().await? {
+                    following = following.look().await;
+                }
+                continue;
             }
-        }
-        if following.lines.is_empty() {
-            following.wait().await?;
-            if following.quiet >= HEARTBEAT {
-                following.quiet = Duration::ZERO;
-                return Some((Ok(Bytes::from_static(COMMENT.as_bytes())), Some(following)));
-            }
-        }
+        };
+        following.sent = Instant::now();
+        return Some((Ok(chunk), Some(following)));
     }
 }
 
 impl Following {
-    /// Until it is worth looking again; none if this process or the client goes.
-    async fn wait(&mut self) -> Option<()> {
-        let Self { call, follower, version, ended, quiet, .. } = self;
-        let news = async {
-            tokio::select! {
-                biased;
-                news = follower.changed(Some(*version)) => Some(Some(news)),
-                () = call.endpoints.gone() => None,
-                () = tokio::time::sleep(LOOK) => Some(None),
-            }
-        };
-        match call.unless_gone(news).await?? {
-            Some(news) => match &*news {
-                async_endpoints_core::store::Lookup::Found(job) => {
-                    (*version, *ended) = (job.version, job.status.is_terminal());
-                }
-                _ => *ended = true,
-            },
-            None => *quiet += LOOK,
+    fn with(mut self, lines: Vec<LogLine>) -> Self {
+        self.more = lines.len() == LINES as usize;
+        self.complete = self.status.is_terminal() && !self.more;
+        self.told = lines.last().map_or(self.told, |line| line.line);
+        self.lines = lines.into();
+        self
+    }
+
+    /// Reads what is new. What cannot be read now comes with the next look.
+    async fn look(mut self) -> Self {
+        self.more = false;
+        match read(&self.call, self.id, self.told).await {
+            Ok(lines) => self.with(lines),
+            Err(_) => self,
         }
-        Some(())
+    }
+
+    /// Whether there may be new lines, now or after a while; none if this process or the client goes. A job that waits
+    /// writes none, and progress tells of none: only a running one is looked at again.
+    async fn wait(&mut self) -> Option<bool> {
+        let Self { call, follower, version, status, sent, .. } = self;
+        let now = Instant::now();
+        let may_write = *status == JobStatus::InProgress || status.is_terminal();
+        let look = now + if may_write { LOOK } else { HEARTBEAT };
+        let pause = tokio::time::sleep_until(look.min(*sent + HEARTBEAT));
+        tokio::pin!(pause);
+        loop {
+            let news = async {
+                tokio::select! {
+                    biased;
+                    () = call.endpoints.gone() => None,
+                    () = &mut pause => Some(None),
+                    news = follower.changed(Some(*version)) => Some(Some(news)),
+                }
+            };
+            let Some(news) = call.unless_gone(news).await?? else { return Some(may_write) };
+            let before = *status;
+            match &*news {
+                Lookup::Found(job) => (*version, *status) = (job.version, job.status),
+                Lookup::Gone { .. } | Lookup::NotFound => return None,
+            }
+            if *status != before {
+                return Some(true);
+            }
+        }
     }
 }
 

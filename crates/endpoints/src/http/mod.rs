@@ -34,14 +34,17 @@ use std::{
     any::Any,
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_endpoints_core::job::TraceContext;
 use axum::{
     Router,
     extract::Request,
-    http::{Method, request::Parts},
+    http::{HeaderValue, Method, header, request::Parts},
     response::{IntoResponse, Response},
     routing::{MethodFilter, MethodRouter, on},
 };
@@ -68,13 +71,13 @@ pub(crate) struct Face {
     pub(crate) responses: Box<dyn Responses>,
     pub(crate) base_path: Option<String>,
     /// Set when the submit routes are made: a process that does not accept does not document them.
-    pub(crate) accepts: OnceLock<()>,
+    pub(crate) accepts: AtomicBool,
 }
 
 impl Default for Face {
     fn default() -> Self {
         let (access, responses) = (Access::loopback(), Box::new(Unchanged));
-        Self { access, owner: None, responses, base_path: None, accepts: OnceLock::new() }
+        Self { access, owner: None, responses, base_path: None, accepts: AtomicBool::new(false) }
     }
 }
 
@@ -108,15 +111,18 @@ impl Operation {
         }
     }
 
-    const fn method(self) -> MethodFilter {
+    fn method(self) -> Method {
         match self {
-            Self::Cancel | Self::Retry => MethodFilter::POST,
-            _ => MethodFilter::GET,
+            Self::Cancel | Self::Retry => Method::POST,
+            Self::List | Self::Job | Self::Result | Self::Events | Self::Logs | Self::Document => Method::GET,
         }
     }
 
     const fn is_for_operators(self) -> bool {
-        matches!(self, Self::List | Self::Retry)
+        match self {
+            Self::List | Self::Retry => true,
+            Self::Job | Self::Result | Self::Events | Self::Logs | Self::Cancel | Self::Document => false,
+        }
     }
 
     async fn answer(self, call: Call) -> Result<Response, Problem> {
@@ -135,12 +141,19 @@ impl Operation {
 
 /// One route for each declared path, with all its methods.
 pub(crate) fn submit_routes<S: Clone + Send + Sync + 'static>(endpoints: &AsyncEndpoints) -> Router<S> {
-    let _ = endpoints.face().accepts.set(());
+    endpoints.face().accepts.store(true, Ordering::Relaxed);
     let mut by_path: BTreeMap<&str, MethodRouter> = BTreeMap::new();
     for (place, declared) in endpoints.endpoints().iter().enumerate() {
         let Some(accepting) = Accepting::new(endpoints, place) else { continue };
         let accepting = Arc::new(accepting);
-        let handler = move |request| submit::submit(accepting.clone(), request);
+        let handler = move |request| {
+            let accepting = accepting.clone();
+            async move {
+                let mut response = submit::submit(&accepting, request).await;
+                last(accepting.endpoints(), &mut response);
+                response
+            }
+        };
         let method = on(filter(&declared.method), handler);
         let method = declared.layers.iter().fold(method, |method, layer| layer(method));
         let methods = by_path.remove(&*declared.path).unwrap_or_default();
@@ -153,12 +166,30 @@ pub(crate) fn job_routes<S: Clone + Send + Sync + 'static>(endpoints: &AsyncEndp
     Operation::ALL.into_iter().fold(Router::new(), |router, operation| {
         let endpoints = endpoints.clone();
         let handler = move |request| answer(operation, endpoints.clone(), request);
-        router.route(operation.path(), refusing(on(operation.method(), handler)))
+        router.route(operation.path(), refusing(on(filter(&operation.method()), handler)))
     })
 }
 
-/// What a route of jobs answers, whatever happens.
+/// The answer of a route of jobs, and what is the same for all of them.
 async fn answer(operation: Operation, endpoints: AsyncEndpoints, request: Request) -> Response {
+    let stopping = endpoints.clone();
+    let mut response = answer_any(operation, endpoints, request).await;
+    // A job changes, and may be its owner's alone: whoever keeps it asks again, and nobody keeps it for others.
+    let cached = HeaderValue::from_static("private, no-cache");
+    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(cached);
+    last(&stopping, &mut response);
+    response
+}
+
+/// Who asks a process that stops should ask another.
+fn last(endpoints: &AsyncEndpoints, response: &mut Response) {
+    if endpoints.is_shutting_down() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
+/// Answers, whatever happens.
+async fn answer_any(operation: Operation, endpoints: AsyncEndpoints, request: Request) -> Response {
     let (call, body) = Call::of(&endpoints, request).await;
     let (head, trace) = (call.head.clone(), call.trace.clone());
     body::drain(body).await;
@@ -175,12 +206,15 @@ async fn answer(operation: Operation, endpoints: AsyncEndpoints, request: Reques
         Ok(Err(problem)) => problem.traced(trace.as_ref()),
         Err(panic) => return panicked(&endpoints, &head, &*panic, trace.as_ref()),
     };
-    let (responses, response) = (&endpoints.face().responses, problem.clone().into_response());
-    replaced(|| match operation {
-        _ if problem.status().is_server_error() => responses.internal_error(&head, &problem, response),
-        Operation::Job | Operation::Cancel => responses.status(&head, Err(&problem), response),
-        _ => response,
-    })
+    let responses = &endpoints.face().responses;
+    replaced(
+        || problem.clone().into_response(),
+        |answer| match operation {
+            _ if problem.status().is_server_error() => responses.internal_error(&head, &problem, answer),
+            Operation::Job | Operation::Cancel => responses.status(&head, Err(&problem), answer),
+            _ => answer,
+        },
+    )
 }
 
 /// The answer when the application's own code panicked.
@@ -192,15 +226,15 @@ fn panicked(
 ) -> Response {
     log::internal("the application's code panicked while a request was answered", &panic_message(panic));
     let problem = Problem::internal().traced(trace);
-    let response = problem.clone().into_response();
-    replaced(|| endpoints.face().responses.internal_error(head, &problem, response))
+    let responses = &endpoints.face().responses;
+    replaced(|| problem.clone().into_response(), |answer| responses.internal_error(head, &problem, answer))
 }
 
-/// The application's answer in place of ours; ours if that panics.
-fn replaced(replace: impl FnOnce() -> Response) -> Response {
-    catch_unwind(AssertUnwindSafe(replace)).unwrap_or_else(|panic| {
+/// The application's answer in place of ours; ours if that panics: a job that is stored is told, whatever else fails.
+fn replaced(ours: impl Fn() -> Response, replace: impl FnOnce(Response) -> Response) -> Response {
+    catch_unwind(AssertUnwindSafe(|| replace(ours()))).unwrap_or_else(|panic| {
         log::internal("the application's responses panicked", &panic_message(&*panic));
-        Problem::internal().into_response()
+        ours()
     })
 }
 
@@ -219,6 +253,7 @@ fn filter(method: &Method) -> MethodFilter {
         Method::PUT => MethodFilter::PUT,
         Method::PATCH => MethodFilter::PATCH,
         Method::DELETE => MethodFilter::DELETE,
+        Method::GET => MethodFilter::GET,
         _ => MethodFilter::POST,
     }
 }

@@ -2,6 +2,11 @@
 //! `openapi.json`; the declared endpoints are added from what the application says of them. Our schemas begin with `Async`,
 //! so that an application may have a `Job` of its own.
 
+use std::{
+    collections::HashSet,
+    sync::{LazyLock, atomic::Ordering},
+};
+
 use axum::response::Response;
 use serde_json::{Map, Value, json};
 
@@ -14,16 +19,18 @@ use crate::{endpoint::Declared, submission::Check};
 const ROUTES: &str = include_str!("openapi.json");
 
 pub(super) fn document(call: &Call) -> Result<Response, Problem> {
+    static READ: LazyLock<Option<Value>> = LazyLock::new(|| serde_json::from_str(ROUTES).ok());
     let face = call.endpoints.face();
-    let mut document: Value = serde_json::from_str(ROUTES).map_err(|_| Problem::internal())?;
+    let mut document = READ.clone().ok_or_else(Problem::internal)?;
     document["info"] = json!({
         "title": "Asynchronous endpoints",
         "version": env!("CARGO_PKG_VERSION"),
         "description": "A submission is answered with a job at once; the job is followed until it has ended.",
     });
     document["servers"] = json!([{ "url": if call.base.is_empty() { "/" } else { &call.base } }]);
-    if face.accepts.get().is_some() {
-        call.endpoints.endpoints().iter().for_each(|declared| add(&mut document, declared));
+    if face.accepts.load(Ordering::Relaxed) {
+        let mut ids = HashSet::new();
+        call.endpoints.endpoints().iter().for_each(|declared| add(&mut document, declared, &mut ids));
     }
     if face.access.takes_token() {
         document["components"]["securitySchemes"] = json!({ "token": { "type": "http", "scheme": "bearer" } });
@@ -34,10 +41,12 @@ pub(super) fn document(call: &Call) -> Result<Response, Problem> {
     Ok(answer("application/json", &document))
 }
 
-fn add(document: &mut Value, declared: &Declared) {
+fn add(document: &mut Value, declared: &Declared, ids: &mut HashSet<String>) {
     let (path, params) = path(&declared.path);
     let method = declared.method.as_str().to_ascii_lowercase();
-    document["paths"][path][&method] = operation(declared, params);
+    let mut operation = operation(declared, params);
+    operation["operationId"] = unique(&format!("{method}{}", declared.name), ids).into();
+    document["paths"][path][&method] = operation;
     let Some(schemas) = &declared.schemas else { return };
     if let Some(known) = document["components"]["schemas"].as_object_mut() {
         for (name, schema) in &schemas.named {
@@ -46,12 +55,19 @@ fn add(document: &mut Value, declared: &Declared) {
     }
 }
 
+/// Several endpoints may accept the same type; generated clients want a name for each.
+fn unique(id: &str, ids: &mut HashSet<String>) -> String {
+    let numbered = (2..).map(|n| format!("{id}{n}"));
+    let free = std::iter::once(id.to_owned()).chain(numbered).find(|id| !ids.contains(id)).unwrap_or_default();
+    ids.insert(free.clone());
+    free
+}
+
 fn operation(declared: &Declared, mut params: Vec<Value>) -> Value {
     let name = declared.name;
     let shared = ["Prefer", "IdempotencyKey", "RequestId"];
     params.extend(shared.map(|name| json!({ "$ref": format!("#/components/parameters/{name}") })));
     let mut operation = json!({
-        "operationId": format!("{}{name}", declared.method.as_str().to_ascii_lowercase()),
         "tags": ["endpoints"],
         "summary": declared.summary.as_deref().map_or_else(|| format!("Submits a {name} job"), str::to_owned),
         "parameters": params,
@@ -149,8 +165,12 @@ mod tests {
     #[test]
     fn every_route_of_jobs_is_written_down_and_nothing_else() {
         let routes: Value = serde_json::from_str(ROUTES).expect("JSON");
-        let written: BTreeSet<&str> = routes["paths"].as_object().expect("paths").keys().map(String::as_str).collect();
-        assert_eq!(written, Operation::ALL.map(Operation::path).into());
+        let methods = |(path, methods): (&String, &Value)| {
+            let methods = methods.as_object().expect("methods").keys();
+            methods.map(|method| (method.to_uppercase(), path.clone())).collect::<Vec<_>>()
+        };
+        let written: BTreeSet<_> = routes["paths"].as_object().expect("paths").iter().flat_map(methods).collect();
+        assert_eq!(written, Operation::ALL.map(|own| (own.method().to_string(), own.path().to_owned())).into());
     }
 
     #[test]

@@ -11,8 +11,10 @@ use axum::{
 };
 use serde::{Serialize, Serializer};
 
-use crate::{submit::SubmitError, telemetry::events};
+use crate::{error::cut, submit::SubmitError, telemetry::events};
 
+/// Bytes of a detail that are told.
+const DETAIL_BYTES: usize = 4 << 10;
 /// Seconds after which a refused client may come back.
 const COME_BACK: u64 = 1;
 
@@ -73,16 +75,18 @@ impl Problem {
         Self { status, code, title, detail: None, headers: Vec::new(), trace_id: None }
     }
 
-    /// Says what is wrong this time, in words that a caller may see.
+    /// Says what is wrong this time, in words that a caller may see; 4 KiB of them are kept.
     #[must_use]
     pub fn with_detail(mut self, text: impl Into<String>) -> Self {
-        self.detail = Some(text.into());
+        // What was sent may be in it, as long as it is.
+        self.detail = Some(cut(text.into(), DETAIL_BYTES));
         self
     }
 
-    /// Sends a header along.
+    /// Sends a header along, in place of one of that name.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.retain(|(own, _)| *own != name);
         self.headers.push((name, value));
         self
     }
@@ -296,7 +300,9 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = json("application/problem+json", &self);
         *response.status_mut() = self.status;
-        response.headers_mut().extend(self.headers);
+        for (name, value) in self.headers {
+            response.headers_mut().insert(name, value);
+        }
         response
     }
 }

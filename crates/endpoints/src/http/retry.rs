@@ -1,26 +1,25 @@
 //! `POST /jobs/{id}/retry`: for operators, a new job out of one that failed or was canceled.
 
 use async_endpoints_core::store::{Lookup, Retry};
-use axum::{
-    http::{StatusCode, header},
-    response::Response,
-};
+use axum::{http::StatusCode, response::Response};
 
 use super::{
-    call::Call,
+    call::{Call, in_time},
     job,
     problem::Problem,
-    submit::{mark_replayed, name_job},
 };
 use crate::submit::SubmitError;
 
 pub(super) async fn retry(call: &Call) -> Result<Response, Problem> {
     let id = call.id()?;
-    call.own(id).await?;
     if call.endpoints.is_shutting_down() {
         return Err(SubmitError::ShuttingDown.into());
     }
-    let (job, replayed) = match call.endpoints.retry_traced(id, call.trace.clone()).await? {
+    let retried = in_time(async {
+        call.own(id).await?;
+        Ok(call.endpoints.retry_traced(id, call.trace.clone()).await?)
+    });
+    let (job, replayed) = match retried.await? {
         Retry::Created(job) => (job, false),
         Retry::Existing(Lookup::Found(job)) => (job, true),
         Retry::Existing(_) => return Err(Problem::expired()),
@@ -31,12 +30,7 @@ pub(super) async fn retry(call: &Call) -> Result<Response, Problem> {
         Retry::NotFound => return Err(Problem::not_found()),
     };
     let document = call.document(&job).await;
-    let mut response = job::answer(&document);
-    *response.status_mut() = StatusCode::ACCEPTED;
-    response.headers_mut().entry(header::RETRY_AFTER).or_insert_with(|| 1.into());
-    name_job(&mut response, &document);
-    if replayed {
-        mark_replayed(&mut response);
-    }
-    Ok(call.endpoints.face().responses.submitted(&call.head, &document, response))
+    let ours = || job::accepted(&document, StatusCode::ACCEPTED, replayed);
+    let responses = &call.endpoints.face().responses;
+    Ok(super::replaced(ours, |answer| responses.submitted(&call.head, &document, answer)))
 }

@@ -13,13 +13,16 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_service::Service;
 
-use super::socket::Socket;
+use super::socket::{Peer, Socket};
 use crate::{Options, telemetry::events};
 
 /// After an accept that failed, because there are no more files for example, before the next.
 const PAUSE: Duration = Duration::from_secs(1);
 /// A client that is silent for that long is asked whether it is still there, by the system.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// Between two looks whether a client is still there.
+const LOOK: Duration = Duration::from_secs(30);
 
 /// How many connections there may be, and how long each may take to say what it wants.
 #[derive(Copy, Clone, Debug)]
@@ -34,14 +37,15 @@ impl Limits {
     }
 }
 
-/// Serves until `stop` fires, then lets requests in flight end, until `over` fires.
+/// Serves until `stop` fires, then lets requests in flight end, until `over` fires. Connections that were upgraded are
+/// whoever upgraded them's own from then on.
 pub(crate) async fn serve(
     listener: TcpListener,
     app: Router,
     limits: Limits,
     stop: CancellationToken,
     over: CancellationToken,
-) -> io::Result<()> {
+) {
     // Its routes are made ready once, not for every request.
     let app: Router = app.with_state(());
     let free = Arc::new(Semaphore::new(limits.connections as usize));
@@ -73,7 +77,6 @@ pub(crate) async fn serve(
     drop(listener);
     connections.close();
     connections.wait().await;
-    Ok(())
 }
 
 /// A client that went before it was accepted is nobody's trouble; anything else is, and may last.
@@ -91,6 +94,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, app: Router, limits: Li
     let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
     let _ = stream.set_nodelay(true);
     let (socket, client) = Socket::new(stream);
+    let watched = client.clone();
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
         request.extensions_mut().insert(client.clone());
@@ -105,9 +109,29 @@ async fn connection(stream: TcpStream, peer: SocketAddr, app: Router, limits: Li
         .with_upgrades();
     tokio::pin!(serving);
     // Connections end in many ways; what went wrong with one is its client's matter.
+    let served = async {
+        tokio::select! {
+            _ = &mut serving => return,
+            () = stop.cancelled() => serving.as_mut().graceful_shutdown(),
+        }
+        let _ = serving.await;
+    };
     tokio::select! {
-        _ = &mut serving => return,
-        () = stop.cancelled() => serving.as_mut().graceful_shutdown(),
+        () = served => {}
+        () = deserted(&watched) => {}
     }
-    let _ = serving.await;
+}
+
+/// Until the client has been gone for a while. hyper does not look while a request is being answered, and an
+/// application's own handler or stream may have nothing to write for hours.
+async fn deserted(client: &Peer) {
+    let mut before = false;
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let now = client.has_hung_up();
+        if now && before {
+            return;
+        }
+        before = now;
+    }
 }

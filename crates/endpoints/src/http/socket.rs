@@ -4,27 +4,38 @@ use std::{
     io::{self, IoSlice},
     net::Shutdown,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
+use futures_util::FutureExt;
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    time::Sleep,
 };
 
-/// A connection, as its server reads and writes it.
-pub(super) struct Socket(Arc<TcpStream>);
+/// How long a client may leave what is written to it unread.
+const STALL: Duration = Duration::from_secs(30);
 
-/// The same connection, as the requests on it know it.
+/// A connection, as its server reads and writes it.
+pub(super) struct Socket {
+    stream: Arc<TcpStream>,
+    /// Runs while nothing can be written.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+/// The same connection, as the requests on it know it. Does not keep it open.
 #[derive(Clone)]
-pub(super) struct Peer(Arc<TcpStream>);
+pub(super) struct Peer(Weak<TcpStream>);
 
 impl Socket {
     pub(super) fn new(stream: TcpStream) -> (Self, Peer) {
         let stream = Arc::new(stream);
-        (Self(stream.clone()), Peer(stream))
+        let peer = Peer(Arc::downgrade(&stream));
+        (Self { stream, stalled: None }, peer)
     }
 }
 
@@ -32,17 +43,26 @@ impl Peer {
     /// Until the client closed its half of the connection, or all of it: which of the two, nobody can tell before
     /// writing. Never, once the client has sent more than it was asked for.
     pub(super) async fn hung_up(&self) {
-        if let Ok(1..) = self.0.peek(&mut [0]).await {
+        if let Some(stream) = self.0.upgrade()
+            && let Ok(1..) = stream.peek(&mut [0]).await
+        {
             std::future::pending().await
         }
+    }
+
+    /// Whether the client closed its half of the connection, or all of it, as far as that can be seen now.
+    pub(super) fn has_hung_up(&self) -> bool {
+        let Some(stream) = self.0.upgrade() else { return true };
+        let peeked = stream.peek(&mut [0]).now_or_never();
+        matches!(peeked, Some(Ok(0) | Err(_)))
     }
 }
 
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
-            ready!(self.0.poll_read_ready(cx))?;
-            match self.0.try_read(buf.initialize_unfilled()) {
+            ready!(self.stream.poll_read_ready(cx))?;
+            match self.stream.try_read(buf.initialize_unfilled()) {
                 Ok(n) => {
                     buf.advance(n);
                     return Poll::Ready(Ok(()));
@@ -56,27 +76,33 @@ impl AsyncRead for Socket {
 
 impl Socket {
     fn poll_try_write(
-        &self,
+        &mut self,
         cx: &mut Context<'_>,
         write: impl Fn(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.0.poll_write_ready(cx))?;
-            match write(&self.0) {
+        while let Poll::Ready(ready) = self.stream.poll_write_ready(cx) {
+            ready?;
+            match write(&self.stream) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                written => return Poll::Ready(written),
+                written => {
+                    self.stalled = None;
+                    return Poll::Ready(written);
+                }
             }
         }
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(STALL)));
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_try_write(cx, |stream| stream.try_write(buf))
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
@@ -92,6 +118,6 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(SockRef::from(&*self.0).shutdown(Shutdown::Write))
+        Poll::Ready(SockRef::from(&*self.stream).shutdown(Shutdown::Write))
     }
 }

@@ -22,10 +22,6 @@ use crate::{
     submit::{Accepted, Draft, SubmitError, fingerprint},
 };
 
-const OPERATION_LOCATION: HeaderName = HeaderName::from_static("operation-location");
-const JOB_ID: HeaderName = HeaderName::from_static("x-async-job-id");
-const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
-
 /// A declared endpoint with all that each of its requests needs.
 pub(super) struct Accepting {
     endpoints: AsyncEndpoints,
@@ -49,16 +45,20 @@ impl Accepting {
         })
     }
 
+    pub(super) fn endpoints(&self) -> &AsyncEndpoints {
+        &self.endpoints
+    }
+
     fn declared(&self) -> &Declared {
         &self.endpoints.endpoints()[self.place]
     }
 }
 
-pub(super) async fn submit(accepting: Arc<Accepting>, request: Request) -> Response {
+pub(super) async fn submit(accepting: &Accepting, request: Request) -> Response {
     let (call, body) = Call::of(&accepting.endpoints, request).await;
     let (head, trace) = (call.head.clone(), call.trace.clone());
     // The application's validators, rules and replaced answers may panic; its clients still get an answer.
-    let refused = match AssertUnwindSafe(answer(&accepting, call, body)).catch_unwind().await {
+    let refused = match AssertUnwindSafe(answer(accepting, call, body)).catch_unwind().await {
         Ok(Ok(response)) => return response,
         Ok(Err(Refused::Answer(mut response))) => {
             response.headers_mut().append(header::VARY, HeaderValue::from_static("Prefer"));
@@ -67,9 +67,13 @@ pub(super) async fn submit(accepting: Arc<Accepting>, request: Request) -> Respo
         Ok(Err(Refused::Problem(problem))) => problem.traced(trace.as_ref()),
         Err(panic) => return super::panicked(&accepting.endpoints, &head, &*panic, trace.as_ref()),
     };
-    let mut response = refused.clone().into_response();
-    follow::prefer(&mut response, None);
-    super::replaced(|| accepting.endpoints.face().responses.submission_error(&head, &refused, response))
+    let ours = || {
+        let mut response = refused.clone().into_response();
+        follow::prefer(&mut response, None);
+        response
+    };
+    let responses = &accepting.endpoints.face().responses;
+    super::replaced(ours, |answer| responses.submission_error(&head, &refused, answer))
 }
 
 /// What is answered instead of a job.
@@ -154,35 +158,13 @@ async fn accepted_answer(call: &Call, mut accepted: Accepted, wait: Option<u64>)
         }
     }
     let ended = wait.filter(|_| accepted.job.status.is_terminal());
+    let status = if ended.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
     let document = call.document(&accepted.job).await;
-    let mut response = job::answer(&document);
-    if ended.is_none() {
-        *response.status_mut() = StatusCode::ACCEPTED;
-        // Also for a job that ended meanwhile: every 202 tells when to ask.
-        response.headers_mut().entry(header::RETRY_AFTER).or_insert_with(|| 1.into());
-    }
-    follow::prefer(&mut response, ended);
-    name_job(&mut response, &document);
-    if accepted.replayed {
-        mark_replayed(&mut response);
-    }
-    call.endpoints.face().responses.submitted(&call.head, &document, response)
-}
-
-/// Says in headers which job was made, and where it is.
-pub(super) fn name_job(response: &mut Response, document: &job::JobDocument<'_>) {
-    let location = text(document.location());
-    let headers = response.headers_mut();
-    headers.insert(header::LOCATION, location.clone());
-    headers.insert(OPERATION_LOCATION, location);
-    headers.insert(JOB_ID, text(document.view().id.to_string()));
-}
-
-/// Marks an answer that tells of an earlier job.
-pub(super) fn mark_replayed(response: &mut Response) {
-    response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
-}
-
-fn text(text: String) -> HeaderValue {
-    HeaderValue::try_from(text).unwrap_or_else(|_| unreachable!("a path and a UUID"))
+    let ours = || {
+        let mut response = job::accepted(&document, status, accepted.replayed);
+        follow::prefer(&mut response, ended);
+        response
+    };
+    let responses = &call.endpoints.face().responses;
+    super::replaced(ours, |answer| responses.submitted(&call.head, &document, answer))
 }

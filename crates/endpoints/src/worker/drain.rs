@@ -5,6 +5,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::time::Instant;
+
 use super::{
     Worker, attempt,
     running::{Running, Why},
@@ -16,12 +18,13 @@ use crate::telemetry::events;
 const LAST_SETTLEMENTS: Duration = Duration::from_millis(1000);
 /// How long a handler that was aborted may take to be dropped, before its job may start elsewhere.
 const LAST_DROPS: Duration = Duration::from_millis(300);
-/// How long open connections may take to end once everything else has.
-pub(super) const LAST_ANSWERS: Duration = Duration::from_millis(800);
+/// How long open connections may take at least to end, once everything else has.
+const LAST_ANSWERS: Duration = Duration::from_millis(800);
 
-/// Waits until it is told to stop, and returns when everything is settled or given back.
-pub(super) async fn run(worker: &Arc<Worker>) {
+/// Waits until it is told to stop, and returns when everything is settled or given back: since when it was told.
+pub(super) async fn run(worker: &Arc<Worker>) -> Instant {
     worker.stopping.cancelled().await;
+    let told = Instant::now();
     let within = worker.options.shutdown;
     events::stopping(within);
     worker.claiming.close();
@@ -34,13 +37,29 @@ pub(super) async fn run(worker: &Arc<Worker>) {
     };
     tokio::pin!(settled);
     tokio::select! {
-        () = &mut settled => return,
+        () = &mut settled => return told,
         () = tokio::time::sleep(within - last_call) => {}
         () = worker.hurry.cancelled() => {}
     }
     worker.table.all().iter().for_each(|running| running.stop(Why::Shutdown));
     if tokio::time::timeout(last_call, &mut settled).await.is_err() {
         give_back(worker).await;
+    }
+    told
+}
+
+/// Waits for requests in flight, an application's own among them: for as long as a drain may take, unless somebody is in a
+/// hurry. Ends with the last connection.
+pub(super) async fn last_answers(worker: &Worker, told: Instant) {
+    let until = (told + worker.options.shutdown).max(Instant::now() + LAST_ANSWERS);
+    let hurried = async {
+        worker.hurry.cancelled().await;
+        tokio::time::sleep(LAST_ANSWERS).await;
+    };
+    tokio::select! {
+        () = worker.over.cancelled() => {}
+        () = hurried => {}
+        () = tokio::time::sleep_until(until) => {}
     }
 }
 

@@ -41,14 +41,14 @@ pub(super) fn start(worker: Arc<Worker>, signals: bool) -> std::io::Result<()> {
             if let Some(signals) = signals {
                 tokio::spawn(obey(signals, worker.clone()));
             }
-            tokio::select! {
-                () = supervise("keeper", &worker.restarts, || keep(&worker)) => {}
-                () = drain::run(&worker) => {}
-            }
+            let told = tokio::select! {
+                () = supervise("keeper", &worker.restarts, || keep(&worker)) => tokio::time::Instant::now(),
+                told = drain::run(&worker) => told,
+            };
             worker.done.cancel();
             say_goodbye(&worker).await;
             worker.gone.cancel();
-            tokio::time::sleep(drain::LAST_ANSWERS).await;
+            drain::last_answers(&worker, told).await;
             worker.over.cancel();
         });
     })?;

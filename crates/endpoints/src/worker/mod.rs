@@ -91,7 +91,7 @@ pub(crate) struct Worker {
     done: CancellationToken,
     /// The keeper has said goodbye.
     gone: CancellationToken,
-    /// Connections have had their time.
+    /// Connections have had their time, or are all gone.
     over: CancellationToken,
     /// The claimer alone: what it is just being given must be started, or given back.
     claiming: TaskTracker,
@@ -167,6 +167,7 @@ impl Worker {
         }
         worker.stop();
         worker.gone.cancelled().await;
+        worker.over.cancel();
         Ok(())
     }
 
