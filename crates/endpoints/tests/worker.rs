@@ -15,10 +15,11 @@ use async_endpoints::{
     AsyncEndpoints, Endpoint, JobContext, JobError, JobStatus, JobType, Lookup, MemoryStore, Options, Priority,
     core::store::StatsQuery,
 };
+use async_endpoints_testkit::{FlakyStore, Op, When};
 use reqwest::StatusCode;
 use serde_json::json;
 use support::{PATIENCE, Process, Service, ended, quick, store, watch};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 /// The lease of every process here.
 const LEASE: Duration = Duration::from_millis(400);
@@ -318,4 +319,34 @@ async fn memory_is_bounded_by_retention() {
     for id in ids {
         assert!(!matches!(process.endpoints.job(id).await.unwrap(), Lookup::Found(_)));
     }
+}
+
+#[tokio::test]
+async fn a_cancellation_in_the_same_process_needs_no_renewal() {
+    const JOB: JobType<(), ()> = JobType::new("Job");
+    let inner = store();
+    let flaky = Arc::new(FlakyStore::new(Arc::new(inner.clone())));
+    let running = Arc::new(Semaphore::new(0));
+    let runs = running.clone();
+    let options = Options { lease: Duration::from_secs(600), ..quick() };
+    let endpoints = AsyncEndpoints::builder(flaky.clone())
+        .options(options)
+        .handler(JOB, move |ctx: JobContext<()>| {
+            let running = runs.clone();
+            async move {
+                running.add_permits(1);
+                ctx.cancellation().cancelled().await;
+                Err::<(), _>(JobError::canceled())
+            }
+        })
+        .build()
+        .unwrap();
+    let process = Process::start(endpoints.clone(), 2);
+    let id = endpoints.submit(JOB, ()).await.unwrap().job.id;
+    tokio::time::timeout(PATIENCE, running.acquire()).await.unwrap().unwrap().forget();
+    (0..1000).for_each(|_| flaky.fail_next(Op::Renew, When::Before));
+    endpoints.cancel(id).await.unwrap();
+    assert_eq!(ended(&endpoints, id).await.status, JobStatus::Canceled);
+    drop(process);
+    inner.verify().await;
 }

@@ -1,0 +1,104 @@
+//! What an application's own types look like in the document.
+#![cfg(feature = "openapi")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(dead_code, reason = "only their shapes matter")]
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use async_endpoints::{BuildError, Endpoint, JobType};
+use serde_json::{Value, json};
+use support::{Service, store};
+use utoipa::ToSchema;
+
+#[derive(serde::Deserialize, ToSchema)]
+struct Order {
+    items: Vec<Item>,
+    speed: Option<Speed>,
+}
+
+#[derive(serde::Deserialize, ToSchema)]
+struct Item {
+    article: String,
+    #[schema(no_recursion)]
+    parts: Vec<Item>,
+}
+
+#[derive(serde::Deserialize, ToSchema)]
+enum Speed {
+    Slow,
+    Fast,
+}
+
+mod other {
+    #[derive(serde::Deserialize, utoipa::ToSchema)]
+    pub struct Order {
+        pub number: u32,
+    }
+}
+
+const ORDER: JobType<Order, Vec<String>> = JobType::new("Order");
+const SPEED: JobType<Speed, ()> = JobType::new("Speed");
+const OTHER: JobType<other::Order, ()> = JobType::new("Other");
+
+async fn document() -> Value {
+    let service = Service::start(|builder| {
+        builder
+            .endpoint(Endpoint::post("/orders", ORDER).documented().summary("Orders things"))
+            .endpoint(Endpoint::post("/shops/{shop}/orders", ORDER).documented())
+            .endpoint(Endpoint::put("/speed", SPEED).documented())
+    })
+    .await;
+    let document = service.client.get(service.url("/openapi.json")).send().await.unwrap().json().await.unwrap();
+    service.stop().await;
+    document
+}
+
+fn references<'a>(value: &'a Value, found: &mut BTreeSet<&'a str>) {
+    found.extend(value["$ref"].as_str());
+    match value {
+        Value::Object(members) => members.values().for_each(|member| references(member, found)),
+        Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn types_go_by_their_names_and_every_name_is_there() {
+    let document = document().await;
+    let body = |path: &str, method: &str| {
+        document["paths"][path][method]["requestBody"]["content"]["application/json"]["schema"].clone()
+    };
+    assert_eq!(body("/orders", "post"), json!({"$ref": "#/components/schemas/Order"}));
+    assert_eq!(body("/speed", "put"), json!({"$ref": "#/components/schemas/Speed"}));
+    assert_eq!(document["components"]["schemas"]["Speed"]["enum"], json!(["Slow", "Fast"]));
+    assert_eq!(document["paths"]["/orders"]["post"]["summary"], "Orders things");
+    let mut found = BTreeSet::new();
+    references(&document, &mut found);
+    for reference in found {
+        assert!(document.pointer(&reference[1..]).is_some(), "{reference}");
+    }
+}
+
+#[tokio::test]
+async fn operations_have_names_of_their_own() {
+    let document = document().await;
+    let paths = document["paths"].as_object().unwrap();
+    let ids: Vec<&str> = paths.values().flat_map(|path| path.as_object().unwrap().values()).map(id).collect();
+    assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "{ids:?}");
+    assert!(ids.contains(&"postOrder") && ids.contains(&"postOrder2"));
+}
+
+fn id(operation: &Value) -> &str {
+    operation["operationId"].as_str().unwrap()
+}
+
+#[test]
+fn two_types_of_one_name_are_found_when_it_is_built() {
+    let builder = support::builder(&store());
+    let clash = builder
+        .endpoint(Endpoint::post("/orders", ORDER).documented())
+        .endpoint(Endpoint::post("/others", OTHER).documented());
+    assert_eq!(clash.build().unwrap_err(), BuildError::TwoSchemas("Order".to_owned()));
+}
