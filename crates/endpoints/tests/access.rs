@@ -181,7 +181,7 @@ async fn a_key_and_an_id_are_their_owners_own() {
     assert_ne!(bobs, adas);
     let conflict = (422, false, "IDEMPOTENCY_CONFLICT".to_owned());
     assert_eq!(send("bob", "x-async-request-id", adas.clone()).await, conflict, "which tells nothing of the job");
-    assert_eq!(send("ada", "x-async-request-id", adas.clone()).await.1, true);
+    assert!(send("ada", "x-async-request-id", adas.clone()).await.1);
     service.stop().await;
 }
 

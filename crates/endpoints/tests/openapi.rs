@@ -33,8 +33,8 @@ enum Speed {
 
 mod other {
     #[derive(serde::Deserialize, utoipa::ToSchema)]
-    pub struct Order {
-        pub number: u32,
+    pub(crate) struct Order {
+        pub(crate) number: u32,
     }
 }
 

@@ -124,7 +124,7 @@ async fn a_stream_goes_on_where_the_client_was_cut_off() {
     let running = service.endpoints.clone();
     let started = async {
         while support::found(&running, id).await.attempt == 0 {
-            tokio::task::yield_now().await
+            tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(PATIENCE, started).await.unwrap();

@@ -46,7 +46,7 @@ impl Peer {
         if let Some(stream) = self.0.upgrade()
             && let Ok(1..) = stream.peek(&mut [0]).await
         {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
