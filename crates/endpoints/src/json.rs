@@ -27,11 +27,23 @@ fn find_misfit<T: DeserializeOwned>(text: &str) -> Result<T, String> {
         let path = error.path().to_string();
         let reason = error.into_inner().to_string();
         // The parser's own place in the text says less than the path.
-        let reason = reason.split(" at line ").next().unwrap_or_default().to_owned();
+        let reason = without_names(reason.split(" at line ").next().unwrap_or_default());
         if path == "." { reason } else { format!("{path}: {reason}") }
     })?;
     json.end().map_err(|error| error.to_string())?;
     Ok(value)
+}
+
+/// What the types are called in the source is no client's business.
+fn without_names(reason: &str) -> String {
+    for kind in ["struct", "unit struct", "tuple struct", "newtype struct", "enum"] {
+        if let Some((before, name)) = reason.split_once(&format!("expected {kind} ")) {
+            let rest = name.split_once(' ').map_or(String::new(), |(_, rest)| format!(" {rest}"));
+            let what = if kind == "enum" { "one of its variants" } else { "an object" };
+            return format!("{before}expected {what}{rest}");
+        }
+    }
+    reason.to_owned()
 }
 
 /// How deeply the arrays and objects of a JSON text are nested.
@@ -93,5 +105,9 @@ mod tests {
         assert_eq!(error, r#"items[1]: invalid type: string "two", expected u32"#);
         let error = read_with_path::<Order>("{}").expect_err("a field is missing");
         assert_eq!(error, "missing field `items`");
+        let error = read_with_path::<Order>("null").expect_err("nothing is no order");
+        assert_eq!(error, "invalid type: null, expected an object");
+        let error = read_with_path::<Order>("[]").expect_err("a list is no order");
+        assert_eq!(error, "invalid length 0, expected an object with 1 element");
     }
 }

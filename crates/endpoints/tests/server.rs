@@ -130,6 +130,25 @@ async fn connections_beyond_the_limit_wait_for_others_to_go() {
 }
 
 #[tokio::test]
+async fn what_is_too_large_or_no_request_is_refused_before_it_comes() {
+    let service = service(quick()).await;
+    let head = "POST /waiting HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+    for (rest_of_head, code) in [
+        ("content-length: 2000000\r\nexpect: 100-continue\r\n\r\n", "413"),
+        ("content-length: 1000000000000\r\n\r\n", "413"),
+    ] {
+        let mut stream = connect(&service).await;
+        stream.write_all(format!("{head}{rest_of_head}").as_bytes()).await.unwrap();
+        let answer = until(&mut stream, "\r\n\r\n").await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {code}")), "{answer}");
+    }
+    let mut stream = connect(&service).await;
+    stream.write_all(b"GET /jobs/7 HTTP/1.1\r\n\r\n").await.unwrap();
+    assert!(until(&mut stream, "\r\n\r\n").await.starts_with("HTTP/1.1 400"));
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn a_request_in_flight_is_answered_though_no_job_runs() {
     let (began, gate) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let (begins, passes) = (began.clone(), gate.clone());

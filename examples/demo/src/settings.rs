@@ -109,7 +109,7 @@ impl Settings {
             role: role(&text("AE_ROLE", "all")?)?,
             ledger: path("AE_LEDGER"),
             data: path("AE_DATA").unwrap_or_else(|| "weather.db".into()),
-            admin_token: Some(text("AE_ADMIN_TOKEN", "")?).filter(|token| !token.is_empty()),
+            admin_token: Some(text("AE_ADMIN_TOKEN", "")?).filter(|token| !token.trim().is_empty()),
             log_format: log_format(&text("AE_LOG_FORMAT", "")?)?,
             log_filter: text("RUST_LOG", "info")?,
             job_timeout_is_set: path("AE_JOB_TIMEOUT_SECONDS").is_some(),

@@ -18,11 +18,23 @@ const LIMIT: usize = 1 << 20;
 /// Bytes of a refused body that are read and thrown away, so that the client gets to read the answer.
 const DRAINED: usize = 8 << 20;
 /// How long a whole body may take.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The body as bytes; empty if there is none.
-pub(super) async fn read(body: Body) -> Result<Bytes, Problem> {
-    in_time(collect(body)).await.ok_or_else(Problem::body_timeout)?
+/// The body as bytes; empty if there is none. A client that says beforehand that it is too large, and waits for an answer
+/// or has more to send than is ever read, is told at once.
+pub(super) async fn read(body: Body, headers: &HeaderMap) -> Result<Bytes, Problem> {
+    let said = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    let waits =
+        headers.get(header::EXPECT).is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    if said > LIMIT + DRAINED || said > LIMIT && waits {
+        return Err(Problem::too_large(LIMIT));
+    }
+    let mut size = 0;
+    match in_time(collect(body, &mut size)).await {
+        Some(read) => read,
+        None if size.max(said) > LIMIT => Err(Problem::too_large(LIMIT)),
+        None => Err(Problem::body_timeout()),
+    }
 }
 
 /// Reads a body that nobody wants, as much as a client may still be writing.
@@ -43,24 +55,23 @@ pub(super) async fn drain(body: Body) {
     in_time(drained).await;
 }
 
-async fn collect(body: Body) -> Result<Bytes, Problem> {
+async fn collect(body: Body, size: &mut usize) -> Result<Bytes, Problem> {
     let mut chunks = body.into_data_stream();
     let mut read: Option<BytesMut> = None;
-    let mut size = 0;
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|error| Problem::unreadable_body(error.to_string()))?;
-        size += chunk.len();
-        if size <= LIMIT {
+        *size += chunk.len();
+        if *size <= LIMIT {
             match &mut read {
                 // Most bodies come in one piece, which need not be copied.
                 None => read = Some(chunk.into()),
                 Some(read) => read.extend_from_slice(&chunk),
             }
-        } else if size > DRAINED {
+        } else if *size > DRAINED {
             break;
         }
     }
-    if size > LIMIT {
+    if *size > LIMIT {
         return Err(Problem::too_large(LIMIT));
     }
     Ok(read.map(BytesMut::freeze).unwrap_or_default())
@@ -71,13 +82,20 @@ async fn in_time<T>(read: impl Future<Output = T>) -> Option<T> {
     tokio::time::timeout(DEADLINE, read).await.ok()
 }
 
-/// Whether a body, if there is one, says that it is JSON.
+/// Whether a body, if there is one, says that it is JSON, once and as it is.
 pub(super) fn check_type(headers: &HeaderMap, bytes: &[u8]) -> Result<(), Problem> {
-    let content_type = headers.get(header::CONTENT_TYPE);
-    if bytes.is_empty() || content_type.is_some_and(is_json) {
+    if bytes.is_empty() {
         return Ok(());
     }
-    Err(Problem::unsupported_media_type(content_type))
+    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
+    let (content_type, more) = (types.next(), types.next());
+    if more.is_some() || !content_type.is_some_and(is_json) {
+        return Err(Problem::unsupported_media_type(content_type));
+    }
+    match headers.get(header::CONTENT_ENCODING) {
+        Some(encoding) if encoding != "identity" => Err(Problem::unsupported_encoding(encoding)),
+        _ => Ok(()),
+    }
 }
 
 /// The body as JSON text; `null` if there is none.

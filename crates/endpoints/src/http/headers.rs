@@ -30,7 +30,11 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyK
         return Ok(None);
     };
     let text = value.to_str().map_err(|_| Problem::invalid_key())?.trim();
-    let key = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
+    // One quote alone is a mistake, and would be another key than with both.
+    let key = match (text.strip_prefix('"'), text.strip_suffix('"')) {
+        (None, None) => text,
+        _ => text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).ok_or_else(Problem::invalid_key)?,
+    };
     IdempotencyKey::new(key).map(Some).ok_or_else(Problem::invalid_key)
 }
 
@@ -80,16 +84,27 @@ pub(super) fn prefer_wait(headers: &HeaderMap) -> Option<u64> {
     let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
     let mut preferences = values.flat_map(|value| value.split(',')).filter_map(|preference| {
         let (name, value) = preference.split(';').next()?.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("wait").then(|| value.trim().trim_matches('"').parse().ok())
+        name.trim().eq_ignore_ascii_case("wait").then(|| seconds(value.trim().trim_matches('"')))
     });
-    preferences.next()?.map(|seconds: u64| seconds.min(LONGEST_WAIT))
+    preferences.next()?
 }
 
-/// The same as a query, `wait=N`, for clients that cannot set headers; an error if it is no number.
+/// Whole seconds, as many as a request is held at most.
+fn seconds(text: &str) -> Option<u64> {
+    let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    is_number.then(|| text.parse().map_or(LONGEST_WAIT, |seconds: u64| seconds.min(LONGEST_WAIT)))
+}
+
+/// The same as a query, `wait=N`, for clients that cannot set headers; an error if it is no number, or there twice.
 pub(super) fn query_wait(text: &str) -> Result<Option<u64>, Problem> {
-    let wait = form_urlencoded::parse(text.as_bytes()).find(|(name, _)| name == "wait");
-    let seconds = |text: &str| text.parse::<u64>().map_err(|_| Problem::invalid_query("wait takes whole seconds."));
-    wait.map(|(_, text)| Ok(seconds(&text)?.min(LONGEST_WAIT))).transpose()
+    let mut waits = form_urlencoded::parse(text.as_bytes()).filter(|(name, _)| name == "wait");
+    match (waits.next(), waits.next()) {
+        (None, _) => Ok(None),
+        (Some((_, text)), None) => {
+            seconds(&text).map(Some).ok_or_else(|| Problem::invalid_query("wait takes whole seconds."))
+        }
+        (Some(_), Some(_)) => Err(Problem::invalid_query("wait comes once.")),
+    }
 }
 
 /// What a handler finds as headers, as much as fits into 8 KiB: those that a validator `set`, and of the request those
@@ -172,7 +187,18 @@ mod tests {
         assert_eq!(key(&["abc"]), Ok(Some("abc".to_owned())));
         assert_eq!(key(&["\"abc\""]), Ok(Some("abc".to_owned())));
         assert_eq!(key(&[&"x".repeat(255)]), Ok(Some("x".repeat(255))));
-        for bad in [&[""] as &[&str], &["\"\""], &["a b"], &["é"], &[&"x".repeat(256)], &["a", "b"]] {
+        for bad in [
+            &[""] as &[&str],
+            &["\"abc"],
+            &["abc\""],
+            &["\""],
+            &["\"a\";b=1"],
+            &["\"\""],
+            &["a b"],
+            &["é"],
+            &[&"x".repeat(256)],
+            &["a", "b"],
+        ] {
             assert_eq!(key(bad), Err(()), "{bad:?}");
         }
     }

@@ -31,7 +31,10 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(super) async fn logs(call: Call) -> Result<Response, Problem> {
     let id = call.id()?;
     let form = headers::accepted(call.headers(), &[NDJSON, TEXT, EVENTS]);
-    let form = form.ok_or_else(|| Problem::not_acceptable("application/x-ndjson, text/plain and text/event-stream"))?;
+    let form = form.ok_or_else(|| {
+        let problem = Problem::not_acceptable("application/x-ndjson, text/plain and text/event-stream");
+        problem.with_header(header::VARY, HeaderValue::from_static("Accept"))
+    })?;
     if form == EVENTS {
         return follow(call, id).await;
     }

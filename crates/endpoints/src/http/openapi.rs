@@ -49,6 +49,10 @@ fn add(document: &mut Value, declared: &Declared, ids: &mut HashSet<String>) {
     document["paths"][path][&method] = operation;
     let Some(schemas) = &declared.schemas else { return };
     if let Some(known) = document["components"]["schemas"].as_object_mut() {
+        // Written out rather than put together with `allOf`, which generators of clients do not all understand.
+        let mut job = known.get("AsyncJob").cloned().unwrap_or_default();
+        job["properties"]["result"] = json!({ "oneOf": [schemas.result, { "type": "null" }] });
+        known.insert(own_job(declared), job);
         for (name, schema) in &schemas.named {
             known.entry(name).or_insert_with(|| schema.clone());
         }
@@ -118,15 +122,17 @@ fn responses(declared: &Declared) -> Value {
 fn job(description: &str, headers: &[&str], more: Option<&str>, declared: &Declared) -> Value {
     let headers: Map<String, Value> =
         headers.iter().copied().chain(more).map(|name| (name.to_owned(), header(name))).collect();
-    let any = json!({ "$ref": "#/components/schemas/AsyncJob" });
     let schema = match &declared.schemas {
-        None => any,
-        Some(schemas) => {
-            let result = json!({ "anyOf": [schemas.result, { "type": "null" }] });
-            json!({ "allOf": [any, { "properties": { "name": { "const": declared.name }, "result": result } }] })
-        }
+        None => "AsyncJob".to_owned(),
+        Some(_) => own_job(declared),
     };
+    let schema = json!({ "$ref": format!("#/components/schemas/{schema}") });
     json!({ "description": description, "headers": headers, "content": { "application/json": { "schema": schema } } })
+}
+
+/// What a job of this type is called as a schema: the general one with a result of its own.
+fn own_job(declared: &Declared) -> String {
+    format!("AsyncJob.{}", declared.name)
 }
 
 /// A header under its name on the wire, which is also its name in `openapi.json` but for dashes.

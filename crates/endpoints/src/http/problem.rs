@@ -192,6 +192,11 @@ impl Problem {
         Self::of(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", "The body must be JSON", detail)
     }
 
+    pub(super) fn unsupported_encoding(found: &HeaderValue) -> Self {
+        let detail = format!("A body is taken as it is; it has the content encoding {found:?}.");
+        Self::of(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", "The body must be JSON", detail)
+    }
+
     pub(super) fn too_large(limit: usize) -> Self {
         let detail = format!("The body may have {limit} bytes.");
         Self::of(StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE", "The body is too large", detail)

@@ -2,7 +2,13 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body, extract::ConnectInfo};
+use axum::{
+    Router,
+    body::Body,
+    extract::ConnectInfo,
+    http::{StatusCode, Version, header},
+    response::IntoResponse,
+};
 use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{SockRef, TcpKeepalive};
@@ -21,6 +27,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// A client that is silent for that long is asked whether it is still there, by the system.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
 /// Between two looks whether a client is still there.
 const LOOK: Duration = Duration::from_secs(30);
 
@@ -46,6 +54,8 @@ pub(crate) async fn serve(
     stop: CancellationToken,
     over: CancellationToken,
 ) {
+    // Whoever made the listener may have left it the system's short queue: a crowd that comes at once would wait seconds.
+    let _ = SockRef::from(&listener).listen(BACKLOG);
     // Its routes are made ready once, not for every request.
     let app: Router = app.with_state(());
     let free = Arc::new(Semaphore::new(limits.connections as usize));
@@ -98,7 +108,15 @@ async fn connection(stream: TcpStream, peer: SocketAddr, app: Router, limits: Li
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
         request.extensions_mut().insert(client.clone());
-        app.clone().call(request.map(Body::new))
+        // HTTP/1.1 has no request without it (RFC 9112, 3.2).
+        let hostless = request.version() == Version::HTTP_11 && !request.headers().contains_key(header::HOST);
+        let answering = (!hostless).then(|| app.clone().call(request.map(Body::new)));
+        async {
+            match answering {
+                Some(answering) => answering.await,
+                None => Ok(StatusCode::BAD_REQUEST.into_response()),
+            }
+        }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -98,7 +98,7 @@ async fn answer(accepting: &Accepting, call: Call, body: Body) -> Result<Respons
 
 async fn accept(accepting: &Accepting, call: &mut Call, body: Body) -> Result<Accepted, Refused> {
     // Before anything is refused: a client that still writes does not read the answer.
-    let bytes = body::read(body).await?;
+    let bytes = body::read(body, call.headers()).await?;
     if call.endpoints.is_shutting_down() {
         return Err(SubmitError::ShuttingDown.into());
     }
