@@ -1,6 +1,6 @@
 //! JSON from outside: bounded in depth before it is read.
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 /// How deeply values may be nested.
 pub(crate) const DEPTH: usize = 128;
@@ -32,6 +32,11 @@ fn find_misfit<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     })?;
     json.end().map_err(|error| error.to_string())?;
     Ok(value)
+}
+
+/// Whether it is JSON, whatever it says.
+pub(crate) fn is_any(text: &str) -> Result<(), String> {
+    read::<IgnoredAny>(text).map(drop).map_err(|error| error.to_string())
 }
 
 /// What the types are called in the source is no client's business.

@@ -153,8 +153,10 @@ impl Check {
     {
         let check = Arc::new(check);
         Self::Validated(Arc::new(move |body, sent| {
-            let body = if bodiless { "null" } else { body };
-            let read = json::read_with_path::<Req>(body);
+            let read = match bodiless {
+                true => json::is_any(body).and_then(|()| json::read_with_path::<Req>("null")),
+                false => json::read_with_path::<Req>(body),
+            };
             let check = check.clone();
             Box::pin(async move {
                 let request = read.map_err(Refusal::Shape)?;

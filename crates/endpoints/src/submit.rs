@@ -210,7 +210,7 @@ impl<'a> Submit<'a> {
             fingerprint: fingerprint(&name, &[], "", body.get().as_bytes()),
             name,
             policy: self.policy,
-            payload: envelope::write(&body, &RequestParts::default()).map_err(invalid)?,
+            payload: envelope::write(body.get(), &RequestParts::default()),
             key: key.transpose()?,
             owner: self.owner,
             trace: None,

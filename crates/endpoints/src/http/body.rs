@@ -8,7 +8,7 @@ use axum::{
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use serde_json::value::RawValue;
+use serde::de::IgnoredAny;
 
 use super::problem::Problem;
 use crate::json;
@@ -98,18 +98,30 @@ pub(super) fn check_type(headers: &HeaderMap, bytes: &[u8]) -> Result<(), Proble
     }
 }
 
-/// The body as JSON text; `null` if there is none.
-pub(super) fn parse(bytes: &[u8]) -> Result<&RawValue, Problem> {
-    let bytes = if bytes.is_empty() { b"null" } else { bytes };
+/// The body as text that may be JSON, nested no deeper than allowed; `null` if there is none.
+pub(super) fn text(bytes: &[u8]) -> Result<&str, Problem> {
+    let text = std::str::from_utf8(bytes).map_err(|error| Problem::invalid_json(error.to_string()))?;
     if json::depth(bytes) > json::DEPTH {
         return Err(Problem::invalid_json(format!("Values are nested deeper than {}.", json::DEPTH)));
     }
-    serde_json::from_slice(bytes).map_err(|error| Problem::invalid_json(error.to_string()))
+    Ok(if text.is_empty() { "null" } else { text })
+}
+
+/// Why a text was not taken as a request: it is no JSON at all, or JSON that does not fit.
+pub(super) fn misfit(text: &str, detail: String) -> Problem {
+    match json::read::<IgnoredAny>(text) {
+        Ok(_) => Problem::invalid_request(detail),
+        Err(error) => Problem::invalid_json(error.to_string()),
+    }
 }
 
 /// `application/json`, or a type that is written in it such as `application/merge-patch+json`.
 fn is_json(content_type: &HeaderValue) -> bool {
     let text = content_type.to_str().unwrap_or_default();
-    let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    essence == "application/json" || essence.starts_with("application/") && essence.ends_with("+json")
+    let essence = text.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json") {
+        return true;
+    }
+    let essence = essence.to_ascii_lowercase();
+    essence.starts_with("application/") && essence.ends_with("+json")
 }

@@ -15,13 +15,7 @@ use axum::{
     response::Response,
 };
 
-use super::{
-    access::Sees,
-    headers,
-    job::{self, JobDocument},
-    problem::Problem,
-    socket::Peer,
-};
+use super::{access::Sees, document::JobDocument, headers, job, problem::Problem, socket::Peer};
 use crate::{AsyncEndpoints, submit::STORE_TIMEOUT};
 
 pub(super) struct Call {

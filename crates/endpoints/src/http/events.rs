@@ -35,8 +35,8 @@ pub(super) async fn events(call: Call) -> Result<Response, Problem> {
     let is_news = job.status.is_terminal() || known.is_none_or(|known| job.version > known);
     let told = Told::of(&job);
     let first = match is_news {
-        true => format!("{OPENING}{}", event(&call, "status", &job).await),
-        false => OPENING.to_owned(),
+        true => [OPENING.as_bytes(), &event(&call, "status", &job).await].concat(),
+        false => OPENING.into(),
     };
     let watching = (!job.status.is_terminal()).then_some(Watching { call, follower, told });
     let rest = stream::unfold(watching, |watching| async { next(watching?).await });
@@ -108,9 +108,11 @@ async fn next(mut watching: Watching) -> Option<(Chunk, Option<Watching>)> {
 }
 
 /// One event: the whole job, its version as id.
-async fn event(call: &Call, kind: &str, job: &JobView) -> String {
-    let data = serde_json::to_string(&call.document(job).await).unwrap_or_default();
-    format!("event: {kind}\nid: {}\ndata: {data}\n\n", job.version)
+async fn event(call: &Call, kind: &str, job: &JobView) -> Vec<u8> {
+    let mut event = format!("event: {kind}\nid: {}\ndata: ", job.version).into_bytes();
+    call.document(job).await.write(&mut event);
+    event.extend_from_slice(b"\n\n");
+    event
 }
 
 #[cfg(test)]

@@ -6,27 +6,18 @@ use async_endpoints_core::{
     JobId, JobName, JobStatus, Timestamp,
     store::{Cursor, ListFilter, Page},
 };
-use axum::response::Response;
+use axum::{
+    http::header,
+    response::{IntoResponse, Response},
+};
 use futures_util::future::join_all;
-use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{
-    call::Call,
-    job::JobDocument,
-    problem::{Problem, json},
-};
+use super::{call::Call, document::JobDocument, problem::Problem};
 use crate::submit::within;
 
 const LIMIT: u32 = 50;
 const LIMITS: std::ops::RangeInclusive<u32> = 1..=200;
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Listed<'a> {
-    jobs: Vec<JobDocument<'a>>,
-    next_cursor: Option<String>,
-}
 
 pub(super) async fn list(call: &Call) -> Result<Response, Problem> {
     let (filter, page) = read(call.query())?;
@@ -35,7 +26,21 @@ pub(super) async fn list(call: &Call) -> Result<Response, Problem> {
     let seen = page.jobs.iter().filter(|job| call.sees.sees(job.owner));
     let jobs = join_all(seen.map(|job| call.document(job))).await;
     let next_cursor = page.next.map(|cursor| write_cursor(&filter, cursor));
-    Ok(json("application/json", &Listed { jobs, next_cursor }))
+    Ok(answer(&jobs, next_cursor.as_deref()))
+}
+
+fn answer(jobs: &[JobDocument<'_>], next_cursor: Option<&str>) -> Response {
+    let mut out = b"{\"jobs\":[".to_vec();
+    for (i, job) in jobs.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        job.write(&mut out);
+    }
+    // A cursor is hexadecimal.
+    let next_cursor = next_cursor.map_or("null".to_owned(), |cursor| format!("\"{cursor}\""));
+    out.extend_from_slice(format!("],\"nextCursor\":{next_cursor}}}").as_bytes());
+    ([(header::CONTENT_TYPE, "application/json")], out).into_response()
 }
 
 /// Which part of which list a query asks for.

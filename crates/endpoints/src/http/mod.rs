@@ -8,13 +8,14 @@
 //! | `call` | what every route needs of its request |
 //! | `access` | who may do what |
 //! | `headers`, `body` | what is read from requests |
-//! | `job`, `problem`, `responses` | what answers look like |
+//! | `document`, `job`, `problem`, `responses` | what answers look like |
 //! | `server`, `socket` | connections, and their end |
 
 mod access;
 mod body;
 mod call;
 mod cancel;
+mod document;
 mod events;
 mod follow;
 mod headers;
@@ -57,7 +58,7 @@ pub(crate) use self::{
 };
 pub use self::{
     access::{Access, Owner},
-    job::JobDocument,
+    document::JobDocument,
     problem::Problem,
     responses::Responses,
 };

@@ -312,14 +312,10 @@ impl IntoResponse for Problem {
     }
 }
 
-/// Room for a job without progress, result or errors.
-const ANSWER_BYTES: usize = 1 << 10;
-
 /// A value as a body.
 pub(super) fn json(content_type: &'static str, value: &impl Serialize) -> Response {
-    let mut bytes = Vec::with_capacity(ANSWER_BYTES);
-    match serde_json::to_writer(&mut bytes, value) {
-        Ok(()) => ([(header::CONTENT_TYPE, content_type)], Body::from(bytes)).into_response(),
+    match serde_json::to_vec(value) {
+        Ok(bytes) => ([(header::CONTENT_TYPE, content_type)], Body::from(bytes)).into_response(),
         Err(error) => {
             events::internal("an answer cannot be written as JSON", &error);
             StatusCode::INTERNAL_SERVER_ERROR.into_response()

@@ -2,7 +2,7 @@
 
 use axum::{http::request::Parts, response::Response};
 
-use super::{job::JobDocument, problem::Problem};
+use super::{document::JobDocument, problem::Problem};
 
 /// Replaces answers, or adds to them. Each method is given the answer as it would be sent, with its status, headers and
 /// body, and the request without its body; without a method of your own the answer is sent as it is.

@@ -10,7 +10,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
-use serde_json::value::RawValue;
 
 use super::{body, call::Call, follow, headers, job, problem::Problem};
 use crate::{
@@ -107,13 +106,12 @@ async fn accept(accepting: &Accepting, call: &mut Call, body: Body) -> Result<Ac
     let id = headers::request_id(call.headers())?;
     body::check_type(call.headers(), &bytes)?;
     let fingerprint = fingerprint(&accepting.name, &path, call.query(), &bytes);
-    let sent = body::parse(&bytes)?;
+    let sent = body::text(&bytes)?;
     let declared = accepting.declared();
-    let request = if declared.bodiless { RawValue::NULL } else { sent };
     let parts = RequestParts { headers: Vec::new(), path, query: headers::query(call.query()) };
-    let (wishes, mut parts) = check(declared, request.get(), &call.head, parts).await?;
+    let (wishes, mut parts) = check(declared, sent, &call.head, parts).await?;
     parts.headers = headers::captured(&wishes.headers, call.headers(), &accepting.captured);
-    let payload = envelope::write(request, &parts).map_err(|error| Problem::invalid_request(error.to_string()))?;
+    let payload = envelope::write(if declared.bodiless { "null" } else { sent }, &parts);
     let policy = Policy {
         priority: wishes.priority.unwrap_or(accepting.policy.priority),
         delay: wishes.delay.unwrap_or(accepting.policy.delay),
@@ -127,20 +125,20 @@ async fn accept(accepting: &Accepting, call: &mut Call, body: Body) -> Result<Ac
 /// Whether the body fits the type, and what the validator would have otherwise.
 async fn check(
     declared: &Declared,
-    body: &str,
+    text: &str,
     head: &Arc<Parts>,
     parts: RequestParts,
 ) -> Result<(Wishes, RequestParts), Refused> {
     let validate = match &declared.check {
         Check::Shape(fits) => {
-            fits(body).map_err(Problem::invalid_request)?;
+            fits(text).map_err(|detail| body::misfit(text, detail))?;
             return Ok((Wishes::default(), parts));
         }
         Check::Validated(validate) => validate,
     };
     let sent = Sent { head: head.clone(), parts };
-    let (wishes, sent) = validate(body, sent).await.map_err(|refusal| match refusal {
-        Refusal::Shape(detail) => Refused::Problem(Problem::invalid_request(detail)),
+    let (wishes, sent) = validate(text, sent).await.map_err(|refusal| match refusal {
+        Refusal::Shape(detail) => Refused::Problem(body::misfit(text, detail)),
         Refusal::Problem(problem) => Refused::Problem(problem),
         Refusal::Answer(response) => Refused::Answer(Box::new(response)),
     })?;

@@ -1,0 +1,166 @@
+//! A job as clients read it, as JSON. Written by hand: it is in every answer, and most of what one costs.
+
+use async_endpoints_core::{
+    JobView, Timestamp,
+    job::{AttemptOutcome, AttemptRecord, TraceContext},
+};
+use serde::{Serialize, Serializer, ser::Error};
+use serde_json::value::RawValue;
+use uuid::fmt::Hyphenated;
+
+use super::problem::ProblemBody;
+use crate::{fleet::Waiting, telemetry::events};
+
+/// Room for a job without progress, result or errors.
+const BYTES: usize = 1 << 10;
+
+/// A job as clients read it: serialize it to get the JSON of every answer with a job in it.
+#[derive(Debug)]
+pub struct JobDocument<'a> {
+    pub(super) job: &'a JobView,
+    pub(super) waiting: Option<Waiting>,
+    pub(super) base: &'a str,
+}
+
+impl JobDocument<'_> {
+    /// The job itself.
+    pub fn view(&self) -> &JobView {
+        self.job
+    }
+
+    /// Where it is found, `/jobs/{id}` with the prefix that the routes are mounted under.
+    pub fn location(&self) -> String {
+        format!("{}/jobs/{}", self.base, self.job.id)
+    }
+
+    /// It as JSON.
+    pub(super) fn json(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(BYTES);
+        self.write(&mut out);
+        out
+    }
+
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        let job = self.job;
+        let mut id = [0; Hyphenated::LENGTH];
+        let id = &*job.id.0.hyphenated().encode_lower(&mut id);
+        let trace = job.trace.as_ref();
+        let mut object = Object::begin(out);
+        object.text("id", &[id]);
+        object.text("name", &[job.name.as_str()]);
+        object.text("status", &[job.status.as_str()]);
+        object.field("attempt", &job.attempt);
+        object.field("retryCount", &job.retry_count);
+        object.field("lossCount", &job.loss_count);
+        object.field("maxRetries", &job.max_retries);
+        object.field("priority", &job.priority);
+        object.field("version", &job.version);
+        object.field("createdAt", &job.created_at);
+        object.field("scheduledAt", &job.scheduled_at);
+        object.field("startedAt", &job.started_at);
+        object.field("completedAt", &job.completed_at);
+        object.field("lastUpdatedAt", &job.last_updated_at);
+        object.field("expiresAt", &job.expires_at);
+        object.field("cancelRequestedAt", &job.cancel_requested_at);
+        object.field("progress", &job.progress);
+        object.field("result", &self.result());
+        object.field("error", &job.error.as_ref().map(|error| ProblemBody::of_job(error, job.attempt, trace)));
+        object.field("attempts", &job.attempts.iter().map(|record| Attempt::of(record, trace)).collect::<Vec<_>>());
+        object.field("waiting", &self.waiting);
+        object.field("retryOf", &job.retry_of);
+        object.field("retriedBy", &job.retried_by);
+        object.field("traceId", &trace.and_then(TraceContext::trace_id));
+        self.links(object.begin_field("links"), id);
+        object.end();
+    }
+
+    fn links(&self, out: &mut Vec<u8>, id: &str) {
+        // A prefix is part of an address, and may hold what JSON has to escape.
+        let base = serde_json::to_string(self.base).unwrap_or_default();
+        let base = base.trim_matches('"');
+        let mut links = Object::begin(out);
+        for (name, part) in
+            [("self", ""), ("events", "/events"), ("cancel", "/cancel"), ("logs", "/logs"), ("result", "/result")]
+        {
+            links.text(name, &[base, "/jobs/", id, part]);
+        }
+        links.end();
+    }
+
+    /// Written by a worker of ours as JSON; anything else is not passed on.
+    fn result(&self) -> Option<&RawValue> {
+        self.job.result.as_deref().and_then(|bytes| serde_json::from_slice(bytes).ok())
+    }
+}
+
+impl Serialize for JobDocument<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let text = String::from_utf8(self.json()).map_err(S::Error::custom)?;
+        RawValue::from_string(text).map_err(S::Error::custom)?.serialize(serializer)
+    }
+}
+
+/// An attempt of a job, as it is shown.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Attempt<'a> {
+    attempt: u32,
+    started_at: Timestamp,
+    ended_at: Option<Timestamp>,
+    outcome: Option<AttemptOutcome>,
+    error: Option<ProblemBody<'a>>,
+}
+
+impl<'a> Attempt<'a> {
+    fn of(record: &'a AttemptRecord, trace: Option<&'a TraceContext>) -> Self {
+        Self {
+            attempt: record.attempt,
+            started_at: record.started_at,
+            ended_at: record.ended_at,
+            outcome: record.outcome,
+            error: record.error.as_ref().map(|error| ProblemBody::of_job(error, record.attempt, trace)),
+        }
+    }
+}
+
+/// An object as it is written: names are plain words, and go out as they are.
+struct Object<'a> {
+    out: &'a mut Vec<u8>,
+    separator: u8,
+}
+
+impl<'a> Object<'a> {
+    fn begin(out: &'a mut Vec<u8>) -> Self {
+        Self { out, separator: b'{' }
+    }
+
+    fn begin_field(&mut self, name: &'static str) -> &mut Vec<u8> {
+        self.out.push(std::mem::replace(&mut self.separator, b','));
+        self.out.push(b'"');
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
+        self.out
+    }
+
+    fn field(&mut self, name: &'static str, value: &impl Serialize) {
+        let out = self.begin_field(name);
+        let before = out.len();
+        if let Err(error) = serde_json::to_writer(&mut *out, value) {
+            events::internal("a part of a job cannot be written as JSON", &error);
+            out.truncate(before);
+            out.extend_from_slice(b"null");
+        }
+    }
+
+    /// Text in pieces, nothing of which has to be escaped.
+    fn text(&mut self, name: &'static str, pieces: &[&str]) {
+        let out = self.begin_field(name);
+        out.push(b'"');
+        pieces.iter().for_each(|piece| out.extend_from_slice(piece.as_bytes()));
+        out.push(b'"');
+    }
+
+    fn end(self) {
+        self.out.push(b'}');
+    }
+}
