@@ -33,7 +33,7 @@ use crate::{
     reader::{self, Reader},
     shared,
     state::State,
-    writer::Writer,
+    writer::{self, Writer},
 };
 
 /// Hints that a slow listener may fall behind by before it is told [`Hint::Lagged`].
@@ -153,8 +153,10 @@ impl SqliteStore {
             let run = move || reader::run(Reader::new(conn), &queue, &file, &clock);
             spawn("sqlite-read", run).map_err(|error| io(&path, &error))?;
         }
+        // Known before the store is: what others do from now on is told.
+        let seen = writer::data_version(&conn).map_err(|fail| OpenError::of(fail, &path))?;
         let queue = Arc::clone(&store.writes);
-        let writer = Writer { state: State::new(conn), queue, file, clock, hints, seen: None };
+        let writer = Writer { state: State::new(conn), queue, file, clock, hints, seen };
         spawn("sqlite-write", move || writer.run()).map_err(|error| io(&path, &error))?;
         Ok(store)
     }

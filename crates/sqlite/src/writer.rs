@@ -6,12 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_endpoints_core::{Clock, store::Hint};
+use async_endpoints_core::{Clock, JobName, store::Hint};
+use rusqlite::Connection;
 use tokio::sync::broadcast;
 
 use crate::{
     fail::Fail,
     file::File,
+    ledger::Ledger,
     queue::{Call, Found, Queue},
     state::State,
 };
@@ -31,7 +33,12 @@ pub(crate) struct Writer {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) hints: broadcast::Sender<Hint>,
     /// What SQLite counts up when another connection commits; our own commits leave it.
-    pub(crate) seen: Option<i64>,
+    pub(crate) seen: i64,
+}
+
+/// What SQLite counts up when another connection commits.
+pub(crate) fn data_version(conn: &Connection) -> Result<i64, Fail> {
+    Ok(conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?)
 }
 
 type Calls = Vec<Box<dyn Call<State>>>;
@@ -76,7 +83,7 @@ impl Writer {
             // If even this fails, the next BEGIN does, and says so.
             drop(self.state.conn.execute_batch("ROLLBACK"));
         }
-        self.state.ledger = crate::ledger::Ledger::default();
+        self.state.ledger = Ledger::default();
         match fail {
             Fail::Unavailable(why) => why,
             Fail::Sql(error) => error.to_string(),
@@ -129,15 +136,15 @@ impl Writer {
     /// runnable jobs has work, and everybody else looks again.
     fn look(&mut self) -> Result<(), Fail> {
         let conn = &self.state.conn;
-        let version: i64 = conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
-        if self.seen.replace(version).is_none_or(|seen| seen == version) {
+        let version = data_version(conn)?;
+        if std::mem::replace(&mut self.seen, version) == version {
             return Ok(());
         }
-        self.state.ledger = crate::ledger::Ledger::default();
+        self.state.ledger = Ledger::default();
         if self.hints.receiver_count() > 0 {
             let mut runnable = conn.prepare_cached("SELECT name FROM types WHERE queued > 0")?;
             let names: Vec<String> = runnable.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-            let names = names.iter().filter_map(|name| async_endpoints_core::JobName::new(name).ok());
+            let names = names.iter().filter_map(|name| JobName::new(name).ok());
             names.for_each(|name| drop(self.hints.send(Hint::Work(name))));
             drop(self.hints.send(Hint::Lagged));
         }

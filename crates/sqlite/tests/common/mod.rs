@@ -1,5 +1,10 @@
 //! What the tests share.
 
+// Each test file uses a part of it.
+#![allow(dead_code, unreachable_pub, unused_imports)]
+
+mod turns;
+
 use std::{
     path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
@@ -7,6 +12,8 @@ use std::{
 
 use async_endpoints_core::Clock;
 use async_endpoints_sqlite::{Options, SqliteStore, Synchronous};
+
+pub use turns::Taking;
 
 /// A fresh folder, removed when it is dropped.
 pub struct Folder(PathBuf);
