@@ -1,0 +1,138 @@
+//! Calls of readers: get, versions, list, logs.
+
+use std::cmp::Reverse;
+
+use async_endpoints_core::{
+    JobId, JobStatus,
+    job::LogLine,
+    limits::PAGE_JOBS,
+    store::{Cursor, ListFilter, ListPage, Lookup, Page},
+};
+use rusqlite::{ToSql, params};
+use uuid::Uuid;
+
+use crate::{
+    fail::Fail,
+    job::from_json,
+    reader::Reader,
+    view::{self, lookup},
+};
+
+/// Score and id in the order of a list, and the job's seq.
+type Entry = ((i64, [u8; 16]), i64);
+
+impl Reader {
+    pub(crate) fn get(&mut self, id: JobId) -> Result<Lookup, Fail> {
+        lookup(&self.conn, &mut self.names, id, self.now)
+    }
+
+    pub(crate) fn versions(&self, ids: &[JobId]) -> Result<Vec<Option<u64>>, Fail> {
+        let readable = |id: &JobId| {
+            let job = view::readable(&self.conn, *id, self.now)?;
+            Ok(job.map(|job| job.version.unsigned_abs()))
+        };
+        ids.iter().map(readable).collect()
+    }
+
+    pub(crate) fn list(&mut self, filter: &ListFilter, page: &Page) -> Result<ListPage, Fail> {
+        let limit = page.limit.min(PAGE_JOBS) as usize;
+        let kinds = match &filter.name {
+            Some(name) => self.kind(name)?.into_iter().collect(),
+            None => self.kinds()?,
+        };
+        let after =
+            page.cursor.map(|cursor| (i64::try_from(cursor.score).unwrap_or(i64::MAX), cursor.id.0.into_bytes()));
+        let entries = match filter.status {
+            Some(status) => self.of_state(status, &kinds, after, limit)?,
+            None => self.accepted(filter.name.is_some().then_some(kinds), after, limit)?,
+        };
+        let since = page.cursor.map_or(self.now, |cursor| cursor.since);
+        let next = (entries.len() == limit).then(|| entries.last()).flatten().map(|((score, id), _)| Cursor {
+            since,
+            score: score.unsigned_abs(),
+            id: JobId(Uuid::from_bytes(*id)),
+        });
+        let mut jobs = Vec::with_capacity(entries.len());
+        for (_, seq) in entries {
+            // One that cannot be read is not worth refusing the list for.
+            let Ok(job) = view::load(&self.conn, seq)? else { continue };
+            let moved = filter.status.is_some() && job.entered_at > since;
+            if !job.expired(self.now) && !moved {
+                jobs.push(view::view(&self.conn, &mut self.names, job, false)?);
+            }
+        }
+        Ok(ListPage { jobs, next })
+    }
+
+    /// The next entries in the order of a state, merged over the types.
+    fn of_state(
+        &self,
+        status: JobStatus,
+        kinds: &[i64],
+        after: Option<(i64, [u8; 16])>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, Fail> {
+        let newest_first = status.is_terminal();
+        let (sql, (score, id)) = if newest_first {
+            let sql = "SELECT score, id, seq FROM jobs WHERE status = ?1 AND type = ?2 AND (score, id) < (?3, ?4) \
+                ORDER BY score DESC, id DESC LIMIT ?5";
+            (sql, after.unwrap_or((i64::MAX, [u8::MAX; 16])))
+        } else {
+            let sql = "SELECT score, id, seq FROM jobs WHERE status = ?1 AND type = ?2 AND (score, id) > (?3, ?4) \
+                ORDER BY score, id LIMIT ?5";
+            (sql, after.unwrap_or((-1, [0; 16])))
+        };
+        let mut entries: Vec<Entry> = Vec::new();
+        for kind in kinds {
+            entries.extend(self.entries(sql, params![status as i64, kind, score, id, limit as i64])?);
+        }
+        if newest_first {
+            entries.sort_unstable_by_key(|(key, _)| Reverse(*key));
+        } else {
+            entries.sort_unstable();
+        }
+        entries.truncate(limit);
+        Ok(entries)
+    }
+
+    /// The next entries, newest accepted first: of a type, if one was asked for.
+    fn accepted(
+        &self,
+        kinds: Option<Vec<i64>>,
+        after: Option<(i64, [u8; 16])>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, Fail> {
+        let before = after.map_or(i64::MAX, |(seq, _)| seq);
+        match kinds.as_deref() {
+            None => {
+                let sql = "SELECT seq, id, seq FROM jobs WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2";
+                self.entries(sql, params![before, limit as i64])
+            }
+            Some([kind]) => {
+                let sql = "SELECT seq, id, seq FROM jobs WHERE type = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3";
+                self.entries(sql, params![kind, before, limit as i64])
+            }
+            Some(_) => Ok(Vec::new()),
+        }
+    }
+
+    fn entries(&self, sql: &str, params: &[&dyn ToSql]) -> Result<Vec<Entry>, Fail> {
+        let mut find = self.conn.prepare_cached(sql)?;
+        let entries = find.query_map(params, |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)))?;
+        Ok(entries.collect::<Result<_, _>>()?)
+    }
+
+    pub(crate) fn logs(&self, id: JobId, after: u64, limit: u32) -> Result<Vec<LogLine>, Fail> {
+        let Some(job) = view::readable(&self.conn, id, self.now)? else { return Ok(Vec::new()) };
+        let sql = "SELECT line, attempt, record FROM logs WHERE seq = ?1 AND line > ?2 ORDER BY line LIMIT ?3";
+        let mut find = self.conn.prepare_cached(sql)?;
+        let mut rows = find.query(params![job.seq, i64::try_from(after).unwrap_or(i64::MAX), limit])?;
+        let mut lines = Vec::new();
+        while let Some(row) = rows.next()? {
+            let line: LogLine =
+                from_json(row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?).map_err(Fail::Bad)?;
+            lines.push(LogLine { line: row.get::<_, i64>(0)?.unsigned_abs(), attempt: row.get(1)?, ..line });
+        }
+        Ok(lines)
+    }
+}

@@ -1,0 +1,152 @@
+//! Opening a file: settings of a connection, and the schema brought up to date.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use async_endpoints_core::StoreError;
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use crate::fail::Fail;
+
+/// How to get from each version of the schema to the next. Released steps never change.
+const STEPS: [&str; 1] = [include_str!("sql/001.sql")];
+
+/// Stands in the file's header, so that nobody takes another program's file for ours: "AEJ1".
+const APPLICATION: i32 = 0x4145_4a31;
+
+/// How long a call waits for another process that writes.
+const BUSY: Duration = Duration::from_secs(3);
+
+/// Statements that a connection keeps prepared; more than there are.
+const STATEMENTS: usize = 128;
+
+/// What an answered call outlives.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub enum Synchronous {
+    /// A power cut: each commit waits for the disk.
+    #[default]
+    Full,
+    /// A killed process; a power cut may take the last commits with it.
+    Normal,
+    /// A killed process; a power cut may destroy the file. For tests.
+    Off,
+}
+
+impl Synchronous {
+    const fn pragma(self) -> &'static str {
+        match self {
+            Self::Full => "FULL",
+            Self::Normal => "NORMAL",
+            Self::Off => "OFF",
+        }
+    }
+}
+
+/// Why a file could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A later version of this store made it.
+    #[error("{path} has schema version {found}, and this program knows versions up to {known}: use a newer program", path = path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema's version.
+        found: i64,
+        /// The latest version known here.
+        known: i64,
+    },
+    /// It is some other program's database.
+    #[error("{path} is a database of another program", path = path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It could not be opened, read or written.
+    #[error("cannot open a store: {0}")]
+    Store(#[from] StoreError),
+}
+
+impl OpenError {
+    pub(crate) fn of(fail: Fail, path: &Path) -> Self {
+        Self::Store(fail.into_error(path))
+    }
+}
+
+/// The connection that writes, with the schema up to date.
+pub(crate) fn writer(path: &Path, synchronous: Synchronous) -> Result<Connection, OpenError> {
+    let fail = |error: rusqlite::Error| OpenError::of(error.into(), path);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut conn = Connection::open_with_flags(path, flags).map_err(fail)?;
+    conn.busy_timeout(BUSY).map_err(fail)?;
+    check(&conn, path)?;
+    let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(fail)?;
+    if mode != "wal" {
+        let why = format!("write-ahead logging is not possible there (journal mode {mode}); a network file system?");
+        return Err(OpenError::of(Fail::Unavailable(why), path));
+    }
+    settle_down(&conn, synchronous).map_err(fail)?;
+    migrate(&mut conn, path)?;
+    Ok(conn)
+}
+
+/// A connection that sees what was committed when a step began, and cannot write.
+pub(crate) fn reader(path: &Path) -> Result<Connection, Fail> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)?;
+    conn.busy_timeout(BUSY)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    conn.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -8000;")?;
+    Ok(conn)
+}
+
+/// The log is copied back every 1 000 pages (4 MB), and cut to 64 MB when a long reader had let it grow.
+fn settle_down(conn: &Connection, synchronous: Synchronous) -> rusqlite::Result<()> {
+    conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    let synchronous = synchronous.pragma();
+    conn.execute_batch(&format!(
+        "PRAGMA synchronous = {synchronous};
+         PRAGMA foreign_keys = OFF;
+         PRAGMA temp_store = MEMORY;
+         PRAGMA cache_size = -32000;
+         PRAGMA wal_autocheckpoint = 1000;
+         PRAGMA journal_size_limit = 67108864;"
+    ))
+}
+
+fn number(conn: &Connection, pragma: &str) -> rusqlite::Result<i64> {
+    conn.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0))
+}
+
+/// The schema's version, if it is one that can be used here.
+fn check(conn: &Connection, path: &Path) -> Result<usize, OpenError> {
+    let fail = |error: rusqlite::Error| OpenError::of(error.into(), path);
+    let (application, found) =
+        (number(conn, "application_id").map_err(fail)?, number(conn, "user_version").map_err(fail)?);
+    let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(fail)?;
+    let fresh = tables == 0 && application == 0 && found == 0;
+    if !fresh && application != i64::from(APPLICATION) {
+        return Err(OpenError::Foreign { path: path.to_owned() });
+    }
+    match usize::try_from(found) {
+        Ok(version) if version <= STEPS.len() => Ok(version),
+        _ => Err(OpenError::Newer { path: path.to_owned(), found, known: STEPS.len() as i64 }),
+    }
+}
+
+/// All missing steps in one transaction: a process that dies here leaves the file as it was. Two processes that open
+/// a file at once take turns, and the second finds nothing to do.
+fn migrate(conn: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    if check(conn, path)? == STEPS.len() {
+        return Ok(());
+    }
+    let fail = |error: rusqlite::Error| OpenError::of(error.into(), path);
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fail)?;
+    for step in &STEPS[check(&tx, path)?..] {
+        tx.execute_batch(step).map_err(fail)?;
+    }
+    let stamp = format!("PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {};", STEPS.len());
+    tx.execute_batch(&stamp).map_err(fail)?;
+    tx.commit().map_err(fail)
+}

@@ -1,0 +1,175 @@
+//! What callers ask of a thread, and how they hear of it. Must not know jobs, nor SQL.
+
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use crate::fail::Fail;
+
+/// Calls that wait at most, and their bytes: beyond, a caller is told to come again rather than to wait for long.
+const WAITING: usize = 16_384;
+const WAITING_BYTES: usize = 256 << 20;
+
+/// Something to do with a `C`, and somebody who waits for it.
+pub(crate) trait Call<C>: Send {
+    /// Whether anybody still waits.
+    fn wanted(&self) -> bool;
+    /// Does it; whether it worked.
+    fn run(&mut self, context: &mut C) -> bool;
+    /// Tells its caller what came out, or why nothing did.
+    fn answer(self: Box<Self>, refused: Option<&str>);
+}
+
+struct Asked<F, T> {
+    ask: Option<F>,
+    answer: Option<Result<T, Fail>>,
+    reply: oneshot::Sender<Result<T, Fail>>,
+}
+
+impl<C, F, T> Call<C> for Asked<F, T>
+where
+    F: FnOnce(&mut C) -> Result<T, Fail> + Send,
+    T: Send,
+{
+    fn wanted(&self) -> bool {
+        !self.reply.is_closed()
+    }
+
+    fn run(&mut self, context: &mut C) -> bool {
+        let Some(ask) = self.ask.take() else { return false };
+        // A thread that panics would take all later calls with it; the step is rolled back like any that fails.
+        let answer = catch_unwind(AssertUnwindSafe(|| ask(context))).unwrap_or(Err(Fail::Panicked));
+        let worked = answer.is_ok();
+        self.answer = Some(answer);
+        worked
+    }
+
+    fn answer(self: Box<Self>, refused: Option<&str>) {
+        let unavailable = |why: &str| Err(Fail::Unavailable(why.to_owned()));
+        let answer = match (refused, self.answer) {
+            // What failed by itself says why better than what came of the others.
+            (Some(why), Some(Ok(_)) | None) => unavailable(why),
+            (_, Some(answer)) => answer,
+            (None, None) => unavailable("the call was not made"),
+        };
+        // Whoever left does not hear it: their call may have happened, as with any answer that is lost.
+        drop(self.reply.send(answer));
+    }
+}
+
+/// What a thread finds when it looks for work.
+pub(crate) enum Found<C> {
+    /// These, in order.
+    Calls(Vec<Box<dyn Call<C>>>),
+    /// Nothing came in time.
+    Nothing,
+    /// Nobody can ask any more.
+    Closed,
+}
+
+/// Calls in the order in which they came, those that cannot wait before all others.
+pub(crate) struct Queue<C> {
+    calls: Mutex<Calls<C>>,
+    came: Condvar,
+}
+
+struct Calls<C> {
+    urgent: VecDeque<Waiting<C>>,
+    others: VecDeque<Waiting<C>>,
+    bytes: usize,
+    closed: bool,
+}
+
+struct Waiting<C> {
+    call: Box<dyn Call<C>>,
+    bytes: usize,
+}
+
+impl<C: 'static> Queue<C> {
+    pub(crate) fn new() -> Self {
+        let calls = Calls { urgent: VecDeque::new(), others: VecDeque::new(), bytes: 0, closed: false };
+        Self { calls: Mutex::new(calls), came: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Calls<C>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for something that keeps so many bytes until it is done. The step happens even if the caller leaves
+    /// after it began.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        urgent: bool,
+        bytes: usize,
+        ask: impl FnOnce(&mut C) -> Result<T, Fail> + Send + 'static,
+    ) -> Result<T, Fail> {
+        let (reply, answer) = oneshot::channel();
+        self.push(urgent, bytes, Box::new(Asked { ask: Some(ask), answer: None, reply }))?;
+        answer.await.unwrap_or_else(|_| Err(Fail::Unavailable("its thread ended".to_owned())))
+    }
+
+    fn push(&self, urgent: bool, bytes: usize, call: Box<dyn Call<C>>) -> Result<(), Fail> {
+        let mut calls = self.lock();
+        if calls.closed {
+            return Err(Fail::Unavailable("its thread ended".to_owned()));
+        }
+        if !urgent && (calls.others.len() >= WAITING || calls.bytes >= WAITING_BYTES) {
+            return Err(Fail::Unavailable("too many calls wait".to_owned()));
+        }
+        calls.bytes += bytes;
+        let waiting = Waiting { call, bytes };
+        if urgent {
+            calls.urgent.push_back(waiting)
+        } else {
+            calls.others.push_back(waiting)
+        }
+        drop(calls);
+        self.came.notify_one();
+        Ok(())
+    }
+
+    /// Waits for calls: as many as there are, within these bounds, and one at least.
+    pub(crate) fn take(&self, most: usize, most_bytes: usize, patience: Option<Duration>) -> Found<C> {
+        let until = patience.map(|patience| Instant::now() + patience);
+        let mut calls = self.lock();
+        while calls.urgent.is_empty() && calls.others.is_empty() {
+            if calls.closed {
+                return Found::Closed;
+            }
+            calls = match until.map(|until| until.saturating_duration_since(Instant::now())) {
+                Some(Duration::ZERO) => return Found::Nothing,
+                Some(left) => self.came.wait_timeout(calls, left).unwrap_or_else(PoisonError::into_inner).0,
+                None => self.came.wait(calls).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        while taken.len() < most && (taken.is_empty() || bytes < most_bytes) {
+            let Some(next) = calls.urgent.pop_front().or_else(|| calls.others.pop_front()) else { break };
+            calls.bytes -= next.bytes;
+            bytes += next.bytes;
+            taken.push(next.call);
+        }
+        Found::Calls(taken)
+    }
+
+    /// Ends the threads once they did what waits.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.came.notify_all();
+    }
+
+    /// Ends all at once: what waits is answered by nobody.
+    pub(crate) fn abandon(&self) {
+        let mut calls = self.lock();
+        calls.closed = true;
+        let left: Vec<_> = calls.urgent.drain(..).collect();
+        let others: Vec<_> = calls.others.drain(..).collect();
+        drop(calls);
+        drop((left, others));
+    }
+}

@@ -1,0 +1,85 @@
+//! The threads that read: each call sees one snapshot, taken after every write that was answered before it.
+
+use std::{collections::HashMap, sync::Arc};
+
+use async_endpoints_core::{Clock, JobName, Timestamp};
+use rusqlite::{Connection, OptionalExtension as _};
+
+use crate::{
+    fail::Fail,
+    file::File,
+    ledger::{COUNTS, Counts, counts},
+    queue::{Call, Found, Queue},
+    view::Kinds,
+};
+
+/// A connection that reads, in a snapshot while a call runs.
+pub(crate) struct Reader {
+    pub(crate) conn: Connection,
+    pub(crate) names: Names,
+    /// The time of the running call.
+    pub(crate) now: Timestamp,
+}
+
+/// Names of types: they never change.
+#[derive(Default)]
+pub(crate) struct Names(HashMap<i64, JobName>);
+
+impl Kinds for Names {
+    fn name(&mut self, conn: &Connection, kind: i64) -> Result<JobName, Fail> {
+        if let Some(name) = self.0.get(&kind) {
+            return Ok(name.clone());
+        }
+        let mut find = conn.prepare_cached("SELECT name FROM types WHERE type = ?1")?;
+        let name: String = find.query_row([kind], |row| row.get(0))?;
+        let name = JobName::new(&name).map_err(|bad| Fail::Bad(bad.to_string()))?;
+        self.0.insert(kind, name.clone());
+        Ok(name)
+    }
+
+    fn counts(&mut self, conn: &Connection, kind: i64) -> Result<Counts, Fail> {
+        let mut find = conn.prepare_cached(&format!("SELECT {COUNTS} FROM types WHERE type = ?1"))?;
+        Ok(find.query_row([kind], |row| counts(row, 0))?)
+    }
+}
+
+impl Reader {
+    pub(crate) fn new(conn: Connection) -> Self {
+        Self { conn, names: Names::default(), now: Timestamp::default() }
+    }
+
+    pub(crate) fn kind(&self, name: &JobName) -> Result<Option<i64>, Fail> {
+        let mut find = self.conn.prepare_cached("SELECT type FROM types WHERE name = ?1")?;
+        Ok(find.query_row([name.as_str()], |row| row.get(0)).optional()?)
+    }
+
+    pub(crate) fn kinds(&self) -> Result<Vec<i64>, Fail> {
+        let mut find = self.conn.prepare_cached("SELECT type FROM types")?;
+        let kinds = find.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        Ok(kinds)
+    }
+
+    /// Runs one call in a snapshot. The time is read when the snapshot stands: nothing in it is of the future.
+    fn step(&mut self, call: &mut dyn Call<Self>, clock: &dyn Clock) -> Result<(), Fail> {
+        self.conn.execute_batch("BEGIN")?;
+        let stands = self.conn.prepare_cached("SELECT 1 FROM meta")?.exists([]);
+        if stands.is_ok() {
+            self.now = self.now.max(clock.now());
+            call.run(self);
+        }
+        // A snapshot that stayed open would keep the log from being copied back for ever.
+        self.conn.execute_batch("ROLLBACK")?;
+        stands.map(drop).map_err(Fail::from)
+    }
+}
+
+/// Reads until nobody can ask any more.
+pub(crate) fn run(mut reader: Reader, queue: &Queue<Reader>, file: &File, clock: &Arc<dyn Clock>) {
+    while let Found::Calls(calls) = queue.take(1, usize::MAX, None) {
+        for mut call in calls.into_iter().filter(|call| call.wanted()) {
+            let done = file.check().and_then(|()| reader.step(&mut *call, &**clock));
+            let refused = done.err().map(|fail| fail.into_error(file.path()).to_string());
+            call.answer(refused.as_deref());
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! What a step of the writer works with, and the one way to change a job.
+
+use std::time::Duration;
+
+use async_endpoints_core::{
+    JobId, JobName, JobStatus, JobView, Timestamp,
+    job::{AttemptOutcome, ErrorRecord},
+    lifecycle::{self, Event},
+    limits::ATTEMPTS_KEPT,
+    store::Hint,
+};
+use rusqlite::{Connection, params};
+
+use crate::{
+    fail::Fail,
+    job::{Job, json},
+    ledger::{Counts, Ledger},
+    view::{self, Kinds},
+};
+
+/// The writer's connection in an open transaction, and what goes with it.
+pub(crate) struct State {
+    pub(crate) conn: Connection,
+    pub(crate) ledger: Ledger,
+    /// The time of the running step.
+    pub(crate) now: Timestamp,
+    changed: Vec<JobId>,
+    work: Vec<JobName>,
+}
+
+impl Kinds for Ledger {
+    fn name(&mut self, conn: &Connection, kind: i64) -> Result<JobName, Fail> {
+        Self::name(self, conn, kind)
+    }
+
+    fn counts(&mut self, conn: &Connection, kind: i64) -> Result<Counts, Fail> {
+        Self::counts(self, conn, kind)
+    }
+}
+
+/// How an attempt ends.
+pub(crate) struct End<'a> {
+    pub(crate) outcome: AttemptOutcome,
+    pub(crate) error: Option<&'a ErrorRecord>,
+    pub(crate) if_canceled: &'a ErrorRecord,
+    /// Until it is due again.
+    pub(crate) delay: Duration,
+    pub(crate) slow: bool,
+}
+
+impl State {
+    pub(crate) fn new(conn: Connection) -> Self {
+        Self { conn, ledger: Ledger::default(), now: Timestamp::default(), changed: Vec::new(), work: Vec::new() }
+    }
+
+    /// A step begins.
+    pub(crate) fn begin(&mut self, now: Timestamp) {
+        self.now = self.now.max(now);
+        self.ledger.begin();
+        self.changed.clear();
+        self.work.clear();
+    }
+
+    /// The step was rolled back.
+    pub(crate) fn undo(&mut self) {
+        self.ledger.undo();
+        self.changed.clear();
+        self.work.clear();
+    }
+
+    /// The step is part of the transaction: what to tell once that is committed.
+    pub(crate) fn keep(&mut self, hints: &mut Vec<Hint>) {
+        self.ledger.keep();
+        hints.extend(self.work.drain(..).map(Hint::Work));
+        if !self.changed.is_empty() {
+            hints.push(Hint::Jobs(self.changed.as_slice().into()));
+            self.changed.clear();
+        }
+    }
+
+    fn count(&mut self, job: &Job, by: i64) -> Result<(), Fail> {
+        self.ledger.count(&self.conn, job.kind, job.counted(), by)
+    }
+
+    /// Told when jobs of a type become runnable. A claimer that is told of the first one goes on until it finds none.
+    fn hint_work(&mut self, kind: i64) -> Result<(), Fail> {
+        if self.ledger.counts(&self.conn, kind)?[JobStatus::Queued as usize] == 1 {
+            self.work.push(self.ledger.name(&self.conn, kind)?);
+        }
+        Ok(())
+    }
+
+    /// Adds a job.
+    pub(crate) fn put(&mut self, job: &Job, payload: &[u8]) -> Result<(), Fail> {
+        job.insert(&self.conn)?;
+        self.conn
+            .prepare_cached("INSERT INTO payloads (seq, format, bytes) VALUES (?1, 1, ?2)")?
+            .execute(params![job.seq, payload])?;
+        self.count(job, 1)?;
+        if job.status == JobStatus::Queued {
+            self.hint_work(job.kind)?;
+        }
+        Ok(())
+    }
+
+    /// The one way to change a job: counted out, changed, written, counted in.
+    pub(crate) fn change(
+        &mut self,
+        job: &mut Job,
+        updated_at: Timestamp,
+        change: impl FnOnce(&mut Job),
+    ) -> Result<(), Fail> {
+        let before = job.status;
+        self.count(job, -1)?;
+        change(job);
+        job.version += 1;
+        job.updated_at = updated_at;
+        if job.status != before {
+            job.entered_at = updated_at;
+        }
+        job.save(&self.conn)?;
+        self.count(job, 1)?;
+        self.changed.push(job.id);
+        if job.status == JobStatus::Queued && before != job.status {
+            self.hint_work(job.kind)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the running attempt, and the job if that follows. `also` sets what the caller adds, given the state it
+    /// went to.
+    pub(crate) fn end(
+        &mut self,
+        job: &mut Job,
+        end: &End<'_>,
+        also: impl FnOnce(&mut Job, JobStatus),
+    ) -> Result<JobStatus, Fail> {
+        let now = self.now;
+        let asked = job.cancel_requested_at.is_some();
+        let ran = now.since(job.started_at.unwrap_or(now));
+        let event = Event::Ended { outcome: end.outcome, last: job.losses >= job.terms.max_losses };
+        let after = lifecycle::next(job.status, asked, event)
+            .ok_or_else(|| Fail::Bad(format!("{} is {} and cannot end", job.id, job.status)))?;
+        let recorded = lifecycle::recorded(end.outcome, after);
+        let error = if asked && after == JobStatus::Canceled { Some(end.if_canceled) } else { end.error };
+        let error = error.filter(|_| after != JobStatus::Completed);
+        let order = after.is_terminal().then(|| self.ledger.next_order(&self.conn, now)).transpose()?;
+
+        self.book(job, recorded, error)?;
+        self.change(job, now, |job| {
+            job.status = after;
+            (job.lease_until, job.deadline) = (None, None);
+            match end.outcome {
+                AttemptOutcome::Lost => job.losses += 1,
+                AttemptOutcome::Retried if after == JobStatus::Scheduled => job.retries += 1,
+                AttemptOutcome::Released if after == JobStatus::Queued => job.releases += 1,
+                _ => {}
+            }
+            if error.is_some() || after == JobStatus::Completed {
+                job.error = error.cloned();
+            }
+            if let Some(order) = order {
+                (job.order, job.ended_at) = (order, Some(now));
+            } else {
+                let due = now + end.delay;
+                job.runnable_since = due;
+                if after == JobStatus::Scheduled {
+                    job.due = Some(due);
+                }
+            }
+            also(job, after);
+        })?;
+
+        let slot = self.ledger.slot(&self.conn, job.kind, now)?;
+        slot.attempts[recorded as usize] += 1;
+        slot.slow += u64::from(end.slow);
+        if end.outcome != AttemptOutcome::Lost {
+            slot.processing_time.record(ran);
+        }
+        self.count_ended(job.kind, after)?;
+        Ok(after)
+    }
+
+    /// Books the end of the running attempt. A job that completed at its first has that derived.
+    fn book(&self, job: &Job, outcome: AttemptOutcome, error: Option<&ErrorRecord>) -> Result<(), Fail> {
+        if outcome == AttemptOutcome::Completed && job.attempt == 1 {
+            return Ok(());
+        }
+        let sql = "INSERT OR REPLACE INTO attempts (seq, attempt, started_at, ended_at, outcome, error) \
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        self.conn.prepare_cached(sql)?.execute(params![
+            job.seq,
+            job.attempt,
+            job.started_at.unwrap_or(self.now).as_micros(),
+            self.now.as_micros(),
+            outcome as i64,
+            error.map(json).transpose()?,
+        ])?;
+        if job.attempt as usize > ATTEMPTS_KEPT {
+            self.conn
+                .prepare_cached("DELETE FROM attempts WHERE seq = ?1 AND attempt <= ?2")?
+                .execute(params![job.seq, i64::from(job.attempt) - ATTEMPTS_KEPT as i64])?;
+        }
+        Ok(())
+    }
+
+    /// Counts a job that ended in the slot of this minute.
+    pub(crate) fn count_ended(&mut self, kind: i64, status: JobStatus) -> Result<(), Fail> {
+        if status.is_terminal() {
+            let place = status as usize - JobStatus::Completed as usize;
+            self.ledger.slot(&self.conn, kind, self.now)?.ended[place] += 1;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn view(&mut self, job: Job) -> Result<JobView, Fail> {
+        view::view(&self.conn, &mut self.ledger, job, true)
+    }
+
+    /// The job at a place that an index named. What cannot be read is put aside, so that it is never in the way again.
+    pub(crate) fn load(&mut self, seq: i64) -> Result<Option<Job>, Fail> {
+        match view::load(&self.conn, seq)? {
+            Ok(job) => Ok(Some(job)),
+            Err(why) => self.put_aside(seq, &why).map(|()| None),
+        }
+    }
+
+    /// Takes a job out of every order and count; its row stays for whoever looks into it.
+    pub(crate) fn put_aside(&mut self, seq: i64, why: &str) -> Result<(), Fail> {
+        let mut find = self.conn.prepare_cached("SELECT type, status, priority, attempt FROM jobs WHERE seq = ?1")?;
+        let (kind, status, priority, attempt): (i64, i64, i64, i64) =
+            find.query_row([seq], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+        drop(find);
+        let known = usize::try_from(status).ok().and_then(|status| JobStatus::ALL.get(status));
+        if let Some(known) = known {
+            let priority = async_endpoints_core::Priority::new(u8::try_from(priority).unwrap_or(u8::MAX));
+            let counted = (*known, priority, u32::try_from(attempt).unwrap_or(u32::MAX));
+            self.ledger.count(&self.conn, kind, counted, -1)?;
+        }
+        self.conn.prepare_cached("UPDATE jobs SET status = 9 WHERE seq = ?1")?.execute([seq])?;
+        let sql = "INSERT OR REPLACE INTO quarantine (seq, at, status, reason) VALUES (?1, ?2, ?3, ?4)";
+        self.conn.prepare_cached(sql)?.execute(params![seq, self.now.as_micros(), status, why])?;
+        Ok(())
+    }
+
+    /// The places that a query names.
+    pub(crate) fn places(&self, sql: &str, params: impl rusqlite::Params) -> Result<Vec<i64>, Fail> {
+        let mut find = self.conn.prepare_cached(sql)?;
+        let places = find.query_map(params, |row| row.get(0))?.collect::<Result<_, _>>()?;
+        Ok(places)
+    }
+}

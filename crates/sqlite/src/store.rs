@@ -1,0 +1,323 @@
+//! The store: its threads, and its calls handed to them.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use async_endpoints_core::{
+    Clock, JobId, JobStore, SharedState, StoreError, SystemClock,
+    job::{ErrorRecord, LogLine},
+    store::{
+        Beat, Cancel, Claim, Claimed, DocVersion, Document, Fenced, Hint, Insert, Lease, ListFilter, ListPage, Lookup,
+        NewJob, Outcome, Page, Put, Reclaim, Reclaimed, Renewed, Report, Result, Retry, RetryAs, Role, RoleToken,
+        Settle, Settled, Stats, StatsQuery,
+    },
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream, stream::BoxStream};
+use tokio::sync::{
+    broadcast::{self, error::RecvError},
+    oneshot,
+};
+use uuid::Uuid;
+
+use crate::{
+    fail::Fail,
+    file::File,
+    open::{self, OpenError, Synchronous},
+    queue::Queue,
+    reader::{self, Reader},
+    shared,
+    state::State,
+    writer::{self, Writer},
+};
+
+/// Hints that a slow listener may fall behind by before it is told [`Hint::Lagged`].
+const HINTS_KEPT: usize = 1024;
+
+/// Reads that run at once.
+const READERS: usize = 2;
+
+/// A store in a file. Its jobs outlive the process, and the machine's power if the disk keeps its word.
+///
+/// Dropping it lets what was asked finish and ends its threads.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = std::env::temp_dir().join(format!("async-endpoints-{}", std::process::id()));
+/// # std::fs::create_dir_all(&folder)?;
+/// # let path = folder.join("jobs.db");
+/// use async_endpoints_core::store::{JobStore, StatsQuery};
+/// use async_endpoints_sqlite::SqliteStore;
+/// let store = SqliteStore::open(path).await?;
+/// assert!(store.stats(&StatsQuery::default()).await?.types.is_empty());
+/// # drop(store);
+/// # std::fs::remove_dir_all(&folder)?;
+/// # Ok(()) }
+/// ```
+pub struct SqliteStore {
+    file: File,
+    writes: Arc<Queue<State>>,
+    reads: Arc<Queue<Reader>>,
+    hints: broadcast::WeakSender<Hint>,
+}
+
+/// How to open a store.
+#[derive(Copy, Clone, Debug, Default)]
+pub struct Options {
+    synchronous: Synchronous,
+}
+
+impl Options {
+    /// The defaults: nothing that was answered is lost.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What an answered call outlives: anything but the default loses jobs at a power cut.
+    #[must_use]
+    pub const fn synchronous(mut self, synchronous: Synchronous) -> Self {
+        self.synchronous = synchronous;
+        self
+    }
+
+    /// Opens a file, on the machine's clock.
+    pub async fn open(self, path: impl AsRef<Path>) -> std::result::Result<SqliteStore, OpenError> {
+        self.open_with_clock(path, SystemClock::default()).await
+    }
+
+    /// Opens a file, on another clock, such as a test's.
+    pub async fn open_with_clock(
+        self,
+        path: impl AsRef<Path>,
+        clock: impl Clock,
+    ) -> std::result::Result<SqliteStore, OpenError> {
+        let path = path.as_ref();
+        // The folder that the process is in may change; and SQLite takes some names for no file at all.
+        let path = std::path::absolute(path).map_err(|error| io(path, &error))?;
+        let (tell, told) = oneshot::channel();
+        let at = path.clone();
+        // Opening waits for the disk, and for another process that migrates: not on the caller's thread.
+        let opening = move || drop(tell.send(SqliteStore::start(at, self.synchronous, Arc::new(clock))));
+        spawn("sqlite-open", opening).map_err(|error| io(&path, &error))?;
+        told.await.unwrap_or_else(|_| Err(OpenError::of(Fail::Panicked, &path)))
+    }
+}
+
+fn io(path: &Path, error: &std::io::Error) -> OpenError {
+    OpenError::of(Fail::Unavailable(error.to_string()), path)
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    thread::Builder::new().name(name.to_owned()).spawn(run).map(drop)
+}
+
+impl SqliteStore {
+    /// Opens a file, or makes it. A schema of an earlier version is brought up to date, one of a later version is
+    /// refused.
+    pub async fn open(path: impl AsRef<Path>) -> std::result::Result<Self, OpenError> {
+        Options::new().open(path).await
+    }
+
+    /// The same on another clock, such as a test's.
+    pub async fn open_with_clock(path: impl AsRef<Path>, clock: impl Clock) -> std::result::Result<Self, OpenError> {
+        Options::new().open_with_clock(path, clock).await
+    }
+
+    /// Its file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    fn start(path: PathBuf, synchronous: Synchronous, clock: Arc<dyn Clock>) -> std::result::Result<Self, OpenError> {
+        let conn = open::writer(&path, synchronous)?;
+        let readers: std::result::Result<Vec<_>, Fail> = (0..READERS).map(|_| open::reader(&path)).collect();
+        let readers = readers.map_err(|fail| OpenError::of(fail, &path))?;
+        let file = File::opened(path.clone()).map_err(|error| io(&path, &error))?;
+        let (hints, _) = broadcast::channel(HINTS_KEPT);
+        // From here on dropping it ends the threads that already run.
+        let store = Self {
+            file: file.clone(),
+            writes: Arc::new(Queue::new()),
+            reads: Arc::new(Queue::new()),
+            hints: hints.downgrade(),
+        };
+        for conn in readers {
+            let (queue, file, clock) = (Arc::clone(&store.reads), file.clone(), Arc::clone(&clock));
+            let run = move || reader::run(Reader::new(conn), &queue, &file, &clock);
+            spawn("sqlite-read", run).map_err(|error| io(&path, &error))?;
+        }
+        // Known before the store is: what others do from now on is told.
+        let seen = writer::data_version(&conn).map_err(|fail| OpenError::of(fail, &path))?;
+        let queue = Arc::clone(&store.writes);
+        let writer = Writer { state: State::new(conn), queue, file, clock, hints, seen };
+        spawn("sqlite-write", move || writer.run()).map_err(|error| io(&path, &error))?;
+        Ok(store)
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        step: impl FnOnce(&mut State) -> std::result::Result<T, Fail> + Send + 'static,
+    ) -> Result<T> {
+        self.writes.ask(false, bytes, step).await.map_err(|fail| self.error(fail))
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&mut Reader) -> std::result::Result<T, Fail> + Send + 'static,
+    ) -> Result<T> {
+        self.reads.ask(false, 0, read).await.map_err(|fail| self.error(fail))
+    }
+
+    fn error(&self, fail: Fail) -> StoreError {
+        fail.into_error(self.file.path())
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        self.writes.close();
+        self.reads.close();
+    }
+}
+
+impl std::fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteStore").field("path", &self.file.path()).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl JobStore for SqliteStore {
+    async fn insert(&self, job: NewJob) -> Result<Insert> {
+        self.write(job.payload.len(), move |state| state.insert(&job)).await
+    }
+
+    async fn get(&self, id: JobId) -> Result<Lookup> {
+        self.read(move |reader| reader.get(id)).await
+    }
+
+    async fn versions(&self, ids: &[JobId]) -> Result<Vec<Option<u64>>> {
+        let ids = ids.to_vec();
+        self.read(move |reader| reader.versions(&ids)).await
+    }
+
+    async fn list(&self, filter: &ListFilter, page: &Page) -> Result<ListPage> {
+        let (filter, page) = (filter.clone(), page.clone());
+        self.read(move |reader| reader.list(&filter, &page)).await
+    }
+
+    async fn logs(&self, id: JobId, after: u64, limit: u32) -> Result<Vec<LogLine>> {
+        self.read(move |reader| reader.logs(id, after, limit)).await
+    }
+
+    async fn stats(&self, query: &StatsQuery) -> Result<Stats> {
+        let query = query.clone();
+        self.read(move |reader| reader.stats(&query)).await
+    }
+
+    async fn claim(&self, claim: &Claim) -> Result<Claimed> {
+        let claim = claim.clone();
+        self.write(0, move |state| state.claim(&claim)).await
+    }
+
+    /// Goes before all other calls: a long queue must not make living workers look dead.
+    async fn renew(&self, beat: &Beat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
+        let (beat, leases) = (beat.clone(), leases.to_vec());
+        let step = move |state: &mut State| {
+            state.beat(&beat)?;
+            leases.iter().map(|held| state.renew(*held, state.now + lease)).collect()
+        };
+        self.writes.ask(true, 0, step).await.map_err(|fail| self.error(fail))
+    }
+
+    async fn report(&self, reports: &[Report]) -> Result<Vec<Fenced>> {
+        let reports = reports.to_vec();
+        let bytes = reports.iter().flat_map(|report| &report.logs).map(LogLine::bytes).sum();
+        self.write(bytes, move |state| reports.iter().map(|report| state.report(report)).collect()).await
+    }
+
+    async fn settle(&self, settles: &[Settle]) -> Result<Vec<Settled>> {
+        let settles = settles.to_vec();
+        let bytes = settles.iter().map(result_bytes).sum();
+        self.write(bytes, move |state| settles.iter().map(|settle| state.settle(settle)).collect()).await
+    }
+
+    async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<Cancel> {
+        let error = error.clone();
+        self.write(0, move |state| state.cancel(id, &error)).await
+    }
+
+    async fn retry(&self, id: JobId, new: &RetryAs) -> Result<Retry> {
+        let new = new.clone();
+        self.write(0, move |state| state.retry(id, &new)).await
+    }
+
+    async fn reclaim(&self, reclaim: &Reclaim) -> Result<Reclaimed> {
+        let reclaim = reclaim.clone();
+        self.write(0, move |state| state.reclaim(&reclaim)).await
+    }
+
+    async fn prune(&self, limit: u32) -> Result<u32> {
+        self.write(0, move |state| state.prune(limit)).await
+    }
+
+    fn hints(&self) -> BoxStream<'static, Hint> {
+        let Some(hints) = self.hints.upgrade() else { return stream::empty().boxed() };
+        stream::unfold(hints.subscribe(), |mut hints| async move {
+            match hints.recv().await {
+                Ok(hint) => Some((hint, hints)),
+                Err(RecvError::Lagged(_)) => Some((Hint::Lagged, hints)),
+                Err(RecvError::Closed) => None,
+            }
+        })
+        .boxed()
+    }
+
+    /// Takes and gives back the right to write: the file is there and not locked for ever.
+    async fn probe(&self) -> Result<()> {
+        self.write(0, |_| Ok(())).await
+    }
+}
+
+fn result_bytes(settle: &Settle) -> usize {
+    match &settle.outcome {
+        Outcome::Completed { result } => result.len(),
+        _ => 0,
+    }
+}
+
+#[async_trait]
+impl SharedState for SqliteStore {
+    async fn role(&self, name: &str, holder: Uuid, ttl: Duration) -> Result<Role> {
+        let name = name.to_owned();
+        self.write(0, move |state| state.role(&name, holder, ttl)).await
+    }
+
+    async fn document(&self, name: &str) -> Result<Option<Document>> {
+        let name = name.to_owned();
+        self.read(move |reader| shared::document(&reader.conn, &name)).await
+    }
+
+    async fn put_document(
+        &self,
+        name: &str,
+        expected: Option<DocVersion>,
+        bytes: Bytes,
+        role: Option<(&str, RoleToken)>,
+    ) -> Result<Put> {
+        let (name, role) = (name.to_owned(), role.map(|(role, token)| (role.to_owned(), token)));
+        let step = move |state: &mut State| {
+            let role = role.as_ref().map(|(role, token)| (role.as_str(), *token));
+            state.put_document(&name, expected, &bytes, role)
+        };
+        self.write(0, step).await
+    }
+}

@@ -1,0 +1,45 @@
+//! What the tests share.
+
+// Each test file uses a part of it.
+#![allow(dead_code, unreachable_pub, unused_imports)]
+
+mod turns;
+
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use async_endpoints_core::Clock;
+use async_endpoints_sqlite::{Options, SqliteStore, Synchronous};
+
+pub use turns::Taking;
+
+/// A fresh folder, removed when it is dropped.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("sqlite-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        std::fs::create_dir_all(&path).expect("a temporary folder is made");
+        Self(path)
+    }
+
+    pub fn file(&self) -> PathBuf {
+        self.0.join("jobs.db")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+/// A store on the file of a folder.
+pub async fn open(folder: &Folder, synchronous: Synchronous, clock: impl Clock) -> SqliteStore {
+    let options = Options::new().synchronous(synchronous);
+    options.open_with_clock(folder.file(), clock).await.expect("a fresh store opens")
+}

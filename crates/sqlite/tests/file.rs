@@ -1,0 +1,272 @@
+//! What happens to the file: closed and opened again, of another version, deleted under the store, damaged.
+
+mod common;
+
+use std::{path::Path, time::Duration};
+
+use async_endpoints_core::{
+    JobStatus, JobStore as _, SharedState as _, StoreError, SystemClock,
+    store::{Claim, Insert, LeaseToken, Lookup, NewJob, Outcome, Put, Reclaim, Settle, StatsQuery, Want, WorkerId},
+};
+use async_endpoints_sqlite::{OpenError, SqliteStore, Synchronous};
+use async_endpoints_testkit::{
+    ManualClock,
+    jobs::{completed, error, job, key, line, name},
+};
+use bytes::Bytes;
+use common::{Folder, open};
+use rusqlite::Connection;
+use uuid::Uuid;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn claim(n: u32) -> Claim {
+    Claim {
+        worker: WorkerId(Uuid::new_v4()),
+        token: LeaseToken::random(),
+        wants: vec![Want { name: name("alpha"), n, timeout: HOUR }],
+        max: n,
+        max_bytes: 1 << 20,
+        lease: HOUR,
+    }
+}
+
+async fn durable(folder: &Folder) -> SqliteStore {
+    SqliteStore::open(folder.file()).await.expect("it opens")
+}
+
+/// Another program's connection to the file.
+fn by_hand(path: &Path, sql: &str) {
+    let conn = Connection::open(path).expect("it opens");
+    conn.busy_timeout(Duration::from_secs(5)).unwrap();
+    conn.execute_batch(sql).expect("it is SQL");
+}
+
+async fn insert(store: &SqliteStore, job: &NewJob) {
+    let answer = store.insert(job.clone()).await.expect("the store answers");
+    assert!(matches!(answer, Insert::Inserted { .. }), "{answer:?}");
+}
+
+#[tokio::test]
+async fn everything_is_there_after_it_was_closed() {
+    let folder = Folder::new();
+    let store = durable(&folder).await;
+    let ended = NewJob { key: Some(key("k")), ..job("alpha", HOUR) };
+    insert(&store, &ended).await;
+    let taken = store.claim(&claim(1)).await.unwrap().attempts.remove(0);
+    let report = async_endpoints_core::store::Report { lease: taken.lease, progress: None, logs: vec![line("one")] };
+    store.report(&[report]).await.unwrap();
+    let settle = Settle {
+        lease: taken.lease,
+        outcome: completed("{\"b\":2}"),
+        if_canceled: error("X"),
+        slow: false,
+        span: None,
+    };
+    store.settle(std::slice::from_ref(&settle)).await.unwrap();
+    let waiting = job("alpha", HOUR);
+    insert(&store, &waiting).await;
+    let put = store.put_document("d", None, Bytes::from_static(b"doc"), None).await.unwrap();
+    let query = StatsQuery { since_minute: Some(0), cutoffs: Vec::new() };
+    let (seen, stats) = (store.get(ended.id).await.unwrap(), store.stats(&query).await.unwrap());
+    drop(store);
+
+    let store = durable(&folder).await;
+    assert_eq!(store.get(ended.id).await.unwrap(), seen);
+    let again = store.stats(&query).await.unwrap();
+    assert_eq!((again.types, again.slots), (stats.types, stats.slots));
+    assert_eq!(store.logs(ended.id, 0, 9).await.unwrap()[0].message, "one");
+    assert_eq!(store.insert(ended.clone()).await.unwrap(), Insert::Existing(seen));
+    assert_eq!(store.settle(&[settle]).await.unwrap().len(), 1);
+    let document = store.document("d").await.unwrap().expect("it was written");
+    assert_eq!((put, document.bytes), (Put::Stored(document.version), Bytes::from_static(b"doc")));
+    let taken = store.claim(&claim(9)).await.unwrap().attempts;
+    assert_eq!(
+        taken.iter().map(|one| (one.lease.job, one.payload.clone())).collect::<Vec<_>>(),
+        [(waiting.id, waiting.payload)]
+    );
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused_by_name() {
+    let folder = Folder::new();
+    drop(durable(&folder).await);
+    by_hand(&folder.file(), "PRAGMA user_version = 7");
+    let refused = SqliteStore::open(folder.file()).await.expect_err("it is newer");
+    assert!(matches!(&refused, OpenError::Newer { found: 7, known: 1, .. }), "{refused:?}");
+    let text = refused.to_string();
+    assert!(text.contains("jobs.db") && text.contains("version 7") && text.contains("up to 1"), "{text}");
+}
+
+#[tokio::test]
+async fn the_file_of_another_program_is_refused() {
+    let folder = Folder::new();
+    by_hand(&folder.file(), "CREATE TABLE contacts (name TEXT)");
+    let refused = SqliteStore::open(folder.file()).await;
+    assert!(matches!(refused, Err(OpenError::Foreign { .. })), "{refused:?}");
+    std::fs::write(folder.file(), "this is no database, but long enough to be looked at as if it were one").unwrap();
+    let refused = SqliteStore::open(folder.file()).await;
+    assert!(matches!(refused, Err(OpenError::Store(StoreError::Corrupt(_)))), "{refused:?}");
+    let nowhere = SqliteStore::open(folder.file().join("below-a-file")).await;
+    assert!(matches!(nowhere, Err(OpenError::Store(StoreError::Unavailable(_)))), "{nowhere:?}");
+}
+
+#[tokio::test]
+async fn many_that_open_a_fresh_file_at_once_all_do() {
+    let folder = Folder::new();
+    let opened = futures_util::future::join_all((0..6).map(|_| SqliteStore::open(folder.file()))).await;
+    for store in opened {
+        store.expect("it opens").probe().await.expect("it answers");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_accepted_into_a_file_that_was_deleted() {
+    let folder = Folder::new();
+    let store = durable(&folder).await;
+    let kept = job("alpha", HOUR);
+    insert(&store, &kept).await;
+    let away = folder.file().with_extension("away");
+    std::fs::rename(folder.file(), &away).unwrap();
+    let gone = |answer: &StoreError| matches!(answer, StoreError::Unavailable(why) if why.contains("jobs.db"));
+    assert!(gone(&store.insert(job("alpha", HOUR)).await.expect_err("the file is gone")));
+    assert!(gone(&store.get(kept.id).await.expect_err("the file is gone")));
+    assert!(gone(&store.probe().await.expect_err("the file is gone")));
+    std::fs::write(folder.file(), "").unwrap();
+    let replaced = store.insert(job("alpha", HOUR)).await.expect_err("it is another file");
+    assert!(replaced.to_string().contains("replaced"), "{replaced}");
+    std::fs::rename(&away, folder.file()).unwrap();
+    insert(&store, &job("alpha", HOUR)).await;
+    assert_eq!(store.stats(&StatsQuery::default()).await.unwrap().types[0].counts, [2, 0, 0, 0, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_locked_file_is_unavailable_and_comes_back() {
+    let folder = Folder::new();
+    let store = durable(&folder).await;
+    let other = Connection::open(folder.file()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let began = std::time::Instant::now();
+    let refused = store.insert(job("alpha", HOUR)).await.expect_err("it is locked");
+    assert!(refused.is_transient() && began.elapsed() < Duration::from_secs(8), "{refused}");
+    assert_eq!(store.stats(&StatsQuery::default()).await.unwrap().types, [], "readers are not held up");
+    other.execute_batch("ROLLBACK").unwrap();
+    insert(&store, &job("alpha", HOUR)).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_put_aside_and_never_in_the_way() {
+    let folder = Folder::new();
+    let clock = ManualClock::new();
+    let store = open(&folder, Synchronous::Off, clock.clone()).await;
+    let jobs: Vec<NewJob> = (0..6).map(|_| job("alpha", HOUR)).collect();
+    for job in &jobs {
+        insert(&store, job).await;
+    }
+    let id = |at: usize| format!("x'{}'", jobs[at].id.0.simple());
+    for (at, damage) in [(0, "priority = 77"), (1, "error = '{'"), (2, "fingerprint = x'00'")] {
+        by_hand(&folder.file(), &format!("UPDATE jobs SET {damage} WHERE id = {}", id(at)));
+    }
+    let payload = format!("UPDATE payloads SET format = 9 WHERE seq = (SELECT seq FROM jobs WHERE id = {})", id(3));
+    by_hand(&folder.file(), &payload);
+    let taken = store.claim(&claim(64)).await.unwrap();
+    assert_eq!(taken.attempts.iter().map(|one| one.lease.job).collect::<Vec<_>>(), [jobs[4].id, jobs[5].id]);
+    assert_eq!(taken.next_claim, None);
+    let stats = store.stats(&StatsQuery::default()).await.unwrap();
+    assert_eq!((stats.quarantined, stats.types[0].counts), (4, [0, 0, 2, 0, 0, 0]));
+    assert!(matches!(store.get(jobs[0].id).await, Err(StoreError::Corrupt(_))));
+
+    // A damaged lease does not stop the sweep.
+    by_hand(&folder.file(), &format!("UPDATE jobs SET progress = '[' WHERE id = {}", id(4)));
+    let sweep = Reclaim { limit: 9, lease: HOUR, lost: error("L"), canceled: error("C") };
+    store.reclaim(&sweep).await.unwrap();
+    clock.advance(HOUR + Duration::from_secs(1));
+    let swept = Reclaim { lease: HOUR * 9, ..sweep };
+    match store.reclaim(&swept).await.unwrap() {
+        async_endpoints_core::store::Reclaimed::Done { recovered, more: false } => {
+            assert_eq!(recovered.iter().map(|one| one.id).collect::<Vec<_>>(), [jobs[5].id]);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(store.stats(&StatsQuery::default()).await.unwrap().quarantined, 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_that_leaves_breaks_nothing() {
+    let folder = Folder::new();
+    let store = durable(&folder).await;
+    for _ in 0..50 {
+        let waiting: Vec<_> = (0..8).map(|_| store.insert(job("alpha", HOUR))).collect();
+        drop(tokio::time::timeout(Duration::from_micros(300), futures_util::future::join_all(waiting)).await);
+    }
+    let stats = store.stats(&StatsQuery::default()).await.unwrap();
+    let queued = stats.types.first().map_or(0, |kind| kind.count(JobStatus::Queued));
+    let mut taken = 0;
+    loop {
+        match store.claim(&claim(64)).await.unwrap().attempts.len() {
+            0 => break,
+            some => taken += some as u64,
+        }
+    }
+    assert!(taken >= queued, "{taken} of {queued}");
+    let stats = store.stats(&StatsQuery::default()).await.unwrap();
+    assert_eq!(stats.types[0].count(JobStatus::InProgress), taken, "counts are what the jobs say");
+}
+
+/// Threads of this process whose name says that they are a store's.
+#[cfg(target_os = "linux")]
+fn threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+    names.filter(|name| name.starts_with("sqlite-")).count()
+}
+
+/// In a process of its own: tests beside it have stores too.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn threads_end_with_the_last_handle() {
+    if std::env::var_os("ALONE").is_none() {
+        let this = std::env::current_exe().unwrap();
+        let test = ["threads_end_with_the_last_handle", "--exact"];
+        let ran = std::process::Command::new(this).args(test).env("ALONE", "1").output().unwrap();
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stdout));
+        return;
+    }
+    let folder = Folder::new();
+    for _ in 0..5 {
+        let store = durable(&folder).await;
+        let hints = store.hints();
+        insert(&store, &job("alpha", HOUR)).await;
+        assert!(threads() >= 3, "{}", threads());
+        drop(store);
+        drop(hints);
+    }
+    for _ in 0..500 {
+        if threads() == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{} threads are left", threads());
+}
+
+#[tokio::test]
+async fn a_stream_of_hints_ends_with_its_store() {
+    use futures_util::StreamExt as _;
+    let folder = Folder::new();
+    let store = open(&folder, Synchronous::Off, SystemClock::default()).await;
+    let mut hints = store.hints();
+    drop(store);
+    let ended = tokio::time::timeout(Duration::from_secs(10), hints.next()).await;
+    assert_eq!(ended, Ok(None));
+}
+
+#[tokio::test]
+async fn an_unknown_job_stays_unknown() {
+    let folder = Folder::new();
+    let store = open(&folder, Synchronous::Normal, SystemClock::default()).await;
+    assert_eq!(store.get(job("alpha", HOUR).id).await.unwrap(), Lookup::NotFound);
+    let lease = async_endpoints_core::store::Lease { job: job("alpha", HOUR).id, token: LeaseToken::random() };
+    let settle = Settle { lease, outcome: Outcome::Released, if_canceled: error("X"), slow: false, span: None };
+    assert_eq!(store.settle(&[settle]).await.unwrap(), [async_endpoints_core::store::Settled::Lost]);
+}

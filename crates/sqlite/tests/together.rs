@@ -1,0 +1,135 @@
+//! Several callers, and several handles as several processes have them.
+
+mod common;
+
+use std::{sync::Arc, time::Duration};
+
+use async_endpoints_core::{
+    JobId, JobStore as _, SystemClock,
+    store::{Claim, Hint, Insert, LeaseToken, StatsQuery, Want, WorkerId},
+};
+use async_endpoints_sqlite::{SqliteStore, Synchronous};
+use async_endpoints_testkit::jobs::{job, name};
+use common::{Folder, open};
+use futures_util::{StreamExt as _, future::join_all, stream::BoxStream};
+use uuid::Uuid;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+async fn two(folder: &Folder) -> [Arc<SqliteStore>; 2] {
+    let one = async || Arc::new(open(folder, Synchronous::Full, SystemClock::default()).await);
+    [one().await, one().await]
+}
+
+fn claim(n: u32) -> Claim {
+    Claim {
+        worker: WorkerId(Uuid::new_v4()),
+        token: LeaseToken::random(),
+        wants: vec![Want { name: name("alpha"), n, timeout: HOUR }],
+        max: n,
+        max_bytes: 1 << 20,
+        lease: HOUR,
+    }
+}
+
+async fn until(hints: &mut BoxStream<'static, Hint>, wanted: &Hint) {
+    let came = async { while hints.next().await.expect("the stream goes on") != *wanted {} };
+    tokio::time::timeout(Duration::from_secs(10), came).await.unwrap_or_else(|_| panic!("{wanted:?} comes"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_process_did_is_told() {
+    let folder = Folder::new();
+    let [here, there] = two(&folder).await;
+    let mut hints = here.hints();
+    there.insert(job("alpha", HOUR)).await.unwrap();
+    until(&mut hints, &Hint::Work(name("alpha"))).await;
+    until(&mut hints, &Hint::Lagged).await;
+    assert_eq!(here.claim(&claim(1)).await.unwrap().attempts.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_this_process_did_is_told_by_name_alone() {
+    let folder = Folder::new();
+    let here = open(&folder, Synchronous::Full, SystemClock::default()).await;
+    let mut hints = here.hints();
+    for _ in 0..3 {
+        here.insert(job("alpha", HOUR)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(60)).await;
+    }
+    drop(here);
+    let told: Vec<Hint> = hints.by_ref().collect().await;
+    assert_eq!(told, [Hint::Work(name("alpha"))], "no look finds what we did ourselves");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_processes_take_each_job_once_and_their_counts_agree() {
+    let folder = Folder::new();
+    let stores = two(&folder).await;
+    let tasks = (0..8).map(|at| {
+        let store = Arc::clone(&stores[at % 2]);
+        tokio::spawn(async move {
+            let mut taken: Vec<JobId> = Vec::new();
+            for _ in 0..20 {
+                let answer = store.insert(job("alpha", HOUR)).await.unwrap();
+                assert!(matches!(answer, Insert::Inserted { .. }));
+                let claimed = store.claim(&claim(2)).await.unwrap();
+                taken.extend(claimed.attempts.iter().map(|attempt| attempt.lease.job));
+            }
+            taken
+        })
+    });
+    let mut taken: Vec<JobId> = join_all(tasks).await.into_iter().flat_map(Result::unwrap).collect();
+    let all = taken.len();
+    taken.sort_unstable();
+    taken.dedup();
+    assert_eq!(taken.len(), all, "each job once");
+    for store in &stores {
+        let stats = store.stats(&StatsQuery::default()).await.unwrap();
+        assert_eq!(stats.types[0].counts, [160 - all as u64, 0, all as u64, 0, 0, 0]);
+    }
+}
+
+/// How many jobs 64 callers insert in a second. Says so, promises nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn inserts_in_a_second() {
+    for callers in [1_u32, 16, 64] {
+        let folder = Folder::new();
+        let store = Arc::new(open(&folder, Synchronous::Full, SystemClock::default()).await);
+        let each = 4_000 / callers + 100;
+        let began = std::time::Instant::now();
+        let tasks = (0..callers).map(|_| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                for _ in 0..each {
+                    store.insert(job("alpha", HOUR)).await.unwrap();
+                }
+            })
+        });
+        join_all(tasks).await;
+        let inserted = f64::from(callers * each) / began.elapsed().as_secs_f64();
+        let began = std::time::Instant::now();
+        let mut lives = 0;
+        loop {
+            let attempts = store.claim(&claim(16)).await.unwrap().attempts;
+            if attempts.is_empty() {
+                break;
+            }
+            let settles: Vec<_> = attempts
+                .iter()
+                .map(|attempt| async_endpoints_core::store::Settle {
+                    lease: attempt.lease,
+                    outcome: async_endpoints_testkit::jobs::completed("1"),
+                    if_canceled: async_endpoints_testkit::jobs::error("X"),
+                    slow: false,
+                    span: None,
+                })
+                .collect();
+            store.settle(&settles).await.unwrap();
+            lives += settles.len();
+        }
+        let lived = lives as f64 / began.elapsed().as_secs_f64();
+        println!("{callers} callers: {inserted:.0} inserts/s; one worker by 16: {lived:.0} claims and settles/s");
+    }
+}
