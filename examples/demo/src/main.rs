@@ -28,13 +28,13 @@ use std::{
     time::Duration,
 };
 
-use async_endpoints::Options;
+use async_endpoints::{MemoryStore, Options, SqliteStore, Store};
 use tokio::{net::TcpListener, runtime::Runtime};
 
 use climate::Climate;
 use ledger::Ledger;
 use service::Parts;
-use settings::{BadSetting, Settings};
+use settings::{BadSetting, Settings, StoreChoice};
 use weather::Weather;
 
 /// Jobs are made on one thread and dropped on another; the system's allocator takes twice the time for that.
@@ -100,7 +100,8 @@ fn open(settings: &Settings) -> Result<Parts, Failure> {
 
 async fn serve(settings: &Settings, options: Options, parts: Parts) -> Result<(), Failure> {
     let climate = climate(settings).await?;
-    let (endpoints, app) = service::build(settings, options, parts, climate.as_ref().map(Climate::address))
+    let store = store(settings).await?;
+    let (endpoints, app) = service::build(settings, options, parts, climate.as_ref().map(Climate::address), store)
         .map_err(|error| Failure::other("the service cannot be built", error))?;
     let refused = |error: io::Error| match error.kind() {
         // Nothing is wrong with the setting.
@@ -111,7 +112,6 @@ async fn serve(settings: &Settings, options: Options, parts: Parts) -> Result<()
     };
     let listener = TcpListener::bind(&settings.bind).await.map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
-    tracing::warn!("AE_STORE is memory: every job is in this process, and lost when it ends");
     // Polled in this order: once the address is out, a signal already counts as a request to stop.
     let serving = async { tokio::join!(biased; endpoints.serve(listener, app), async { announce(address) }).0 };
     let served = match climate {
@@ -119,6 +119,24 @@ async fn serve(settings: &Settings, options: Options, parts: Parts) -> Result<()
         None => serving.await,
     };
     served.map_err(|error| Failure::other("the service failed", error))
+}
+
+/// Where jobs are kept.
+async fn store(settings: &Settings) -> Result<Arc<dyn Store>, Failure> {
+    match &settings.store {
+        StoreChoice::Memory => {
+            tracing::warn!("AE_STORE is memory: every job is in this process, and lost when it ends");
+            Ok(Arc::new(MemoryStore::new()))
+        }
+        StoreChoice::Sqlite(path) => {
+            let opened = SqliteStore::open(path).await;
+            let refused = |error| {
+                let set = format_args!("{error}; set sqlite:PATH with a file that this program may write, or memory:");
+                BadSetting::new("AE_STORE", format_args!("sqlite:{}", path.display()), set)
+            };
+            Ok(Arc::new(opened.map_err(refused)?))
+        }
+    }
 }
 
 /// The second service, where attempts are run.

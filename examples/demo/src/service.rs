@@ -2,7 +2,7 @@
 
 use std::{error::Error, net::SocketAddr, sync::Arc};
 
-use async_endpoints::{Access, AsyncEndpoints, Endpoint, MemoryStore, Options};
+use async_endpoints::{Access, AsyncEndpoints, Endpoint, Options, Store};
 use axum::Router;
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
         unreliable::{UNRELIABLE, Unreliable},
     },
     ledger::Ledger,
-    settings::{Settings, StoreChoice},
+    settings::Settings,
     weather::Weather,
 };
 
@@ -31,10 +31,10 @@ pub(crate) fn build(
     options: Options,
     parts: Parts,
     climate: Option<SocketAddr>,
+    store: Arc<dyn Store>,
 ) -> Result<(AsyncEndpoints, Router), Box<dyn Error>> {
     let sleep = sleep::job_type(settings.job_timeout_is_set);
-    let StoreChoice::Memory = settings.store;
-    let mut builder = AsyncEndpoints::builder(MemoryStore::new())
+    let mut builder = AsyncEndpoints::builder(store)
         .options(options)
         .access(settings.admin_token.as_deref().map_or_else(Access::loopback, Access::token))
         .endpoint(Endpoint::post("/api/process-data", MONITORED).documented())

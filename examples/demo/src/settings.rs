@@ -52,10 +52,12 @@ impl Role {
 }
 
 /// Where jobs are kept.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StoreChoice {
     /// In this process, lost with it.
     Memory,
+    /// In that file.
+    Sqlite(PathBuf),
 }
 
 /// How log lines look.
@@ -105,7 +107,7 @@ impl Settings {
         };
         Ok(Self {
             bind: bind(text("AE_BIND", "127.0.0.1:8080")?)?,
-            store: store(&text("AE_STORE", "memory:")?)?,
+            store: store(&text("AE_STORE", "sqlite:async-endpoints.db")?)?,
             role: role(&text("AE_ROLE", "all")?)?,
             ledger: path("AE_LEDGER"),
             data: path("AE_DATA").unwrap_or_else(|| "weather.db".into()),
@@ -123,11 +125,12 @@ fn bind(value: String) -> Result<String, BadSetting> {
 }
 
 fn store(value: &str) -> Result<StoreChoice, BadSetting> {
-    let scheme = value.split_once(':').map_or("", |(scheme, _)| scheme);
-    let set = match scheme {
-        "memory" if value == "memory:" => return Ok(StoreChoice::Memory),
-        "sqlite" | "redis" | "rediss" | "postgres" => "this store is not built yet, set memory:",
-        _ => "set memory: (to come: sqlite:PATH, redis://…, rediss://…, postgres://…)",
+    let (scheme, rest) = value.split_once(':').unwrap_or_default();
+    let set = match (scheme, rest) {
+        ("memory", "") => return Ok(StoreChoice::Memory),
+        ("sqlite", path) if !path.is_empty() => return Ok(StoreChoice::Sqlite(path.into())),
+        ("redis" | "rediss" | "postgres", _) => "this store is not built yet, set sqlite:PATH or memory:",
+        _ => "set sqlite:PATH or memory: (to come: redis://…, rediss://…, postgres://…)",
     };
     // A server's address may hold a password, wherever it stands.
     let shown =
@@ -167,7 +170,7 @@ mod tests {
     fn defaults_and_empty_values_are_the_same() {
         let defaults = read(&[]).unwrap();
         assert_eq!(defaults.bind, "127.0.0.1:8080");
-        assert_eq!((defaults.store, defaults.role), (StoreChoice::Memory, Role::All));
+        assert_eq!((&defaults.store, defaults.role), (&StoreChoice::Sqlite("async-endpoints.db".into()), Role::All));
         assert_eq!((defaults.ledger.clone(), defaults.data.to_str()), (None, Some("weather.db")));
         let empty = ["AE_BIND", "AE_STORE", "AE_ROLE", "AE_LEDGER", "AE_DATA", "AE_LOG_FORMAT", "RUST_LOG"];
         assert_eq!(read(&empty.map(|name| (name, ""))), Ok(defaults));
@@ -189,9 +192,9 @@ mod tests {
             ("AE_BIND", "localhost:99999", "HOST:PORT"),
             ("AE_ROLE", "boss", "all, api or worker"),
             ("AE_LOG_FORMAT", "xml", "pretty or json"),
-            ("AE_STORE", "sqlite:jobs.db", "not built yet, set memory:"),
-            ("AE_STORE", "memory", "set memory:"),
-            ("AE_STORE", "memory:x", "set memory:"),
+            ("AE_STORE", "sqlite:", "set sqlite:PATH or memory:"),
+            ("AE_STORE", "memory", "set sqlite:PATH or memory:"),
+            ("AE_STORE", "memory:x", "set sqlite:PATH or memory:"),
         ] {
             let line = read(&[(name, value)]).unwrap_err();
             assert!(line.starts_with(&format!("{name} is set to \"{value}\": ")), "{line}");
@@ -205,7 +208,7 @@ mod tests {
             ["redis://user:p@ss@db.example:6379/0", "rediss://db/0?password=p@ss", "postgres://u:p@ss@db/jobs"]
         {
             let line = read(&[("AE_STORE", secret)]).unwrap_err();
-            assert!(line.contains(":…") && line.contains("not built yet, set memory:"), "{line}");
+            assert!(line.contains(":…") && line.contains("not built yet, set sqlite:PATH or memory:"), "{line}");
             assert!(!line.contains("p@ss"), "{line}");
         }
     }

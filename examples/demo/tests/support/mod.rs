@@ -158,6 +158,11 @@ impl Demo {
         self.ended(&job).await
     }
 
+    /// Ends it with no time for anything, as a crash does.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.expect("it runs");
+    }
+
     /// Asks it to stop, and waits until it has.
     pub(crate) async fn stop(mut self) -> io::Result<ExitStatus> {
         self.terminate().await?;
