@@ -1,5 +1,6 @@
 //! The workspace's tasks. Owns what a contributor and the build run; must not know what the product does.
 
+mod chaos;
 mod check;
 mod command;
 mod metadata;
@@ -18,6 +19,7 @@ cargo xtask <task>
 
   test    every test, documentation and README examples included; installs what is missing if it may
   check   formatting, lints, documentation, minimum Rust version, the rooms' rules, cargo-deny
+  chaos   real processes killed, stopped and frozen under load: --store sqlite --minutes 10 --seed 7, each optional
   bench   the figures of docs/performance.md beside their references; one of them by name: throughput, pickup, claim, memory, submission
 ";
 
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         }
         ["test"] => test(),
         ["check"] => check::run_all(),
+        ["chaos", options @ ..] => chaos::run(options),
         ["bench", only @ ..] => {
             cargo(&[&["run", "--quiet", "--release", "--package", "async-endpoints-benches", "--"], only].concat())
         }

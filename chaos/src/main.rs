@@ -1,0 +1,33 @@
+//! `async-endpoints-chaos DEMO STORE SECONDS [SEED]`: see the library. `cargo xtask chaos` calls it.
+
+use std::{env, path::PathBuf, process::ExitCode, time::Duration};
+
+use async_endpoints_chaos::{Plan, run};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let words: Vec<String> = env::args().skip(1).collect();
+    let Some(plan) = plan(&words) else {
+        eprintln!("async-endpoints-chaos DEMO STORE SECONDS [SEED]");
+        return ExitCode::from(2);
+    };
+    println!("seed {}, store {}, {:?}; files in {}", plan.seed, plan.store, plan.time, plan.folder.display());
+    match run(plan).await {
+        Ok(report) => {
+            println!("{report}");
+            if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("the run could not be ended: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn plan(words: &[String]) -> Option<Plan> {
+    let (demo, store, seconds) = (words.first()?, words.get(1)?, words.get(2)?.parse().ok()?);
+    let seed = words.get(3).map_or_else(|| Some(fastrand::u64(..)), |seed| seed.parse().ok())?;
+    let folder = env::temp_dir().join(format!("async-endpoints-chaos-{seed}"));
+    let demo = PathBuf::from(demo).canonicalize().ok()?;
+    Some(Plan { demo, folder, store: store.clone(), time: Duration::from_secs_f64(seconds), seed })
+}

@@ -1,0 +1,25 @@
+//! Half a minute in which processes that share a store are killed, stopped and frozen under load, by default settings.
+//! `cargo xtask chaos` is the long form.
+
+mod support;
+
+use std::time::Duration;
+
+use async_endpoints_chaos::{Plan, run};
+use support::Folder;
+
+#[tokio::test]
+async fn nothing_accepted_is_lost_whatever_happens_to_processes() {
+    let folder = Folder::new();
+    let plan = Plan {
+        demo: env!("CARGO_BIN_EXE_async-endpoints-demo").into(),
+        folder: folder.join("chaos"),
+        store: "sqlite:jobs.db".to_owned(),
+        time: Duration::from_secs(25),
+        seed: 7,
+    };
+    let report = run(plan).await.expect("the processes start");
+    println!("{report}");
+    assert!(report.is_good(), "seed 7: {report}");
+    assert!(report.cut_off > 0, "something was running when its process was killed: {report}");
+}

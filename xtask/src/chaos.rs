@@ -1,0 +1,25 @@
+//! The long form of the crash test: builds the demo as it is shipped, and lets things happen to it.
+
+use crate::command::{Failed, cargo};
+
+const DEMO: &str = "target/release/async-endpoints-demo";
+
+/// `--store sqlite --minutes 10 --seed 7`, each optional.
+pub(crate) fn run(options: &[&str]) -> Result<(), Failed> {
+    let (mut store, mut seconds, mut seed) = ("sqlite:jobs.db", 60.0, None);
+    for option in options.chunks(2) {
+        match option {
+            ["--store", "sqlite"] => store = "sqlite:jobs.db",
+            ["--minutes", minutes] => {
+                let minutes: f64 = minutes.parse().map_err(|_| Failed::because("--minutes takes a number"))?;
+                seconds = minutes * 60.0;
+            }
+            ["--seed", number] => seed = Some(*number),
+            _ => return Err(Failed::because(format_args!("{option:?} is no option of chaos"))),
+        }
+    }
+    cargo(&["build", "--release", "--package", "async-endpoints-demo"])?;
+    let seconds = seconds.to_string();
+    let chaos = ["run", "--quiet", "--release", "--package", "async-endpoints-chaos", "--", DEMO, store, &seconds];
+    cargo(&[&chaos[..], seed.as_slice()].concat())
+}
