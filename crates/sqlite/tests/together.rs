@@ -90,6 +90,31 @@ async fn two_processes_take_each_job_once_and_their_counts_agree() {
     }
 }
 
+/// A process that writes without end keeps nobody else out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_process_lets_others_write() {
+    let folder = Folder::new();
+    let [busy, other] = two(&folder).await;
+    let callers: Vec<_> = (0..32)
+        .map(|_| {
+            let busy = Arc::clone(&busy);
+            tokio::spawn(async move {
+                loop {
+                    busy.insert(job("alpha", HOUR)).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    let began = std::time::Instant::now();
+    for _ in 0..20 {
+        other.insert(job("beta", HOUR)).await.expect("it has its turn");
+    }
+    let took = began.elapsed();
+    callers.iter().for_each(tokio::task::JoinHandle::abort);
+    println!("20 inserts beside a busy process took {took:?}");
+    assert!(took < Duration::from_secs(20), "{took:?}");
+}
+
 /// How many jobs 64 callers insert in a second. Says so, promises nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
