@@ -125,7 +125,10 @@ impl Writer {
         self.execute("BEGIN IMMEDIATE")?;
         self.look()?;
         for call in calls {
-            self.step(&mut **call, hints)?;
+            // Its caller may have left, or been sent away, since the transaction began.
+            if call.wanted() {
+                self.step(&mut **call, hints)?;
+            }
             *done += 1;
             if began.elapsed() > GROUP_TIME {
                 break;
