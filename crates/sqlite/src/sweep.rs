@@ -24,7 +24,8 @@ impl State {
             return Ok(Reclaimed::Waiting(until.since(now)));
         }
         let limit = reclaim.limit.min(SWEEP_JOBS) as usize;
-        let sql = "SELECT seq FROM jobs WHERE status = 2 AND lease_until <= ?1 ORDER BY lease_until, id LIMIT ?2";
+        let sql = "SELECT seq FROM jobs INDEXED BY jobs_leased WHERE status = 2 AND lease_until <= ?1 \
+            ORDER BY lease_until, id LIMIT ?2";
         let mut expired = self.places(sql, params![now.as_micros(), limit as i64 + 1])?;
         let more = expired.len() > limit;
         expired.truncate(limit);

@@ -158,3 +158,42 @@ async fn inserts_in_a_second() {
         println!("{callers} callers: {inserted:.0} inserts/s; one worker by 16: {lived:.0} claims and settles/s");
     }
 }
+
+/// What calls cost with many jobs queued. Says so, promises nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn calls_among_many_jobs() {
+    use async_endpoints_core::store::{ListFilter, Page, TypeCutoffs};
+    let folder = Folder::new();
+    let store = open(&folder, Synchronous::Off, SystemClock::default()).await;
+    let mut last = None;
+    for count in [1_000, 100_000] {
+        for _ in 0..count / 100 {
+            let jobs: Vec<_> = (0..100).map(|_| job("alpha", HOUR)).collect();
+            last = jobs.last().map(|job| job.id);
+            join_all(jobs.into_iter().map(|job| store.insert(job))).await;
+        }
+        let after = HOUR;
+        let cutoffs =
+            TypeCutoffs { name: name("alpha"), slow_after: after, overdue_after: after, stuck_after: Duration::ZERO };
+        let query = StatsQuery { since_minute: Some(0), cutoffs: vec![cutoffs] };
+        let (filter, page) = (ListFilter::default(), Page { cursor: None, limit: 50 });
+        macro_rules! time {
+            ($what:literal, $call:expr) => {
+                let began = std::time::Instant::now();
+                for _ in 0..20 {
+                    $call.await.unwrap();
+                }
+                println!("{count} jobs: {} {:?}", $what, began.elapsed() / 20);
+            };
+        }
+        time!("claim 1", store.claim(&claim(1)));
+        time!("claim 16", store.claim(&claim(16)));
+        time!("get", store.get(last.unwrap()));
+        time!("stats", store.stats(&query));
+        time!("list", store.list(&filter, &page));
+        time!("insert", store.insert(job("alpha", HOUR)));
+        time!("prune", store.prune(100));
+        time!("probe", store.probe());
+    }
+}
