@@ -134,8 +134,14 @@ impl Reader {
         let mut rows = find.query(params![job.seq, i64::try_from(after).unwrap_or(i64::MAX), limit])?;
         let mut lines = Vec::new();
         while let Some(row) = rows.next()? {
-            let line: LogLine =
-                from_json(row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?).map_err(Fail::Bad)?;
+            let line = from_json(&row.get::<_, String>(2)?).unwrap_or_else(|_| LogLine {
+                line: 0,
+                attempt: 0,
+                timestamp: job.updated_at,
+                level: "ERROR".into(),
+                message: "This line is stored, but cannot be read.".to_owned(),
+                fields: Default::default(),
+            });
             lines.push(LogLine { line: row.get::<_, i64>(0)?.unsigned_abs(), attempt: row.get(1)?, ..line });
         }
         Ok(lines)

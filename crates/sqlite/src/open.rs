@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_endpoints_core::StoreError;
@@ -84,8 +84,21 @@ impl OpenError {
     }
 }
 
-/// The connection that writes, with the schema up to date.
+/// The connection that writes, with the schema up to date. Switching a fresh file to a write-ahead log needs it alone,
+/// and SQLite does not wait for that: of several that open it at once, all but one try again.
 pub(crate) fn writer(path: &Path, synchronous: Synchronous) -> Result<Connection, OpenError> {
+    let began = Instant::now();
+    loop {
+        match try_writer(path, synchronous) {
+            Err(OpenError::Store(StoreError::Unavailable(_))) if path.is_file() && began.elapsed() < BUSY => {
+                std::thread::sleep(TRY);
+            }
+            opened => return opened,
+        }
+    }
+}
+
+fn try_writer(path: &Path, synchronous: Synchronous) -> Result<Connection, OpenError> {
     let fail = |error: rusqlite::Error| OpenError::of(error.into(), path);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut conn = Connection::open_with_flags(path, flags).map_err(fail)?;

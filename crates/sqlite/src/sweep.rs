@@ -49,6 +49,8 @@ impl State {
         if swept.is_none_or(|swept| now.since(swept) > reclaim.lease) {
             quiet_until = Some(now + reclaim.lease);
         }
+        // Never longer than a lease, also if the machine's clock was wrong when it was written.
+        quiet_until = quiet_until.map(|until| until.min(now + reclaim.lease));
         self.conn
             .prepare_cached("UPDATE meta SET swept = ?1, quiet_until = ?2 WHERE one = 1")?
             .execute(params![now.as_micros(), quiet_until.map(Timestamp::as_micros)])?;
