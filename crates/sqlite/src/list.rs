@@ -8,7 +8,7 @@ use async_endpoints_core::{
     limits::PAGE_JOBS,
     store::{Cursor, ListFilter, ListPage, Lookup, Page},
 };
-use rusqlite::{ToSql, params};
+use rusqlite::{OptionalExtension as _, ToSql, params};
 use uuid::Uuid;
 
 use crate::{
@@ -27,16 +27,21 @@ impl Reader {
     }
 
     pub(crate) fn versions(&self, ids: &[JobId]) -> Result<Vec<Option<u64>>, Fail> {
-        let readable = |id: &JobId| {
-            let job = view::readable(&self.conn, *id, self.now)?;
-            Ok(job.map(|job| job.version.unsigned_abs()))
-        };
-        ids.iter().map(readable).collect()
+        let mut find = self.conn.prepare_cached("SELECT version, ended_at, retention FROM jobs WHERE id = ?1")?;
+        let mut versions = Vec::with_capacity(ids.len());
+        for id in ids {
+            let found: Option<(i64, Option<i64>, i64)> =
+                find.query_row([id.0.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
+            let now = self.now.as_micros();
+            let there = found.filter(|(_, ended, kept)| ended.is_none_or(|ended| ended.saturating_add(*kept) > now));
+            versions.push(there.map(|(version, ..)| version.unsigned_abs()));
+        }
+        Ok(versions)
     }
 
     pub(crate) fn list(&mut self, filter: &ListFilter, page: &Page) -> Result<ListPage, Fail> {
         let limit = page.limit.min(PAGE_JOBS) as usize;
-        let kinds = match &filter.name {
+        let kinds: Vec<i64> = match &filter.name {
             Some(name) => self.kind(name)?.into_iter().collect(),
             None => self.kinds()?,
         };
@@ -44,7 +49,7 @@ impl Reader {
             page.cursor.map(|cursor| (i64::try_from(cursor.score).unwrap_or(i64::MAX), cursor.id.0.into_bytes()));
         let entries = match filter.status {
             Some(status) => self.of_state(status, &kinds, after, limit)?,
-            None => self.accepted(filter.name.is_some().then_some(kinds), after, limit)?,
+            None => self.accepted(filter.name.is_some().then_some(kinds.as_slice()), after, limit)?,
         };
         let since = page.cursor.map_or(self.now, |cursor| cursor.since);
         let next = (entries.len() == limit).then(|| entries.last()).flatten().map(|((score, id), _)| Cursor {
@@ -98,12 +103,12 @@ impl Reader {
     /// The next entries, newest accepted first: of a type, if one was asked for.
     fn accepted(
         &self,
-        kinds: Option<Vec<i64>>,
+        kinds: Option<&[i64]>,
         after: Option<(i64, [u8; 16])>,
         limit: usize,
     ) -> Result<Vec<Entry>, Fail> {
         let before = after.map_or(i64::MAX, |(seq, _)| seq);
-        match kinds.as_deref() {
+        match kinds {
             None => {
                 let sql = "SELECT seq, id, seq FROM jobs WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2";
                 self.entries(sql, params![before, limit as i64])
@@ -129,8 +134,14 @@ impl Reader {
         let mut rows = find.query(params![job.seq, i64::try_from(after).unwrap_or(i64::MAX), limit])?;
         let mut lines = Vec::new();
         while let Some(row) = rows.next()? {
-            let line: LogLine =
-                from_json(row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?).map_err(Fail::Bad)?;
+            let line = from_json(&row.get::<_, String>(2)?).unwrap_or_else(|_| LogLine {
+                line: 0,
+                attempt: 0,
+                timestamp: job.updated_at,
+                level: "ERROR".into(),
+                message: "This line is stored, but cannot be read.".to_owned(),
+                fields: Default::default(),
+            });
             lines.push(LogLine { line: row.get::<_, i64>(0)?.unsigned_abs(), attempt: row.get(1)?, ..line });
         }
         Ok(lines)

@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_endpoints_core::StoreError;
@@ -16,8 +16,18 @@ const STEPS: [&str; 1] = [include_str!("sql/001.sql")];
 /// Stands in the file's header, so that nobody takes another program's file for ours: "AEJ1".
 const APPLICATION: i32 = 0x4145_4a31;
 
-/// How long a call waits for another process that writes.
+/// How long a reader waits while the log is recovered or reset.
 const BUSY: Duration = Duration::from_secs(3);
+
+/// How often a writer tries to get its turn while another process writes, and how long it waits between: about 3 s in
+/// all. SQLite's own steps grow to 100 ms, and would miss the short gaps that a busy process leaves.
+const TRIES: i32 = 3_000;
+const TRY: Duration = Duration::from_millis(1);
+
+fn wait(tries: i32) -> bool {
+    std::thread::sleep(TRY);
+    tries < TRIES
+}
 
 /// Statements that a connection keeps prepared; more than there are.
 const STATEMENTS: usize = 128;
@@ -74,12 +84,25 @@ impl OpenError {
     }
 }
 
-/// The connection that writes, with the schema up to date.
+/// The connection that writes, with the schema up to date. Switching a fresh file to a write-ahead log needs it alone,
+/// and SQLite does not wait for that: of several that open it at once, all but one try again.
 pub(crate) fn writer(path: &Path, synchronous: Synchronous) -> Result<Connection, OpenError> {
+    let began = Instant::now();
+    loop {
+        match try_writer(path, synchronous) {
+            Err(OpenError::Store(StoreError::Unavailable(_))) if path.is_file() && began.elapsed() < BUSY => {
+                std::thread::sleep(TRY);
+            }
+            opened => return opened,
+        }
+    }
+}
+
+fn try_writer(path: &Path, synchronous: Synchronous) -> Result<Connection, OpenError> {
     let fail = |error: rusqlite::Error| OpenError::of(error.into(), path);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut conn = Connection::open_with_flags(path, flags).map_err(fail)?;
-    conn.busy_timeout(BUSY).map_err(fail)?;
+    conn.busy_handler(Some(wait)).map_err(fail)?;
     check(&conn, path)?;
     let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(fail)?;
     if mode != "wal" {
@@ -117,6 +140,16 @@ fn settle_down(conn: &Connection, synchronous: Synchronous) -> rusqlite::Result<
 
 fn number(conn: &Connection, pragma: &str) -> rusqlite::Result<i64> {
     conn.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0))
+}
+
+/// A newer program may have changed the schema while this one runs: it must not write as if nothing had happened.
+pub(crate) fn check_version(conn: &Connection) -> Result<(), Fail> {
+    let found: i64 = conn.prepare_cached("PRAGMA user_version")?.query_row([], |row| row.get(0))?;
+    if found == STEPS.len() as i64 {
+        return Ok(());
+    }
+    let known = STEPS.len();
+    Err(Fail::Unavailable(format!("its schema is now of version {found}, not {known}: restart with a newer program")))
 }
 
 /// The schema's version, if it is one that can be used here.

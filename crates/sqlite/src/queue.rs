@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
@@ -14,6 +14,9 @@ use crate::fail::Fail;
 /// Calls that wait at most, and their bytes: beyond, a caller is told to come again rather than to wait for long.
 const WAITING: usize = 16_384;
 const WAITING_BYTES: usize = 256 << 20;
+
+/// How long a caller waits at most. Far longer than a commit, or than another process may keep the file.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Something to do with a `C`, and somebody who waits for it.
 pub(crate) trait Call<C>: Send {
@@ -28,7 +31,32 @@ pub(crate) trait Call<C>: Send {
 struct Asked<F, T> {
     ask: Option<F>,
     answer: Option<Result<T, Fail>>,
-    reply: oneshot::Sender<Result<T, Fail>>,
+    reply: Arc<Reply<T>>,
+}
+
+/// Where the answer goes: to whoever waits, or nowhere if they left or were sent away.
+struct Reply<T>(Mutex<Option<oneshot::Sender<Result<T, Fail>>>>);
+
+/// A caller who may have waited for too long.
+trait Late: Send + Sync {
+    fn send_away(&self);
+}
+
+impl<T> Reply<T> {
+    fn lock(&self) -> MutexGuard<'_, Option<oneshot::Sender<Result<T, Fail>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn send(&self, answer: Result<T, Fail>) {
+        // Whoever left does not hear it: their call may have happened, as with any answer that is lost.
+        drop(self.lock().take().map(|caller| caller.send(answer)));
+    }
+}
+
+impl<T: Send> Late for Reply<T> {
+    fn send_away(&self) {
+        self.send(Err(Fail::Unavailable("the disk does not answer".to_owned())));
+    }
 }
 
 impl<C, F, T> Call<C> for Asked<F, T>
@@ -37,7 +65,7 @@ where
     T: Send,
 {
     fn wanted(&self) -> bool {
-        !self.reply.is_closed()
+        self.reply.lock().as_ref().is_some_and(|caller| !caller.is_closed())
     }
 
     fn run(&mut self, context: &mut C) -> bool {
@@ -57,8 +85,7 @@ where
             (_, Some(answer)) => answer,
             (None, None) => unavailable("the call was not made"),
         };
-        // Whoever left does not hear it: their call may have happened, as with any answer that is lost.
-        drop(self.reply.send(answer));
+        self.reply.send(answer);
     }
 }
 
@@ -82,6 +109,8 @@ struct Calls<C> {
     urgent: VecDeque<Waiting<C>>,
     others: VecDeque<Waiting<C>>,
     bytes: usize,
+    /// Everybody who was not answered, longest waiting first, and since when; some of those who were.
+    open: VecDeque<(Instant, Weak<dyn Late>)>,
     closed: bool,
 }
 
@@ -92,7 +121,8 @@ struct Waiting<C> {
 
 impl<C: 'static> Queue<C> {
     pub(crate) fn new() -> Self {
-        let calls = Calls { urgent: VecDeque::new(), others: VecDeque::new(), bytes: 0, closed: false };
+        let calls =
+            Calls { urgent: VecDeque::new(), others: VecDeque::new(), bytes: 0, open: VecDeque::new(), closed: false };
         Self { calls: Mutex::new(calls), came: Condvar::new() }
     }
 
@@ -109,11 +139,14 @@ impl<C: 'static> Queue<C> {
         ask: impl FnOnce(&mut C) -> Result<T, Fail> + Send + 'static,
     ) -> Result<T, Fail> {
         let (reply, answer) = oneshot::channel();
-        self.push(urgent, bytes, Box::new(Asked { ask: Some(ask), answer: None, reply }))?;
+        let reply = Arc::new(Reply(Mutex::new(Some(reply))));
+        let late: Arc<dyn Late> = Arc::clone(&reply) as _;
+        let late = Arc::downgrade(&late);
+        self.push(urgent, bytes, Box::new(Asked { ask: Some(ask), answer: None, reply }), late)?;
         answer.await.unwrap_or_else(|_| Err(Fail::Unavailable("its thread ended".to_owned())))
     }
 
-    fn push(&self, urgent: bool, bytes: usize, call: Box<dyn Call<C>>) -> Result<(), Fail> {
+    fn push(&self, urgent: bool, bytes: usize, call: Box<dyn Call<C>>, late: Weak<dyn Late>) -> Result<(), Fail> {
         let mut calls = self.lock();
         if calls.closed {
             return Err(Fail::Unavailable("its thread ended".to_owned()));
@@ -121,13 +154,14 @@ impl<C: 'static> Queue<C> {
         if !urgent && (calls.others.len() >= WAITING || calls.bytes >= WAITING_BYTES) {
             return Err(Fail::Unavailable("too many calls wait".to_owned()));
         }
+        while calls.open.front().is_some_and(|(_, caller)| caller.strong_count() == 0) {
+            calls.open.pop_front();
+        }
+        calls.open.push_back((Instant::now(), late));
         calls.bytes += bytes;
         let waiting = Waiting { call, bytes };
-        if urgent {
-            calls.urgent.push_back(waiting)
-        } else {
-            calls.others.push_back(waiting)
-        }
+        let line = if urgent { &mut calls.urgent } else { &mut calls.others };
+        line.push_back(waiting);
         drop(calls);
         self.came.notify_one();
         Ok(())
@@ -155,6 +189,23 @@ impl<C: 'static> Queue<C> {
             taken.push(next.call);
         }
         Found::Calls(taken)
+    }
+
+    /// Sends those away who wait for too long: the disk does not answer, and nobody should wait for ever.
+    pub(crate) fn expire(&self, patience: Duration) {
+        let mut late = Vec::new();
+        let mut calls = self.lock();
+        while calls.open.front().is_some_and(|(since, _)| since.elapsed() > patience) {
+            late.extend(calls.open.pop_front().and_then(|(_, caller)| caller.upgrade()));
+        }
+        drop(calls);
+        late.iter().for_each(|caller| caller.send_away());
+    }
+
+    /// Whether calls wait.
+    pub(crate) fn is_waiting(&self) -> bool {
+        let calls = self.lock();
+        !calls.urgent.is_empty() || !calls.others.is_empty()
     }
 
     /// Ends the threads once they did what waits.

@@ -61,6 +61,10 @@ impl Reader {
 
     /// Runs one call in a snapshot. The time is read when the snapshot stands: nothing in it is of the future.
     fn step(&mut self, call: &mut dyn Call<Self>, clock: &dyn Clock) -> Result<(), Fail> {
+        if !self.conn.is_autocommit() {
+            // The last snapshot did not end: nothing can be read in it that is new.
+            self.conn.execute_batch("ROLLBACK")?;
+        }
         self.conn.execute_batch("BEGIN")?;
         let stands = self.conn.prepare_cached("SELECT 1 FROM meta")?.exists([]);
         if stands.is_ok() {

@@ -114,7 +114,7 @@ impl Reader {
     }
 
     fn count_unrecovered(&self, of: &[Counted], types: &mut [TypeStats], query: &StatsQuery) -> Result<(), Fail> {
-        let sql = "SELECT type, lease_until FROM jobs WHERE status = 2 AND lease_until < ?1 \
+        let sql = "SELECT type, lease_until FROM jobs INDEXED BY jobs_leased WHERE status = 2 AND lease_until < ?1 \
             ORDER BY lease_until LIMIT ?2";
         let mut find = self.conn.prepare_cached(sql)?;
         let mut rows = find.query(params![self.now.as_micros(), AHEAD_COUNTED as i64])?;

@@ -1,10 +1,10 @@
 //! The store: its threads, and its calls handed to them.
 
 use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
+    path::Path,
+    sync::{Arc, mpsc},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_endpoints_core::{
@@ -29,7 +29,7 @@ use crate::{
     fail::Fail,
     file::File,
     open::{self, OpenError, Synchronous},
-    queue::Queue,
+    queue::{PATIENCE, Queue},
     reader::{self, Reader},
     shared,
     state::State,
@@ -38,6 +38,9 @@ use crate::{
 
 /// Hints that a slow listener may fall behind by before it is told [`Hint::Lagged`].
 const HINTS_KEPT: usize = 1024;
+
+/// How often to look for callers who wait for too long.
+const WATCH: Duration = Duration::from_secs(1);
 
 /// Reads that run at once.
 const READERS: usize = 2;
@@ -64,6 +67,8 @@ pub struct SqliteStore {
     writes: Arc<Queue<State>>,
     reads: Arc<Queue<Reader>>,
     hints: broadcast::WeakSender<Hint>,
+    /// Dropped with the store, which ends the thread that looks for callers who wait for too long.
+    _watch: mpsc::Sender<()>,
 }
 
 /// How to open a store.
@@ -102,8 +107,9 @@ impl Options {
         let path = std::path::absolute(path).map_err(|error| io(path, &error))?;
         let (tell, told) = oneshot::channel();
         let at = path.clone();
+        let clock: Arc<dyn Clock> = Arc::new(clock);
         // Opening waits for the disk, and for another process that migrates: not on the caller's thread.
-        let opening = move || drop(tell.send(SqliteStore::start(at, self.synchronous, Arc::new(clock))));
+        let opening = move || drop(tell.send(SqliteStore::start(&at, self.synchronous, &clock)));
         spawn("sqlite-open", opening).map_err(|error| io(&path, &error))?;
         told.await.unwrap_or_else(|_| Err(OpenError::of(Fail::Panicked, &path)))
     }
@@ -135,29 +141,48 @@ impl SqliteStore {
         self.file.path()
     }
 
-    fn start(path: PathBuf, synchronous: Synchronous, clock: Arc<dyn Clock>) -> std::result::Result<Self, OpenError> {
-        let conn = open::writer(&path, synchronous)?;
-        let readers: std::result::Result<Vec<_>, Fail> = (0..READERS).map(|_| open::reader(&path)).collect();
-        let readers = readers.map_err(|fail| OpenError::of(fail, &path))?;
-        let file = File::opened(path.clone()).map_err(|error| io(&path, &error))?;
+    fn start(path: &Path, synchronous: Synchronous, clock: &Arc<dyn Clock>) -> std::result::Result<Self, OpenError> {
+        let conn = open::writer(path, synchronous)?;
+        let readers: std::result::Result<Vec<_>, Fail> = (0..READERS).map(|_| open::reader(path)).collect();
+        let readers = readers.map_err(|fail| OpenError::of(fail, path))?;
+        let file = File::opened(path.to_owned()).map_err(|error| io(path, &error))?;
         let (hints, _) = broadcast::channel(HINTS_KEPT);
+        let (watch, until_dropped) = mpsc::channel();
         // From here on dropping it ends the threads that already run.
         let store = Self {
             file: file.clone(),
             writes: Arc::new(Queue::new()),
             reads: Arc::new(Queue::new()),
             hints: hints.downgrade(),
+            _watch: watch,
         };
+        let (writes, reads) = (Arc::clone(&store.writes), Arc::clone(&store.reads));
+        let run = move || {
+            while until_dropped.recv_timeout(WATCH) == Err(mpsc::RecvTimeoutError::Timeout) {
+                writes.expire(PATIENCE);
+                reads.expire(PATIENCE);
+            }
+        };
+        spawn("sqlite-watch", run).map_err(|error| io(path, &error))?;
         for conn in readers {
-            let (queue, file, clock) = (Arc::clone(&store.reads), file.clone(), Arc::clone(&clock));
+            let (queue, file, clock) = (Arc::clone(&store.reads), file.clone(), Arc::clone(clock));
             let run = move || reader::run(Reader::new(conn), &queue, &file, &clock);
-            spawn("sqlite-read", run).map_err(|error| io(&path, &error))?;
+            spawn("sqlite-read", run).map_err(|error| io(path, &error))?;
         }
         // Known before the store is: what others do from now on is told.
-        let seen = writer::data_version(&conn).map_err(|fail| OpenError::of(fail, &path))?;
+        let seen = writer::data_version(&conn).map_err(|fail| OpenError::of(fail, path))?;
         let queue = Arc::clone(&store.writes);
-        let writer = Writer { state: State::new(conn), queue, file, clock, hints, seen };
-        spawn("sqlite-write", move || writer.run()).map_err(|error| io(&path, &error))?;
+        let writer = Writer {
+            state: State::new(conn),
+            queue,
+            file,
+            clock: Arc::clone(clock),
+            hints,
+            seen,
+            shared: None,
+            gap: Instant::now(),
+        };
+        spawn("sqlite-write", move || writer.run()).map_err(|error| io(path, &error))?;
         Ok(store)
     }
 

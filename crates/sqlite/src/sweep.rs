@@ -24,7 +24,8 @@ impl State {
             return Ok(Reclaimed::Waiting(until.since(now)));
         }
         let limit = reclaim.limit.min(SWEEP_JOBS) as usize;
-        let sql = "SELECT seq FROM jobs WHERE status = 2 AND lease_until <= ?1 ORDER BY lease_until, id LIMIT ?2";
+        let sql = "SELECT seq FROM jobs INDEXED BY jobs_leased WHERE status = 2 AND lease_until <= ?1 \
+            ORDER BY lease_until, id LIMIT ?2";
         let mut expired = self.places(sql, params![now.as_micros(), limit as i64 + 1])?;
         let more = expired.len() > limit;
         expired.truncate(limit);
@@ -48,6 +49,8 @@ impl State {
         if swept.is_none_or(|swept| now.since(swept) > reclaim.lease) {
             quiet_until = Some(now + reclaim.lease);
         }
+        // Never longer than a lease, also if the machine's clock was wrong when it was written.
+        quiet_until = quiet_until.map(|until| until.min(now + reclaim.lease));
         self.conn
             .prepare_cached("UPDATE meta SET swept = ?1, quiet_until = ?2 WHERE one = 1")?
             .execute(params![now.as_micros(), quiet_until.map(Timestamp::as_micros)])?;

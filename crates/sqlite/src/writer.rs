@@ -14,6 +14,7 @@ use crate::{
     fail::Fail,
     file::File,
     ledger::Ledger,
+    open,
     queue::{Call, Found, Queue},
     state::State,
 };
@@ -26,6 +27,13 @@ const GROUP_TIME: Duration = Duration::from_millis(50);
 /// How often to look whether another process wrote.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// Another process that wrote within this time is still there, however long it was kept out.
+const ALONE: Duration = Duration::from_secs(60);
+
+/// How often a busy process lets others write, and for how long.
+const GAPS: Duration = Duration::from_millis(20);
+const GAP: Duration = Duration::from_millis(3);
+
 pub(crate) struct Writer {
     pub(crate) state: State,
     pub(crate) queue: Arc<Queue<State>>,
@@ -34,6 +42,10 @@ pub(crate) struct Writer {
     pub(crate) hints: broadcast::Sender<Hint>,
     /// What SQLite counts up when another connection commits; our own commits leave it.
     pub(crate) seen: i64,
+    /// When another process was last seen to have written.
+    pub(crate) shared: Option<Instant>,
+    /// When others last had a chance to.
+    pub(crate) gap: Instant,
 }
 
 /// What SQLite counts up when another connection commits.
@@ -48,11 +60,26 @@ impl Writer {
     pub(crate) fn run(mut self) {
         loop {
             match self.queue.take(GROUP, GROUP_BYTES, Some(LOOK)) {
-                Found::Calls(calls) => self.group(calls),
+                Found::Calls(calls) => {
+                    self.group(calls);
+                    self.leave_a_gap();
+                }
                 // What cannot be looked at now is looked at the next time.
                 Found::Nothing => drop(self.look()),
                 Found::Closed => return,
             }
+        }
+    }
+
+    /// SQLite gives turns to whoever happens to ask at the right moment: a process with calls without end would keep
+    /// all others out. So one that is not alone leaves a gap now and then, longer than the others' steps.
+    fn leave_a_gap(&mut self) {
+        let alone = self.shared.is_none_or(|seen| seen.elapsed() > ALONE);
+        if !self.queue.is_waiting() {
+            self.gap = Instant::now();
+        } else if !alone && self.gap.elapsed() > GAPS {
+            std::thread::sleep(GAP);
+            self.gap = Instant::now();
         }
     }
 
@@ -98,7 +125,10 @@ impl Writer {
         self.execute("BEGIN IMMEDIATE")?;
         self.look()?;
         for call in calls {
-            self.step(&mut **call, hints)?;
+            // Its caller may have left, or been sent away, since the transaction began.
+            if call.wanted() {
+                self.step(&mut **call, hints)?;
+            }
             *done += 1;
             if began.elapsed() > GROUP_TIME {
                 break;
@@ -137,9 +167,12 @@ impl Writer {
     fn look(&mut self) -> Result<(), Fail> {
         let conn = &self.state.conn;
         let version = data_version(conn)?;
-        if std::mem::replace(&mut self.seen, version) == version {
+        if version == self.seen {
             return Ok(());
         }
+        open::check_version(conn)?;
+        self.seen = version;
+        self.shared = Some(Instant::now());
         self.state.ledger = Ledger::default();
         if self.hints.receiver_count() > 0 {
             let mut runnable = conn.prepare_cached("SELECT name FROM types WHERE queued > 0")?;
@@ -156,5 +189,164 @@ impl Drop for Writer {
     /// Whoever asks a thread that ended is told so.
     fn drop(&mut self) {
         self.queue.abandon();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::PathBuf, sync::mpsc};
+
+    use async_endpoints_core::{JobId, JobName, SystemClock, job, store::Insert, store::NewJob};
+    use futures_util::future::{join, join_all};
+
+    use super::*;
+    use crate::open::Synchronous;
+
+    /// A writer on a file of its own, which goes when the test does.
+    struct Rig {
+        queue: Arc<Queue<State>>,
+        folder: PathBuf,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            let folder = std::env::temp_dir().join(JobId::random().to_string());
+            std::fs::create_dir_all(&folder).unwrap();
+            let path = folder.join("jobs.db");
+            let conn = open::writer(&path, Synchronous::Off).unwrap();
+            let (queue, file) = (Arc::new(Queue::new()), File::opened(path).unwrap());
+            let (hints, _) = broadcast::channel(1);
+            let seen = data_version(&conn).unwrap();
+            let clock = Arc::new(SystemClock::default());
+            let (state, gap) = (State::new(conn), Instant::now());
+            let writer = Writer { state, queue: Arc::clone(&queue), file, clock, hints, seen, shared: None, gap };
+            std::thread::spawn(move || writer.run());
+            Self { queue, folder }
+        }
+
+        async fn insert(&self, bytes: usize) -> Result<Insert, Fail> {
+            let job = new_job(bytes);
+            self.queue.ask(false, bytes, move |state| state.insert(&job)).await
+        }
+
+        async fn sql(&self, sql: &'static str) -> i64 {
+            let ask = move |state: &mut State| Ok(state.conn.query_row(sql, [], |row| row.get(0))?);
+            self.queue.ask(false, 0, ask).await.unwrap()
+        }
+
+        /// Rows and counts say the same.
+        async fn check(&self, jobs: i64) {
+            assert_eq!(self.sql("SELECT count(*) FROM jobs").await, jobs);
+            assert_eq!(self.sql("SELECT ifnull(sum(queued), 0) FROM types").await, jobs);
+        }
+    }
+
+    impl Drop for Rig {
+        fn drop(&mut self) {
+            self.queue.close();
+            drop(std::fs::remove_dir_all(&self.folder));
+        }
+    }
+
+    fn new_job(bytes: usize) -> NewJob {
+        let retention = Duration::from_secs(60);
+        NewJob {
+            id: JobId::random(),
+            id_chosen: false,
+            name: JobName::new("alpha").unwrap(),
+            payload: vec![7; bytes].into(),
+            terms: job::JobTerms { priority: Default::default(), max_retries: 0, max_losses: 0, retention },
+            delay: Duration::ZERO,
+            queue_limit: None,
+            key: None,
+            fingerprint: job::Digest([1; 32]),
+            owner: None,
+            trace: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_step_that_fails_takes_nothing_of_the_others_with_it() {
+        let rig = Rig::new();
+        let (go, wait) = mpsc::channel::<()>();
+        // Holds the thread until all others wait, so that they share a transaction.
+        let hold = rig.queue.ask(false, 0, move |_| wait.recv().or(Ok(())));
+        let others = async {
+            let failing = rig.queue.ask(false, 0, |state| {
+                state.insert(&new_job(9))?;
+                Err::<(), _>(Fail::Bad("a row".to_owned()))
+            });
+            let panicking = rig.queue.ask(false, 0, |state| {
+                state.insert(&new_job(9))?;
+                assert!(state.now.as_micros() < 0, "this panics on purpose");
+                Ok(())
+            });
+            let fine = join_all((0..4).map(|_| rig.insert(9)));
+            let release = async { drop(go) };
+            let (((first, second), fine), ()) = join(join(join(failing, panicking), fine), release).await;
+            assert!(matches!(first, Err(Fail::Bad(_))) && matches!(second, Err(Fail::Panicked)));
+            assert!(fine.iter().all(Result::is_ok), "{fine:?}");
+        };
+        let (held, ()) = join(hold, others).await;
+        held.unwrap();
+        rig.check(4).await;
+    }
+
+    #[tokio::test]
+    async fn calls_that_a_transaction_has_no_time_for_make_the_next() {
+        let rig = Rig::new();
+        let (go, wait) = mpsc::channel::<()>();
+        let hold = rig.queue.ask(false, 0, move |_| wait.recv().or(Ok(())));
+        let slow = |_| {
+            rig.queue.ask(false, 0, |state| {
+                std::thread::sleep(GROUP_TIME);
+                state.insert(&new_job(9))
+            })
+        };
+        let (held, (slow, ())) = join(hold, join(join_all((0..3).map(slow)), async { drop(go) })).await;
+        held.unwrap();
+        assert!(slow.iter().all(Result::is_ok), "{slow:?}");
+        rig.check(3).await;
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_unavailable_until_there_is_room() {
+        let rig = Rig::new();
+        rig.insert(9).await.unwrap();
+        rig.sql("PRAGMA max_page_count = 60").await;
+        let mut stored = 1;
+        let refused = loop {
+            match rig.insert(30_000).await {
+                Ok(_) => stored += 1,
+                Err(fail) => break fail.into_error(&rig.folder),
+            }
+            assert!(stored < 60, "the disk is full by now");
+        };
+        assert!(refused.is_transient() && refused.to_string().contains("the disk is full"), "{refused}");
+        let crowd = join_all((0..4).map(|_| rig.insert(60_000))).await;
+        assert!(crowd.iter().all(Result::is_err), "{crowd:?}");
+        rig.check(stored).await;
+        rig.sql("PRAGMA max_page_count = 100000").await;
+        rig.insert(60_000).await.unwrap();
+        rig.check(stored + 1).await;
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_too_long_is_sent_away() {
+        let rig = Rig::new();
+        let (go, wait) = mpsc::channel::<()>();
+        let hold = rig.queue.ask(false, 0, move |_| wait.recv().or(Ok(())));
+        let late = async {
+            let patience = async {
+                std::thread::sleep(Duration::from_millis(20));
+                rig.queue.expire(Duration::from_millis(10));
+            };
+            let (refused, ()) = join(rig.insert(9), patience).await;
+            assert!(matches!(refused, Err(Fail::Unavailable(_))), "{refused:?}");
+            drop(go);
+        };
+        let (held, ()) = join(hold, late).await;
+        assert!(matches!(held, Err(Fail::Unavailable(_))), "it was the first to wait");
+        rig.check(0).await;
     }
 }

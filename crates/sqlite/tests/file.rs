@@ -38,7 +38,7 @@ async fn durable(folder: &Folder) -> SqliteStore {
 /// Another program's connection to the file.
 fn by_hand(path: &Path, sql: &str) {
     let conn = Connection::open(path).expect("it opens");
-    conn.busy_timeout(Duration::from_secs(5)).unwrap();
+    conn.busy_timeout(Duration::from_secs(5)).expect("it waits");
     conn.execute_batch(sql).expect("it is SQL");
 }
 
@@ -96,6 +96,20 @@ async fn a_newer_schema_is_refused_by_name() {
     assert!(matches!(&refused, OpenError::Newer { found: 7, known: 1, .. }), "{refused:?}");
     let text = refused.to_string();
     assert!(text.contains("jobs.db") && text.contains("version 7") && text.contains("up to 1"), "{text}");
+}
+
+#[tokio::test]
+async fn a_schema_that_a_newer_program_changed_meanwhile_is_not_written() {
+    let folder = Folder::new();
+    let store = durable(&folder).await;
+    insert(&store, &job("alpha", HOUR)).await;
+    by_hand(&folder.file(), "PRAGMA user_version = 2");
+    for _ in 0..2 {
+        let refused = store.insert(job("alpha", HOUR)).await.expect_err("it is newer now");
+        assert!(refused.is_transient() && refused.to_string().contains("version 2"), "{refused}");
+    }
+    by_hand(&folder.file(), "PRAGMA user_version = 1");
+    insert(&store, &job("alpha", HOUR)).await;
 }
 
 #[tokio::test]
@@ -191,6 +205,45 @@ async fn what_cannot_be_read_is_put_aside_and_never_in_the_way() {
     assert_eq!(store.stats(&StatsQuery::default()).await.unwrap().quarantined, 5);
 }
 
+/// The process is killed, without a word, while it inserts: whatever it had an answer for is there.
+#[cfg(unix)]
+#[tokio::test]
+async fn what_was_answered_outlives_a_killed_process() {
+    use std::io::{BufRead as _, BufReader};
+    if let Some(path) = std::env::var_os("INSERT_INTO") {
+        let store = std::sync::Arc::new(SqliteStore::open(path).await.unwrap());
+        loop {
+            let jobs: Vec<NewJob> = (0..8).map(|_| job("alpha", HOUR)).collect();
+            futures_util::future::join_all(jobs.iter().map(|job| insert(&store, job))).await;
+            jobs.iter().for_each(|job| println!("accepted {}", job.id));
+        }
+    }
+    let folder = Folder::new();
+    let this = std::env::current_exe().unwrap();
+    let mut child = std::process::Command::new(this)
+        .args(["what_was_answered_outlives_a_killed_process", "--exact", "--nocapture"])
+        .env("INSERT_INTO", folder.file())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut accepted: Vec<String> = lines.by_ref().take(400).collect::<Result<_, _>>().unwrap();
+    child.kill().unwrap();
+    accepted.extend(lines.map_while(Result::ok));
+    child.wait().unwrap();
+    let ids: Vec<async_endpoints_core::JobId> =
+        accepted.iter().filter_map(|line| line.split_once("accepted ")?.1.get(..36)?.parse().ok()).collect();
+    assert!(ids.len() > 300, "{}", ids.len());
+    let store = durable(&folder).await;
+    assert!(store.versions(&ids).await.unwrap().iter().all(Option::is_some), "nothing is lost");
+    let counted = store.stats(&StatsQuery::default()).await.unwrap().types[0].count(JobStatus::Queued);
+    let mut taken = 0;
+    while let some @ 1.. = store.claim(&claim(64)).await.unwrap().attempts.len() {
+        taken += some as u64;
+    }
+    assert_eq!(taken, counted, "counts are what the jobs say");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caller_that_leaves_breaks_nothing() {
     let folder = Folder::new();
@@ -216,7 +269,7 @@ async fn a_caller_that_leaves_breaks_nothing() {
 /// Threads of this process whose name says that they are a store's.
 #[cfg(target_os = "linux")]
 fn threads() -> usize {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let tasks = std::fs::read_dir("/proc/self/task").expect("threads are listed").flatten();
     let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
     names.filter(|name| name.starts_with("sqlite-")).count()
 }

@@ -90,6 +90,31 @@ async fn two_processes_take_each_job_once_and_their_counts_agree() {
     }
 }
 
+/// A process that writes without end keeps nobody else out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_process_lets_others_write() {
+    let folder = Folder::new();
+    let [busy, other] = two(&folder).await;
+    let callers: Vec<_> = (0..32)
+        .map(|_| {
+            let busy = Arc::clone(&busy);
+            tokio::spawn(async move {
+                loop {
+                    busy.insert(job("alpha", HOUR)).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    let began = std::time::Instant::now();
+    for _ in 0..20 {
+        other.insert(job("beta", HOUR)).await.expect("it has its turn");
+    }
+    let took = began.elapsed();
+    callers.iter().for_each(tokio::task::JoinHandle::abort);
+    println!("20 inserts beside a busy process took {took:?}");
+    assert!(took < Duration::from_secs(20), "{took:?}");
+}
+
 /// How many jobs 64 callers insert in a second. Says so, promises nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
@@ -131,5 +156,44 @@ async fn inserts_in_a_second() {
         }
         let lived = lives as f64 / began.elapsed().as_secs_f64();
         println!("{callers} callers: {inserted:.0} inserts/s; one worker by 16: {lived:.0} claims and settles/s");
+    }
+}
+
+/// What calls cost with many jobs queued. Says so, promises nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn calls_among_many_jobs() {
+    use async_endpoints_core::store::{ListFilter, Page, TypeCutoffs};
+    let folder = Folder::new();
+    let store = open(&folder, Synchronous::Off, SystemClock::default()).await;
+    let mut last = None;
+    for count in [1_000, 100_000] {
+        for _ in 0..count / 100 {
+            let jobs: Vec<_> = (0..100).map(|_| job("alpha", HOUR)).collect();
+            last = jobs.last().map(|job| job.id);
+            join_all(jobs.into_iter().map(|job| store.insert(job))).await;
+        }
+        let after = HOUR;
+        let cutoffs =
+            TypeCutoffs { name: name("alpha"), slow_after: after, overdue_after: after, stuck_after: Duration::ZERO };
+        let query = StatsQuery { since_minute: Some(0), cutoffs: vec![cutoffs] };
+        let (filter, page) = (ListFilter::default(), Page { cursor: None, limit: 50 });
+        macro_rules! time {
+            ($what:literal, $call:expr) => {
+                let began = std::time::Instant::now();
+                for _ in 0..20 {
+                    $call.await.unwrap();
+                }
+                println!("{count} jobs: {} {:?}", $what, began.elapsed() / 20);
+            };
+        }
+        time!("claim 1", store.claim(&claim(1)));
+        time!("claim 16", store.claim(&claim(16)));
+        time!("get", store.get(last.unwrap()));
+        time!("stats", store.stats(&query));
+        time!("list", store.list(&filter, &page));
+        time!("insert", store.insert(job("alpha", HOUR)));
+        time!("prune", store.prune(100));
+        time!("probe", store.probe());
     }
 }

@@ -84,7 +84,7 @@ CREATE UNIQUE INDEX jobs_by_id ON jobs (id);
 CREATE INDEX jobs_by_state ON jobs (status, type, score, id);
 -- By type, then by seq, which every index ends with.
 CREATE INDEX jobs_by_type ON jobs (type);
--- Used only where a query says "status = 2" in these words.
+-- Used only where a query says "status = 2" in these words, and names it: SQLite would take jobs_by_state and sort.
 CREATE INDEX jobs_leased ON jobs (lease_until, id) WHERE status = 2;
 
 -- Large values stand apart, by the seq of their job. `format` says how bytes are kept: 1 is as they came.
