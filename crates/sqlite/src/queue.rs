@@ -140,8 +140,11 @@ impl<C: 'static> Queue<C> {
     ) -> Result<T, Fail> {
         let (reply, answer) = oneshot::channel();
         let reply = Arc::new(Reply(Mutex::new(Some(reply))));
-        let late: Arc<dyn Late> = Arc::clone(&reply) as _;
-        let late = Arc::downgrade(&late);
+        // Weak, and nothing else: a call that is dropped unanswered must not be held by its own caller.
+        let late = {
+            let late: Arc<dyn Late> = Arc::clone(&reply) as _;
+            Arc::downgrade(&late)
+        };
         self.push(urgent, bytes, Box::new(Asked { ask: Some(ask), answer: None, reply }), late)?;
         answer.await.unwrap_or_else(|_| Err(Fail::Unavailable("its thread ended".to_owned())))
     }
@@ -222,5 +225,69 @@ impl<C: 'static> Queue<C> {
         let others: Vec<_> = calls.others.drain(..).collect();
         drop(calls);
         drop((left, others));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+
+    use super::*;
+
+    /// Does what it finds, as a thread would; what was done, in order.
+    fn work(queue: &Queue<Vec<u32>>, most: usize, most_bytes: usize) -> Vec<u32> {
+        let mut done = Vec::new();
+        let Found::Calls(calls) = queue.take(most, most_bytes, Some(Duration::ZERO)) else { return done };
+        for mut call in calls {
+            call.run(&mut done);
+            call.answer(None);
+        }
+        done
+    }
+
+    fn ask(queue: &Queue<Vec<u32>>, urgent: bool, bytes: usize, number: u32) -> impl Future<Output = Result<(), Fail>> {
+        queue.ask(urgent, bytes, move |done: &mut Vec<u32>| {
+            done.push(number);
+            Ok(())
+        })
+    }
+
+    #[tokio::test]
+    async fn what_cannot_wait_goes_first_and_takes_are_bounded() {
+        let queue = Queue::new();
+        let calls = [(false, 10, 1), (false, 10, 2), (true, 0, 3), (false, 10, 4), (false, 90, 5), (false, 1, 6)];
+        let asked = join_all(calls.map(|(urgent, bytes, number)| ask(&queue, urgent, bytes, number)));
+        let worked = async {
+            assert_eq!(work(&queue, 3, 100), [3, 1, 2], "as many as are asked for");
+            assert_eq!(work(&queue, 9, 100), [4, 5], "as many as fit");
+            assert_eq!(work(&queue, 9, 0), [6], "one at least");
+            assert!(work(&queue, 9, 9).is_empty());
+        };
+        let (answers, ()) = futures_util::future::join(asked, worked).await;
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    }
+
+    #[tokio::test]
+    async fn who_asks_when_nobody_works_any_more_is_told_so() {
+        let queue = Queue::new();
+        let ended = async { queue.abandon() };
+        let (waiting, ()) = futures_util::future::join(ask(&queue, false, 0, 1), ended).await;
+        let late = ask(&queue, true, 0, 2).await;
+        assert!([waiting, late].iter().all(|answer| matches!(answer, Err(Fail::Unavailable(_)))));
+    }
+
+    #[tokio::test]
+    async fn too_many_are_sent_away_but_not_those_that_cannot_wait() {
+        let queue = Queue::new();
+        let full = async {
+            let refused = ask(&queue, false, 1, 2).await;
+            assert!(matches!(refused, Err(Fail::Unavailable(why)) if why.contains("too many")));
+            let urgent = futures_util::future::join(ask(&queue, true, 0, 3), async {
+                assert_eq!(work(&queue, 9, usize::MAX), [3, 1]);
+            });
+            urgent.await.0.expect("it is done");
+        };
+        let (first, ()) = futures_util::future::join(ask(&queue, false, WAITING_BYTES, 1), full).await;
+        first.expect("it is done");
     }
 }
