@@ -6,30 +6,16 @@ use std::{path::Path, time::Duration};
 
 use async_endpoints_core::{
     JobStatus, JobStore as _, SharedState as _, StoreError, SystemClock,
-    store::{Claim, Insert, LeaseToken, Lookup, NewJob, Outcome, Put, Reclaim, Settle, StatsQuery, Want, WorkerId},
+    store::{Insert, LeaseToken, Lookup, NewJob, Outcome, Put, Reclaim, Settle, StatsQuery},
 };
 use async_endpoints_sqlite::{OpenError, SqliteStore, Synchronous};
 use async_endpoints_testkit::{
     ManualClock,
-    jobs::{completed, error, job, key, line, name},
+    jobs::{completed, error, job, key, line},
 };
 use bytes::Bytes;
-use common::{Folder, open};
+use common::{Folder, HOUR, claim, open};
 use rusqlite::Connection;
-use uuid::Uuid;
-
-const HOUR: Duration = Duration::from_secs(3600);
-
-fn claim(n: u32) -> Claim {
-    Claim {
-        worker: WorkerId(Uuid::new_v4()),
-        token: LeaseToken::random(),
-        wants: vec![Want { name: name("alpha"), n, timeout: HOUR }],
-        max: n,
-        max_bytes: 1 << 20,
-        lease: HOUR,
-    }
-}
 
 async fn durable(folder: &Folder) -> SqliteStore {
     SqliteStore::open(folder.file()).await.expect("it opens")

@@ -6,30 +6,16 @@ use std::{sync::Arc, time::Duration};
 
 use async_endpoints_core::{
     JobId, JobStore as _, SystemClock,
-    store::{Claim, Hint, Insert, LeaseToken, StatsQuery, Want, WorkerId},
+    store::{Hint, Insert, StatsQuery},
 };
 use async_endpoints_sqlite::{SqliteStore, Synchronous};
 use async_endpoints_testkit::jobs::{job, name};
-use common::{Folder, open};
+use common::{Folder, HOUR, claim, open};
 use futures_util::{StreamExt as _, future::join_all, stream::BoxStream};
-use uuid::Uuid;
-
-const HOUR: Duration = Duration::from_secs(3600);
 
 async fn two(folder: &Folder) -> [Arc<SqliteStore>; 2] {
     let one = async || Arc::new(open(folder, Synchronous::Full, SystemClock::default()).await);
     [one().await, one().await]
-}
-
-fn claim(n: u32) -> Claim {
-    Claim {
-        worker: WorkerId(Uuid::new_v4()),
-        token: LeaseToken::random(),
-        wants: vec![Want { name: name("alpha"), n, timeout: HOUR }],
-        max: n,
-        max_bytes: 1 << 20,
-        lease: HOUR,
-    }
 }
 
 async fn until(hints: &mut BoxStream<'static, Hint>, wanted: &Hint) {

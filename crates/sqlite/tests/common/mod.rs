@@ -8,12 +8,32 @@ mod turns;
 use std::{
     path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
-use async_endpoints_core::Clock;
+use async_endpoints_core::{
+    Clock,
+    store::{Claim, LeaseToken, Want, WorkerId},
+};
 use async_endpoints_sqlite::{Options, SqliteStore, Synchronous};
+use async_endpoints_testkit::jobs::name;
+use uuid::Uuid;
 
 pub use turns::Taking;
+
+pub const HOUR: Duration = Duration::from_secs(3600);
+
+/// Takes jobs of one type, as a worker of its own.
+pub fn claim(n: u32) -> Claim {
+    Claim {
+        worker: WorkerId(Uuid::new_v4()),
+        token: LeaseToken::random(),
+        wants: vec![Want { name: name("alpha"), n, timeout: HOUR }],
+        max: n,
+        max_bytes: 1 << 20,
+        lease: HOUR,
+    }
+}
 
 /// A fresh folder, removed when it is dropped.
 pub struct Folder(PathBuf);
