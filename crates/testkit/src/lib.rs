@@ -8,6 +8,7 @@
 //! | [`Checked`] | a store around a store that remembers every answer and finds contradictions |
 //! | [`FlakyStore`] | a store around a store that fails on purpose |
 //! | [`ManualClock`], [`Fixture`] | time for tests |
+//! | [`server`] | real servers, each in a folder and on a port of its own |
 //!
 //! Knows the contract in `async-endpoints-core` alone: no driver, no HTTP, no worker.
 
@@ -24,6 +25,7 @@ mod invariants;
 pub mod jobs;
 mod model;
 mod rig;
+pub mod server;
 
 pub use checked::Checked;
 pub use clock::ManualClock;
