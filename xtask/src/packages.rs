@@ -27,6 +27,24 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
         packages: &["python3", "python3-venv"],
         why: "Schemathesis tests the demo's OpenAPI document",
     },
+    Needed {
+        program: "redis-server",
+        arguments: &["--version"],
+        packages: &["redis-server"],
+        why: "tests start servers of their own",
+    },
+    Needed {
+        program: "redis-cli",
+        arguments: &["--version"],
+        packages: &["redis-tools"],
+        why: "tests look into their servers",
+    },
+    Needed {
+        program: "openssl",
+        arguments: &["version"],
+        packages: &["openssl"],
+        why: "tests make certificates for a server that speaks TLS",
+    },
 ];
 
 /// Makes sure that all of `needed` is there. Runs nothing if it is.
@@ -52,10 +70,12 @@ fn install(packages: &[&str]) -> Result<(), Failed> {
         false if works("sudo", &["-n", "true"]) => &["sudo", "-n", "env"],
         false => return Err(by_hand("this user may not install packages")),
     };
-    // The variable goes through `env`, because sudo drops those it is started with.
+    // They go through `env`, because sudo drops those it is started with. At run level 1 Debian starts no service: a
+    // server that tests start themselves must not run beside them.
+    let variables = ["DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1"];
     let apt = |args: &[&str]| {
         let (program, before) = (allowed[0], &allowed[1..]);
-        run(program, Command::new(program).args(before).args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]).args(args))
+        run(program, Command::new(program).args(before).args(variables).arg("apt-get").args(args))
     };
     apt(&["update"])?;
     apt(&[&["install", "--yes", "--no-install-recommends"], packages].concat())
