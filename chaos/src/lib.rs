@@ -11,6 +11,7 @@
 
 mod fleet;
 mod load;
+pub mod proxy;
 mod report;
 
 use std::{
