@@ -17,8 +17,8 @@ use async_endpoints_core::{
 };
 use axum::Router;
 use serde::Serialize;
-use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_util::sync::DropGuard;
+use tokio::net::TcpListener;
+use tokio_util::{sync::DropGuard, task::AbortOnDropHandle};
 
 use crate::{
     builder::Builder,
@@ -46,7 +46,7 @@ struct Inner {
     face: Face,
     worker: Arc<Worker>,
     hub: Arc<Hub>,
-    listening: Mutex<Option<AbortOnDrop>>,
+    listening: Mutex<Option<AbortOnDropHandle<()>>>,
     started: AtomicBool,
     fleet: Fleet,
 }
@@ -295,7 +295,7 @@ impl AsyncEndpoints {
             return;
         }
         let (hub, store, worker) = (self.0.hub.clone(), self.0.store.clone(), self.0.worker.clone());
-        *listening = Some(AbortOnDrop(tokio::spawn(async move {
+        *listening = Some(AbortOnDropHandle::new(tokio::spawn(async move {
             let work = |name: Option<&JobName>| {
                 if name.is_none_or(|name| worker.takes(name)) {
                     worker.wake();
@@ -306,21 +306,6 @@ impl AsyncEndpoints {
                 supervise("hub tell", worker.restarts(), || hub.tell(&*store)),
             );
         })));
-    }
-}
-
-/// A task that ends with its handle.
-struct AbortOnDrop(JoinHandle<()>);
-
-impl AbortOnDrop {
-    fn is_finished(&self) -> bool {
-        self.0.is_finished()
-    }
-}
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

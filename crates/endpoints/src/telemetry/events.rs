@@ -14,6 +14,14 @@ pub(crate) fn store_failed(operation: &str, error: &StoreError) {
     tracing::warn!(operation, %error, transient = error.is_transient(), "the store failed");
 }
 
+pub(crate) fn store_not_open(why: &str) {
+    tracing::warn!(error = why, "the store cannot be opened yet; it is tried again until it can");
+}
+
+pub(crate) fn store_opened(after: Duration) {
+    tracing::info!(after_s = after.as_secs_f64(), "the store is open");
+}
+
 pub(crate) fn settlements_refused(count: usize) {
     if count == 0 {
         return;
