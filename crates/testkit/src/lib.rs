@@ -7,6 +7,7 @@
 //! | [`check_faults`] | a random workload while calls fail, before or after they were applied |
 //! | [`Checked`] | a store around a store that remembers every answer and finds contradictions |
 //! | [`FlakyStore`] | a store around a store that fails on purpose |
+//! | [`Turns`] | two stores on the same jobs, as two processes have them |
 //! | [`ManualClock`], [`Fixture`] | time for tests |
 //! | [`server`] | real servers, each in a folder and on a port of its own |
 //!
@@ -26,6 +27,7 @@ pub mod jobs;
 mod model;
 mod rig;
 pub mod server;
+mod turns;
 
 pub use checked::Checked;
 pub use clock::ManualClock;
@@ -34,6 +36,7 @@ pub use fixture::{Fixture, Timeline};
 pub use flaky::{FlakyStore, Op, Retrying, When};
 pub use model::check_model;
 pub use rig::Rig;
+pub use turns::Turns;
 
 /// For the macros of this crate.
 #[doc(hidden)]

@@ -63,7 +63,7 @@ impl State {
             slots: beat.slots,
             at: *at,
         });
-        Stats { now, types, slots, beats: beats.collect(), quarantined: 0 }
+        Stats { now, types, slots, beats: beats.collect(), quarantined: 0, mended: 0 }
     }
 
     fn type_stats(&self, kind: &Kind, cutoffs: Option<&TypeCutoffs>, now: Timestamp) -> TypeStats {

@@ -97,6 +97,8 @@ pub struct Stats {
     pub beats: Vec<LiveBeat>,
     /// Entries put aside because they could not be read.
     pub quarantined: u64,
+    /// Jobs whose indexes disagreed with them and were mended, so far: something else writes to the store, or lost a part.
+    pub mended: u64,
 }
 
 /// One type's jobs. The last four are counted up to [`AHEAD_COUNTED`](crate::limits::AHEAD_COUNTED) and may stop there.

@@ -1,0 +1,77 @@
+//! What changed, as Redis tells it to all processes. A cut subscription costs the polling interval and nothing else. Must
+//! not know what jobs are.
+
+use std::{sync::Arc, time::Duration};
+
+use async_endpoints_core::{JobId, JobName, store::Hint};
+use futures_util::StreamExt as _;
+use tokio::{sync::broadcast, time::timeout};
+
+use crate::server::Server;
+
+const CONNECT: Duration = Duration::from_millis(1500);
+/// How often a subscription is tried out that tells nothing.
+const LOOK: Duration = Duration::from_secs(2);
+const LONGEST_WAIT: Duration = Duration::from_millis(1000);
+
+/// Listens for ever, and passes on.
+pub(crate) async fn run(server: Arc<Server>, hints: broadcast::Sender<Hint>) {
+    let mut wait = Duration::from_millis(20);
+    loop {
+        if listen(&server, &hints, &mut wait).await.is_none() {
+            tokio::time::sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+            wait = (wait * 2).min(LONGEST_WAIT);
+        }
+    }
+}
+
+/// Until the subscription breaks; none if there was never one.
+async fn listen(server: &Server, hints: &broadcast::Sender<Hint>, wait: &mut Duration) -> Option<()> {
+    let channel = format!("{}hints", server.namespace);
+    let connected = timeout(CONNECT, server.client.get_async_pubsub()).await.ok()?.ok()?;
+    let (mut sink, mut stream) = connected.split();
+    timeout(CONNECT, sink.subscribe(&channel)).await.ok()?.ok()?;
+    *wait = Duration::from_millis(20);
+    // Something may have been told while nobody listened.
+    let _ = hints.send(Hint::Lagged);
+    loop {
+        match timeout(LOOK, stream.next()).await {
+            Ok(Some(message)) => read(message.get_payload_bytes()).for_each(|hint| drop(hints.send(hint))),
+            Ok(None) => break,
+            Err(_) => {
+                if !matches!(timeout(LOOK, sink.ping::<redis::Value>()).await, Ok(Ok(_))) {
+                    break;
+                }
+            }
+        }
+    }
+    let _ = hints.send(Hint::Lagged);
+    Some(())
+}
+
+/// One line for each hint: `w` and a type, `j` and ids. Lines of a later version are passed over.
+fn read(message: &[u8]) -> impl Iterator<Item = Hint> {
+    let lines = std::str::from_utf8(message).unwrap_or_default().lines();
+    lines.filter_map(|line| match line.split_at_checked(1)? {
+        ("w", name) => JobName::new(name).ok().map(Hint::Work),
+        ("j", ids) => {
+            let ids: Arc<[JobId]> = ids.split(' ').filter_map(|id| id.parse().ok()).collect();
+            Some(Hint::Jobs(ids))
+        }
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_hints_and_others_are_passed_over() {
+        let id = JobId::random();
+        let text = format!("walpha\nx of a later version\nj{id} {id}\nw not a name\n\n");
+        let hints: Vec<Hint> = read(text.as_bytes()).collect();
+        assert_eq!(hints, [Hint::Work(JobName::new("alpha").unwrap()), Hint::Jobs([id, id].into())]);
+        assert_eq!(read(b"\xff").count(), 0);
+    }
+}

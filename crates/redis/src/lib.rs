@@ -1,0 +1,34 @@
+//! A store of AsyncEndpoints in Redis 7 or newer (or Valkey): API and worker processes on many machines share it.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `store` | [`RedisStore`] and its calls: arguments out, answers in |
+//! | `scripts`, `lua/*.lua` | every call is one script, which is one atomic step; each says its keys, arguments, result and cost |
+//! | `options`, `server` | settings, and what a server must be like |
+//! | `link`, `calls` | a connection that comes back, and scripts called over it |
+//! | `inserts` | callers that insert at the same time share one call |
+//! | `hints` | what changed, told by Redis |
+//! | `record`, `stats`, `reply` | what is stored, read |
+//! | `mend` | finds and mends jobs whose indexes disagree with them |
+//!
+//! Time is the server's. Nothing here knows retry policy, HTTP, handlers or telemetry. All keys begin with one prefix and
+//! share its hash tag: `{ae}:job:<id>`, `{ae}:queued:<type>`, and so on; `lua/README.md` lists them.
+
+mod args;
+mod calls;
+mod fail;
+mod hints;
+mod inserts;
+mod link;
+mod mend;
+mod options;
+mod record;
+mod reply;
+mod scripts;
+mod server;
+mod stats;
+mod store;
+
+pub use mend::Mended;
+pub use options::{OpenError, Options};
+pub use store::RedisStore;

@@ -1,0 +1,151 @@
+-- Takes runnable jobs under a lease. Due ones become runnable first; what cannot be read is put aside.
+--
+-- Keys        1 the namespace
+-- Arguments   1 now, 2 token, 3 lease, 4 jobs at most, 5 bytes of payload at most, then for each wanted type: name, how many
+-- Result      {now, until the next claim (0: more at once, -1: nothing waits), attempts}; an attempt is {id, wanted type
+--             (from 1), attempt, retries, max retries, priority, payload, created, runnable since, traceparent,
+--             tracestate, span of the attempt before}
+-- Cost        O(log n) and about 10 commands, 2 more for each job, 3 for each that became due (100 at most)
+
+local PROMOTED = 100
+local token, lease, max, max_bytes = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local wants = {}
+for at = 6, #ARGV, 2 do wants[#wants + 1] = {name = ARGV[at], left = tonumber(ARGV[at + 1])} end
+
+local function look_for_due(want)
+  local head = call('ZRANGE', ns .. 'scheduled:' .. want.name, 0, 0, 'WITHSCORES')
+  want.due = tonumber(head[2])
+  return want.due and want.due <= now
+end
+
+-- Soonest first over all wanted types. Their order is the time they were due.
+local function promote()
+  local due = {}
+  for _, want in ipairs(wants) do
+    if want.due and want.due <= now then
+      local ids = call('ZRANGE', ns .. 'scheduled:' .. want.name, '-inf', now, 'BYSCORE', 'LIMIT', 0, PROMOTED, 'WITHSCORES')
+      for at = 1, #ids, 2 do due[#due + 1] = {id = ids[at], at = tonumber(ids[at + 1]), name = want.name} end
+    end
+  end
+  table.sort(due, function(a, b) return a.at < b.at or a.at == b.at and a.id < b.id end)
+  for at = 1, math.min(#due, PROMOTED) do
+    local id, name = due[at].id, due[at].name
+    local job = ns .. 'job:' .. id
+    local f = read(id, 's', 'p', 'n', 'a')
+    if f[1] == '1' and tonumber(f[2]) then
+      local order = order_at(due[at].at)
+      call('HSET', job, 's', 0, 'd', order, 'n', tonumber(f[3] or 1) + 1, 'u', now, 'e', now)
+      if not f[4] or f[4] == '0' then call('SREM', ns .. 'delayed:' .. name, id) end
+      rem('scheduled:' .. name, id)
+      add('queued:' .. name, ready_score(tonumber(f[2]), order), id)
+      changed[#changed + 1] = id
+    else
+      misplaced('scheduled:' .. name, id, f[1])
+    end
+  end
+  flush()
+  for _, want in ipairs(wants) do look_for_due(want) end
+end
+
+local due = false
+for _, want in ipairs(wants) do due = look_for_due(want) or due end
+if due then promote() end
+
+-- Heads of the queues are read in parts: one more than could be taken, so that what is left shows.
+local part = math.max(math.ceil((max + 1) / math.max(#wants, 1)), 2)
+for _, want in ipairs(wants) do
+  want.size, want.from, want.at, want.heads = math.min(part, want.left + 1), 0, 1, {}
+end
+
+local function head(want)
+  if want.at > #want.heads and not want.drained then
+    want.heads = call('ZRANGE', ns .. 'queued:' .. want.name, want.from, want.from + want.size - 1, 'WITHSCORES')
+    want.from, want.at = want.from + want.size, 1
+    want.drained = #want.heads < 2 * want.size
+  end
+  return want.heads[want.at], tonumber(want.heads[want.at + 1])
+end
+
+local function first()
+  local best, best_id, best_score
+  for place, want in ipairs(wants) do
+    if want.left > 0 then
+      local id, score = head(want)
+      if id and (not best or score < best_score or score == best_score and id < best_id) then
+        best, best_id, best_score = place, id, score
+      end
+    end
+  end
+  return best, best_id
+end
+
+-- Chosen first, written then: nothing is changed before everything is known to be readable.
+local chosen, bodies, bytes, looked = {}, {}, 0, 0
+while #chosen < max and looked < 256 do
+  local place, id = first()
+  if not place then break end
+  looked = looked + 1
+  local want = wants[place]
+  local index = 'queued:' .. want.name
+  local f = read(id, 's', 'p', 'd', 'c', 'mr', 'rt', 'f', 'pb', 'n', 'a', 'r', 'rs', 'tk', 'sd', 'tp', 'ts', 'sp')
+  local size = tonumber(f[8])
+  if f[1] ~= '0' then
+    misplaced(index, id, f[1])
+    want.from = want.from - 1
+  elseif not (tonumber(f[2]) and tonumber(f[3]) and tonumber(f[4]) and tonumber(f[5]) and tonumber(f[6]) and size
+      and f[7] and #f[7] == 32 and tonumber(f[10] or 0) and tonumber(f[9] or 1)) then
+    put_aside(index, id, 'a field cannot be read')
+    want.from = want.from - 1
+  else
+    if bytes + size > max_bytes and #chosen > 0 then break end
+    bytes = bytes + size
+    want.left = want.left - 1
+    chosen[#chosen + 1] = {id = id, place = place, name = want.name, fields = f}
+    bodies[#bodies + 1] = ns .. 'body:' .. id
+  end
+  want.at = want.at + 2
+end
+
+local attempts = {}
+if chosen[1] then
+  local payloads = call('MGET', unpack(bodies))
+  for at, one in ipairs(chosen) do
+    local id, name, f = one.id, one.name, one.fields
+    if not payloads[at] then
+      put_aside('queued:' .. name, id, 'it has no payload')
+    else
+      local attempt, since = tonumber(f[10] or 0) + 1, tonumber(f[12] or f[4])
+      local job, version = ns .. 'job:' .. id, tonumber(f[9] or 1) + 1
+      if attempt == 1 then
+        call('HSET', job, 's', 2, 'a', 1, 'st', now, 'u', now, 'e', now, 'n', version, 'tk', token)
+      else
+        -- The claim before stays known, if it settled: a repeat of that may come late.
+        local known = f[13] and f[13] ~= '' and f[14] and f[14] ~= ''
+        call('HSET', job, 's', 2, 'a', attempt, 'st', now, 'u', now, 'e', now, 'n', version, 'tk', token, 'sd', '',
+          'lt', known and f[13] or '', 'ls', known and f[14] or '')
+        call('HDEL', job, 'pc', 'pt', 'pp', 'pm', 'pu')
+      end
+      rem('queued:' .. name, id)
+      add('running:' .. name, now, id)
+      add('leased', now + lease, id)
+      local waited = math.max(now - since, 0)
+      count(name .. '|q|' .. bucket(waited), 1)
+      count(name .. '|wait', waited)
+      changed[#changed + 1] = id
+      attempts[#attempts + 1] = {id, one.place, attempt, tonumber(f[11] or 0), tonumber(f[5]), tonumber(f[2]), payloads[at],
+        tonumber(f[4]), since, f[15] or '', f[16] or '', f[17] or ''}
+    end
+  end
+  flush()
+end
+
+local wait = -1
+for _, want in ipairs(wants) do
+  local left = want.at <= #want.heads or not want.drained and call('ZCARD', ns .. 'queued:' .. want.name) > 0
+  if left or want.due and want.due <= now then
+    wait = 0
+    break
+  end
+  if want.due and (wait < 0 or want.due - now < wait) then wait = want.due - now end
+end
+return {now, wait, attempts}

@@ -1,0 +1,9 @@
+-- Whether this server can be written, leaving nothing behind.
+--
+-- Keys        1 the namespace
+-- Arguments   1 now
+-- Result      1
+-- Cost        2 commands
+
+call('SET', ns .. 'probe', 1)
+return call('DEL', ns .. 'probe')

@@ -1,0 +1,31 @@
+-- Takes expired leases away, oldest first. Nobody swept for a whole lease: everybody may have been cut off, so nothing is
+-- taken for one more.
+--
+-- Keys        1 the namespace
+-- Arguments   1 now, 2 lease, 3 jobs at most, 4 error of a job that lost too many, 5 error of one asked to cancel
+-- Result      {0, how long to wait} or {1, whether more expired, {id, type, attempt, state}, …}
+-- Cost        O(log n) and 4 commands, 4 more for each job
+
+local lease, limit = tonumber(ARGV[2]), tonumber(ARGV[3])
+local f = call('HMGET', ns .. 'meta', 'swept', 'quiet')
+local quiet = tonumber(f[2] or 0)
+if not f[1] or now - f[1] > lease then quiet = now + lease end
+-- Never longer than a lease, also if the clock was wrong when it was written.
+quiet = math.min(quiet, now + lease)
+call('HSET', ns .. 'meta', 'swept', now, 'quiet', quiet)
+if quiet > now then return {0, quiet - now} end
+
+local expired = call('ZRANGE', ns .. 'leased', '-inf', now, 'BYSCORE', 'LIMIT', 0, limit + 1)
+local answer = {1, #expired > limit and 1 or 0}
+for at = 1, math.min(#expired, limit) do
+  local id = expired[at]
+  local job = running(id)
+  if job and job.status == '2' then
+    local after = finish(id, job, LOST, ARGV[4], ARGV[5], 0, false, '')
+    answer[#answer + 1] = {id, job.name, job.attempt, after}
+  else
+    misplaced('leased', id, job and job.status)
+  end
+end
+flush()
+return answer

@@ -1,0 +1,14 @@
+-- The versions of jobs.
+--
+-- Keys        1 the namespace
+-- Arguments   1 now, then ids
+-- Result      for each id its version, 0 if there is no such job
+-- Cost        one command for each id
+
+local answers = {}
+for at = 2, #ARGV do
+  local f = read(ARGV[at], 's', 'n', 'en', 'rt')
+  local expired = f[3] and f[4] and tonumber(f[3]) + tonumber(f[4]) <= now
+  answers[#answers + 1] = f[1] and not expired and tonumber(f[2] or 1) or 0
+end
+return answers

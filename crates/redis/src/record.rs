@@ -1,0 +1,274 @@
+//! A stored job, as readers see it. Must not know how it came there.
+
+use async_endpoints_core::{
+    JobId, JobName, JobStatus, JobView, Priority, Timestamp,
+    job::{AttemptOutcome, AttemptRecord, Digest, ErrorRecord, LogLine, Progress, TraceContext},
+    limits::ATTEMPTS_KEPT,
+    store::Lookup,
+};
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+
+use crate::{
+    fail::Fail,
+    reply::{self, Items, number},
+};
+
+/// What `lookup.lua` found.
+pub(crate) fn lookup(mut found: Items) -> Result<Lookup, Fail> {
+    Ok(match found.int()? {
+        0 => Lookup::NotFound,
+        1 => Lookup::Gone { owner: digest(found.bytes()?)? },
+        _ => {
+            let view = view(&mut found)?;
+            let ahead = u64::try_from(found.int()?).ok();
+            Lookup::Found(Box::new(JobView { ahead, ..view }))
+        }
+    })
+}
+
+/// A job as `list.lua` gives it.
+pub(crate) fn listed(mut job: Items) -> Result<JobView, Fail> {
+    view(&mut job)
+}
+
+/// Id, fields, outcome, attempts.
+fn view(of: &mut Items) -> Result<JobView, Fail> {
+    let id = id(&of.bytes()?)?;
+    let (fields, outcome, past) = (of.list()?, of.maybe()?, of.list()?);
+    let read = Record::read(fields).and_then(|record| record.view(id, outcome, past));
+    read.map_err(|fail| match fail {
+        Fail::Bad(why) => Fail::Bad(format!("job {id}: {why}")),
+        other => other,
+    })
+}
+
+pub(crate) fn id(bytes: &[u8]) -> Result<JobId, Fail> {
+    let parsed = std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok());
+    parsed.ok_or_else(|| Fail::Bad(format!("\"{}\" is no id", bytes.escape_ascii())))
+}
+
+pub(crate) fn name(bytes: Vec<u8>) -> Result<JobName, Fail> {
+    JobName::new(&reply::text(bytes)?).map_err(|bad| Fail::Bad(bad.to_string()))
+}
+
+pub(crate) fn status(number: i64) -> Result<JobStatus, Fail> {
+    let status = usize::try_from(number).ok().and_then(|number| JobStatus::ALL.get(number));
+    status.copied().ok_or_else(|| Fail::Bad(format!("{number} is no state")))
+}
+
+pub(crate) fn trace(traceparent: Option<String>, tracestate: Option<String>) -> Option<TraceContext> {
+    traceparent.map(|traceparent| TraceContext { traceparent, tracestate })
+}
+
+fn digest(bytes: Vec<u8>) -> Result<Option<Digest>, Fail> {
+    match bytes.try_into() {
+        Ok(digest) => Ok(Some(Digest(digest))),
+        Err(none) if none.is_empty() => Ok(None),
+        Err(other) => Err(Fail::Bad(format!("{} bytes are no digest", other.len()))),
+    }
+}
+
+fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fail> {
+    serde_json::from_slice(bytes).map_err(|error| Fail::Bad(format!("stored JSON: {error}")))
+}
+
+/// A time that a script wrote; none if it was emptied.
+fn time(bytes: &[u8]) -> Result<Option<Timestamp>, Fail> {
+    if bytes.is_empty() { Ok(None) } else { number(bytes).map(|micros| Some(Timestamp::from_micros(micros))) }
+}
+
+/// The fields of a job's hash; `lua/README.md` says what they are. What a later version adds is passed over.
+#[derive(Default)]
+struct Record {
+    name: Option<JobName>,
+    status: Option<JobStatus>,
+    version: Option<u64>,
+    created_at: Option<Timestamp>,
+    updated_at: Option<Timestamp>,
+    due: Option<Timestamp>,
+    started_at: Option<Timestamp>,
+    ended_at: Option<Timestamp>,
+    cancel_requested_at: Option<Timestamp>,
+    priority: Priority,
+    max_retries: u32,
+    retention: i64,
+    attempt: u32,
+    retries: u32,
+    losses: u32,
+    releases: u32,
+    progress: Told,
+    owner: Option<Digest>,
+    traceparent: Option<String>,
+    tracestate: Option<String>,
+    retry_of: Option<JobId>,
+    retried_by: Option<JobId>,
+}
+
+/// Progress in parts.
+#[derive(Default)]
+struct Told {
+    completed: u64,
+    total: Option<u64>,
+    percent: Option<f64>,
+    message: Option<String>,
+    at: Option<Timestamp>,
+}
+
+fn maybe<T: std::str::FromStr>(bytes: &[u8]) -> Result<Option<T>, Fail> {
+    if bytes.is_empty() { Ok(None) } else { number(bytes).map(Some) }
+}
+
+impl Record {
+    fn read(mut fields: Items) -> Result<Self, Fail> {
+        let mut record = Self::default();
+        while fields.len() > 1 {
+            let (field, value) = (fields.bytes()?, fields.bytes()?);
+            record.set(&field, value)?;
+        }
+        Ok(record)
+    }
+
+    fn set(&mut self, field: &[u8], value: Vec<u8>) -> Result<(), Fail> {
+        match field {
+            b"t" => self.name = Some(name(value)?),
+            b"s" => self.status = Some(status(number(&value)?)?),
+            b"n" => self.version = Some(number(&value)?),
+            b"c" => self.created_at = time(&value)?,
+            b"u" => self.updated_at = time(&value)?,
+            b"du" => self.due = time(&value)?,
+            b"st" => self.started_at = time(&value)?,
+            b"en" => self.ended_at = time(&value)?,
+            b"cr" => self.cancel_requested_at = time(&value)?,
+            b"p" => {
+                self.priority = Priority::try_from(number::<u8>(&value)?).map_err(|bad| Fail::Bad(bad.to_owned()))?
+            }
+            b"mr" => self.max_retries = number(&value)?,
+            b"rt" => self.retention = number(&value)?,
+            b"a" => self.attempt = number(&value)?,
+            b"r" => self.retries = number(&value)?,
+            b"l" => self.losses = number(&value)?,
+            b"x" => self.releases = number(&value)?,
+            b"pc" => self.progress.completed = number(&value)?,
+            b"pt" => self.progress.total = maybe(&value)?,
+            b"pp" => self.progress.percent = maybe(&value)?,
+            b"pm" => {
+                self.progress.message = value.strip_prefix(b"=").map(|text| reply::text(text.to_vec())).transpose()?
+            }
+            b"pu" => self.progress.at = time(&value)?,
+            b"o" => self.owner = digest(value)?,
+            b"tp" => self.traceparent = Some(reply::text(value)?),
+            b"ts" => self.tracestate = Some(reply::text(value)?),
+            b"ro" => self.retry_of = Some(id(&value)?),
+            b"rb" => self.retried_by = Some(id(&value)?),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn view(self, id: JobId, outcome: Option<Vec<u8>>, past: Items) -> Result<JobView, Fail> {
+        let missing = |what| Fail::Bad(format!("a job has no {what}"));
+        let status = self.status.ok_or_else(|| missing("state"))?;
+        let created_at = self.created_at.ok_or_else(|| missing("time of acceptance"))?;
+        let attempts = self.attempts(status, past)?;
+        let (result, error) = match (status, outcome) {
+            (JobStatus::Completed, Some(result)) => (Some(Bytes::from(result)), None),
+            (_, Some(error)) => (None, Some(json::<ErrorRecord>(&error)?)),
+            (_, None) => (None, None),
+        };
+        let told = self.progress;
+        Ok(JobView {
+            id,
+            name: self.name.ok_or_else(|| missing("type"))?,
+            status,
+            attempt: self.attempt,
+            retry_count: self.retries,
+            loss_count: self.losses,
+            release_count: self.releases,
+            max_retries: self.max_retries,
+            priority: self.priority,
+            version: self.version.unwrap_or(1),
+            created_at,
+            scheduled_at: self.due,
+            started_at: self.started_at,
+            completed_at: self.ended_at,
+            last_updated_at: self.updated_at.unwrap_or(created_at),
+            expires_at: self
+                .ended_at
+                .map(|ended| Timestamp::from_micros(ended.as_micros().saturating_add(self.retention))),
+            cancel_requested_at: self.cancel_requested_at,
+            progress: told.at.map(|updated_at| Progress {
+                completed: told.completed,
+                total: told.total,
+                percent: told.percent,
+                message: told.message,
+                updated_at,
+            }),
+            result,
+            error,
+            attempts,
+            ahead: None,
+            retry_of: self.retry_of,
+            retried_by: self.retried_by,
+            trace: trace(self.traceparent, self.tracestate),
+            owner: self.owner,
+        })
+    }
+
+    /// Ended attempts and the running one. A job that completed at its first attempt, as most do, has its only record
+    /// derived rather than kept.
+    fn attempts(&self, status: JobStatus, past: Items) -> Result<Vec<AttemptRecord>, Fail> {
+        let mut attempts = Vec::with_capacity(past.len() + 1);
+        for one in past {
+            let redis::Value::BulkString(bytes) = one else {
+                return Err(Fail::Bad("an attempt is no text".to_owned()));
+            };
+            attempts.push(attempt(&bytes)?);
+        }
+        let unbooked = self.attempt > 0 && attempts.last().is_none_or(|last| last.attempt < self.attempt);
+        if let (true, Some(started_at)) = (unbooked, self.started_at) {
+            let completed = status == JobStatus::Completed;
+            attempts.push(AttemptRecord {
+                attempt: self.attempt,
+                started_at,
+                ended_at: self.ended_at,
+                outcome: completed.then_some(AttemptOutcome::Completed),
+                error: None,
+            });
+        }
+        attempts.drain(..attempts.len().saturating_sub(ATTEMPTS_KEPT));
+        Ok(attempts)
+    }
+}
+
+/// An ended attempt as `finish.lua` writes it: number, start, end, outcome, error.
+fn attempt(record: &[u8]) -> Result<AttemptRecord, Fail> {
+    let mut parts = record.splitn(5, |byte| *byte == b' ');
+    let mut part = || parts.next().ok_or_else(|| Fail::Bad("an attempt is too short".to_owned()));
+    let (attempt, started_at, ended_at) = (number(part()?)?, time(part()?)?, time(part()?)?);
+    let outcome: usize = number(part()?)?;
+    let error = part()?;
+    Ok(AttemptRecord {
+        attempt,
+        started_at: started_at.ok_or_else(|| Fail::Bad("an attempt has no start".to_owned()))?,
+        ended_at,
+        outcome: AttemptOutcome::ALL.get(outcome).copied(),
+        error: if error.is_empty() { None } else { Some(json(error)?) },
+    })
+}
+
+/// A line as `report.lua` writes it: number, attempt, size, JSON. One that cannot be read stands for itself.
+pub(crate) fn line(record: &[u8]) -> Result<LogLine, Fail> {
+    let mut parts = record.splitn(4, |byte| *byte == b' ');
+    let mut part = || parts.next().ok_or_else(|| Fail::Bad("a line is too short".to_owned()));
+    let (line, attempt, _, text) = (number(part()?)?, number(part()?)?, part()?, part()?);
+    let read = serde_json::from_slice(text).unwrap_or_else(|_| LogLine {
+        line: 0,
+        attempt: 0,
+        timestamp: Timestamp::default(),
+        level: "ERROR".into(),
+        message: "This line is stored, but cannot be read.".to_owned(),
+        fields: Default::default(),
+    });
+    Ok(LogLine { line, attempt, ..read })
+}

@@ -1,0 +1,523 @@
+//! The store: its threads, and its calls as scripts.
+
+use std::{sync::Arc, thread, time::Duration};
+
+use async_endpoints_core::{
+    JobId, JobName, JobStatus, JobStore, Priority, SharedState, StoreError, Timestamp,
+    job::{ErrorRecord, LogLine},
+    limits::{BATCH_JOBS, PAGE_JOBS, SWEEP_JOBS},
+    store::{
+        Attempt, Beat, Cancel, Claim, Claimed, Cursor, DocVersion, Document, Fenced, Hint, Insert, Lease, ListFilter,
+        ListPage, Lookup, NewJob, Outcome, Page, Put, Reclaim, Reclaimed, Recovered, Renewed, Report, Result, Retry,
+        RetryAs, Role, RoleToken, Settle, Settled, Stats, StatsQuery,
+    },
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream, stream::BoxStream};
+use redis::Value;
+use serde::Serialize;
+use tokio::sync::{
+    broadcast::{self, error::RecvError},
+    oneshot,
+};
+use uuid::Uuid;
+
+use crate::{
+    args::Args,
+    calls::Calls,
+    fail::Fail,
+    hints,
+    inserts::{self, Inserts},
+    link, mend,
+    options::{OpenError, Options},
+    record,
+    reply::{self, Items, int, list},
+    scripts::{Script, Scripts},
+    server::Server,
+    stats::{self, BeatRecord},
+};
+
+/// Hints that a slow listener may fall behind by before it is told [`Hint::Lagged`].
+const HINTS_KEPT: usize = 1024;
+/// Jobs that one look at a list reads: a page is made of several.
+const LOOK_JOBS: usize = 50;
+/// Ids that one call of `versions` asks for.
+const VERSIONS: usize = 500;
+
+type Done<T> = std::result::Result<T, Fail>;
+
+/// A store in Redis. Its jobs are what the server keeps: with an append-only file, they outlive all processes and the
+/// server's own.
+///
+/// ```no_run
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use async_endpoints_core::store::{JobStore, StatsQuery};
+/// use async_endpoints_redis::RedisStore;
+/// let store = RedisStore::open("redis://127.0.0.1:6379/0").await?;
+/// println!("{:?}", store.stats(&StatsQuery::default()).await?.types);
+/// # Ok(()) }
+/// ```
+pub struct RedisStore {
+    server: Arc<Server>,
+    pub(crate) calls: Arc<Calls>,
+    /// Over a connection of their own, so that no large answer is in front of a renewal.
+    leases: Calls,
+    inserts: Inserts,
+    hints: broadcast::WeakSender<Hint>,
+    /// Dropped with the store, which ends its threads.
+    _life: Vec<oneshot::Sender<()>>,
+}
+
+/// Runs futures on a thread of the store's own until the store is dropped: they go on while handlers block every thread of
+/// the caller's runtime.
+fn spawn(name: &str, run: impl Future<Output = ()> + Send + 'static) -> std::io::Result<oneshot::Sender<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (life, ended) = oneshot::channel::<()>();
+    let until = async {
+        tokio::select! {
+            _ = ended => {}
+            () = run => {}
+        }
+    };
+    thread::Builder::new().name(name.to_owned()).spawn(move || runtime.block_on(until))?;
+    Ok(life)
+}
+
+impl RedisStore {
+    /// Opens a store with default [`Options`].
+    pub async fn open(url: impl AsRef<str>) -> std::result::Result<Self, OpenError> {
+        Options::new().open(url).await
+    }
+
+    /// What this server can lose, as of the last connection; none if it keeps what it was given. Only with
+    /// [`Options::allow_volatile`] can there be something.
+    #[must_use]
+    pub fn volatile(&self) -> Option<String> {
+        self.server.volatile()
+    }
+
+    pub(crate) async fn start(server: Server, options: &Options) -> std::result::Result<Self, OpenError> {
+        let server = Arc::new(server);
+        let scripts = Arc::new(Scripts::new(|name, text| match &options.edit {
+            Some(edit) => edit(name, text),
+            None => text.to_owned(),
+        }));
+        let namespace: Arc<str> = server.namespace.as_str().into();
+        let calls = |link| Calls {
+            link,
+            scripts: Arc::clone(&scripts),
+            namespace: Arc::clone(&namespace),
+            clock: options.clock.clone(),
+        };
+        let (link, keeper) = link::new(Arc::clone(&server));
+        let calls_of_all = Arc::new(calls(link));
+        let (inserts, desk) = inserts::new();
+        let (tell, told) = oneshot::channel();
+        let (desk, mending) = (desk.run(Arc::clone(&calls_of_all)), mend::run(Arc::clone(&calls_of_all)));
+        let run = async { _ = tokio::join!(keeper.run(tell), desk, mending) };
+        let failed = |error: std::io::Error| OpenError::Unavailable(format!("a thread cannot start: {error}"));
+        let mut life = vec![spawn("redis-calls", run).map_err(failed)?];
+        let ended = |_| Err(OpenError::Unavailable("its thread ended".to_owned()));
+        told.await.unwrap_or_else(ended)?;
+
+        let (link, keeper) = link::new(Arc::clone(&server));
+        let (hints, _) = broadcast::channel(HINTS_KEPT);
+        let weak = hints.downgrade();
+        let (tell, _) = oneshot::channel();
+        let listening = hints::run(Arc::clone(&server), hints);
+        let run = async { _ = tokio::join!(keeper.run(tell), listening) };
+        life.push(spawn("redis-leases", run).map_err(failed)?);
+        Ok(Self { server, calls: calls_of_all, leases: calls(link), inserts, hints: weak, _life: life })
+    }
+
+    async fn call(&self, script: &Script, args: Args) -> Result<Value> {
+        self.calls.call(script, &args).await.map_err(|fail| self.error(fail))
+    }
+
+    /// An answer as it is read, or the contract's error.
+    fn read<T>(&self, read: Done<T>) -> Result<T> {
+        read.map_err(|fail| self.error(fail))
+    }
+
+    pub(crate) fn error(&self, fail: Fail) -> StoreError {
+        fail.into_error(&self.server.address)
+    }
+}
+
+impl std::fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedisStore").field("server", &self.server.address).finish_non_exhaustive()
+    }
+}
+
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+#[async_trait]
+impl JobStore for RedisStore {
+    async fn insert(&self, job: NewJob) -> Result<Insert> {
+        let answer = self.inserts.insert(new_job(&job)).await;
+        self.read(answer.and_then(inserted))
+    }
+
+    async fn get(&self, id: JobId) -> Result<Lookup> {
+        let found = self.call(&self.calls.scripts.get, Args::new().text(id)).await?;
+        self.read(list(found).and_then(record::lookup))
+    }
+
+    async fn versions(&self, ids: &[JobId]) -> Result<Vec<Option<u64>>> {
+        let mut versions = Vec::with_capacity(ids.len());
+        for some in ids.chunks(VERSIONS) {
+            let args = some.iter().fold(Args::new(), Args::text);
+            let found = self.call(&self.calls.scripts.versions, args).await?;
+            let found = self.read(list(found))?.map(|version| int(&version));
+            let found: Done<Vec<_>> =
+                found.map(|version| Ok(u64::try_from(version?).ok().filter(|v| *v > 0))).collect();
+            versions.extend(self.read(found)?);
+        }
+        Ok(versions)
+    }
+
+    async fn list(&self, filter: &ListFilter, page: &Page) -> Result<ListPage> {
+        let limit = page.limit.min(PAGE_JOBS) as usize;
+        let mut whole = ListPage { jobs: Vec::new(), next: page.cursor };
+        let mut left = limit;
+        while left > 0 {
+            let looked = left.min(LOOK_JOBS);
+            let found = self.call(&self.calls.scripts.list, list_args(filter, whole.next, looked)).await?;
+            let part = self.read(list(found).and_then(|found| list_page(found, whole.next)))?;
+            whole.jobs.extend(part.jobs);
+            whole.next = part.next;
+            left -= looked;
+            if whole.next.is_none() {
+                break;
+            }
+        }
+        Ok(whole)
+    }
+
+    async fn logs(&self, id: JobId, after: u64, limit: u32) -> Result<Vec<LogLine>> {
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        let args = Args::new().text(id).text(after.min(1 << 52)).text(limit);
+        let found = self.call(&self.calls.scripts.logs, args).await?;
+        let mut found = self.read(list(found))?;
+        let lines =
+            std::iter::from_fn(|| (found.len() > 0).then(|| found.bytes().and_then(|line| record::line(&line))));
+        self.read(lines.collect())
+    }
+
+    async fn stats(&self, query: &StatsQuery) -> Result<Stats> {
+        self.read(stats::stats(&self.calls, query).await)
+    }
+
+    async fn claim(&self, claim: &Claim) -> Result<Claimed> {
+        let max = (claim.max as usize).min(BATCH_JOBS);
+        let args = Args::new().text(claim.token.0).duration(claim.lease).text(max).text(claim.max_bytes);
+        let args = claim.wants.iter().fold(args, |args, want| args.bytes(want.name.as_str()).text(want.n));
+        let found = self.call(&self.calls.scripts.claim, args).await?;
+        self.read(list(found).and_then(|found| claimed(found, claim)))
+    }
+
+    async fn renew(&self, beat: &Beat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
+        let record = json(&BeatRecord::from(beat));
+        let args = Args::new().text(beat.worker).bytes(record).duration(beat.ttl).duration(lease);
+        let args = leases.iter().fold(args, |args, lease| args.text(lease.job).text(lease.token.0));
+        let answers = self.leases.call(&self.calls.scripts.renew, &args).await.map_err(|fail| self.error(fail))?;
+        let renewed = |answer: Value| {
+            Ok(match int(&answer)? {
+                0 => Renewed::Held,
+                1 => Renewed::CancelRequested,
+                _ => Renewed::Lost,
+            })
+        };
+        self.read(each(answers, leases.len(), renewed))
+    }
+
+    async fn report(&self, reports: &[Report]) -> Result<Vec<Fenced>> {
+        if reports.is_empty() {
+            return Ok(Vec::new());
+        }
+        let args = reports.iter().fold(Args::new(), report_args);
+        let answers = self.call(&self.calls.scripts.report, args).await?;
+        let fenced = |answer: Value| Ok(if int(&answer)? == 0 { Fenced::Applied } else { Fenced::Lost });
+        self.read(each(answers, reports.len(), fenced))
+    }
+
+    async fn settle(&self, settles: &[Settle]) -> Result<Vec<Settled>> {
+        if settles.is_empty() {
+            return Ok(Vec::new());
+        }
+        let answers = self.call(&self.calls.scripts.settle, settle_args(settles)).await?;
+        let settled = |answer: Value| match int(&answer)? {
+            -1 => Ok(Settled::Lost),
+            status => record::status(status).map(Settled::Settled),
+        };
+        self.read(each(answers, settles.len(), settled))
+    }
+
+    async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<Cancel> {
+        let found = self.call(&self.calls.scripts.cancel, Args::new().text(id).bytes(json(error))).await?;
+        self.read(list(found).and_then(|mut found| {
+            let what = found.int()?;
+            Ok(match (what, record::lookup(found.list()?)?) {
+                (0, Lookup::Found(job)) => Cancel::Canceled(job),
+                (1, Lookup::Found(job)) => Cancel::Requested(job),
+                (_, Lookup::Found(job)) => Cancel::Terminal(job),
+                (_, Lookup::Gone { owner }) => Cancel::Gone { owner },
+                (_, Lookup::NotFound) => Cancel::NotFound,
+            })
+        }))
+    }
+
+    async fn retry(&self, id: JobId, new: &RetryAs) -> Result<Retry> {
+        let trace = new.trace.as_ref();
+        let args = Args::new().text(id).text(new.id).maybe(trace.map(|trace| &trace.traceparent));
+        let args = args.maybe(trace.and_then(|trace| trace.tracestate.as_ref()));
+        let found = self.call(&self.calls.scripts.retry, args).await?;
+        self.read(list(found).and_then(|mut found| {
+            let what = found.int()?;
+            Ok(match (what, record::lookup(found.list()?)?) {
+                (0, Lookup::Found(job)) => Retry::Created(job),
+                (1, repeated) => Retry::Existing(repeated),
+                (2, Lookup::Found(job)) => Retry::NotEnded(job.status),
+                (3, _) => Retry::Conflict,
+                (5, _) => return Err(Fail::Bad(format!("the payload of {id} is not there"))),
+                (_, Lookup::Gone { owner }) => Retry::Gone { owner },
+                _ => Retry::NotFound,
+            })
+        }))
+    }
+
+    async fn reclaim(&self, reclaim: &Reclaim) -> Result<Reclaimed> {
+        let args = Args::new().duration(reclaim.lease).text(reclaim.limit.min(SWEEP_JOBS));
+        let args = args.bytes(json(&reclaim.lost)).bytes(json(&reclaim.canceled));
+        let found = self.call(&self.calls.scripts.reclaim, args).await?;
+        self.read(list(found).and_then(reclaimed))
+    }
+
+    async fn prune(&self, limit: u32) -> Result<u32> {
+        let cut = self.call(&self.calls.scripts.prune, Args::new().text(limit.min(SWEEP_JOBS))).await?;
+        self.read(int(&cut)).map(|cut| u32::try_from(cut).unwrap_or(0))
+    }
+
+    fn hints(&self) -> BoxStream<'static, Hint> {
+        let Some(hints) = self.hints.upgrade() else { return stream::empty().boxed() };
+        stream::unfold(hints.subscribe(), |mut hints| async move {
+            match hints.recv().await {
+                Ok(hint) => Some((hint, hints)),
+                Err(RecvError::Lagged(_)) => Some((Hint::Lagged, hints)),
+                Err(RecvError::Closed) => None,
+            }
+        })
+        .boxed()
+    }
+
+    async fn probe(&self) -> Result<()> {
+        self.call(&self.calls.scripts.probe, Args::new()).await.map(drop)
+    }
+}
+
+/// One answer for each that was asked.
+fn each<T>(answers: Value, asked: usize, read: impl Fn(Value) -> Done<T>) -> Done<Vec<T>> {
+    let answers = list(answers)?;
+    if answers.len() != asked {
+        return Err(Fail::Bad(format!("{} answers came for {asked}", answers.len())));
+    }
+    answers.map(read).collect()
+}
+
+fn new_job(job: &NewJob) -> Args {
+    let trace = job.trace.as_ref();
+    let args = Args::new().text(job.id).bytes(job.name.as_str()).maybe(job.key.as_ref().map(|key| key.as_str()));
+    let args = args.maybe(job.owner.map(|owner| owner.0)).bytes(job.fingerprint.0);
+    let args = args.bytes(if job.id_chosen || job.key.is_some() { "1" } else { "" });
+    let args = args.text(job.terms.priority.get()).text(job.terms.max_retries).text(job.terms.max_losses);
+    let args = args.duration(job.terms.retention).duration(job.delay);
+    let args = match job.queue_limit {
+        Some(limit) => args.text(limit),
+        None => args.text(-1),
+    };
+    let args = args.maybe(trace.map(|trace| &trace.traceparent));
+    args.maybe(trace.and_then(|trace| trace.tracestate.as_ref())).bytes(&job.payload)
+}
+
+fn inserted(answer: Value) -> Done<Insert> {
+    let mut answer = list(answer)?;
+    Ok(match answer.int()? {
+        0 => {
+            let created_at = Timestamp::from_micros(answer.int()?);
+            Insert::Inserted { created_at, version: 1, ahead: u64::try_from(answer.int()?).ok() }
+        }
+        1 => Insert::Existing(record::lookup(answer.list()?)?),
+        2 => Insert::Conflict,
+        _ => Insert::Full,
+    })
+}
+
+fn list_args(filter: &ListFilter, cursor: Option<Cursor>, limit: usize) -> Args {
+    let index = match filter.status {
+        None => "accepted:",
+        Some(JobStatus::Queued) => "queued:",
+        Some(JobStatus::Scheduled) => "scheduled:",
+        Some(JobStatus::InProgress) => "running:",
+        Some(JobStatus::Completed) => "completed:",
+        Some(JobStatus::Failed) => "failed:",
+        Some(JobStatus::Canceled) => "canceled:",
+    };
+    let newest_first = filter.status.is_none_or(JobStatus::is_terminal);
+    let args = Args::new().bytes(index).maybe(filter.status.map(|status| (status as u8).to_string()));
+    let args = args.bytes(if newest_first { "1" } else { "" });
+    let args = args.text(cursor.map_or(0, |cursor| cursor.since.as_micros()));
+    let args =
+        args.maybe(cursor.map(|cursor| cursor.score.to_string())).maybe(cursor.map(|cursor| cursor.id.to_string()));
+    args.text(limit).maybe(filter.name.as_ref().map(JobName::as_str))
+}
+
+fn list_page(mut found: Items, before: Option<Cursor>) -> Done<ListPage> {
+    let now = Timestamp::from_micros(found.int()?);
+    let (score, id) = (found.bytes()?, found.bytes()?);
+    // A job that cannot be read is left out; whoever asks for it alone is told.
+    let jobs = found.list()?.filter_map(|job| list(job).and_then(record::listed).ok()).collect();
+    let since = before.map_or(now, |cursor| cursor.since);
+    let next =
+        if id.is_empty() { None } else { Some(Cursor { since, score: reply::number(&score)?, id: record::id(&id)? }) };
+    Ok(ListPage { jobs, next })
+}
+
+fn claimed(mut found: Items, claim: &Claim) -> Done<Claimed> {
+    let now = Timestamp::from_micros(found.int()?);
+    let next_claim = u64::try_from(found.int()?).ok().map(Duration::from_micros);
+    // What cannot be read here, a later version may: its lease runs out.
+    let attempts = found.list()?.filter_map(|one| list(one).and_then(|one| attempt(one, claim, now)).ok());
+    Ok(Claimed { attempts: attempts.collect(), next_claim, now })
+}
+
+fn attempt(mut one: Items, claim: &Claim, now: Timestamp) -> Done<Attempt> {
+    let job = record::id(&one.bytes()?)?;
+    let want = claim.wants.get(one.number::<usize>()?.wrapping_sub(1));
+    let want = want.ok_or_else(|| Fail::Bad("a type was not asked for".to_owned()))?;
+    Ok(Attempt {
+        lease: Lease { job, token: claim.token },
+        name: want.name.clone(),
+        attempt: one.number()?,
+        retry_count: one.number()?,
+        max_retries: one.number()?,
+        priority: Priority::new(one.number()?),
+        payload: one.bytes()?.into(),
+        created_at: Timestamp::from_micros(one.int()?),
+        runnable_since: Timestamp::from_micros(one.int()?),
+        started_at: now,
+        trace: record::trace(one.maybe_text()?, one.maybe_text()?),
+        previous_span: one.maybe_text()?,
+    })
+}
+
+fn report_args(args: Args, report: &Report) -> Args {
+    let args = args.text(report.lease.job).text(report.lease.token.0);
+    let args = match &report.progress {
+        Some(told) => args
+            .bytes("1")
+            .text(told.completed)
+            .maybe(told.total.map(|total| total.to_string()))
+            .maybe(told.percent.map(|percent| percent.to_string()))
+            // No message is not an empty one.
+            .maybe(told.message.as_ref().map(|message| format!("={message}"))),
+        None => args.bytes("").bytes("").bytes("").bytes("").bytes(""),
+    };
+    let args = args.text(report.logs.len());
+    report.logs.iter().fold(args, |args, line| args.text(line.bytes()).bytes(json(line)))
+}
+
+fn settle_args(settles: &[Settle]) -> Args {
+    // The same for all attempts of a worker, so it is sent once.
+    let mut errors: Vec<&ErrorRecord> = Vec::new();
+    let mut places = Vec::with_capacity(settles.len());
+    for settle in settles {
+        let known = errors.iter().position(|error| **error == settle.if_canceled);
+        places.push(known.unwrap_or_else(|| {
+            errors.push(&settle.if_canceled);
+            errors.len() - 1
+        }));
+    }
+    let args = errors.iter().fold(Args::new().text(errors.len()), |args, error| args.bytes(json(error)));
+    settles.iter().zip(places).fold(args, |args, (settle, place)| {
+        let args = args.text(settle.lease.job).text(settle.lease.token.0).text(settle.outcome.kind() as u8);
+        let args = match &settle.outcome {
+            Outcome::Completed { result } => args.bytes(result).text(0),
+            Outcome::Retry { delay, error } => args.bytes(json(error)).duration(*delay),
+            Outcome::Failed { error } | Outcome::Canceled { error } => args.bytes(json(error)).text(0),
+            Outcome::Released => args.bytes("").text(0),
+        };
+        args.text(place + 1).bytes(if settle.slow { "1" } else { "" }).maybe(settle.span.as_ref())
+    })
+}
+
+fn reclaimed(mut found: Items) -> Done<Reclaimed> {
+    if found.int()? == 0 {
+        return Ok(Reclaimed::Waiting(Duration::from_micros(found.number()?)));
+    }
+    let more = found.int()? == 1;
+    let recovered = found.map(|one| {
+        let mut one = list(one)?;
+        Ok(Recovered {
+            id: record::id(&one.bytes()?)?,
+            name: record::name(one.bytes()?)?,
+            attempt: one.number()?,
+            status: record::status(one.int()?)?,
+        })
+    });
+    Ok(Reclaimed::Done { recovered: recovered.collect::<Done<_>>()?, more })
+}
+
+#[async_trait]
+impl SharedState for RedisStore {
+    async fn role(&self, name: &str, holder: Uuid, ttl: Duration) -> Result<Role> {
+        let args = Args::new().bytes(name).text(holder).duration(ttl).text(Uuid::new_v4());
+        let found = self.call(&self.calls.scripts.role, args).await?;
+        self.read(list(found).and_then(|mut found| {
+            Ok(match found.int()? {
+                0 => Role::Held(RoleToken(uuid(&found.text()?)?)),
+                1 => Role::Other(Duration::from_micros(found.number()?)),
+                _ => Role::Resigned,
+            })
+        }))
+    }
+
+    async fn document(&self, name: &str) -> Result<Option<Document>> {
+        let mut command = redis::cmd("HMGET");
+        command.arg(self.calls.key(format_args!("document:{name}"))).arg("version").arg("content");
+        let found = self.calls.link.send(&command).await;
+        self.read(found.and_then(list).and_then(|mut found| {
+            let (version, content) = (found.maybe_text()?, found.bytes()?);
+            let version = version.map(|version| uuid(&version)).transpose()?;
+            Ok(version.map(|version| Document { version: DocVersion(version), bytes: content.into() }))
+        }))
+    }
+
+    async fn put_document(
+        &self,
+        name: &str,
+        expected: Option<DocVersion>,
+        bytes: Bytes,
+        role: Option<(&str, RoleToken)>,
+    ) -> Result<Put> {
+        let version = Uuid::new_v4();
+        let args =
+            Args::new().bytes(name).maybe(expected.map(|version| version.0.to_string())).text(version).bytes(&bytes);
+        let args = args.maybe(role.map(|(role, _)| role)).maybe(role.map(|(_, token)| token.0.to_string()));
+        let put = self.call(&self.calls.scripts.put, args).await?;
+        self.read(int(&put).map(|put| match put {
+            0 => Put::Stored(DocVersion(version)),
+            1 => Put::Stale,
+            _ => Put::Fenced,
+        }))
+    }
+}
+
+fn uuid(text: &str) -> Done<Uuid> {
+    text.parse().map_err(|_| Fail::Bad(format!("{text:?} is no token")))
+}

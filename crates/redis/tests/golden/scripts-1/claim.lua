@@ -1,0 +1,264 @@
+#!lua flags=allow-oom
+local call, ns = redis.call, KEYS[1]
+local now = tonumber(ARGV[1])
+if now == 0 then
+  local time = call('TIME')
+  now = time[1] * 1000000 + time[2]
+else
+  -- A test's clock, read before the call travelled: it must not go backwards here. A script that only reads cannot keep it.
+  now = math.max(now, tonumber(call('GET', ns .. 'clock') or 0))
+  redis.pcall('SET', ns .. 'clock', string.format('%.0f', now))
+end
+
+-- Orders as scores. All stay below 2^53 until the year 2136, so that they are exact in a double.
+local SPAN = 900000000000000
+
+local function order_at(time)
+  return math.max(math.floor(time / 1000) - 1735689600000, 0) * 256
+end
+
+local function ready_score(priority, order)
+  return (9 - priority) * SPAN + order
+end
+
+-- What a script changes in orders, indexes and counts, collected and written at its end: a call costs more than what it
+-- does.
+local last_order
+local function next_order()
+  last_order = last_order or tonumber(call('HGET', ns .. 'meta', 'order') or 0)
+  last_order = math.max(last_order + 1, order_at(now))
+  return last_order
+end
+
+local adds, rems, counts, changed, woken = {}, {}, {}, {}, {}
+
+local function push(lists, name, ...)
+  local list = lists[name]
+  if not list then
+    list = {}
+    lists[name] = list
+  end
+  for _, item in ipairs({...}) do list[#list + 1] = item end
+end
+
+local function add(index, score, id) push(adds, index, score, id) end
+local function rem(index, id) push(rems, index, id) end
+local function count(field, by) counts[field] = (counts[field] or 0) + by end
+
+local function flush()
+  for index, ids in pairs(rems) do call('ZREM', ns .. index, unpack(ids)) end
+  for index, pair in pairs(adds) do
+    -- A claimer that is told of the first one goes on until it finds none.
+    if index:sub(1, 7) == 'queued:' and call('ZCARD', ns .. index) == 0 then
+      woken[#woken + 1] = 'w' .. index:sub(8)
+    end
+    call('ZADD', ns .. index, unpack(pair))
+  end
+  if next(counts) then
+    local slot = ns .. 'minute:' .. string.format('%d', math.floor(now / 60000000))
+    local fresh = false
+    for field, by in pairs(counts) do fresh = call('HINCRBY', slot, field, by) == by or fresh end
+    -- A little longer than slots are told.
+    if fresh then call('PEXPIRE', slot, 22200000) end
+  end
+  if last_order then call('HSET', ns .. 'meta', 'order', last_order) end
+  if changed[1] then woken[#woken + 1] = 'j' .. table.concat(changed, ' ') end
+  if woken[1] then call('PUBLISH', ns .. 'hints', table.concat(woken, '\n')) end
+  adds, rems, counts, changed, woken = {}, {}, {}, {}, {}
+end
+
+-- Where a duration is counted: `store::BOUNDS`, in microseconds.
+local BOUNDS = {5000, 10000, 25000, 50000, 100000, 250000, 500000, 1000000, 2500000, 5000000, 10000000, 30000000,
+  60000000, 120000000, 300000000, 600000000, 1800000000, 3600000000}
+
+local function bucket(micros)
+  for at, bound in ipairs(BOUNDS) do
+    if micros <= bound then return at - 1 end
+  end
+  return #BOUNDS
+end
+
+-- What cannot be read is put aside, so that it is never in the way again.
+
+-- Fields of a job. A key that is no hash has none.
+local function read(id, ...)
+  local fields = redis.pcall('HMGET', ns .. 'job:' .. id, ...)
+  return fields.err and {} or fields
+end
+
+local function put_aside(index, id, why)
+  local name = index:match(':(.+)$')
+  call('ZREM', ns .. index, id)
+  call('ZREM', ns .. 'leased', id)
+  if name then
+    call('ZREM', ns .. 'accepted:' .. name, id)
+    call('SREM', ns .. 'delayed:' .. name, id)
+  end
+  if call('EXISTS', ns .. 'job:' .. id) == 1 then redis.pcall('HSET', ns .. 'job:' .. id, 's', 9) end
+  call('HSET', ns .. 'quarantine', id, string.format('%.0f %s %s', now, index, why))
+end
+
+-- An entry of an index whose job is in another state is dropped: the job decides, never the index. One whose job is not
+-- there, or says no state, is put aside.
+local function misplaced(index, id, status)
+  if status and tonumber(status) and tonumber(status) <= 5 then
+    call('ZREM', ns .. index, id)
+    call('HINCRBY', ns .. 'meta', 'mended', 1)
+  else
+    put_aside(index, id, status and 'its state cannot be read' or 'there is no such job')
+  end
+end
+
+-- Takes runnable jobs under a lease. Due ones become runnable first; what cannot be read is put aside.
+--
+-- Keys        1 the namespace
+-- Arguments   1 now, 2 token, 3 lease, 4 jobs at most, 5 bytes of payload at most, then for each wanted type: name, how many
+-- Result      {now, until the next claim (0: more at once, -1: nothing waits), attempts}; an attempt is {id, wanted type
+--             (from 1), attempt, retries, max retries, priority, payload, created, runnable since, traceparent,
+--             tracestate, span of the attempt before}
+-- Cost        O(log n) and about 10 commands, 2 more for each job, 3 for each that became due (100 at most)
+
+local PROMOTED = 100
+local token, lease, max, max_bytes = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local wants = {}
+for at = 6, #ARGV, 2 do wants[#wants + 1] = {name = ARGV[at], left = tonumber(ARGV[at + 1])} end
+
+local function look_for_due(want)
+  local head = call('ZRANGE', ns .. 'scheduled:' .. want.name, 0, 0, 'WITHSCORES')
+  want.due = tonumber(head[2])
+  return want.due and want.due <= now
+end
+
+-- Soonest first over all wanted types. Their order is the time they were due.
+local function promote()
+  local due = {}
+  for _, want in ipairs(wants) do
+    if want.due and want.due <= now then
+      local ids = call('ZRANGE', ns .. 'scheduled:' .. want.name, '-inf', now, 'BYSCORE', 'LIMIT', 0, PROMOTED, 'WITHSCORES')
+      for at = 1, #ids, 2 do due[#due + 1] = {id = ids[at], at = tonumber(ids[at + 1]), name = want.name} end
+    end
+  end
+  table.sort(due, function(a, b) return a.at < b.at or a.at == b.at and a.id < b.id end)
+  for at = 1, math.min(#due, PROMOTED) do
+    local id, name = due[at].id, due[at].name
+    local job = ns .. 'job:' .. id
+    local f = read(id, 's', 'p', 'n', 'a')
+    if f[1] == '1' and tonumber(f[2]) then
+      local order = order_at(due[at].at)
+      call('HSET', job, 's', 0, 'd', order, 'n', tonumber(f[3] or 1) + 1, 'u', now, 'e', now)
+      if not f[4] or f[4] == '0' then call('SREM', ns .. 'delayed:' .. name, id) end
+      rem('scheduled:' .. name, id)
+      add('queued:' .. name, ready_score(tonumber(f[2]), order), id)
+      changed[#changed + 1] = id
+    else
+      misplaced('scheduled:' .. name, id, f[1])
+    end
+  end
+  flush()
+  for _, want in ipairs(wants) do look_for_due(want) end
+end
+
+local due = false
+for _, want in ipairs(wants) do due = look_for_due(want) or due end
+if due then promote() end
+
+-- Heads of the queues are read in parts: one more than could be taken, so that what is left shows.
+local part = math.max(math.ceil((max + 1) / math.max(#wants, 1)), 2)
+for _, want in ipairs(wants) do
+  want.size, want.from, want.at, want.heads = math.min(part, want.left + 1), 0, 1, {}
+end
+
+local function head(want)
+  if want.at > #want.heads and not want.drained then
+    want.heads = call('ZRANGE', ns .. 'queued:' .. want.name, want.from, want.from + want.size - 1, 'WITHSCORES')
+    want.from, want.at = want.from + want.size, 1
+    want.drained = #want.heads < 2 * want.size
+  end
+  return want.heads[want.at], tonumber(want.heads[want.at + 1])
+end
+
+local function first()
+  local best, best_id, best_score
+  for place, want in ipairs(wants) do
+    if want.left > 0 then
+      local id, score = head(want)
+      if id and (not best or score < best_score or score == best_score and id < best_id) then
+        best, best_id, best_score = place, id, score
+      end
+    end
+  end
+  return best, best_id
+end
+
+-- Chosen first, written then: nothing is changed before everything is known to be readable.
+local chosen, bodies, bytes, looked = {}, {}, 0, 0
+while #chosen < max and looked < 256 do
+  local place, id = first()
+  if not place then break end
+  looked = looked + 1
+  local want = wants[place]
+  local index = 'queued:' .. want.name
+  local f = read(id, 's', 'p', 'd', 'c', 'mr', 'rt', 'f', 'pb', 'n', 'a', 'r', 'rs', 'tk', 'sd', 'tp', 'ts', 'sp')
+  local size = tonumber(f[8])
+  if f[1] ~= '0' then
+    misplaced(index, id, f[1])
+    want.from = want.from - 1
+  elseif not (tonumber(f[2]) and tonumber(f[3]) and tonumber(f[4]) and tonumber(f[5]) and tonumber(f[6]) and size
+      and f[7] and #f[7] == 32 and tonumber(f[10] or 0) and tonumber(f[9] or 1)) then
+    put_aside(index, id, 'a field cannot be read')
+    want.from = want.from - 1
+  else
+    if bytes + size > max_bytes and #chosen > 0 then break end
+    bytes = bytes + size
+    want.left = want.left - 1
+    chosen[#chosen + 1] = {id = id, place = place, name = want.name, fields = f}
+    bodies[#bodies + 1] = ns .. 'body:' .. id
+  end
+  want.at = want.at + 2
+end
+
+local attempts = {}
+if chosen[1] then
+  local payloads = call('MGET', unpack(bodies))
+  for at, one in ipairs(chosen) do
+    local id, name, f = one.id, one.name, one.fields
+    if not payloads[at] then
+      put_aside('queued:' .. name, id, 'it has no payload')
+    else
+      local attempt, since = tonumber(f[10] or 0) + 1, tonumber(f[12] or f[4])
+      local job, version = ns .. 'job:' .. id, tonumber(f[9] or 1) + 1
+      if attempt == 1 then
+        call('HSET', job, 's', 2, 'a', 1, 'st', now, 'u', now, 'e', now, 'n', version, 'tk', token)
+      else
+        -- The claim before stays known, if it settled: a repeat of that may come late.
+        local known = f[13] and f[13] ~= '' and f[14] and f[14] ~= ''
+        call('HSET', job, 's', 2, 'a', attempt, 'st', now, 'u', now, 'e', now, 'n', version, 'tk', token, 'sd', '',
+          'lt', known and f[13] or '', 'ls', known and f[14] or '')
+        call('HDEL', job, 'pc', 'pt', 'pp', 'pm', 'pu')
+      end
+      rem('queued:' .. name, id)
+      add('running:' .. name, now, id)
+      add('leased', now + lease, id)
+      local waited = math.max(now - since, 0)
+      count(name .. '|q|' .. bucket(waited), 1)
+      count(name .. '|wait', waited)
+      changed[#changed + 1] = id
+      attempts[#attempts + 1] = {id, one.place, attempt, tonumber(f[11] or 0), tonumber(f[5]), tonumber(f[2]), payloads[at],
+        tonumber(f[4]), since, f[15] or '', f[16] or '', f[17] or ''}
+    end
+  end
+  flush()
+end
+
+local wait = -1
+for _, want in ipairs(wants) do
+  local left = want.at <= #want.heads or not want.drained and call('ZCARD', ns .. 'queued:' .. want.name) > 0
+  if left or want.due and want.due <= now then
+    wait = 0
+    break
+  end
+  if want.due and (wait < 0 or want.due - now < wait) then wait = want.due - now end
+end
+return {now, wait, attempts}
+
+-- As of the first release.

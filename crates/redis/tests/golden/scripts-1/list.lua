@@ -1,0 +1,107 @@
+#!lua flags=no-writes
+local call, ns = redis.call, KEYS[1]
+local now = tonumber(ARGV[1])
+if now == 0 then
+  local time = call('TIME')
+  now = time[1] * 1000000 + time[2]
+else
+  -- A test's clock, read before the call travelled: it must not go backwards here. A script that only reads cannot keep it.
+  now = math.max(now, tonumber(call('GET', ns .. 'clock') or 0))
+  redis.pcall('SET', ns .. 'clock', string.format('%.0f', now))
+end
+
+-- What cannot be read is put aside, so that it is never in the way again.
+
+-- Fields of a job. A key that is no hash has none.
+local function read(id, ...)
+  local fields = redis.pcall('HMGET', ns .. 'job:' .. id, ...)
+  return fields.err and {} or fields
+end
+
+local function put_aside(index, id, why)
+  local name = index:match(':(.+)$')
+  call('ZREM', ns .. index, id)
+  call('ZREM', ns .. 'leased', id)
+  if name then
+    call('ZREM', ns .. 'accepted:' .. name, id)
+    call('SREM', ns .. 'delayed:' .. name, id)
+  end
+  if call('EXISTS', ns .. 'job:' .. id) == 1 then redis.pcall('HSET', ns .. 'job:' .. id, 's', 9) end
+  call('HSET', ns .. 'quarantine', id, string.format('%.0f %s %s', now, index, why))
+end
+
+-- An entry of an index whose job is in another state is dropped: the job decides, never the index. One whose job is not
+-- there, or says no state, is put aside.
+local function misplaced(index, id, status)
+  if status and tonumber(status) and tonumber(status) <= 5 then
+    call('ZREM', ns .. index, id)
+    call('HINCRBY', ns .. 'meta', 'mended', 1)
+  else
+    put_aside(index, id, status and 'its state cannot be read' or 'there is no such job')
+  end
+end
+
+-- A part of a list of jobs, without their results.
+--
+-- Keys        1 the namespace
+-- Arguments   1 now, 2 index, 3 state (empty: any), 4 newest first (1 or empty), 5 when the first page was read (0: this is
+--             it), 6 score and 7 id of the last entry before (empty: none), 8 entries at most, 9 type (empty: all)
+-- Result      {now, score and id of the last entry (empty: the end), jobs}; a job is {id, fields, outcome, attempts}
+-- Cost        O(log n) and 3 commands for each type, 4 for each job
+
+local index, status, newest, since = ARGV[2], ARGV[3], ARGV[4] == '1', tonumber(ARGV[5])
+local after_score, after_id, limit = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
+local names = ARGV[9] ~= '' and {ARGV[9]} or call('SMEMBERS', ns .. 'types')
+
+local function before(a, b)
+  if a.score ~= b.score then return (a.score < b.score) ~= newest end
+  return a.id ~= b.id and (a.id < b.id) ~= newest
+end
+
+-- Entries of one index behind the last one. Those of the same score are passed over one by one: they are few.
+local function entries(name)
+  local key, found, from = ns .. index .. name, {}, 0
+  local last = after_score and {score = after_score, id = after_id}
+  if last then
+    local bound = string.format('(%.0f', after_score)
+    from = newest and call('ZCOUNT', key, bound, '+inf') or call('ZCOUNT', key, '-inf', bound)
+  end
+  while #found < limit do
+    local part
+    if newest then
+      part = call('ZRANGE', key, from, from + limit - 1, 'REV', 'WITHSCORES')
+    else
+      part = call('ZRANGE', key, from, from + limit - 1, 'WITHSCORES')
+    end
+    for at = 1, #part, 2 do
+      local entry = {id = part[at], score = tonumber(part[at + 1])}
+      if not last or before(last, entry) then found[#found + 1] = entry end
+    end
+    if #part < 2 * limit then break end
+    from = from + limit
+  end
+  return found
+end
+
+local all = {}
+for _, name in ipairs(names) do
+  for _, entry in ipairs(entries(name)) do all[#all + 1] = entry end
+end
+table.sort(all, before)
+
+local jobs, last = {}, nil
+for at = 1, math.min(#all, limit) do
+  last = all[at]
+  local id = last.id
+  local f = read(id, 's', 'en', 'rt', 'e', 'c')
+  local expired = f[2] and f[3] and tonumber(f[2]) + tonumber(f[3]) <= now
+  local moved = status ~= '' and (f[1] ~= status or since > 0 and tonumber(f[4] or f[5] or 0) > since)
+  if f[1] and not expired and not moved then
+    jobs[#jobs + 1] = {id, call('HGETALL', ns .. 'job:' .. id), f[1] ~= '3' and call('GET', ns .. 'end:' .. id),
+      call('LRANGE', ns .. 'past:' .. id, 0, -1)}
+  end
+end
+if #all < limit then last = nil end
+return {now, last and string.format('%.0f', last.score) or '', last and last.id or '', jobs}
+
+-- As of the first release.

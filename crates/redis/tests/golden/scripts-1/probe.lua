@@ -1,0 +1,23 @@
+#!lua
+local call, ns = redis.call, KEYS[1]
+local now = tonumber(ARGV[1])
+if now == 0 then
+  local time = call('TIME')
+  now = time[1] * 1000000 + time[2]
+else
+  -- A test's clock, read before the call travelled: it must not go backwards here. A script that only reads cannot keep it.
+  now = math.max(now, tonumber(call('GET', ns .. 'clock') or 0))
+  redis.pcall('SET', ns .. 'clock', string.format('%.0f', now))
+end
+
+-- Whether this server can be written, leaving nothing behind.
+--
+-- Keys        1 the namespace
+-- Arguments   1 now
+-- Result      1
+-- Cost        2 commands
+
+call('SET', ns .. 'probe', 1)
+return call('DEL', ns .. 'probe')
+
+-- As of the first release.

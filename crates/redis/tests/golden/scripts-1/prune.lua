@@ -1,0 +1,151 @@
+#!lua flags=allow-oom
+local call, ns = redis.call, KEYS[1]
+local now = tonumber(ARGV[1])
+if now == 0 then
+  local time = call('TIME')
+  now = time[1] * 1000000 + time[2]
+else
+  -- A test's clock, read before the call travelled: it must not go backwards here. A script that only reads cannot keep it.
+  now = math.max(now, tonumber(call('GET', ns .. 'clock') or 0))
+  redis.pcall('SET', ns .. 'clock', string.format('%.0f', now))
+end
+
+-- Orders as scores. All stay below 2^53 until the year 2136, so that they are exact in a double.
+local SPAN = 900000000000000
+
+local function order_at(time)
+  return math.max(math.floor(time / 1000) - 1735689600000, 0) * 256
+end
+
+local function ready_score(priority, order)
+  return (9 - priority) * SPAN + order
+end
+
+-- What a script changes in orders, indexes and counts, collected and written at its end: a call costs more than what it
+-- does.
+local last_order
+local function next_order()
+  last_order = last_order or tonumber(call('HGET', ns .. 'meta', 'order') or 0)
+  last_order = math.max(last_order + 1, order_at(now))
+  return last_order
+end
+
+local adds, rems, counts, changed, woken = {}, {}, {}, {}, {}
+
+local function push(lists, name, ...)
+  local list = lists[name]
+  if not list then
+    list = {}
+    lists[name] = list
+  end
+  for _, item in ipairs({...}) do list[#list + 1] = item end
+end
+
+local function add(index, score, id) push(adds, index, score, id) end
+local function rem(index, id) push(rems, index, id) end
+local function count(field, by) counts[field] = (counts[field] or 0) + by end
+
+local function flush()
+  for index, ids in pairs(rems) do call('ZREM', ns .. index, unpack(ids)) end
+  for index, pair in pairs(adds) do
+    -- A claimer that is told of the first one goes on until it finds none.
+    if index:sub(1, 7) == 'queued:' and call('ZCARD', ns .. index) == 0 then
+      woken[#woken + 1] = 'w' .. index:sub(8)
+    end
+    call('ZADD', ns .. index, unpack(pair))
+  end
+  if next(counts) then
+    local slot = ns .. 'minute:' .. string.format('%d', math.floor(now / 60000000))
+    local fresh = false
+    for field, by in pairs(counts) do fresh = call('HINCRBY', slot, field, by) == by or fresh end
+    -- A little longer than slots are told.
+    if fresh then call('PEXPIRE', slot, 22200000) end
+  end
+  if last_order then call('HSET', ns .. 'meta', 'order', last_order) end
+  if changed[1] then woken[#woken + 1] = 'j' .. table.concat(changed, ' ') end
+  if woken[1] then call('PUBLISH', ns .. 'hints', table.concat(woken, '\n')) end
+  adds, rems, counts, changed, woken = {}, {}, {}, {}, {}
+end
+
+-- What cannot be read is put aside, so that it is never in the way again.
+
+-- Fields of a job. A key that is no hash has none.
+local function read(id, ...)
+  local fields = redis.pcall('HMGET', ns .. 'job:' .. id, ...)
+  return fields.err and {} or fields
+end
+
+local function put_aside(index, id, why)
+  local name = index:match(':(.+)$')
+  call('ZREM', ns .. index, id)
+  call('ZREM', ns .. 'leased', id)
+  if name then
+    call('ZREM', ns .. 'accepted:' .. name, id)
+    call('SREM', ns .. 'delayed:' .. name, id)
+  end
+  if call('EXISTS', ns .. 'job:' .. id) == 1 then redis.pcall('HSET', ns .. 'job:' .. id, 's', 9) end
+  call('HSET', ns .. 'quarantine', id, string.format('%.0f %s %s', now, index, why))
+end
+
+-- An entry of an index whose job is in another state is dropped: the job decides, never the index. One whose job is not
+-- there, or says no state, is put aside.
+local function misplaced(index, id, status)
+  if status and tonumber(status) and tonumber(status) <= 5 then
+    call('ZREM', ns .. index, id)
+    call('HINCRBY', ns .. 'meta', 'mended', 1)
+  else
+    put_aside(index, id, status and 'its state cannot be read' or 'there is no such job')
+  end
+end
+
+-- Cuts ended jobs past their retention to tombstones, up to the first of each index that is not. Redis forgets tombstones
+-- and keys by itself.
+--
+-- Keys        1 the namespace
+-- Arguments   1 now, 2 jobs at most
+-- Result      how many
+-- Cost        3 commands for each type, 6 for each job
+
+local DAY = 86400000000
+local limit, cut = tonumber(ARGV[2]), 0
+
+local function entomb(name, id, f)
+  local job, ended, kept = ns .. 'job:' .. id, tonumber(f[2]), tonumber(f[3])
+  local gone_until = ended + 2 * kept
+  local forget = f[5] and math.max(gone_until, tonumber(f[4]) + DAY) or gone_until
+  call('DEL', job, ns .. 'body:' .. id, ns .. 'end:' .. id, ns .. 'past:' .. id, ns .. 'logs:' .. id)
+  rem('accepted:' .. name, id)
+  local left = math.ceil((forget - now) / 1000)
+  local record = f[8] and ns .. 'key:' .. name .. ':' .. (f[6] or '') .. ':' .. f[8]
+  if left <= 0 then
+    if record then call('DEL', record) end
+    return
+  end
+  call('HSET', job, 'f', f[7], 'gu', gone_until, 'fg', forget, f[6] and 'o' or 'f', f[6] or f[7])
+  call('PEXPIRE', job, string.format('%d', left))
+  if record then call('PEXPIRE', record, string.format('%d', left)) end
+end
+
+local function prune(index, name)
+  for _, id in ipairs(call('ZRANGE', ns .. index .. name, 0, limit - cut - 1)) do
+    local f = read(id, 's', 'en', 'rt', 'c', 'rp', 'o', 'f', 'k')
+    if tonumber(f[1]) and tonumber(f[1]) >= 3 and tonumber(f[2]) and tonumber(f[3]) and tonumber(f[4]) and f[7] then
+      if now < f[2] + f[3] then return end
+      entomb(name, id, f)
+      rem(index .. name, id)
+    else
+      misplaced(index .. name, id, tonumber(f[1]) and tonumber(f[1]) < 3 and f[1])
+    end
+    cut = cut + 1
+  end
+end
+
+for _, name in ipairs(call('SMEMBERS', ns .. 'types')) do
+  for _, index in ipairs({'completed:', 'failed:', 'canceled:'}) do
+    if cut < limit then prune(index, name) end
+  end
+end
+flush()
+return cut
+
+-- As of the first release.

@@ -1,0 +1,29 @@
+#!lua
+local call, ns = redis.call, KEYS[1]
+local now = tonumber(ARGV[1])
+if now == 0 then
+  local time = call('TIME')
+  now = time[1] * 1000000 + time[2]
+else
+  -- A test's clock, read before the call travelled: it must not go backwards here. A script that only reads cannot keep it.
+  now = math.max(now, tonumber(call('GET', ns .. 'clock') or 0))
+  redis.pcall('SET', ns .. 'clock', string.format('%.0f', now))
+end
+
+-- Writes a document, if it still has the version that its writer knows, and the role that guards it is still held.
+--
+-- Keys        1 the namespace
+-- Arguments   1 now, 2 name, 3 the version expected (empty: none), 4 the new version, 5 content, 6 role and 7 its token (empty: none)
+-- Result      0 stored, 1 stale, 2 fenced
+-- Cost        3 commands
+
+if ARGV[6] ~= '' then
+  local f = call('HMGET', ns .. 'role:' .. ARGV[6], 'token', 'until')
+  if f[1] ~= ARGV[7] or tonumber(f[2]) <= now then return 2 end
+end
+local document = ns .. 'document:' .. ARGV[2]
+if (call('HGET', document, 'version') or '') ~= ARGV[3] then return 1 end
+call('HSET', document, 'version', ARGV[4], 'content', ARGV[5])
+return 0
+
+-- As of the first release.

@@ -1,0 +1,78 @@
+#!lua flags=allow-oom
+local call, ns = redis.call, KEYS[1]
+local now = tonumber(ARGV[1])
+if now == 0 then
+  local time = call('TIME')
+  now = time[1] * 1000000 + time[2]
+else
+  -- A test's clock, read before the call travelled: it must not go backwards here. A script that only reads cannot keep it.
+  now = math.max(now, tonumber(call('GET', ns .. 'clock') or 0))
+  redis.pcall('SET', ns .. 'clock', string.format('%.0f', now))
+end
+
+-- What cannot be read is put aside, so that it is never in the way again.
+
+-- Fields of a job. A key that is no hash has none.
+local function read(id, ...)
+  local fields = redis.pcall('HMGET', ns .. 'job:' .. id, ...)
+  return fields.err and {} or fields
+end
+
+local function put_aside(index, id, why)
+  local name = index:match(':(.+)$')
+  call('ZREM', ns .. index, id)
+  call('ZREM', ns .. 'leased', id)
+  if name then
+    call('ZREM', ns .. 'accepted:' .. name, id)
+    call('SREM', ns .. 'delayed:' .. name, id)
+  end
+  if call('EXISTS', ns .. 'job:' .. id) == 1 then redis.pcall('HSET', ns .. 'job:' .. id, 's', 9) end
+  call('HSET', ns .. 'quarantine', id, string.format('%.0f %s %s', now, index, why))
+end
+
+-- An entry of an index whose job is in another state is dropped: the job decides, never the index. One whose job is not
+-- there, or says no state, is put aside.
+local function misplaced(index, id, status)
+  if status and tonumber(status) and tonumber(status) <= 5 then
+    call('ZREM', ns .. index, id)
+    call('HINCRBY', ns .. 'meta', 'mended', 1)
+  else
+    put_aside(index, id, status and 'its state cannot be read' or 'there is no such job')
+  end
+end
+
+-- The heartbeat of a worker, and of its leases.
+--
+-- Keys        1 the namespace
+-- Arguments   1 now, 2 worker, 3 its record, 4 how long it counts as alive (0: it leaves), 5 lease, then id and token of each
+-- Result      for each lease 0 held, 1 held and asked to cancel, 2 lost
+-- Cost        O(log n) and 4 commands, one more for each lease
+
+local worker, until_dead, lease = ARGV[2], now + tonumber(ARGV[4]), tonumber(ARGV[5])
+if until_dead > now then
+  call('ZADD', ns .. 'beats', until_dead, worker)
+  call('HSET', ns .. 'workers', worker, string.format('%.0f %s', now, ARGV[3]))
+end
+local dead = call('ZRANGE', ns .. 'beats', '-inf', now, 'BYSCORE', 'LIMIT', 0, 100)
+if until_dead == now then dead[#dead + 1] = worker end
+if dead[1] then
+  call('ZREM', ns .. 'beats', unpack(dead))
+  call('HDEL', ns .. 'workers', unpack(dead))
+end
+
+local answers, held = {}, {}
+for at = 6, #ARGV, 2 do
+  local id = ARGV[at]
+  local f = read(id, 's', 'tk', 'cr')
+  if f[1] == '2' and f[2] == ARGV[at + 1] then
+    held[#held + 1] = now + lease
+    held[#held + 1] = id
+    answers[#answers + 1] = f[3] and 1 or 0
+  else
+    answers[#answers + 1] = 2
+  end
+end
+if held[1] then call('ZADD', ns .. 'leased', unpack(held)) end
+return answers
+
+-- As of the first release.

@@ -1,0 +1,160 @@
+#!lua
+local call, ns = redis.call, KEYS[1]
+local now = tonumber(ARGV[1])
+if now == 0 then
+  local time = call('TIME')
+  now = time[1] * 1000000 + time[2]
+else
+  -- A test's clock, read before the call travelled: it must not go backwards here. A script that only reads cannot keep it.
+  now = math.max(now, tonumber(call('GET', ns .. 'clock') or 0))
+  redis.pcall('SET', ns .. 'clock', string.format('%.0f', now))
+end
+
+-- Orders as scores. All stay below 2^53 until the year 2136, so that they are exact in a double.
+local SPAN = 900000000000000
+
+local function order_at(time)
+  return math.max(math.floor(time / 1000) - 1735689600000, 0) * 256
+end
+
+local function ready_score(priority, order)
+  return (9 - priority) * SPAN + order
+end
+
+-- What a script changes in orders, indexes and counts, collected and written at its end: a call costs more than what it
+-- does.
+local last_order
+local function next_order()
+  last_order = last_order or tonumber(call('HGET', ns .. 'meta', 'order') or 0)
+  last_order = math.max(last_order + 1, order_at(now))
+  return last_order
+end
+
+local adds, rems, counts, changed, woken = {}, {}, {}, {}, {}
+
+local function push(lists, name, ...)
+  local list = lists[name]
+  if not list then
+    list = {}
+    lists[name] = list
+  end
+  for _, item in ipairs({...}) do list[#list + 1] = item end
+end
+
+local function add(index, score, id) push(adds, index, score, id) end
+local function rem(index, id) push(rems, index, id) end
+local function count(field, by) counts[field] = (counts[field] or 0) + by end
+
+local function flush()
+  for index, ids in pairs(rems) do call('ZREM', ns .. index, unpack(ids)) end
+  for index, pair in pairs(adds) do
+    -- A claimer that is told of the first one goes on until it finds none.
+    if index:sub(1, 7) == 'queued:' and call('ZCARD', ns .. index) == 0 then
+      woken[#woken + 1] = 'w' .. index:sub(8)
+    end
+    call('ZADD', ns .. index, unpack(pair))
+  end
+  if next(counts) then
+    local slot = ns .. 'minute:' .. string.format('%d', math.floor(now / 60000000))
+    local fresh = false
+    for field, by in pairs(counts) do fresh = call('HINCRBY', slot, field, by) == by or fresh end
+    -- A little longer than slots are told.
+    if fresh then call('PEXPIRE', slot, 22200000) end
+  end
+  if last_order then call('HSET', ns .. 'meta', 'order', last_order) end
+  if changed[1] then woken[#woken + 1] = 'j' .. table.concat(changed, ' ') end
+  if woken[1] then call('PUBLISH', ns .. 'hints', table.concat(woken, '\n')) end
+  adds, rems, counts, changed, woken = {}, {}, {}, {}, {}
+end
+
+-- What cannot be read is put aside, so that it is never in the way again.
+
+-- Fields of a job. A key that is no hash has none.
+local function read(id, ...)
+  local fields = redis.pcall('HMGET', ns .. 'job:' .. id, ...)
+  return fields.err and {} or fields
+end
+
+local function put_aside(index, id, why)
+  local name = index:match(':(.+)$')
+  call('ZREM', ns .. index, id)
+  call('ZREM', ns .. 'leased', id)
+  if name then
+    call('ZREM', ns .. 'accepted:' .. name, id)
+    call('SREM', ns .. 'delayed:' .. name, id)
+  end
+  if call('EXISTS', ns .. 'job:' .. id) == 1 then redis.pcall('HSET', ns .. 'job:' .. id, 's', 9) end
+  call('HSET', ns .. 'quarantine', id, string.format('%.0f %s %s', now, index, why))
+end
+
+-- An entry of an index whose job is in another state is dropped: the job decides, never the index. One whose job is not
+-- there, or says no state, is put aside.
+local function misplaced(index, id, status)
+  if status and tonumber(status) and tonumber(status) <= 5 then
+    call('ZREM', ns .. index, id)
+    call('HINCRBY', ns .. 'meta', 'mended', 1)
+  else
+    put_aside(index, id, status and 'its state cannot be read' or 'there is no such job')
+  end
+end
+
+-- Progress and log lines of running attempts.
+--
+-- Keys        1 the namespace
+-- Arguments   1 now, then for each report: id, token, progress (1 or empty), completed, total, percent, message, how many
+--             lines, then for each line: what it counts for, record
+-- Result      for each report 0 applied, 1 lost
+-- Cost        3 commands for each report; one for each line that has to go
+
+local LOG_BYTES = 1048576
+local answers = {}
+
+-- Beyond the bound the oldest attempt's lines go, never the current one's.
+local function make_room(logs, bytes, attempt)
+  local oldest
+  while true do
+    local line = call('LINDEX', logs, 0)
+    local of, size = line:match('^%d+ (%d+) (%d+) ')
+    if of == attempt or bytes <= LOG_BYTES and of ~= oldest then return bytes end
+    oldest, bytes = of, bytes - size
+    call('LPOP', logs)
+  end
+end
+
+local function log(id, from, to, attempt)
+  local job, logs = ns .. 'job:' .. id, ns .. 'logs:' .. id
+  local f = call('HMGET', job, 'll', 'lb')
+  local line, bytes, records = tonumber(f[1] or 0), tonumber(f[2] or 0), {}
+  for at = from, to, 2 do
+    line, bytes = line + 1, bytes + ARGV[at]
+    records[#records + 1] = string.format('%d %s %s ', line, attempt, ARGV[at]) .. ARGV[at + 1]
+    if #records == 1000 or at + 1 >= to then
+      call('RPUSH', logs, unpack(records))
+      records = {}
+    end
+  end
+  if bytes > LOG_BYTES then bytes = make_room(logs, bytes, attempt) end
+  call('HSET', job, 'll', line, 'lb', bytes)
+end
+
+local at = 2
+while at <= #ARGV do
+  local id, lines = ARGV[at], tonumber(ARGV[at + 7])
+  local f = read(id, 's', 'tk', 'a', 'n')
+  if f[1] == '2' and f[2] == ARGV[at + 1] then
+    if lines > 0 then log(id, at + 8, at + 7 + 2 * lines, f[3]) end
+    if ARGV[at + 2] == '1' then
+      call('HSET', ns .. 'job:' .. id, 'n', tonumber(f[4] or 1) + 1, 'u', now, 'pc', ARGV[at + 3], 'pt', ARGV[at + 4],
+        'pp', ARGV[at + 5], 'pm', ARGV[at + 6], 'pu', now)
+      changed[#changed + 1] = id
+    end
+    answers[#answers + 1] = 0
+  else
+    answers[#answers + 1] = 1
+  end
+  at = at + 8 + 2 * lines
+end
+flush()
+return answers
+
+-- As of the first release.

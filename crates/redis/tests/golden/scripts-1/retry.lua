@@ -1,0 +1,159 @@
+#!lua
+local call, ns = redis.call, KEYS[1]
+local now = tonumber(ARGV[1])
+if now == 0 then
+  local time = call('TIME')
+  now = time[1] * 1000000 + time[2]
+else
+  -- A test's clock, read before the call travelled: it must not go backwards here. A script that only reads cannot keep it.
+  now = math.max(now, tonumber(call('GET', ns .. 'clock') or 0))
+  redis.pcall('SET', ns .. 'clock', string.format('%.0f', now))
+end
+
+-- Orders as scores. All stay below 2^53 until the year 2136, so that they are exact in a double.
+local SPAN = 900000000000000
+
+local function order_at(time)
+  return math.max(math.floor(time / 1000) - 1735689600000, 0) * 256
+end
+
+local function ready_score(priority, order)
+  return (9 - priority) * SPAN + order
+end
+
+-- What a script changes in orders, indexes and counts, collected and written at its end: a call costs more than what it
+-- does.
+local last_order
+local function next_order()
+  last_order = last_order or tonumber(call('HGET', ns .. 'meta', 'order') or 0)
+  last_order = math.max(last_order + 1, order_at(now))
+  return last_order
+end
+
+local adds, rems, counts, changed, woken = {}, {}, {}, {}, {}
+
+local function push(lists, name, ...)
+  local list = lists[name]
+  if not list then
+    list = {}
+    lists[name] = list
+  end
+  for _, item in ipairs({...}) do list[#list + 1] = item end
+end
+
+local function add(index, score, id) push(adds, index, score, id) end
+local function rem(index, id) push(rems, index, id) end
+local function count(field, by) counts[field] = (counts[field] or 0) + by end
+
+local function flush()
+  for index, ids in pairs(rems) do call('ZREM', ns .. index, unpack(ids)) end
+  for index, pair in pairs(adds) do
+    -- A claimer that is told of the first one goes on until it finds none.
+    if index:sub(1, 7) == 'queued:' and call('ZCARD', ns .. index) == 0 then
+      woken[#woken + 1] = 'w' .. index:sub(8)
+    end
+    call('ZADD', ns .. index, unpack(pair))
+  end
+  if next(counts) then
+    local slot = ns .. 'minute:' .. string.format('%d', math.floor(now / 60000000))
+    local fresh = false
+    for field, by in pairs(counts) do fresh = call('HINCRBY', slot, field, by) == by or fresh end
+    -- A little longer than slots are told.
+    if fresh then call('PEXPIRE', slot, 22200000) end
+  end
+  if last_order then call('HSET', ns .. 'meta', 'order', last_order) end
+  if changed[1] then woken[#woken + 1] = 'j' .. table.concat(changed, ' ') end
+  if woken[1] then call('PUBLISH', ns .. 'hints', table.concat(woken, '\n')) end
+  adds, rems, counts, changed, woken = {}, {}, {}, {}, {}
+end
+
+-- What cannot be read is put aside, so that it is never in the way again.
+
+-- Fields of a job. A key that is no hash has none.
+local function read(id, ...)
+  local fields = redis.pcall('HMGET', ns .. 'job:' .. id, ...)
+  return fields.err and {} or fields
+end
+
+local function put_aside(index, id, why)
+  local name = index:match(':(.+)$')
+  call('ZREM', ns .. index, id)
+  call('ZREM', ns .. 'leased', id)
+  if name then
+    call('ZREM', ns .. 'accepted:' .. name, id)
+    call('SREM', ns .. 'delayed:' .. name, id)
+  end
+  if call('EXISTS', ns .. 'job:' .. id) == 1 then redis.pcall('HSET', ns .. 'job:' .. id, 's', 9) end
+  call('HSET', ns .. 'quarantine', id, string.format('%.0f %s %s', now, index, why))
+end
+
+-- An entry of an index whose job is in another state is dropped: the job decides, never the index. One whose job is not
+-- there, or says no state, is put aside.
+local function misplaced(index, id, status)
+  if status and tonumber(status) and tonumber(status) <= 5 then
+    call('ZREM', ns .. index, id)
+    call('HINCRBY', ns .. 'meta', 'mended', 1)
+  else
+    put_aside(index, id, status and 'its state cannot be read' or 'there is no such job')
+  end
+end
+
+-- What is known of an id: {0} nothing, {1, owner} its retention is over, {2, id, fields, outcome, attempts, ahead} the job.
+local function lookup(id)
+  local job = ns .. 'job:' .. id
+  local f = call('HMGET', job, 's', 't', 'en', 'rt', 'gu', 'o')
+  if f[5] then
+    return now < tonumber(f[5]) and {1, f[6] or ''} or {0}
+  end
+  if not f[1] then return {0} end
+  local ended, kept = tonumber(f[3]), tonumber(f[4] or 0)
+  if ended and ended + kept <= now then
+    return now < ended + 2 * kept and {1, f[6] or ''} or {0}
+  end
+  local ahead = f[1] == '0' and call('ZRANK', ns .. 'queued:' .. f[2], id) or -1
+  return {2, id, call('HGETALL', job), call('GET', ns .. 'end:' .. id), call('LRANGE', ns .. 'past:' .. id, 0, -1), ahead}
+end
+
+-- Makes a new job out of one that failed or was canceled, once. The job's own key is not copied.
+--
+-- Keys        1 the namespace
+-- Arguments   1 now, 2 id, 3 the new id, 4 traceparent, 5 tracestate
+-- Result      {what, lookup}: 0 created, 1 it was repeated before, 2 it is in another state, 3 the new id is taken,
+--             4 there is none, 5 its payload is not there
+-- Cost        O(log n) and about 16 commands
+
+local id, again = ARGV[2], ARGV[3]
+local found = lookup(id)
+if found[1] ~= 2 then return {4, found} end
+local job, new = ns .. 'job:' .. id, ns .. 'job:' .. again
+local f = read(id, 's', 't', 'n', 'rb', 'p', 'mr', 'ml', 'rt', 'f', 'o', 'pb')
+if f[4] then return {1, lookup(f[4])} end
+if f[1] ~= '4' and f[1] ~= '5' then return {2, found} end
+local taken = read(again, 'f', 'fg')
+if taken[1] and not (taken[2] and tonumber(taken[2]) <= now) then return {3, found} end
+if call('EXISTS', ns .. 'body:' .. id) == 0 then return {5, found} end
+
+local order, name = next_order(), f[2]
+local set = {'v', 1, 't', name, 's', 0, 'c', now, 'p', f[5], 'mr', f[6], 'ml', f[7], 'rt', f[8], 'f', f[9], 'd', order,
+  'pb', f[11], 'ro', id}
+local function also(field, to)
+  if to and to ~= '' then
+    set[#set + 1] = field
+    set[#set + 1] = to
+  end
+end
+also('o', f[10])
+also('tp', ARGV[4])
+also('ts', ARGV[5])
+call('DEL', new)
+call('HSET', new, unpack(set))
+call('COPY', ns .. 'body:' .. id, ns .. 'body:' .. again, 'REPLACE')
+call('ZADD', ns .. 'accepted:' .. name, order, again)
+add('queued:' .. name, ready_score(tonumber(f[5]), order), again)
+-- Its version moves, and nothing else that a client sees: it ended when it ended.
+call('HSET', job, 'rb', again, 'n', tonumber(f[3] or 1) + 1)
+changed[1] = id
+flush()
+return {0, lookup(again)}
+
+-- As of the first release.

@@ -1,0 +1,156 @@
+#!lua flags=no-writes
+local call, ns = redis.call, KEYS[1]
+local now = tonumber(ARGV[1])
+if now == 0 then
+  local time = call('TIME')
+  now = time[1] * 1000000 + time[2]
+else
+  -- A test's clock, read before the call travelled: it must not go backwards here. A script that only reads cannot keep it.
+  now = math.max(now, tonumber(call('GET', ns .. 'clock') or 0))
+  redis.pcall('SET', ns .. 'clock', string.format('%.0f', now))
+end
+
+-- Orders as scores. All stay below 2^53 until the year 2136, so that they are exact in a double.
+local SPAN = 900000000000000
+
+local function order_at(time)
+  return math.max(math.floor(time / 1000) - 1735689600000, 0) * 256
+end
+
+local function ready_score(priority, order)
+  return (9 - priority) * SPAN + order
+end
+
+-- What cannot be read is put aside, so that it is never in the way again.
+
+-- Fields of a job. A key that is no hash has none.
+local function read(id, ...)
+  local fields = redis.pcall('HMGET', ns .. 'job:' .. id, ...)
+  return fields.err and {} or fields
+end
+
+local function put_aside(index, id, why)
+  local name = index:match(':(.+)$')
+  call('ZREM', ns .. index, id)
+  call('ZREM', ns .. 'leased', id)
+  if name then
+    call('ZREM', ns .. 'accepted:' .. name, id)
+    call('SREM', ns .. 'delayed:' .. name, id)
+  end
+  if call('EXISTS', ns .. 'job:' .. id) == 1 then redis.pcall('HSET', ns .. 'job:' .. id, 's', 9) end
+  call('HSET', ns .. 'quarantine', id, string.format('%.0f %s %s', now, index, why))
+end
+
+-- An entry of an index whose job is in another state is dropped: the job decides, never the index. One whose job is not
+-- there, or says no state, is put aside.
+local function misplaced(index, id, status)
+  if status and tonumber(status) and tonumber(status) <= 5 then
+    call('ZREM', ns .. index, id)
+    call('HINCRBY', ns .. 'meta', 'mended', 1)
+  else
+    put_aside(index, id, status and 'its state cannot be read' or 'there is no such job')
+  end
+end
+
+-- Counts, ages and workers. Counts are the sizes of indexes, ages their heads: nothing scans all jobs.
+--
+-- Keys        1 the namespace
+-- Arguments   1 now, then for each type that has cutoffs: name, slow after, overdue after, stuck after
+-- Result      {now, workers, put aside, mended, types}; a type is {name, six counts, never started, oldest runnable and oldest
+--             running (0: none), slow, overdue, stale, unrecovered}; a worker is {id, record}
+-- Cost        about 12 commands for each type, one for each lease that expired long ago (1 000 at most)
+
+local HEADS, COUNTED = 16, 1000
+local INDEXES = {'queued:', 'scheduled:', 'running:', 'completed:', 'failed:', 'canceled:'}
+local cutoffs = {}
+for at = 2, #ARGV, 4 do
+  cutoffs[ARGV[at]] = {slow = now - ARGV[at + 1], overdue = now - ARGV[at + 2], stuck = now - ARGV[at + 3]}
+end
+
+local function since(id)
+  local f = read(id, 'rs', 'c')
+  return tonumber(f[1] or f[2] or now) or now
+end
+
+-- The first entries of each priority that has any. Only released and recovered jobs stand out of line.
+local function by_priority(queue, visit)
+  local from = 0
+  while true do
+    local head = call('ZRANGE', queue, string.format('%.0f', from), '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')
+    if not head[1] then return end
+    local first = math.floor(tonumber(head[2]) / SPAN) * SPAN
+    visit(first)
+    from = first + SPAN
+  end
+end
+
+local function oldest_runnable(name)
+  local queue, oldest = ns .. 'queued:' .. name
+  by_priority(queue, function(first)
+    local heads = call('ZRANGE', queue, string.format('%.0f', first), string.format('(%.0f', first + SPAN), 'BYSCORE',
+      'LIMIT', 0, HEADS, 'WITHSCORES')
+    for at = 1, #heads, 2 do
+      -- No job was runnable before the time in its order, or not by more than a moment.
+      local least = (heads[at + 1] - first) / 256 * 1000 + 1735689600000000 - 10000
+      if oldest and least > oldest then return end
+      oldest = math.min(oldest or now, since(heads[at]))
+    end
+  end)
+  local due = call('ZRANGE', ns .. 'scheduled:' .. name, 0, 0, 'WITHSCORES')
+  if due[1] and tonumber(due[2]) <= now then oldest = math.min(oldest or now, tonumber(due[2])) end
+  return oldest or 0
+end
+
+-- Runnable since before `stuck`. Many are counted by the time in their order; few are looked at one by one.
+local function stale(name, stuck)
+  local queue, stale = ns .. 'queued:' .. name, 0
+  by_priority(queue, function(first)
+    local from, to = string.format('%.0f', first), string.format('(%.0f', first + order_at(stuck) + 256)
+    local some = call('ZCOUNT', queue, from, to)
+    if some <= 4 * HEADS then
+      for _, id in ipairs(call('ZRANGE', queue, from, to, 'BYSCORE', 'LIMIT', 0, 4 * HEADS)) do
+        if since(id) < stuck then stale = stale + 1 end
+      end
+    else
+      stale = stale + some
+    end
+  end)
+  return stale + call('ZCOUNT', ns .. 'scheduled:' .. name, '-inf', string.format('(%.0f', stuck))
+end
+
+local unrecovered = {}
+if next(cutoffs) then
+  local latest
+  for _, cutoff in pairs(cutoffs) do latest = math.max(latest or cutoff.stuck, cutoff.stuck) end
+  local expired = call('ZRANGE', ns .. 'leased', '-inf', string.format('(%.0f', latest), 'BYSCORE', 'LIMIT', 0, COUNTED, 'WITHSCORES')
+  for at = 1, #expired, 2 do
+    local name = read(expired[at], 't')[1]
+    if name and cutoffs[name] and tonumber(expired[at + 1]) < cutoffs[name].stuck then
+      unrecovered[name] = (unrecovered[name] or 0) + 1
+    end
+  end
+end
+
+local function older(name, than) return call('ZCOUNT', ns .. 'running:' .. name, '-inf', string.format('(%.0f', than)) end
+
+local types = {}
+for _, name in ipairs(call('SMEMBERS', ns .. 'types')) do
+  local of, cutoff = {name}, cutoffs[name]
+  for _, index in ipairs(INDEXES) do of[#of + 1] = call('ZCARD', ns .. index .. name) end
+  of[8] = call('SCARD', ns .. 'delayed:' .. name)
+  of[9] = oldest_runnable(name)
+  of[10] = tonumber(call('ZRANGE', ns .. 'running:' .. name, 0, 0, 'WITHSCORES')[2] or 0)
+  of[11] = cutoff and older(name, cutoff.slow) or 0
+  of[12] = cutoff and older(name, cutoff.overdue) or 0
+  of[13] = cutoff and stale(name, cutoff.stuck) or 0
+  of[14] = unrecovered[name] or 0
+  types[#types + 1] = of
+end
+
+local workers = {}
+for _, worker in ipairs(call('ZRANGE', ns .. 'beats', string.format('(%.0f', now), '+inf', 'BYSCORE')) do
+  workers[#workers + 1] = {worker, call('HGET', ns .. 'workers', worker) or ''}
+end
+return {now, workers, call('HLEN', ns .. 'quarantine'), tonumber(call('HGET', ns .. 'meta', 'mended') or 0), types}
+
+-- As of the first release.

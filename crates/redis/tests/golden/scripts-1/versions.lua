@@ -1,0 +1,59 @@
+#!lua flags=no-writes
+local call, ns = redis.call, KEYS[1]
+local now = tonumber(ARGV[1])
+if now == 0 then
+  local time = call('TIME')
+  now = time[1] * 1000000 + time[2]
+else
+  -- A test's clock, read before the call travelled: it must not go backwards here. A script that only reads cannot keep it.
+  now = math.max(now, tonumber(call('GET', ns .. 'clock') or 0))
+  redis.pcall('SET', ns .. 'clock', string.format('%.0f', now))
+end
+
+-- What cannot be read is put aside, so that it is never in the way again.
+
+-- Fields of a job. A key that is no hash has none.
+local function read(id, ...)
+  local fields = redis.pcall('HMGET', ns .. 'job:' .. id, ...)
+  return fields.err and {} or fields
+end
+
+local function put_aside(index, id, why)
+  local name = index:match(':(.+)$')
+  call('ZREM', ns .. index, id)
+  call('ZREM', ns .. 'leased', id)
+  if name then
+    call('ZREM', ns .. 'accepted:' .. name, id)
+    call('SREM', ns .. 'delayed:' .. name, id)
+  end
+  if call('EXISTS', ns .. 'job:' .. id) == 1 then redis.pcall('HSET', ns .. 'job:' .. id, 's', 9) end
+  call('HSET', ns .. 'quarantine', id, string.format('%.0f %s %s', now, index, why))
+end
+
+-- An entry of an index whose job is in another state is dropped: the job decides, never the index. One whose job is not
+-- there, or says no state, is put aside.
+local function misplaced(index, id, status)
+  if status and tonumber(status) and tonumber(status) <= 5 then
+    call('ZREM', ns .. index, id)
+    call('HINCRBY', ns .. 'meta', 'mended', 1)
+  else
+    put_aside(index, id, status and 'its state cannot be read' or 'there is no such job')
+  end
+end
+
+-- The versions of jobs.
+--
+-- Keys        1 the namespace
+-- Arguments   1 now, then ids
+-- Result      for each id its version, 0 if there is no such job
+-- Cost        one command for each id
+
+local answers = {}
+for at = 2, #ARGV do
+  local f = read(ARGV[at], 's', 'n', 'en', 'rt')
+  local expired = f[3] and f[4] and tonumber(f[3]) + tonumber(f[4]) <= now
+  answers[#answers + 1] = f[1] and not expired and tonumber(f[2] or 1) or 0
+end
+return answers
+
+-- As of the first release.
