@@ -141,7 +141,7 @@ impl Record {
             b"en" => self.ended_at = time(&value)?,
             b"cr" => self.cancel_requested_at = time(&value)?,
             b"p" => {
-                self.priority = Priority::try_from(number::<u8>(&value)?).map_err(|bad| Fail::Bad(bad.to_owned()))?
+                self.priority = Priority::try_from(number::<u8>(&value)?).map_err(|bad| Fail::Bad(bad.to_owned()))?;
             }
             b"mr" => self.max_retries = number(&value)?,
             b"rt" => self.retention = number(&value)?,
@@ -153,7 +153,7 @@ impl Record {
             b"pt" => self.progress.total = maybe(&value)?,
             b"pp" => self.progress.percent = maybe(&value)?,
             b"pm" => {
-                self.progress.message = value.strip_prefix(b"=").map(|text| reply::text(text.to_vec())).transpose()?
+                self.progress.message = value.strip_prefix(b"=").map(|text| reply::text(text.to_vec())).transpose()?;
             }
             b"pu" => self.progress.at = time(&value)?,
             b"o" => self.owner = digest(value)?,
