@@ -54,6 +54,8 @@ pub use async_endpoints_core::{
     self as core, JobId, JobName, JobStatus, JobView, MemoryStore, Priority, RetryPolicy, Store, StoreError, Timestamp,
     store::{Cancel, Lookup, Retry},
 };
+#[cfg(feature = "redis")]
+pub use async_endpoints_redis::{self as redis, RedisStore};
 #[cfg(feature = "sqlite")]
 pub use async_endpoints_sqlite::{self as sqlite, SqliteStore};
 pub use async_trait::async_trait;
