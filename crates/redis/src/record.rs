@@ -192,7 +192,7 @@ impl Record {
             scheduled_at: self.due,
             started_at: self.started_at,
             completed_at: self.ended_at,
-            last_updated_at: self.updated_at.unwrap_or(created_at),
+            last_updated_at: self.updated_at.max(self.started_at).max(self.ended_at).unwrap_or(created_at),
             expires_at: self
                 .ended_at
                 .map(|ended| Timestamp::from_micros(ended.as_micros().saturating_add(self.retention))),

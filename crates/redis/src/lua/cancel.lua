@@ -13,7 +13,7 @@ local f = read(id, 's', 't', 'n', 'cr', 'a')
 local version = tonumber(f[3] or 1) + 1
 if f[1] == '0' or f[1] == '1' then
   local order, name = next_order(), f[2]
-  call('HSET', job, 's', 5, 'd', order, 'en', now, 'n', version, 'u', now, 'e', now)
+  call('HSET', job, 's', 5, 'd', order, 'en', now_text, 'n', version)
   call('SET', ns .. 'end:' .. id, ARGV[3])
   rem((f[1] == '0' and 'queued:' or 'scheduled:') .. name, id)
   add('canceled:' .. name, order, id)

@@ -34,7 +34,7 @@ local function promote()
     local f = read(id, 's', 'p', 'n', 'a')
     if f[1] == '1' and tonumber(f[2]) then
       local order = order_at(due[at].at)
-      call('HSET', job, 's', 0, 'd', order, 'n', tonumber(f[3] or 1) + 1, 'u', now, 'e', now)
+      call('HSET', job, 's', 0, 'd', order, 'n', tonumber(f[3] or 1) + 1, 'u', now_text, 'e', now_text)
       if not f[4] or f[4] == '0' then call('SREM', ns .. 'delayed:' .. name, id) end
       rem('scheduled:' .. name, id)
       add('queued:' .. name, ready_score(tonumber(f[2]), order), id)
@@ -87,53 +87,63 @@ while #chosen < max and looked < 256 do
   looked = looked + 1
   local want = wants[place]
   local index = 'queued:' .. want.name
-  local f = read(id, 's', 'p', 'd', 'c', 'mr', 'rt', 'f', 'pb', 'n', 'a', 'r', 'rs', 'tk', 'sd', 'tp', 'ts', 'sp')
-  local size = tonumber(f[8])
+  local f = read(id, 's', 'p', 'c', 'mr', 'pb', 'a', 'n', 'rs', 'tp', 'ts')
+  local size, attempt = tonumber(f[5]), tonumber(f[6] or 0)
   if f[1] ~= '0' then
     misplaced(index, id, f[1])
     want.from = want.from - 1
-  elseif not (tonumber(f[2]) and tonumber(f[3]) and tonumber(f[4]) and tonumber(f[5]) and tonumber(f[6]) and size
-      and f[7] and #f[7] == 32 and tonumber(f[10] or 0) and tonumber(f[9] or 1)) then
+  elseif not (tonumber(f[2]) and tonumber(f[3]) and tonumber(f[4]) and size and attempt and tonumber(f[7] or 1)
+      and tonumber(f[8] or 0)) then
     put_aside(index, id, 'a field cannot be read')
     want.from = want.from - 1
   else
     if bytes + size > max_bytes and #chosen > 0 then break end
     bytes = bytes + size
     want.left = want.left - 1
-    chosen[#chosen + 1] = {id = id, place = place, name = want.name, fields = f}
+    chosen[#chosen + 1] = {id = id, place = place, attempt = attempt + 1, fields = f}
     bodies[#bodies + 1] = ns .. 'body:' .. id
   end
   want.at = want.at + 2
 end
 
 local attempts = {}
+
+-- Another attempt after the first: what is known of the claim before, and what its worker told.
+local function again(id, job, attempt, version)
+  local f = call('HMGET', job, 'tk', 'sd', 'r', 'sp')
+  -- It stays known, if it settled: a repeat of that may come late.
+  local known = f[1] and f[1] ~= '' and f[2] and f[2] ~= ''
+  call('HSET', job, 's', '2', 'a', attempt, 'st', now_text, 'n', version, 'tk', token, 'sd', '', 'lt', known and f[1] or '',
+    'ls', known and f[2] or '')
+  call('HDEL', job, 'pc', 'pt', 'pp', 'pm', 'pu')
+  return tonumber(f[3]) or 0, f[4] or ''
+end
+
 if chosen[1] then
   local payloads = call('MGET', unpack(bodies))
+  local lease_text = string.format('%.0f', now + lease)
   for at, one in ipairs(chosen) do
-    local id, name, f = one.id, one.name, one.fields
+    local id, attempt, f = one.id, one.attempt, one.fields
+    local name = wants[one.place].name
     if not payloads[at] then
       put_aside('queued:' .. name, id, 'it has no payload')
     else
-      local attempt, since = tonumber(f[10] or 0) + 1, tonumber(f[12] or f[4])
-      local job, version = ns .. 'job:' .. id, tonumber(f[9] or 1) + 1
+      local since, version, retries, span = tonumber(f[8] or f[3]), tonumber(f[7] or 1) + 1, 0, ''
+      local job = ns .. 'job:' .. id
       if attempt == 1 then
-        call('HSET', job, 's', 2, 'a', 1, 'st', now, 'u', now, 'e', now, 'n', version, 'tk', token)
+        call('HSET', job, 's', '2', 'a', '1', 'st', now_text, 'n', version, 'tk', token)
       else
-        -- The claim before stays known, if it settled: a repeat of that may come late.
-        local known = f[13] and f[13] ~= '' and f[14] and f[14] ~= ''
-        call('HSET', job, 's', 2, 'a', attempt, 'st', now, 'u', now, 'e', now, 'n', version, 'tk', token, 'sd', '',
-          'lt', known and f[13] or '', 'ls', known and f[14] or '')
-        call('HDEL', job, 'pc', 'pt', 'pp', 'pm', 'pu')
+        retries, span = again(id, job, attempt, version)
       end
       rem('queued:' .. name, id)
-      add('running:' .. name, now, id)
-      add('leased', now + lease, id)
+      add('running:' .. name, now_text, id)
+      add('leased', lease_text, id)
       local waited = math.max(now - since, 0)
       count(name .. '|q|' .. bucket(waited), 1)
       count(name .. '|wait', waited)
       changed[#changed + 1] = id
-      attempts[#attempts + 1] = {id, one.place, attempt, tonumber(f[11] or 0), tonumber(f[5]), tonumber(f[2]), payloads[at],
-        tonumber(f[4]), since, f[15] or '', f[16] or '', f[17] or ''}
+      attempts[#attempts + 1] = {id, one.place, attempt, retries, tonumber(f[4]), tonumber(f[2]), payloads[at], tonumber(f[3]),
+        since, f[9] or '', f[10] or '', span}
     end
   end
   flush()

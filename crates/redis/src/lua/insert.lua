@@ -22,7 +22,9 @@ end
 -- The job that an id stands for, if it was not forgotten: owner and fingerprint.
 local function identity(id)
   local f = call('HMGET', ns .. 'job:' .. id, 'f', 'o', 'fg')
-  if f[1] and not (f[3] and tonumber(f[3]) <= now) then return f end
+  if not f[1] then return end
+  if not (f[3] and tonumber(f[3]) <= now) then return f end
+  call('DEL', ns .. 'job:' .. id) -- What is left of one that was forgotten.
 end
 
 local function existing(id, known, owner, fingerprint)
@@ -48,9 +50,8 @@ local function insert(at)
   local kind, limit = kind(name), tonumber(ARGV[at + 11])
   if limit >= 0 and kind.queued + kind.delayed >= limit then return {3} end
 
-  local job, order, delay = ns .. 'job:' .. id, next_order(), tonumber(ARGV[at + 10])
-  local payload = ARGV[at + 14]
-  local set = {'v', 1, 't', name, 's', delay > 0 and 1 or 0, 'c', now, 'p', ARGV[at + 6], 'mr', ARGV[at + 7],
+  local order, delay, payload = next_order(), tonumber(ARGV[at + 10]), ARGV[at + 14]
+  local set = {'v', '1', 't', name, 's', delay > 0 and '1' or '0', 'c', now_text, 'p', ARGV[at + 6], 'mr', ARGV[at + 7],
     'ml', ARGV[at + 8], 'rt', ARGV[at + 9], 'f', fingerprint, 'd', order, 'pb', #payload}
   local function also(field, to)
     if to ~= '' then
@@ -67,8 +68,7 @@ local function insert(at)
     also('rs', now + delay)
     also('du', now + delay)
   end
-  call('DEL', job) -- What is left of one that was forgotten.
-  call('HSET', job, unpack(set))
+  call('HSET', ns .. 'job:' .. id, unpack(set))
   call('SET', ns .. 'body:' .. id, payload)
   if record then call('SET', record, id) end
   if not kind.known then

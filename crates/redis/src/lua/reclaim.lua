@@ -20,11 +20,15 @@ local answer = {1, #expired > limit and 1 or 0}
 for at = 1, math.min(#expired, limit) do
   local id = expired[at]
   local job = running(id)
-  if job and job.status == '2' then
+  if job.status == '2' then
     local after = finish(id, job, LOST, ARGV[4], ARGV[5], 0, false, '')
-    answer[#answer + 1] = {id, job.name, job.attempt, after}
+    if after then
+      answer[#answer + 1] = {id, job.name, job.attempt, after}
+    else
+      put_aside(job.name and 'running:' .. job.name or 'leased', id, 'a field cannot be read')
+    end
   else
-    misplaced('leased', id, job and job.status)
+    misplaced('leased', id, job.status)
   end
 end
 flush()

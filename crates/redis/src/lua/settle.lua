@@ -15,15 +15,15 @@ local function settle(at)
   local again = ended[id .. token]
   if again then return again end
   local job = running(id)
-  if not job then return -1 end
   if job.status == '2' and job.token == token then
     local after = finish(id, job, tonumber(ARGV[at + 2]), ARGV[at + 3], ARGV[2 + tonumber(ARGV[at + 5])],
-      tonumber(ARGV[at + 4]), ARGV[at + 6] == '1', ARGV[at + 7])
+      tonumber(ARGV[at + 4]), ARGV[at + 6] == '1', ARGV[at + 7]) or -1
     ended[id .. token] = after
     return after
   end
-  if job.token == token and job.settled and job.settled ~= '' then return tonumber(job.settled) end
-  if job.last == token and job.last_settled ~= '' then return tonumber(job.last_settled) end
+  local f = read(id, 'sd', 'lt', 'ls')
+  if job.token == token and f[1] and f[1] ~= '' then return tonumber(f[1]) end
+  if f[2] == token and f[3] ~= '' then return tonumber(f[3]) end
   return -1
 end
 

@@ -9,6 +9,8 @@ else
   now = math.max(now, tonumber(call('GET', ns .. 'clock') or 0))
   redis.pcall('SET', ns .. 'clock', string.format('%.0f', now))
 end
+-- Written often: a number that goes to a command is printed digit by digit each time.
+local now_text = string.format('%.0f', now)
 
 -- Orders as scores. All stay below 2^53 until the year 2136, so that they are exact in a double.
 local SPAN = 900000000000000
@@ -32,17 +34,25 @@ end
 
 local adds, rems, counts, changed, woken = {}, {}, {}, {}, {}
 
-local function push(lists, name, ...)
-  local list = lists[name]
+local function add(index, score, id)
+  local list = adds[index]
   if not list then
     list = {}
-    lists[name] = list
+    adds[index] = list
   end
-  for _, item in ipairs({...}) do list[#list + 1] = item end
+  local last = #list
+  list[last + 1], list[last + 2] = score, id
 end
 
-local function add(index, score, id) push(adds, index, score, id) end
-local function rem(index, id) push(rems, index, id) end
+local function rem(index, id)
+  local list = rems[index]
+  if not list then
+    list = {}
+    rems[index] = list
+  end
+  list[#list + 1] = id
+end
+
 local function count(field, by) counts[field] = (counts[field] or 0) + by end
 
 local function flush()
@@ -138,7 +148,9 @@ end
 -- The job that an id stands for, if it was not forgotten: owner and fingerprint.
 local function identity(id)
   local f = call('HMGET', ns .. 'job:' .. id, 'f', 'o', 'fg')
-  if f[1] and not (f[3] and tonumber(f[3]) <= now) then return f end
+  if not f[1] then return end
+  if not (f[3] and tonumber(f[3]) <= now) then return f end
+  call('DEL', ns .. 'job:' .. id) -- What is left of one that was forgotten.
 end
 
 local function existing(id, known, owner, fingerprint)
@@ -164,9 +176,8 @@ local function insert(at)
   local kind, limit = kind(name), tonumber(ARGV[at + 11])
   if limit >= 0 and kind.queued + kind.delayed >= limit then return {3} end
 
-  local job, order, delay = ns .. 'job:' .. id, next_order(), tonumber(ARGV[at + 10])
-  local payload = ARGV[at + 14]
-  local set = {'v', 1, 't', name, 's', delay > 0 and 1 or 0, 'c', now, 'p', ARGV[at + 6], 'mr', ARGV[at + 7],
+  local order, delay, payload = next_order(), tonumber(ARGV[at + 10]), ARGV[at + 14]
+  local set = {'v', '1', 't', name, 's', delay > 0 and '1' or '0', 'c', now_text, 'p', ARGV[at + 6], 'mr', ARGV[at + 7],
     'ml', ARGV[at + 8], 'rt', ARGV[at + 9], 'f', fingerprint, 'd', order, 'pb', #payload}
   local function also(field, to)
     if to ~= '' then
@@ -183,8 +194,7 @@ local function insert(at)
     also('rs', now + delay)
     also('du', now + delay)
   end
-  call('DEL', job) -- What is left of one that was forgotten.
-  call('HSET', job, unpack(set))
+  call('HSET', ns .. 'job:' .. id, unpack(set))
   call('SET', ns .. 'body:' .. id, payload)
   if record then call('SET', record, id) end
   if not kind.known then

@@ -9,6 +9,8 @@ else
   now = math.max(now, tonumber(call('GET', ns .. 'clock') or 0))
   redis.pcall('SET', ns .. 'clock', string.format('%.0f', now))
 end
+-- Written often: a number that goes to a command is printed digit by digit each time.
+local now_text = string.format('%.0f', now)
 
 -- What cannot be read is put aside, so that it is never in the way again.
 
@@ -93,9 +95,10 @@ local jobs, last = {}, nil
 for at = 1, math.min(#all, limit) do
   last = all[at]
   local id = last.id
-  local f = read(id, 's', 'en', 'rt', 'e', 'c')
+  local f = read(id, 's', 'en', 'rt', 'e', 'c', 'st')
   local expired = f[2] and f[3] and tonumber(f[2]) + tonumber(f[3]) <= now
-  local moved = status ~= '' and (f[1] ~= status or since > 0 and tonumber(f[4] or f[5] or 0) > since)
+  local entered = f[2] or f[1] == '2' and f[6] or f[4] or f[5]
+  local moved = status ~= '' and (f[1] ~= status or since > 0 and tonumber(entered or 0) > since)
   if f[1] and not expired and not moved then
     jobs[#jobs + 1] = {id, call('HGETALL', ns .. 'job:' .. id), f[1] ~= '3' and call('GET', ns .. 'end:' .. id),
       call('LRANGE', ns .. 'past:' .. id, 0, -1)}

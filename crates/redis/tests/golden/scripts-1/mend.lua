@@ -9,6 +9,8 @@ else
   now = math.max(now, tonumber(call('GET', ns .. 'clock') or 0))
   redis.pcall('SET', ns .. 'clock', string.format('%.0f', now))
 end
+-- Written often: a number that goes to a command is printed digit by digit each time.
+local now_text = string.format('%.0f', now)
 
 -- Orders as scores. All stay below 2^53 until the year 2136, so that they are exact in a double.
 local SPAN = 900000000000000

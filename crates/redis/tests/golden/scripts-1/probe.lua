@@ -9,6 +9,8 @@ else
   now = math.max(now, tonumber(call('GET', ns .. 'clock') or 0))
   redis.pcall('SET', ns .. 'clock', string.format('%.0f', now))
 end
+-- Written often: a number that goes to a command is printed digit by digit each time.
+local now_text = string.format('%.0f', now)
 
 -- Whether this server can be written, leaving nothing behind.
 --

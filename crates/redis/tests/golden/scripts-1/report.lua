@@ -9,6 +9,8 @@ else
   now = math.max(now, tonumber(call('GET', ns .. 'clock') or 0))
   redis.pcall('SET', ns .. 'clock', string.format('%.0f', now))
 end
+-- Written often: a number that goes to a command is printed digit by digit each time.
+local now_text = string.format('%.0f', now)
 
 -- Orders as scores. All stay below 2^53 until the year 2136, so that they are exact in a double.
 local SPAN = 900000000000000
@@ -32,17 +34,25 @@ end
 
 local adds, rems, counts, changed, woken = {}, {}, {}, {}, {}
 
-local function push(lists, name, ...)
-  local list = lists[name]
+local function add(index, score, id)
+  local list = adds[index]
   if not list then
     list = {}
-    lists[name] = list
+    adds[index] = list
   end
-  for _, item in ipairs({...}) do list[#list + 1] = item end
+  local last = #list
+  list[last + 1], list[last + 2] = score, id
 end
 
-local function add(index, score, id) push(adds, index, score, id) end
-local function rem(index, id) push(rems, index, id) end
+local function rem(index, id)
+  local list = rems[index]
+  if not list then
+    list = {}
+    rems[index] = list
+  end
+  list[#list + 1] = id
+end
+
 local function count(field, by) counts[field] = (counts[field] or 0) + by end
 
 local function flush()

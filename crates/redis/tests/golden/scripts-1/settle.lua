@@ -9,6 +9,8 @@ else
   now = math.max(now, tonumber(call('GET', ns .. 'clock') or 0))
   redis.pcall('SET', ns .. 'clock', string.format('%.0f', now))
 end
+-- Written often: a number that goes to a command is printed digit by digit each time.
+local now_text = string.format('%.0f', now)
 
 -- Orders as scores. All stay below 2^53 until the year 2136, so that they are exact in a double.
 local SPAN = 900000000000000
@@ -32,17 +34,25 @@ end
 
 local adds, rems, counts, changed, woken = {}, {}, {}, {}, {}
 
-local function push(lists, name, ...)
-  local list = lists[name]
+local function add(index, score, id)
+  local list = adds[index]
   if not list then
     list = {}
-    lists[name] = list
+    adds[index] = list
   end
-  for _, item in ipairs({...}) do list[#list + 1] = item end
+  local last = #list
+  list[last + 1], list[last + 2] = score, id
 end
 
-local function add(index, score, id) push(adds, index, score, id) end
-local function rem(index, id) push(rems, index, id) end
+local function rem(index, id)
+  local list = rems[index]
+  if not list then
+    list = {}
+    rems[index] = list
+  end
+  list[#list + 1] = id
+end
+
 local function count(field, by) counts[field] = (counts[field] or 0) + by end
 
 local function flush()
@@ -113,35 +123,28 @@ end
 local INDEX = {[3] = 'completed:', [4] = 'failed:', [5] = 'canceled:'}
 local COMPLETED, RETRIED, FAILED, CANCELED, RELEASED, LOST = 0, 1, 2, 3, 4, 5
 
--- What `finish` needs of a job; nothing if that cannot be read.
+-- What every end needs of a job. Fields that are asked for are looked for one by one, so the rest is read where it is needed.
 local function running(id)
-  local f = read(id, 's', 'tk', 'sd', 'lt', 'ls', 'cr', 't', 'p', 'd', 'a', 'r', 'l', 'ml', 'x', 'st', 'n')
-  local job = {status = f[1], token = f[2], settled = f[3], last = f[4], last_settled = f[5], asked = f[6],
-    name = f[7], priority = tonumber(f[8]), order = tonumber(f[9]), attempt = tonumber(f[10] or 0),
-    retries = tonumber(f[11] or 0), losses = tonumber(f[12] or 0), max_losses = tonumber(f[13]),
-    releases = tonumber(f[14] or 0), started = tonumber(f[15] or now), version = tonumber(f[16] or 1)}
-  local readable = job.name and job.priority and job.order and job.attempt and job.retries and job.losses
-    and job.max_losses and job.releases and job.started and job.version
-  return readable and job
+  local f = read(id, 's', 'tk', 't', 'st', 'cr', 'a', 'n')
+  return {status = f[1], token = f[2], name = f[3], started = tonumber(f[4]), asked = f[5], attempt = tonumber(f[6] or 0),
+    version = tonumber(f[7] or 1)}
 end
 
-local function state_after(job, outcome)
+local function state_after(job, outcome, losses, max_losses)
   if outcome == COMPLETED then return 3 end
   if job.asked or outcome == CANCELED then return 5 end
   if outcome == RETRIED then return 1 end
-  if outcome == FAILED or outcome == LOST and job.losses >= job.max_losses then return 4 end
+  if outcome == FAILED or outcome == LOST and losses >= max_losses then return 4 end
   return 0
 end
 
--- `value` is the result of a completed attempt, else its error, or nothing. Returns the state that the job went to.
-local function finish(id, job, outcome, value, if_canceled, delay, slow, span)
-  local key, name = ns .. 'job:' .. id, job.name
-  local after = state_after(job, outcome)
-  local recorded = after == 5 and CANCELED or outcome
-  if after == 5 and job.asked then value = if_canceled end
-  local error = after ~= 3 and value ~= '' and value or ''
-
-  local set = {'s', after, 'n', job.version + 1, 'u', now, 'e', now, 'sp', span}
+-- Where a job goes that did not complete, written into `set`; nothing if it cannot be read.
+local function go_on(id, job, outcome, set, delay)
+  local f = read(id, 'p', 'd', 'ml', 'l', 'r', 'x')
+  local priority, order, max_losses = tonumber(f[1]), tonumber(f[2]), tonumber(f[3])
+  local losses, retries, releases = tonumber(f[4] or 0), tonumber(f[5] or 0), tonumber(f[6] or 0)
+  if not (priority and order and max_losses and losses and retries and releases) then return end
+  local after = state_after(job, outcome, losses, max_losses)
   local function also(field, to)
     set[#set + 1] = field
     set[#set + 1] = to
@@ -149,43 +152,68 @@ local function finish(id, job, outcome, value, if_canceled, delay, slow, span)
   if outcome == LOST then
     -- The dead worker's token is worth nothing from here on, whatever it still tries.
     also('tk', '')
-    also('sd', '')
-    also('l', job.losses + 1)
-  else
-    also('sd', after)
+    also('l', losses + 1)
   end
+  if after < 3 then
+    local due = now + delay
+    also('u', now_text)
+    also('e', now_text)
+    also('rs', due)
+    if after == 1 then
+      also('r', retries + 1)
+      also('du', due)
+      add('scheduled:' .. job.name, due, id)
+    else
+      if outcome == RELEASED then also('x', releases + 1) end
+      add('queued:' .. job.name, ready_score(priority, order), id)
+    end
+  end
+  return after
+end
+
+local function keep_error(id, error)
+  if error ~= '' then call('SET', ns .. 'end:' .. id, error) end
+end
+
+local function book(id, job, recorded, error)
+  local past = ns .. 'past:' .. id
+  if job.attempt > 20 then call('LTRIM', past, -19, -1) end
+  call('RPUSH', past, string.format('%d %.0f %s %d ', job.attempt, job.started, now_text, recorded) .. error)
+end
+
+-- `value` is the result of a completed attempt, else its error, or nothing. Returns the state that the job went to; nothing
+-- if the job cannot be read.
+local function finish(id, job, outcome, value, if_canceled, delay, slow, span)
+  local name = job.name
+  if not (name and job.started and job.attempt and job.version) then return end
+  local set, after, recorded = {'n', job.version + 1}, 3, COMPLETED
+  if outcome ~= COMPLETED then
+    after = go_on(id, job, outcome, set, delay)
+    if not after then return end
+    recorded = after == 5 and CANCELED or outcome
+  end
+  local last = #set
+  set[last + 1], set[last + 2], set[last + 3], set[last + 4] = 's', after, 'sd', outcome == LOST and '' or after
+  -- The attempt before told its own.
+  if span ~= '' or job.attempt > 1 then set[last + 5], set[last + 6] = 'sp', span end
   rem('running:' .. name, id)
   rem('leased', id)
   if after >= 3 then
     local order = next_order()
-    also('d', order)
-    also('en', now)
+    last = #set
+    set[last + 1], set[last + 2], set[last + 3], set[last + 4] = 'd', order, 'en', now_text
     add(INDEX[after] .. name, order, id)
-  else
-    local due = now + delay
-    also('rs', due)
-    if after == 1 then
-      also('r', job.retries + 1)
-      also('du', due)
-      add('scheduled:' .. name, due, id)
-    else
-      if outcome == RELEASED then also('x', job.releases + 1) end
-      add('queued:' .. name, ready_score(job.priority, job.order), id)
-    end
   end
-  call('HSET', key, unpack(set))
+  call('HSET', ns .. 'job:' .. id, unpack(set))
   if after == 3 then
     call('SET', ns .. 'end:' .. id, value)
     call('DEL', ns .. 'body:' .. id) -- Nothing can run it again.
-  elseif error ~= '' then
-    call('SET', ns .. 'end:' .. id, error)
-  end
-  -- A job that completed at its first attempt, as most do, has its only record derived.
-  if recorded ~= COMPLETED or job.attempt ~= 1 then
-    local past = ns .. 'past:' .. id
-    local record = string.format('%d %.0f %.0f %d ', job.attempt, job.started, now, recorded) .. error
-    if job.attempt > 20 then call('LTRIM', past, -19, -1) end
-    call('RPUSH', past, record)
+    -- A job that completed at its first attempt, as most do, has its only record derived.
+    if job.attempt ~= 1 then book(id, job, recorded, '') end
+  else
+    local error = after == 5 and job.asked and if_canceled or value
+    keep_error(id, error)
+    book(id, job, recorded, error)
   end
 
   if outcome == LOST then
@@ -218,15 +246,15 @@ local function settle(at)
   local again = ended[id .. token]
   if again then return again end
   local job = running(id)
-  if not job then return -1 end
   if job.status == '2' and job.token == token then
     local after = finish(id, job, tonumber(ARGV[at + 2]), ARGV[at + 3], ARGV[2 + tonumber(ARGV[at + 5])],
-      tonumber(ARGV[at + 4]), ARGV[at + 6] == '1', ARGV[at + 7])
+      tonumber(ARGV[at + 4]), ARGV[at + 6] == '1', ARGV[at + 7]) or -1
     ended[id .. token] = after
     return after
   end
-  if job.token == token and job.settled and job.settled ~= '' then return tonumber(job.settled) end
-  if job.last == token and job.last_settled ~= '' then return tonumber(job.last_settled) end
+  local f = read(id, 'sd', 'lt', 'ls')
+  if job.token == token and f[1] and f[1] ~= '' then return tonumber(f[1]) end
+  if f[2] == token and f[3] ~= '' then return tonumber(f[3]) end
   return -1
 end
 
