@@ -3,6 +3,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `settings` | what the environment says |
+//! | `store` | where jobs are kept |
 //! | `service` | which endpoint leads to which handler |
 //! | `handlers` | the work |
 //! | `weather` | the demo's own database |
@@ -18,23 +19,26 @@ mod ledger;
 mod logging;
 mod service;
 mod settings;
+mod store;
 mod weather;
 
 use std::{
     io::{self, Write},
     net::SocketAddr,
+    pin::pin,
     process::ExitCode,
     sync::Arc,
     time::Duration,
 };
 
-use async_endpoints::{MemoryStore, Options, SqliteStore, Store};
+use async_endpoints::Options;
 use tokio::{net::TcpListener, runtime::Runtime};
 
 use climate::Climate;
 use ledger::Ledger;
 use service::Parts;
-use settings::{BadSetting, Settings, StoreChoice};
+use settings::{BadSetting, Settings};
+use store::Jobs;
 use weather::Weather;
 
 /// Jobs are made on one thread and dropped on another; the system's allocator takes twice the time for that.
@@ -100,8 +104,9 @@ fn open(settings: &Settings) -> Result<Parts, Failure> {
 
 async fn serve(settings: &Settings, options: Options, parts: Parts) -> Result<(), Failure> {
     let climate = climate(settings).await?;
-    let store = store(settings).await?;
-    let (endpoints, app) = service::build(settings, options, parts, climate.as_ref().map(Climate::address), store)
+    let jobs = Jobs::open(settings).await?;
+    let climate_at = climate.as_ref().map(Climate::address);
+    let (endpoints, app) = service::build(settings, options, parts, climate_at, jobs.store.clone())
         .map_err(|error| Failure::other("the service cannot be built", error))?;
     let refused = |error: io::Error| match error.kind() {
         // Nothing is wrong with the setting.
@@ -114,27 +119,28 @@ async fn serve(settings: &Settings, options: Options, parts: Parts) -> Result<()
     let address = listener.local_addr().map_err(refused)?;
     // Polled in this order: once the address is out, a signal already counts as a request to stop.
     let serving = async { tokio::join!(biased; endpoints.serve(listener, app), async { announce(address) }).0 };
-    let served = match climate {
+    let serving = unless_refused(serving, &jobs, || endpoints.shutdown());
+    match climate {
         Some(climate) => climate.serve_during(serving).await,
         None => serving.await,
-    };
-    served.map_err(|error| Failure::other("the service failed", error))
+    }
 }
 
-/// Where jobs are kept.
-async fn store(settings: &Settings) -> Result<Arc<dyn Store>, Failure> {
-    match &settings.store {
-        StoreChoice::Memory => {
-            tracing::warn!("AE_STORE is memory: every job is in this process, and lost when it ends");
-            Ok(Arc::new(MemoryStore::new()))
-        }
-        StoreChoice::Sqlite(path) => {
-            let opened = SqliteStore::open(path).await;
-            let refused = |error| {
-                let set = format_args!("{error}; set sqlite:PATH with a file that this program may write, or memory:");
-                BadSetting::new("AE_STORE", format_args!("sqlite:{}", path.display()), set)
-            };
-            Ok(Arc::new(opened.map_err(refused)?))
+/// Serves until the end, or until it is known that the store will never do: then callers get their last answers, and
+/// the process ends as it would have at its start.
+async fn unless_refused(
+    serving: impl Future<Output = io::Result<()>>,
+    jobs: &Jobs,
+    stop: impl FnOnce(),
+) -> Result<(), Failure> {
+    let mut serving = pin!(serving);
+    tokio::select! {
+        biased;
+        served = &mut serving => served.map_err(|error| Failure::other("the service failed", error)),
+        bad = jobs.refused() => {
+            stop();
+            drop(serving.await);
+            Err(bad.into())
         }
     }
 }

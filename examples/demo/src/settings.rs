@@ -58,6 +58,34 @@ pub(crate) enum StoreChoice {
     Memory,
     /// In that file.
     Sqlite(PathBuf),
+    /// On that server.
+    Redis(ServerUrl),
+}
+
+impl fmt::Display for StoreChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory => f.write_str("memory:"),
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::Redis(url) => url.fmt(f),
+        }
+    }
+}
+
+/// Where a server is. May hold a password, wherever it stands, so only the scheme is ever shown.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct ServerUrl(String);
+
+impl fmt::Display for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:…", self.0.split(':').next().unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// How log lines look.
@@ -76,6 +104,8 @@ pub(crate) struct Settings {
     pub(crate) bind: String,
     /// `AE_STORE`.
     pub(crate) store: StoreChoice,
+    /// `AE_ALLOW_VOLATILE`: whether a server may do that can lose what it was given.
+    pub(crate) allow_volatile: bool,
     /// `AE_ROLE`.
     pub(crate) role: Role,
     /// `AE_LEDGER`: see [`Ledger`](crate::ledger::Ledger).
@@ -108,6 +138,7 @@ impl Settings {
         Ok(Self {
             bind: bind(text("AE_BIND", "127.0.0.1:8080")?)?,
             store: store(&text("AE_STORE", "sqlite:async-endpoints.db")?)?,
+            allow_volatile: truth("AE_ALLOW_VOLATILE", &text("AE_ALLOW_VOLATILE", "false")?)?,
             role: role(&text("AE_ROLE", "all")?)?,
             ledger: path("AE_LEDGER"),
             data: path("AE_DATA").unwrap_or_else(|| "weather.db".into()),
@@ -129,13 +160,20 @@ fn store(value: &str) -> Result<StoreChoice, BadSetting> {
     let set = match (scheme, rest) {
         ("memory", "") => return Ok(StoreChoice::Memory),
         ("sqlite", path) if !path.is_empty() => return Ok(StoreChoice::Sqlite(path.into())),
-        ("redis" | "rediss" | "postgres", _) => "this store is not built yet, set sqlite:PATH or memory:",
+        ("redis" | "rediss", server) if server.len() > 2 && server.starts_with("//") => {
+            return Ok(StoreChoice::Redis(ServerUrl(value.to_owned())));
+        }
+        ("postgres" | "postgresql", _) => "this store is not built yet, set sqlite:PATH or memory:",
         _ => "set sqlite:PATH or memory: (to come: redis://…, rediss://…, postgres://…)",
     };
-    // A server's address may hold a password, wherever it stands.
-    let shown =
-        if scheme.contains("redis") || scheme == "postgres" { format!("{scheme}:…") } else { value.to_owned() };
+    // A server's address may hold a password, also one that is not quite right.
+    let is_file = matches!(scheme, "" | "memory" | "sqlite" | "file");
+    let shown = if is_file { value.to_owned() } else { ServerUrl(value.to_owned()).to_string() };
     Err(BadSetting::new("AE_STORE", shown, set))
+}
+
+fn truth(name: &str, value: &str) -> Result<bool, BadSetting> {
+    value.parse().map_err(|_| BadSetting::new(name, value, "set true or false"))
 }
 
 fn role(value: &str) -> Result<Role, BadSetting> {
@@ -172,7 +210,17 @@ mod tests {
         assert_eq!(defaults.bind, "127.0.0.1:8080");
         assert_eq!((&defaults.store, defaults.role), (&StoreChoice::Sqlite("async-endpoints.db".into()), Role::All));
         assert_eq!((defaults.ledger.clone(), defaults.data.to_str()), (None, Some("weather.db")));
-        let empty = ["AE_BIND", "AE_STORE", "AE_ROLE", "AE_LEDGER", "AE_DATA", "AE_LOG_FORMAT", "RUST_LOG"];
+        assert!(!defaults.allow_volatile);
+        let empty = [
+            "AE_BIND",
+            "AE_STORE",
+            "AE_ALLOW_VOLATILE",
+            "AE_ROLE",
+            "AE_LEDGER",
+            "AE_DATA",
+            "AE_LOG_FORMAT",
+            "RUST_LOG",
+        ];
         assert_eq!(read(&empty.map(|name| (name, ""))), Ok(defaults));
     }
 
@@ -195,6 +243,7 @@ mod tests {
             ("AE_STORE", "sqlite:", "set sqlite:PATH or memory:"),
             ("AE_STORE", "memory", "set sqlite:PATH or memory:"),
             ("AE_STORE", "memory:x", "set sqlite:PATH or memory:"),
+            ("AE_ALLOW_VOLATILE", "yes", "true or false"),
         ] {
             let line = read(&[(name, value)]).unwrap_err();
             assert!(line.starts_with(&format!("{name} is set to \"{value}\": ")), "{line}");
@@ -204,12 +253,21 @@ mod tests {
 
     #[test]
     fn a_password_is_not_shown() {
-        for secret in
-            ["redis://user:p@ss@db.example:6379/0", "rediss://db/0?password=p@ss", "postgres://u:p@ss@db/jobs"]
-        {
+        for (secret, shown) in [
+            ("postgres://u:p@ss@db/jobs", "postgres:…"),
+            ("redis:u:p@ss@db", "redis:…"),
+            ("rediss://", "rediss:…"),
+            ("Redis://u:p@ss@db", "Redis:…"),
+        ] {
             let line = read(&[("AE_STORE", secret)]).unwrap_err();
-            assert!(line.contains(":…") && line.contains("not built yet, set sqlite:PATH or memory:"), "{line}");
-            assert!(!line.contains("p@ss"), "{line}");
+            assert!(line.starts_with(&format!("AE_STORE is set to \"{shown}\": ")), "{line}");
+            assert!(line.contains("set sqlite:PATH or memory:") && !line.contains("p@ss"), "{line}");
+        }
+        for secret in ["redis://user:p@ss@db.example:6379/0", "rediss://db/0?password=p@ss"] {
+            let settings = read(&[("AE_STORE", secret), ("AE_ALLOW_VOLATILE", "true")]).unwrap();
+            assert_eq!(settings.store, StoreChoice::Redis(ServerUrl(secret.to_owned())));
+            let shown = format!("{settings:?} {}", settings.store);
+            assert!(settings.allow_volatile && shown.contains(":…") && !shown.contains("p@ss"), "{shown}");
         }
     }
 }

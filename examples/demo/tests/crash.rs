@@ -2,35 +2,52 @@
 
 mod support;
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, time::Duration};
 
 use reqwest::StatusCode;
+use rusqlite::Connection;
 use serde_json::{Value, json};
-use support::{Demo, Folder, in_time};
+use support::{Demo, Folder, in_time, until};
 
-/// Starts of each job's attempts, by the ledger.
+/// Attempts of each job that began, by the ledger.
 fn starts(folder: &Folder) -> BTreeMap<String, usize> {
-    let ledger = fs::read_to_string(folder.join("ledger")).unwrap_or_default();
     let mut starts = BTreeMap::new();
-    for line in ledger.lines().filter(|line| line.ends_with("start")) {
-        *starts.entry(line.split(',').next().expect("a job").to_owned()).or_default() += 1;
+    for [job, .., what] in folder.ledger() {
+        *starts.entry(job).or_default() += usize::from(what == "start");
     }
     starts
+}
+
+/// How each attempt of a job ended, oldest first.
+fn outcomes(job: &Value) -> Vec<&str> {
+    let attempts = job["attempts"].as_array().expect("attempts");
+    attempts.iter().map(|attempt| attempt["outcome"].as_str().expect("it has ended")).collect()
+}
+
+/// A process that is frozen while it writes keeps the file to itself, and nobody can go on before it does.
+async fn freeze_between_writes(folder: &Folder, demo: &Demo) {
+    let turn = Connection::open(folder.join("async-endpoints.db")).expect("it is there");
+    turn.busy_timeout(Duration::from_secs(30)).expect("a setting");
+    turn.execute_batch("BEGIN IMMEDIATE").expect("a turn to write");
+    demo.freeze().await;
+    turn.execute_batch("ROLLBACK").expect("nothing was written");
+}
+
+fn runs(job: &Value) -> bool {
+    job["status"] == "InProgress"
 }
 
 #[tokio::test]
 async fn jobs_survive_a_killed_process() {
     let folder = Folder::new();
-    let ledger = folder.join("ledger");
-    let vars = [("AE_LEDGER", ledger.to_str().expect("UTF-8")), ("AE_LEASE_SECONDS", "1"), ("AE_CONCURRENCY", "4")];
+    let vars = [("AE_LEDGER", "ledger"), ("AE_LEASE_SECONDS", "1"), ("AE_CONCURRENCY", "4")];
     let demo = Demo::start(&folder, &vars).await;
     let mut jobs = Vec::new();
     for _ in 0..12 {
         jobs.push(demo.submit("/api/sleep", &json!({ "seconds": 0.5 })).await);
     }
-    let running = |job: &Value| job["status"] == "InProgress";
     for job in &jobs[..4] {
-        demo.job_when(job, running).await;
+        demo.job_when(job, runs).await;
     }
     demo.kill().await;
     let demo = Demo::start(&folder, &vars).await;
@@ -61,9 +78,88 @@ async fn one_process_accepts_and_another_works() {
     assert_eq!(answer.json::<Value>().await.expect("a job")["status"], "Completed");
     // Asked of the one, heard by the other.
     let long = api.submit("/api/sleep", &json!({ "seconds": 3600 })).await;
-    api.job_when(&long, |job| job["status"] == "InProgress").await;
+    api.job_when(&long, runs).await;
     assert_eq!(api.post(&format!("{long}/cancel"), &Value::Null).await.status(), StatusCode::ACCEPTED);
     assert_eq!(worker.ended(&long).await["status"], "Canceled");
     assert!(worker.stop().await.expect("it ends").success());
     assert!(api.stop().await.expect("it ends").success());
+}
+
+#[tokio::test]
+async fn restarts_use_up_no_attempt() {
+    let folder = Folder::new();
+    let vars = [("AE_LEDGER", "ledger"), ("AE_SHUTDOWN_SECONDS", "0.1"), ("AE_CONCURRENCY", "4")];
+    let mut jobs = Vec::new();
+    for _restart in 0..6 {
+        let demo = Demo::start(&folder, &vars).await;
+        for seconds in [0.05, 0.05, 0.6] {
+            jobs.push(demo.submit("/api/sleep", &json!({ "seconds": seconds })).await);
+        }
+        // The oldest that has not ended goes first, so it is on its way in this process.
+        for job in &jobs {
+            let busy = demo.job_when(job, |job| runs(job) || !job["completedAt"].is_null()).await;
+            if runs(&busy) {
+                break;
+            }
+        }
+        assert_eq!(demo.stop().await.expect("it ends").code(), Some(0), "{}", jobs.len());
+    }
+    let demo = Demo::start(&folder, &vars).await;
+    let mut releases = 0;
+    for job in &jobs {
+        let ended = demo.ended(job).await;
+        let counts = (&ended["status"], &ended["retryCount"], &ended["lossCount"]);
+        assert_eq!(counts, (&json!("Completed"), &json!(0), &json!(0)), "{ended}");
+        let (outcomes, attempt) = (outcomes(&ended), ended["attempt"].as_u64().expect("a count") as usize);
+        let released = outcomes.iter().filter(|outcome| **outcome == "released").count();
+        assert_eq!((attempt, outcomes.len(), outcomes.last()), (1 + released, attempt, Some(&"completed")), "{ended}");
+        let started = starts(&folder)[ended["id"].as_str().expect("an id")];
+        assert!((1..=attempt).contains(&started), "{started} starts: {ended}");
+        releases += released;
+    }
+    println!("{releases} attempts of {} jobs were given back in 6 restarts", jobs.len());
+    assert!(releases >= 3, "{releases} attempts were given back: this tries nothing");
+    assert_eq!(demo.stop().await.expect("it ends").code(), Some(0));
+}
+
+#[tokio::test]
+async fn what_runs_for_five_leases_runs_once() {
+    let folder = Folder::new();
+    let vars = [("AE_LEDGER", "ledger"), ("AE_LEASE_SECONDS", "1")];
+    let demo = Demo::start(&folder, &vars).await;
+    let job = demo.submit("/api/sleep", &json!({ "seconds": 5.2 })).await;
+    demo.job_when(&job, runs).await;
+    // Somebody who would take it, if it were to be had.
+    let other = Demo::start(&folder, &vars).await;
+    let ended = other.ended(&job).await;
+    assert_eq!((&ended["status"], outcomes(&ended)), (&json!("Completed"), vec!["completed"]), "{ended}");
+    assert_eq!((&ended["attempt"], &ended["lossCount"]), (&json!(1), &json!(0)), "{ended}");
+    assert_eq!(folder.ledger().len(), 2, "one start and one end: {:?}", folder.ledger());
+}
+
+#[tokio::test]
+async fn a_worker_that_was_frozen_past_its_lease_settles_nothing() {
+    let folder = Folder::new();
+    let vars = [("AE_LEDGER", "ledger"), ("AE_LEASE_SECONDS", "1")];
+    let frozen = Demo::start(&folder, &vars).await;
+    let job = frozen.submit("/api/sleep", &json!({ "seconds": 0.8 })).await;
+    until("a start", || !folder.ledger().is_empty()).await;
+    freeze_between_writes(&folder, &frozen).await;
+    let other = Demo::start(&folder, &vars).await;
+    let ended = other.ended(&job).await;
+    assert_eq!((&ended["status"], outcomes(&ended)), (&json!("Completed"), vec!["lost", "completed"]), "{ended}");
+    assert_eq!((&ended["lossCount"], &ended["retryCount"]), (&json!(1), &json!(0)), "{ended}");
+
+    // It finds its time over, and its lease lost.
+    frozen.signal("CONT").await.expect("it is there");
+    let (one, two) = (frozen.pid().to_string(), other.pid().to_string());
+    until("the end of the first attempt", || {
+        folder.ledger().iter().any(|[.., pid, what]| *pid == one && what == "end")
+    })
+    .await;
+    // What it had to settle is settled before it has stopped, or never.
+    assert_eq!(frozen.stop().await.expect("it ends").code(), Some(0));
+    assert_eq!(other.get(&job).await.json::<Value>().await.expect("a job"), ended, "nothing changes after the end");
+    let ran = |pid: &str| folder.ledger().iter().filter(|[_, _, by, _]| by == pid).count();
+    assert_eq!((ran(&one), ran(&two)), (2, 2), "each ran it once: {:?}", folder.ledger());
 }

@@ -243,7 +243,7 @@ async fn a_wrong_setting_is_one_line_and_exit_code_2() {
     let folder = Folder::new();
     for (name, value) in [
         ("AE_BIND", "8080"),
-        ("AE_STORE", "sqlite:no/such/folder/jobs.db"),
+        ("AE_ALLOW_VOLATILE", "maybe"),
         ("AE_BIND", "256.1.1.1:0"),
         ("AE_STORE", "file:jobs"),
         ("AE_ROLE", "boss"),
@@ -259,6 +259,17 @@ async fn a_wrong_setting_is_one_line_and_exit_code_2() {
         assert_eq!(out.status.code(), Some(2), "{name}={value}: {line}");
         assert!(line.starts_with(name) && line.lines().count() == 1, "{line}");
         assert!(line.contains(value) && out.stdout.is_empty(), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn no_line_tells_a_password() {
+    let folder = Folder::new();
+    for url in ["redis://user:s3cret@localhost:1/0", "postgres://user:s3cret@localhost/jobs", "redis:user:s3cret"] {
+        let out = folder.run(&[("AE_STORE", url)]).await;
+        let line = String::from_utf8_lossy(&out.stderr);
+        assert_eq!((out.status.code(), line.lines().count()), (Some(2), 1), "{line}");
+        assert!(line.starts_with("AE_STORE is set to ") && !line.contains("s3cret"), "{line}");
     }
 }
 

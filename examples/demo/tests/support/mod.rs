@@ -1,6 +1,8 @@
 //! A demo process for one test: own folder, own port, ended by its own handle.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod events;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -14,7 +16,7 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 /// Longer than anything here takes: who waits that long waits for what never comes.
@@ -22,6 +24,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
     timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what}: nothing came in {PATIENCE:?}"))
+}
+
+/// Waits for what no answer tells, a line in a file for example.
+pub(crate) async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    in_time(what, waiting).await;
 }
 
 /// A folder of its own, removed with it.
@@ -38,6 +50,13 @@ impl Folder {
 
     pub(crate) fn join(&self, name: &str) -> PathBuf {
         self.0.join(name)
+    }
+
+    /// What really ran: `job,attempt,process,start` or the same with `end`, as the ledger of that name has it.
+    pub(crate) fn ledger(&self) -> Vec<[String; 4]> {
+        let text = fs::read_to_string(self.join("ledger")).unwrap_or_default();
+        let fields = |line: &str| line.split(',').map(str::to_owned).collect::<Vec<_>>();
+        text.lines().map(|line| fields(line).try_into().expect("four fields")).collect()
     }
 
     /// A demo that would run here, with nothing of this process's environment.
@@ -109,7 +128,12 @@ impl Demo {
     }
 
     pub(crate) async fn get(&self, path: &str) -> Response {
-        in_time(path, self.client.get(format!("{}{path}", self.url)).send()).await.expect("an answer")
+        in_time(path, self.getting(path).send()).await.expect("an answer")
+    }
+
+    /// The same for a request to read.
+    pub(crate) fn getting(&self, path: &str) -> RequestBuilder {
+        self.client.get(format!("{}{path}", self.url))
     }
 
     /// Submits a job and returns its path.
@@ -122,8 +146,33 @@ impl Demo {
 
     /// Sends SIGTERM.
     pub(crate) async fn terminate(&self) -> io::Result<ExitStatus> {
+        self.signal("TERM").await
+    }
+
+    /// Sends any signal.
+    pub(crate) async fn signal(&self, name: &str) -> io::Result<ExitStatus> {
         let pid = self.pid().to_string();
-        Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid]).status().await
+        Command::new("sh").args(["-c", "kill -\"$1\" \"$0\"", &pid, name]).status().await
+    }
+
+    /// Stops all its threads where they are, and returns when they are stopped.
+    pub(crate) async fn freeze(&self) {
+        self.signal("STOP").await.expect("it runs");
+        let threads = format!("/proc/{}/task", self.pid());
+        let is_stopped = |thread: &Path| {
+            let stat = fs::read_to_string(thread.join("stat")).unwrap_or_default();
+            stat.rsplit_once(')').is_none_or(|(_, state)| state.trim_start().starts_with('T'))
+        };
+        until("a standstill", || {
+            let mut threads = fs::read_dir(&threads).into_iter().flatten().flatten();
+            threads.all(|thread| is_stopped(&thread.path()))
+        })
+        .await;
+    }
+
+    /// How it ended by itself.
+    pub(crate) async fn gone(&mut self) -> io::Result<ExitStatus> {
+        in_time("the end of the demo", self.child.wait()).await
     }
 
     /// The job, once `is_so`; asked again whenever it changed.
@@ -131,7 +180,7 @@ impl Demo {
         let mut version = String::new();
         in_time(job, async {
             loop {
-                let request = after(&version, self.client.get(format!("{}{job}", self.url)));
+                let request = after(&version, self.getting(job));
                 let answer = request.send().await.expect("an answer");
                 if answer.status() == StatusCode::NOT_MODIFIED {
                     continue;

@@ -1,0 +1,67 @@
+//! Opens the store that `AE_STORE` names.
+//!
+//! Owns which errors of it are the operator's to mend. Must not know endpoints, handlers or HTTP.
+
+use std::{fmt::Display, path::Path, sync::Arc};
+
+use async_endpoints::{LateStore, MemoryStore, SqliteStore, Store, StoreError, sqlite::OpenError};
+
+use crate::settings::{BadSetting, ServerUrl, Settings, StoreChoice};
+
+/// Where jobs are kept, now or as soon as it can be reached.
+pub(crate) struct Jobs {
+    pub(crate) store: Arc<dyn Store>,
+    late: Option<(Arc<LateStore>, StoreChoice)>,
+}
+
+impl Jobs {
+    /// Opens the store, or keeps trying in the background. One that will never do is a setting to change.
+    pub(crate) async fn open(settings: &Settings) -> Result<Self, BadSetting> {
+        match &settings.store {
+            StoreChoice::Memory => {
+                tracing::warn!("AE_STORE is memory: every job is in this process, and lost when it ends");
+                Ok(Self { store: Arc::new(MemoryStore::new()), late: None })
+            }
+            StoreChoice::Sqlite(path) => Self::late(&settings.store, sqlite(path).await),
+            StoreChoice::Redis(url) => Err(redis(url, settings.allow_volatile)),
+        }
+    }
+
+    fn late(choice: &StoreChoice, opened: Result<LateStore, async_endpoints::Refusal>) -> Result<Self, BadSetting> {
+        let late = Arc::new(opened.map_err(|refusal| choice.refused(refusal))?);
+        Ok(Self { store: late.clone(), late: Some((late, choice.clone())) })
+    }
+
+    /// What to change, once it is known that the store will never do; else this never ends.
+    pub(crate) async fn refused(&self) -> BadSetting {
+        match &self.late {
+            Some((late, choice)) => choice.refused(late.refused().await),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl StoreChoice {
+    fn refused(&self, why: impl Display) -> BadSetting {
+        let set = match self {
+            Self::Sqlite(_) | Self::Memory => "sqlite:PATH with a file that this program may write, or memory:",
+            Self::Redis(_) => "redis://… of a server that keeps what it is given, sqlite:PATH or memory:",
+        };
+        BadSetting::new("AE_STORE", self, format_args!("{why}; set {set}"))
+    }
+}
+
+async fn sqlite(path: &Path) -> Result<LateStore, async_endpoints::Refusal> {
+    let path = path.to_owned();
+    LateStore::open(move || SqliteStore::open(path.clone()), |error| !is_final(error)).await
+}
+
+/// What no waiting mends.
+const fn is_final(error: &OpenError) -> bool {
+    matches!(error, OpenError::Newer { .. } | OpenError::Foreign { .. } | OpenError::Store(StoreError::Corrupt(_)))
+}
+
+/// The place for it.
+fn redis(url: &ServerUrl, _allow_volatile: bool) -> BadSetting {
+    BadSetting::new("AE_STORE", url, "this store is not built yet, set sqlite:PATH or memory:")
+}
