@@ -1,155 +1,130 @@
-//! The processes, and what is done to them. Everything goes by process id, and only to processes that were started here.
+//! The processes in their places, and their store. Whoever does something to one holds its place meanwhile.
 
 use std::{
-    collections::HashMap,
-    fs::File,
     io,
     path::PathBuf,
-    process::Stdio,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
-use jiff::Timestamp;
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
-    sync::Mutex as AsyncMutex,
-    time::timeout,
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
+
+use crate::{
+    Plan,
+    backing::Backing,
+    diary::Diary,
+    fault::{Role, Who},
+    process::Process,
 };
-
-use crate::Plan;
-
-/// How long a process may take to start, and to stop when it is asked to.
-const PATIENCE: Duration = Duration::from_secs(45);
 
 pub(crate) struct Fleet {
     plan: Plan,
+    pub(crate) backing: Backing,
+    pub(crate) diary: Diary,
+    /// Held by what happens to the store: one thing at a time.
+    pub(crate) store: AsyncMutex<()>,
+    roles: &'static [Role],
     places: Vec<AsyncMutex<Process>>,
-    urls: Mutex<Vec<String>>,
-    told: Mutex<Told>,
+    addresses: Mutex<Vec<Address>>,
 }
 
-struct Process {
-    child: Child,
-    frozen: bool,
-}
-
-/// What was done to whom.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Told {
-    pub(crate) kills: u32,
-    pub(crate) stops: u32,
-    pub(crate) freezes: u32,
-    /// Stops that did not end with exit code 0.
-    pub(crate) bad_exits: Vec<String>,
-    /// When each process was killed, by its id.
-    pub(crate) killed: HashMap<u32, Timestamp>,
+/// Where the process listens that is in some place now.
+#[derive(Clone, Debug)]
+pub(crate) struct Address {
+    pub(crate) url: String,
+    pub(crate) process: u32,
 }
 
 impl Fleet {
-    pub(crate) async fn start(plan: &Plan, processes: usize) -> io::Result<Self> {
+    pub(crate) async fn start(plan: &Plan) -> io::Result<Self> {
         std::fs::create_dir_all(&plan.folder)?;
-        let (mut places, mut urls) = (Vec::new(), Vec::new());
-        for place in 0..processes {
-            let (child, url) = spawn(plan, place).await?;
-            places.push(AsyncMutex::new(Process { child, frozen: false }));
-            urls.push(url);
+        let roles = plan.store.scene().roles;
+        let backing = Backing::start(plan.store, roles.len()).await?;
+        let (mut places, mut addresses) = (Vec::new(), Vec::new());
+        for (place, role) in roles.iter().enumerate() {
+            let process = start(plan, &backing, place, *role).await?;
+            addresses.push(Address::of(&process));
+            places.push(AsyncMutex::new(process));
         }
-        Ok(Self { plan: plan.clone(), places, urls: Mutex::new(urls), told: Mutex::default() })
+        let (plan, diary, addresses) = (plan.clone(), Diary::default(), Mutex::new(addresses));
+        Ok(Self { plan, backing, diary, store: AsyncMutex::default(), roles, places, addresses })
     }
 
-    pub(crate) fn url(&self, place: usize) -> String {
-        let urls = self.urls.lock().unwrap_or_else(PoisonError::into_inner);
-        urls[place % urls.len()].clone()
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// One that accepts.
+    pub(crate) fn accepting(&self, number: usize) -> Address {
+        let accepting: Vec<usize> = (0..self.roles.len()).filter(|place| self.roles[*place].is(Who::Accepts)).collect();
+        self.addresses()[accepting[number % accepting.len()]].clone()
+    }
+
+    /// Any of them: all know every job.
+    pub(crate) fn any(&self, number: usize) -> Address {
+        let addresses = self.addresses();
+        addresses[number % addresses.len()].clone()
     }
 
     pub(crate) fn ledger(&self) -> PathBuf {
         ledger(&self.plan)
     }
 
-    pub(crate) fn told(&self) -> Told {
-        self.tell().clone()
+    /// One to whom nothing happens now; none if something happens to all of them.
+    pub(crate) fn take(&self, who: Who, rng: &mut fastrand::Rng) -> Option<(usize, AsyncMutexGuard<'_, Process>)> {
+        let mut places: Vec<usize> = (0..self.places.len()).filter(|place| self.roles[*place].is(who)).collect();
+        rng.shuffle(&mut places);
+        places.into_iter().find_map(|place| Some((place, self.places[place].try_lock().ok()?)))
     }
 
-    /// Something happens to one of them.
-    pub(crate) async fn disturb(&self, rng: &mut fastrand::Rng) -> io::Result<()> {
-        let place = rng.usize(..self.places.len());
-        let mut process = self.places[place].lock().await;
-        match rng.u8(..10) {
-            _ if process.frozen => self.thaw(&mut process).await,
-            0..5 => {
-                self.kill(&mut process).await?;
-                self.replace(place, &mut process).await
-            }
-            5..8 => {
-                self.ask_to_stop(&mut process).await?;
-                self.replace(place, &mut process).await
-            }
-            _ => {
-                self.tell().freezes += 1;
-                process.frozen = true;
-                signal("STOP", &process).await
-            }
-        }
+    pub(crate) fn places(&self) -> usize {
+        self.places.len()
     }
 
-    /// Everybody runs, and nothing happens any more.
-    pub(crate) async fn calm(&self) -> io::Result<()> {
+    /// That one, once nothing else happens to it.
+    pub(crate) async fn wait_for(&self, place: usize) -> AsyncMutexGuard<'_, Process> {
+        self.places[place].lock().await
+    }
+
+    pub(crate) async fn kill(&self, place: usize, process: &mut Process) -> io::Result<()> {
+        self.diary.write().gone(process.id, true);
+        process.kill().await?;
+        self.replace(place, process).await
+    }
+
+    pub(crate) async fn restart(&self, place: usize, process: &mut Process) -> io::Result<()> {
+        self.stop(process).await?;
+        self.replace(place, process).await
+    }
+
+    /// Asks all to stop.
+    pub(crate) async fn end(&self) -> io::Result<()> {
         for place in &self.places {
-            let mut process = place.lock().await;
-            if process.frozen {
-                self.thaw(&mut process).await?;
-            }
+            self.stop(&mut *place.lock().await).await?;
         }
         Ok(())
     }
 
-    pub(crate) async fn stop(&self) -> io::Result<()> {
-        for place in &self.places {
-            self.ask_to_stop(&mut *place.lock().await).await?;
-        }
-        Ok(())
-    }
-
-    async fn thaw(&self, process: &mut Process) -> io::Result<()> {
-        process.frozen = false;
-        signal("CONT", process).await
-    }
-
-    async fn kill(&self, process: &mut Process) -> io::Result<()> {
-        let id = process.child.id();
-        process.child.kill().await?;
-        let mut told = self.tell();
-        told.kills += 1;
-        told.killed.extend(id.map(|id| (id, Timestamp::now())));
-        Ok(())
-    }
-
-    async fn ask_to_stop(&self, process: &mut Process) -> io::Result<()> {
-        self.tell().stops += 1;
-        signal("TERM", process).await?;
-        let ended = timeout(PATIENCE, process.child.wait()).await;
-        match ended {
-            Ok(status) if status.as_ref().is_ok_and(std::process::ExitStatus::success) => {}
-            Ok(status) => self.tell().bad_exits.push(format!("{status:?}")),
-            Err(_) => {
-                self.tell().bad_exits.push(format!("nothing in {PATIENCE:?}"));
-                process.child.kill().await?;
-            }
-        }
+    async fn stop(&self, process: &mut Process) -> io::Result<()> {
+        self.diary.write().gone(process.id, false);
+        let wrong = process.stop().await?;
+        self.diary.write().bad_exits.extend(wrong);
         Ok(())
     }
 
     async fn replace(&self, place: usize, process: &mut Process) -> io::Result<()> {
-        let (child, url) = spawn(&self.plan, place).await?;
-        process.child = child;
-        self.urls.lock().unwrap_or_else(PoisonError::into_inner)[place] = url;
+        *process = start(&self.plan, &self.backing, place, self.roles[place]).await?;
+        self.addresses()[place] = Address::of(process);
         Ok(())
     }
 
-    fn tell(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn addresses(&self) -> MutexGuard<'_, Vec<Address>> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Address {
+    fn of(process: &Process) -> Self {
+        Self { url: process.url.clone(), process: process.id }
     }
 }
 
@@ -157,26 +132,10 @@ fn ledger(plan: &Plan) -> PathBuf {
     plan.folder.join("ledger")
 }
 
-/// Starts a demo and waits until it says where it listens. It does not outlive its handle.
-async fn spawn(plan: &Plan, place: usize) -> io::Result<(Child, String)> {
-    let log = File::options().create(true).append(true).open(plan.folder.join(format!("log-{place}")))?;
-    let mut command = Command::new(&plan.demo);
-    command.current_dir(&plan.folder).env_clear();
-    command.env("AE_BIND", "127.0.0.1:0").env("AE_STORE", &plan.store).env("AE_LEDGER", ledger(plan));
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
-    let mut child = command.spawn()?;
-    let mut line = String::new();
-    if let Some(out) = child.stdout.take() {
-        timeout(PATIENCE, BufReader::new(out).read_line(&mut line)).await??;
-    }
-    let url = line.trim().strip_prefix("listening on ").map(str::to_owned);
-    let url = url.ok_or_else(|| io::Error::other(format!("the demo said {line:?}; see log-{place}")))?;
-    Ok((child, url))
-}
-
-async fn signal(name: &str, process: &Process) -> io::Result<()> {
-    if let Some(id) = process.child.id() {
-        Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &id.to_string()]).status().await?;
-    }
-    Ok(())
+async fn start(plan: &Plan, backing: &Backing, place: usize, role: Role) -> io::Result<Process> {
+    let (store, ledger, lease) = (backing.url(place), ledger(plan), plan.lease.as_secs().to_string());
+    let ledger = ledger.to_string_lossy();
+    let vars =
+        [("AE_STORE", store.as_str()), ("AE_ROLE", role.name()), ("AE_LEDGER", &ledger), ("AE_LEASE_SECONDS", &lease)];
+    Process::start(&plan.demo, &plan.folder, &format!("log-{place}"), &vars).await
 }

@@ -1,17 +1,20 @@
-//! `async-endpoints-chaos DEMO STORE SECONDS [SEED]`: see the library. `cargo xtask chaos` calls it.
+//! `async-endpoints-chaos DEMO sqlite|redis|redis-failover SECONDS [SEED]`: see the library. `cargo xtask chaos` calls it.
 
 use std::{env, path::PathBuf, process::ExitCode, time::Duration};
 
 use async_endpoints_chaos::{Plan, run};
 
+/// The default.
+const LEASE: Duration = Duration::from_secs(8);
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
     let Some(plan) = plan(&words) else {
-        eprintln!("async-endpoints-chaos DEMO STORE SECONDS [SEED]");
+        eprintln!("async-endpoints-chaos DEMO sqlite|redis|redis-failover SECONDS [SEED]");
         return ExitCode::from(2);
     };
-    println!("seed {}, store {}, {:?}; files in {}", plan.seed, plan.store, plan.time, plan.folder.display());
+    println!("seed {}, store {:?}, {:?}; files in {}", plan.seed, plan.store, plan.time, plan.folder.display());
     match run(plan).await {
         Ok(report) => {
             println!("{report}");
@@ -25,9 +28,9 @@ async fn main() -> ExitCode {
 }
 
 fn plan(words: &[String]) -> Option<Plan> {
-    let (demo, store, seconds) = (words.first()?, words.get(1)?, words.get(2)?.parse().ok()?);
+    let (demo, store, seconds) = (words.first()?, words.get(1)?.parse().ok()?, words.get(2)?.parse().ok()?);
     let seed = words.get(3).map_or_else(|| Some(fastrand::u64(..)), |seed| seed.parse().ok())?;
-    let folder = env::temp_dir().join(format!("async-endpoints-chaos-{seed}"));
+    let folder = env::temp_dir().join(format!("async-endpoints-chaos-{seed}-{}", std::process::id()));
     let demo = PathBuf::from(demo).canonicalize().ok()?;
-    Some(Plan { demo, folder, store: store.clone(), time: Duration::from_secs_f64(seconds), seed })
+    Some(Plan { demo, folder, store, lease: LEASE, time: Duration::from_secs_f64(seconds), seed })
 }

@@ -1,8 +1,8 @@
-//! What became of every job, by what the service says and by what the handlers wrote down.
+//! What became of every job, by what clients were told, what the service says in the end, and what the handlers wrote down.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fmt, fs, io,
+    io,
     time::{Duration, Instant},
 };
 
@@ -10,142 +10,223 @@ use jiff::Timestamp;
 use reqwest::{Client, StatusCode};
 use serde_json::Value;
 
-use crate::fleet::{Fleet, Told};
+use crate::{
+    diary::{Pages, after},
+    fleet::Fleet,
+    ledger::{Line, Watch},
+    load::{Accepted, Heard},
+    recovery::{self, Recovery},
+};
+
+/// What a handler may take to stop when its lease was lost; less than that is what this tool takes to notice.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// What a run comes to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Report {
-    told: Told,
-    accepted: usize,
-    ends: BTreeMap<String, usize>,
+    pub(crate) happened: BTreeMap<String, usize>,
+    pub(crate) accepted: usize,
+    pub(crate) found: usize,
+    pub(crate) ends: BTreeMap<String, usize>,
+    pub(crate) seen_ended: usize,
+    pub(crate) refused: Vec<Duration>,
+    pub(crate) recovery: Recovery,
+    /// Touched in the last moment before a promotion, and not as they were any more: what an asynchronous replica costs.
+    pub tail: Vec<String>,
     /// Accepted, and not there any more.
     pub lost: Vec<String>,
-    /// The same job twice, by different keys.
-    pub twice: usize,
+    /// The same job by different keys, or a second one by the same key.
+    pub twice: Vec<String>,
     /// Ended, and different when it was read again later.
     pub changed: Vec<String>,
     /// Not ended long after everything was calm.
     pub stuck: Vec<String>,
     /// More starts than the service counted, or more attempts than their reasons allow.
     pub uncounted: Vec<String>,
-    /// Attempts that a killed process left behind.
-    pub cut_off: usize,
-    /// From the kill to the start of the next attempt, of each of them.
-    pub recoveries: Vec<Duration>,
+    /// More than one attempt settled it, or one that was not the last.
+    pub settled_twice: Vec<String>,
+    /// Handlers that went on after another attempt had begun.
+    pub went_on: Vec<String>,
+    /// Submissions that were not answered within the time promised, by processes that ran.
+    pub late: Vec<String>,
+    /// Stops that did not end well.
+    pub bad_exits: Vec<String>,
 }
 
 impl Report {
-    /// Whether every promise was kept.
-    pub fn is_good(&self) -> bool {
-        let broken = [&self.lost, &self.changed, &self.stuck, &self.uncounted, &self.told.bad_exits];
-        self.twice == 0 && broken.iter().all(|broken| broken.is_empty())
+    /// Each promise, and how it was broken.
+    pub(crate) fn broken(&self) -> [(&'static str, &[String]); 11] {
+        [
+            ("lost", &self.lost),
+            ("made twice", &self.twice),
+            ("changed after their end", &self.changed),
+            ("stuck", &self.stuck),
+            ("run more often than was counted", &self.uncounted),
+            ("settled twice", &self.settled_twice),
+            ("run on after another attempt had begun", &self.went_on),
+            ("submissions answered later than after 5 s", &self.late),
+            ("outages with no attempt within 5 s of their end", &self.recovery.late_after_outage),
+            ("workers with none within 5 s after being cut off", &self.recovery.late_after_cut),
+            ("stops that did not end well", &self.bad_exits),
+        ]
     }
 
-    /// The share `q` of recoveries took no longer.
+    /// Whether every promise was kept.
+    pub fn is_good(&self) -> bool {
+        self.broken().iter().all(|(_, broken)| broken.is_empty())
+    }
+
+    /// From the kill of a process to the next attempt of what it ran: the share `q` took no longer.
     pub fn recovery(&self, q: f64) -> Option<Duration> {
-        let mut sorted = self.recoveries.clone();
-        sorted.sort();
-        let last = sorted.len().checked_sub(1)?;
-        sorted.get((last as f64 * q).round() as usize).copied()
+        recovery::quantile(&self.recovery.after_kill, q)
     }
 }
 
-pub(crate) async fn of(fleet: &Fleet, accepted: Vec<String>, patience: Duration) -> io::Result<Report> {
-    let http = Client::builder().no_proxy().build().map_err(io::Error::other)?;
-    let until = Instant::now() + patience;
-    let ids: BTreeSet<String> = accepted.iter().cloned().collect();
-    let mut report = Report {
-        told: Told::default(),
-        accepted: accepted.len(),
-        ends: BTreeMap::new(),
-        lost: Vec::new(),
-        twice: accepted.len() - ids.len(),
-        changed: Vec::new(),
-        stuck: Vec::new(),
-        uncounted: Vec::new(),
-        cut_off: 0,
-        recoveries: Vec::new(),
-    };
-    let mut jobs = Vec::new();
-    for id in &ids {
+pub(crate) async fn of(fleet: &Fleet, heard: Heard, watch: &Watch, patience: Duration) -> io::Result<Report> {
+    let http = Client::builder().no_proxy().timeout(GRACE * 3).build().map_err(io::Error::other)?;
+    let (over, until) = (Timestamp::now(), Instant::now() + patience);
+    let (mut jobs, mut missing, mut stuck) = (Vec::new(), Vec::new(), Vec::new());
+    let accepted: BTreeMap<&str, &Accepted> = heard.accepted.iter().map(|job| (job.id.as_str(), job)).collect();
+    for id in accepted.keys() {
         match ended(fleet, &http, id, until).await? {
-            None => report.lost.push(id.clone()),
-            Some(job) if job["completedAt"].is_null() => report.stuck.push(job.to_string()),
+            None => missing.push((*id).to_owned()),
+            Some(job) if job["completedAt"].is_null() => stuck.push(job.to_string()),
             Some(job) => jobs.push(job),
         }
     }
-    report.told = fleet.told();
-    let ledger = Ledger::read(fleet)?;
-    for job in jobs {
-        let id = job["id"].as_str().unwrap_or_default();
-        *report.ends.entry(job["status"].as_str().unwrap_or_default().to_owned()).or_default() += 1;
-        // By another process than before, and after everything else.
-        if get(fleet, &http, id, 1).await?.as_ref() != Some(&job) {
-            report.changed.push(id.to_owned());
-        }
-        if !is_counted(&job, ledger.starts(id)) {
-            report.uncounted.push(job.to_string());
-        }
-        report.recover(&job, &ledger);
+    // By another process than before, and after everything else.
+    let mut again = HashMap::new();
+    for job in &jobs {
+        let id = text(job, "id");
+        again.insert(id.to_owned(), get(fleet, &http, id, 1, until).await?.unwrap_or_default());
     }
+    let pages = fleet.diary.write().clone();
+    let judge = Judge { pages: &pages, lines: by_job(watch.lines()?), accepted, report: Report::default() };
+    let mut report = judge.report(&heard, &jobs, &again, &missing);
+    report.stuck = stuck;
+    report.recovery = Recovery::of(&pages, &watch.lines()?, &jobs, over);
     Ok(report)
 }
 
-impl Report {
-    /// How long it took until an attempt followed those that a kill cut off.
-    fn recover(&mut self, job: &Value, ledger: &Ledger) {
-        let attempts = job["attempts"].as_array().map(Vec::as_slice).unwrap_or_default();
-        for attempt in attempts.iter().filter(|attempt| attempt["outcome"] == "lost") {
-            let number = attempt["attempt"].as_u64().unwrap_or_default();
-            let next = attempts.iter().find(|next| next["attempt"].as_u64() == Some(number + 1));
-            let process = ledger.process(job["id"].as_str().unwrap_or_default(), number);
-            let Some(killed) = process.and_then(|process| self.told.killed.get(&process)) else { continue };
-            self.cut_off += 1;
-            let started = next.and_then(|next| next["startedAt"].as_str()?.parse::<Timestamp>().ok());
-            let took = started.map(|started| started.duration_since(*killed));
-            self.recoveries.extend(took.and_then(|took| Duration::try_from(took).ok()));
+struct Judge<'a> {
+    pages: &'a Pages,
+    lines: HashMap<String, Vec<Line>>,
+    accepted: BTreeMap<&'a str, &'a Accepted>,
+    report: Report,
+}
+
+impl Judge<'_> {
+    fn report(mut self, heard: &Heard, jobs: &[Value], again: &HashMap<String, Value>, missing: &[String]) -> Report {
+        let Self { pages, accepted, report, .. } = &mut self;
+        for happened in &pages.happened {
+            *report.happened.entry(happened.fault.to_string()).or_default() += 1;
+        }
+        (report.accepted, report.found) = (accepted.len(), accepted.len() - missing.len());
+        (report.seen_ended, report.refused) = (heard.ended.len(), heard.refused.clone());
+        let late = heard.late.iter().filter(|late| !pages.is_disturbed(late.process, late.from, late.until));
+        report.late = late.map(ToString::to_string).collect();
+        for id in missing {
+            self.blame(id, id.clone(), |report| &mut report.lost);
+        }
+        self.twice(heard);
+        for job in jobs {
+            *self.report.ends.entry(text(job, "status").to_owned()).or_default() += 1;
+            self.judge(job, heard.ended.get(text(job, "id")), &again[text(job, "id")]);
+        }
+        self.report
+    }
+
+    fn judge(&mut self, job: &Value, seen: Option<&Value>, again: &Value) {
+        let id = text(job, "id").to_owned();
+        let lines = self.lines.get(&id).map(Vec::as_slice).unwrap_or_default();
+        let starts = lines.iter().filter(|line| !line.is_end).count();
+        let (counted, went_on) = (is_counted(job, starts), went_on(self.pages, lines));
+        if again != job || seen.is_some_and(|seen| seen != job) {
+            self.blame(&id, format!("{} {job}", seen.unwrap_or(again)), |report| &mut report.changed);
+        }
+        if !counted {
+            self.blame(&id, format!("{starts} starts: {job}"), |report| &mut report.uncounted);
+        }
+        if !is_settled_once(job) {
+            self.blame(&id, job.to_string(), |report| &mut report.settled_twice);
+        }
+        if let Some(line) = went_on {
+            self.blame(&id, line, |report| &mut report.went_on);
+        }
+    }
+
+    /// One key, one job: whatever ran is what a client was told of, and no two clients were told of the same.
+    fn twice(&mut self, heard: &Heard) {
+        let mut told = BTreeSet::new();
+        let same = heard.accepted.iter().filter(|job| !told.insert(&job.id)).map(|job| job.id.clone());
+        let unknown = self.lines.keys().filter(|id| !self.accepted.contains_key(id.as_str())).cloned();
+        for id in same.chain(unknown).collect::<Vec<_>>() {
+            self.blame(&id, id.clone(), |report| &mut report.twice);
+        }
+    }
+
+    /// A broken promise, unless the job was touched in the last moment before a promotion.
+    fn blame(&mut self, id: &str, what: String, promise: impl FnOnce(&mut Report) -> &mut Vec<String>) {
+        let lines = self.lines.get(id).into_iter().flatten().map(|line| line.at);
+        let accepted = self.accepted.get(id).map(|job| job.at);
+        if lines.chain(accepted).any(|at| self.pages.is_tail(at)) {
+            self.report.tail.push(what);
+        } else {
+            promise(&mut self.report).push(what);
         }
     }
 }
 
-/// What the handlers wrote down: job, attempt, process, and start or end.
-struct Ledger(HashMap<String, Vec<(u64, u32)>>);
-
-impl Ledger {
-    fn read(fleet: &Fleet) -> io::Result<Self> {
-        let mut starts: HashMap<String, Vec<(u64, u32)>> = HashMap::new();
-        for line in fs::read_to_string(fleet.ledger())?.lines() {
-            if let [job, attempt, process, "start"] = line.split(',').collect::<Vec<_>>()[..]
-                && let (Ok(attempt), Ok(process)) = (attempt.parse(), process.parse())
-            {
-                starts.entry(job.to_owned()).or_default().push((attempt, process));
-            }
-        }
-        Ok(Self(starts))
+fn by_job(all: Vec<Line>) -> HashMap<String, Vec<Line>> {
+    let mut lines: HashMap<String, Vec<Line>> = HashMap::new();
+    for line in all {
+        lines.entry(line.job.clone()).or_default().push(line);
     }
-
-    fn starts(&self, job: &str) -> usize {
-        self.0.get(job).map_or(0, Vec::len)
-    }
-
-    fn process(&self, job: &str, attempt: u64) -> Option<u32> {
-        self.0.get(job)?.iter().find(|(number, _)| *number == attempt).map(|(_, process)| *process)
-    }
+    lines
 }
 
 /// Each start was counted before it happened, and each attempt has its reason.
 fn is_counted(job: &Value, starts: usize) -> bool {
     let number = |name: &str| job[name].as_u64().unwrap_or_default();
-    let attempts = job["attempts"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let attempts = attempts(job);
     let released = attempts.iter().filter(|attempt| attempt["outcome"] == "released").count() as u64;
     let reasons = 1 + number("retryCount") + number("lossCount") + released;
     starts as u64 <= number("attempt") && (number("attempt") <= reasons || attempts.len() == 20)
 }
 
+/// By the last attempt, or by none, if it ended as its worker was lost.
+fn is_settled_once(job: &Value) -> bool {
+    let settled = |attempt: &Value| ["completed", "failed", "canceled"].contains(&text(attempt, "outcome"));
+    let before = attempts(job).split_last().map(|(_, before)| before).unwrap_or_default();
+    !before.iter().any(settled)
+}
+
+/// An attempt that still ran when the next one had begun, though its process was neither frozen nor gone.
+fn went_on(pages: &Pages, lines: &[Line]) -> Option<String> {
+    lines.iter().filter(|line| !line.is_end).find_map(|start| {
+        let next = lines.iter().find(|next| !next.is_end && next.attempt > start.attempt)?;
+        let end = lines.iter().find(|end| end.is_end && (end.attempt, end.process) == (start.attempt, start.process));
+        let (limit, ended) = (after(next.at, GRACE), end.map_or(Timestamp::MAX, |end| end.at));
+        let excused = match end {
+            Some(_) => pages.is_frozen(start.process, start.at, ended),
+            None => pages.gone.contains_key(&start.process),
+        };
+        (ended > limit && !excused).then(|| format!("{start:?}, then {next:?}, and ended by {end:?}"))
+    })
+}
+
+pub(crate) fn attempts(job: &Value) -> &[Value] {
+    job["attempts"].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+pub(crate) fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value[name].as_str().unwrap_or_default()
+}
+
 /// A job once it has ended, or as it is when time is up; none if there is none.
 async fn ended(fleet: &Fleet, http: &Client, id: &str, until: Instant) -> io::Result<Option<Value>> {
     loop {
-        let job = get(fleet, http, id, 0).await?;
+        let job = get(fleet, http, id, 0, until).await?;
         if Instant::now() > until || job.as_ref().is_none_or(|job| !job["completedAt"].is_null()) {
             return Ok(job);
         }
@@ -153,40 +234,18 @@ async fn ended(fleet: &Fleet, http: &Client, id: &str, until: Instant) -> io::Re
     }
 }
 
-async fn get(fleet: &Fleet, http: &Client, id: &str, place: usize) -> io::Result<Option<Value>> {
-    let answer = http.get(format!("{}/jobs/{id}", fleet.url(place))).send().await.map_err(io::Error::other)?;
-    match answer.status() {
-        StatusCode::OK => answer.json().await.map(Some).map_err(io::Error::other),
-        StatusCode::NOT_FOUND | StatusCode::GONE => Ok(None),
-        status => Err(io::Error::other(format!("{status} for job {id}"))),
+/// What a process says of it, once it can say anything.
+async fn get(fleet: &Fleet, http: &Client, id: &str, place: usize, until: Instant) -> io::Result<Option<Value>> {
+    loop {
+        let answer = http.get(format!("{}/jobs/{id}", fleet.any(place).url)).send().await;
+        match answer.as_ref().map(reqwest::Response::status) {
+            Ok(StatusCode::NOT_FOUND | StatusCode::GONE) => return Ok(None),
+            Ok(StatusCode::OK) => return answer.map_err(io::Error::other)?.json().await.map_err(io::Error::other),
+            _ if Instant::now() < until => tokio::time::sleep(Duration::from_millis(100)).await,
+            what => return Err(io::Error::other(format!("{what:?} for job {id}"))),
+        }
     }
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Told { kills, stops, freezes, bad_exits, .. } = &self.told;
-        let seconds = |q| self.recovery(q).map_or("-".to_owned(), |took| format!("{:.2} s", took.as_secs_f64()));
-        let ends: Vec<String> = self.ends.iter().map(|(status, n)| format!("{n} {status}")).collect();
-        writeln!(f, "  killed {kills}, stopped {stops}, frozen {freezes} times")?;
-        writeln!(f, "  {:<52}{:>10}", "stops that did not end well", bad_exits.len())?;
-        writeln!(f, "  {:<52}{:>10}", "jobs accepted", self.accepted)?;
-        writeln!(f, "  {:<52}{:>10}", "  lost", self.lost.len())?;
-        writeln!(f, "  {:<52}{:>10}", "  made twice", self.twice)?;
-        writeln!(f, "  {:<52}{:>10}", "  changed after their end", self.changed.len())?;
-        writeln!(f, "  {:<52}{:>10}", "  stuck", self.stuck.len())?;
-        writeln!(f, "  {:<52}{:>10}", "  run more often than was counted", self.uncounted.len())?;
-        writeln!(f, "  ended: {}", ends.join(", "))?;
-        writeln!(f, "  {:<52}{:>10}", "attempts that a kill cut off", self.cut_off)?;
-        let (half, most, all) = (seconds(0.5), seconds(0.99), seconds(1.0));
-        write!(f, "  from the kill to the next attempt: p50 {half}, p99 {most}, at most {all}")?;
-        for (what, which) in [("lost", &self.lost), ("changed", &self.changed), ("stuck", &self.stuck)] {
-            for job in which.iter().take(5) {
-                write!(f, "\n  {what}: {job}")?;
-            }
-        }
-        for job in self.uncounted.iter().chain(bad_exits).take(5) {
-            write!(f, "\n  {job}")?;
-        }
-        Ok(())
-    }
-}
+#[cfg(test)]
+mod tests;

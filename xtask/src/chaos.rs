@@ -4,12 +4,12 @@ use crate::command::{Failed, cargo};
 
 const DEMO: &str = "target/release/async-endpoints-demo";
 
-/// `--store sqlite --minutes 10 --seed 7`, each optional.
+/// `--store sqlite|redis|redis-failover --minutes 10 --seed 7`, each optional.
 pub(crate) fn run(options: &[&str]) -> Result<(), Failed> {
-    let (mut store, mut seconds, mut seed) = ("sqlite:jobs.db", 60.0, None);
+    let (mut store, mut seconds, mut seed) = ("sqlite", 60.0, None);
     for option in options.chunks(2) {
         match option {
-            ["--store", "sqlite"] => store = "sqlite:jobs.db",
+            ["--store", name @ ("sqlite" | "redis" | "redis-failover")] => store = name,
             ["--minutes", minutes] => {
                 let minutes: f64 = minutes.parse().map_err(|_| Failed::because("--minutes takes a number"))?;
                 seconds = minutes * 60.0;

@@ -19,7 +19,8 @@ cargo xtask <task>
 
   test    every test, documentation and README examples included; installs what is missing if it may
   check   formatting, lints, documentation, minimum Rust version, the rooms' rules, cargo-deny
-  chaos   real processes killed, stopped and frozen under load: --store sqlite --minutes 10 --seed 7, each optional
+  chaos   real processes killed, stopped, frozen and cut off under load: --store sqlite --minutes 10 --seed 7, each
+          optional; stores: sqlite, redis, redis-failover
   bench   the figures of docs/performance.md beside their references; one of them by name: throughput, pickup, claim, memory, submission
 ";
 

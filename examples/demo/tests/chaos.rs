@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use async_endpoints_chaos::{Plan, run};
+use async_endpoints_chaos::{Plan, Store, run};
 use support::Folder;
 
 #[tokio::test]
@@ -14,7 +14,8 @@ async fn nothing_accepted_is_lost_whatever_happens_to_processes() {
     let plan = Plan {
         demo: env!("CARGO_BIN_EXE_async-endpoints-demo").into(),
         folder: folder.join("chaos"),
-        store: "sqlite:jobs.db".to_owned(),
+        store: Store::Sqlite,
+        lease: Duration::from_secs(8),
         time: Duration::from_secs(25),
         seed: 5,
     };

@@ -1,0 +1,73 @@
+//! One process of the demo. It ends with its handle, and everything goes by its id.
+
+use std::{fs::File, io, path::Path, process::Stdio, time::Duration};
+
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    time::timeout,
+};
+
+/// How long one may take to start, and to stop when it is asked to.
+const PATIENCE: Duration = Duration::from_secs(45);
+
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) id: u32,
+    pub(crate) url: String,
+}
+
+impl Process {
+    /// Starts a demo and waits until it says where it listens. What it logs is appended to a file of that name.
+    pub(crate) async fn start(demo: &Path, folder: &Path, log: &str, vars: &[(&str, &str)]) -> io::Result<Self> {
+        let stderr = File::options().create(true).append(true).open(folder.join(log))?;
+        let mut command = Command::new(demo);
+        command.current_dir(folder).env_clear().env("AE_BIND", "127.0.0.1:0").envs(vars.iter().copied());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).kill_on_drop(true);
+        let mut child = command.spawn()?;
+        let mut line = String::new();
+        if let Some(out) = child.stdout.take() {
+            timeout(PATIENCE, BufReader::new(out).read_line(&mut line)).await??;
+        }
+        let url = line.trim().strip_prefix("listening on ").map(str::to_owned);
+        let (Some(url), Some(id)) = (url, child.id()) else {
+            return Err(io::Error::other(format!("the demo said {line:?}; see {log}")));
+        };
+        Ok(Self { child, id, url })
+    }
+
+    pub(crate) async fn kill(&mut self) -> io::Result<()> {
+        self.child.kill().await
+    }
+
+    /// SIGTERM. What was wrong with its end, if anything was.
+    pub(crate) async fn stop(&mut self) -> io::Result<Option<String>> {
+        self.signal("TERM").await?;
+        match timeout(PATIENCE, self.child.wait()).await {
+            Ok(status) => {
+                let status = status?;
+                Ok((!status.success()).then(|| format!("{}: {status}", self.id)))
+            }
+            Err(_) => {
+                self.kill().await?;
+                Ok(Some(format!("{}: nothing in {PATIENCE:?}", self.id)))
+            }
+        }
+    }
+
+    pub(crate) async fn freeze(&self) -> io::Result<()> {
+        self.signal("STOP").await
+    }
+
+    pub(crate) async fn thaw(&self) -> io::Result<()> {
+        self.signal("CONT").await
+    }
+
+    async fn signal(&self, name: &str) -> io::Result<()> {
+        // None once it has been waited for: the id may be another's by now.
+        if let Some(id) = self.child.id() {
+            Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &id.to_string()]).status().await?;
+        }
+        Ok(())
+    }
+}
