@@ -1,35 +1,88 @@
-//! Whether the file is still the one that was opened.
+//! Whether the files are still those that were opened.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use crate::fail::Fail;
 
-/// The file as it was when it was opened.
+/// The file and what SQLite keeps beside it while it is open, as they were when they were opened.
 #[derive(Clone, Debug)]
 pub(crate) struct File {
+    file: Part,
+    log: Part,
+    /// Where in the log what is: shared memory of all processes.
+    index: Part,
+}
+
+#[derive(Clone, Debug)]
+struct Part {
     path: PathBuf,
     identity: (u64, u64),
 }
 
 impl File {
-    /// Call this with the file open: a number of a file that is open is given to no other.
-    pub(crate) fn opened(path: PathBuf) -> std::io::Result<Self> {
+    /// Call this with the file open and after a first read, which makes the other two: a number of a file that is open
+    /// is given to no other, and they stay until the last process has closed it.
+    pub(crate) fn opened(path: &Path) -> std::io::Result<Self> {
+        Ok(Self {
+            file: Part::opened(path.to_owned())?,
+            log: Part::opened(beside(path, "-wal"))?,
+            index: Part::opened(beside(path, "-shm"))?,
+        })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.file.path
+    }
+
+    /// Refuses to go on in a file or a log that was deleted or replaced: what is written there, nobody finds again.
+    pub(crate) fn check(&self) -> Result<(), Fail> {
+        match self.file.is_same() {
+            Ok(true) => {}
+            Ok(false) => return refuse("the file was replaced by another; restart to use that one".to_owned()),
+            Err(error) => return refuse(format!("the file is gone ({error})")),
+        }
+        for part in [&self.log, &self.index] {
+            let why = match part.is_same() {
+                Ok(true) => continue,
+                Ok(false) => "was replaced".to_owned(),
+                Err(error) => format!("is gone ({error})"),
+            };
+            let path = part.path.display();
+            return refuse(format!(
+                "{path} {why}, which belongs to it: put it back, or stop all its processes in order"
+            ));
+        }
+        Ok(())
+    }
+
+    /// How long the log is.
+    pub(crate) fn log_bytes(&self) -> u64 {
+        std::fs::metadata(&self.log.path).map_or(0, |found| found.len())
+    }
+}
+
+impl Part {
+    fn opened(path: PathBuf) -> std::io::Result<Self> {
         let identity = identity(&path)?;
         Ok(Self { path, identity })
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    fn is_same(&self) -> std::io::Result<bool> {
+        Ok(identity(&self.path)? == self.identity)
     }
+}
 
-    /// Refuses to go on in a file that was deleted or replaced: what is written there, nobody finds again.
-    pub(crate) fn check(&self) -> Result<(), Fail> {
-        match identity(&self.path) {
-            Ok(identity) if identity == self.identity => Ok(()),
-            Ok(_) => Err(Fail::Unavailable("the file was replaced by another; restart to use that one".to_owned())),
-            Err(error) => Err(Fail::Unavailable(format!("the file is gone ({error})"))),
-        }
-    }
+fn refuse(why: String) -> Result<(), Fail> {
+    Err(Fail::Unavailable(why))
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(ending);
+    name.into()
 }
 
 #[cfg(unix)]

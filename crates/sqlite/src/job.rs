@@ -144,6 +144,10 @@ impl Job {
     /// Reads a row of [`COLUMNS`]; why not, if it holds what nobody wrote.
     pub(crate) fn read(row: &Row<'_>) -> Result<Self, String> {
         let mut next = Columns { row, at: 0 };
+        Self::columns(&mut next)?.whole()
+    }
+
+    fn columns(next: &mut Columns<'_>) -> Result<Self, String> {
         Ok(Self {
             seq: next.next()?,
             id: next.id()?,
@@ -183,6 +187,16 @@ impl Job {
             log_lines: next.next()?,
             log_bytes: next.next()?,
         })
+    }
+
+    /// What its state stands on has to be there: a head of an index that never ends, say, would be in the way for ever.
+    fn whole(self) -> Result<Self, String> {
+        let missing = match self.status {
+            JobStatus::Scheduled => self.due.is_none(),
+            JobStatus::InProgress => self.started_at.is_none() || self.lease_until.is_none() || self.current.is_none(),
+            status => status.is_terminal() && self.ended_at.is_none(),
+        };
+        if missing { Err(format!("it is {} and a time of that is missing", self.status)) } else { Ok(self) }
     }
 
     /// Its place in the index of its state.

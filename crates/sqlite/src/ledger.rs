@@ -175,8 +175,8 @@ impl Ledger {
         Ok(order)
     }
 
-    /// Writes what moved, before the commit.
-    pub(crate) fn flush(&mut self, conn: &Connection) -> Result<(), Fail> {
+    /// Writes what moved, before the commit, and the time by which it did.
+    pub(crate) fn flush(&mut self, conn: &Connection, now: Timestamp) -> Result<(), Fail> {
         for (id, kind) in self.kinds.iter_mut().filter(|(_, kind)| kind.moved) {
             let values = [*id].into_iter().chain(kind.counts).map(Value::Integer);
             conn.prepare_cached(SAVE_COUNTS)?.execute(params_from_iter(values))?;
@@ -185,9 +185,9 @@ impl Ledger {
         for ((minute, kind), slot) in std::mem::take(&mut self.slots) {
             save_slot(conn, minute, kind, slot)?;
         }
-        if let (true, Some(order)) = (std::mem::take(&mut self.ordered), self.last_order) {
-            conn.prepare_cached("UPDATE meta SET last_order = ?1 WHERE one = 1")?.execute([order])?;
-        }
+        let order = if std::mem::take(&mut self.ordered) { self.last_order } else { None };
+        let sql = "UPDATE meta SET last_order = ifnull(?1, last_order), latest = max(latest, ?2) WHERE one = 1";
+        conn.prepare_cached(sql)?.execute(params![order, now.as_micros()])?;
         Ok(())
     }
 }

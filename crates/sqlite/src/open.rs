@@ -8,7 +8,7 @@ use std::{
 use async_endpoints_core::StoreError;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use crate::fail::Fail;
+use crate::{fail::Fail, space::LOG_BYTES};
 
 /// How to get from each version of the schema to the next. Released steps never change.
 const STEPS: [&str; 1] = [include_str!("sql/001.sql")];
@@ -23,6 +23,11 @@ const BUSY: Duration = Duration::from_secs(3);
 /// all. SQLite's own steps grow to 100 ms, and would miss the short gaps that a busy process leaves.
 const TRIES: i32 = 3_000;
 const TRY: Duration = Duration::from_millis(1);
+
+/// Sets how a writer waits for its turn.
+pub(crate) fn wait_for_turns(conn: &mut Connection) -> rusqlite::Result<()> {
+    conn.busy_handler(Some(wait))
+}
 
 fn wait(tries: i32) -> bool {
     std::thread::sleep(TRY);
@@ -79,6 +84,23 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// Whether opening may work later, with nothing changed but the world: the file is locked, its folder is not there
+    /// yet, the disk is full or fails. A newer schema, another program's file and a corrupt one stay what they are.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let refused = async_endpoints_sqlite::SqliteStore::open("/no/such/folder/jobs.db").await.unwrap_err();
+    /// assert!(refused.is_transient());
+    /// # }
+    /// ```
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_transient(),
+            Self::Newer { .. } | Self::Foreign { .. } => false,
+        }
+    }
+
     pub(crate) fn of(fail: Fail, path: &Path) -> Self {
         Self::Store(fail.into_error(path))
     }
@@ -102,8 +124,10 @@ fn try_writer(path: &Path, synchronous: Synchronous) -> Result<Connection, OpenE
     let fail = |error: rusqlite::Error| OpenError::of(error.into(), path);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut conn = Connection::open_with_flags(path, flags).map_err(fail)?;
-    conn.busy_handler(Some(wait)).map_err(fail)?;
+    wait_for_turns(&mut conn).map_err(fail)?;
     check(&conn, path)?;
+    // A file that has tables, or a log, stays as it is: this is for the fresh one alone, and before both.
+    conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL").map_err(fail)?;
     let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(fail)?;
     if mode != "wal" {
         let why = format!("write-ahead logging is not possible there (journal mode {mode}); a network file system?");
@@ -124,7 +148,7 @@ pub(crate) fn reader(path: &Path) -> Result<Connection, Fail> {
     Ok(conn)
 }
 
-/// The log is copied back every 1 000 pages (4 MB), and cut to 64 MB when a long reader had let it grow.
+/// The log is copied back every 1 000 pages (4 MB), and cut when it begins anew if a long reader had let it grow.
 fn settle_down(conn: &Connection, synchronous: Synchronous) -> rusqlite::Result<()> {
     conn.set_prepared_statement_cache_capacity(STATEMENTS);
     let synchronous = synchronous.pragma();
@@ -134,7 +158,7 @@ fn settle_down(conn: &Connection, synchronous: Synchronous) -> rusqlite::Result<
          PRAGMA temp_store = MEMORY;
          PRAGMA cache_size = -32000;
          PRAGMA wal_autocheckpoint = 1000;
-         PRAGMA journal_size_limit = 67108864;"
+         PRAGMA journal_size_limit = {LOG_BYTES};"
     ))
 }
 

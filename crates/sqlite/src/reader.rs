@@ -1,8 +1,8 @@
 //! The threads that read: each call sees one snapshot, taken after every write that was answered before it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
-use async_endpoints_core::{Clock, JobName, Timestamp};
+use async_endpoints_core::{JobName, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     file::File,
     ledger::{COUNTS, Counts, counts},
     queue::{Call, Found, Queue},
+    time::Time,
     view::Kinds,
 };
 
@@ -60,28 +61,28 @@ impl Reader {
     }
 
     /// Runs one call in a snapshot. The time is read when the snapshot stands: nothing in it is of the future.
-    fn step(&mut self, call: &mut dyn Call<Self>, clock: &dyn Clock) -> Result<(), Fail> {
+    fn step(&mut self, call: &mut dyn Call<Self>, time: &Time) -> Result<(), Fail> {
         if !self.conn.is_autocommit() {
             // The last snapshot did not end: nothing can be read in it that is new.
             self.conn.execute_batch("ROLLBACK")?;
         }
         self.conn.execute_batch("BEGIN")?;
-        let stands = self.conn.prepare_cached("SELECT 1 FROM meta")?.exists([]);
+        let stands = time.catch_up(&self.conn);
         if stands.is_ok() {
-            self.now = self.now.max(clock.now());
+            self.now = self.now.max(time.now());
             call.run(self);
         }
         // A snapshot that stayed open would keep the log from being copied back for ever.
         self.conn.execute_batch("ROLLBACK")?;
-        stands.map(drop).map_err(Fail::from)
+        stands
     }
 }
 
 /// Reads until nobody can ask any more.
-pub(crate) fn run(mut reader: Reader, queue: &Queue<Reader>, file: &File, clock: &Arc<dyn Clock>) {
+pub(crate) fn run(mut reader: Reader, queue: &Queue<Reader>, file: &File, time: &Time) {
     while let Found::Calls(calls) = queue.take(1, usize::MAX, None) {
         for mut call in calls.into_iter().filter(|call| call.wanted()) {
-            let done = file.check().and_then(|()| reader.step(&mut *call, &**clock));
+            let done = file.check().and_then(|()| reader.step(&mut *call, time));
             let refused = done.err().map(|fail| fail.into_error(file.path()).to_string());
             call.answer(refused.as_deref());
         }

@@ -38,8 +38,9 @@ impl Reader {
         }
         self.count_unrecovered(&counted, &mut types, query)?;
         let slots = query.since_minute.map(|since| self.slots(since)).transpose()?.unwrap_or_default();
-        let quarantined = self.count("SELECT count(*) FROM quarantine", &[])?;
-        Ok(Stats { now: self.now, types, slots, beats: self.beats()?, quarantined })
+        let aside = "SELECT count(*) FROM (SELECT 1 FROM quarantine LIMIT ?1)";
+        let quarantined = self.count(aside, params![AHEAD_COUNTED as i64])?;
+        Ok(Stats { now: self.now, types, slots, beats: self.beats()?, quarantined, mended: 0 })
     }
 
     /// All types, by name.
@@ -103,8 +104,9 @@ impl Reader {
     /// Runnable since before `than`: queued jobs by the time in their order, and due ones nobody promoted.
     fn stale(&self, of: &Counted, than: Timestamp) -> Result<u64, Fail> {
         let (most, end) = (AHEAD_COUNTED as i64, order_at(than) + 256);
-        let queued = "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE status = 0 AND type = ?1 AND score >= ?2 \
-            AND score < ?3 AND runnable_since < ?4 LIMIT ?5)";
+        // Released and recovered jobs keep their place and wait anew: the limit is for what is looked at.
+        let queued = "SELECT count(*) FROM (SELECT runnable_since AS since FROM jobs WHERE status = 0 AND type = ?1 \
+            AND score >= ?2 AND score < ?3 ORDER BY score, id LIMIT ?5) WHERE since < ?4";
         let due = "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE status = 1 AND type = ?1 AND score < ?2 LIMIT ?3)";
         let mut stale = self.count(due, params![of.kind, than.as_micros(), most])?;
         for first in used(of) {

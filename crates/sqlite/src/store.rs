@@ -19,6 +19,7 @@ use async_endpoints_core::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream, stream::BoxStream};
+use rusqlite::Connection;
 use tokio::sync::{
     broadcast::{self, error::RecvError},
     oneshot,
@@ -33,6 +34,7 @@ use crate::{
     reader::{self, Reader},
     shared,
     state::State,
+    time::Time,
     writer::{self, Writer},
 };
 
@@ -109,7 +111,7 @@ impl Options {
         let at = path.clone();
         let clock: Arc<dyn Clock> = Arc::new(clock);
         // Opening waits for the disk, and for another process that migrates: not on the caller's thread.
-        let opening = move || drop(tell.send(SqliteStore::start(&at, self.synchronous, &clock)));
+        let opening = move || drop(tell.send(SqliteStore::start(&at, self.synchronous, clock)));
         spawn("sqlite-open", opening).map_err(|error| io(&path, &error))?;
         told.await.unwrap_or_else(|_| Err(OpenError::of(Fail::Panicked, &path)))
     }
@@ -119,8 +121,8 @@ fn io(path: &Path, error: &std::io::Error) -> OpenError {
     OpenError::of(Fail::Unavailable(error.to_string()), path)
 }
 
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-    thread::Builder::new().name(name.to_owned()).spawn(run).map(drop)
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<thread::JoinHandle<()>> {
+    thread::Builder::new().name(name.to_owned()).spawn(run)
 }
 
 impl SqliteStore {
@@ -141,11 +143,16 @@ impl SqliteStore {
         self.file.path()
     }
 
-    fn start(path: &Path, synchronous: Synchronous, clock: &Arc<dyn Clock>) -> std::result::Result<Self, OpenError> {
+    fn start(path: &Path, synchronous: Synchronous, clock: Arc<dyn Clock>) -> std::result::Result<Self, OpenError> {
+        let fail = |fail| OpenError::of(fail, path);
         let conn = open::writer(path, synchronous)?;
-        let readers: std::result::Result<Vec<_>, Fail> = (0..READERS).map(|_| open::reader(path)).collect();
-        let readers = readers.map_err(|fail| OpenError::of(fail, path))?;
-        let file = File::opened(path.to_owned()).map_err(|error| io(path, &error))?;
+        let readers: Vec<_> =
+            (0..READERS).map(|_| open::reader(path)).collect::<std::result::Result<_, _>>().map_err(fail)?;
+        let time = Arc::new(Time::new(clock));
+        time.catch_up(&conn).map_err(fail)?;
+        // Known before the store is: what others do from now on is told.
+        let seen = writer::data_version(&conn).map_err(fail)?;
+        let file = File::opened(path).map_err(|error| io(path, &error))?;
         let (hints, _) = broadcast::channel(HINTS_KEPT);
         let (watch, until_dropped) = mpsc::channel();
         // From here on dropping it ends the threads that already run.
@@ -156,34 +163,44 @@ impl SqliteStore {
             hints: hints.downgrade(),
             _watch: watch,
         };
-        let (writes, reads) = (Arc::clone(&store.writes), Arc::clone(&store.reads));
+        store.spawn_watch(until_dropped)?;
+        let readers = readers.into_iter().map(|conn| store.spawn_reader(conn, Arc::clone(&time)));
+        let readers = readers.collect::<std::result::Result<_, _>>()?;
+        let writer = Writer {
+            state: State::new(conn),
+            queue: Arc::clone(&store.writes),
+            file,
+            time,
+            hints,
+            seen,
+            shared: None,
+            gap: Instant::now(),
+            cut: None,
+            readers,
+        };
+        spawn("sqlite-write", move || writer.run()).map_err(|error| io(path, &error))?;
+        Ok(store)
+    }
+
+    fn spawn_watch(&self, until_dropped: mpsc::Receiver<()>) -> std::result::Result<(), OpenError> {
+        let (writes, reads) = (Arc::clone(&self.writes), Arc::clone(&self.reads));
         let run = move || {
             while until_dropped.recv_timeout(WATCH) == Err(mpsc::RecvTimeoutError::Timeout) {
                 writes.expire(PATIENCE);
                 reads.expire(PATIENCE);
             }
         };
-        spawn("sqlite-watch", run).map_err(|error| io(path, &error))?;
-        for conn in readers {
-            let (queue, file, clock) = (Arc::clone(&store.reads), file.clone(), Arc::clone(clock));
-            let run = move || reader::run(Reader::new(conn), &queue, &file, &clock);
-            spawn("sqlite-read", run).map_err(|error| io(path, &error))?;
-        }
-        // Known before the store is: what others do from now on is told.
-        let seen = writer::data_version(&conn).map_err(|fail| OpenError::of(fail, path))?;
-        let queue = Arc::clone(&store.writes);
-        let writer = Writer {
-            state: State::new(conn),
-            queue,
-            file,
-            clock: Arc::clone(clock),
-            hints,
-            seen,
-            shared: None,
-            gap: Instant::now(),
-        };
-        spawn("sqlite-write", move || writer.run()).map_err(|error| io(path, &error))?;
-        Ok(store)
+        spawn("sqlite-watch", run).map(drop).map_err(|error| io(self.path(), &error))
+    }
+
+    fn spawn_reader(
+        &self,
+        conn: Connection,
+        time: Arc<Time>,
+    ) -> std::result::Result<thread::JoinHandle<()>, OpenError> {
+        let (queue, file) = (Arc::clone(&self.reads), self.file.clone());
+        let run = move || reader::run(Reader::new(conn), &queue, &file, &time);
+        spawn("sqlite-read", run).map_err(|error| io(self.path(), &error))
     }
 
     async fn write<T: Send + 'static>(
@@ -338,11 +355,12 @@ impl SharedState for SqliteStore {
         bytes: Bytes,
         role: Option<(&str, RoleToken)>,
     ) -> Result<Put> {
+        let size = bytes.len();
         let (name, role) = (name.to_owned(), role.map(|(role, token)| (role.to_owned(), token)));
         let step = move |state: &mut State| {
             let role = role.as_ref().map(|(role, token)| (role.as_str(), *token));
             state.put_document(&name, expected, &bytes, role)
         };
-        self.write(0, step).await
+        self.write(size, step).await
     }
 }

@@ -13,6 +13,7 @@ use rusqlite::{OptionalExtension as _, params};
 use crate::{
     fail::Fail,
     job::Job,
+    space,
     state::{End, State},
 };
 
@@ -49,7 +50,7 @@ impl State {
         if swept.is_none_or(|swept| now.since(swept) > reclaim.lease) {
             quiet_until = Some(now + reclaim.lease);
         }
-        // Never longer than a lease, also if the machine's clock was wrong when it was written.
+        // Never longer than a lease, whatever lease another process has.
         quiet_until = quiet_until.map(|until| until.min(now + reclaim.lease));
         self.conn
             .prepare_cached("UPDATE meta SET swept = ?1, quiet_until = ?2 WHERE one = 1")?
@@ -78,7 +79,9 @@ impl State {
                 cut += self.prune_index(kind, status, limit - cut)?;
             }
         }
-        Ok(cut + self.forget(limit - cut)?)
+        let cut = cut + self.forget(limit - cut)?;
+        space::give_back(&self.conn)?;
+        Ok(cut)
     }
 
     /// Cuts the jobs at the head of an index that are past their retention, up to the first that is not.

@@ -3,10 +3,11 @@
 
 use std::{
     sync::Arc,
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use async_endpoints_core::{Clock, JobName, store::Hint};
+use async_endpoints_core::{JobName, store::Hint};
 use rusqlite::Connection;
 use tokio::sync::broadcast;
 
@@ -16,7 +17,9 @@ use crate::{
     ledger::Ledger,
     open,
     queue::{Call, Found, Queue},
+    space::{self, CUTS, LOG_BYTES},
     state::State,
+    time::Time,
 };
 
 /// Calls, their bytes and the time that one transaction takes at most: whoever comes meanwhile waits that long.
@@ -38,7 +41,7 @@ pub(crate) struct Writer {
     pub(crate) state: State,
     pub(crate) queue: Arc<Queue<State>>,
     pub(crate) file: File,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) time: Arc<Time>,
     pub(crate) hints: broadcast::Sender<Hint>,
     /// What SQLite counts up when another connection commits; our own commits leave it.
     pub(crate) seen: i64,
@@ -46,6 +49,10 @@ pub(crate) struct Writer {
     pub(crate) shared: Option<Instant>,
     /// When others last had a chance to.
     pub(crate) gap: Instant,
+    /// When the log was last found too long.
+    pub(crate) cut: Option<Instant>,
+    /// The threads that read.
+    pub(crate) readers: Vec<JoinHandle<()>>,
 }
 
 /// What SQLite counts up when another connection commits.
@@ -62,13 +69,16 @@ impl Writer {
             match self.queue.take(GROUP, GROUP_BYTES, Some(LOOK)) {
                 Found::Calls(calls) => {
                     self.group(calls);
+                    self.keep_the_log_short();
                     self.leave_a_gap();
                 }
                 // What cannot be looked at now is looked at the next time.
                 Found::Nothing => drop(self.look()),
-                Found::Closed => return,
+                Found::Closed => break,
             }
         }
+        // Whoever closes the file last copies the log back into it, and a reader could not.
+        self.readers.drain(..).for_each(|reader| drop(reader.join()));
     }
 
     /// SQLite gives turns to whoever happens to ask at the right moment: a process with calls without end would keep
@@ -80,6 +90,15 @@ impl Writer {
         } else if !alone && self.gap.elapsed() > GAPS {
             std::thread::sleep(GAP);
             self.gap = Instant::now();
+        }
+    }
+
+    /// All that was committed stays so, whatever comes of this.
+    fn keep_the_log_short(&mut self) {
+        let waited = self.cut.is_none_or(|last| last.elapsed() > CUTS);
+        if waited && self.file.log_bytes() > LOG_BYTES {
+            self.cut = Some(Instant::now());
+            drop(space::cut_log(&mut self.state.conn));
         }
     }
 
@@ -124,6 +143,7 @@ impl Writer {
         let began = Instant::now();
         self.execute("BEGIN IMMEDIATE")?;
         self.look()?;
+        let changes = self.state.conn.total_changes();
         for call in calls {
             // Its caller may have left, or been sent away, since the transaction began.
             if call.wanted() {
@@ -134,7 +154,10 @@ impl Writer {
                 break;
             }
         }
-        self.state.ledger.flush(&self.state.conn)?;
+        // A transaction that wrote nothing needs no disk.
+        if self.state.conn.total_changes() != changes {
+            self.state.ledger.flush(&self.state.conn, self.state.now)?;
+        }
         self.execute("COMMIT")?;
         // A file that was unlinked meanwhile took the commit with it.
         self.file.check()
@@ -143,7 +166,7 @@ impl Writer {
     /// One call, which takes nothing of the others with it if it fails.
     fn step(&mut self, call: &mut dyn Call<State>, hints: &mut Vec<Hint>) -> Result<(), Fail> {
         self.execute("SAVEPOINT step")?;
-        self.state.begin(self.clock.now());
+        self.state.begin(self.time.now());
         if call.run(&mut self.state) {
             self.state.keep(hints);
             return self.execute("RELEASE step");
@@ -171,6 +194,7 @@ impl Writer {
             return Ok(());
         }
         open::check_version(conn)?;
+        self.time.catch_up(conn)?;
         self.seen = version;
         self.shared = Some(Instant::now());
         self.state.ledger = Ledger::default();
@@ -214,12 +238,22 @@ mod tests {
             std::fs::create_dir_all(&folder).unwrap();
             let path = folder.join("jobs.db");
             let conn = open::writer(&path, Synchronous::Off).unwrap();
-            let (queue, file) = (Arc::new(Queue::new()), File::opened(path).unwrap());
+            let (queue, file) = (Arc::new(Queue::new()), File::opened(&path).unwrap());
             let (hints, _) = broadcast::channel(1);
             let seen = data_version(&conn).unwrap();
-            let clock = Arc::new(SystemClock::default());
-            let (state, gap) = (State::new(conn), Instant::now());
-            let writer = Writer { state, queue: Arc::clone(&queue), file, clock, hints, seen, shared: None, gap };
+            let time = Arc::new(Time::new(Arc::new(SystemClock::default())));
+            let writer = Writer {
+                state: State::new(conn),
+                queue: Arc::clone(&queue),
+                file,
+                time,
+                hints,
+                seen,
+                shared: None,
+                gap: Instant::now(),
+                cut: None,
+                readers: Vec::new(),
+            };
             std::thread::spawn(move || writer.run());
             Self { queue, folder }
         }

@@ -80,6 +80,7 @@ async fn a_newer_schema_is_refused_by_name() {
     by_hand(&folder.file(), "PRAGMA user_version = 7");
     let refused = SqliteStore::open(folder.file()).await.expect_err("it is newer");
     assert!(matches!(&refused, OpenError::Newer { found: 7, known: 1, .. }), "{refused:?}");
+    assert!(!refused.is_transient(), "it stays newer");
     let text = refused.to_string();
     assert!(text.contains("jobs.db") && text.contains("version 7") && text.contains("up to 1"), "{text}");
 }
@@ -102,13 +103,31 @@ async fn a_schema_that_a_newer_program_changed_meanwhile_is_not_written() {
 async fn the_file_of_another_program_is_refused() {
     let folder = Folder::new();
     by_hand(&folder.file(), "CREATE TABLE contacts (name TEXT)");
-    let refused = SqliteStore::open(folder.file()).await;
-    assert!(matches!(refused, Err(OpenError::Foreign { .. })), "{refused:?}");
+    let refused = SqliteStore::open(folder.file()).await.expect_err("it is not ours");
+    assert!(matches!(refused, OpenError::Foreign { .. }) && !refused.is_transient(), "{refused:?}");
     std::fs::write(folder.file(), "this is no database, but long enough to be looked at as if it were one").unwrap();
-    let refused = SqliteStore::open(folder.file()).await;
-    assert!(matches!(refused, Err(OpenError::Store(StoreError::Corrupt(_)))), "{refused:?}");
-    let nowhere = SqliteStore::open(folder.file().join("below-a-file")).await;
-    assert!(matches!(nowhere, Err(OpenError::Store(StoreError::Unavailable(_)))), "{nowhere:?}");
+    let refused = SqliteStore::open(folder.file()).await.expect_err("it is no database");
+    assert!(matches!(refused, OpenError::Store(StoreError::Corrupt(_))) && !refused.is_transient(), "{refused:?}");
+}
+
+/// Whoever starts before its disk is there, or while another keeps the file, may wait.
+#[tokio::test]
+async fn what_may_mend_itself_is_transient() {
+    let folder = Folder::new();
+    let missing = folder.file().with_extension("folder");
+    let nowhere = SqliteStore::open(missing.join("jobs.db")).await.expect_err("its folder is missing");
+    assert!(nowhere.is_transient(), "{nowhere:?}");
+    std::fs::create_dir(&missing).unwrap();
+    drop(SqliteStore::open(missing.join("jobs.db")).await.expect("it is there now"));
+    let below = SqliteStore::open(missing.join("jobs.db").join("below-a-file")).await.expect_err("no folder");
+    assert!(matches!(below, OpenError::Store(StoreError::Unavailable(_))), "{below:?}");
+
+    let other = Connection::open(folder.file()).unwrap();
+    other.execute_batch("PRAGMA journal_mode = WAL; BEGIN EXCLUSIVE").unwrap();
+    let locked = SqliteStore::open(folder.file()).await.expect_err("it is locked");
+    assert!(locked.is_transient() && locked.to_string().contains("locked"), "{locked:?}");
+    other.execute_batch("ROLLBACK").unwrap();
+    drop(SqliteStore::open(folder.file()).await.expect("it is free now"));
 }
 
 #[tokio::test]
@@ -138,6 +157,59 @@ async fn nothing_is_accepted_into_a_file_that_was_deleted() {
     std::fs::rename(&away, folder.file()).unwrap();
     insert(&store, &job("alpha", HOUR)).await;
     assert_eq!(store.stats(&StatsQuery::default()).await.unwrap().types[0].counts, [2, 0, 0, 0, 0, 0]);
+}
+
+/// The log and its index are as much the store's as the file: commits are in them before they are in the file.
+#[cfg(unix)]
+#[tokio::test]
+async fn nothing_is_accepted_into_a_log_that_was_deleted_or_replaced() {
+    for ending in ["db-wal", "db-shm"] {
+        let folder = Folder::new();
+        let store = durable(&folder).await;
+        let kept = job("alpha", HOUR);
+        insert(&store, &kept).await;
+        let (part, away) = (folder.file().with_extension(ending), folder.file().with_extension("away"));
+        std::fs::rename(&part, &away).unwrap();
+        let gone = store.insert(job("alpha", HOUR)).await.expect_err("it is gone");
+        assert!(gone.is_transient() && gone.to_string().contains(&format!("jobs.{ending} is gone")), "{gone}");
+        assert!(store.get(kept.id).await.is_err() && store.probe().await.is_err());
+        std::fs::write(&part, "").unwrap();
+        let replaced = store.insert(job("alpha", HOUR)).await.expect_err("it is another");
+        assert!(replaced.to_string().contains(&format!("jobs.{ending} was replaced")), "{replaced}");
+        std::fs::rename(&away, &part).unwrap();
+        insert(&store, &job("alpha", HOUR)).await;
+        assert_eq!(store.stats(&StatsQuery::default()).await.unwrap().types[0].counts, [2, 0, 0, 0, 0, 0]);
+    }
+}
+
+/// Whether this process has the file open.
+#[cfg(target_os = "linux")]
+fn is_open(path: &Path) -> bool {
+    let open = std::fs::read_dir("/proc/self/fd").expect("open files are listed").flatten();
+    open.filter_map(|open| std::fs::read_link(open.path()).ok()).any(|open| open == path)
+}
+
+/// A process that stops in order copies back what it has, although nobody else would find it.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn what_was_accepted_outlives_a_deleted_log_if_the_process_stops_in_order() {
+    for ending in ["db-wal", "db-shm"] {
+        let folder = Folder::new();
+        let store = durable(&folder).await;
+        let kept = job("alpha", HOUR);
+        insert(&store, &kept).await;
+        std::fs::remove_file(folder.file().with_extension(ending)).unwrap();
+        assert!(store.insert(job("alpha", HOUR)).await.is_err());
+        drop(store);
+        let began = std::time::Instant::now();
+        while is_open(&folder.file()) {
+            assert!(began.elapsed() < Duration::from_secs(10), "its threads end");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let types = durable(&folder).await.stats(&StatsQuery::default()).await.unwrap().types;
+        let counts = types.first().map(|kind| kind.counts);
+        assert_eq!(counts, Some([1, 0, 0, 0, 0, 0]), "{ending}");
+    }
 }
 
 #[tokio::test]
@@ -189,6 +261,19 @@ async fn what_cannot_be_read_is_put_aside_and_never_in_the_way() {
         other => panic!("{other:?}"),
     }
     assert_eq!(store.stats(&StatsQuery::default()).await.unwrap().quarantined, 5);
+
+    // Nor does one without an end stop the prune of those behind it.
+    let [first, second] = [job("alpha", HOUR), job("alpha", HOUR)];
+    for ended in [&first, &second] {
+        insert(&store, ended).await;
+        store.cancel(ended.id, &error("C")).await.unwrap();
+    }
+    by_hand(&folder.file(), &format!("UPDATE jobs SET ended_at = NULL WHERE id = x'{}'", first.id.0.simple()));
+    clock.advance(HOUR + Duration::from_secs(1));
+    store.prune(9).await.unwrap();
+    assert!(matches!(store.get(second.id).await.unwrap(), Lookup::Gone { .. }), "it was cut");
+    let stats = store.stats(&StatsQuery::default()).await.unwrap();
+    assert_eq!((stats.quarantined, stats.types[0].counts[5]), (6, 0));
 }
 
 /// The process is killed, without a word, while it inserts: whatever it had an answer for is there.

@@ -5,10 +5,11 @@
 CREATE TABLE meta (
     one         INTEGER PRIMARY KEY CHECK (one = 1),
     last_order  INTEGER NOT NULL,
+    latest      INTEGER NOT NULL,   -- the latest time that anything written was decided by: nobody goes behind it
     swept       INTEGER,            -- the latest sweep
     quiet_until INTEGER             -- until when sweeps take nothing
 ) STRICT;
-INSERT INTO meta (one, last_order) VALUES (1, 0);
+INSERT INTO meta (one, last_order, latest) VALUES (1, 0, 0);
 
 -- Types and the counts of their jobs, moved by the transaction that moves the jobs. Never deleted.
 CREATE TABLE types (

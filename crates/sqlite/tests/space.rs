@@ -1,0 +1,178 @@
+//! How much room a file takes: after a burst, beside readers without end, and as a copy made while jobs run.
+
+mod common;
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use async_endpoints_core::{
+    JobId, JobStatus, JobStore as _, SystemClock,
+    store::{Lookup, NewJob, Settle, StatsQuery},
+};
+use async_endpoints_sqlite::{SqliteStore, Synchronous};
+use async_endpoints_testkit::{
+    ManualClock,
+    jobs::{completed, error, job},
+};
+use common::{Folder, HOUR, claim, open};
+use futures_util::future::join_all;
+use rusqlite::Connection;
+
+fn large(bytes: usize) -> NewJob {
+    NewJob { payload: vec![7; bytes].into(), id_chosen: false, ..job("alpha", HOUR) }
+}
+
+async fn insert(store: &SqliteStore, jobs: Vec<NewJob>) {
+    let answers = join_all(jobs.into_iter().map(|job| store.insert(job))).await;
+    answers.into_iter().for_each(|answer| drop(answer.expect("it is accepted")));
+}
+
+/// Claims all jobs and ends them, leaving payloads where they are.
+async fn fail_all(store: &SqliteStore) {
+    loop {
+        let attempts = store.claim(&claim(64)).await.unwrap().attempts;
+        if attempts.is_empty() {
+            return;
+        }
+        let end = |lease| Settle {
+            lease,
+            outcome: async_endpoints_core::store::Outcome::Failed { error: error("F") },
+            if_canceled: error("X"),
+            slow: false,
+            span: None,
+        };
+        let ends: Vec<_> = attempts.iter().map(|attempt| end(attempt.lease)).collect();
+        store.settle(&ends).await.unwrap();
+    }
+}
+
+/// The file's bytes once its log was copied back.
+fn size(path: &Path) -> u64 {
+    let conn = Connection::open(path).unwrap();
+    conn.busy_timeout(Duration::from_secs(5)).unwrap();
+    conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    std::fs::metadata(path).unwrap().len()
+}
+
+#[tokio::test]
+async fn a_file_returns_to_its_size_after_a_burst() {
+    let (folder, clock) = (Folder::new(), ManualClock::new());
+    let store = open(&folder, Synchronous::Off, clock.clone()).await;
+    let path = folder.file();
+    let before = size(&path);
+    for _ in 0..10 {
+        insert(&store, (0..100).map(|_| large(20_000)).collect()).await;
+    }
+    fail_all(&store).await;
+    let kept = job("alpha", HOUR);
+    insert(&store, vec![kept.clone()]).await;
+    let most = size(&path);
+    assert!(most > before + (19 << 20), "{most}");
+    clock.advance(HOUR * 30);
+    let (mut calls, mut slowest) = (0, Duration::ZERO);
+    while size(&path) > before + (3 << 20) / 2 {
+        let began = Instant::now();
+        store.prune(100).await.unwrap();
+        slowest = slowest.max(began.elapsed());
+        calls += 1;
+        assert!(calls < 60, "{} of {most} bytes after {calls} calls", size(&path));
+    }
+    println!("{most} bytes, then {} after {calls} calls; the slowest took {slowest:?}", size(&path));
+    assert!(calls > 10, "a step gives back a bounded part");
+    assert!(matches!(store.get(kept.id).await.unwrap(), Lookup::Found(_)), "the rest is where it was");
+    assert_eq!(store.claim(&claim(9)).await.unwrap().attempts[0].payload, kept.payload);
+    let whole: String =
+        Connection::open(&path).unwrap().query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(whole, "ok");
+}
+
+/// Threads that read back to back never leave SQLite a moment to begin the log anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_stays_short_beside_readers_without_end() {
+    let folder = Folder::new();
+    let store = Arc::new(open(&folder, Synchronous::Off, SystemClock::default()).await);
+    let log = folder.file().with_extension("db-wal");
+    // A long read, such as a backup: the log grows past its limit, and may.
+    let reader = Connection::open(folder.file()).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM jobs;").unwrap();
+    while std::fs::metadata(&log).unwrap().len() < 70 << 20 {
+        insert(&store, (0..20).map(|_| large(400_000)).collect()).await;
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let readers: Vec<_> = (0..8)
+        .map(|_| {
+            let (store, stop) = (Arc::clone(&store), Arc::clone(&stop));
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    store.stats(&StatsQuery::default()).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    reader.execute_batch("ROLLBACK").unwrap();
+    let began = Instant::now();
+    while std::fs::metadata(&log).unwrap().len() > 64 << 20 {
+        insert(&store, vec![large(10)]).await;
+        assert!(began.elapsed() < Duration::from_secs(25), "it is still long");
+    }
+    println!("the log was cut after {:?}", began.elapsed());
+    stop.store(true, Ordering::Relaxed);
+    for reader in readers {
+        reader.await.unwrap();
+    }
+}
+
+/// What `docs/sqlite.md` says about copies, done: made while jobs are accepted, opened as a store, worked off.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_made_while_jobs_run_is_a_store() {
+    let folder = Folder::new();
+    let store = Arc::new(open(&folder, Synchronous::Normal, SystemClock::default()).await);
+    let before: Vec<JobId> = {
+        let jobs: Vec<NewJob> = (0..200).map(|_| job("alpha", HOUR)).collect();
+        let ids = jobs.iter().map(|job| job.id).collect();
+        insert(&store, jobs).await;
+        ids
+    };
+    let taken = store.claim(&claim(1)).await.unwrap().attempts.remove(0);
+    let busy = {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move {
+            loop {
+                insert(&store, vec![job("alpha", HOUR)]).await;
+            }
+        })
+    };
+    let copies = [folder.file().with_extension("vacuumed"), folder.file().with_extension("backup")];
+    let (from, to) = (folder.file(), copies.clone());
+    let copy = move || {
+        let conn = Connection::open(from).unwrap();
+        conn.execute("VACUUM INTO ?1", [to[0].to_str().unwrap()]).unwrap();
+        conn.backup(rusqlite::MAIN_DB, &to[1], None::<fn(rusqlite::backup::Progress)>).unwrap();
+    };
+    tokio::task::spawn_blocking(copy).await.unwrap();
+    busy.abort();
+    for copy in copies {
+        let restored = SqliteStore::open(&copy).await.unwrap();
+        assert!(restored.versions(&before).await.unwrap().iter().all(Option::is_some), "all are in it");
+        let end =
+            Settle { lease: taken.lease, outcome: completed("1"), if_canceled: error("X"), slow: false, span: None };
+        restored.settle(&[end]).await.unwrap();
+        let counted = restored.stats(&StatsQuery::default()).await.unwrap().types[0].clone();
+        assert_eq!((counted.count(JobStatus::Completed), counted.count(JobStatus::InProgress)), (1, 0));
+        let mut left = 0;
+        while let some @ 1.. = restored.claim(&claim(64)).await.unwrap().attempts.len() {
+            left += some as u64;
+        }
+        assert_eq!(left, counted.count(JobStatus::Queued), "counts are what the jobs say");
+        drop(restored);
+        let conn = Connection::open(&copy).unwrap();
+        let vacuum: i64 = conn.query_row("PRAGMA auto_vacuum", [], |row| row.get(0)).unwrap();
+        assert_eq!(vacuum, 2, "a copy gives space back as the file does");
+    }
+}
