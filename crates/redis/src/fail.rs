@@ -28,6 +28,7 @@ impl Fail {
             Self::Bad(why) => StoreError::Corrupt(format!("{server}: {why}")),
             Self::Redis(error) => match reason(&error) {
                 Some(why) => StoreError::Unavailable(format!("{server}: {why} ({error})")),
+                None if is_about_data(&error) => StoreError::Corrupt(format!("{server}: {error}")),
                 None => StoreError::Backend { source: error.into() },
             },
         }
@@ -43,6 +44,15 @@ impl Fail {
             }
             Self::Down(_) | Self::Bad(_) => false,
         }
+    }
+}
+
+/// A script came upon something that it does not expect: a key of another type, a field that is no number.
+fn is_about_data(error: &RedisError) -> bool {
+    match error.code() {
+        Some("WRONGTYPE" | "CORRUPT") => true,
+        Some("ERR") => error.detail().is_some_and(|detail| detail.contains("user_script:")),
+        _ => false,
     }
 }
 

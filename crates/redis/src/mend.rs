@@ -20,8 +20,7 @@ use crate::{
 const STEP: usize = 250;
 const COMPARED: usize = 50;
 /// Between two steps, and between the end of one look at everything and the next.
-const PACE: Duration = Duration::from_secs(1);
-const REST: Duration = Duration::from_secs(60);
+pub(crate) const PACE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 /// Who looks, for that long without another step.
 const ROLE: &str = "mend";
 const TERM: Duration = Duration::from_secs(90);
@@ -55,14 +54,14 @@ impl RedisStore {
 }
 
 /// Looks for ever, while it is this process's turn. What fails is tried again.
-pub(crate) async fn run(calls: Arc<Calls>) {
+pub(crate) async fn run(calls: Arc<Calls>, [pace, rest]: [Duration; 2]) {
     let (me, mut walk) = (Uuid::new_v4(), Walk::default());
     loop {
         let wait = match in_turn(&calls, me, &mut walk).await {
-            Ok(true) if !walk.is_over() => PACE,
+            Ok(true) if !walk.is_over() => pace,
             _ => {
                 walk = Walk::default();
-                REST
+                rest
             }
         };
         tokio::time::sleep(wait.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
@@ -78,12 +77,23 @@ async fn in_turn(calls: &Calls, me: Uuid, walk: &mut Walk) -> Result<bool, Fail>
     Ok(held)
 }
 
-/// Places of a walk: all keys, then each index of each type.
+/// Places of a walk: all keys, then each index.
 #[derive(Debug, Default)]
 struct Walk {
+    begun: bool,
     cursor: u64,
-    /// Indexes that are left to look at, once all keys were; a key and its type.
-    indexes: Option<Vec<(String, String)>>,
+    /// Indexes that are left to look at, once all keys were.
+    indexes: Option<Vec<Index>>,
+}
+
+/// A key that holds ids.
+#[derive(Debug)]
+struct Index {
+    key: String,
+    /// Whose jobs' it is; none for the leases of all.
+    kind: String,
+    /// What it has to be.
+    is: &'static str,
 }
 
 impl Walk {
@@ -92,11 +102,16 @@ impl Walk {
     }
 
     async fn step(&mut self, calls: &Calls) -> Result<Mended, Fail> {
+        let mut step = Mended::default();
+        if !self.begun {
+            step.mended += clear(calls).await?;
+            self.begun = true;
+        }
         let found = match &self.indexes {
             None => self.jobs(calls).await?,
             Some(_) => self.entries(calls).await?,
         };
-        let mut step = Mended { looked_at: found.len() as u64, ..Mended::default() };
+        step.looked_at = found.len() as u64;
         for some in found.chunks(COMPARED) {
             let args = some.iter().fold(Args::new(), |args, (id, kind)| args.bytes(id).bytes(kind));
             let mut answer = reply::list(calls.call(&calls.scripts.mend, &args).await?)?;
@@ -125,12 +140,13 @@ impl Walk {
 
     /// The next entries of an index.
     async fn entries(&mut self, calls: &Calls) -> Result<Vec<(Vec<u8>, String)>, Fail> {
-        let Some((key, kind)) = self.indexes.as_ref().and_then(|indexes| indexes.last()) else { return Ok(Vec::new()) };
-        let mut command = redis::cmd("ZSCAN");
-        command.arg(key).arg(self.cursor).arg("COUNT").arg(STEP);
+        let Some(index) = self.indexes.as_ref().and_then(|indexes| indexes.last()) else { return Ok(Vec::new()) };
+        let (scan, every) = if index.is == "set" { ("SSCAN", 1) } else { ("ZSCAN", 2) };
+        let mut command = redis::cmd(scan);
+        command.arg(&index.key).arg(self.cursor).arg("COUNT").arg(STEP);
         let (cursor, entries) = scanned(calls.link.send(&command).await?)?;
-        let ids = entries.step_by(2).filter_map(|entry| match entry {
-            Value::BulkString(id) => Some((id, kind.clone())),
+        let ids = entries.step_by(every).filter_map(|entry| match entry {
+            Value::BulkString(id) => Some((id, index.kind.clone())),
             _ => None,
         });
         let ids = ids.collect();
@@ -147,16 +163,30 @@ fn scanned(answer: Value) -> Result<(u64, Items), Fail> {
     Ok((reply::number(&answer.bytes()?)?, answer.list()?))
 }
 
-async fn indexes(calls: &Calls) -> Result<Vec<(String, String)>, Fail> {
+async fn indexes(calls: &Calls) -> Result<Vec<Index>, Fail> {
     let mut command = redis::cmd("SMEMBERS");
     let found = calls.link.send(command.arg(calls.key(format_args!("types")))).await?;
-    let mut indexes = Vec::new();
+    let mut indexes = vec![Index { key: calls.key(format_args!("leased")), kind: String::new(), is: "zset" }];
     for kind in reply::list(found)? {
         let Value::BulkString(kind) = kind else { continue };
         let kind = reply::text(kind)?;
-        for index in ["accepted", "queued", "scheduled", "running", "completed", "failed", "canceled"] {
-            indexes.push((calls.key(format_args!("{index}:{kind}")), kind.clone()));
+        for index in ["accepted", "queued", "scheduled", "running", "completed", "failed", "canceled", "delayed"] {
+            let is = if index == "delayed" { "set" } else { "zset" };
+            indexes.push(Index { key: calls.key(format_args!("{index}:{kind}")), kind: kind.clone(), is });
         }
     }
     Ok(indexes)
+}
+
+/// Removes what stands at an index's key and is none: it would be in the way of all jobs of the type. How many there were.
+async fn clear(calls: &Calls) -> Result<u64, Fail> {
+    let mut cleared = 0;
+    for Index { key, is, .. } in indexes(calls).await? {
+        let found = calls.link.send(redis::cmd("TYPE").arg(&key)).await?;
+        if !matches!(&found, Value::SimpleString(found) if found == is || found == "none") {
+            calls.link.send(redis::cmd("UNLINK").arg(&key)).await?;
+            cleared += 1;
+        }
+    }
+    Ok(cleared)
 }

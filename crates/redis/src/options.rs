@@ -1,11 +1,11 @@
 //! How to open a store, and why one could not be opened.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_endpoints_core::{Clock, StoreError};
 use redis::{Client, ConnectionInfo, IntoConnectionInfo as _, ProtocolVersion};
 
-use crate::{server::Server, store::RedisStore};
+use crate::{mend, server::Server, store::RedisStore};
 
 type Edit = Arc<dyn Fn(&str, &str) -> String + Send + Sync>;
 
@@ -24,11 +24,19 @@ pub struct Options {
     root_certificate: Option<Vec<u8>>,
     pub(crate) clock: Option<Arc<dyn Clock>>,
     pub(crate) edit: Option<Edit>,
+    pub(crate) pace: [Duration; 2],
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { prefix: "ae".to_owned(), allow_volatile: false, root_certificate: None, clock: None, edit: None }
+        Self {
+            prefix: "ae".to_owned(),
+            allow_volatile: false,
+            root_certificate: None,
+            clock: None,
+            edit: None,
+            pace: mend::PACE,
+        }
     }
 }
 
@@ -75,6 +83,14 @@ impl Options {
     #[must_use]
     pub fn edit_scripts(mut self, edit: impl Fn(&str, &str) -> String + Send + Sync + 'static) -> Self {
         self.edit = Some(Arc::new(edit));
+        self
+    }
+
+    /// How long the store waits between two steps of looking for what disagrees, and between two looks: for tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn mend_every(mut self, step: Duration, look: Duration) -> Self {
+        self.pace = [step, look];
         self
     }
 

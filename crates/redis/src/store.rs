@@ -114,7 +114,7 @@ impl RedisStore {
         let calls_of_all = Arc::new(calls(link));
         let (inserts, desk) = inserts::new();
         let (tell, told) = oneshot::channel();
-        let (desk, mending) = (desk.run(Arc::clone(&calls_of_all)), mend::run(Arc::clone(&calls_of_all)));
+        let (desk, mending) = (desk.run(Arc::clone(&calls_of_all)), mend::run(Arc::clone(&calls_of_all), options.pace));
         let run = async { _ = tokio::join!(keeper.run(tell), desk, mending) };
         let failed = |error: std::io::Error| OpenError::Unavailable(format!("a thread cannot start: {error}"));
         let mut life = vec![spawn("redis-calls", run).map_err(failed)?];
@@ -354,6 +354,7 @@ fn inserted(answer: Value) -> Done<Insert> {
         }
         1 => Insert::Existing(record::lookup(answer.list()?)?),
         2 => Insert::Conflict,
+        4 => return Err(Fail::Bad("the job that was accepted before has fields that cannot be read".to_owned())),
         _ => Insert::Full,
     })
 }

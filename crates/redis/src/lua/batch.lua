@@ -2,7 +2,7 @@
 -- does.
 local last_order
 local function next_order()
-  last_order = last_order or tonumber(call('HGET', ns .. 'meta', 'order') or 0)
+  last_order = last_order or tonumber(call('HGET', ns .. 'meta', 'order')) or 0
   last_order = math.max(last_order + 1, order_at(now))
   return last_order
 end

@@ -9,7 +9,8 @@ local id = ARGV[2]
 local found = lookup(id)
 if found[1] ~= 2 then return {3, found} end
 local job = ns .. 'job:' .. id
-local f = read(id, 's', 't', 'n', 'cr', 'a')
+local f = read(id, 's', 't', 'n', 'cr')
+if not (f[2] and tonumber(f[3] or 1)) then return unreadable(id) end
 local version = tonumber(f[3] or 1) + 1
 if f[1] == '0' or f[1] == '1' then
   local order, name = next_order(), f[2]

@@ -31,16 +31,22 @@ local function promote()
   for at = 1, math.min(#due, PROMOTED) do
     local id, name = due[at].id, due[at].name
     local job = ns .. 'job:' .. id
-    local f = read(id, 's', 'p', 'n', 'a')
-    if f[1] == '1' and tonumber(f[2]) then
-      local order = order_at(due[at].at)
-      call('HSET', job, 's', 0, 'd', order, 'n', tonumber(f[3] or 1) + 1, 'u', now_text, 'e', now_text)
+    local f = read(id, 's', 'p', 'n', 'a', 'du', 't')
+    local priority, version, told = tonumber(f[2]), tonumber(f[3] or 1), tonumber(f[5])
+    if f[1] ~= '1' or f[6] ~= name then
+      misplaced('scheduled:' .. name, id)
+    elseif not (priority and priority <= 9 and version and told) then
+      put_aside('scheduled:' .. name, id, 'a field cannot be read')
+    elseif told > now then
+      call('ZADD', ns .. 'scheduled:' .. name, told, id) -- The job knows better when it is due.
+      call('HINCRBY', ns .. 'meta', 'mended', 1)
+    else
+      local order = order_at(told)
+      call('HSET', job, 's', 0, 'd', order, 'n', version + 1, 'u', now_text, 'e', now_text)
       if not f[4] or f[4] == '0' then call('SREM', ns .. 'delayed:' .. name, id) end
       rem('scheduled:' .. name, id)
-      add('queued:' .. name, ready_score(tonumber(f[2]), order), id)
+      add('queued:' .. name, ready_score(priority, order), id)
       changed[#changed + 1] = id
-    else
-      misplaced('scheduled:' .. name, id, f[1])
     end
   end
   flush()
@@ -87,12 +93,12 @@ while #chosen < max and looked < 256 do
   looked = looked + 1
   local want = wants[place]
   local index = 'queued:' .. want.name
-  local f = read(id, 's', 'p', 'c', 'mr', 'pb', 'a', 'n', 'rs', 'tp', 'ts')
-  local size, attempt = tonumber(f[5]), tonumber(f[6] or 0)
-  if f[1] ~= '0' then
-    misplaced(index, id, f[1])
+  local f = read(id, 's', 'p', 'c', 'mr', 'pb', 'a', 'n', 'rs', 'tp', 'ts', 't')
+  local size, attempt, priority = tonumber(f[5]), tonumber(f[6] or 0), tonumber(f[2])
+  if f[1] ~= '0' or f[11] ~= want.name then
+    misplaced(index, id)
     want.from = want.from - 1
-  elseif not (tonumber(f[2]) and tonumber(f[3]) and tonumber(f[4]) and size and attempt and tonumber(f[7] or 1)
+  elseif not (priority and priority <= 9 and tonumber(f[3]) and tonumber(f[4]) and size and attempt and tonumber(f[7] or 1)
       and tonumber(f[8] or 0)) then
     put_aside(index, id, 'a field cannot be read')
     want.from = want.from - 1

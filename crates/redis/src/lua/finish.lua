@@ -56,8 +56,8 @@ end
 
 local function book(id, job, recorded, error)
   local past = ns .. 'past:' .. id
-  if job.attempt > 20 then call('LTRIM', past, -19, -1) end
-  call('RPUSH', past, string.format('%d %.0f %s %d ', job.attempt, job.started, now_text, recorded) .. error)
+  if job.attempt > 20 then redis.pcall('LTRIM', past, -19, -1) end
+  redis.pcall('RPUSH', past, string.format('%d %.0f %s %d ', job.attempt, job.started, now_text, recorded) .. error)
 end
 
 -- `value` is the result of a completed attempt, else its error, or nothing. Returns the state that the job went to; nothing

@@ -3,7 +3,8 @@
 -- Keys        1 the namespace
 -- Arguments   1 now (0: by this server's clock), then for each job: id, type, key, owner, fingerprint, repeatable,
 --             priority, max retries, max losses, retention, delay, queue limit (-1: none), traceparent, tracestate, payload
--- Result      for each job: {0, created, ahead (-1: scheduled)} inserted · {1, lookup} existing · {2} conflict · {3} full
+-- Result      for each job: {0, created, ahead (-1: scheduled)} inserted · {1, lookup} existing · {2} conflict · {3} full ·
+--             {4} existing, and it cannot be read
 -- Cost        O(log n) and about 12 commands for a job; 3 and the job's own for each further one
 
 local FIELDS = 15
@@ -21,15 +22,19 @@ end
 
 -- The job that an id stands for, if it was not forgotten: owner and fingerprint.
 local function identity(id)
-  local f = call('HMGET', ns .. 'job:' .. id, 'f', 'o', 'fg')
-  if not f[1] then return end
-  if not (f[3] and tonumber(f[3]) <= now) then return f end
+  local f = redis.pcall('HMGET', ns .. 'job:' .. id, 'f', 'o', 'fg', 's')
+  -- What cannot be read is nobody's: a conflict with all who come.
+  if f.err then return {} end
+  if not f[1] then return f[4] and {} end
+  if not (f[3] and (tonumber(f[3]) or 0) <= now) then return f end
   call('DEL', ns .. 'job:' .. id) -- What is left of one that was forgotten.
 end
 
 local function existing(id, known, owner, fingerprint)
   if known[1] ~= fingerprint or (known[2] or '') ~= owner then return {2} end
-  local found = lookup(id)
+  local seen, found = pcall(lookup, id)
+  -- It is told alone: whoever came at the same time has nothing to do with it.
+  if not seen then return {4} end
   -- Its record outlives the time in which readers are told: a replay is never a second run.
   return {1, found[1] == 0 and {1, owner} or found}
 end
@@ -38,8 +43,8 @@ local function insert(at)
   local id, name, key, owner, fingerprint = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
   local record = key ~= '' and ns .. 'key:' .. name .. ':' .. owner .. ':' .. key
   if record then
-    local first = call('GET', record)
-    local known = first and identity(first)
+    local first = redis.pcall('GET', record)
+    local known = type(first) == 'string' and identity(first)
     if known then return existing(first, known, owner, fingerprint) end
   end
   local known = identity(id)

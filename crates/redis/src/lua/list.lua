@@ -10,6 +10,12 @@ local index, status, newest, since = ARGV[2], ARGV[3], ARGV[4] == '1', tonumber(
 local after_score, after_id, limit = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
 local names = ARGV[9] ~= '' and {ARGV[9]} or call('SMEMBERS', ns .. 'types')
 
+-- A score as a cursor can tell it, whatever became of it.
+local function whole(score) return math.floor(math.max(math.min(tonumber(score), 9007199254740991), 0)) end
+
+-- One that cannot be read makes the job unreadable, and nothing else.
+local function part_of(value, unread) return type(value) == 'table' and value.err and unread or value end
+
 local function before(a, b)
   if a.score ~= b.score then return (a.score < b.score) ~= newest end
   return a.id ~= b.id and (a.id < b.id) ~= newest
@@ -31,7 +37,7 @@ local function entries(name)
       part = call('ZRANGE', key, from, from + limit - 1, 'WITHSCORES')
     end
     for at = 1, #part, 2 do
-      local entry = {id = part[at], score = tonumber(part[at + 1])}
+      local entry = {id = part[at], score = whole(part[at + 1])}
       if not last or before(last, entry) then found[#found + 1] = entry end
     end
     if #part < 2 * limit then break end
@@ -51,12 +57,13 @@ for at = 1, math.min(#all, limit) do
   last = all[at]
   local id = last.id
   local f = read(id, 's', 'en', 'rt', 'e', 'c', 'st')
-  local expired = f[2] and f[3] and tonumber(f[2]) + tonumber(f[3]) <= now
+  local ended, kept = tonumber(f[2]), tonumber(f[3])
+  local expired = ended and kept and ended + kept <= now
   local entered = f[2] or f[1] == '2' and f[6] or f[4] or f[5]
-  local moved = status ~= '' and (f[1] ~= status or since > 0 and tonumber(entered or 0) > since)
+  local moved = status ~= '' and (f[1] ~= status or since > 0 and (tonumber(entered) or 0) > since)
   if f[1] and not expired and not moved then
-    jobs[#jobs + 1] = {id, call('HGETALL', ns .. 'job:' .. id), f[1] ~= '3' and call('GET', ns .. 'end:' .. id),
-      call('LRANGE', ns .. 'past:' .. id, 0, -1)}
+    jobs[#jobs + 1] = {id, call('HGETALL', ns .. 'job:' .. id), f[1] ~= '3' and part_of(redis.pcall('GET', ns .. 'end:' .. id), ''),
+      part_of(redis.pcall('LRANGE', ns .. 'past:' .. id, 0, -1), {''})}
   end
 end
 if #all < limit then last = nil end

@@ -1,16 +1,26 @@
 -- Compares jobs with the indexes, and mends these: the job decides. What cannot be read is put aside.
 --
 -- Keys        1 the namespace
--- Arguments   1 now, then for each entry: id, and the type of the index it was found in (empty: the job itself was found)
+-- Arguments   1 now, then for each entry: id, and the type of the index it was found in (empty: the job itself was found,
+--             or a lease)
 -- Result      {mended, put aside}
--- Cost        12 commands for each job, 1 for each entry of an index whose job is there
+-- Cost        14 commands for each job, 1 for each entry of an index whose job is there
 
 local INDEXES = {'queued:', 'scheduled:', 'running:', 'completed:', 'failed:', 'canceled:'}
+local FIELDS = {'s', 't', 'p', 'd', 'c', 'mr', 'ml', 'rt', 'f', 'k', 'o', 'gu', 'du', 'st', 'en', 'a', 'n', 'r', 'l', 'x', 'pb',
+  'rs', 'u', 'e', 'cr'}
+local NEEDED = {'p', 'd', 'c', 'mr', 'ml', 'rt', 'pb'}
+local NUMBERS = {'du', 'st', 'en', 'a', 'n', 'r', 'l', 'x', 'rs', 'u', 'e', 'cr'}
 local mended, aside = 0, 0
+
+-- A whole number, exact in a double.
+local function whole(text) return text and #text <= 16 and text:match('^%d+$') and tonumber(text) end
+
+local function is_text(key) return call('TYPE', key).ok == 'string' end
 
 -- Takes an entry out of all indexes of a type but one; whether it was in any.
 local function only_in(name, id, index)
-  local found = call('ZSCORE', ns .. 'leased', id) and index ~= 'running:' and call('ZREM', ns .. 'leased', id) or 0
+  local found = index ~= 'running:' and call('ZREM', ns .. 'leased', id) or 0
   for _, other in ipairs(INDEXES) do
     if other ~= index then found = found + call('ZREM', ns .. other .. name, id) end
   end
@@ -23,10 +33,10 @@ local function away(name, id)
   return call('SREM', ns .. 'delayed:' .. name, id) == 1 or found
 end
 
-local function quarantine(id, names, why)
-  for _, name in ipairs(names) do away(name, id) end
+local function quarantine(id, name, why)
+  for _, of in ipairs(name and {name} or call('SMEMBERS', ns .. 'types')) do away(of, id) end
   if call('EXISTS', ns .. 'job:' .. id) == 1 then redis.pcall('HSET', ns .. 'job:' .. id, 's', 9) end
-  aside = aside + call('HSETNX', ns .. 'quarantine', id, string.format('%.0f %s %s', now, names[1] or '-', why))
+  aside = aside + call('HSETNX', ns .. 'quarantine', id, string.format('%.0f mend %s', now, why))
 end
 
 -- Puts an entry where it belongs; whether it was not there.
@@ -37,53 +47,83 @@ local function put(index, score, id)
   return true
 end
 
+-- Why a job cannot be read, if it cannot.
+local function unreadable(f)
+  if not f.s or not f.s:match('^[0-5]$') then return 'its state cannot be read' end
+  if not f.t or f.t:find('[^%w._-]') or f.t == '' then return 'its type cannot be read' end
+  for _, field in ipairs(NEEDED) do
+    if not whole(f[field]) then return 'its field ' .. field .. ' cannot be read' end
+  end
+  for _, field in ipairs(NUMBERS) do
+    if f[field] and not whole(f[field]) then return 'its field ' .. field .. ' cannot be read' end
+  end
+  if tonumber(f.p) > 9 then return 'its field p cannot be read' end
+  if not f.f or #f.f ~= 32 or f.o and #f.o ~= 32 then return 'whose it is cannot be read' end
+  local without = f.s == '1' and not f.du and 'due time' or f.s == '2' and not f.st and 'start'
+    or tonumber(f.s) >= 3 and not f.en and 'end'
+  return without and 'it has no ' .. without
+end
+
+-- The record of its key: of another job that took its place, or its own.
+local function mend_key(id, f)
+  local record = ns .. 'key:' .. f.t .. ':' .. (f.o or '') .. ':' .. f.k
+  local stands = redis.pcall('GET', record)
+  if type(stands) == 'string' and (stands == id or call('EXISTS', ns .. 'job:' .. stands) == 1) then return false end
+  call('SET', record, id)
+  return true
+end
+
 local function mend(id)
-  local f = read(id, 's', 't', 'p', 'd', 'c', 'mr', 'ml', 'rt', 'f', 'du', 'st', 'en', 'a', 'k', 'o', 'gu')
-  if f[16] or f[1] == '9' then return end
-  local status, name, order = tonumber(f[1]), f[2], tonumber(f[4])
-  local readable = status and status <= 5 and name and tonumber(f[3]) and order and tonumber(f[5]) and tonumber(f[6])
-    and tonumber(f[7]) and tonumber(f[8]) and f[9] and #f[9] == 32
-  local score = readable and ({[0] = ready_score(tonumber(f[3]), order), tonumber(f[10]), tonumber(f[11]), order, order, order})[status]
-  if readable and status >= 3 and not tonumber(f[12]) then score = nil end
-  if not score then
-    return quarantine(id, name and {name} or call('SMEMBERS', ns .. 'types'), 'a field cannot be read')
+  local job = ns .. 'job:' .. id
+  local found = read(id, unpack(FIELDS))
+  local f = {}
+  for at, field in ipairs(FIELDS) do f[field] = found[at] end
+  -- A tombstone, put aside before, or forgotten since it was found. Whatever index it is in, it is found there.
+  if f.gu or f.s == '9' or call('EXISTS', job) == 0 then
+    mended = mended + call('ZREM', ns .. 'leased', id)
+    return
   end
-  if status <= 2 and call('EXISTS', ns .. 'body:' .. id) == 0 then
-    return quarantine(id, {name}, 'it has no payload')
-  end
-  local index = INDEXES[status + 1]
+  local why = unreadable(f)
+  local status = tonumber(f.s)
+  if not why and status <= 2 and not is_text(ns .. 'body:' .. id) then why = 'it has no payload' end
+  if why then return quarantine(id, f.t, why) end
+
+  local name, order, index = f.t, tonumber(f.d), INDEXES[status + 1]
+  local score = ({[0] = ready_score(tonumber(f.p), order), tonumber(f.du), tonumber(f.st)})[status] or order
   local changed = put(index .. name, score, id)
   changed = only_in(name, id, index) or changed
   -- A lease that nobody knows of has expired: the next sweep takes it, or its worker renews it first.
-  if status == 2 and not call('ZSCORE', ns .. 'leased', id) then
-    call('ZADD', ns .. 'leased', now, id)
+  if status == 2 then
+    local lease = tonumber(call('ZSCORE', ns .. 'leased', id))
+    if not lease or lease > 9007199254740991 then
+      call('ZADD', ns .. 'leased', now, id)
+      changed = true
+    end
+  end
+  local accepted = tonumber(call('ZSCORE', ns .. 'accepted:' .. name, id))
+  if not accepted or accepted < 0 or accepted > 9007199254740991 then
+    call('ZADD', ns .. 'accepted:' .. name, order_at(tonumber(f.c)), id)
     changed = true
   end
-  if not call('ZSCORE', ns .. 'accepted:' .. name, id) then
-    call('ZADD', ns .. 'accepted:' .. name, order_at(tonumber(f[5])), id)
-    changed = true
-  end
-  if status == 1 and (f[13] or '0') == '0' then
-    changed = call('SADD', ns .. 'delayed:' .. name, id) == 1 or changed
-  else
-    changed = call('SREM', ns .. 'delayed:' .. name, id) == 1 or changed
-  end
-  if f[14] then
-    local record = ns .. 'key:' .. name .. ':' .. (f[15] or '') .. ':' .. f[14]
-    changed = call('SET', record, id, 'NX') and true or changed
-  end
-  call('SADD', ns .. 'types', name)
+  local delayed = status == 1 and (f.a or '0') == '0'
+  changed = call(delayed and 'SADD' or 'SREM', ns .. 'delayed:' .. name, id) == 1 or changed
+  if f.k then changed = mend_key(id, f) or changed end
+  changed = call('SADD', ns .. 'types', name) == 1 or changed
   if changed then mended = mended + 1 end
 end
 
--- An entry of an index: its job must be there.
+-- An entry of an index: its job must be there, and of that type.
 local function check(id, name)
-  local f = read(id, 's', 'gu')
-  if f[1] and f[1] ~= '9' and not f[2] then return end
-  if f[1] or f[2] then
+  local f = read(id, 's', 't', 'gu')
+  if f[1] and f[1] ~= '9' and not f[3] then
+    if f[2] ~= name and away(name, id) then
+      mended = mended + 1
+      mend(id) -- Its lease went with it.
+    end
+  elseif f[1] or f[3] or call('HEXISTS', ns .. 'quarantine', id) == 1 then
     if away(name, id) then mended = mended + 1 end
   else
-    quarantine(id, {name}, 'there is no such job')
+    quarantine(id, nil, call('EXISTS', ns .. 'job:' .. id) == 1 and 'it is no job' or 'there is no such job')
   end
 end
 

@@ -26,23 +26,25 @@ local function entomb(name, id, f)
   if record then call('PEXPIRE', record, string.format('%d', left)) end
 end
 
-local function prune(index, name)
+local function prune(index, status, name)
   for _, id in ipairs(call('ZRANGE', ns .. index .. name, 0, limit - cut - 1)) do
-    local f = read(id, 's', 'en', 'rt', 'c', 'rp', 'o', 'f', 'k')
-    if tonumber(f[1]) and tonumber(f[1]) >= 3 and tonumber(f[2]) and tonumber(f[3]) and tonumber(f[4]) and f[7] then
+    local f = read(id, 's', 'en', 'rt', 'c', 'rp', 'o', 'f', 'k', 't')
+    if f[1] ~= status or f[9] ~= name then
+      misplaced(index .. name, id)
+    elseif tonumber(f[2]) and tonumber(f[3]) and tonumber(f[4]) and f[7] then
       if now < f[2] + f[3] then return end
       entomb(name, id, f)
       rem(index .. name, id)
     else
-      misplaced(index .. name, id, tonumber(f[1]) and tonumber(f[1]) < 3 and f[1])
+      put_aside(index .. name, id, 'a field cannot be read')
     end
     cut = cut + 1
   end
 end
 
 for _, name in ipairs(call('SMEMBERS', ns .. 'types')) do
-  for _, index in ipairs({'completed:', 'failed:', 'canceled:'}) do
-    if cut < limit then prune(index, name) end
+  for at, index in ipairs({'completed:', 'failed:', 'canceled:'}) do
+    if cut < limit then prune(index, tostring(2 + at), name) end
   end
 end
 flush()

@@ -8,8 +8,8 @@
 
 local lease, limit = tonumber(ARGV[2]), tonumber(ARGV[3])
 local f = call('HMGET', ns .. 'meta', 'swept', 'quiet')
-local quiet = tonumber(f[2] or 0)
-if not f[1] or now - f[1] > lease then quiet = now + lease end
+local swept, quiet = tonumber(f[1]), tonumber(f[2]) or 0
+if not swept or now - swept > lease then quiet = now + lease end
 -- Never longer than a lease, also if the clock was wrong when it was written.
 quiet = math.min(quiet, now + lease)
 call('HSET', ns .. 'meta', 'swept', now, 'quiet', quiet)
@@ -28,7 +28,7 @@ for at = 1, math.min(#expired, limit) do
       put_aside(job.name and 'running:' .. job.name or 'leased', id, 'a field cannot be read')
     end
   else
-    misplaced('leased', id, job.status)
+    misplaced('leased', id)
   end
 end
 flush()

@@ -11,11 +11,14 @@ local found = lookup(id)
 if found[1] ~= 2 then return {4, found} end
 local job, new = ns .. 'job:' .. id, ns .. 'job:' .. again
 local f = read(id, 's', 't', 'n', 'rb', 'p', 'mr', 'ml', 'rt', 'f', 'o', 'pb')
+if not (f[2] and tonumber(f[3] or 1) and tonumber(f[5]) and f[6] and f[7] and f[8] and f[9] and f[11]) then
+  return unreadable(id)
+end
 if f[4] then return {1, lookup(f[4])} end
 if f[1] ~= '4' and f[1] ~= '5' then return {2, found} end
 local taken = read(again, 'f', 'fg')
 if taken[1] and not (taken[2] and tonumber(taken[2]) <= now) then return {3, found} end
-if call('EXISTS', ns .. 'body:' .. id) == 0 then return {5, found} end
+if call('TYPE', ns .. 'body:' .. id).ok ~= 'string' then return {5, found} end
 
 local order, name = next_order(), f[2]
 local set = {'v', 1, 't', name, 's', 0, 'c', now, 'p', f[5], 'mr', f[6], 'ml', f[7], 'rt', f[8], 'f', f[9], 'd', order,

@@ -20,9 +20,9 @@ end
 
 -- The first entries of each priority that has any. Only released and recovered jobs stand out of line.
 local function by_priority(queue, visit)
-  local from = 0
+  local from, over = 0, string.format('(%.0f', 10 * SPAN)
   while true do
-    local head = call('ZRANGE', queue, string.format('%.0f', from), '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')
+    local head = call('ZRANGE', queue, string.format('%.0f', from), over, 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')
     if not head[1] then return end
     local first = math.floor(tonumber(head[2]) / SPAN) * SPAN
     visit(first)

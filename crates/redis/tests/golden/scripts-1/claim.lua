@@ -27,7 +27,7 @@ end
 -- does.
 local last_order
 local function next_order()
-  last_order = last_order or tonumber(call('HGET', ns .. 'meta', 'order') or 0)
+  last_order = last_order or tonumber(call('HGET', ns .. 'meta', 'order')) or 0
   last_order = math.max(last_order + 1, order_at(now))
   return last_order
 end
@@ -96,11 +96,16 @@ local function read(id, ...)
   return fields.err and {} or fields
 end
 
+-- The answer to whoever asks for a job that cannot be read.
+local function unreadable(id) return redis.error_reply('CORRUPT job ' .. id .. ' has fields that cannot be read') end
+
+-- Out of the index it was found in, and of those of the type that the index is of, or else the job. A job says so itself.
 local function put_aside(index, id, why)
-  local name = index:match(':(.+)$')
-  call('ZREM', ns .. index, id)
+  local name = index:match(':(.+)$') or read(id, 't')[1]
+  if index ~= 'leased' then call('ZREM', ns .. index, id) end
   call('ZREM', ns .. 'leased', id)
   if name then
+    call('ZREM', ns .. 'running:' .. name, id)
     call('ZREM', ns .. 'accepted:' .. name, id)
     call('SREM', ns .. 'delayed:' .. name, id)
   end
@@ -108,14 +113,22 @@ local function put_aside(index, id, why)
   call('HSET', ns .. 'quarantine', id, string.format('%.0f %s %s', now, index, why))
 end
 
--- An entry of an index whose job is in another state is dropped: the job decides, never the index. One whose job is not
--- there, or says no state, is put aside.
-local function misplaced(index, id, status)
-  if status and tonumber(status) and tonumber(status) <= 5 then
+-- An entry of an index that its job does not belong in: it is in another state, of another type, or only a tombstone is left
+-- of it. It is dropped: the job decides, never the index. One whose job is not there, or says no state, is put aside.
+local function misplaced(index, id)
+  local f = read(id, 's', 't', 'gu')
+  local name = index:match(':(.+)$')
+  if f[3] or f[1] and f[1]:match('^[0-5]$') and f[2] then
     call('ZREM', ns .. index, id)
+    if name and name ~= f[2] then
+      call('ZREM', ns .. 'accepted:' .. name, id)
+      call('SREM', ns .. 'delayed:' .. name, id)
+    end
     call('HINCRBY', ns .. 'meta', 'mended', 1)
+  elseif f[1] then
+    put_aside(index, id, 'its state cannot be read')
   else
-    put_aside(index, id, status and 'its state cannot be read' or 'there is no such job')
+    put_aside(index, id, call('EXISTS', ns .. 'job:' .. id) == 1 and 'it is no job' or 'there is no such job')
   end
 end
 
@@ -152,16 +165,22 @@ local function promote()
   for at = 1, math.min(#due, PROMOTED) do
     local id, name = due[at].id, due[at].name
     local job = ns .. 'job:' .. id
-    local f = read(id, 's', 'p', 'n', 'a')
-    if f[1] == '1' and tonumber(f[2]) then
-      local order = order_at(due[at].at)
-      call('HSET', job, 's', 0, 'd', order, 'n', tonumber(f[3] or 1) + 1, 'u', now_text, 'e', now_text)
+    local f = read(id, 's', 'p', 'n', 'a', 'du', 't')
+    local priority, version, told = tonumber(f[2]), tonumber(f[3] or 1), tonumber(f[5])
+    if f[1] ~= '1' or f[6] ~= name then
+      misplaced('scheduled:' .. name, id)
+    elseif not (priority and priority <= 9 and version and told) then
+      put_aside('scheduled:' .. name, id, 'a field cannot be read')
+    elseif told > now then
+      call('ZADD', ns .. 'scheduled:' .. name, told, id) -- The job knows better when it is due.
+      call('HINCRBY', ns .. 'meta', 'mended', 1)
+    else
+      local order = order_at(told)
+      call('HSET', job, 's', 0, 'd', order, 'n', version + 1, 'u', now_text, 'e', now_text)
       if not f[4] or f[4] == '0' then call('SREM', ns .. 'delayed:' .. name, id) end
       rem('scheduled:' .. name, id)
-      add('queued:' .. name, ready_score(tonumber(f[2]), order), id)
+      add('queued:' .. name, ready_score(priority, order), id)
       changed[#changed + 1] = id
-    else
-      misplaced('scheduled:' .. name, id, f[1])
     end
   end
   flush()
@@ -208,12 +227,12 @@ while #chosen < max and looked < 256 do
   looked = looked + 1
   local want = wants[place]
   local index = 'queued:' .. want.name
-  local f = read(id, 's', 'p', 'c', 'mr', 'pb', 'a', 'n', 'rs', 'tp', 'ts')
-  local size, attempt = tonumber(f[5]), tonumber(f[6] or 0)
-  if f[1] ~= '0' then
-    misplaced(index, id, f[1])
+  local f = read(id, 's', 'p', 'c', 'mr', 'pb', 'a', 'n', 'rs', 'tp', 'ts', 't')
+  local size, attempt, priority = tonumber(f[5]), tonumber(f[6] or 0), tonumber(f[2])
+  if f[1] ~= '0' or f[11] ~= want.name then
+    misplaced(index, id)
     want.from = want.from - 1
-  elseif not (tonumber(f[2]) and tonumber(f[3]) and tonumber(f[4]) and size and attempt and tonumber(f[7] or 1)
+  elseif not (priority and priority <= 9 and tonumber(f[3]) and tonumber(f[4]) and size and attempt and tonumber(f[7] or 1)
       and tonumber(f[8] or 0)) then
     put_aside(index, id, 'a field cannot be read')
     want.from = want.from - 1

@@ -27,7 +27,7 @@ end
 -- does.
 local last_order
 local function next_order()
-  last_order = last_order or tonumber(call('HGET', ns .. 'meta', 'order') or 0)
+  last_order = last_order or tonumber(call('HGET', ns .. 'meta', 'order')) or 0
   last_order = math.max(last_order + 1, order_at(now))
   return last_order
 end
@@ -85,11 +85,16 @@ local function read(id, ...)
   return fields.err and {} or fields
 end
 
+-- The answer to whoever asks for a job that cannot be read.
+local function unreadable(id) return redis.error_reply('CORRUPT job ' .. id .. ' has fields that cannot be read') end
+
+-- Out of the index it was found in, and of those of the type that the index is of, or else the job. A job says so itself.
 local function put_aside(index, id, why)
-  local name = index:match(':(.+)$')
-  call('ZREM', ns .. index, id)
+  local name = index:match(':(.+)$') or read(id, 't')[1]
+  if index ~= 'leased' then call('ZREM', ns .. index, id) end
   call('ZREM', ns .. 'leased', id)
   if name then
+    call('ZREM', ns .. 'running:' .. name, id)
     call('ZREM', ns .. 'accepted:' .. name, id)
     call('SREM', ns .. 'delayed:' .. name, id)
   end
@@ -97,20 +102,29 @@ local function put_aside(index, id, why)
   call('HSET', ns .. 'quarantine', id, string.format('%.0f %s %s', now, index, why))
 end
 
--- An entry of an index whose job is in another state is dropped: the job decides, never the index. One whose job is not
--- there, or says no state, is put aside.
-local function misplaced(index, id, status)
-  if status and tonumber(status) and tonumber(status) <= 5 then
+-- An entry of an index that its job does not belong in: it is in another state, of another type, or only a tombstone is left
+-- of it. It is dropped: the job decides, never the index. One whose job is not there, or says no state, is put aside.
+local function misplaced(index, id)
+  local f = read(id, 's', 't', 'gu')
+  local name = index:match(':(.+)$')
+  if f[3] or f[1] and f[1]:match('^[0-5]$') and f[2] then
     call('ZREM', ns .. index, id)
+    if name and name ~= f[2] then
+      call('ZREM', ns .. 'accepted:' .. name, id)
+      call('SREM', ns .. 'delayed:' .. name, id)
+    end
     call('HINCRBY', ns .. 'meta', 'mended', 1)
+  elseif f[1] then
+    put_aside(index, id, 'its state cannot be read')
   else
-    put_aside(index, id, status and 'its state cannot be read' or 'there is no such job')
+    put_aside(index, id, call('EXISTS', ns .. 'job:' .. id) == 1 and 'it is no job' or 'there is no such job')
   end
 end
 
 -- What is known of an id: {0} nothing, {1, owner} its retention is over, {2, id, fields, outcome, attempts, ahead} the job.
 local function lookup(id)
   local job = ns .. 'job:' .. id
+  -- Whoever asks for a job that cannot be read is told so: nothing here goes on without what it needs.
   local f = call('HMGET', job, 's', 't', 'en', 'rt', 'gu', 'o')
   if f[5] then
     return now < tonumber(f[5]) and {1, f[6] or ''} or {0}
@@ -120,7 +134,7 @@ local function lookup(id)
   if ended and ended + kept <= now then
     return now < ended + 2 * kept and {1, f[6] or ''} or {0}
   end
-  local ahead = f[1] == '0' and call('ZRANK', ns .. 'queued:' .. f[2], id) or -1
+  local ahead = f[1] == '0' and f[2] and call('ZRANK', ns .. 'queued:' .. f[2], id) or -1
   return {2, id, call('HGETALL', job), call('GET', ns .. 'end:' .. id), call('LRANGE', ns .. 'past:' .. id, 0, -1), ahead}
 end
 
@@ -129,7 +143,8 @@ end
 -- Keys        1 the namespace
 -- Arguments   1 now (0: by this server's clock), then for each job: id, type, key, owner, fingerprint, repeatable,
 --             priority, max retries, max losses, retention, delay, queue limit (-1: none), traceparent, tracestate, payload
--- Result      for each job: {0, created, ahead (-1: scheduled)} inserted · {1, lookup} existing · {2} conflict · {3} full
+-- Result      for each job: {0, created, ahead (-1: scheduled)} inserted · {1, lookup} existing · {2} conflict · {3} full ·
+--             {4} existing, and it cannot be read
 -- Cost        O(log n) and about 12 commands for a job; 3 and the job's own for each further one
 
 local FIELDS = 15
@@ -147,15 +162,19 @@ end
 
 -- The job that an id stands for, if it was not forgotten: owner and fingerprint.
 local function identity(id)
-  local f = call('HMGET', ns .. 'job:' .. id, 'f', 'o', 'fg')
-  if not f[1] then return end
-  if not (f[3] and tonumber(f[3]) <= now) then return f end
+  local f = redis.pcall('HMGET', ns .. 'job:' .. id, 'f', 'o', 'fg', 's')
+  -- What cannot be read is nobody's: a conflict with all who come.
+  if f.err then return {} end
+  if not f[1] then return f[4] and {} end
+  if not (f[3] and (tonumber(f[3]) or 0) <= now) then return f end
   call('DEL', ns .. 'job:' .. id) -- What is left of one that was forgotten.
 end
 
 local function existing(id, known, owner, fingerprint)
   if known[1] ~= fingerprint or (known[2] or '') ~= owner then return {2} end
-  local found = lookup(id)
+  local seen, found = pcall(lookup, id)
+  -- It is told alone: whoever came at the same time has nothing to do with it.
+  if not seen then return {4} end
   -- Its record outlives the time in which readers are told: a replay is never a second run.
   return {1, found[1] == 0 and {1, owner} or found}
 end
@@ -164,8 +183,8 @@ local function insert(at)
   local id, name, key, owner, fingerprint = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
   local record = key ~= '' and ns .. 'key:' .. name .. ':' .. owner .. ':' .. key
   if record then
-    local first = call('GET', record)
-    local known = first and identity(first)
+    local first = redis.pcall('GET', record)
+    local known = type(first) == 'string' and identity(first)
     if known then return existing(first, known, owner, fingerprint) end
   end
   local known = identity(id)

@@ -20,11 +20,16 @@ local function read(id, ...)
   return fields.err and {} or fields
 end
 
+-- The answer to whoever asks for a job that cannot be read.
+local function unreadable(id) return redis.error_reply('CORRUPT job ' .. id .. ' has fields that cannot be read') end
+
+-- Out of the index it was found in, and of those of the type that the index is of, or else the job. A job says so itself.
 local function put_aside(index, id, why)
-  local name = index:match(':(.+)$')
-  call('ZREM', ns .. index, id)
+  local name = index:match(':(.+)$') or read(id, 't')[1]
+  if index ~= 'leased' then call('ZREM', ns .. index, id) end
   call('ZREM', ns .. 'leased', id)
   if name then
+    call('ZREM', ns .. 'running:' .. name, id)
     call('ZREM', ns .. 'accepted:' .. name, id)
     call('SREM', ns .. 'delayed:' .. name, id)
   end
@@ -32,14 +37,22 @@ local function put_aside(index, id, why)
   call('HSET', ns .. 'quarantine', id, string.format('%.0f %s %s', now, index, why))
 end
 
--- An entry of an index whose job is in another state is dropped: the job decides, never the index. One whose job is not
--- there, or says no state, is put aside.
-local function misplaced(index, id, status)
-  if status and tonumber(status) and tonumber(status) <= 5 then
+-- An entry of an index that its job does not belong in: it is in another state, of another type, or only a tombstone is left
+-- of it. It is dropped: the job decides, never the index. One whose job is not there, or says no state, is put aside.
+local function misplaced(index, id)
+  local f = read(id, 's', 't', 'gu')
+  local name = index:match(':(.+)$')
+  if f[3] or f[1] and f[1]:match('^[0-5]$') and f[2] then
     call('ZREM', ns .. index, id)
+    if name and name ~= f[2] then
+      call('ZREM', ns .. 'accepted:' .. name, id)
+      call('SREM', ns .. 'delayed:' .. name, id)
+    end
     call('HINCRBY', ns .. 'meta', 'mended', 1)
+  elseif f[1] then
+    put_aside(index, id, 'its state cannot be read')
   else
-    put_aside(index, id, status and 'its state cannot be read' or 'there is no such job')
+    put_aside(index, id, call('EXISTS', ns .. 'job:' .. id) == 1 and 'it is no job' or 'there is no such job')
   end
 end
 
@@ -54,6 +67,12 @@ end
 local index, status, newest, since = ARGV[2], ARGV[3], ARGV[4] == '1', tonumber(ARGV[5])
 local after_score, after_id, limit = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
 local names = ARGV[9] ~= '' and {ARGV[9]} or call('SMEMBERS', ns .. 'types')
+
+-- A score as a cursor can tell it, whatever became of it.
+local function whole(score) return math.floor(math.max(math.min(tonumber(score), 9007199254740991), 0)) end
+
+-- One that cannot be read makes the job unreadable, and nothing else.
+local function part_of(value, unread) return type(value) == 'table' and value.err and unread or value end
 
 local function before(a, b)
   if a.score ~= b.score then return (a.score < b.score) ~= newest end
@@ -76,7 +95,7 @@ local function entries(name)
       part = call('ZRANGE', key, from, from + limit - 1, 'WITHSCORES')
     end
     for at = 1, #part, 2 do
-      local entry = {id = part[at], score = tonumber(part[at + 1])}
+      local entry = {id = part[at], score = whole(part[at + 1])}
       if not last or before(last, entry) then found[#found + 1] = entry end
     end
     if #part < 2 * limit then break end
@@ -96,12 +115,13 @@ for at = 1, math.min(#all, limit) do
   last = all[at]
   local id = last.id
   local f = read(id, 's', 'en', 'rt', 'e', 'c', 'st')
-  local expired = f[2] and f[3] and tonumber(f[2]) + tonumber(f[3]) <= now
+  local ended, kept = tonumber(f[2]), tonumber(f[3])
+  local expired = ended and kept and ended + kept <= now
   local entered = f[2] or f[1] == '2' and f[6] or f[4] or f[5]
-  local moved = status ~= '' and (f[1] ~= status or since > 0 and tonumber(entered or 0) > since)
+  local moved = status ~= '' and (f[1] ~= status or since > 0 and (tonumber(entered) or 0) > since)
   if f[1] and not expired and not moved then
-    jobs[#jobs + 1] = {id, call('HGETALL', ns .. 'job:' .. id), f[1] ~= '3' and call('GET', ns .. 'end:' .. id),
-      call('LRANGE', ns .. 'past:' .. id, 0, -1)}
+    jobs[#jobs + 1] = {id, call('HGETALL', ns .. 'job:' .. id), f[1] ~= '3' and part_of(redis.pcall('GET', ns .. 'end:' .. id), ''),
+      part_of(redis.pcall('LRANGE', ns .. 'past:' .. id, 0, -1), {''})}
   end
 end
 if #all < limit then last = nil end

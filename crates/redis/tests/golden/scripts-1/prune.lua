@@ -27,7 +27,7 @@ end
 -- does.
 local last_order
 local function next_order()
-  last_order = last_order or tonumber(call('HGET', ns .. 'meta', 'order') or 0)
+  last_order = last_order or tonumber(call('HGET', ns .. 'meta', 'order')) or 0
   last_order = math.max(last_order + 1, order_at(now))
   return last_order
 end
@@ -85,11 +85,16 @@ local function read(id, ...)
   return fields.err and {} or fields
 end
 
+-- The answer to whoever asks for a job that cannot be read.
+local function unreadable(id) return redis.error_reply('CORRUPT job ' .. id .. ' has fields that cannot be read') end
+
+-- Out of the index it was found in, and of those of the type that the index is of, or else the job. A job says so itself.
 local function put_aside(index, id, why)
-  local name = index:match(':(.+)$')
-  call('ZREM', ns .. index, id)
+  local name = index:match(':(.+)$') or read(id, 't')[1]
+  if index ~= 'leased' then call('ZREM', ns .. index, id) end
   call('ZREM', ns .. 'leased', id)
   if name then
+    call('ZREM', ns .. 'running:' .. name, id)
     call('ZREM', ns .. 'accepted:' .. name, id)
     call('SREM', ns .. 'delayed:' .. name, id)
   end
@@ -97,14 +102,22 @@ local function put_aside(index, id, why)
   call('HSET', ns .. 'quarantine', id, string.format('%.0f %s %s', now, index, why))
 end
 
--- An entry of an index whose job is in another state is dropped: the job decides, never the index. One whose job is not
--- there, or says no state, is put aside.
-local function misplaced(index, id, status)
-  if status and tonumber(status) and tonumber(status) <= 5 then
+-- An entry of an index that its job does not belong in: it is in another state, of another type, or only a tombstone is left
+-- of it. It is dropped: the job decides, never the index. One whose job is not there, or says no state, is put aside.
+local function misplaced(index, id)
+  local f = read(id, 's', 't', 'gu')
+  local name = index:match(':(.+)$')
+  if f[3] or f[1] and f[1]:match('^[0-5]$') and f[2] then
     call('ZREM', ns .. index, id)
+    if name and name ~= f[2] then
+      call('ZREM', ns .. 'accepted:' .. name, id)
+      call('SREM', ns .. 'delayed:' .. name, id)
+    end
     call('HINCRBY', ns .. 'meta', 'mended', 1)
+  elseif f[1] then
+    put_aside(index, id, 'its state cannot be read')
   else
-    put_aside(index, id, status and 'its state cannot be read' or 'there is no such job')
+    put_aside(index, id, call('EXISTS', ns .. 'job:' .. id) == 1 and 'it is no job' or 'there is no such job')
   end
 end
 
@@ -136,23 +149,25 @@ local function entomb(name, id, f)
   if record then call('PEXPIRE', record, string.format('%d', left)) end
 end
 
-local function prune(index, name)
+local function prune(index, status, name)
   for _, id in ipairs(call('ZRANGE', ns .. index .. name, 0, limit - cut - 1)) do
-    local f = read(id, 's', 'en', 'rt', 'c', 'rp', 'o', 'f', 'k')
-    if tonumber(f[1]) and tonumber(f[1]) >= 3 and tonumber(f[2]) and tonumber(f[3]) and tonumber(f[4]) and f[7] then
+    local f = read(id, 's', 'en', 'rt', 'c', 'rp', 'o', 'f', 'k', 't')
+    if f[1] ~= status or f[9] ~= name then
+      misplaced(index .. name, id)
+    elseif tonumber(f[2]) and tonumber(f[3]) and tonumber(f[4]) and f[7] then
       if now < f[2] + f[3] then return end
       entomb(name, id, f)
       rem(index .. name, id)
     else
-      misplaced(index .. name, id, tonumber(f[1]) and tonumber(f[1]) < 3 and f[1])
+      put_aside(index .. name, id, 'a field cannot be read')
     end
     cut = cut + 1
   end
 end
 
 for _, name in ipairs(call('SMEMBERS', ns .. 'types')) do
-  for _, index in ipairs({'completed:', 'failed:', 'canceled:'}) do
-    if cut < limit then prune(index, name) end
+  for at, index in ipairs({'completed:', 'failed:', 'canceled:'}) do
+    if cut < limit then prune(index, tostring(2 + at), name) end
   end
 end
 flush()

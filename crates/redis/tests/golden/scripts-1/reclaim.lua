@@ -27,7 +27,7 @@ end
 -- does.
 local last_order
 local function next_order()
-  last_order = last_order or tonumber(call('HGET', ns .. 'meta', 'order') or 0)
+  last_order = last_order or tonumber(call('HGET', ns .. 'meta', 'order')) or 0
   last_order = math.max(last_order + 1, order_at(now))
   return last_order
 end
@@ -96,11 +96,16 @@ local function read(id, ...)
   return fields.err and {} or fields
 end
 
+-- The answer to whoever asks for a job that cannot be read.
+local function unreadable(id) return redis.error_reply('CORRUPT job ' .. id .. ' has fields that cannot be read') end
+
+-- Out of the index it was found in, and of those of the type that the index is of, or else the job. A job says so itself.
 local function put_aside(index, id, why)
-  local name = index:match(':(.+)$')
-  call('ZREM', ns .. index, id)
+  local name = index:match(':(.+)$') or read(id, 't')[1]
+  if index ~= 'leased' then call('ZREM', ns .. index, id) end
   call('ZREM', ns .. 'leased', id)
   if name then
+    call('ZREM', ns .. 'running:' .. name, id)
     call('ZREM', ns .. 'accepted:' .. name, id)
     call('SREM', ns .. 'delayed:' .. name, id)
   end
@@ -108,14 +113,22 @@ local function put_aside(index, id, why)
   call('HSET', ns .. 'quarantine', id, string.format('%.0f %s %s', now, index, why))
 end
 
--- An entry of an index whose job is in another state is dropped: the job decides, never the index. One whose job is not
--- there, or says no state, is put aside.
-local function misplaced(index, id, status)
-  if status and tonumber(status) and tonumber(status) <= 5 then
+-- An entry of an index that its job does not belong in: it is in another state, of another type, or only a tombstone is left
+-- of it. It is dropped: the job decides, never the index. One whose job is not there, or says no state, is put aside.
+local function misplaced(index, id)
+  local f = read(id, 's', 't', 'gu')
+  local name = index:match(':(.+)$')
+  if f[3] or f[1] and f[1]:match('^[0-5]$') and f[2] then
     call('ZREM', ns .. index, id)
+    if name and name ~= f[2] then
+      call('ZREM', ns .. 'accepted:' .. name, id)
+      call('SREM', ns .. 'delayed:' .. name, id)
+    end
     call('HINCRBY', ns .. 'meta', 'mended', 1)
+  elseif f[1] then
+    put_aside(index, id, 'its state cannot be read')
   else
-    put_aside(index, id, status and 'its state cannot be read' or 'there is no such job')
+    put_aside(index, id, call('EXISTS', ns .. 'job:' .. id) == 1 and 'it is no job' or 'there is no such job')
   end
 end
 
@@ -177,8 +190,8 @@ end
 
 local function book(id, job, recorded, error)
   local past = ns .. 'past:' .. id
-  if job.attempt > 20 then call('LTRIM', past, -19, -1) end
-  call('RPUSH', past, string.format('%d %.0f %s %d ', job.attempt, job.started, now_text, recorded) .. error)
+  if job.attempt > 20 then redis.pcall('LTRIM', past, -19, -1) end
+  redis.pcall('RPUSH', past, string.format('%d %.0f %s %d ', job.attempt, job.started, now_text, recorded) .. error)
 end
 
 -- `value` is the result of a completed attempt, else its error, or nothing. Returns the state that the job went to; nothing
@@ -239,8 +252,8 @@ end
 
 local lease, limit = tonumber(ARGV[2]), tonumber(ARGV[3])
 local f = call('HMGET', ns .. 'meta', 'swept', 'quiet')
-local quiet = tonumber(f[2] or 0)
-if not f[1] or now - f[1] > lease then quiet = now + lease end
+local swept, quiet = tonumber(f[1]), tonumber(f[2]) or 0
+if not swept or now - swept > lease then quiet = now + lease end
 -- Never longer than a lease, also if the clock was wrong when it was written.
 quiet = math.min(quiet, now + lease)
 call('HSET', ns .. 'meta', 'swept', now, 'quiet', quiet)
@@ -259,7 +272,7 @@ for at = 1, math.min(#expired, limit) do
       put_aside(job.name and 'running:' .. job.name or 'leased', id, 'a field cannot be read')
     end
   else
-    misplaced('leased', id, job.status)
+    misplaced('leased', id)
   end
 end
 flush()

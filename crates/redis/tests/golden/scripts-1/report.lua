@@ -27,7 +27,7 @@ end
 -- does.
 local last_order
 local function next_order()
-  last_order = last_order or tonumber(call('HGET', ns .. 'meta', 'order') or 0)
+  last_order = last_order or tonumber(call('HGET', ns .. 'meta', 'order')) or 0
   last_order = math.max(last_order + 1, order_at(now))
   return last_order
 end
@@ -85,11 +85,16 @@ local function read(id, ...)
   return fields.err and {} or fields
 end
 
+-- The answer to whoever asks for a job that cannot be read.
+local function unreadable(id) return redis.error_reply('CORRUPT job ' .. id .. ' has fields that cannot be read') end
+
+-- Out of the index it was found in, and of those of the type that the index is of, or else the job. A job says so itself.
 local function put_aside(index, id, why)
-  local name = index:match(':(.+)$')
-  call('ZREM', ns .. index, id)
+  local name = index:match(':(.+)$') or read(id, 't')[1]
+  if index ~= 'leased' then call('ZREM', ns .. index, id) end
   call('ZREM', ns .. 'leased', id)
   if name then
+    call('ZREM', ns .. 'running:' .. name, id)
     call('ZREM', ns .. 'accepted:' .. name, id)
     call('SREM', ns .. 'delayed:' .. name, id)
   end
@@ -97,14 +102,22 @@ local function put_aside(index, id, why)
   call('HSET', ns .. 'quarantine', id, string.format('%.0f %s %s', now, index, why))
 end
 
--- An entry of an index whose job is in another state is dropped: the job decides, never the index. One whose job is not
--- there, or says no state, is put aside.
-local function misplaced(index, id, status)
-  if status and tonumber(status) and tonumber(status) <= 5 then
+-- An entry of an index that its job does not belong in: it is in another state, of another type, or only a tombstone is left
+-- of it. It is dropped: the job decides, never the index. One whose job is not there, or says no state, is put aside.
+local function misplaced(index, id)
+  local f = read(id, 's', 't', 'gu')
+  local name = index:match(':(.+)$')
+  if f[3] or f[1] and f[1]:match('^[0-5]$') and f[2] then
     call('ZREM', ns .. index, id)
+    if name and name ~= f[2] then
+      call('ZREM', ns .. 'accepted:' .. name, id)
+      call('SREM', ns .. 'delayed:' .. name, id)
+    end
     call('HINCRBY', ns .. 'meta', 'mended', 1)
+  elseif f[1] then
+    put_aside(index, id, 'its state cannot be read')
   else
-    put_aside(index, id, status and 'its state cannot be read' or 'there is no such job')
+    put_aside(index, id, call('EXISTS', ns .. 'job:' .. id) == 1 and 'it is no job' or 'there is no such job')
   end
 end
 
@@ -124,7 +137,9 @@ local function make_room(logs, bytes, attempt)
   local oldest
   while true do
     local line = call('LINDEX', logs, 0)
+    if not line then return 0 end
     local of, size = line:match('^%d+ (%d+) (%d+) ')
+    size = tonumber(size) or #line
     if of == attempt or bytes <= LOG_BYTES and of ~= oldest then return bytes end
     oldest, bytes = of, bytes - size
     call('LPOP', logs)
@@ -134,7 +149,8 @@ end
 local function log(id, from, to, attempt)
   local job, logs = ns .. 'job:' .. id, ns .. 'logs:' .. id
   local f = call('HMGET', job, 'll', 'lb')
-  local line, bytes, records = tonumber(f[1] or 0), tonumber(f[2] or 0), {}
+  local line, bytes, records = tonumber(f[1]) or 0, tonumber(f[2]) or 0, {}
+  if call('TYPE', logs).ok ~= 'list' then call('DEL', logs) end -- None yet, or what is there cannot be read.
   for at = from, to, 2 do
     line, bytes = line + 1, bytes + ARGV[at]
     records[#records + 1] = string.format('%d %s %s ', line, attempt, ARGV[at]) .. ARGV[at + 1]
@@ -151,7 +167,7 @@ local at = 2
 while at <= #ARGV do
   local id, lines = ARGV[at], tonumber(ARGV[at + 7])
   local f = read(id, 's', 'tk', 'a', 'n')
-  if f[1] == '2' and f[2] == ARGV[at + 1] then
+  if f[1] == '2' and f[2] == ARGV[at + 1] and f[3] and tonumber(f[4] or 1) then
     if lines > 0 then log(id, at + 8, at + 7 + 2 * lines, f[3]) end
     if ARGV[at + 2] == '1' then
       call('HSET', ns .. 'job:' .. id, 'n', tonumber(f[4] or 1) + 1, 'u', now, 'pc', ARGV[at + 3], 'pt', ARGV[at + 4],

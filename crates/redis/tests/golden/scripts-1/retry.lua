@@ -27,7 +27,7 @@ end
 -- does.
 local last_order
 local function next_order()
-  last_order = last_order or tonumber(call('HGET', ns .. 'meta', 'order') or 0)
+  last_order = last_order or tonumber(call('HGET', ns .. 'meta', 'order')) or 0
   last_order = math.max(last_order + 1, order_at(now))
   return last_order
 end
@@ -85,11 +85,16 @@ local function read(id, ...)
   return fields.err and {} or fields
 end
 
+-- The answer to whoever asks for a job that cannot be read.
+local function unreadable(id) return redis.error_reply('CORRUPT job ' .. id .. ' has fields that cannot be read') end
+
+-- Out of the index it was found in, and of those of the type that the index is of, or else the job. A job says so itself.
 local function put_aside(index, id, why)
-  local name = index:match(':(.+)$')
-  call('ZREM', ns .. index, id)
+  local name = index:match(':(.+)$') or read(id, 't')[1]
+  if index ~= 'leased' then call('ZREM', ns .. index, id) end
   call('ZREM', ns .. 'leased', id)
   if name then
+    call('ZREM', ns .. 'running:' .. name, id)
     call('ZREM', ns .. 'accepted:' .. name, id)
     call('SREM', ns .. 'delayed:' .. name, id)
   end
@@ -97,20 +102,29 @@ local function put_aside(index, id, why)
   call('HSET', ns .. 'quarantine', id, string.format('%.0f %s %s', now, index, why))
 end
 
--- An entry of an index whose job is in another state is dropped: the job decides, never the index. One whose job is not
--- there, or says no state, is put aside.
-local function misplaced(index, id, status)
-  if status and tonumber(status) and tonumber(status) <= 5 then
+-- An entry of an index that its job does not belong in: it is in another state, of another type, or only a tombstone is left
+-- of it. It is dropped: the job decides, never the index. One whose job is not there, or says no state, is put aside.
+local function misplaced(index, id)
+  local f = read(id, 's', 't', 'gu')
+  local name = index:match(':(.+)$')
+  if f[3] or f[1] and f[1]:match('^[0-5]$') and f[2] then
     call('ZREM', ns .. index, id)
+    if name and name ~= f[2] then
+      call('ZREM', ns .. 'accepted:' .. name, id)
+      call('SREM', ns .. 'delayed:' .. name, id)
+    end
     call('HINCRBY', ns .. 'meta', 'mended', 1)
+  elseif f[1] then
+    put_aside(index, id, 'its state cannot be read')
   else
-    put_aside(index, id, status and 'its state cannot be read' or 'there is no such job')
+    put_aside(index, id, call('EXISTS', ns .. 'job:' .. id) == 1 and 'it is no job' or 'there is no such job')
   end
 end
 
 -- What is known of an id: {0} nothing, {1, owner} its retention is over, {2, id, fields, outcome, attempts, ahead} the job.
 local function lookup(id)
   local job = ns .. 'job:' .. id
+  -- Whoever asks for a job that cannot be read is told so: nothing here goes on without what it needs.
   local f = call('HMGET', job, 's', 't', 'en', 'rt', 'gu', 'o')
   if f[5] then
     return now < tonumber(f[5]) and {1, f[6] or ''} or {0}
@@ -120,7 +134,7 @@ local function lookup(id)
   if ended and ended + kept <= now then
     return now < ended + 2 * kept and {1, f[6] or ''} or {0}
   end
-  local ahead = f[1] == '0' and call('ZRANK', ns .. 'queued:' .. f[2], id) or -1
+  local ahead = f[1] == '0' and f[2] and call('ZRANK', ns .. 'queued:' .. f[2], id) or -1
   return {2, id, call('HGETALL', job), call('GET', ns .. 'end:' .. id), call('LRANGE', ns .. 'past:' .. id, 0, -1), ahead}
 end
 
@@ -137,11 +151,14 @@ local found = lookup(id)
 if found[1] ~= 2 then return {4, found} end
 local job, new = ns .. 'job:' .. id, ns .. 'job:' .. again
 local f = read(id, 's', 't', 'n', 'rb', 'p', 'mr', 'ml', 'rt', 'f', 'o', 'pb')
+if not (f[2] and tonumber(f[3] or 1) and tonumber(f[5]) and f[6] and f[7] and f[8] and f[9] and f[11]) then
+  return unreadable(id)
+end
 if f[4] then return {1, lookup(f[4])} end
 if f[1] ~= '4' and f[1] ~= '5' then return {2, found} end
 local taken = read(again, 'f', 'fg')
 if taken[1] and not (taken[2] and tonumber(taken[2]) <= now) then return {3, found} end
-if call('EXISTS', ns .. 'body:' .. id) == 0 then return {5, found} end
+if call('TYPE', ns .. 'body:' .. id).ok ~= 'string' then return {5, found} end
 
 local order, name = next_order(), f[2]
 local set = {'v', 1, 't', name, 's', 0, 'c', now, 'p', f[5], 'mr', f[6], 'ml', f[7], 'rt', f[8], 'f', f[9], 'd', order,
