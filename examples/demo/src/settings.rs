@@ -76,6 +76,13 @@ impl fmt::Display for StoreChoice {
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct ServerUrl(String);
 
+impl ServerUrl {
+    /// All of it, to connect with and not to show.
+    pub(crate) fn secret(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:…", self.0.split(':').next().unwrap_or_default())
@@ -163,8 +170,8 @@ fn store(value: &str) -> Result<StoreChoice, BadSetting> {
         ("redis" | "rediss", server) if server.len() > 2 && server.starts_with("//") => {
             return Ok(StoreChoice::Redis(ServerUrl(value.to_owned())));
         }
-        ("postgres" | "postgresql", _) => "this store is not built yet, set sqlite:PATH or memory:",
-        _ => "set sqlite:PATH or memory: (to come: redis://…, rediss://…, postgres://…)",
+        ("postgres" | "postgresql", _) => "this store is not built yet, set redis://…, sqlite:PATH or memory:",
+        _ => "set sqlite:PATH, memory:, redis://HOST:PORT/DATABASE or rediss://… (to come: postgres://…)",
     };
     // A server's address may hold a password, also one that is not quite right.
     let is_file = matches!(scheme, "" | "memory" | "sqlite" | "file");
@@ -240,9 +247,9 @@ mod tests {
             ("AE_BIND", "localhost:99999", "HOST:PORT"),
             ("AE_ROLE", "boss", "all, api or worker"),
             ("AE_LOG_FORMAT", "xml", "pretty or json"),
-            ("AE_STORE", "sqlite:", "set sqlite:PATH or memory:"),
-            ("AE_STORE", "memory", "set sqlite:PATH or memory:"),
-            ("AE_STORE", "memory:x", "set sqlite:PATH or memory:"),
+            ("AE_STORE", "sqlite:", "set sqlite:PATH"),
+            ("AE_STORE", "memory", "set sqlite:PATH"),
+            ("AE_STORE", "memory:x", "set sqlite:PATH"),
             ("AE_ALLOW_VOLATILE", "yes", "true or false"),
         ] {
             let line = read(&[(name, value)]).unwrap_err();
@@ -261,7 +268,7 @@ mod tests {
         ] {
             let line = read(&[("AE_STORE", secret)]).unwrap_err();
             assert!(line.starts_with(&format!("AE_STORE is set to \"{shown}\": ")), "{line}");
-            assert!(line.contains("set sqlite:PATH or memory:") && !line.contains("p@ss"), "{line}");
+            assert!(line.contains("sqlite:PATH") && !line.contains("p@ss"), "{line}");
         }
         for secret in ["redis://user:p@ss@db.example:6379/0", "rediss://db/0?password=p@ss"] {
             let settings = read(&[("AE_STORE", secret), ("AE_ALLOW_VOLATILE", "true")]).unwrap();

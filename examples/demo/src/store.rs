@@ -4,7 +4,7 @@
 
 use std::{fmt::Display, path::Path, sync::Arc};
 
-use async_endpoints::{LateStore, MemoryStore, SqliteStore, Store, StoreError, sqlite::OpenError};
+use async_endpoints::{LateStore, MemoryStore, Refusal, SqliteStore, Store, StoreError, redis, sqlite::OpenError};
 
 use crate::settings::{BadSetting, ServerUrl, Settings, StoreChoice};
 
@@ -22,12 +22,12 @@ impl Jobs {
                 tracing::warn!("AE_STORE is memory: every job is in this process, and lost when it ends");
                 Ok(Self { store: Arc::new(MemoryStore::new()), late: None })
             }
-            StoreChoice::Sqlite(path) => Self::late(&settings.store, sqlite(path).await),
-            StoreChoice::Redis(url) => Err(redis(url, settings.allow_volatile)),
+            StoreChoice::Sqlite(path) => Self::late(&settings.store, open_sqlite(path).await),
+            StoreChoice::Redis(url) => Self::late(&settings.store, open_redis(url, settings.allow_volatile).await),
         }
     }
 
-    fn late(choice: &StoreChoice, opened: Result<LateStore, async_endpoints::Refusal>) -> Result<Self, BadSetting> {
+    fn late(choice: &StoreChoice, opened: Result<LateStore, Refusal>) -> Result<Self, BadSetting> {
         let late = Arc::new(opened.map_err(|refusal| choice.refused(refusal))?);
         Ok(Self { store: late.clone(), late: Some((late, choice.clone())) })
     }
@@ -45,23 +45,33 @@ impl StoreChoice {
     fn refused(&self, why: impl Display) -> BadSetting {
         let set = match self {
             Self::Sqlite(_) | Self::Memory => "sqlite:PATH with a file that this program may write, or memory:",
-            Self::Redis(_) => "redis://… of a server that keeps what it is given, sqlite:PATH or memory:",
+            Self::Redis(_) => "redis://… of a server that will do, sqlite:PATH or memory:",
         };
         BadSetting::new("AE_STORE", self, format_args!("{why}; set {set}"))
     }
 }
 
-async fn sqlite(path: &Path) -> Result<LateStore, async_endpoints::Refusal> {
+async fn open_sqlite(path: &Path) -> Result<LateStore, Refusal> {
     let path = path.to_owned();
-    LateStore::open(move || SqliteStore::open(path.clone()), |error| !is_final(error)).await
+    LateStore::open(move || SqliteStore::open(path.clone()), may_open_later).await
 }
 
-/// What no waiting mends.
-const fn is_final(error: &OpenError) -> bool {
-    matches!(error, OpenError::Newer { .. } | OpenError::Foreign { .. } | OpenError::Store(StoreError::Corrupt(_)))
+/// A newer schema, another program's file and a damaged one stay what they are.
+fn may_open_later(error: &OpenError) -> bool {
+    !matches!(error, OpenError::Newer { .. } | OpenError::Foreign { .. } | OpenError::Store(StoreError::Corrupt(_)))
 }
 
-/// The place for it.
-fn redis(url: &ServerUrl, _allow_volatile: bool) -> BadSetting {
-    BadSetting::new("AE_STORE", url, "this store is not built yet, set sqlite:PATH or memory:")
+async fn open_redis(url: &ServerUrl, allow_volatile: bool) -> Result<LateStore, Refusal> {
+    let url = url.clone();
+    let open = move || {
+        let (options, url) = (redis::Options::new().allow_volatile(allow_volatile), url.clone());
+        async move {
+            let store = options.open(url.secret()).await?;
+            if let Some(risk) = store.volatile() {
+                tracing::warn!(risk, "AE_ALLOW_VOLATILE is true: this server can lose jobs");
+            }
+            Ok(store)
+        }
+    };
+    LateStore::open(open, redis::OpenError::is_transient).await
 }

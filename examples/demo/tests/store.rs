@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use async_endpoints_testkit::server::RedisServer;
 use reqwest::StatusCode;
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -62,7 +63,7 @@ fn newer(path: &Path) {
 fn tells(stderr: &str, value: &str, why: &str) {
     let line = stderr.lines().last().unwrap_or_default();
     assert!(line.starts_with(&format!("AE_STORE is set to {value:?}: ")), "{stderr}");
-    assert!(line.contains(why) && line.contains("set sqlite:PATH"), "{stderr}");
+    assert!(line.contains(why) && line.contains("; set ") && line.contains("sqlite:PATH"), "{stderr}");
 }
 
 #[tokio::test]
@@ -144,4 +145,31 @@ async fn it_goes_on_when_its_file_is_back() {
     assert_eq!(demo.get(path).await.json::<Value>().await.expect("a job"), before);
     let listed: Value = demo.get("/jobs").await.json().await.expect("a page");
     assert_eq!(listed["jobs"].as_array().map(Vec::len), Some(2), "what was refused left nothing: {listed}");
+}
+
+#[tokio::test]
+async fn it_waits_for_a_server_to_be_started() {
+    let (folder, redis) = (Folder::new(), RedisServer::start());
+    redis.kill();
+    let demo = Demo::start(&folder, &[("AE_STORE", &redis.url())]).await;
+    refused(&demo).await;
+    redis.restart();
+    works(&demo).await;
+    assert!(demo.stop().await.expect("it ends").success());
+}
+
+#[tokio::test]
+async fn a_server_that_evicts_jobs_is_one_line_and_exit_code_2_unless_it_may() {
+    let folder = Folder::new();
+    let redis = RedisServer::with(&[("maxmemory-policy", "allkeys-lru"), ("requirepass", "s3cret")]);
+    let url = redis.url();
+    let out = folder.run(&[("AE_STORE", &url), ("RUST_LOG", "off")]).await;
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert_eq!((out.status.code(), stderr.lines().count()), (Some(2), 1), "{stderr}");
+    assert!(out.stdout.is_empty() && !stderr.contains("s3cret"), "{stderr}");
+    tells(&stderr, "redis:…", "noeviction");
+    let demo = Demo::start(&folder, &[("AE_STORE", &url), ("AE_ALLOW_VOLATILE", "true")]).await;
+    works(&demo).await;
+    let log = demo.log();
+    assert!(log.contains("can lose jobs") && !log.contains("s3cret"), "{log}");
 }
