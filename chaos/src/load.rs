@@ -37,10 +37,10 @@ pub(crate) struct Heard {
     pub(crate) accepted: Vec<Accepted>,
     /// Jobs as they were when they were first seen to have ended.
     pub(crate) ended: HashMap<String, Value>,
-    /// How long it took to be told that it cannot be done now.
-    pub(crate) refused: Vec<Duration>,
+    /// Submissions that were told that it cannot be done now.
+    pub(crate) refused: Vec<Answer>,
     /// Submissions that were not answered in time.
-    pub(crate) late: Vec<Late>,
+    pub(crate) late: Vec<Answer>,
 }
 
 #[derive(Clone, Debug)]
@@ -49,15 +49,21 @@ pub(crate) struct Accepted {
     pub(crate) at: Timestamp,
 }
 
-#[derive(Debug)]
-pub(crate) struct Late {
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
     pub(crate) process: u32,
     pub(crate) from: Timestamp,
     pub(crate) until: Timestamp,
     pub(crate) what: String,
 }
 
-impl fmt::Display for Late {
+impl Answer {
+    pub(crate) fn took(&self) -> Duration {
+        between(self.from, self.until)
+    }
+}
+
+impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -137,14 +143,14 @@ impl OneClient {
         let from = Timestamp::now();
         let sent = request.send().await;
         let until = Timestamp::now();
-        let took = between(from, until);
-        if took > PROMISED {
-            let what = sent.as_ref().map_or_else(ToString::to_string, |answer| answer.status().to_string());
-            self.heard.late.push(Late { process: address.process, from, until, what });
+        let what = sent.as_ref().map_or_else(ToString::to_string, |answer| answer.status().to_string());
+        let answered = Answer { process: address.process, from, until, what };
+        if answered.took() > PROMISED {
+            self.heard.late.push(answered.clone());
         }
         let answer = sent.ok()?;
         if answer.status().is_server_error() {
-            self.heard.refused.push(took);
+            self.heard.refused.push(answered);
         }
         if answer.status() != StatusCode::ACCEPTED {
             return None;

@@ -14,7 +14,7 @@ use crate::{
     diary::{Pages, after},
     fleet::Fleet,
     ledger::{Line, Watch},
-    load::{Accepted, Heard},
+    load::{Accepted, Answer, Heard},
     recovery::{self, Recovery},
 };
 
@@ -122,9 +122,11 @@ impl Judge<'_> {
             *report.happened.entry(happened.fault.to_string()).or_default() += 1;
         }
         (report.accepted, report.found) = (accepted.len(), accepted.len() - missing.len());
-        (report.seen_ended, report.refused) = (heard.ended.len(), heard.refused.clone());
-        let late = heard.late.iter().filter(|late| !pages.is_disturbed(late.process, late.from, late.until));
-        report.late = late.map(ToString::to_string).collect();
+        report.seen_ended = heard.ended.len();
+        // Nobody who is frozen answers in time.
+        let ran = |answer: &&Answer| !pages.is_disturbed(answer.process, answer.from, answer.until);
+        report.refused = heard.refused.iter().filter(ran).map(Answer::took).collect();
+        report.late = heard.late.iter().filter(ran).map(ToString::to_string).collect();
         for id in missing {
             self.blame(id, id.clone(), |report| &mut report.lost);
         }
