@@ -1,5 +1,6 @@
-//! Half a minute in which processes that share a store are killed, stopped and frozen under load, by default settings.
-//! `cargo xtask chaos` is the long form.
+//! Processes that share a store are killed, stopped and frozen under load, and so is their server, and the ways to it:
+//! half a minute by default settings on SQLite, and as much as a test may take on Redis. `cargo xtask chaos` is the long
+//! form.
 
 mod support;
 
@@ -24,4 +25,22 @@ async fn nothing_accepted_is_lost_whatever_happens_to_processes() {
     assert!(report.is_good(), "seed 5: {report}");
     // The promise is ten seconds, of machines that have time.
     assert!(report.recovery(1.0).is_none_or(|took| took < Duration::from_secs(20)), "seed 5: {report}");
+}
+
+/// With short leases, so that more happens that is longer than one.
+#[tokio::test]
+async fn nothing_accepted_is_lost_whatever_happens_to_redis() {
+    let folder = Folder::new();
+    let plan = Plan {
+        demo: env!("CARGO_BIN_EXE_async-endpoints-demo").into(),
+        folder: folder.join("chaos"),
+        store: Store::Redis,
+        lease: Duration::from_secs(3),
+        time: Duration::from_secs(45),
+        seed: 5,
+    };
+    let report = run(plan).await.expect("the processes start");
+    println!("{report}");
+    assert!(report.is_good(), "seed 5: {report}");
+    assert!(report.recovery(1.0).is_none_or(|took| took < Duration::from_secs(15)), "seed 5: {report}");
 }
