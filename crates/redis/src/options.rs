@@ -7,6 +7,10 @@ use redis::{Client, ConnectionInfo, IntoConnectionInfo as _, ProtocolVersion};
 
 use crate::{mend, server::Server, store::RedisStore};
 
+/// How a certificate begins in PEM.
+#[cfg(feature = "tls")]
+const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
+
 type Edit = Arc<dyn Fn(&str, &str) -> String + Send + Sync>;
 
 /// How to open a store.
@@ -130,6 +134,9 @@ impl Options {
         // Somebody else's choice stands.
         drop(rustls::crypto::ring::default_provider().install_default());
         let opened = match &self.root_certificate {
+            Some(root) if !root.windows(BEGIN.len()).any(|part| part == BEGIN) => {
+                return Err(OpenError::Refused("the root certificate is none: its PEM has no CERTIFICATE".to_owned()));
+            }
             Some(root) => {
                 Client::build_with_tls(info, redis::TlsCertificates { client_tls: None, root_cert: Some(root.clone()) })
             }

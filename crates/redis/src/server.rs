@@ -31,7 +31,13 @@ impl Server {
 
     /// Why it let nobody in: for good, if another user or password is needed.
     pub(crate) fn refused(&self, error: &RedisError) -> OpenError {
-        let why = reason(error);
+        let said = error.to_string();
+        let why = match reason(error) {
+            // The driver reads certificates while it connects, and calls what it finds a broken connection.
+            _ if said.contains("certificate") => return OpenError::Refused(format!("{}: {said}", self.address)),
+            Some(_) if error.is_io_error() && !error.is_timeout() => Some("it cannot be reached"),
+            why => why,
+        };
         let text = match why {
             Some(why) => format!("{}: {why} ({error})", self.address),
             None => format!("{}: {error}", self.address),

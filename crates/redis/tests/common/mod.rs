@@ -3,13 +3,31 @@
 // Each test file uses a part of it.
 #![allow(dead_code, unreachable_pub)]
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
+use async_endpoints_core::{
+    StoreError,
+    store::{
+        Attempt, Claim, Insert, JobStore as _, Lease, LeaseToken, NewJob, Outcome, Reclaim, Result, Settle, Settled, Want,
+        WorkerId,
+    },
+};
 use async_endpoints_redis::{Options, RedisStore};
-use async_endpoints_testkit::server::RedisServer;
+use async_endpoints_testkit::{
+    jobs::{error, job, name},
+    server::RedisServer,
+};
+use uuid::Uuid;
+
+pub const HOUR: Duration = Duration::from_secs(3600);
+/// Within this, a call is answered and a store is back.
+pub const SOON: Duration = Duration::from_secs(5);
 
 /// A prefix that no other test uses.
 pub fn prefix() -> String {
@@ -31,4 +49,68 @@ pub async fn shared() -> (Arc<RedisServer>, RedisStore) {
     let server = RedisServer::shared();
     let store = open(&server, options()).await;
     (server, store)
+}
+
+/// Takes jobs of one type, as a worker of its own.
+pub fn claim_of(kind: &str, n: u32) -> Claim {
+    Claim {
+        worker: WorkerId(Uuid::new_v4()),
+        token: LeaseToken::random(),
+        wants: vec![Want { name: name(kind), n, timeout: HOUR }],
+        max: n,
+        max_bytes: 1 << 20,
+        lease: HOUR,
+    }
+}
+
+/// Inserts a job of the type `alpha` that is kept for an hour.
+pub async fn insert(store: &RedisStore) -> Result<NewJob> {
+    let job = job("alpha", HOUR);
+    match store.insert(job.clone()).await? {
+        Insert::Inserted { .. } => Ok(job),
+        other => panic!("{other:?}"),
+    }
+}
+
+pub async fn take(store: &RedisStore, n: u32) -> Vec<Attempt> {
+    store.claim(&claim_of("alpha", n)).await.expect("the store answers").attempts
+}
+
+pub fn settlement(lease: Lease, outcome: Outcome) -> Settle {
+    Settle { lease, outcome, if_canceled: error("C"), slow: false, span: None }
+}
+
+pub async fn settle(store: &RedisStore, lease: Lease, outcome: Outcome) -> Settled {
+    store.settle(&[settlement(lease, outcome)]).await.expect("the store answers").remove(0)
+}
+
+pub fn sweep(lease: Duration) -> Reclaim {
+    Reclaim { limit: 100, lease, lost: error("L"), canceled: error("C") }
+}
+
+/// Why a call was refused that waiting may mend, and that it was told in time.
+pub async fn unavailable<T: std::fmt::Debug>(call: impl Future<Output = Result<T>>) -> String {
+    let began = Instant::now();
+    match call.await {
+        Err(StoreError::Unavailable(why)) => {
+            assert!(began.elapsed() < SOON, "{:?}: {why}", began.elapsed());
+            why
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Waits until the store works again.
+pub async fn back(store: &RedisStore) {
+    let began = Instant::now();
+    while let Err(error) = store.probe().await {
+        assert!(error.is_transient() && began.elapsed() < SOON, "{error}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// All jobs stand where they belong.
+pub async fn in_order(store: &RedisStore) {
+    let mended = store.mend().await.expect("the store answers");
+    assert_eq!((mended.mended, mended.put_aside), (0, 0), "{mended:?}");
 }

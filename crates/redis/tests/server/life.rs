@@ -1,0 +1,100 @@
+//! A store's own life: callers that leave, threads, hints, and how long one call may hold the server up.
+
+use std::time::Duration;
+
+use async_endpoints_core::{JobId, JobStatus, JobStore as _, store::StatsQuery};
+use async_endpoints_testkit::server::RedisServer;
+use futures_util::StreamExt as _;
+
+use crate::common::{in_order, insert, open, options, shared, take};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_that_leaves_breaks_nothing() {
+    let (_server, store) = shared().await;
+    for at in 0..60 {
+        let patience = Duration::from_micros(100 + 40 * at);
+        let waiting: Vec<_> = (0..8).map(|_| insert(&store)).collect();
+        drop(tokio::time::timeout(patience, futures_util::future::join_all(waiting)).await);
+        drop(tokio::time::timeout(patience / 2, take(&store, 2)).await);
+    }
+    insert(&store).await.unwrap();
+    let count = async |of: JobStatus| {
+        let stats = store.stats(&StatsQuery::default()).await.unwrap();
+        stats.types[0].count(of)
+    };
+    let (queued, running) = (count(JobStatus::Queued).await, count(JobStatus::InProgress).await);
+    let mut taken = 0;
+    while let some @ 1.. = take(&store, 64).await.len() {
+        taken += some as u64;
+    }
+    // Whoever left may have been on the way: what comes late is whole, too.
+    assert!(taken >= queued, "{taken} of {queued}");
+    assert_eq!((count(JobStatus::Queued).await, count(JobStatus::InProgress).await), (0, running + taken));
+    in_order(&store).await;
+}
+
+/// Threads of this process whose name says that they are a store's.
+#[cfg(target_os = "linux")]
+fn threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("threads are listed").flatten();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+    names.filter(|name| name.starts_with("redis-")).count()
+}
+
+/// In a process of its own: tests beside it have stores too.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn threads_and_connections_end_with_the_last_handle() {
+    if std::env::var_os("ALONE").is_none() {
+        let this = std::env::current_exe().unwrap();
+        let test = ["life::threads_and_connections_end_with_the_last_handle", "--exact"];
+        let ran = std::process::Command::new(this).args(test).env("ALONE", "1").output().unwrap();
+        let out = String::from_utf8_lossy(&ran.stdout);
+        assert!(ran.status.success() && out.contains("1 passed"), "{out}");
+        return;
+    }
+    let server = RedisServer::start();
+    for _ in 0..5 {
+        let store = std::sync::Arc::new(open(&server, options()).await);
+        let (hints, other) = (store.hints(), std::sync::Arc::clone(&store));
+        drop(store);
+        insert(&other).await.unwrap();
+        assert!(threads() >= 2, "{}", threads());
+        drop(other);
+        drop(hints);
+    }
+    // One that could not be opened leaves nothing either.
+    server.kill();
+    options().open(server.url()).await.expect_err("nobody is there");
+    server.restart();
+    for _ in 0..500 {
+        let clients = server.cli(&["CLIENT", "LIST"]).lines().filter(|line| !line.contains("cmd=client")).count();
+        if (threads(), clients) == (0, 0) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{} threads are left, and {}", threads(), server.cli(&["CLIENT", "LIST"]));
+}
+
+#[tokio::test]
+async fn streams_of_hints_end_with_their_store() {
+    let (_server, store) = shared().await;
+    let hints = store.hints();
+    drop(store);
+    let ended = tokio::time::timeout(Duration::from_secs(5), hints.collect::<Vec<_>>()).await;
+    assert!(ended.is_ok());
+}
+
+#[tokio::test]
+async fn ten_thousand_that_wait_hold_nobody_up() {
+    let server = RedisServer::start();
+    let store = open(&server, options()).await;
+    let kept = insert(&store).await.unwrap().id;
+    let mut ids: Vec<JobId> = (0..9_999).map(|_| JobId::random()).collect();
+    ids.push(kept);
+    server.cli(&["CONFIG", "SET", "slowlog-log-slower-than", "100000"]);
+    let versions = store.versions(&ids).await.unwrap();
+    assert_eq!((versions.len(), versions.iter().flatten().count(), versions[9_999]), (10_000, 1, Some(1)));
+    assert_eq!(server.cli(&["SLOWLOG", "LEN"]), "0");
+}

@@ -1,0 +1,171 @@
+//! The server is there and refuses: no memory, no disk, no time, no room for another client.
+
+use std::{
+    io::Read as _,
+    net::TcpStream,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use async_endpoints_core::{
+    JobStatus, JobStore as _,
+    store::{Beat, Cancel, ListFilter, Page, Renewed, Report, Settled, Slots, StatsQuery, WorkerId},
+};
+use async_endpoints_redis::OpenError;
+use async_endpoints_testkit::{
+    jobs::{completed, error, line},
+    server::RedisServer,
+};
+use uuid::Uuid;
+
+use crate::common::{HOUR, SOON, back, in_order, insert, open, options, settle, sweep, take, unavailable};
+
+#[tokio::test]
+async fn without_memory_nothing_is_accepted_and_what_runs_goes_on() {
+    let server = RedisServer::start();
+    let store = open(&server, options()).await;
+    let mut jobs = Vec::new();
+    for _ in 0..6 {
+        jobs.push(insert(&store).await.unwrap().id);
+    }
+    let running = take(&store, 2).await;
+    server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+
+    let report = Report { lease: running[0].lease, progress: None, logs: vec![line("one")] };
+    for why in [
+        unavailable(insert(&store)).await,
+        unavailable(store.report(&[report])).await,
+        unavailable(store.probe()).await,
+    ] {
+        assert!(why.contains("no memory"), "{why}");
+    }
+    assert_eq!(settle(&store, running[0].lease, completed("1")).await, Settled::Settled(JobStatus::Completed));
+    let beat = Beat { worker: WorkerId(Uuid::new_v4()), types: Vec::new(), slots: Slots::default(), ttl: HOUR };
+    assert_eq!(store.renew(&beat, &[running[1].lease], HOUR).await.unwrap(), [Renewed::Held]);
+    let more = take(&store, 1).await;
+    assert_eq!(more[0].lease.job, jobs[2]);
+    assert!(matches!(store.cancel(jobs[3], &error("C")).await.unwrap(), Cancel::Canceled(_)));
+    store.reclaim(&sweep(HOUR)).await.unwrap();
+    store.prune(9).await.unwrap();
+    store.get(jobs[0]).await.unwrap();
+    store.versions(&jobs).await.unwrap();
+    store.logs(jobs[0], 0, 9).await.unwrap();
+    let page = store.list(&ListFilter::default(), &Page { cursor: None, limit: 50 }).await.unwrap();
+    assert_eq!(page.jobs.len(), 6);
+    assert_eq!(store.stats(&StatsQuery::default()).await.unwrap().types[0].counts, [2, 0, 2, 1, 0, 1]);
+    // A process that starts now opens it all the same.
+    open(&server, options()).await.stats(&StatsQuery::default()).await.unwrap();
+
+    server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    insert(&store).await.unwrap();
+    in_order(&store).await;
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_save_is_unavailable_and_comes_back() {
+    let server = RedisServer::with(&[("save", "3600 1"), ("dbfilename", "dump.rdb")]);
+    let store = open(&server, options()).await;
+    let kept = insert(&store).await.unwrap();
+    // Its snapshot cannot take its place.
+    let dump = server.folder().join("dump.rdb");
+    std::fs::create_dir(&dump).unwrap();
+    std::fs::write(dump.join("in-the-way"), "").unwrap();
+    save(&server, "err");
+    for why in [
+        unavailable(insert(&store)).await,
+        unavailable(store.probe()).await,
+        unavailable(store.cancel(kept.id, &error("C"))).await,
+    ] {
+        assert!(why.contains("cannot write to its disk"), "{why}");
+    }
+    store.get(kept.id).await.unwrap();
+    store.stats(&StatsQuery::default()).await.unwrap();
+    std::fs::remove_dir_all(&dump).unwrap();
+    save(&server, "ok");
+    insert(&store).await.unwrap();
+    in_order(&store).await;
+}
+
+/// Has it save, until that went so.
+fn save(server: &RedisServer, until: &str) {
+    let began = Instant::now();
+    let wanted = format!("rdb_last_bgsave_status:{until}");
+    while !server.cli(&["INFO", "persistence"]).contains(&wanted) {
+        server.cli(&["BGSAVE"]);
+        assert!(began.elapsed() < 2 * SOON, "{}", server.cli(&["INFO", "persistence"]));
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[tokio::test]
+async fn a_server_busy_with_a_script_is_unavailable_and_comes_back() {
+    let server = Arc::new(RedisServer::with(&[("busy-reply-threshold", "50")]));
+    let store = open(&server, options()).await;
+    let kept = insert(&store).await.unwrap();
+    let other = {
+        let server = Arc::clone(&server);
+        thread::spawn(move || server.cli(&["EVAL", "while true do end", "0"]))
+    };
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    for why in [unavailable(insert(&store)).await, unavailable(store.get(kept.id)).await] {
+        assert!(why.contains("busy with somebody's script"), "{why}");
+    }
+    server.cli(&["SCRIPT", "KILL"]);
+    other.join().unwrap();
+    back(&store).await;
+    insert(&store).await.unwrap();
+    in_order(&store).await;
+}
+
+#[tokio::test]
+async fn a_server_with_too_many_clients_is_unavailable_and_lets_in_later() {
+    let server = RedisServer::with(&[("maxclients", "4")]);
+    let others: Vec<TcpStream> =
+        (0..4).map(|_| TcpStream::connect(("127.0.0.1", server.port())).expect("it listens")).collect();
+    // Until they count.
+    let mut refused = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
+    let mut said = String::new();
+    refused.read_to_string(&mut said).unwrap();
+    assert!(said.contains("max number of clients"), "{said}");
+    let refused = options().open(server.url()).await.expect_err("it is full");
+    assert!(refused.is_transient(), "{refused:?}");
+    drop(others);
+    let began = Instant::now();
+    let store = loop {
+        match options().open(server.url()).await {
+            Ok(store) => break store,
+            Err(error) => assert!(error.is_transient() && began.elapsed() < SOON, "{error}"),
+        }
+    };
+    back(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_loads_its_data_is_waited_for() {
+    // It looks at its clients after each thousand commands that it loads.
+    let settings = [("key-load-delay", "100")];
+    let server = Arc::new(RedisServer::with(&settings));
+    let options = options();
+    let store = open(&server, options.clone()).await;
+    for _ in 0..40 {
+        futures_util::future::join_all((0..32).map(|_| insert(&store))).await;
+    }
+    let restarting = {
+        let server = Arc::clone(&server);
+        thread::spawn(move || server.restart())
+    };
+    let mut seen = Vec::new();
+    while !restarting.is_finished() {
+        match options.clone().open(server.url()).await {
+            Err(OpenError::Unavailable(why)) => seen.push(why),
+            Err(other) => panic!("{other:?}"),
+            Ok(_) => {}
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    restarting.join().unwrap();
+    assert!(seen.iter().any(|why| why.contains("it is loading its data")), "{seen:?}");
+    back(&store).await;
+    assert_eq!(store.stats(&StatsQuery::default()).await.unwrap().types[0].counts[0], 40 * 32);
+}
