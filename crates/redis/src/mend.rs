@@ -107,16 +107,18 @@ impl Walk {
             step.mended += clear(calls).await?;
             self.begun = true;
         }
-        let found = match &self.indexes {
-            None => self.jobs(calls).await?,
-            Some(_) => self.entries(calls).await?,
-        };
+        let of_jobs = self.indexes.is_none();
+        let found = if of_jobs { self.jobs(calls).await? } else { self.entries(calls).await? };
         step.looked_at = found.len() as u64;
         for some in found.chunks(COMPARED) {
             let args = some.iter().fold(Args::new(), |args, (id, kind)| args.bytes(id).bytes(kind));
             let mut answer = reply::list(calls.call(&calls.scripts.mend, &args).await?)?;
             step.mended += answer.number::<u64>()?;
             step.put_aside += answer.number::<u64>()?;
+        }
+        // Jobs make their types known first.
+        if of_jobs && self.cursor == 0 {
+            self.indexes = Some(indexes(calls).await?);
         }
         Ok(step)
     }
@@ -128,9 +130,6 @@ impl Walk {
         command.arg(self.cursor).arg("MATCH").arg(format!("{prefix}*")).arg("COUNT").arg(STEP);
         let (cursor, keys) = scanned(calls.link.send(&command).await?)?;
         self.cursor = cursor;
-        if cursor == 0 {
-            self.indexes = Some(indexes(calls).await?);
-        }
         let ids = keys.filter_map(|key| match key {
             Value::BulkString(key) => Some((key.get(prefix.len()..)?.to_vec(), String::new())),
             _ => None,

@@ -21,7 +21,8 @@ for at = 1, math.min(#expired, limit) do
   local id = expired[at]
   local job = running(id)
   if job.status == '2' then
-    local after = finish(id, job, LOST, ARGV[4], ARGV[5], 0, false, '')
+    local named = job.name and job.name:match('^[%w._-]+$')
+    local after = named and finish(id, job, LOST, ARGV[4], ARGV[5], 0, false, '')
     if after then
       answer[#answer + 1] = {id, job.name, job.attempt, after}
     else

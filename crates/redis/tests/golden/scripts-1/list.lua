@@ -68,6 +68,8 @@ local index, status, newest, since = ARGV[2], ARGV[3], ARGV[4] == '1', tonumber(
 local after_score, after_id, limit = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
 local names = ARGV[9] ~= '' and {ARGV[9]} or call('SMEMBERS', ns .. 'types')
 
+local ID = '^' .. ('%x'):rep(8) .. ('%-' .. ('%x'):rep(4)):rep(3) .. '%-' .. ('%x'):rep(12) .. '$'
+
 -- A score as a cursor can tell it, whatever became of it.
 local function whole(score) return math.floor(math.max(math.min(tonumber(score), 9007199254740991), 0)) end
 
@@ -96,7 +98,7 @@ local function entries(name)
     end
     for at = 1, #part, 2 do
       local entry = {id = part[at], score = whole(part[at + 1])}
-      if not last or before(last, entry) then found[#found + 1] = entry end
+      if (not last or before(last, entry)) and entry.id:match(ID) then found[#found + 1] = entry end
     end
     if #part < 2 * limit then break end
     from = from + limit

@@ -1,0 +1,404 @@
+//! Keys lost, changed and replaced under a store: nobody else is held up, mending puts everything readable back where it
+//! belongs, and what cannot be read is put aside.
+
+mod common;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use async_endpoints_core::{
+    JobId, JobStatus, JobStore as _, StoreError,
+    store::{Insert, ListFilter, Lookup, NewJob, Outcome, Page, Reclaimed, Report, ReportedProgress, Settled, StatsQuery, TypeCutoffs},
+};
+use async_endpoints_redis::{Options, RedisStore};
+use async_endpoints_testkit::{
+    ManualClock,
+    jobs::{completed, error, job, key, line, name},
+    server::RedisServer,
+};
+use common::{HOUR, claim_of, in_order, insert, open, settlement, sweep, take};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
+
+const TYPES: [&str; 2] = ["alpha", "beta"];
+const LEASE: Duration = Duration::from_secs(30);
+
+fn seed() -> u64 {
+    let asked = std::env::var("TESTKIT_SEED").ok().and_then(|seed| seed.parse().ok());
+    asked.unwrap_or_else(|| rand::rng().random_range(0..1_000_000))
+}
+
+/// A namespace of a server, and hands that do what nobody should.
+struct World {
+    server: std::sync::Arc<RedisServer>,
+    prefix: String,
+    clock: ManualClock,
+    store: RedisStore,
+    rng: StdRng,
+    jobs: Vec<NewJob>,
+    /// What completed jobs were answered, and never twice.
+    completed: BTreeSet<JobId>,
+}
+
+impl World {
+    async fn new(seed: u64) -> Self {
+        let (server, clock, prefix) = (RedisServer::shared(), ManualClock::new(), common::prefix());
+        let options = Options::new().prefix(prefix.clone()).clock(clock.clone()).mend_every(HOUR, HOUR);
+        let store = open(&server, options).await;
+        let rng = StdRng::seed_from_u64(seed);
+        Self { server, prefix, clock, store, rng, jobs: Vec::new(), completed: BTreeSet::new() }
+    }
+
+    fn cli(&self, words: &[&str]) -> String {
+        self.server.cli(words)
+    }
+
+    fn key(&self, rest: impl std::fmt::Display) -> String {
+        format!("{{{}}}:{rest}", self.prefix)
+    }
+
+    /// Jobs in all states.
+    async fn work(&mut self) {
+        self.store.reclaim(&sweep(LEASE)).await.unwrap();
+        for number in 0..50 {
+            let delayed = self.rng.random_bool(0.3);
+            let new = NewJob {
+                key: self.rng.random_bool(0.4).then(|| key(&format!("k{number}"))),
+                delay: if delayed { Duration::from_secs(self.rng.random_range(1..100)) } else { Duration::ZERO },
+                ..job(TYPES[number % 2], HOUR)
+            };
+            assert!(matches!(self.store.insert(new.clone()).await.unwrap(), Insert::Inserted { .. }));
+            self.jobs.push(new);
+            self.clock.advance(Duration::from_millis(500));
+            if self.rng.random_bool(0.4) {
+                self.attempt().await;
+            }
+        }
+    }
+
+    async fn attempt(&mut self) {
+        let claim = async_endpoints_core::store::Claim { lease: LEASE * 20, ..claim_of(TYPES.choose(&mut self.rng).unwrap(), 2) };
+        for attempt in self.store.claim(&claim).await.unwrap().attempts {
+            let progress = ReportedProgress { completed: 1, total: Some(2), percent: Some(50.0), message: None };
+            let report = Report { lease: attempt.lease, progress: Some(progress), logs: vec![line("one")] };
+            self.store.report(&[report]).await.unwrap();
+            let outcome = match self.rng.random_range(0..6) {
+                0 => Outcome::Retry { delay: Duration::from_secs(20), error: error("R") },
+                1 => Outcome::Failed { error: error("F") },
+                2 => Outcome::Released,
+                3 => completed("1"),
+                4 => {
+                    self.store.cancel(attempt.lease.job, &error("C")).await.unwrap();
+                    continue;
+                }
+                _ => continue,
+            };
+            if matches!(outcome, Outcome::Completed { .. }) {
+                self.completed.insert(attempt.lease.job);
+            }
+            self.store.settle(&[settlement(attempt.lease, outcome)]).await.unwrap();
+        }
+    }
+
+    fn any_index(&mut self) -> String {
+        let index = ["queued", "scheduled", "running", "completed", "failed", "canceled", "accepted"];
+        let (index, kind) = (index.choose(&mut self.rng).unwrap(), TYPES.choose(&mut self.rng).unwrap());
+        self.key(format_args!("{index}:{kind}"))
+    }
+
+    fn any_score(&mut self) -> String {
+        let time = self.clock_now();
+        let scores = ["0", "-5", "inf", "-inf", "1.5", "1e300", "9007199254740993", &time].map(str::to_owned);
+        scores.choose(&mut self.rng).unwrap().clone()
+    }
+
+    fn clock_now(&self) -> String {
+        use async_endpoints_core::Clock as _;
+        self.clock.now().as_micros().to_string()
+    }
+
+    /// One thing that nobody should do; what it was.
+    fn damage(&mut self) -> String {
+        let id = self.jobs.choose(&mut self.rng).unwrap().id.to_string();
+        let (index, score) = (self.any_index(), self.any_score());
+        let [hash, body, end, past] = ["job", "body", "end", "past"].map(|of| self.key(format_args!("{of}:{id}")));
+        let words: Vec<String> = match self.rng.random_range(0..15) {
+            0 => {
+                for index in ["queued", "scheduled", "running", "completed", "failed", "canceled", "accepted"] {
+                    for kind in TYPES {
+                        self.cli(&["ZREM", &self.key(format_args!("{index}:{kind}")), &id]);
+                    }
+                }
+                return format!("all entries of {id}");
+            }
+            1 | 2 => vec!["ZADD".into(), index, score, id],
+            3 => vec!["ZADD".into(), index, score, JobId::random().to_string()],
+            4 => vec!["ZADD".into(), index, "1".into(), "no id".into()],
+            5 => vec!["DEL".into(), hash],
+            6 | 7 => {
+                let fields = ["s", "t", "p", "c", "mr", "ml", "rt", "f", "d", "pb", "n", "a", "st", "du", "en", "tk", "rs", "k", "l"];
+                let values = ["", "garbage", "-1", "1.5", "77", "99999999999999999999", "1", "0"];
+                let (field, value) = (fields.choose(&mut self.rng).unwrap(), values.choose(&mut self.rng).unwrap());
+                // Another type's name is a name.
+                let value = if *field == "t" { &"?" } else { value };
+                if self.rng.random_bool(0.5) {
+                    vec!["HSET".into(), hash, (*field).into(), (*value).into()]
+                } else {
+                    vec!["HDEL".into(), hash, (*field).into()]
+                }
+            }
+            8 => {
+                let place = [hash, body, end, past, self.key(format_args!("logs:{id}"))].choose(&mut self.rng).unwrap().clone();
+                self.cli(&["DEL", &place]);
+                vec!["SADD".into(), place, "another type".into()]
+            }
+            9 => vec!["DEL".into(), body],
+            10 => vec!["SREM".into(), self.key("types"), "alpha".into()],
+            11 => vec![["SREM", "SADD"].choose(&mut self.rng).unwrap().to_string(), self.key("delayed:alpha"), id],
+            12 => {
+                if self.rng.random_bool(0.5) {
+                    vec!["ZREM".into(), self.key("leased"), id]
+                } else {
+                    vec!["ZADD".into(), self.key("leased"), score, id]
+                }
+            }
+            13 => {
+                let record = self.jobs.iter().filter_map(|job| Some((job.name.as_str(), job.key.as_ref()?.as_str())));
+                let record = record.collect::<Vec<_>>().choose(&mut self.rng).map(|(kind, key)| format!("key:{kind}::{key}"));
+                vec!["DEL".into(), self.key(record.unwrap_or_default())]
+            }
+            _ => vec!["HSET".into(), self.key("meta"), ["order", "swept", "quiet"].choose(&mut self.rng).unwrap().to_string(), "?".into()],
+        };
+        let said = self.cli(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        format!("{words:?}: {said}")
+    }
+
+    /// Whatever reads many is never in error.
+    async fn survey(&mut self) {
+        let cutoffs = TYPES.map(|kind| TypeCutoffs {
+            name: name(kind),
+            slow_after: LEASE,
+            overdue_after: LEASE,
+            stuck_after: LEASE,
+        });
+        self.store.stats(&StatsQuery { since_minute: Some(0), cutoffs: cutoffs.into() }).await.expect("statistics");
+        for status in JobStatus::ALL.iter().copied().map(Some).chain([None]) {
+            let (filter, mut cursor) = (ListFilter { status, name: None }, None);
+            for pages in 0.. {
+                assert!(pages < 100, "a list ends");
+                let page = self.store.list(&filter, &Page { cursor, limit: 7 }).await.expect("a list");
+                cursor = page.next;
+                if cursor.is_none() {
+                    break;
+                }
+            }
+        }
+        let ids: Vec<JobId> = self.jobs.iter().map(|job| job.id).collect();
+        self.store.versions(&ids).await.expect("versions");
+        for id in ids {
+            match self.store.get(id).await {
+                Ok(_) | Err(StoreError::Corrupt(_)) => {}
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// Works until nothing is left; everything is taken while its predecessor is not alive.
+    async fn drain(&mut self) {
+        for _ in 0..40 {
+            self.clock.advance(Duration::from_secs(20));
+            self.store.reclaim(&sweep(Duration::from_secs(25))).await.expect("a sweep");
+            for kind in TYPES {
+                loop {
+                    let claimed = self.store.claim(&claim_of(kind, 8)).await.expect("a claim");
+                    if claimed.attempts.is_empty() {
+                        break;
+                    }
+                    for attempt in claimed.attempts {
+                        let settle = settlement(attempt.lease, completed("1"));
+                        let settled = self.store.settle(&[settle]).await.expect("a settlement").remove(0);
+                        if settled == Settled::Settled(JobStatus::Completed) {
+                            assert!(self.completed.insert(attempt.lease.job), "{} completed twice", attempt.lease.job);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The indexes that an id is in.
+    fn places(&self, id: JobId) -> Vec<String> {
+        let script = "local found = {} \
+            for _, index in ipairs({'queued', 'scheduled', 'running', 'completed', 'failed', 'canceled'}) do \
+              for at = 2, #ARGV do local place = index .. ':' .. ARGV[at] \
+                if redis.call('ZSCORE', KEYS[1] .. place, ARGV[1]) then found[#found + 1] = place end end end \
+            return found";
+        let found = self.cli(&["EVAL", script, "1", &self.key(""), &id.to_string(), TYPES[0], TYPES[1]]);
+        found.lines().filter(|place| !place.is_empty()).map(str::to_owned).collect()
+    }
+
+    fn quarantine(&self) -> BTreeMap<String, String> {
+        let text = self.cli(&["HGETALL", &self.key("quarantine")]);
+        let lines: Vec<&str> = text.lines().collect();
+        lines.chunks_exact(2).map(|pair| (pair[0].to_owned(), pair[1].to_owned())).collect()
+    }
+
+    /// After mending: each job is where it belongs, or put aside with a reason.
+    async fn check(&self) {
+        let aside = self.quarantine();
+        assert!(aside.values().all(|why| why.splitn(3, ' ').count() == 3), "{aside:?}");
+        let stats = self.store.stats(&StatsQuery::default()).await.unwrap();
+        assert_eq!(stats.quarantined, aside.len() as u64);
+        for job in &self.jobs {
+            let places = self.places(job.id);
+            if aside.contains_key(&job.id.to_string()) {
+                assert_eq!(places, Vec::<String>::new(), "{} is put aside: {:?}", job.id, aside);
+                continue;
+            }
+            match self.store.get(job.id).await {
+                Ok(Lookup::Found(view)) => {
+                    let index = ["queued", "scheduled", "running", "completed", "failed", "canceled"][view.status as usize];
+                    assert_eq!(places, [format!("{index}:{}", view.name)], "{}", job.id);
+                }
+                // A damaged outcome or attempt: the job itself stands, and runs.
+                Err(StoreError::Corrupt(_)) => assert_eq!(places.len(), 1, "{}", job.id),
+                // Its end, or its whole, was damaged to nothing.
+                Ok(Lookup::Gone { .. } | Lookup::NotFound) => {}
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+        let counted: u64 = stats.types.iter().flat_map(|of| of.counts).sum();
+        let standing = self.jobs.iter().filter(|job| !self.places(job.id).is_empty()).count() as u64;
+        assert_eq!(counted, standing, "no entry is left over");
+    }
+
+    /// In the end: no job that can be read waits or runs.
+    async fn ended(&self) {
+        let aside = self.quarantine();
+        for job in &self.jobs {
+            match self.store.get(job.id).await {
+                Ok(Lookup::Found(view)) => assert!(view.status.is_terminal(), "{view:?}"),
+                Ok(_) => {}
+                Err(error) => {
+                    let known = aside.contains_key(&job.id.to_string()) || self.places(job.id).len() == 1;
+                    assert!(matches!(error, StoreError::Corrupt(_)) && known, "{error} {aside:?}");
+                }
+            }
+        }
+        let stats = self.store.stats(&StatsQuery::default()).await.unwrap();
+        assert!(stats.types.iter().all(|of| of.counts[..3] == [0; 3] && of.never_started == 0), "{:?}", stats.types);
+    }
+}
+
+async fn damaged(seed: u64) -> World {
+    println!("TESTKIT_SEED={seed}");
+    let mut world = World::new(seed).await;
+    world.work().await;
+    in_order(&world.store).await;
+    for _ in 0..20 {
+        let what = world.damage();
+        println!("{what}");
+    }
+    world
+}
+
+#[tokio::test]
+async fn mending_puts_everything_right() {
+    let first = seed();
+    for seed in first..first + 4 {
+        let mut world = damaged(seed).await;
+        world.survey().await;
+        let mended = world.store.mend().await.unwrap();
+        println!("{mended:?}");
+        in_order(&world.store).await;
+        world.check().await;
+        world.survey().await;
+        world.drain().await;
+        world.ended().await;
+        in_order(&world.store).await;
+        world.clock.advance(HOUR * 3);
+        world.store.prune(100).await.unwrap();
+        in_order(&world.store).await;
+    }
+}
+
+#[tokio::test]
+async fn without_mending_nobody_is_held_up_either() {
+    let first = seed();
+    for seed in first..first + 4 {
+        let mut world = damaged(seed).await;
+        world.survey().await;
+        world.drain().await;
+        world.survey().await;
+        // All others ended, and new ones run.
+        let new = insert(&world.store).await.unwrap();
+        let taken = take(&world.store, 9).await;
+        assert!(taken.iter().any(|one| one.lease.job == new.id), "{taken:?}");
+        world.clock.advance(HOUR * 3);
+        for _ in 0..3 {
+            world.store.prune(100).await.expect("pruning");
+        }
+        world.survey().await;
+        world.store.mend().await.unwrap();
+        in_order(&world.store).await;
+    }
+}
+
+#[tokio::test]
+async fn a_key_of_another_type_in_an_indexs_place_is_removed() {
+    let mut world = World::new(1).await;
+    world.work().await;
+    let places = ["queued:alpha", "leased", "delayed:alpha", "completed:beta", "accepted:alpha"];
+    for place in places {
+        world.cli(&["DEL", &world.key(place)]);
+        world.cli(&["SET", &world.key(place), "somebody's"]);
+    }
+    let found = world.store.stats(&StatsQuery::default()).await.expect_err("it is told");
+    assert!(matches!(found, StoreError::Corrupt(_)), "{found}");
+    assert!(world.store.mend().await.unwrap().mended >= places.len() as u64);
+    in_order(&world.store).await;
+    world.check().await;
+    world.drain().await;
+    world.ended().await;
+}
+
+#[tokio::test]
+async fn it_mends_by_itself() {
+    let (server, prefix) = (RedisServer::shared(), common::prefix());
+    let [step, look] = [Duration::from_millis(5), Duration::from_millis(20)];
+    let one = open(&server, Options::new().prefix(prefix.clone()).mend_every(step, look)).await;
+    let two = open(&server, Options::new().prefix(prefix.clone()).mend_every(step, look)).await;
+    for round in 1..4 {
+        let job = insert(&one).await.unwrap();
+        server.cli(&["ZREM", &format!("{{{prefix}}}:queued:alpha"), &job.id.to_string()]);
+        let began = std::time::Instant::now();
+        while two.stats(&StatsQuery::default()).await.unwrap().mended < round {
+            assert!(began.elapsed() < common::SOON, "nobody mends");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(take(&two, 9).await[0].lease.job, job.id);
+    }
+    let role = server.cli(&["EXISTS", &format!("{{{prefix}}}:role:mend")]);
+    assert_eq!(role, "1", "one of them looks, the other waits");
+}
+
+#[tokio::test]
+async fn a_lease_that_nobody_knows_of_is_taken_up_again() {
+    let (server, prefix) = (RedisServer::shared(), common::prefix());
+    let clock = ManualClock::new();
+    let store = open(&server, Options::new().prefix(prefix.clone()).clock(clock.clone())).await;
+    store.reclaim(&sweep(LEASE)).await.unwrap();
+    let job = insert(&store).await.unwrap();
+    take(&store, 1).await;
+    server.cli(&["DEL", &format!("{{{prefix}}}:leased")]);
+    assert_eq!(store.mend().await.unwrap().mended, 1);
+    let mut recovered = Vec::new();
+    for _ in 0..4 {
+        clock.advance(LEASE / 2);
+        if let Reclaimed::Done { recovered: some, .. } = store.reclaim(&sweep(LEASE)).await.unwrap() {
+            recovered.extend(some);
+        }
+    }
+    assert_eq!(recovered.iter().map(|one| one.id).collect::<Vec<_>>(), [job.id]);
+}
