@@ -17,9 +17,9 @@ const STEP_PAGES: i64 = 256;
 /// Bytes of log that are kept for the next commits.
 pub(crate) const LOG_BYTES: u64 = 64 << 20;
 
-/// How often to try to cut a log that is longer, and how long to wait for those who read in it: a backup may read for
-/// an hour, and nobody can write meanwhile.
-pub(crate) const CUTS: Duration = Duration::from_secs(10);
+/// How often to try to cut one that is longer, and how long to wait for those who read in it: a backup
+/// may read for an hour, and nobody can write while this waits.
+pub(crate) const CUTS: Duration = Duration::from_secs(2);
 const CUT_TRIES: i32 = 100;
 
 /// Gives pages back from the end of the file, if many are unused. In the transaction of a step.

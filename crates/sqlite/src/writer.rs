@@ -95,10 +95,9 @@ impl Writer {
 
     /// All that was committed stays so, whatever comes of this.
     fn keep_the_log_short(&mut self) {
-        let waited = self.cut.is_none_or(|last| last.elapsed() > CUTS);
-        if waited && self.file.log_bytes() > LOG_BYTES {
-            self.cut = Some(Instant::now());
+        if self.file.log_bytes() > LOG_BYTES && self.cut.is_none_or(|last| last.elapsed() > CUTS) {
             drop(space::cut_log(&mut self.state.conn));
+            self.cut = Some(Instant::now());
         }
     }
 

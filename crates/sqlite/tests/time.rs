@@ -47,12 +47,12 @@ impl Two {
 }
 
 async fn take(store: &SqliteStore) -> Option<Attempt> {
-    store.claim(&Claim { lease: LEASE, ..claim(1) }).await.unwrap().attempts.pop()
+    store.claim(&Claim { lease: LEASE, ..claim(1) }).await.expect("it answers").attempts.pop()
 }
 
 async fn sweep(store: &SqliteStore) -> Reclaimed {
     let sweep = Reclaim { limit: 9, lease: LEASE, lost: error("L"), canceled: error("C") };
-    store.reclaim(&sweep).await.unwrap()
+    store.reclaim(&sweep).await.expect("it answers")
 }
 
 fn recovered(swept: &Reclaimed) -> usize {
@@ -65,16 +65,16 @@ fn recovered(swept: &Reclaimed) -> usize {
 async fn renew(store: &SqliteStore, lease: Lease) -> Renewed {
     let slots = Slots { busy: 1, idle: 0, leaked: 0 };
     let beat = Beat { worker: WorkerId(Uuid::from_u128(7)), types: Vec::new(), slots, ttl: LEASE };
-    store.renew(&beat, &[lease], LEASE).await.unwrap().remove(0)
+    store.renew(&beat, &[lease], LEASE).await.expect("it answers").remove(0)
 }
 
 async fn now(store: &SqliteStore) -> Timestamp {
-    store.stats(&StatsQuery::default()).await.unwrap().now
+    store.stats(&StatsQuery::default()).await.expect("it answers").now
 }
 
 /// A job of one runs for as long as it is renewed, whoever sweeps, and no longer.
 async fn a_living_worker_keeps_its_job(two: &Two) {
-    two.first.insert(job("alpha", HOUR)).await.unwrap();
+    two.first.insert(job("alpha", HOUR)).await.expect("it answers");
     let held = take(&two.first).await.expect("it is there");
     // The first process sweeps as it always does: its sweep after a long time takes nothing, the next one may.
     sweep(&two.first).await;
@@ -117,12 +117,12 @@ async fn a_clock_that_was_set_back_takes_no_job_from_the_living() {
 
 /// What either puts off starts in time, for either.
 async fn nothing_starts_early(two: &Two) {
-    two.first.insert(job("other", HOUR)).await.unwrap();
+    two.first.insert(job("other", HOUR)).await.expect("it answers");
     let second = two.second().await;
-    second.insert(job("other", HOUR)).await.unwrap();
+    second.insert(job("other", HOUR)).await.expect("it answers");
     for (by, other) in [(&two.first, &second), (&second, &two.first)] {
         let later = NewJob { delay: 30 * MINUTE, ..job("alpha", HOUR) };
-        by.insert(later.clone()).await.unwrap();
+        by.insert(later.clone()).await.expect("it answers");
         for _ in 0..2 {
             assert!(take(other).await.is_none() && take(by).await.is_none(), "it is early");
             two.pass(14 * MINUTE + HALF);
@@ -142,13 +142,13 @@ async fn no_delayed_job_starts_early() {
 async fn a_process_with_an_earlier_clock_goes_on_from_the_time_of_the_file() {
     let two = Two::new(HOUR, Duration::ZERO).await;
     let (old, new) = (job("alpha", HOUR), job("alpha", HOUR));
-    two.first.insert(old.clone()).await.unwrap();
+    two.first.insert(old.clone()).await.expect("it answers");
     let before = now(&two.first).await;
     drop(two.first);
     let second = open(&two.folder, Synchronous::Off, two.clocks[1].clone()).await;
     assert!(now(&second).await >= before, "a reader knows, before anything was written");
-    second.insert(new.clone()).await.unwrap();
-    let Lookup::Found(new) = second.get(new.id).await.unwrap() else { panic!("it is there") };
+    second.insert(new.clone()).await.expect("it answers");
+    let Lookup::Found(new) = second.get(new.id).await.expect("it answers") else { panic!("it is there") };
     assert!(new.created_at >= before);
     two.clocks[1].advance(MINUTE);
     assert_eq!(now(&second).await, before + MINUTE, "its own clock moves it on");
@@ -160,15 +160,15 @@ async fn who_finds_nothing_to_do_writes_nothing() {
     let folder = Folder::new();
     let clock = ManualClock::new();
     let store = open(&folder, Synchronous::Off, clock.clone()).await;
-    store.insert(job("beta", HOUR)).await.unwrap();
-    let other = Connection::open(folder.file()).unwrap();
-    let version = || other.query_row("PRAGMA data_version", [], |row| row.get::<_, i64>(0)).unwrap();
+    store.insert(job("beta", HOUR)).await.expect("it answers");
+    let other = Connection::open(folder.file()).expect("it answers");
+    let version = || other.query_row("PRAGMA data_version", [], |row| row.get::<_, i64>(0)).expect("it answers");
     let before = version();
     for _ in 0..3 {
         clock.advance(HALF);
         assert!(take(&store).await.is_none());
-        store.probe().await.unwrap();
-        assert_eq!(store.prune(9).await.unwrap(), 0);
+        store.probe().await.expect("it answers");
+        assert_eq!(store.prune(9).await.expect("it answers"), 0);
     }
     assert_eq!(version(), before);
 }
