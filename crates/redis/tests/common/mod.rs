@@ -14,8 +14,8 @@ use std::{
 use async_endpoints_core::{
     StoreError,
     store::{
-        Attempt, Claim, Insert, JobStore as _, Lease, LeaseToken, NewJob, Outcome, Reclaim, Result, Settle, Settled, Want,
-        WorkerId,
+        Attempt, Claim, Insert, JobStore as _, Lease, LeaseToken, NewJob, Outcome, Reclaim, Result, Settle, Settled,
+        Want, WorkerId,
     },
 };
 use async_endpoints_redis::{Options, RedisStore};

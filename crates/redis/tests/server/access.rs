@@ -28,7 +28,9 @@ fn shows_nothing(shown: impl std::fmt::Display + std::fmt::Debug) {
 async fn a_wrong_password_is_refused_and_never_shown() {
     let server = RedisServer::with(&[("requirepass", "right")]);
     let host = format!("127.0.0.1:{}", server.port());
-    for address in [format!("redis://:{SECRET}@{host}"), format!("redis://nobody:{SECRET}@{host}"), format!("redis://{host}")] {
+    for address in
+        [format!("redis://:{SECRET}@{host}"), format!("redis://nobody:{SECRET}@{host}"), format!("redis://{host}")]
+    {
         let refused = options().open(&address).await.expect_err("it is wrong");
         assert!(matches!(&refused, OpenError::Refused(why) if why.contains("user or the password")), "{refused:?}");
         let shown = refused.to_string();

@@ -76,7 +76,8 @@ async fn a_bad_prefix_is_refused() {
 
 #[tokio::test]
 async fn nonsense_is_refused_and_not_repeated() {
-    for bad in ["", "secret-word", "http://user:secret-word@host/", "redis://user:secret-word@host:port/x", "redis://"] {
+    for bad in ["", "secret-word", "http://user:secret-word@host/", "redis://user:secret-word@host:port/x", "redis://"]
+    {
         let error = options().open(bad).await.expect_err("it is no address");
         assert!(matches!(error, OpenError::Refused(_)), "{bad}: {error:?}");
         assert!(!format!("{error} {error:?}").contains("secret-word"), "{error:?}");

@@ -1,7 +1,4 @@
-//! Keys lost, changed and replaced under a store: nobody else is held up, mending puts everything readable back where it
-//! belongs, and what cannot be read is put aside.
-
-mod common;
+//! Jobs of all kinds, and whoever damages them. Must not know how they are mended.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +7,9 @@ use std::{
 
 use async_endpoints_core::{
     JobId, JobStatus, JobStore as _, StoreError,
-    store::{Insert, ListFilter, Lookup, NewJob, Outcome, Page, Reclaimed, Report, ReportedProgress, Settled, StatsQuery, TypeCutoffs},
+    store::{
+        Insert, ListFilter, Lookup, NewJob, Outcome, Page, Report, ReportedProgress, Settled, StatsQuery, TypeCutoffs,
+    },
 };
 use async_endpoints_redis::{Options, RedisStore};
 use async_endpoints_testkit::{
@@ -18,31 +17,27 @@ use async_endpoints_testkit::{
     jobs::{completed, error, job, key, line, name},
     server::RedisServer,
 };
-use common::{HOUR, claim_of, in_order, insert, open, settlement, sweep, take};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 
-const TYPES: [&str; 2] = ["alpha", "beta"];
-const LEASE: Duration = Duration::from_secs(30);
+use crate::common::{self, HOUR, claim_of, open, settlement, sweep};
 
-fn seed() -> u64 {
-    let asked = std::env::var("TESTKIT_SEED").ok().and_then(|seed| seed.parse().ok());
-    asked.unwrap_or_else(|| rand::rng().random_range(0..1_000_000))
-}
+const TYPES: [&str; 2] = ["alpha", "beta"];
+pub(crate) const LEASE: Duration = Duration::from_secs(30);
 
 /// A namespace of a server, and hands that do what nobody should.
-struct World {
-    server: std::sync::Arc<RedisServer>,
-    prefix: String,
-    clock: ManualClock,
-    store: RedisStore,
-    rng: StdRng,
-    jobs: Vec<NewJob>,
+pub(crate) struct World {
+    pub(crate) server: std::sync::Arc<RedisServer>,
+    pub(crate) prefix: String,
+    pub(crate) clock: ManualClock,
+    pub(crate) store: RedisStore,
+    pub(crate) rng: StdRng,
+    pub(crate) jobs: Vec<NewJob>,
     /// What completed jobs were answered, and never twice.
-    completed: BTreeSet<JobId>,
+    pub(crate) completed: BTreeSet<JobId>,
 }
 
 impl World {
-    async fn new(seed: u64) -> Self {
+    pub(crate) async fn new(seed: u64) -> Self {
         let (server, clock, prefix) = (RedisServer::shared(), ManualClock::new(), common::prefix());
         let options = Options::new().prefix(prefix.clone()).clock(clock.clone()).mend_every(HOUR, HOUR);
         let store = open(&server, options).await;
@@ -50,16 +45,16 @@ impl World {
         Self { server, prefix, clock, store, rng, jobs: Vec::new(), completed: BTreeSet::new() }
     }
 
-    fn cli(&self, words: &[&str]) -> String {
+    pub(crate) fn cli(&self, words: &[&str]) -> String {
         self.server.cli(words)
     }
 
-    fn key(&self, rest: impl std::fmt::Display) -> String {
+    pub(crate) fn key(&self, rest: impl std::fmt::Display) -> String {
         format!("{{{}}}:{rest}", self.prefix)
     }
 
     /// Jobs in all states.
-    async fn work(&mut self) {
+    pub(crate) async fn work(&mut self) {
         self.store.reclaim(&sweep(LEASE)).await.unwrap();
         for number in 0..50 {
             let delayed = self.rng.random_bool(0.3);
@@ -78,7 +73,10 @@ impl World {
     }
 
     async fn attempt(&mut self) {
-        let claim = async_endpoints_core::store::Claim { lease: LEASE * 20, ..claim_of(TYPES.choose(&mut self.rng).unwrap(), 2) };
+        let claim = async_endpoints_core::store::Claim {
+            lease: LEASE * 20,
+            ..claim_of(TYPES.choose(&mut self.rng).unwrap(), 2)
+        };
         for attempt in self.store.claim(&claim).await.unwrap().attempts {
             let progress = ReportedProgress { completed: 1, total: Some(2), percent: Some(50.0), message: None };
             let report = Report { lease: attempt.lease, progress: Some(progress), logs: vec![line("one")] };
@@ -119,7 +117,7 @@ impl World {
     }
 
     /// One thing that nobody should do; what it was.
-    fn damage(&mut self) -> String {
+    pub(crate) fn damage(&mut self) -> String {
         let id = self.jobs.choose(&mut self.rng).unwrap().id.to_string();
         let (index, score) = (self.any_index(), self.any_score());
         let [hash, body, end, past] = ["job", "body", "end", "past"].map(|of| self.key(format_args!("{of}:{id}")));
@@ -137,7 +135,10 @@ impl World {
             4 => vec!["ZADD".into(), index, "1".into(), "no id".into()],
             5 => vec!["DEL".into(), hash],
             6 | 7 => {
-                let fields = ["s", "t", "p", "c", "mr", "ml", "rt", "f", "d", "pb", "n", "a", "st", "du", "en", "tk", "rs", "k", "l"];
+                let fields = [
+                    "s", "t", "p", "c", "mr", "ml", "rt", "f", "d", "pb", "n", "a", "st", "du", "en", "tk", "rs", "k",
+                    "l",
+                ];
                 let values = ["", "garbage", "-1", "1.5", "77", "99999999999999999999", "1", "0"];
                 let (field, value) = (fields.choose(&mut self.rng).unwrap(), values.choose(&mut self.rng).unwrap());
                 // Another type's name is a name.
@@ -149,7 +150,8 @@ impl World {
                 }
             }
             8 => {
-                let place = [hash, body, end, past, self.key(format_args!("logs:{id}"))].choose(&mut self.rng).unwrap().clone();
+                let place =
+                    [hash, body, end, past, self.key(format_args!("logs:{id}"))].choose(&mut self.rng).unwrap().clone();
                 self.cli(&["DEL", &place]);
                 vec!["SADD".into(), place, "another type".into()]
             }
@@ -165,17 +167,23 @@ impl World {
             }
             13 => {
                 let record = self.jobs.iter().filter_map(|job| Some((job.name.as_str(), job.key.as_ref()?.as_str())));
-                let record = record.collect::<Vec<_>>().choose(&mut self.rng).map(|(kind, key)| format!("key:{kind}::{key}"));
+                let record =
+                    record.collect::<Vec<_>>().choose(&mut self.rng).map(|(kind, key)| format!("key:{kind}::{key}"));
                 vec!["DEL".into(), self.key(record.unwrap_or_default())]
             }
-            _ => vec!["HSET".into(), self.key("meta"), ["order", "swept", "quiet"].choose(&mut self.rng).unwrap().to_string(), "?".into()],
+            _ => vec![
+                "HSET".into(),
+                self.key("meta"),
+                ["order", "swept", "quiet"].choose(&mut self.rng).unwrap().to_string(),
+                "?".into(),
+            ],
         };
         let said = self.cli(&words.iter().map(String::as_str).collect::<Vec<_>>());
         format!("{words:?}: {said}")
     }
 
     /// Whatever reads many is never in error.
-    async fn survey(&mut self) {
+    pub(crate) async fn survey(&mut self) {
         let cutoffs = TYPES.map(|kind| TypeCutoffs {
             name: name(kind),
             slow_after: LEASE,
@@ -205,7 +213,7 @@ impl World {
     }
 
     /// Works until nothing is left; everything is taken while its predecessor is not alive.
-    async fn drain(&mut self) {
+    pub(crate) async fn drain(&mut self) {
         for _ in 0..40 {
             self.clock.advance(Duration::from_secs(20));
             self.store.reclaim(&sweep(Duration::from_secs(25))).await.expect("a sweep");
@@ -245,7 +253,7 @@ impl World {
     }
 
     /// After mending: each job is where it belongs, or put aside with a reason.
-    async fn check(&self) {
+    pub(crate) async fn check(&self) {
         let aside = self.quarantine();
         assert!(aside.values().all(|why| why.splitn(3, ' ').count() == 3), "{aside:?}");
         let stats = self.store.stats(&StatsQuery::default()).await.unwrap();
@@ -258,7 +266,8 @@ impl World {
             }
             match self.store.get(job.id).await {
                 Ok(Lookup::Found(view)) => {
-                    let index = ["queued", "scheduled", "running", "completed", "failed", "canceled"][view.status as usize];
+                    let index =
+                        ["queued", "scheduled", "running", "completed", "failed", "canceled"][view.status as usize];
                     assert_eq!(places, [format!("{index}:{}", view.name)], "{}", job.id);
                 }
                 // A damaged outcome or attempt: the job itself stands, and runs.
@@ -274,7 +283,7 @@ impl World {
     }
 
     /// In the end: no job that can be read waits or runs.
-    async fn ended(&self) {
+    pub(crate) async fn ended(&self) {
         let aside = self.quarantine();
         for job in &self.jobs {
             match self.store.get(job.id).await {
@@ -289,116 +298,4 @@ impl World {
         let stats = self.store.stats(&StatsQuery::default()).await.unwrap();
         assert!(stats.types.iter().all(|of| of.counts[..3] == [0; 3] && of.never_started == 0), "{:?}", stats.types);
     }
-}
-
-async fn damaged(seed: u64) -> World {
-    println!("TESTKIT_SEED={seed}");
-    let mut world = World::new(seed).await;
-    world.work().await;
-    in_order(&world.store).await;
-    for _ in 0..20 {
-        let what = world.damage();
-        println!("{what}");
-    }
-    world
-}
-
-#[tokio::test]
-async fn mending_puts_everything_right() {
-    let first = seed();
-    for seed in first..first + 4 {
-        let mut world = damaged(seed).await;
-        world.survey().await;
-        let mended = world.store.mend().await.unwrap();
-        println!("{mended:?}");
-        in_order(&world.store).await;
-        world.check().await;
-        world.survey().await;
-        world.drain().await;
-        world.ended().await;
-        in_order(&world.store).await;
-        world.clock.advance(HOUR * 3);
-        world.store.prune(100).await.unwrap();
-        in_order(&world.store).await;
-    }
-}
-
-#[tokio::test]
-async fn without_mending_nobody_is_held_up_either() {
-    let first = seed();
-    for seed in first..first + 4 {
-        let mut world = damaged(seed).await;
-        world.survey().await;
-        world.drain().await;
-        world.survey().await;
-        // All others ended, and new ones run.
-        let new = insert(&world.store).await.unwrap();
-        let taken = take(&world.store, 9).await;
-        assert!(taken.iter().any(|one| one.lease.job == new.id), "{taken:?}");
-        world.clock.advance(HOUR * 3);
-        for _ in 0..3 {
-            world.store.prune(100).await.expect("pruning");
-        }
-        world.survey().await;
-        world.store.mend().await.unwrap();
-        in_order(&world.store).await;
-    }
-}
-
-#[tokio::test]
-async fn a_key_of_another_type_in_an_indexs_place_is_removed() {
-    let mut world = World::new(1).await;
-    world.work().await;
-    let places = ["queued:alpha", "leased", "delayed:alpha", "completed:beta", "accepted:alpha"];
-    for place in places {
-        world.cli(&["DEL", &world.key(place)]);
-        world.cli(&["SET", &world.key(place), "somebody's"]);
-    }
-    let found = world.store.stats(&StatsQuery::default()).await.expect_err("it is told");
-    assert!(matches!(found, StoreError::Corrupt(_)), "{found}");
-    assert!(world.store.mend().await.unwrap().mended >= places.len() as u64);
-    in_order(&world.store).await;
-    world.check().await;
-    world.drain().await;
-    world.ended().await;
-}
-
-#[tokio::test]
-async fn it_mends_by_itself() {
-    let (server, prefix) = (RedisServer::shared(), common::prefix());
-    let [step, look] = [Duration::from_millis(5), Duration::from_millis(20)];
-    let one = open(&server, Options::new().prefix(prefix.clone()).mend_every(step, look)).await;
-    let two = open(&server, Options::new().prefix(prefix.clone()).mend_every(step, look)).await;
-    for round in 1..4 {
-        let job = insert(&one).await.unwrap();
-        server.cli(&["ZREM", &format!("{{{prefix}}}:queued:alpha"), &job.id.to_string()]);
-        let began = std::time::Instant::now();
-        while two.stats(&StatsQuery::default()).await.unwrap().mended < round {
-            assert!(began.elapsed() < common::SOON, "nobody mends");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        assert_eq!(take(&two, 9).await[0].lease.job, job.id);
-    }
-    let role = server.cli(&["EXISTS", &format!("{{{prefix}}}:role:mend")]);
-    assert_eq!(role, "1", "one of them looks, the other waits");
-}
-
-#[tokio::test]
-async fn a_lease_that_nobody_knows_of_is_taken_up_again() {
-    let (server, prefix) = (RedisServer::shared(), common::prefix());
-    let clock = ManualClock::new();
-    let store = open(&server, Options::new().prefix(prefix.clone()).clock(clock.clone())).await;
-    store.reclaim(&sweep(LEASE)).await.unwrap();
-    let job = insert(&store).await.unwrap();
-    take(&store, 1).await;
-    server.cli(&["DEL", &format!("{{{prefix}}}:leased")]);
-    assert_eq!(store.mend().await.unwrap().mended, 1);
-    let mut recovered = Vec::new();
-    for _ in 0..4 {
-        clock.advance(LEASE / 2);
-        if let Reclaimed::Done { recovered: some, .. } = store.reclaim(&sweep(LEASE)).await.unwrap() {
-            recovered.extend(some);
-        }
-    }
-    assert_eq!(recovered.iter().map(|one| one.id).collect::<Vec<_>>(), [job.id]);
 }
