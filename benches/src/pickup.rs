@@ -1,31 +1,46 @@
-//! From a submission into an empty queue to the start of its handler; reference: a channel and a task.
+//! From a submission into an empty queue to the start of its handler. References: a channel and a task; and the store's
+//! own insert and claim, one after the other.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use async_endpoints::{AsyncEndpoints, JobContext, JobType, MemoryStore};
+use async_endpoints::{
+    AsyncEndpoints, JobContext, JobType,
+    core::{MemoryStore, Store},
+};
 use tokio::{runtime::Runtime, sync::mpsc};
 
-use crate::report::{quantile, row, title};
+use crate::{
+    direct,
+    jobs::Template,
+    report::{Result, ratio, times, title},
+};
 
-const JOBS: u32 = 600;
 const PACE: Duration = Duration::from_millis(5);
+const TURNS: u32 = 3;
 const TIMED: JobType<u32, ()> = JobType::new("Timed");
 
-pub(crate) fn run(runtime: &Runtime) -> Result<(), Box<dyn std::error::Error>> {
-    title(&format!("Pickup: one job every {PACE:?} into an empty queue, {JOBS} jobs each, in turns"));
-    let (mut ours, mut reference) = (Vec::new(), Vec::new());
-    for _ in 0..3 {
-        reference.extend(runtime.block_on(channel_and_spawn()));
-        ours.extend(runtime.block_on(submit_to_start())?);
+pub(crate) fn run(runtime: &Runtime) -> Result<()> {
+    runtime.block_on(on("in memory", &(Arc::new(MemoryStore::new()) as Arc<dyn Store>), 1800))
+}
+
+/// Prints how soon jobs start on a store.
+pub(crate) async fn on(name: &str, store: &Arc<dyn Store>, jobs: u32) -> Result<()> {
+    title(&format!("Pickup {name}: one job every {PACE:?} into an empty queue, {jobs} jobs each, in turns"));
+    let (mut ours, mut calls, mut reference) = (Vec::new(), Vec::new(), Vec::new());
+    let template = Template::plain("Direct")?;
+    for _ in 0..TURNS {
+        reference.extend(channel_and_spawn(jobs / TURNS).await);
+        calls.extend(direct::insert_and_claim(store, &template, jobs / TURNS, PACE).await?);
+        ours.extend(submit_to_start(store, jobs / TURNS).await?);
     }
-    for (what, values) in [("channel + task (reference)", &reference), ("submit to handler start", &ours)] {
-        let text = format!("p50 {:>6.0} µs   p99 {:>6.0} µs", quantile(values, 0.5), quantile(values, 0.99));
-        row(what, &text);
-    }
-    row("ratio of the medians", &format!("{:>6.1}", quantile(&ours, 0.5) / quantile(&reference, 0.5)));
+    times("channel + task (reference)", &reference);
+    times("the store's insert and claim alone (reference)", &calls);
+    times("submit to handler start", &ours);
+    ratio("ratio of the medians, to channel + task", &ours, &reference);
+    ratio("ratio of the medians, to insert and claim", &ours, &calls);
     Ok(())
 }
 
@@ -39,11 +54,11 @@ fn taken(times: &Times) -> Vec<f64> {
     std::mem::take(&mut *times.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-async fn submit_to_start() -> Result<Vec<f64>, Box<dyn std::error::Error>> {
+async fn submit_to_start(store: &Arc<dyn Store>, jobs: u32) -> Result<Vec<f64>> {
     let times = Times::default();
     let sent: Arc<Mutex<Instant>> = Arc::new(Mutex::new(Instant::now()));
     let (started, sent_at) = (times.clone(), sent.clone());
-    let endpoints = AsyncEndpoints::builder(MemoryStore::new())
+    let endpoints = AsyncEndpoints::builder(store.clone())
         .handler(TIMED, move |_: JobContext<u32>| {
             note(&started, *sent_at.lock().unwrap_or_else(PoisonError::into_inner));
             async { Ok(()) }
@@ -54,7 +69,7 @@ async fn submit_to_start() -> Result<Vec<f64>, Box<dyn std::error::Error>> {
         async move { endpoints.run().await }
     });
     tokio::time::sleep(Duration::from_millis(200)).await;
-    for n in 0..JOBS {
+    for n in 0..jobs {
         tokio::time::sleep(PACE).await;
         *sent.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         endpoints.submit(TIMED, n).await?;
@@ -65,7 +80,7 @@ async fn submit_to_start() -> Result<Vec<f64>, Box<dyn std::error::Error>> {
     Ok(taken(&times))
 }
 
-async fn channel_and_spawn() -> Vec<f64> {
+async fn channel_and_spawn(jobs: u32) -> Vec<f64> {
     let (send, mut receive) = mpsc::channel::<Instant>(16);
     let times = Times::default();
     let started = times.clone();
@@ -75,7 +90,7 @@ async fn channel_and_spawn() -> Vec<f64> {
             tokio::spawn(async move { note(&started, at) });
         }
     });
-    for _ in 0..JOBS {
+    for _ in 0..jobs {
         tokio::time::sleep(PACE).await;
         let _ = send.send(Instant::now()).await;
     }

@@ -24,27 +24,24 @@ pub(crate) struct Server {
 impl Server {
     /// Starts this program as `serve <what>` and waits for its address.
     pub(crate) fn start(what: &str) -> io::Result<Self> {
+        Self::start_with(&[what])
+    }
+
+    /// The same with more to say.
+    pub(crate) fn start_with(what: &[&str]) -> io::Result<Self> {
         let mut command = Command::new(env::current_exe()?);
-        let mut child = command.args(["serve", what]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut child = command.arg("serve").args(what).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         if let Some(output) = child.stdout.take() {
             BufReader::new(output).read_line(&mut line)?;
         }
-        let unknown = |_| io::Error::other(format!("the server {what} said {line:?} and not its address"));
+        let unknown = |_| io::Error::other(format!("the server {what:?} said {line:?} and not its address"));
         Ok(Self { address: line.trim().parse().map_err(unknown)?, child })
     }
 
     /// Processor time that it used until now.
     pub(crate) fn cpu(&self) -> io::Result<Duration> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The second field is the program's name in brackets and may hold anything; `utime` and `stime` are the
-        // fields 14 and 15.
-        let fields = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default().split_whitespace().skip(11);
-        let ticks: Vec<u32> = fields.take(2).filter_map(|field| field.parse().ok()).collect();
-        match ticks.as_slice() {
-            [user, system] => Ok(TICK * (user + system)),
-            _ => Err(io::Error::other(format!("no times in {stat:?}"))),
-        }
+        cpu(&self.child.id().to_string())
     }
 
     /// Waits until it has worked off what it was given, so that it does not disturb whoever is measured next.
@@ -71,6 +68,19 @@ impl Drop for Server {
         drop(self.child.stdin.take());
         // Whether it ended well, its measurements have told.
         let _ = self.child.wait();
+    }
+}
+
+/// Processor time that a process used until now.
+pub(crate) fn cpu(process: &str) -> io::Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The second field is the program's name in brackets and may hold anything; `utime` and `stime` are the
+    // fields 14 and 15.
+    let fields = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default().split_whitespace().skip(11);
+    let ticks: Vec<u32> = fields.take(2).filter_map(|field| field.parse().ok()).collect();
+    match ticks.as_slice() {
+        [user, system] => Ok(TICK * (user + system)),
+        _ => Err(io::Error::other(format!("no times in {stat:?}"))),
     }
 }
 

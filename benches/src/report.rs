@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// What a bench comes to: nothing is left out, so whatever fails ends it.
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
 /// The value that half of them do not exceed.
 pub(crate) fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
@@ -14,8 +17,12 @@ pub(crate) fn quantile(values: &[f64], q: f64) -> f64 {
     sorted.get((last as f64 * q).round() as usize).copied().unwrap_or(f64::NAN)
 }
 
-pub(crate) fn per_second(n: u64, took: Duration) -> f64 {
-    n as f64 / took.as_secs_f64()
+pub(crate) fn per_second(n: impl Into<u64>, took: Duration) -> f64 {
+    n.into() as f64 / took.as_secs_f64()
+}
+
+pub(crate) fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }
 
 pub(crate) fn title(text: &str) {
@@ -24,4 +31,20 @@ pub(crate) fn title(text: &str) {
 
 pub(crate) fn row(what: &str, value: &str) {
     println!("  {what:<58} {value}");
+}
+
+/// A rate: the median of its rounds, and how far they lie apart.
+pub(crate) fn rate(what: &str, unit: &str, rounds: &[f64]) {
+    let (slowest, fastest) = (quantile(rounds, 0.0), quantile(rounds, 1.0));
+    row(what, &format!("{:>9.0} {unit}   ({slowest:.0} … {fastest:.0})", median(rounds)));
+}
+
+/// Its ratio to a reference, in the median.
+pub(crate) fn ratio(what: &str, ours: &[f64], reference: &[f64]) {
+    row(what, &format!("{:>9.2}", median(ours) / median(reference)));
+}
+
+/// Times in microseconds: most of them, and the slow ones.
+pub(crate) fn times(what: &str, micros: &[f64]) {
+    row(what, &format!("p50 {:>6.0} µs   p99 {:>6.0} µs", quantile(micros, 0.5), quantile(micros, 0.99)));
 }

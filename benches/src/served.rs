@@ -1,9 +1,9 @@
 //! What the servers of the bench serve: the product, and axum alone.
 
-use std::{future::Future, io, time::Duration};
+use std::{future::Future, io, sync::Arc, time::Duration};
 
 use async_endpoints::{
-    AsyncEndpoints, Endpoint, JobContext, JobType, MemoryStore, Options,
+    AsyncEndpoints, Endpoint, JobContext, JobType, MemoryStore, Options, RedisStore, SqliteStore, Store,
     axum::{
         self, Router,
         body::to_bytes,
@@ -18,6 +18,8 @@ use tokio::{
     runtime::Runtime,
     sync::oneshot::{self, Receiver},
 };
+
+use crate::report::Result;
 
 /// Submissions to be run.
 pub(crate) const ORDERS: &str = "/api/orders";
@@ -75,14 +77,20 @@ struct Item {
 }
 
 /// Serves until standard input closes: the bench ended, or does not need it any more.
-pub(crate) fn run(runtime: &Runtime, what: &str) -> Result<(), Box<dyn std::error::Error>> {
-    match what {
-        "bare" => runtime.block_on(until_closed(bare()))?,
-        "accepting" => runtime.block_on(until_closed(endpoints(false)?))?,
-        "endpoints" => runtime.block_on(until_closed(endpoints(true)?))?,
-        _ => return Err(format!("{what} cannot be served").into()),
-    }
-    Ok(())
+pub(crate) fn run(runtime: &Runtime, what: &[String]) -> Result<()> {
+    let words: Vec<&str> = what.iter().map(String::as_str).collect();
+    let memory = || Arc::new(MemoryStore::new());
+    runtime.block_on(async {
+        match *words {
+            ["bare"] => until_closed(bare()).await?,
+            ["accepting"] => until_closed(endpoints(memory(), false)?).await?,
+            ["endpoints"] => until_closed(endpoints(memory(), true)?).await?,
+            ["sqlite", file] => until_closed(endpoints(Arc::new(SqliteStore::open(file).await?), true)?).await?,
+            ["redis", url] => until_closed(endpoints(Arc::new(RedisStore::open(url).await?), true)?).await?,
+            _ => return Err(format!("{what:?} cannot be served").into()),
+        }
+        Ok(())
+    })
 }
 
 async fn until_closed(serving: impl Future<Output = io::Result<()>>) -> io::Result<()> {
@@ -121,7 +129,10 @@ async fn accept(request: Request) -> Response {
 }
 
 /// Accepts jobs, and runs them or leaves them to others.
-fn endpoints(run: bool) -> Result<impl Future<Output = io::Result<()>>, async_endpoints::BuildError> {
+fn endpoints(
+    store: Arc<dyn Store>,
+    run: bool,
+) -> std::result::Result<impl Future<Output = io::Result<()>>, async_endpoints::BuildError> {
     let options = Options {
         // However far the worker falls behind, a submission is measured and not a refusal.
         max_queue_size: u64::MAX,
@@ -129,7 +140,7 @@ fn endpoints(run: bool) -> Result<impl Future<Output = io::Result<()>>, async_en
         retention: Duration::from_secs(1),
         ..Options::default()
     };
-    let mut builder = AsyncEndpoints::builder(MemoryStore::new())
+    let mut builder = AsyncEndpoints::builder(store)
         .options(options)
         .endpoint(Endpoint::post(ORDERS, RUN))
         .endpoint(Endpoint::post(WAITING, WAIT));

@@ -7,11 +7,11 @@ use crate::{
     followers::{self, FOLLOWERS, STREAMS},
     load::{CONNECTIONS, Load, ROUND, ROUNDS},
     process::{Server, may_open},
-    report::{row, title},
+    report::{Result, mib, row, title},
     served::ORDER,
 };
 
-pub(crate) fn run(runtime: &Runtime) -> Result<(), Box<dyn std::error::Error>> {
+pub(crate) fn run(runtime: &Runtime) -> Result<()> {
     // The bench has one end of all connections: those of the followers, and the load of two servers. The rest is for
     // what a process opens besides.
     may_open(FOLLOWERS + 2 * CONNECTIONS + 100)?;
@@ -77,8 +77,4 @@ async fn beside_followers() -> std::io::Result<()> {
     row("submission with them", &followed.shown());
     row("ratio of the rates", &format!("{:>6.2}", followed.rate() / alone.rate()));
     Ok(())
-}
-
-fn mib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
 }

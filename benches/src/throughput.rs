@@ -3,90 +3,49 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use async_endpoints::{
-    AsyncEndpoints, JobContext, JobType, MemoryStore, Options,
-    core::{JobStatus, store::StatsQuery},
-};
+use async_endpoints::core::{MemoryStore, Store};
 use tokio::{
     runtime::Runtime,
     sync::{Semaphore, mpsc},
 };
 
-use crate::report::{median, per_second, quantile, row, title};
+use crate::{
+    jobs::{CALLERS, request},
+    product::{SLOTS, submit_to_settled},
+    report::{Result, median, per_second, quantile, ratio, row, title},
+};
 
-const JOBS: u64 = 200_000;
-const CALLERS: u64 = 64;
-const SLOTS: u32 = 256;
+const JOBS: u32 = 200_000;
 const ROUNDS: usize = 9;
-const NOOP: JobType<String, ()> = JobType::new("Noop");
 
-pub(crate) fn run(runtime: &Runtime) -> Result<(), Box<dyn std::error::Error>> {
+pub(crate) fn run(runtime: &Runtime) -> Result<()> {
     title(&format!("Throughput: {JOBS} no-op jobs of 200 bytes, {CALLERS} callers, {SLOTS} slots, {ROUNDS} rounds"));
     let (mut ours, mut reference) = (Vec::new(), Vec::new());
+    let settled = || {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        runtime.block_on(submit_to_settled(&store, JOBS))
+    };
     // Not counted: the process gets its memory.
-    runtime.block_on(submit_to_settled())?;
+    settled()?;
     for _ in 0..ROUNDS {
         reference.push(runtime.block_on(channel_and_spawn()));
-        ours.push(runtime.block_on(submit_to_settled())?);
+        ours.push(settled()?);
     }
     row("channel + task per job, no store (reference)", &format!("{:>9.0} jobs/s", median(&reference)));
     row("submit to settled", &format!("{:>9.0} jobs/s", median(&ours)));
     row("  slowest and fastest round", &format!("{:>9.0} … {:.0}", quantile(&ours, 0.0), quantile(&ours, 1.0)));
-    row("ratio to the reference", &format!("{:>9.2}", median(&ours) / median(&reference)));
+    ratio("ratio to the reference", &ours, &reference);
     Ok(())
-}
-
-async fn submit_to_settled() -> Result<f64, Box<dyn std::error::Error>> {
-    let options = Options { concurrency: SLOTS, max_queue_size: u64::MAX, ..Options::default() };
-    let endpoints = AsyncEndpoints::builder(MemoryStore::new())
-        .options(options)
-        .handler(NOOP, async |_: JobContext<String>| Ok(()))
-        .build()?;
-    let working = tokio::spawn({
-        let endpoints = endpoints.clone();
-        async move { endpoints.run().await }
-    });
-    let began = Instant::now();
-    let callers: Vec<_> = (0..CALLERS)
-        .map(|_| {
-            let endpoints = endpoints.clone();
-            tokio::spawn(async move {
-                let request = "x".repeat(198);
-                for _ in 0..JOBS / CALLERS {
-                    if endpoints.submit(NOOP, request.clone()).await.is_err() {
-                        return false;
-                    }
-                }
-                true
-            })
-        })
-        .collect();
-    for caller in callers {
-        assert!(caller.await?, "a submission failed");
-    }
-    let jobs = JOBS / CALLERS * CALLERS;
-    while completed(&endpoints).await? < jobs {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    let took = began.elapsed();
-    endpoints.shutdown();
-    working.await??;
-    Ok(per_second(jobs, took))
-}
-
-async fn completed(endpoints: &AsyncEndpoints) -> Result<u64, Box<dyn std::error::Error>> {
-    let stats = endpoints.store().stats(&StatsQuery::default()).await?;
-    Ok(stats.types.iter().map(|kind| kind.count(JobStatus::Completed)).sum())
 }
 
 async fn channel_and_spawn() -> f64 {
     let (send, mut receive) = mpsc::channel::<String>(1024);
-    let done = Arc::new(AtomicU64::new(0));
+    let done = Arc::new(AtomicU32::new(0));
     let counted = done.clone();
     let began = Instant::now();
     tokio::spawn(async move {
@@ -105,7 +64,7 @@ async fn channel_and_spawn() -> f64 {
         let send = send.clone();
         tokio::spawn(async move {
             for _ in 0..JOBS / CALLERS {
-                let _ = send.send("x".repeat(198)).await;
+                let _ = send.send(request()).await;
             }
         });
     }

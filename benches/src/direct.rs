@@ -1,0 +1,90 @@
+//! What a store alone can do: its calls made as densely as they go, with no worker between them. The product is held
+//! against this.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use async_endpoints::core::{JobName, Store};
+
+use crate::{
+    jobs::{self, CALLERS, Template},
+    report::{Result, per_second},
+};
+
+/// Who claims and settles at once, so that the store always has something to do.
+const DRIVERS: u32 = 4;
+/// Between two looks at an empty queue.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Jobs inserted per second by so many callers.
+pub(crate) async fn inserts(store: &Arc<dyn Store>, template: &Template, jobs: u32, callers: u32) -> Result<f64> {
+    let began = Instant::now();
+    template.fill(store, jobs, callers).await?;
+    Ok(per_second(jobs, began.elapsed()))
+}
+
+/// Jobs per second claimed and settled in batches, of a backlog that holds them.
+pub(crate) async fn drain(store: &Arc<dyn Store>, name: &JobName, jobs: u32, batch: u32) -> Result<f64> {
+    let began = Instant::now();
+    work(store, name, jobs, batch).await?;
+    Ok(per_second(jobs, began.elapsed()))
+}
+
+/// Jobs per second from insert to settlement, while others insert.
+pub(crate) async fn lives(store: &Arc<dyn Store>, template: &Template, jobs: u32) -> Result<f64> {
+    let began = Instant::now();
+    let (filled, worked) = tokio::join!(template.fill(store, jobs, CALLERS), work(store, template.name(), jobs, 64));
+    filled.and(worked)?;
+    Ok(per_second(jobs, began.elapsed()))
+}
+
+/// Microseconds from before an insert to after its claim, one job after the other.
+pub(crate) async fn insert_and_claim(
+    store: &Arc<dyn Store>,
+    template: &Template,
+    jobs: u32,
+    pace: Duration,
+) -> Result<Vec<f64>> {
+    let mut micros = Vec::new();
+    for _ in 0..jobs {
+        tokio::time::sleep(pace).await;
+        let began = Instant::now();
+        template.insert(&**store).await?;
+        let attempts = jobs::claim(&**store, template.name(), 1).await?;
+        micros.push(began.elapsed().as_secs_f64() * 1e6);
+        jobs::settle(&**store, &attempts).await?;
+    }
+    Ok(micros)
+}
+
+/// Claims and settles so many.
+async fn work(store: &Arc<dyn Store>, name: &JobName, jobs: u32, batch: u32) -> Result<()> {
+    let left = Arc::new(AtomicU32::new(jobs));
+    jobs::at_once(DRIVERS, |_| {
+        let (store, name, left) = (store.clone(), name.clone(), left.clone());
+        async move {
+            while let Some(mine) = take(&left, batch) {
+                let attempts = jobs::claim(&*store, &name, mine).await?;
+                jobs::settle(&*store, &attempts).await?;
+                left.fetch_add(mine - attempts.len() as u32, Ordering::Relaxed);
+                if attempts.is_empty() {
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+            Ok(())
+        }
+    })
+    .await
+}
+
+/// Sets some of what is left aside for one claim.
+fn take(left: &AtomicU32, batch: u32) -> Option<u32> {
+    let taken =
+        left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| (left > 0).then(|| left.saturating_sub(batch)));
+    taken.ok().map(|before| before.min(batch))
+}

@@ -1,0 +1,32 @@
+//! A folder for what stores write: on the disk that the program was built on, as `/tmp` may be memory.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use crate::report::Result;
+
+/// Removed with this.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new(name: &str) -> Result<Self> {
+        let program = env::current_exe()?;
+        let target = program.parent().and_then(Path::parent).ok_or("a program without a folder")?;
+        let path = target.join(format!("bench-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path)?;
+        Ok(Self(path))
+    }
+
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
+        self.0.join(file)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What is left there is in nobody's way.
+        drop(fs::remove_dir_all(&self.0));
+    }
+}

@@ -1,0 +1,150 @@
+//! Jobs as the benches make them: such as the product submits, so that calls with and without it carry the same.
+
+use std::{sync::Arc, time::Duration};
+
+use async_endpoints::{
+    AsyncEndpoints, JobContext, JobType,
+    core::{
+        JobId, JobName, JobStatus, MemoryStore, Priority, Store,
+        job::{Digest, ErrorRecord, JobTerms},
+        store::{Attempt, Claim, Insert, LeaseToken, NewJob, Outcome, Settle, StatsQuery, Want, WorkerId},
+    },
+};
+use bytes::Bytes;
+
+use crate::report::Result;
+
+pub(crate) const NOOP: JobType<String, ()> = JobType::new("Noop");
+/// As large as a job's request is here, with the quotes that JSON adds.
+pub(crate) const PAYLOAD: usize = 200;
+/// Those who call at once.
+pub(crate) const CALLERS: u32 = 64;
+
+pub(crate) fn request() -> String {
+    "x".repeat(PAYLOAD - 2)
+}
+
+/// A job for calls of the store alone, with another id each time it is taken.
+#[derive(Clone)]
+pub(crate) struct Template(NewJob);
+
+impl Template {
+    /// With a payload that no handler can read.
+    pub(crate) fn plain(name: &str) -> Result<Self> {
+        let payload = Bytes::from(vec![b'x'; PAYLOAD]);
+        Ok(Self(NewJob {
+            id: JobId::random(),
+            id_chosen: false,
+            name: JobName::new(name)?,
+            payload,
+            terms: JobTerms {
+                priority: Priority::default(),
+                max_retries: 3,
+                max_losses: 5,
+                retention: Duration::from_secs(86_400),
+            },
+            delay: Duration::ZERO,
+            queue_limit: None,
+            key: None,
+            fingerprint: Digest([7; 32]),
+            owner: None,
+            trace: None,
+        }))
+    }
+
+    /// What the product submits, with all that it puts around a request.
+    pub(crate) async fn submitted() -> Result<Self> {
+        let store = Arc::new(MemoryStore::new());
+        let endpoints =
+            AsyncEndpoints::builder(store.clone()).handler(NOOP, async |_: JobContext<String>| Ok(())).build()?;
+        endpoints.submit(NOOP, request()).await?;
+        let mut template = Self::plain(NOOP.name())?;
+        let claimed = claim(&*store, &template.0.name, 1).await?;
+        template.0.payload = claimed.first().ok_or("what was submitted is not there")?.payload.clone();
+        template.0.queue_limit = Some(u64::MAX);
+        Ok(template)
+    }
+
+    pub(crate) fn name(&self) -> &JobName {
+        &self.0.name
+    }
+
+    pub(crate) async fn insert(&self, store: &dyn Store) -> Result<()> {
+        match store.insert(NewJob { id: JobId::random(), ..self.0.clone() }).await? {
+            Insert::Inserted { .. } => Ok(()),
+            other => Err(format!("a job was not inserted: {other:?}").into()),
+        }
+    }
+
+    /// Inserts so many, by so many callers with one call at a time each.
+    pub(crate) async fn fill(&self, store: &Arc<dyn Store>, jobs: u32, callers: u32) -> Result<()> {
+        at_once(callers, |caller| {
+            let (store, template, share) = (store.clone(), self.clone(), share(jobs, callers, caller));
+            async move {
+                for _ in 0..share {
+                    template.insert(&*store).await?;
+                }
+                Ok(())
+            }
+        })
+        .await
+    }
+}
+
+/// What one of so many callers does of all jobs.
+pub(crate) const fn share(jobs: u32, callers: u32, caller: u32) -> u32 {
+    jobs / callers + (caller < jobs % callers) as u32
+}
+
+/// Runs so many tasks and waits for all.
+pub(crate) async fn at_once<F>(tasks: u32, task: impl Fn(u32) -> F) -> Result<()>
+where
+    F: Future<Output = Result<()>> + Send + 'static,
+{
+    let mut running = tokio::task::JoinSet::new();
+    for n in 0..tasks {
+        running.spawn(task(n));
+    }
+    while let Some(done) = running.join_next().await {
+        done??;
+    }
+    Ok(())
+}
+
+/// Claims so many at most, under leases that outlast the bench.
+pub(crate) async fn claim(store: &(impl Store + ?Sized), name: &JobName, batch: u32) -> Result<Vec<Attempt>> {
+    let claim = Claim {
+        worker: WorkerId(uuid::Uuid::from_u128(7)),
+        token: LeaseToken::random(),
+        wants: vec![Want { name: name.clone(), n: batch, timeout: Duration::from_secs(60) }],
+        max: batch,
+        max_bytes: 4 << 20,
+        lease: Duration::from_secs(3600),
+    };
+    Ok(store.claim(&claim).await?.attempts)
+}
+
+/// Completes them, as a worker does.
+pub(crate) async fn settle(store: &(impl Store + ?Sized), attempts: &[Attempt]) -> Result<()> {
+    let settle = |attempt: &Attempt| Settle {
+        lease: attempt.lease,
+        outcome: Outcome::Completed { result: Bytes::from_static(b"null") },
+        if_canceled: ErrorRecord {
+            code: "JOB_CANCELED".into(),
+            title: "The job was canceled".into(),
+            status: 409,
+            detail: None,
+            retryable: false,
+        },
+        slow: false,
+        span: None,
+    };
+    store.settle(&attempts.iter().map(settle).collect::<Vec<_>>()).await?;
+    Ok(())
+}
+
+/// Jobs in a state, of all types.
+pub(crate) async fn count(store: &dyn Store, status: JobStatus) -> Result<u64> {
+    let stats = store.stats(&StatsQuery::default()).await?;
+    Ok(stats.types.iter().map(|kind| kind.count(status)).sum())
+}

@@ -1,0 +1,142 @@
+//! The product on a store: those who submit no-op jobs, and a worker that runs them.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use async_endpoints::{
+    AsyncEndpoints, JobContext, Options,
+    core::{JobStatus, Store},
+};
+use tokio::task::JoinHandle;
+
+use crate::{
+    jobs::{self, CALLERS, NOOP},
+    process,
+    report::{Result, mib, per_second},
+};
+
+pub(crate) const SLOTS: u32 = 256;
+/// Between two looks at whether all is done.
+const LOOK: Duration = Duration::from_millis(1);
+
+pub(crate) struct Product {
+    endpoints: AsyncEndpoints,
+    ran: Arc<AtomicU32>,
+    working: Option<JoinHandle<()>>,
+}
+
+impl Product {
+    /// It accepts jobs, and runs none yet.
+    pub(crate) fn on(store: &Arc<dyn Store>, retention: Duration) -> Result<Self> {
+        let options = Options { concurrency: SLOTS, max_queue_size: u64::MAX, retention, ..Options::default() };
+        let ran = Arc::new(AtomicU32::new(0));
+        let count = ran.clone();
+        let endpoints = AsyncEndpoints::builder(store.clone())
+            .options(options)
+            .handler(NOOP, move |_: JobContext<String>| {
+                count.fetch_add(1, Ordering::Relaxed);
+                async { Ok(()) }
+            })
+            .build()?;
+        Ok(Self { endpoints, ran, working: None })
+    }
+
+    pub(crate) fn work(&mut self) {
+        let endpoints = self.endpoints.clone();
+        self.working = Some(tokio::spawn(async move {
+            endpoints.run().await.expect("a worker that runs");
+        }));
+    }
+
+    /// Submits so many, by many callers with one call at a time each.
+    pub(crate) async fn submit(&self, jobs: u32) -> Result<()> {
+        jobs::at_once(CALLERS, |caller| {
+            let endpoints = self.endpoints.clone();
+            async move {
+                let request = jobs::request();
+                for _ in 0..jobs::share(jobs, CALLERS, caller) {
+                    endpoints.submit(NOOP, request.clone()).await?;
+                }
+                Ok(())
+            }
+        })
+        .await
+    }
+
+    pub(crate) fn ran(&self) -> u32 {
+        self.ran.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many ran.
+    pub(crate) async fn until_ran(&self, jobs: u32) {
+        while self.ran() < jobs {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Waits until so many are settled: whoever asks, reads their results. The store is asked only when they all ran.
+    pub(crate) async fn until_settled(&self, jobs: u32) -> Result<()> {
+        self.until_ran(jobs).await;
+        while jobs::count(&**self.endpoints.store(), JobStatus::Completed).await? < u64::from(jobs) {
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn stop(self) -> Result<()> {
+        self.endpoints.shutdown();
+        if let Some(working) = self.working {
+            working.await?;
+        }
+        Ok(())
+    }
+}
+
+/// As long as a bench takes, and longer.
+pub(crate) const DAY: Duration = Duration::from_secs(86_400);
+
+/// Jobs submitted per second, while nobody works.
+pub(crate) async fn submits(store: &Arc<dyn Store>, jobs: u32) -> Result<f64> {
+    let product = Product::on(store, DAY)?;
+    let began = Instant::now();
+    product.submit(jobs).await?;
+    Ok(per_second(jobs, began.elapsed()))
+}
+
+/// Jobs per second from submission to settlement.
+pub(crate) async fn submit_to_settled(store: &Arc<dyn Store>, jobs: u32) -> Result<f64> {
+    let mut product = Product::on(store, DAY)?;
+    product.work();
+    let began = Instant::now();
+    product.submit(jobs).await?;
+    product.until_settled(jobs).await?;
+    let took = began.elapsed();
+    product.stop().await?;
+    Ok(per_second(jobs, took))
+}
+
+/// How a backlog was drained.
+pub(crate) struct Drained {
+    pub(crate) per_second: f64,
+    /// MiB by which this process grew from a tenth of the backlog to its end.
+    pub(crate) growth: f64,
+}
+
+/// Runs so many jobs that wait already.
+pub(crate) async fn drain(store: &Arc<dyn Store>, jobs: u32) -> Result<Drained> {
+    let mut product = Product::on(store, DAY)?;
+    let began = Instant::now();
+    product.work();
+    product.until_ran(jobs / 10).await;
+    let early = process::memory("self", "VmRSS")?;
+    product.until_settled(jobs).await?;
+    let took = began.elapsed();
+    let late = process::memory("self", "VmRSS")?;
+    product.stop().await?;
+    Ok(Drained { per_second: per_second(jobs, took), growth: mib(late) - mib(early) })
+}
