@@ -4,7 +4,7 @@
 
 use std::{fmt::Display, path::Path, sync::Arc};
 
-use async_endpoints::{LateStore, MemoryStore, Refusal, SqliteStore, Store, StoreError, redis, sqlite::OpenError};
+use async_endpoints::{LateStore, MemoryStore, Refusal, SqliteStore, Store, redis, sqlite};
 
 use crate::settings::{BadSetting, ServerUrl, Settings, StoreChoice};
 
@@ -53,12 +53,7 @@ impl StoreChoice {
 
 async fn open_sqlite(path: &Path) -> Result<LateStore, Refusal> {
     let path = path.to_owned();
-    LateStore::open(move || SqliteStore::open(path.clone()), may_open_later).await
-}
-
-/// A newer schema, another program's file and a damaged one stay what they are.
-fn may_open_later(error: &OpenError) -> bool {
-    !matches!(error, OpenError::Newer { .. } | OpenError::Foreign { .. } | OpenError::Store(StoreError::Corrupt(_)))
+    LateStore::open(move || SqliteStore::open(path.clone()), sqlite::OpenError::is_transient).await
 }
 
 async fn open_redis(url: &ServerUrl, allow_volatile: bool) -> Result<LateStore, Refusal> {
