@@ -3,6 +3,7 @@
 
 use std::{path::Path, time::Instant};
 
+use async_endpoints::core::JobId;
 use rusqlite::{Connection, params};
 
 use crate::{
@@ -37,8 +38,7 @@ impl Machine {
             let commit = self.connection.transaction()?;
             for _ in 0..rows {
                 let mut insert = commit.prepare_cached("INSERT INTO jobs VALUES (?1, 0, ?2, ?3)")?;
-                let id = uuid::Uuid::new_v4();
-                insert.execute(params![id.as_bytes(), self.next, [b'x'; PAYLOAD]])?;
+                insert.execute(params![JobId::random().0.as_bytes(), self.next, [b'x'; PAYLOAD]])?;
                 self.next += 1;
             }
             commit.commit()?;

@@ -33,7 +33,7 @@ pub(crate) fn run(runtime: &Runtime, effort: Effort) -> Result<()> {
         bytes(&mut server, jobs).await?;
         claims(&mut server, effort).await?;
         let mut always = Server::start("always")?;
-        rounds::run("Redis, appendfsync always", &mut always, 1, jobs).await
+        rounds::run("Redis, appendfsync always", &mut always, 1, effort.of(20_000, 2_000)).await
     })
 }
 
