@@ -20,7 +20,7 @@ pub(crate) struct Inserts {
     room: Arc<Semaphore>,
 }
 
-/// The part that stays on the store's thread.
+/// The part that makes the calls.
 pub(crate) struct Desk {
     receive: mpsc::UnboundedReceiver<Waiting>,
 }
@@ -37,7 +37,7 @@ pub(crate) fn new() -> (Inserts, Desk) {
 }
 
 fn ended<T>(_: T) -> Fail {
-    Fail::Down("its thread ended".to_owned())
+    Fail::Down("its desk is closed".to_owned())
 }
 
 impl Inserts {

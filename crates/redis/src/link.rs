@@ -1,5 +1,4 @@
-//! A connection that comes back by itself. Its task lives on a thread of the store, so that it goes on while handlers block
-//! every thread of the caller's runtime. Must not know what is sent.
+//! A connection that comes back by itself, driven by the runtime that its keeper runs on. Must not know what is sent.
 
 use std::{
     sync::Arc,
@@ -37,7 +36,7 @@ enum Door {
     Shut { why: Arc<str>, since: Instant },
 }
 
-/// The part that stays on the store's thread.
+/// The part that makes the connections.
 pub(crate) struct Keeper {
     server: Arc<Server>,
     door: watch::Sender<Door>,
@@ -69,7 +68,7 @@ impl Link {
 
     fn heard<T>(&self, number: u64, answer: Result<T, Fail>) -> Result<T, Fail> {
         if answer.as_ref().is_err_and(Fail::ends_connection) {
-            // Gone with the store's thread, where nobody needs it.
+            // A keeper that is gone needs not be told.
             let _ = self.broke.send(number);
         }
         answer
@@ -86,7 +85,7 @@ impl Link {
         let waited = tokio::time::timeout_at(until.into(), open).await.map(|open| open.map(|door| door.clone()));
         match waited {
             Ok(Ok(Door::Open { conn, number })) => Ok((conn, number)),
-            Ok(_) => Err(Fail::Down("its thread ended".to_owned())),
+            Ok(_) => Err(Fail::Down("its keeper is gone".to_owned())),
             Err(_) => Err(Fail::Down(self.why())),
         }
     }

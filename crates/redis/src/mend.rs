@@ -42,7 +42,7 @@ impl RedisStore {
     pub async fn mend(&self) -> Result<Mended, async_endpoints_core::StoreError> {
         let (mut walk, mut found) = (Walk::default(), Mended::default());
         loop {
-            let step = walk.step(&self.calls).await.map_err(|fail| self.error(fail))?;
+            let step = walk.step(self.calls()).await.map_err(|fail| self.error(fail))?;
             found.looked_at += step.looked_at;
             found.mended += step.mended;
             found.put_aside += step.put_aside;

@@ -17,9 +17,12 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream, stream::BoxStream};
 use redis::Value;
 use serde::Serialize;
-use tokio::sync::{
-    broadcast::{self, error::RecvError},
-    oneshot,
+use tokio::{
+    runtime::{self, Handle},
+    sync::{
+        broadcast::{self, error::RecvError},
+        oneshot,
+    },
 };
 use uuid::Uuid;
 
@@ -60,19 +63,20 @@ type Done<T> = std::result::Result<T, Fail>;
 /// ```
 pub struct RedisStore {
     server: Arc<Server>,
-    pub(crate) calls: Arc<Calls>,
-    /// Over a connection of their own, so that no large answer is in front of a renewal.
-    leases: Calls,
+    /// The runtime that opened it, and a connection that this runtime drives: an answer wakes the thread that waits for it.
+    home: runtime::Id,
+    near: Arc<Calls>,
     inserts: Inserts,
+    /// Over a connection that a thread of the store drives. Renewals go here, and all that comes from elsewhere, so that both
+    /// go on while handlers block every thread of the home runtime.
+    own: Arc<Calls>,
     hints: broadcast::WeakSender<Hint>,
-    /// Dropped with the store, which ends its threads.
-    _life: Vec<oneshot::Sender<()>>,
+    /// Dropped with the store, which ends what runs for it.
+    _life: [oneshot::Sender<()>; 2],
 }
 
-/// Runs futures on a thread of the store's own until the store is dropped: they go on while handlers block every thread of
-/// the caller's runtime.
-fn spawn(name: &str, run: impl Future<Output = ()> + Send + 'static) -> std::io::Result<oneshot::Sender<()>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+/// Runs until the other half is dropped.
+fn mortal(run: impl Future<Output = ()> + Send) -> (oneshot::Sender<()>, impl Future<Output = ()> + Send) {
     let (life, ended) = oneshot::channel::<()>();
     let until = async {
         tokio::select! {
@@ -80,8 +84,13 @@ fn spawn(name: &str, run: impl Future<Output = ()> + Send + 'static) -> std::io:
             () = run => {}
         }
     };
-    thread::Builder::new().name(name.to_owned()).spawn(move || runtime.block_on(until))?;
-    Ok(life)
+    (life, until)
+}
+
+/// Runs on a thread of the store's own.
+fn on_a_thread(run: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    thread::Builder::new().name("redis-store".to_owned()).spawn(move || runtime.block_on(run)).map(drop)
 }
 
 impl RedisStore {
@@ -104,35 +113,46 @@ impl RedisStore {
             None => text.to_owned(),
         }));
         let namespace: Arc<str> = server.namespace.as_str().into();
-        let calls = |link| Calls {
-            link,
-            scripts: Arc::clone(&scripts),
-            namespace: Arc::clone(&namespace),
-            clock: options.clock.clone(),
+        let calls = |link| {
+            Arc::new(Calls {
+                link,
+                scripts: Arc::clone(&scripts),
+                namespace: Arc::clone(&namespace),
+                clock: options.clock.clone(),
+            })
         };
         let (link, keeper) = link::new(Arc::clone(&server));
-        let calls_of_all = Arc::new(calls(link));
+        let near = calls(link);
         let (inserts, desk) = inserts::new();
         let (tell, told) = oneshot::channel();
-        let (desk, mending) = (desk.run(Arc::clone(&calls_of_all)), mend::run(Arc::clone(&calls_of_all), options.pace));
-        let run = async { _ = tokio::join!(keeper.run(tell), desk, mending) };
-        let failed = |error: std::io::Error| OpenError::Unavailable(format!("a thread cannot start: {error}"));
-        let mut life = vec![spawn("redis-calls", run).map_err(failed)?];
-        let ended = |_| Err(OpenError::Unavailable("its thread ended".to_owned()));
-        told.await.unwrap_or_else(ended)?;
+        let desk = desk.run(Arc::clone(&near));
+        let (near_life, run) = mortal(async { _ = tokio::join!(keeper.run(tell), desk) });
+        tokio::spawn(run);
+        told.await.unwrap_or_else(|_| Err(OpenError::Unavailable("its task ended".to_owned())))?;
 
         let (link, keeper) = link::new(Arc::clone(&server));
+        let own = calls(link);
         let (hints, _) = broadcast::channel(HINTS_KEPT);
         let weak = hints.downgrade();
         let (tell, _) = oneshot::channel();
-        let listening = hints::run(Arc::clone(&server), hints);
-        let run = async { _ = tokio::join!(keeper.run(tell), listening) };
-        life.push(spawn("redis-leases", run).map_err(failed)?);
-        Ok(Self { server, calls: calls_of_all, leases: calls(link), inserts, hints: weak, _life: life })
+        let (listening, mending) = (hints::run(Arc::clone(&server), hints), mend::run(Arc::clone(&own), options.pace));
+        let (own_life, run) = mortal(async { _ = tokio::join!(keeper.run(tell), listening, mending) });
+        on_a_thread(run).map_err(|error| OpenError::Unavailable(format!("a thread cannot start: {error}")))?;
+        let (home, life) = (Handle::current().id(), [near_life, own_life]);
+        Ok(Self { server, home, near, inserts, own, hints: weak, _life: life })
     }
 
-    async fn call(&self, script: &Script, args: Args) -> Result<Value> {
-        self.calls.call(script, &args).await.map_err(|fail| self.error(fail))
+    fn is_home(&self) -> bool {
+        Handle::try_current().is_ok_and(|here| here.id() == self.home)
+    }
+
+    pub(crate) fn calls(&self) -> &Calls {
+        if self.is_home() { &self.near } else { &self.own }
+    }
+
+    async fn call(&self, script: impl FnOnce(&Scripts) -> &Script + Send, args: Args) -> Result<Value> {
+        let calls = self.calls();
+        calls.call(script(&calls.scripts), &args).await.map_err(|fail| self.error(fail))
     }
 
     /// An answer as it is read, or the contract's error.
@@ -158,12 +178,18 @@ fn json(value: &impl Serialize) -> String {
 #[async_trait]
 impl JobStore for RedisStore {
     async fn insert(&self, job: NewJob) -> Result<Insert> {
-        let answer = self.inserts.insert(new_job(&job)).await;
+        let args = new_job(&job);
+        let answer = if self.is_home() {
+            self.inserts.insert(args).await
+        } else {
+            let answers = self.own.call(&self.own.scripts.insert, &args).await;
+            answers.and_then(list).and_then(|mut answers| answers.value())
+        };
         self.read(answer.and_then(inserted))
     }
 
     async fn get(&self, id: JobId) -> Result<Lookup> {
-        let found = self.call(&self.calls.scripts.get, Args::new().text(id)).await?;
+        let found = self.call(|scripts| &scripts.get, Args::new().text(id)).await?;
         self.read(list(found).and_then(record::lookup))
     }
 
@@ -171,7 +197,7 @@ impl JobStore for RedisStore {
         let mut versions = Vec::with_capacity(ids.len());
         for some in ids.chunks(VERSIONS) {
             let args = some.iter().fold(Args::new(), Args::text);
-            let found = self.call(&self.calls.scripts.versions, args).await?;
+            let found = self.call(|scripts| &scripts.versions, args).await?;
             let found = self.read(list(found))?.map(|version| int(&version));
             let found: Done<Vec<_>> =
                 found.map(|version| Ok(u64::try_from(version?).ok().filter(|v| *v > 0))).collect();
@@ -186,7 +212,7 @@ impl JobStore for RedisStore {
         let mut left = limit;
         while left > 0 {
             let looked = left.min(LOOK_JOBS);
-            let found = self.call(&self.calls.scripts.list, list_args(filter, whole.next, looked)).await?;
+            let found = self.call(|scripts| &scripts.list, list_args(filter, whole.next, looked)).await?;
             let part = self.read(list(found).and_then(|found| list_page(found, whole.next)))?;
             whole.jobs.extend(part.jobs);
             whole.next = part.next;
@@ -203,7 +229,7 @@ impl JobStore for RedisStore {
             return Ok(Vec::new());
         }
         let args = Args::new().text(id).text(after.min(1 << 52)).text(limit);
-        let found = self.call(&self.calls.scripts.logs, args).await?;
+        let found = self.call(|scripts| &scripts.logs, args).await?;
         let mut found = self.read(list(found))?;
         let lines =
             std::iter::from_fn(|| (found.len() > 0).then(|| found.bytes().and_then(|line| record::line(&line))));
@@ -211,14 +237,14 @@ impl JobStore for RedisStore {
     }
 
     async fn stats(&self, query: &StatsQuery) -> Result<Stats> {
-        self.read(stats::stats(&self.calls, query).await)
+        self.read(stats::stats(self.calls(), query).await)
     }
 
     async fn claim(&self, claim: &Claim) -> Result<Claimed> {
         let max = (claim.max as usize).min(BATCH_JOBS);
         let args = Args::new().text(claim.token.0).duration(claim.lease).text(max).text(claim.max_bytes);
         let args = claim.wants.iter().fold(args, |args, want| args.bytes(want.name.as_str()).text(want.n));
-        let found = self.call(&self.calls.scripts.claim, args).await?;
+        let found = self.call(|scripts| &scripts.claim, args).await?;
         self.read(list(found).and_then(|found| claimed(found, claim)))
     }
 
@@ -226,7 +252,7 @@ impl JobStore for RedisStore {
         let record = json(&BeatRecord::from(beat));
         let args = Args::new().text(beat.worker).bytes(record).duration(beat.ttl).duration(lease);
         let args = leases.iter().fold(args, |args, lease| args.text(lease.job).text(lease.token.0));
-        let answers = self.leases.call(&self.calls.scripts.renew, &args).await.map_err(|fail| self.error(fail))?;
+        let answers = self.own.call(&self.own.scripts.renew, &args).await.map_err(|fail| self.error(fail))?;
         let renewed = |answer: Value| {
             Ok(match int(&answer)? {
                 0 => Renewed::Held,
@@ -242,7 +268,7 @@ impl JobStore for RedisStore {
             return Ok(Vec::new());
         }
         let args = reports.iter().fold(Args::new(), report_args);
-        let answers = self.call(&self.calls.scripts.report, args).await?;
+        let answers = self.call(|scripts| &scripts.report, args).await?;
         let fenced = |answer: Value| Ok(if int(&answer)? == 0 { Fenced::Applied } else { Fenced::Lost });
         self.read(each(answers, reports.len(), fenced))
     }
@@ -251,7 +277,7 @@ impl JobStore for RedisStore {
         if settles.is_empty() {
             return Ok(Vec::new());
         }
-        let answers = self.call(&self.calls.scripts.settle, settle_args(settles)).await?;
+        let answers = self.call(|scripts| &scripts.settle, settle_args(settles)).await?;
         let settled = |answer: Value| match int(&answer)? {
             -1 => Ok(Settled::Lost),
             status => record::status(status).map(Settled::Settled),
@@ -260,7 +286,7 @@ impl JobStore for RedisStore {
     }
 
     async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<Cancel> {
-        let found = self.call(&self.calls.scripts.cancel, Args::new().text(id).bytes(json(error))).await?;
+        let found = self.call(|scripts| &scripts.cancel, Args::new().text(id).bytes(json(error))).await?;
         self.read(list(found).and_then(|mut found| {
             let what = found.int()?;
             Ok(match (what, record::lookup(found.list()?)?) {
@@ -277,7 +303,7 @@ impl JobStore for RedisStore {
         let trace = new.trace.as_ref();
         let args = Args::new().text(id).text(new.id).maybe(trace.map(|trace| &trace.traceparent));
         let args = args.maybe(trace.and_then(|trace| trace.tracestate.as_ref()));
-        let found = self.call(&self.calls.scripts.retry, args).await?;
+        let found = self.call(|scripts| &scripts.retry, args).await?;
         self.read(list(found).and_then(|mut found| {
             let what = found.int()?;
             Ok(match (what, record::lookup(found.list()?)?) {
@@ -295,12 +321,12 @@ impl JobStore for RedisStore {
     async fn reclaim(&self, reclaim: &Reclaim) -> Result<Reclaimed> {
         let args = Args::new().duration(reclaim.lease).text(reclaim.limit.min(SWEEP_JOBS));
         let args = args.bytes(json(&reclaim.lost)).bytes(json(&reclaim.canceled));
-        let found = self.call(&self.calls.scripts.reclaim, args).await?;
+        let found = self.call(|scripts| &scripts.reclaim, args).await?;
         self.read(list(found).and_then(reclaimed))
     }
 
     async fn prune(&self, limit: u32) -> Result<u32> {
-        let cut = self.call(&self.calls.scripts.prune, Args::new().text(limit.min(SWEEP_JOBS))).await?;
+        let cut = self.call(|scripts| &scripts.prune, Args::new().text(limit.min(SWEEP_JOBS))).await?;
         self.read(int(&cut)).map(|cut| u32::try_from(cut).unwrap_or(0))
     }
 
@@ -317,7 +343,7 @@ impl JobStore for RedisStore {
     }
 
     async fn probe(&self) -> Result<()> {
-        self.call(&self.calls.scripts.probe, Args::new()).await.map(drop)
+        self.call(|scripts| &scripts.probe, Args::new()).await.map(drop)
     }
 }
 
@@ -478,7 +504,7 @@ fn reclaimed(mut found: Items) -> Done<Reclaimed> {
 impl SharedState for RedisStore {
     async fn role(&self, name: &str, holder: Uuid, ttl: Duration) -> Result<Role> {
         let args = Args::new().bytes(name).text(holder).duration(ttl).text(Uuid::new_v4());
-        let found = self.call(&self.calls.scripts.role, args).await?;
+        let found = self.call(|scripts| &scripts.role, args).await?;
         self.read(list(found).and_then(|mut found| {
             Ok(match found.int()? {
                 0 => Role::Held(RoleToken(uuid(&found.text()?)?)),
@@ -490,8 +516,9 @@ impl SharedState for RedisStore {
 
     async fn document(&self, name: &str) -> Result<Option<Document>> {
         let mut command = redis::cmd("HMGET");
-        command.arg(self.calls.key(format_args!("document:{name}"))).arg("version").arg("content");
-        let found = self.calls.link.send(&command).await;
+        let calls = self.calls();
+        command.arg(calls.key(format_args!("document:{name}"))).arg("version").arg("content");
+        let found = calls.link.send(&command).await;
         self.read(found.and_then(list).and_then(|mut found| {
             let (version, content) = (found.maybe_text()?, found.bytes()?);
             let version = version.map(|version| uuid(&version)).transpose()?;
@@ -510,7 +537,7 @@ impl SharedState for RedisStore {
         let args =
             Args::new().bytes(name).maybe(expected.map(|version| version.0.to_string())).text(version).bytes(&bytes);
         let args = args.maybe(role.map(|(role, _)| role)).maybe(role.map(|(_, token)| token.0.to_string()));
-        let put = self.call(&self.calls.scripts.put, args).await?;
+        let put = self.call(|scripts| &scripts.put, args).await?;
         self.read(int(&put).map(|put| match put {
             0 => Put::Stored(DocVersion(version)),
             1 => Put::Stale,
