@@ -53,18 +53,19 @@ impl RedisStore {
     }
 }
 
-/// Looks for ever, while it is this process's turn. What fails is tried again.
+/// Looks for ever, while it is this process's turn. What fails is tried again. Not at once: a process has better things to do
+/// at its start, and one that an operator started to mend does it itself.
 pub(crate) async fn run(calls: Arc<Calls>, [pace, rest]: [Duration; 2]) {
-    let (me, mut walk) = (Uuid::new_v4(), Walk::default());
+    let (me, mut walk, mut wait) = (Uuid::new_v4(), Walk::default(), rest);
     loop {
-        let wait = match in_turn(&calls, me, &mut walk).await {
+        tokio::time::sleep(wait.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+        wait = match in_turn(&calls, me, &mut walk).await {
             Ok(true) if !walk.is_over() => pace,
             _ => {
                 walk = Walk::default();
                 rest
             }
         };
-        tokio::time::sleep(wait.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
     }
 }
 

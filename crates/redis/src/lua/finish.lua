@@ -17,16 +17,16 @@ local function state_after(job, outcome, losses, max_losses)
   return 0
 end
 
--- Where a job goes that did not complete, written into `set`; nothing if it cannot be read.
-local function go_on(id, job, outcome, set, delay)
+-- Where a job goes that did not complete, written into `fields`; nothing if it cannot be read.
+local function go_on(id, job, outcome, fields, delay)
   local f = read(id, 'p', 'd', 'ml', 'l', 'r', 'x')
   local priority, order, max_losses = tonumber(f[1]), tonumber(f[2]), tonumber(f[3])
   local losses, retries, releases = tonumber(f[4] or 0), tonumber(f[5] or 0), tonumber(f[6] or 0)
   if not (priority and order and max_losses and losses and retries and releases) then return end
   local after = state_after(job, outcome, losses, max_losses)
   local function also(field, to)
-    set[#set + 1] = field
-    set[#set + 1] = to
+    fields[#fields + 1] = field
+    fields[#fields + 1] = to
   end
   if outcome == LOST then
     -- The dead worker's token is worth nothing from here on, whatever it still tries.
@@ -50,10 +50,6 @@ local function go_on(id, job, outcome, set, delay)
   return after
 end
 
-local function keep_error(id, error)
-  if error ~= '' then call('SET', ns .. 'end:' .. id, error) end
-end
-
 local function book(id, job, recorded, error)
   local past = ns .. 'past:' .. id
   if job.attempt > 20 then redis.pcall('LTRIM', past, -19, -1) end
@@ -65,33 +61,33 @@ end
 local function finish(id, job, outcome, value, if_canceled, delay, slow, span)
   local name = job.name
   if not (name and job.started and job.attempt and job.version) then return end
-  local set, after, recorded = {'n', job.version + 1}, 3, COMPLETED
+  local fields, after, recorded = {'n', job.version + 1}, 3, COMPLETED
   if outcome ~= COMPLETED then
-    after = go_on(id, job, outcome, set, delay)
+    after = go_on(id, job, outcome, fields, delay)
     if not after then return end
     recorded = after == 5 and CANCELED or outcome
   end
-  local last = #set
-  set[last + 1], set[last + 2], set[last + 3], set[last + 4] = 's', after, 'sd', outcome == LOST and '' or after
+  local last = #fields
+  fields[last + 1], fields[last + 2], fields[last + 3], fields[last + 4] = 's', after, 'sd', outcome == LOST and '' or after
   -- The attempt before told its own.
-  if span ~= '' or job.attempt > 1 then set[last + 5], set[last + 6] = 'sp', span end
+  if span ~= '' or job.attempt > 1 then fields[last + 5], fields[last + 6] = 'sp', span end
   rem('running:' .. name, id)
   rem('leased', id)
   if after >= 3 then
-    local order = next_order()
-    last = #set
-    set[last + 1], set[last + 2], set[last + 3], set[last + 4] = 'd', order, 'en', now_text
+    local order = string.format('%.0f', next_order())
+    last = #fields
+    fields[last + 1], fields[last + 2], fields[last + 3], fields[last + 4] = 'd', order, 'en', now_text
     add(INDEX[after] .. name, order, id)
   end
-  call('HSET', ns .. 'job:' .. id, unpack(set))
+  call('HSET', ns .. 'job:' .. id, unpack(fields))
   if after == 3 then
-    call('SET', ns .. 'end:' .. id, value)
-    call('DEL', ns .. 'body:' .. id) -- Nothing can run it again.
+    set(ns .. 'end:' .. id, value)
+    dels[#dels + 1] = ns .. 'body:' .. id -- Nothing can run it again.
     -- A job that completed at its first attempt, as most do, has its only record derived.
     if job.attempt ~= 1 then book(id, job, recorded, '') end
   else
     local error = after == 5 and job.asked and if_canceled or value
-    keep_error(id, error)
+    if error ~= '' then set(ns .. 'end:' .. id, error) end
     book(id, job, recorded, error)
   end
 

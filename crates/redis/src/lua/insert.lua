@@ -8,7 +8,7 @@
 -- Cost        O(log n) and about 12 commands for a job; 3 and the job's own for each further one
 
 local FIELDS = 15
-local kinds, answers = {}, {}
+local kinds, answers, queued = {}, {}, {}
 
 local function kind(name)
   local kind = kinds[name]
@@ -32,6 +32,7 @@ end
 
 local function existing(id, known, owner, fingerprint)
   if known[1] ~= fingerprint or (known[2] or '') ~= owner then return {2} end
+  flush() -- It may have come with the same call.
   local seen, found = pcall(lookup, id)
   -- It is told alone: whoever came at the same time has nothing to do with it.
   if not seen then return {4} end
@@ -55,44 +56,52 @@ local function insert(at)
   local kind, limit = kind(name), tonumber(ARGV[at + 11])
   if limit >= 0 and kind.queued + kind.delayed >= limit then return {3} end
 
-  local order, delay, payload = next_order(), tonumber(ARGV[at + 10]), ARGV[at + 14]
-  local set = {'v', '1', 't', name, 's', delay > 0 and '1' or '0', 'c', now_text, 'p', ARGV[at + 6], 'mr', ARGV[at + 7],
+  local order, delay, payload = string.format('%.0f', next_order()), tonumber(ARGV[at + 10]), ARGV[at + 14]
+  local priority, traceparent, tracestate = ARGV[at + 6], ARGV[at + 12], ARGV[at + 13]
+  local fields = {'v', '1', 't', name, 's', delay > 0 and '1' or '0', 'c', now_text, 'p', priority, 'mr', ARGV[at + 7],
     'ml', ARGV[at + 8], 'rt', ARGV[at + 9], 'f', fingerprint, 'd', order, 'pb', #payload}
+  local last = #fields
   local function also(field, to)
-    if to ~= '' then
-      set[#set + 1] = field
-      set[#set + 1] = to
-    end
+    fields[last + 1], fields[last + 2] = field, to
+    last = last + 2
   end
-  also('rp', ARGV[at + 5])
-  also('o', owner)
-  also('k', key)
-  also('tp', ARGV[at + 12])
-  also('ts', ARGV[at + 13])
+  if ARGV[at + 5] ~= '' then also('rp', '1') end
+  if owner ~= '' then also('o', owner) end
+  if record then also('k', key) end
+  if traceparent ~= '' then also('tp', traceparent) end
+  if tracestate ~= '' then also('ts', tracestate) end
   if delay > 0 then
     also('rs', now + delay)
     also('du', now + delay)
   end
-  call('HSET', ns .. 'job:' .. id, unpack(set))
-  call('SET', ns .. 'body:' .. id, payload)
-  if record then call('SET', record, id) end
+  call('HSET', ns .. 'job:' .. id, unpack(fields))
+  set(ns .. 'body:' .. id, payload)
+  if record then call('SET', record, id) end -- At once: the next job may come with the same key.
   if not kind.known then
     call('SADD', ns .. 'types', name)
     kind.known = true
   end
-  call('ZADD', ns .. 'accepted:' .. name, order, id)
+  add('accepted:' .. name, order, id)
   if delay > 0 then
-    call('ZADD', ns .. 'scheduled:' .. name, now + delay, id)
+    add('scheduled:' .. name, now + delay, id)
     call('SADD', ns .. 'delayed:' .. name, id)
     kind.delayed = kind.delayed + 1
     return {0, now, -1}
   end
-  call('ZADD', ns .. 'queued:' .. name, ready_score(tonumber(ARGV[at + 6]), order), id)
-  if kind.queued == 0 then woken[#woken + 1] = 'w' .. name end
+  add('queued:' .. name, ready_score(tonumber(priority), order), id)
   kind.queued = kind.queued + 1
-  return {0, now, call('ZRANK', ns .. 'queued:' .. name, id)}
+  local answer = {0, now}
+  queued[#queued + 1] = {answer = answer, id = id, name = name, line = name .. ' ' .. priority}
+  return answer
 end
 
 for at = 2, #ARGV, FIELDS do answers[#answers + 1] = insert(at) end
 flush()
+
+-- Those of one type and priority stand one behind the other.
+local ranks = {}
+for _, one in ipairs(queued) do
+  ranks[one.line] = ranks[one.line] and ranks[one.line] + 1 or call('ZRANK', ns .. 'queued:' .. one.name, one.id) or 0
+  one.answer[3] = ranks[one.line]
+end
 return answers

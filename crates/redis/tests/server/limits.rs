@@ -148,7 +148,7 @@ async fn a_server_that_loads_its_data_is_waited_for() {
     let server = Arc::new(RedisServer::with(&settings));
     let options = options();
     let store = open(&server, options.clone()).await;
-    for _ in 0..40 {
+    for _ in 0..160 {
         futures_util::future::join_all((0..32).map(|_| insert(&store))).await;
     }
     let restarting = {
@@ -167,5 +167,5 @@ async fn a_server_that_loads_its_data_is_waited_for() {
     restarting.join().unwrap();
     assert!(seen.iter().any(|why| why.contains("it is loading its data")), "{seen:?}");
     back(&store).await;
-    assert_eq!(store.stats(&StatsQuery::default()).await.unwrap().types[0].counts[0], 40 * 32);
+    assert_eq!(store.stats(&StatsQuery::default()).await.unwrap().types[0].counts[0], 160 * 32);
 }

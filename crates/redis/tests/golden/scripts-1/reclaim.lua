@@ -32,7 +32,7 @@ local function next_order()
   return last_order
 end
 
-local adds, rems, counts, changed, woken = {}, {}, {}, {}, {}
+local adds, rems, sets, dels, counts, changed, woken = {}, {}, {}, {}, {}, {}, {}
 
 local function add(index, score, id)
   local list = adds[index]
@@ -53,9 +53,16 @@ local function rem(index, id)
   list[#list + 1] = id
 end
 
+local function set(key, value)
+  local last = #sets
+  sets[last + 1], sets[last + 2] = key, value
+end
+
 local function count(field, by) counts[field] = (counts[field] or 0) + by end
 
 local function flush()
+  if sets[1] then call('MSET', unpack(sets)) end
+  if dels[1] then call('DEL', unpack(dels)) end
   for index, ids in pairs(rems) do call('ZREM', ns .. index, unpack(ids)) end
   for index, pair in pairs(adds) do
     -- A claimer that is told of the first one goes on until it finds none.
@@ -74,7 +81,7 @@ local function flush()
   if last_order then call('HSET', ns .. 'meta', 'order', last_order) end
   if changed[1] then woken[#woken + 1] = 'j' .. table.concat(changed, ' ') end
   if woken[1] then call('PUBLISH', ns .. 'hints', table.concat(woken, '\n')) end
-  adds, rems, counts, changed, woken = {}, {}, {}, {}, {}
+  adds, rems, sets, dels, counts, changed, woken = {}, {}, {}, {}, {}, {}, {}
 end
 
 -- Where a duration is counted: `store::BOUNDS`, in microseconds.
@@ -151,16 +158,16 @@ local function state_after(job, outcome, losses, max_losses)
   return 0
 end
 
--- Where a job goes that did not complete, written into `set`; nothing if it cannot be read.
-local function go_on(id, job, outcome, set, delay)
+-- Where a job goes that did not complete, written into `fields`; nothing if it cannot be read.
+local function go_on(id, job, outcome, fields, delay)
   local f = read(id, 'p', 'd', 'ml', 'l', 'r', 'x')
   local priority, order, max_losses = tonumber(f[1]), tonumber(f[2]), tonumber(f[3])
   local losses, retries, releases = tonumber(f[4] or 0), tonumber(f[5] or 0), tonumber(f[6] or 0)
   if not (priority and order and max_losses and losses and retries and releases) then return end
   local after = state_after(job, outcome, losses, max_losses)
   local function also(field, to)
-    set[#set + 1] = field
-    set[#set + 1] = to
+    fields[#fields + 1] = field
+    fields[#fields + 1] = to
   end
   if outcome == LOST then
     -- The dead worker's token is worth nothing from here on, whatever it still tries.
@@ -184,10 +191,6 @@ local function go_on(id, job, outcome, set, delay)
   return after
 end
 
-local function keep_error(id, error)
-  if error ~= '' then call('SET', ns .. 'end:' .. id, error) end
-end
-
 local function book(id, job, recorded, error)
   local past = ns .. 'past:' .. id
   if job.attempt > 20 then redis.pcall('LTRIM', past, -19, -1) end
@@ -199,33 +202,33 @@ end
 local function finish(id, job, outcome, value, if_canceled, delay, slow, span)
   local name = job.name
   if not (name and job.started and job.attempt and job.version) then return end
-  local set, after, recorded = {'n', job.version + 1}, 3, COMPLETED
+  local fields, after, recorded = {'n', job.version + 1}, 3, COMPLETED
   if outcome ~= COMPLETED then
-    after = go_on(id, job, outcome, set, delay)
+    after = go_on(id, job, outcome, fields, delay)
     if not after then return end
     recorded = after == 5 and CANCELED or outcome
   end
-  local last = #set
-  set[last + 1], set[last + 2], set[last + 3], set[last + 4] = 's', after, 'sd', outcome == LOST and '' or after
+  local last = #fields
+  fields[last + 1], fields[last + 2], fields[last + 3], fields[last + 4] = 's', after, 'sd', outcome == LOST and '' or after
   -- The attempt before told its own.
-  if span ~= '' or job.attempt > 1 then set[last + 5], set[last + 6] = 'sp', span end
+  if span ~= '' or job.attempt > 1 then fields[last + 5], fields[last + 6] = 'sp', span end
   rem('running:' .. name, id)
   rem('leased', id)
   if after >= 3 then
-    local order = next_order()
-    last = #set
-    set[last + 1], set[last + 2], set[last + 3], set[last + 4] = 'd', order, 'en', now_text
+    local order = string.format('%.0f', next_order())
+    last = #fields
+    fields[last + 1], fields[last + 2], fields[last + 3], fields[last + 4] = 'd', order, 'en', now_text
     add(INDEX[after] .. name, order, id)
   end
-  call('HSET', ns .. 'job:' .. id, unpack(set))
+  call('HSET', ns .. 'job:' .. id, unpack(fields))
   if after == 3 then
-    call('SET', ns .. 'end:' .. id, value)
-    call('DEL', ns .. 'body:' .. id) -- Nothing can run it again.
+    set(ns .. 'end:' .. id, value)
+    dels[#dels + 1] = ns .. 'body:' .. id -- Nothing can run it again.
     -- A job that completed at its first attempt, as most do, has its only record derived.
     if job.attempt ~= 1 then book(id, job, recorded, '') end
   else
     local error = after == 5 and job.asked and if_canceled or value
-    keep_error(id, error)
+    if error ~= '' then set(ns .. 'end:' .. id, error) end
     book(id, job, recorded, error)
   end
 

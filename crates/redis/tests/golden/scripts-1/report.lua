@@ -32,7 +32,7 @@ local function next_order()
   return last_order
 end
 
-local adds, rems, counts, changed, woken = {}, {}, {}, {}, {}
+local adds, rems, sets, dels, counts, changed, woken = {}, {}, {}, {}, {}, {}, {}
 
 local function add(index, score, id)
   local list = adds[index]
@@ -53,9 +53,16 @@ local function rem(index, id)
   list[#list + 1] = id
 end
 
+local function set(key, value)
+  local last = #sets
+  sets[last + 1], sets[last + 2] = key, value
+end
+
 local function count(field, by) counts[field] = (counts[field] or 0) + by end
 
 local function flush()
+  if sets[1] then call('MSET', unpack(sets)) end
+  if dels[1] then call('DEL', unpack(dels)) end
   for index, ids in pairs(rems) do call('ZREM', ns .. index, unpack(ids)) end
   for index, pair in pairs(adds) do
     -- A claimer that is told of the first one goes on until it finds none.
@@ -74,7 +81,7 @@ local function flush()
   if last_order then call('HSET', ns .. 'meta', 'order', last_order) end
   if changed[1] then woken[#woken + 1] = 'j' .. table.concat(changed, ' ') end
   if woken[1] then call('PUBLISH', ns .. 'hints', table.concat(woken, '\n')) end
-  adds, rems, counts, changed, woken = {}, {}, {}, {}, {}
+  adds, rems, sets, dels, counts, changed, woken = {}, {}, {}, {}, {}, {}, {}
 end
 
 -- What cannot be read is put aside, so that it is never in the way again.
