@@ -2,7 +2,7 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | `store` | [`RedisStore`] and its calls: arguments out, answers in |
+//! | `store`, `wire` | [`RedisStore`], its calls, and what they say and hear |
 //! | `scripts`, `lua/*.lua` | every call is one script, which is one atomic step; each says its keys, arguments, result and cost |
 //! | `options`, `server` | settings, and what a server must be like |
 //! | `link`, `calls` | a connection that comes back, and scripts called over it |
@@ -28,6 +28,7 @@ mod scripts;
 mod server;
 mod stats;
 mod store;
+mod wire;
 
 pub use mend::Mended;
 pub use options::{OpenError, Options};

@@ -3,20 +3,19 @@
 use std::{sync::Arc, thread, time::Duration};
 
 use async_endpoints_core::{
-    JobId, JobName, JobStatus, JobStore, Priority, SharedState, StoreError, Timestamp,
+    JobId, JobStore, SharedState, StoreError,
     job::{ErrorRecord, LogLine},
     limits::{BATCH_JOBS, PAGE_JOBS, SWEEP_JOBS},
     store::{
-        Attempt, Beat, Cancel, Claim, Claimed, Cursor, DocVersion, Document, Fenced, Hint, Insert, Lease, ListFilter,
-        ListPage, Lookup, NewJob, Outcome, Page, Put, Reclaim, Reclaimed, Recovered, Renewed, Report, Result, Retry,
-        RetryAs, Role, RoleToken, Settle, Settled, Stats, StatsQuery,
+        Beat, Cancel, Claim, Claimed, DocVersion, Document, Fenced, Hint, Insert, Lease, ListFilter, ListPage, Lookup,
+        NewJob, Page, Put, Reclaim, Reclaimed, Renewed, Report, Result, Retry, RetryAs, Role, RoleToken, Settle,
+        Settled, Stats, StatsQuery,
     },
 };
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream, stream::BoxStream};
 use redis::Value;
-use serde::Serialize;
 use tokio::{
     runtime::{self, Handle},
     sync::{
@@ -35,10 +34,13 @@ use crate::{
     link, mend,
     options::{OpenError, Options},
     record,
-    reply::{self, Items, int, list},
+    reply::{int, list},
     scripts::{Script, Scripts},
     server::Server,
     stats::{self, BeatRecord},
+    wire::{
+        Done, claimed, each, inserted, json, list_args, list_page, new_job, reclaimed, report_args, settle_args, uuid,
+    },
 };
 
 /// Hints that a slow listener may fall behind by before it is told [`Hint::Lagged`].
@@ -47,8 +49,6 @@ const HINTS_KEPT: usize = 1024;
 const LOOK_JOBS: usize = 50;
 /// Ids that one call of `versions` asks for.
 const VERSIONS: usize = 500;
-
-type Done<T> = std::result::Result<T, Fail>;
 
 /// A store in Redis. Its jobs are what the server keeps: with an append-only file, they outlive all processes and the
 /// server's own.
@@ -169,10 +169,6 @@ impl std::fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RedisStore").field("server", &self.server.address).finish_non_exhaustive()
     }
-}
-
-fn json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).unwrap_or_default()
 }
 
 #[async_trait]
@@ -347,159 +343,6 @@ impl JobStore for RedisStore {
     }
 }
 
-/// One answer for each that was asked.
-fn each<T>(answers: Value, asked: usize, read: impl Fn(Value) -> Done<T>) -> Done<Vec<T>> {
-    let answers = list(answers)?;
-    if answers.len() != asked {
-        return Err(Fail::Bad(format!("{} answers came for {asked}", answers.len())));
-    }
-    answers.map(read).collect()
-}
-
-fn new_job(job: &NewJob) -> Args {
-    let trace = job.trace.as_ref();
-    let args = Args::new().text(job.id).bytes(job.name.as_str()).maybe(job.key.as_ref().map(|key| key.as_str()));
-    let args = args.maybe(job.owner.map(|owner| owner.0)).bytes(job.fingerprint.0);
-    let args = args.bytes(if job.id_chosen || job.key.is_some() { "1" } else { "" });
-    let args = args.text(job.terms.priority.get()).text(job.terms.max_retries).text(job.terms.max_losses);
-    let args = args.duration(job.terms.retention).duration(job.delay);
-    let args = match job.queue_limit {
-        Some(limit) => args.text(limit),
-        None => args.text(-1),
-    };
-    let args = args.maybe(trace.map(|trace| &trace.traceparent));
-    args.maybe(trace.and_then(|trace| trace.tracestate.as_ref())).bytes(&job.payload)
-}
-
-fn inserted(answer: Value) -> Done<Insert> {
-    let mut answer = list(answer)?;
-    Ok(match answer.int()? {
-        0 => {
-            let created_at = Timestamp::from_micros(answer.int()?);
-            Insert::Inserted { created_at, version: 1, ahead: u64::try_from(answer.int()?).ok() }
-        }
-        1 => Insert::Existing(record::lookup(answer.list()?)?),
-        2 => Insert::Conflict,
-        4 => return Err(Fail::Bad("the job that was accepted before has fields that cannot be read".to_owned())),
-        _ => Insert::Full,
-    })
-}
-
-fn list_args(filter: &ListFilter, cursor: Option<Cursor>, limit: usize) -> Args {
-    let index = match filter.status {
-        None => "accepted:",
-        Some(JobStatus::Queued) => "queued:",
-        Some(JobStatus::Scheduled) => "scheduled:",
-        Some(JobStatus::InProgress) => "running:",
-        Some(JobStatus::Completed) => "completed:",
-        Some(JobStatus::Failed) => "failed:",
-        Some(JobStatus::Canceled) => "canceled:",
-    };
-    let newest_first = filter.status.is_none_or(JobStatus::is_terminal);
-    let args = Args::new().bytes(index).maybe(filter.status.map(|status| (status as u8).to_string()));
-    let args = args.bytes(if newest_first { "1" } else { "" });
-    let args = args.text(cursor.map_or(0, |cursor| cursor.since.as_micros()));
-    let args =
-        args.maybe(cursor.map(|cursor| cursor.score.to_string())).maybe(cursor.map(|cursor| cursor.id.to_string()));
-    args.text(limit).maybe(filter.name.as_ref().map(JobName::as_str))
-}
-
-fn list_page(mut found: Items, before: Option<Cursor>) -> Done<ListPage> {
-    let now = Timestamp::from_micros(found.int()?);
-    let (score, id) = (found.bytes()?, found.bytes()?);
-    // A job that cannot be read is left out; whoever asks for it alone is told.
-    let jobs = found.list()?.filter_map(|job| list(job).and_then(record::listed).ok()).collect();
-    let since = before.map_or(now, |cursor| cursor.since);
-    let next =
-        if id.is_empty() { None } else { Some(Cursor { since, score: reply::number(&score)?, id: record::id(&id)? }) };
-    Ok(ListPage { jobs, next })
-}
-
-fn claimed(mut found: Items, claim: &Claim) -> Done<Claimed> {
-    let now = Timestamp::from_micros(found.int()?);
-    let next_claim = u64::try_from(found.int()?).ok().map(Duration::from_micros);
-    // What cannot be read here, a later version may: its lease runs out.
-    let attempts = found.list()?.filter_map(|one| list(one).and_then(|one| attempt(one, claim, now)).ok());
-    Ok(Claimed { attempts: attempts.collect(), next_claim, now })
-}
-
-fn attempt(mut one: Items, claim: &Claim, now: Timestamp) -> Done<Attempt> {
-    let job = record::id(&one.bytes()?)?;
-    let want = claim.wants.get(one.number::<usize>()?.wrapping_sub(1));
-    let want = want.ok_or_else(|| Fail::Bad("a type was not asked for".to_owned()))?;
-    Ok(Attempt {
-        lease: Lease { job, token: claim.token },
-        name: want.name.clone(),
-        attempt: one.number()?,
-        retry_count: one.number()?,
-        max_retries: one.number()?,
-        priority: Priority::new(one.number()?),
-        payload: one.bytes()?.into(),
-        created_at: Timestamp::from_micros(one.int()?),
-        runnable_since: Timestamp::from_micros(one.int()?),
-        started_at: now,
-        trace: record::trace(one.maybe_text()?, one.maybe_text()?),
-        previous_span: one.maybe_text()?,
-    })
-}
-
-fn report_args(args: Args, report: &Report) -> Args {
-    let args = args.text(report.lease.job).text(report.lease.token.0);
-    let args = match &report.progress {
-        Some(told) => args
-            .bytes("1")
-            .text(told.completed)
-            .maybe(told.total.map(|total| total.to_string()))
-            .maybe(told.percent.map(|percent| percent.to_string()))
-            // No message is not an empty one.
-            .maybe(told.message.as_ref().map(|message| format!("={message}"))),
-        None => args.bytes("").bytes("").bytes("").bytes("").bytes(""),
-    };
-    let args = args.text(report.logs.len());
-    report.logs.iter().fold(args, |args, line| args.text(line.bytes()).bytes(json(line)))
-}
-
-fn settle_args(settles: &[Settle]) -> Args {
-    // The same for all attempts of a worker, so it is sent once.
-    let mut errors: Vec<&ErrorRecord> = Vec::new();
-    let mut places = Vec::with_capacity(settles.len());
-    for settle in settles {
-        let known = errors.iter().position(|error| **error == settle.if_canceled);
-        places.push(known.unwrap_or_else(|| {
-            errors.push(&settle.if_canceled);
-            errors.len() - 1
-        }));
-    }
-    let args = errors.iter().fold(Args::new().text(errors.len()), |args, error| args.bytes(json(error)));
-    settles.iter().zip(places).fold(args, |args, (settle, place)| {
-        let args = args.text(settle.lease.job).text(settle.lease.token.0).text(settle.outcome.kind() as u8);
-        let args = match &settle.outcome {
-            Outcome::Completed { result } => args.bytes(result).text(0),
-            Outcome::Retry { delay, error } => args.bytes(json(error)).duration(*delay),
-            Outcome::Failed { error } | Outcome::Canceled { error } => args.bytes(json(error)).text(0),
-            Outcome::Released => args.bytes("").text(0),
-        };
-        args.text(place + 1).bytes(if settle.slow { "1" } else { "" }).maybe(settle.span.as_ref())
-    })
-}
-
-fn reclaimed(mut found: Items) -> Done<Reclaimed> {
-    if found.int()? == 0 {
-        return Ok(Reclaimed::Waiting(Duration::from_micros(found.number()?)));
-    }
-    let more = found.int()? == 1;
-    let recovered = found.map(|one| {
-        let mut one = list(one)?;
-        Ok(Recovered {
-            id: record::id(&one.bytes()?)?,
-            name: record::name(one.bytes()?)?,
-            attempt: one.number()?,
-            status: record::status(one.int()?)?,
-        })
-    });
-    Ok(Reclaimed::Done { recovered: recovered.collect::<Done<_>>()?, more })
-}
-
 #[async_trait]
 impl SharedState for RedisStore {
     async fn role(&self, name: &str, holder: Uuid, ttl: Duration) -> Result<Role> {
@@ -544,8 +387,4 @@ impl SharedState for RedisStore {
             _ => Put::Fenced,
         }))
     }
-}
-
-fn uuid(text: &str) -> Done<Uuid> {
-    text.parse().map_err(|_| Fail::Bad(format!("{text:?} is no token")))
 }
