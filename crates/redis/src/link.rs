@@ -63,6 +63,7 @@ impl Link {
     pub(crate) async fn send_all(&self, commands: &redis::Pipeline) -> Result<Vec<Value>, Fail> {
         let (mut conn, number) = self.open().await?;
         let answers = conn.send_packed_commands(commands, 0, commands.len()).await;
+        let answers = answers.and_then(|answers| answers.into_iter().map(Value::extract_error).collect());
         self.heard(number, answers.map_err(Fail::from))
     }
 
@@ -99,9 +100,9 @@ impl Link {
 }
 
 impl Keeper {
-    /// Keeps the link open for as long as it is polled; tells how the first try went, and ends if that failed.
-    pub(crate) async fn run(mut self, first: oneshot::Sender<Result<(), OpenError>>) {
-        let mut first = Some(first);
+    /// Keeps the link open for as long as it is polled. Tells how the first try went to whoever wants to know, and ends then
+    /// if that failed.
+    pub(crate) async fn run(mut self, mut first: Option<oneshot::Sender<Result<(), OpenError>>>) {
         let (mut number, mut wait) = (0, FIRST_WAIT);
         loop {
             match self.connect().await {

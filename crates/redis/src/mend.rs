@@ -61,10 +61,12 @@ pub(crate) async fn run(calls: Arc<Calls>, [pace, rest]: [Duration; 2]) {
         tokio::time::sleep(wait.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
         wait = match in_turn(&calls, me, &mut walk).await {
             Ok(true) if !walk.is_over() => pace,
-            _ => {
+            Ok(_) => {
                 walk = Walk::default();
                 rest
             }
+            // It goes on from where it was.
+            Err(_) => pace,
         };
     }
 }

@@ -126,7 +126,7 @@ impl RedisStore {
         let (inserts, desk) = inserts::new();
         let (tell, told) = oneshot::channel();
         let desk = desk.run(Arc::clone(&near));
-        let (near_life, run) = mortal(async { _ = tokio::join!(keeper.run(tell), desk) });
+        let (near_life, run) = mortal(async { _ = tokio::join!(keeper.run(Some(tell)), desk) });
         tokio::spawn(run);
         told.await.unwrap_or_else(|_| Err(OpenError::Unavailable("its task ended".to_owned())))?;
 
@@ -134,9 +134,8 @@ impl RedisStore {
         let own = calls(link);
         let (hints, _) = broadcast::channel(HINTS_KEPT);
         let weak = hints.downgrade();
-        let (tell, _) = oneshot::channel();
         let (listening, mending) = (hints::run(Arc::clone(&server), hints), mend::run(Arc::clone(&own), options.pace));
-        let (own_life, run) = mortal(async { _ = tokio::join!(keeper.run(tell), listening, mending) });
+        let (own_life, run) = mortal(async { _ = tokio::join!(keeper.run(None), listening, mending) });
         on_a_thread(run).map_err(|error| OpenError::Unavailable(format!("a thread cannot start: {error}")))?;
         let (home, life) = (Handle::current().id(), [near_life, own_life]);
         Ok(Self { server, home, near, inserts, own, hints: weak, _life: life })

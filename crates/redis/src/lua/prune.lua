@@ -17,6 +17,8 @@ local function entomb(name, id, f)
   rem('accepted:' .. name, id)
   local left = math.ceil((forget - now) / 1000)
   local record = f[8] and ns .. 'key:' .. name .. ':' .. (f[6] or '') .. ':' .. f[8]
+  -- Another job's, if its own was lost.
+  if record and redis.pcall('GET', record) ~= id then record = nil end
   if left <= 0 then
     if record then call('DEL', record) end
     return

@@ -169,3 +169,25 @@ async fn a_server_that_loads_its_data_is_waited_for() {
     back(&store).await;
     assert_eq!(store.stats(&StatsQuery::default()).await.unwrap().types[0].counts[0], 160 * 32);
 }
+
+/// A store that opened with the last place left renews its leases once there is another.
+#[tokio::test]
+async fn leases_are_renewed_once_there_is_room_for_their_connection() {
+    let server = RedisServer::with(&[("maxclients", "4")]);
+    let others: Vec<TcpStream> =
+        (0..3).map(|_| TcpStream::connect(("127.0.0.1", server.port())).expect("it listens")).collect();
+    let began = Instant::now();
+    let store = loop {
+        match options().open(server.url()).await {
+            Ok(store) => break store,
+            Err(error) => assert!(error.is_transient() && began.elapsed() < SOON, "{error}"),
+        }
+    };
+    let beat = Beat { worker: WorkerId(Uuid::new_v4()), types: Vec::new(), slots: Slots::default(), ttl: HOUR };
+    unavailable(store.renew(&beat, &[], HOUR)).await;
+    drop(others);
+    let began = Instant::now();
+    while let Err(error) = store.renew(&beat, &[], HOUR).await {
+        assert!(error.is_transient() && began.elapsed() < SOON, "{error}");
+    }
+}

@@ -191,7 +191,7 @@ local function check(id, name)
     end
   elseif f[1] or f[3] or call('HEXISTS', ns .. 'quarantine', id) == 1 then
     if away(name, id) then mended = mended + 1 end
-  else
+  elseif away(name, id) then -- Else it was pruned since it was found.
     quarantine(id, nil, call('EXISTS', ns .. 'job:' .. id) == 1 and 'it is no job' or 'there is no such job')
   end
 end
