@@ -26,10 +26,12 @@ impl File {
     /// Call this with the file open and after a first read, which makes the other two: a number of a file that is open
     /// is given to no other, and they stay until the last process has closed it.
     pub(crate) fn opened(path: &Path) -> std::io::Result<Self> {
+        // SQLite names them after the file that a link leads to.
+        let real = std::fs::canonicalize(path)?;
         Ok(Self {
             file: Part::opened(path.to_owned())?,
-            log: Part::opened(beside(path, "-wal"))?,
-            index: Part::opened(beside(path, "-shm"))?,
+            log: Part::opened(beside(&real, "-wal"))?,
+            index: Part::opened(beside(&real, "-shm"))?,
         })
     }
 
@@ -41,7 +43,11 @@ impl File {
     pub(crate) fn check(&self) -> Result<(), Fail> {
         match self.file.is_same() {
             Ok(true) => {}
-            Ok(false) => return refuse("the file was replaced by another; restart to use that one".to_owned()),
+            Ok(false) => {
+                let why = "the file was replaced by another; to use that one, stop all processes, delete what is left of the \
+                    -wal and -shm beside it, and start again";
+                return refuse(why.to_owned());
+            }
             Err(error) => return refuse(format!("the file is gone ({error})")),
         }
         for part in [&self.log, &self.index] {

@@ -149,9 +149,10 @@ impl SqliteStore {
         let readers: Vec<_> =
             (0..READERS).map(|_| open::reader(path)).collect::<std::result::Result<_, _>>().map_err(fail)?;
         let time = Arc::new(Time::new(clock));
-        time.catch_up(&conn).map_err(fail)?;
-        // Known before the store is: what others do from now on is told.
+        // First: what others do from here on is looked at.
         let seen = writer::data_version(&conn).map_err(fail)?;
+        open::check_version(&conn).map_err(fail)?;
+        time.catch_up(&conn).map_err(fail)?;
         let file = File::opened(path).map_err(|error| io(path, &error))?;
         let (hints, _) = broadcast::channel(HINTS_KEPT);
         let (watch, until_dropped) = mpsc::channel();

@@ -95,7 +95,9 @@ impl Writer {
 
     /// All that was committed stays so, whatever comes of this.
     fn keep_the_log_short(&mut self) {
-        if self.file.log_bytes() > LOG_BYTES && self.cut.is_none_or(|last| last.elapsed() > CUTS) {
+        let long = self.file.log_bytes() > LOG_BYTES && self.cut.is_none_or(|last| last.elapsed() > CUTS);
+        // Ours may be another log than the one that has its name now.
+        if long && self.file.check().is_ok() {
             drop(space::cut_log(&mut self.state.conn));
             self.cut = Some(Instant::now());
         }

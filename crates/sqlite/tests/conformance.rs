@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use async_endpoints_core::SystemClock;
 use async_endpoints_sqlite::Synchronous;
-use async_endpoints_testkit::{Fixture, FlakyStore, ManualClock, Retrying, check_faults, check_model, conformance};
-use common::{Folder, Taking, open};
+use async_endpoints_testkit::{
+    Fixture, FlakyStore, ManualClock, Retrying, Turns, check_faults, check_model, conformance,
+};
+use common::{Folder, open};
 
 /// Waits for no disk: what is tested does not depend on it.
 async fn timed() -> Fixture {
@@ -21,7 +23,7 @@ async fn two() -> Fixture {
     let (folder, clock) = (Folder::new(), ManualClock::new());
     let first = open(&folder, Synchronous::Off, clock.clone()).await;
     let second = open(&folder, Synchronous::Off, clock.clone()).await;
-    Fixture::manual(Taking::turns(first, second), clock).keep(folder)
+    Fixture::manual(Turns::new([first, second]), clock).keep(folder)
 }
 
 /// As it is used: each commit waits for the disk, and the machine's clock decides.

@@ -130,6 +130,18 @@ async fn what_may_mend_itself_is_transient() {
     drop(SqliteStore::open(folder.file()).await.expect("it is free now"));
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn a_link_leads_to_its_file() {
+    let folder = Folder::new();
+    drop(durable(&folder).await);
+    let link = folder.file().with_file_name("link.db");
+    std::os::unix::fs::symlink(folder.file(), &link).unwrap();
+    let store = SqliteStore::open(link).await.expect("it opens");
+    insert(&store, &job("alpha", HOUR)).await;
+    assert_eq!(store.stats(&StatsQuery::default()).await.unwrap().types[0].counts, [1, 0, 0, 0, 0, 0]);
+}
+
 #[tokio::test]
 async fn many_that_open_a_fresh_file_at_once_all_do() {
     let folder = Folder::new();

@@ -3,8 +3,6 @@
 // Each test file uses a part of it.
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
-mod turns;
-
 use std::{
     path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
@@ -18,8 +16,6 @@ use async_endpoints_core::{
 use async_endpoints_sqlite::{Options, SqliteStore, Synchronous};
 use async_endpoints_testkit::jobs::name;
 use uuid::Uuid;
-
-pub use turns::Taking;
 
 pub const HOUR: Duration = Duration::from_secs(3600);
 

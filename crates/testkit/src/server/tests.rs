@@ -1,3 +1,5 @@
+//! A real server does what the fixture says of it. Must not know any store.
+
 use std::{
     io::{Read, Write},
     net::TcpStream,
