@@ -71,11 +71,12 @@ async fn worker(url: &str) -> Result<(), Failed> {
 #[tokio::main]
 async fn main() -> Result<(), Failed> {
     let words: Vec<String> = std::env::args().skip(1).collect();
+    let url = || std::env::var("REDIS_URL").map_err(|_| "REDIS_URL names the server");
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["api", url, address] => api(url, address).await,
-        ["worker", url] => worker(url).await,
+        ["api", address] => api(&url()?, address).await,
+        ["worker"] => worker(&url()?).await,
         [] => start::everything("127.0.0.1:8080").await,
         [address] => start::everything(address).await,
-        _ => Err("async-endpoints-fleet [ADDRESS] | api REDIS_URL ADDRESS | worker REDIS_URL".into()),
+        _ => Err("async-endpoints-fleet [ADDRESS] | api ADDRESS | worker".into()),
     }
 }

@@ -17,7 +17,7 @@ pub(crate) async fn everything(address: &str) -> Result<(), Failed> {
     // Before anything is started: a signal from now on ends it all.
     let mut told = signals()?;
     let (redis, url) = redis().await?;
-    let mut all = vec![this(&["worker", &url])?, this(&["worker", &url])?, this(&["api", &url, address])?];
+    let mut all = vec![this(&["worker"], &url)?, this(&["worker"], &url)?, this(&["api", address], &url)?];
     let ended = tokio::select! {
         () = told.next() => Ok(()),
         status = all[2].wait() => Err(format!("the process that accepts ended: {}", status?)),
@@ -35,9 +35,10 @@ pub(crate) async fn everything(address: &str) -> Result<(), Failed> {
     Ok(ended?)
 }
 
-/// This program again, in another role; it does not outlive this one's end.
-fn this(words: &[&str]) -> io::Result<Child> {
-    Command::new(env::current_exe()?).args(words).kill_on_drop(true).spawn()
+/// This program again, in another role; it does not outlive this one's end. The server's address may hold a password, which a
+/// list of processes would show among its arguments.
+fn this(words: &[&str], url: &str) -> io::Result<Child> {
+    Command::new(env::current_exe()?).args(words).env("REDIS_URL", url).kill_on_drop(true).spawn()
 }
 
 /// The server that `REDIS_URL` names, or one of our own whose jobs end with it.
@@ -50,11 +51,17 @@ async fn redis() -> Result<(Option<Child>, String), Failed> {
     std::fs::create_dir_all(&folder)?;
     let settings = ["--bind", "127.0.0.1", "--port", &port, "--appendonly", "yes", "--maxmemory-policy", "noeviction"];
     let mut server = Command::new("redis-server");
+    // Ctrl-C is for this program: the server is needed until all have drained.
+    #[cfg(unix)]
+    server.process_group(0);
     let started = server.args(settings).arg("--dir").arg(folder).stdout(Stdio::null()).kill_on_drop(true).spawn();
-    let server =
+    let mut server =
         started.map_err(|error| format!("redis-server cannot be started ({error}); install it, or set REDIS_URL"))?;
     let address = format!("127.0.0.1:{port}");
     while tokio::net::TcpStream::connect(&address).await.is_err() {
+        if let Some(status) = server.try_wait()? {
+            return Err(format!("redis-server ended at once: {status}").into());
+        }
         sleep(Duration::from_millis(20)).await;
     }
     Ok((Some(server), format!("redis://{address}")))
