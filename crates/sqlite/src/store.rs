@@ -47,9 +47,14 @@ const WATCH: Duration = Duration::from_secs(1);
 /// Reads that run at once.
 const READERS: usize = 2;
 
+/// How long dropping a store waits for its file to be closed: far longer than that takes, if the disk answers.
+const CLOSING: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(1);
+
 /// A store in a file. Its jobs outlive the process, and the machine's power if the disk keeps its word.
 ///
-/// Dropping it lets what was asked finish and ends its threads.
+/// Dropping it lets what was asked finish, ends its threads and closes the file, which whoever closes it last leaves
+/// without a log. That takes some milliseconds, and is waited for: two seconds at most.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -69,6 +74,8 @@ pub struct SqliteStore {
     writes: Arc<Queue<State>>,
     reads: Arc<Queue<Reader>>,
     hints: broadcast::WeakSender<Hint>,
+    /// The thread that closes the file; none if it could not be started.
+    writer: Option<thread::JoinHandle<()>>,
     /// Dropped with the store, which ends the thread that looks for callers who wait for too long.
     _watch: mpsc::Sender<()>,
 }
@@ -157,11 +164,12 @@ impl SqliteStore {
         let (hints, _) = broadcast::channel(HINTS_KEPT);
         let (watch, until_dropped) = mpsc::channel();
         // From here on dropping it ends the threads that already run.
-        let store = Self {
+        let mut store = Self {
             file: file.clone(),
             writes: Arc::new(Queue::new()),
             reads: Arc::new(Queue::new()),
             hints: hints.downgrade(),
+            writer: None,
             _watch: watch,
         };
         store.spawn_watch(until_dropped)?;
@@ -179,7 +187,7 @@ impl SqliteStore {
             cut: None,
             readers,
         };
-        spawn("sqlite-write", move || writer.run()).map_err(|error| io(path, &error))?;
+        store.writer = Some(spawn("sqlite-write", move || writer.run()).map_err(|error| io(path, &error))?);
         Ok(store)
     }
 
@@ -228,6 +236,13 @@ impl Drop for SqliteStore {
     fn drop(&mut self) {
         self.writes.close();
         self.reads.close();
+        let Some(writer) = self.writer.take() else { return };
+        let began = Instant::now();
+        // Nobody waits for themselves.
+        let is_other = writer.thread().id() != thread::current().id();
+        while is_other && !writer.is_finished() && began.elapsed() < CLOSING {
+            thread::sleep(LOOK);
+        }
     }
 }
 

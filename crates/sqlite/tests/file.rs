@@ -387,6 +387,20 @@ async fn threads_end_with_the_last_handle() {
 }
 
 #[tokio::test]
+async fn who_closes_the_file_last_leaves_no_log() {
+    let folder = Folder::new();
+    let (one, other) = (durable(&folder).await, durable(&folder).await);
+    let kept = job("alpha", HOUR);
+    insert(&one, &kept).await;
+    let (log, index) = (folder.file().with_extension("db-wal"), folder.file().with_extension("db-shm"));
+    drop(one);
+    assert!(log.exists() && index.exists(), "the other has it open");
+    drop(other);
+    assert!(!log.exists() && !index.exists(), "nobody has");
+    assert_eq!(durable(&folder).await.versions(&[kept.id]).await.unwrap(), [Some(1)]);
+}
+
+#[tokio::test]
 async fn a_stream_of_hints_ends_with_its_store() {
     use futures_util::StreamExt as _;
     let folder = Folder::new();

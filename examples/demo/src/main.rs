@@ -79,9 +79,11 @@ fn run() -> Result<(), Failure> {
     logging::start(&settings)?;
     let parts = open(&settings)?;
     let runtime = Runtime::new().map_err(|error| Failure::other("the runtime cannot start", error))?;
-    let served = runtime.block_on(serve(&settings, options, parts));
+    let jobs = runtime.block_on(Jobs::open(&settings))?;
+    let served = runtime.block_on(serve(&settings, options, parts, &jobs));
     // A handler that does not stop keeps its thread; the process does not wait for it.
     runtime.shutdown_timeout(Duration::from_millis(100));
+    jobs.close();
     served
 }
 
@@ -102,9 +104,8 @@ fn open(settings: &Settings) -> Result<Parts, Failure> {
     })
 }
 
-async fn serve(settings: &Settings, options: Options, parts: Parts) -> Result<(), Failure> {
+async fn serve(settings: &Settings, options: Options, parts: Parts, jobs: &Jobs) -> Result<(), Failure> {
     let climate = climate(settings).await?;
-    let jobs = Jobs::open(settings).await?;
     let climate_at = climate.as_ref().map(Climate::address);
     let (endpoints, app) = service::build(settings, options, parts, climate_at, jobs.store.clone())
         .map_err(|error| Failure::other("the service cannot be built", error))?;
@@ -119,7 +120,7 @@ async fn serve(settings: &Settings, options: Options, parts: Parts) -> Result<()
     let address = listener.local_addr().map_err(refused)?;
     // Polled in this order: once the address is out, a signal already counts as a request to stop.
     let serving = async { tokio::join!(biased; endpoints.serve(listener, app), async { announce(address) }).0 };
-    let serving = unless_refused(serving, &jobs, || endpoints.shutdown());
+    let serving = unless_refused(serving, jobs, || endpoints.shutdown());
     match climate {
         Some(climate) => climate.serve_during(serving).await,
         None => serving.await,

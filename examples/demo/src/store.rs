@@ -2,11 +2,21 @@
 //!
 //! Owns which errors of it are the operator's to mend. Must not know endpoints, handlers or HTTP.
 
-use std::{fmt::Display, path::Path, sync::Arc};
+use std::{
+    fmt::Display,
+    path::Path,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use async_endpoints::{LateStore, MemoryStore, Refusal, SqliteStore, Store, redis, sqlite};
 
 use crate::settings::{BadSetting, ServerUrl, Settings, StoreChoice};
+
+/// How long the end of the process waits for others to let go of the store, and between two looks.
+const CLOSING: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(1);
 
 /// Where jobs are kept, now or as soon as it can be reached.
 pub(crate) struct Jobs {
@@ -37,6 +47,17 @@ impl Jobs {
         match &self.late {
             Some((late, choice)) => choice.refused(late.refused().await),
             None => std::future::pending().await,
+        }
+    }
+
+    /// Closes the store in this thread, which the process waits for, and not in whichever happened to have it last. A
+    /// handler that does not stop keeps it open.
+    pub(crate) fn close(self) {
+        let Self { store, late } = self;
+        drop(late);
+        let began = Instant::now();
+        while Arc::strong_count(&store) > 1 && began.elapsed() < CLOSING {
+            thread::sleep(LOOK);
         }
     }
 }

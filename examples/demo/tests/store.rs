@@ -147,6 +147,30 @@ async fn it_goes_on_when_its_file_is_back() {
     assert_eq!(listed["jobs"].as_array().map(Vec::len), Some(2), "what was refused left nothing: {listed}");
 }
 
+/// The processes of a file stop in order: all that was written is in it, and nothing lies beside it.
+#[tokio::test]
+async fn a_stop_leaves_one_file() {
+    let folder = Folder::new();
+    let vars = [("AE_STORE", "sqlite:jobs.db"), ("AE_SHUTDOWN_SECONDS", "0.1")];
+    for _restart in 0..5 {
+        let (one, other) = (Demo::start(&folder, &vars).await, Demo::start(&folder, &vars).await);
+        one.finish(SLEEP, &json!({ "seconds": 0 })).await;
+        let long = other.submit(SLEEP, &json!({ "seconds": 3600 })).await;
+        one.job_when(&long, |job| job["status"] == "InProgress").await;
+        assert!(one.stop().await.expect("it ends").success());
+        assert!(folder.join("jobs.db-wal").exists(), "the other still has it open");
+        assert!(other.stop().await.expect("it ends").success());
+        for beside in ["jobs.db-wal", "jobs.db-shm"] {
+            assert!(!folder.join(beside).exists(), "{beside} is left");
+        }
+    }
+    let rows = |sql: &str| {
+        let file = Connection::open(folder.join("jobs.db")).expect("a file");
+        file.query_row(sql, [], |row| row.get::<_, i64>(0)).expect("a number")
+    };
+    assert_eq!((rows("SELECT completed FROM types"), rows("SELECT queued FROM types")), (5, 5));
+}
+
 #[tokio::test]
 async fn it_waits_for_a_server_to_be_started() {
     let (folder, redis) = (Folder::new(), RedisServer::start());
