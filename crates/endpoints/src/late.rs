@@ -140,22 +140,25 @@ where
 {
     let began = Instant::now();
     for tries in 0_u32.. {
-        let why = match AssertUnwindSafe(async { open().await }).catch_unwind().await {
-            Ok(Ok(store)) => {
-                if tries > 0 {
+        // Everything of the caller's: what panics here would end the tries, and nobody would know.
+        let tried = async {
+            match open().await {
+                Ok(store) => Ok(State::Open(Arc::new(store))),
+                Err(error) if transient(&error) => Err(error.to_string()),
+                Err(error) => Ok(State::Refused(Arc::new(error))),
+            }
+        };
+        let tried = AssertUnwindSafe(tried).catch_unwind().await;
+        match tried.unwrap_or_else(|panic| Err(format!("opening it panicked: {}", panic_message(&*panic)))) {
+            Ok(end) => {
+                if tries > 0 && matches!(end, State::Open(_)) {
                     events::store_opened(began.elapsed());
                 }
-                state.send_replace(State::Open(Arc::new(store)));
+                state.send_replace(end);
                 return;
             }
-            Ok(Err(error)) if !transient(&error) => {
-                state.send_replace(State::Refused(Arc::new(error)));
-                return;
-            }
-            Ok(Err(error)) => error.to_string(),
-            Err(panic) => format!("opening it panicked: {}", panic_message(&*panic)),
-        };
-        failed(&state, why);
+            Err(why) => failed(&state, why),
+        }
         tokio::time::sleep(pause(tries)).await;
     }
 }

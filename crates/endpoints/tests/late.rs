@@ -258,3 +258,30 @@ async fn a_service_whose_store_never_comes_stops_at_once() {
     timeout(PATIENCE, running).await.unwrap().unwrap().unwrap();
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
+
+/// An error whose own code fails.
+#[derive(Debug)]
+struct Trap;
+
+impl std::fmt::Display for Trap {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("it cannot be said")
+    }
+}
+
+impl std::error::Error for Trap {}
+
+#[tokio::test]
+async fn what_panics_about_an_error_is_tried_again() {
+    for judge in [|_: &Trap| true, |_: &Trap| panic!("it cannot be judged")] {
+        let tries = AtomicU32::new(0);
+        let open = move || {
+            let is_first = tries.fetch_add(1, Ordering::SeqCst) == 0;
+            ready(if is_first { Err(Trap) } else { Ok(MemoryStore::new()) })
+        };
+        let late = LateStore::open(open, judge).await.unwrap();
+        let why = late.probe().await.expect_err("it is not open").to_string();
+        assert!(why.contains("opening it panicked: it cannot be"), "{why}");
+        until(|| late.is_open()).await;
+    }
+}
