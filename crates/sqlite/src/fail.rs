@@ -31,35 +31,55 @@ impl Fail {
             Self::Unavailable(why) => StoreError::Unavailable(format!("{}: {why}", file.display())),
             Self::Bad(why) => StoreError::Corrupt(format!("{}: {why}", file.display())),
             Self::Panicked => StoreError::Backend { source: "a step panicked".into() },
-            Self::Sql(error) => from_sql(error, file),
+            Self::Sql(error) if is_damage(&error) => Self::Bad(error.to_string()).into_error(file),
+            Self::Sql(error) => match reason(&error) {
+                Some(why) => Self::Unavailable(format!("{why} ({error})")).into_error(file),
+                None => StoreError::Backend { source: error.into() },
+            },
         }
+    }
+
+    /// The same for each of those who shared what failed. What SQLite does not explain is not their calls' fault.
+    pub(crate) fn copy(&self) -> Self {
+        match self {
+            Self::Sql(error) if is_damage(error) => Self::Bad(error.to_string()),
+            Self::Sql(error) => Self::Unavailable(match reason(error) {
+                Some(why) => format!("{why} ({error})"),
+                None => error.to_string(),
+            }),
+            Self::Bad(why) => Self::Bad(why.clone()),
+            Self::Unavailable(why) => Self::Unavailable(why.clone()),
+            Self::Panicked => Self::Panicked,
+        }
+    }
+
+    /// Whether another process had its turn.
+    pub(crate) fn is_busy(&self) -> bool {
+        let code = if let Self::Sql(error) = self { error.sqlite_error_code() } else { None };
+        matches!(code, Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
     }
 }
 
-fn from_sql(error: rusqlite::Error, file: &Path) -> StoreError {
+fn is_damage(error: &rusqlite::Error) -> bool {
     use rusqlite::Error as E;
-    let Some(code) = error.sqlite_error_code() else {
-        return match error {
+    match error.sqlite_error_code() {
+        Some(code) => matches!(code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase),
+        None => matches!(
+            error,
             E::FromSqlConversionFailure(..)
-            | E::IntegralValueOutOfRange(..)
-            | E::InvalidColumnType(..)
-            | E::Utf8Error(..) => StoreError::Corrupt(format!("{}: {error}", file.display())),
-            _ => StoreError::Backend { source: error.into() },
-        };
-    };
-    match reason(code) {
-        Some(why) => StoreError::Unavailable(format!("{}: {why} ({error})", file.display())),
-        None if matches!(code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            StoreError::Corrupt(format!("{}: {error}", file.display()))
-        }
-        None => StoreError::Backend { source: error.into() },
+                | E::IntegralValueOutOfRange(..)
+                | E::InvalidColumnType(..)
+                | E::Utf8Error(..)
+        ),
     }
 }
 
 /// What waiting, or somebody who frees some space, may mend.
-fn reason(code: ErrorCode) -> Option<&'static str> {
-    Some(match code {
-        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => "another process keeps the file locked",
+fn reason(error: &rusqlite::Error) -> Option<&'static str> {
+    Some(match error.sqlite_error_code()? {
+        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed => {
+            "another process keeps the file locked"
+        }
         ErrorCode::SystemIoFailure => "reading or writing the file failed",
         ErrorCode::DiskFull => "the disk is full",
         ErrorCode::ReadOnly => "the file is read-only",

@@ -21,7 +21,7 @@ const BUSY: Duration = Duration::from_secs(3);
 
 /// How often a writer tries to get its turn while another process writes, and how long it waits between: about 3 s in
 /// all. SQLite's own steps grow to 100 ms, and would miss the short gaps that a busy process leaves.
-const TRIES: i32 = 3_000;
+const TRIES: i32 = 2_800;
 const TRY: Duration = Duration::from_millis(1);
 
 /// Sets how a writer waits for its turn.
@@ -78,14 +78,21 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
+    /// It is a folder.
+    #[error("{path} is a folder, and a store is a file in one", path = path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+    },
     /// It could not be opened, read or written.
     #[error("cannot open a store: {0}")]
     Store(#[from] StoreError),
 }
 
 impl OpenError {
-    /// Whether opening may work later, with nothing changed but the world: the file is locked, its folder is not there
-    /// yet, the disk is full or fails. A newer schema, another program's file and a corrupt one stay what they are.
+    /// Whether opening may work later, with nothing changed but the world: the file is locked or read-only, its folder is
+    /// not there yet, the disk is full or fails. A newer schema, another program's file, a corrupt one and a folder stay
+    /// what they are.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -97,7 +104,7 @@ impl OpenError {
     pub const fn is_transient(&self) -> bool {
         match self {
             Self::Store(error) => error.is_transient(),
-            Self::Newer { .. } | Self::Foreign { .. } => false,
+            Self::Newer { .. } | Self::Foreign { .. } | Self::Folder { .. } => false,
         }
     }
 
@@ -106,34 +113,52 @@ impl OpenError {
     }
 }
 
+/// Why one try to open a file failed.
+enum Trouble {
+    Fail(Fail),
+    Refused(OpenError),
+}
+
+impl From<rusqlite::Error> for Trouble {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Fail(error.into())
+    }
+}
+
 /// The connection that writes, with the schema up to date. Switching a fresh file to a write-ahead log needs it alone,
 /// and SQLite does not wait for that: of several that open it at once, all but one try again.
 pub(crate) fn writer(path: &Path, synchronous: Synchronous) -> Result<Connection, OpenError> {
+    if path.is_dir() {
+        return Err(OpenError::Folder { path: path.to_owned() });
+    }
     let began = Instant::now();
     loop {
         match try_writer(path, synchronous) {
-            Err(OpenError::Store(StoreError::Unavailable(_))) if path.is_file() && began.elapsed() < BUSY => {
-                std::thread::sleep(TRY);
-            }
-            opened => return opened,
+            Ok(conn) => return Ok(conn),
+            Err(Trouble::Fail(fail)) if fail.is_busy() && began.elapsed() < BUSY => std::thread::sleep(TRY),
+            Err(Trouble::Fail(fail)) => return Err(OpenError::of(fail, path)),
+            Err(Trouble::Refused(refused)) => return Err(refused),
         }
     }
 }
 
-fn try_writer(path: &Path, synchronous: Synchronous) -> Result<Connection, OpenError> {
-    let fail = |error: rusqlite::Error| OpenError::of(error.into(), path);
+fn try_writer(path: &Path, synchronous: Synchronous) -> Result<Connection, Trouble> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut conn = Connection::open_with_flags(path, flags).map_err(fail)?;
-    wait_for_turns(&mut conn).map_err(fail)?;
+    let mut conn = Connection::open_with_flags(path, flags)?;
+    // SQLite opens what cannot be written all the same, and would never find out that it can be again.
+    if conn.is_readonly("main")? {
+        return Err(Trouble::Fail(Fail::Unavailable("the file is read-only".to_owned())));
+    }
+    wait_for_turns(&mut conn)?;
     check(&conn, path)?;
     // A file that has tables, or a log, stays as it is: this is for the fresh one alone, and before both.
-    conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL").map_err(fail)?;
-    let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(fail)?;
+    conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL")?;
+    let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
         let why = format!("write-ahead logging is not possible there (journal mode {mode}); a network file system?");
-        return Err(OpenError::of(Fail::Unavailable(why), path));
+        return Err(Trouble::Fail(Fail::Unavailable(why)));
     }
-    settle_down(&conn, synchronous).map_err(fail)?;
+    settle_down(&conn, synchronous)?;
     migrate(&mut conn, path)?;
     Ok(conn)
 }
@@ -177,33 +202,33 @@ pub(crate) fn check_version(conn: &Connection) -> Result<(), Fail> {
 }
 
 /// The schema's version, if it is one that can be used here.
-fn check(conn: &Connection, path: &Path) -> Result<usize, OpenError> {
-    let fail = |error: rusqlite::Error| OpenError::of(error.into(), path);
-    let (application, found) =
-        (number(conn, "application_id").map_err(fail)?, number(conn, "user_version").map_err(fail)?);
-    let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(fail)?;
+fn check(conn: &Connection, path: &Path) -> Result<usize, Trouble> {
+    let (application, found) = (number(conn, "application_id")?, number(conn, "user_version")?);
+    let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     let fresh = tables == 0 && application == 0 && found == 0;
     if !fresh && application != i64::from(APPLICATION) {
-        return Err(OpenError::Foreign { path: path.to_owned() });
+        return Err(Trouble::Refused(OpenError::Foreign { path: path.to_owned() }));
     }
     match usize::try_from(found) {
         Ok(version) if version <= STEPS.len() => Ok(version),
-        _ => Err(OpenError::Newer { path: path.to_owned(), found, known: STEPS.len() as i64 }),
+        _ => {
+            let known = STEPS.len() as i64;
+            Err(Trouble::Refused(OpenError::Newer { path: path.to_owned(), found, known }))
+        }
     }
 }
 
 /// All missing steps in one transaction: a process that dies here leaves the file as it was. Two processes that open
 /// a file at once take turns, and the second finds nothing to do.
-fn migrate(conn: &mut Connection, path: &Path) -> Result<(), OpenError> {
+fn migrate(conn: &mut Connection, path: &Path) -> Result<(), Trouble> {
     if check(conn, path)? == STEPS.len() {
         return Ok(());
     }
-    let fail = |error: rusqlite::Error| OpenError::of(error.into(), path);
-    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fail)?;
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for step in &STEPS[check(&tx, path)?..] {
-        tx.execute_batch(step).map_err(fail)?;
+        tx.execute_batch(step)?;
     }
     let stamp = format!("PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {};", STEPS.len());
-    tx.execute_batch(&stamp).map_err(fail)?;
-    tx.commit().map_err(fail)
+    tx.execute_batch(&stamp)?;
+    Ok(tx.commit()?)
 }

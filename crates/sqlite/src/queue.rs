@@ -25,7 +25,7 @@ pub(crate) trait Call<C>: Send {
     /// Does it; whether it worked.
     fn run(&mut self, context: &mut C) -> bool;
     /// Tells its caller what came out, or why nothing did.
-    fn answer(self: Box<Self>, refused: Option<&str>);
+    fn answer(self: Box<Self>, refused: Option<&Fail>);
 }
 
 struct Asked<F, T> {
@@ -77,13 +77,12 @@ where
         worked
     }
 
-    fn answer(self: Box<Self>, refused: Option<&str>) {
-        let unavailable = |why: &str| Err(Fail::Unavailable(why.to_owned()));
+    fn answer(self: Box<Self>, refused: Option<&Fail>) {
         let answer = match (refused, self.answer) {
             // What failed by itself says why better than what came of the others.
-            (Some(why), Some(Ok(_)) | None) => unavailable(why),
+            (Some(why), Some(Ok(_)) | None) => Err(why.copy()),
             (_, Some(answer)) => answer,
-            (None, None) => unavailable("the call was not made"),
+            (None, None) => Err(Fail::Unavailable("the call was not made".to_owned())),
         };
         self.reply.send(answer);
     }
@@ -192,6 +191,14 @@ impl<C: 'static> Queue<C> {
             taken.push(next.call);
         }
         Found::Calls(taken)
+    }
+
+    /// Those that came meanwhile and cannot wait.
+    pub(crate) fn take_urgent(&self) -> Vec<Box<dyn Call<C>>> {
+        let mut calls = self.lock();
+        let urgent: Vec<_> = calls.urgent.drain(..).collect();
+        calls.bytes -= urgent.iter().map(|waiting| waiting.bytes).sum::<usize>();
+        urgent.into_iter().map(|waiting| waiting.call).collect()
     }
 
     /// Sends those away who wait for too long: the disk does not answer, and nobody should wait for ever.

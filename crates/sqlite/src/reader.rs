@@ -83,8 +83,7 @@ pub(crate) fn run(mut reader: Reader, queue: &Queue<Reader>, file: &File, time: 
     while let Found::Calls(calls) = queue.take(1, usize::MAX, None) {
         for mut call in calls.into_iter().filter(|call| call.wanted()) {
             let done = file.check().and_then(|()| reader.step(&mut *call, time));
-            let refused = done.err().map(|fail| fail.into_error(file.path()).to_string());
-            call.answer(refused.as_deref());
+            call.answer(done.err().as_ref());
         }
     }
 }

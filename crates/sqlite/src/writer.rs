@@ -110,32 +110,52 @@ impl Writer {
         while !calls.is_empty() {
             let mut done = 0;
             let committed = self.commit(&mut calls, &mut done, &mut hints);
-            let refused = committed.err().map(|fail| self.lost(fail));
-            if refused.is_none() {
-                // Nobody listening is no error.
-                hints.drain(..).for_each(|hint| drop(self.hints.send(hint)));
-            }
+            let refused = committed.err();
+            let rest = match &refused {
+                None => {
+                    // Nobody listening is no error.
+                    hints.drain(..).for_each(|hint| drop(self.hints.send(hint)));
+                    self.rest(&mut calls, done)
+                }
+                Some(fail) => {
+                    self.take_back();
+                    if fail.is_busy() {
+                        calls.extend(self.came_meanwhile());
+                    }
+                    Vec::new()
+                }
+            };
             hints.clear();
-            // Those that this transaction had no time for make the next one; if it failed, nobody waits for another.
-            let rest = if refused.is_some() { Vec::new() } else { calls.split_off(done) };
             for call in std::mem::replace(&mut calls, rest) {
-                call.answer(refused.as_deref());
+                call.answer(refused.as_ref());
             }
         }
     }
 
+    /// Those that the transaction had no time for make the next one, after those that cannot wait.
+    fn rest(&self, calls: &mut Calls, done: usize) -> Calls {
+        let mut rest = calls.split_off(done);
+        if !rest.is_empty() {
+            rest.splice(..0, self.queue.take_urgent());
+        }
+        rest
+    }
+
+    /// Those that waited for the same lock: nobody waits for it twice.
+    fn came_meanwhile(&self) -> Calls {
+        match self.queue.take(usize::MAX, usize::MAX, Some(Duration::ZERO)) {
+            Found::Calls(calls) => calls,
+            Found::Nothing | Found::Closed => Vec::new(),
+        }
+    }
+
     /// Takes back what failed, in the file and in what is known of it.
-    fn lost(&mut self, fail: Fail) -> String {
+    fn take_back(&mut self) {
         if !self.state.conn.is_autocommit() {
             // If even this fails, the next BEGIN does, and says so.
             drop(self.state.conn.execute_batch("ROLLBACK"));
         }
         self.state.ledger = Ledger::default();
-        match fail {
-            Fail::Unavailable(why) => why,
-            Fail::Sql(error) => error.to_string(),
-            other => other.into_error(self.file.path()).to_string(),
-        }
     }
 
     /// All or nothing: if the process dies in here, none of it happened, and nobody was told that it did.
@@ -196,7 +216,6 @@ impl Writer {
         }
         open::check_version(conn)?;
         self.time.catch_up(conn)?;
-        self.seen = version;
         self.shared = Some(Instant::now());
         self.state.ledger = Ledger::default();
         if self.hints.receiver_count() > 0 {
@@ -206,6 +225,8 @@ impl Writer {
             names.for_each(|name| drop(self.hints.send(Hint::Work(name))));
             drop(self.hints.send(Hint::Lagged));
         }
+        // Last: what failed is looked at again.
+        self.seen = version;
         Ok(())
     }
 }
@@ -364,6 +385,49 @@ mod tests {
         rig.sql("PRAGMA max_page_count = 100000").await;
         rig.insert(60_000).await.unwrap();
         rig.check(stored + 1).await;
+    }
+
+    /// SQLite says here what it says when a disk is mounted read-only because of an error.
+    #[tokio::test]
+    async fn a_file_that_turns_read_only_is_unavailable() {
+        let rig = Rig::new();
+        let turn = |state: &mut State| Ok(state.conn.execute_batch("PRAGMA query_only = ON")?);
+        rig.queue.ask(false, 0, turn).await.unwrap();
+        for _ in 0..2 {
+            let refused = rig.insert(9).await.unwrap_err().into_error(&rig.folder);
+            assert!(refused.is_transient() && refused.to_string().contains("the file is read-only"), "{refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_wait_does_not_wait_for_what_a_transaction_had_no_time_for() {
+        let rig = Rig::new();
+        let order = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let note = |urgent, name: &'static str, pause| {
+            let order = Arc::clone(&order);
+            rig.queue.ask(urgent, 0, move |_| {
+                std::thread::sleep(pause);
+                order.lock().unwrap().push(name);
+                Ok(())
+            })
+        };
+        let (go, wait) = mpsc::channel::<()>();
+        let (began, first) = tokio::sync::oneshot::channel();
+        let hold = rig.queue.ask(false, 0, move |_| wait.recv().or(Ok(())));
+        let long = rig.queue.ask(false, 0, move |_| {
+            began.send(()).map_err(|()| Fail::Panicked)?;
+            std::thread::sleep(GROUP_TIME);
+            Ok(())
+        });
+        let others = join(note(false, "second", GROUP_TIME), note(false, "third", GROUP_TIME));
+        let urgent = async {
+            drop(go);
+            first.await.unwrap();
+            note(true, "urgent", Duration::ZERO).await
+        };
+        let ((held, long), (_, urgent)) = join(join(hold, long), join(others, urgent)).await;
+        assert!(held.is_ok() && long.is_ok() && urgent.is_ok());
+        assert_eq!(*order.lock().unwrap(), ["urgent", "second", "third"]);
     }
 
     #[tokio::test]

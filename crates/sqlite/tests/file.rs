@@ -130,6 +130,59 @@ async fn what_may_mend_itself_is_transient() {
     drop(SqliteStore::open(folder.file()).await.expect("it is free now"));
 }
 
+#[tokio::test]
+async fn a_folder_is_no_file() {
+    let folder = Folder::new();
+    let refused = SqliteStore::open(folder.file().parent().unwrap()).await.expect_err("it is a folder");
+    assert!(matches!(refused, OpenError::Folder { .. }) && !refused.is_transient(), "{refused:?}");
+}
+
+/// Runs one test of this program in a process of its own.
+#[cfg(unix)]
+fn in_a_process(test: &str, set_up: impl FnOnce(&mut std::process::Command)) {
+    let mut command = std::process::Command::new(std::env::current_exe().expect("its name"));
+    command.args([test, "--exact"]);
+    set_up(&mut command);
+    let ran = command.output().expect("it starts");
+    assert!(ran.status.success(), "{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+}
+
+/// As a user who is held by permissions: root is not.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_read_only_file_is_unavailable_until_it_can_be_written() {
+    use std::os::unix::{fs::chown, process::CommandExt as _};
+    const NOBODY: u32 = 65534;
+    let given = std::env::var_os("READ_ONLY").map(std::path::PathBuf::from);
+    let own = given.is_none().then(Folder::new);
+    let file = given.or_else(|| own.as_ref().map(Folder::file)).unwrap();
+    std::fs::write(&file, "").unwrap();
+    let may = |mode| std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    may(0o444);
+    if std::fs::File::options().write(true).open(&file).is_ok() {
+        std::fs::remove_file(&file).unwrap();
+        chown(file.parent().unwrap(), Some(NOBODY), Some(NOBODY)).unwrap();
+        in_a_process("a_read_only_file_is_unavailable_until_it_can_be_written", |command| {
+            command.env("READ_ONLY", &file).uid(NOBODY).gid(NOBODY);
+        });
+        return;
+    }
+    let refused = || async {
+        let refused = SqliteStore::open(&file).await.expect_err("it is read-only");
+        assert!(refused.is_transient() && refused.to_string().contains("read-only"), "{refused:?}");
+    };
+    refused().await;
+    may(0o644);
+    let store = SqliteStore::open(&file).await.expect("it may be written");
+    let kept = job("alpha", HOUR);
+    insert(&store, &kept).await;
+    drop(store);
+    may(0o444);
+    refused().await;
+    may(0o644);
+    assert_eq!(SqliteStore::open(&file).await.unwrap().versions(&[kept.id]).await.unwrap(), [Some(1)]);
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn a_link_leads_to_its_file() {
@@ -169,6 +222,74 @@ async fn nothing_is_accepted_into_a_file_that_was_deleted() {
     std::fs::rename(&away, folder.file()).unwrap();
     insert(&store, &job("alpha", HOUR)).await;
     assert_eq!(store.stats(&StatsQuery::default()).await.unwrap().types[0].counts, [2, 0, 0, 0, 0, 0]);
+}
+
+/// Writes nonsense over the first page of a table, and says to all that there is something new. The page as it was.
+fn damage(path: &Path, table: &str) -> (u64, Vec<u8>) {
+    let conn = Connection::open(path).expect("it opens");
+    let number = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0)).expect("a number").unsigned_abs();
+    assert_eq!(number("PRAGMA wal_checkpoint(TRUNCATE)"), 0, "nobody reads");
+    let size = number("PRAGMA page_size");
+    let at = (number(&format!("SELECT rootpage FROM sqlite_schema WHERE name = '{table}'")) - 1) * size;
+    let all = std::fs::read(path).expect("it is read");
+    let page = all[at as usize..(at + size) as usize].to_vec();
+    write_at(path, at, &page.iter().map(|byte| !byte).collect::<Vec<_>>());
+    (at, page)
+}
+
+fn write_at(path: &Path, at: u64, bytes: &[u8]) {
+    use std::io::{Seek as _, Write as _};
+    let mut file = std::fs::File::options().write(true).open(path).expect("it opens");
+    file.seek(std::io::SeekFrom::Start(at)).expect("it is written");
+    file.write_all(bytes).expect("it is written");
+    by_hand(path, "INSERT OR REPLACE INTO documents VALUES ('a change', x'00', randomblob(9))");
+}
+
+/// What every transaction needs, and no call asked for: all are told what is wrong, and go on when it is mended.
+#[tokio::test]
+async fn damage_beside_the_jobs_is_told_as_what_it_is() {
+    let folder = Folder::new();
+    let store = durable(&folder).await;
+    let kept = job("alpha", HOUR);
+    insert(&store, &kept).await;
+    let (at, page) = damage(&folder.file(), "meta");
+    let told = |refused: StoreError| {
+        let text = refused.to_string();
+        assert!(matches!(refused, StoreError::Corrupt(_)) && text.matches("jobs.db").count() == 1, "{text}");
+    };
+    for _ in 0..2 {
+        told(store.insert(job("alpha", HOUR)).await.expect_err("it is damaged"));
+        told(store.get(kept.id).await.expect_err("it is damaged"));
+        told(store.probe().await.expect_err("it is damaged"));
+    }
+    let refused = SqliteStore::open(folder.file()).await.expect_err("it is damaged");
+    assert!(!refused.is_transient(), "{refused:?}");
+    write_at(&folder.file(), at, &page);
+    insert(&store, &job("alpha", HOUR)).await;
+    assert_eq!(store.versions(&[kept.id]).await.unwrap(), [Some(1)]);
+}
+
+/// A page in the middle: whoever needs it is told, all others go on.
+#[tokio::test]
+async fn a_damaged_page_is_in_the_way_of_what_is_on_it_only() {
+    let folder = Folder::new();
+    let store = durable(&folder).await;
+    let kept = job("alpha", HOUR);
+    insert(&store, &kept).await;
+    let taken = store.claim(&claim(1)).await.unwrap().attempts.remove(0);
+    let report = async_endpoints_core::store::Report { lease: taken.lease, progress: None, logs: vec![line("one")] };
+    store.report(&[report]).await.unwrap();
+    let (at, page) = damage(&folder.file(), "logs");
+    for _ in 0..2 {
+        let logs = store.logs(kept.id, 0, 9).await;
+        assert!(matches!(&logs, Err(StoreError::Corrupt(why)) if why.contains("malformed")), "{logs:?}");
+        store.probe().await.expect("the rest is fine");
+        insert(&store, &job("alpha", HOUR)).await;
+        assert!(matches!(store.get(kept.id).await.unwrap(), Lookup::Found(_)));
+        assert_eq!(store.claim(&claim(1)).await.unwrap().attempts.len(), 1);
+    }
+    write_at(&folder.file(), at, &page);
+    assert_eq!(store.logs(kept.id, 0, 9).await.unwrap().len(), 1);
 }
 
 /// The log and its index are as much the store's as the file: commits are in them before they are in the file.
@@ -233,6 +354,10 @@ async fn a_locked_file_is_unavailable_and_comes_back() {
     let began = std::time::Instant::now();
     let refused = store.insert(job("alpha", HOUR)).await.expect_err("it is locked");
     assert!(refused.is_transient() && began.elapsed() < Duration::from_secs(8), "{refused}");
+    // Far more than share a transaction: none of them waits for the lock more than once.
+    let began = std::time::Instant::now();
+    let crowd = futures_util::future::join_all((0..2000).map(|_| store.insert(job("alpha", HOUR)))).await;
+    assert!(crowd.iter().all(Result::is_err) && began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     assert_eq!(store.stats(&StatsQuery::default()).await.unwrap().types, [], "readers are not held up");
     other.execute_batch("ROLLBACK").unwrap();
     insert(&store, &job("alpha", HOUR)).await;
@@ -362,10 +487,9 @@ fn threads() -> usize {
 #[tokio::test]
 async fn threads_end_with_the_last_handle() {
     if std::env::var_os("ALONE").is_none() {
-        let this = std::env::current_exe().unwrap();
-        let test = ["threads_end_with_the_last_handle", "--exact"];
-        let ran = std::process::Command::new(this).args(test).env("ALONE", "1").output().unwrap();
-        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stdout));
+        in_a_process("threads_end_with_the_last_handle", |command| {
+            command.env("ALONE", "1");
+        });
         return;
     }
     let folder = Folder::new();

@@ -106,7 +106,14 @@ async fn a_file_that_will_never_do_is_one_line_and_exit_code_2() {
     newer(&folder.join("newer.db"));
     fs::write(folder.join("text.db"), "this is no database, and never was one of any kind\n".repeat(100))
         .expect("a file");
-    for (file, why) in [("foreign", "another program"), ("newer", "version 9999"), ("text", "not a database")] {
+    fs::create_dir(folder.join("folder.db")).expect("a folder");
+    let bad = [
+        ("foreign", "another program"),
+        ("newer", "version 9999"),
+        ("text", "not a database"),
+        ("folder", "folder.db is a folder"),
+    ];
+    for (file, why) in bad {
         let value = format!("sqlite:{file}.db");
         let out = folder.run(&[("AE_STORE", &value), ("RUST_LOG", "off")]).await;
         let stderr = String::from_utf8_lossy(&out.stderr);
