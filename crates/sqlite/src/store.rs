@@ -159,7 +159,7 @@ impl SqliteStore {
         // First: what others do from here on is looked at.
         let seen = writer::data_version(&conn).map_err(fail)?;
         open::check_version(&conn).map_err(fail)?;
-        time.catch_up(&conn).map_err(fail)?;
+        time.join(&conn).map_err(fail)?;
         let file = File::opened(path).map_err(|error| io(path, &error))?;
         let (hints, _) = broadcast::channel(HINTS_KEPT);
         let (watch, until_dropped) = mpsc::channel();
