@@ -10,6 +10,7 @@
 //! | `backing`, `proxy` | the servers, and each process's own way to them |
 //! | `load` | clients that submit, and repeat what was not answered |
 //! | `diary`, `ledger` | what was done and when; what handlers did and when |
+//! | `file` | whether a SQLite file fits together in the end |
 //! | `report`, `recovery` | what became of every job: lost, changed, stuck; how long it took to come back |
 //! | `table` | how that is printed |
 
@@ -18,6 +19,7 @@
 mod backing;
 mod diary;
 mod fault;
+mod file;
 mod fleet;
 mod ledger;
 mod load;
@@ -75,5 +77,8 @@ pub async fn run(plan: Plan) -> io::Result<Report> {
     let mut report = report::of(&fleet, heard, &watch, LAST_ENDS).await?;
     fleet.end().await?;
     report.bad_exits = fleet.diary.write().bad_exits.clone();
+    if plan.store == Store::Sqlite {
+        report.unfit = file::misfits(&plan.folder.join("jobs.db"));
+    }
     Ok(report)
 }

@@ -7,6 +7,9 @@ use async_endpoints_chaos::{Plan, run};
 /// The default.
 const LEASE: Duration = Duration::from_secs(8);
 
+/// What is promised by default: from the kill of a process to the next attempt of what it ran, at p99.
+const RECOVERED: Duration = Duration::from_secs(10);
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
@@ -18,7 +21,11 @@ async fn main() -> ExitCode {
     match run(plan).await {
         Ok(report) => {
             println!("{report}");
-            if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            let in_time = report.recovery(0.99).is_none_or(|took| took <= RECOVERED);
+            if !in_time {
+                println!("  recovered later than promised: {RECOVERED:?} at p99");
+            }
+            if report.is_good() && in_time { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => {
             eprintln!("the run could not be ended: {error}");

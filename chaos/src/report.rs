@@ -21,6 +21,9 @@ use crate::{
 /// What a handler may take to stop when its lease was lost; less than that is what this tool takes to notice.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// How much later than it was written a line may be read, on a busy machine.
+const READ: Duration = Duration::from_secs(1);
+
 /// What a run comes to.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -51,11 +54,13 @@ pub struct Report {
     pub late: Vec<String>,
     /// Stops that did not end well.
     pub bad_exits: Vec<String>,
+    /// What the store itself holds in the end that does not fit together.
+    pub unfit: Vec<String>,
 }
 
 impl Report {
     /// Each promise, and how it was broken.
-    pub(crate) fn broken(&self) -> [(&'static str, &[String]); 11] {
+    pub(crate) fn broken(&self) -> [(&'static str, &[String]); 12] {
         [
             ("lost", &self.lost),
             ("made twice", &self.twice),
@@ -68,12 +73,18 @@ impl Report {
             ("outages with no attempt within 5 s of their end", &self.recovery.late_after_outage),
             ("workers with none within 5 s after being cut off", &self.recovery.late_after_cut),
             ("stops that did not end well", &self.bad_exits),
+            ("places where the store does not fit together", &self.unfit),
         ]
     }
 
     /// Whether every promise was kept.
     pub fn is_good(&self) -> bool {
         self.broken().iter().all(|(_, broken)| broken.is_empty())
+    }
+
+    /// Whether it tried anything: things happened, jobs were accepted, and attempts were cut off.
+    pub fn is_a_try(&self) -> bool {
+        !self.happened.is_empty() && self.accepted > 0 && self.recovery.cut_off > 0
     }
 
     /// From the kill of a process to the next attempt of what it ran: the share `q` took no longer.
@@ -143,13 +154,14 @@ impl Judge<'_> {
         let lines = self.lines.get(&id).map(Vec::as_slice).unwrap_or_default();
         let starts = lines.iter().filter(|line| !line.is_end).count();
         let (counted, went_on) = (is_counted(job, starts), went_on(self.pages, lines));
+        let settled_once = is_settled_once(job) && is_settled_by_its_last(job, lines);
         if again != job || seen.is_some_and(|seen| seen != job) {
             self.blame(&id, format!("{} {job}", seen.unwrap_or(again)), |report| &mut report.changed);
         }
         if !counted {
             self.blame(&id, format!("{starts} starts: {job}"), |report| &mut report.uncounted);
         }
-        if !is_settled_once(job) {
+        if !settled_once {
             self.blame(&id, job.to_string(), |report| &mut report.settled_twice);
         }
         if let Some(line) = went_on {
@@ -201,6 +213,22 @@ fn is_settled_once(job: &Value) -> bool {
     let settled = |attempt: &Value| ["completed", "failed", "canceled"].contains(&text(attempt, "outcome"));
     let before = attempts(job).split_last().map(|(_, before)| before).unwrap_or_default();
     !before.iter().any(settled)
+}
+
+/// A handler's end is written down before its attempt is settled. So a job that completed while the handler of its last
+/// attempt still ran, or never did, was settled by another one.
+fn is_settled_by_its_last(job: &Value, lines: &[Line]) -> bool {
+    let Ok(ended) = text(job, "completedAt").parse::<Timestamp>() else { return true };
+    if text(job, "status") != "Completed" {
+        return true;
+    }
+    let last = |line: &&Line| Some(line.attempt) == job["attempt"].as_u64();
+    let (start, end) =
+        (lines.iter().filter(last).find(|line| !line.is_end), lines.iter().filter(last).rfind(|line| line.is_end));
+    match (start, end) {
+        (Some(_), Some(end)) => after(ended, READ) >= end.at,
+        _ => false,
+    }
 }
 
 /// An attempt that still ran when the next one had begun, though its process was neither frozen nor gone.

@@ -67,6 +67,21 @@ fn lost_changed_and_uncounted() {
 }
 
 #[test]
+fn settled_while_its_last_attempt_ran() {
+    let ended = |second: i64| {
+        let mut job = job(&["lost", "completed"]);
+        job["completedAt"] = json!(at(second).to_string());
+        Some(job)
+    };
+    let pages = Pages { gone: HashMap::from([(7, at(12)), (8, at(22))]), ..Pages::default() };
+    let lines = [line(10, 1, 7, false), line(20, 2, 8, false), line(24, 2, 8, true)];
+    assert_eq!(broken(&pages, lines.to_vec(), None, ended(24)), NOTHING);
+    assert_eq!(broken(&pages, lines.to_vec(), None, ended(21)), ["settled twice"]);
+    assert_eq!(broken(&pages, lines[..2].to_vec(), None, ended(24)), ["settled twice"]);
+    assert_eq!(broken(&pages, lines[..1].to_vec(), None, ended(24)), ["settled twice"]);
+}
+
+#[test]
 fn a_handler_that_went_on() {
     let lines = |end| vec![line(10, 1, 7, false), line(20, 2, 8, false), line(21, 2, 8, true), line(end, 1, 7, true)];
     let done = || Some(job(&["lost", "completed"]));
