@@ -98,5 +98,5 @@ async fn a_busy_process_lets_others_write() {
     let took = began.elapsed();
     callers.iter().for_each(tokio::task::JoinHandle::abort);
     println!("20 inserts beside a busy process took {took:?}");
-    assert!(took < Duration::from_secs(20), "{took:?}");
+    assert!(took < Duration::from_secs(4), "{took:?}");
 }

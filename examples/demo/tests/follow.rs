@@ -17,13 +17,13 @@ fn age(job: &Value) -> Duration {
 }
 
 /// How old each change was when it was seen. A machine that is busy with other tests is given more time than is
-/// promised, but not for most of them.
+/// promised, but for one in ten only.
 fn judge(how: &str, promise: Duration, mut ages: Vec<Duration>) {
     ages.sort_unstable();
-    let (median, last) = (ages[ages.len() / 2], ages[ages.len() - 1]);
-    println!("{how}: {} changes, median {median:?}, last {last:?}", ages.len());
+    let (median, most, last) = (ages[ages.len() / 2], ages[ages.len() * 9 / 10], ages[ages.len() - 1]);
+    println!("{how}: {} changes, median {median:?}, p90 {most:?}, last {last:?}", ages.len());
     assert!(ages.len() >= 20, "{how}: {} changes are too few", ages.len());
-    assert!(median <= promise && last <= Duration::from_secs(2), "{how}: {ages:?}");
+    assert!(most <= promise && last <= Duration::from_secs(2), "{how}: {ages:?}");
 }
 
 async fn by_stream(demo: &Demo, job: &str) -> Vec<Duration> {
