@@ -225,10 +225,41 @@ fn migrate(conn: &mut Connection, path: &Path) -> Result<(), Trouble> {
         return Ok(());
     }
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    for step in &STEPS[check(&tx, path)?..] {
-        tx.execute_batch(step)?;
-    }
-    let stamp = format!("PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {};", STEPS.len());
-    tx.execute_batch(&stamp)?;
+    let version = check(&tx, path)?;
+    apply(&tx, &STEPS[version..], STEPS.len())?;
     Ok(tx.commit()?)
+}
+
+fn apply(conn: &Connection, steps: &[&str], version: usize) -> rusqlite::Result<()> {
+    steps.iter().try_for_each(|step| conn.execute_batch(step))?;
+    conn.execute_batch(&format!("PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {version};"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The second of two steps fails in the middle: the file stays what it was, and opens as that.
+    #[test]
+    fn a_step_that_fails_leaves_the_file_as_it_was() {
+        let path = std::env::temp_dir().join(format!("steps-{}.db", std::process::id()));
+        let Ok(mut conn) = writer(&path, Synchronous::Off) else { panic!("it opens") };
+        let before = schema(&conn);
+        let steps =
+            ["ALTER TABLE meta ADD COLUMN more INTEGER", "CREATE TABLE later (one); INSERT INTO nowhere VALUES (1)"];
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
+        assert!(apply(&tx, &steps, STEPS.len() + 2).is_err());
+        drop(tx);
+        assert_eq!(schema(&conn), before);
+        drop(conn);
+        let Ok(conn) = writer(&path, Synchronous::Off) else { panic!("it opens again") };
+        assert_eq!(schema(&conn), before);
+        drop(conn);
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    fn schema(conn: &Connection) -> Vec<String> {
+        let mut all = conn.prepare("SELECT ifnull(sql, name) FROM sqlite_schema ORDER BY 1").expect("it is SQL");
+        all.query_map([], |row| row.get(0)).expect("it answers").collect::<Result<_, _>>().expect("text")
+    }
 }
