@@ -28,7 +28,7 @@ pub struct Options {
     root_certificate: Option<Vec<u8>>,
     pub(crate) clock: Option<Arc<dyn Clock>>,
     pub(crate) edit: Option<Edit>,
-    pub(crate) pace: [Duration; 2],
+    pub(crate) rest: Duration,
 }
 
 impl Default for Options {
@@ -39,7 +39,7 @@ impl Default for Options {
             root_certificate: None,
             clock: None,
             edit: None,
-            pace: mend::PACE,
+            rest: mend::REST,
         }
     }
 }
@@ -90,11 +90,11 @@ impl Options {
         self
     }
 
-    /// How long the store waits between two steps of looking for what disagrees, and between two looks: for tests.
+    /// How long the store waits after it looked at everything for what disagrees: for tests.
     #[doc(hidden)]
     #[must_use]
-    pub const fn mend_every(mut self, step: Duration, look: Duration) -> Self {
-        self.pace = [step, look];
+    pub const fn mend_every(mut self, rest: Duration) -> Self {
+        self.rest = rest;
         self
     }
 

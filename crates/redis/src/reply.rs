@@ -28,7 +28,7 @@ pub(crate) fn int(value: &Value) -> Result<i64, Fail> {
 }
 
 /// None for nil.
-fn maybe(value: Value) -> Result<Option<Vec<u8>>, Fail> {
+pub(crate) fn maybe(value: Value) -> Result<Option<Vec<u8>>, Fail> {
     match value {
         Value::Nil => Ok(None),
         Value::BulkString(bytes) => Ok(Some(bytes)),

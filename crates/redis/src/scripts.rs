@@ -40,20 +40,20 @@ impl Script {
 
 // A server that is out of memory refuses `insert` and `report`, and lets everything pass that brings a job on.
 scripts! {
-    insert = "": "head" "order" "batch" "aside" "lookup" "insert";
+    insert = "": "head" "order" "aside" "batch" "lookup" "insert";
     get = " flags=no-writes": "head" "lookup" "get";
     versions = " flags=no-writes": "head" "aside" "versions";
     list = " flags=no-writes": "head" "aside" "list";
     logs = " flags=no-writes": "head" "lookup" "logs";
     stats = " flags=no-writes": "head" "order" "aside" "stats";
-    claim = " flags=allow-oom": "head" "order" "batch" "bucket" "aside" "claim";
+    claim = " flags=allow-oom": "head" "order" "aside" "batch" "bucket" "claim";
     renew = " flags=allow-oom": "head" "aside" "renew";
-    report = "": "head" "order" "batch" "aside" "report";
-    settle = " flags=allow-oom": "head" "order" "batch" "bucket" "aside" "finish" "settle";
-    cancel = " flags=allow-oom": "head" "order" "batch" "aside" "lookup" "cancel";
-    retry = "": "head" "order" "batch" "aside" "lookup" "retry";
-    reclaim = " flags=allow-oom": "head" "order" "batch" "bucket" "aside" "finish" "reclaim";
-    prune = " flags=allow-oom": "head" "order" "batch" "aside" "prune";
+    report = "": "head" "order" "aside" "batch" "report";
+    settle = " flags=allow-oom": "head" "order" "aside" "batch" "bucket" "finish" "settle";
+    cancel = " flags=allow-oom": "head" "order" "aside" "batch" "lookup" "cancel";
+    retry = "": "head" "order" "aside" "batch" "lookup" "retry";
+    reclaim = " flags=allow-oom": "head" "order" "aside" "batch" "bucket" "finish" "reclaim";
+    prune = " flags=allow-oom": "head" "order" "aside" "batch" "prune";
     role = " flags=allow-oom": "head" "role";
     put = "": "head" "put";
     probe = "": "head" "probe";

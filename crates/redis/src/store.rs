@@ -134,7 +134,7 @@ impl RedisStore {
         let own = calls(link);
         let (hints, _) = broadcast::channel(HINTS_KEPT);
         let weak = hints.downgrade();
-        let (listening, mending) = (hints::run(Arc::clone(&server), hints), mend::run(Arc::clone(&own), options.pace));
+        let (listening, mending) = (hints::run(Arc::clone(&server), hints), mend::run(Arc::clone(&own), options.rest));
         let (own_life, run) = mortal(async { _ = tokio::join!(keeper.run(None), listening, mending) });
         on_a_thread(run).map_err(|error| OpenError::Unavailable(format!("a thread cannot start: {error}")))?;
         let (home, life) = (Handle::current().id(), [near_life, own_life]);

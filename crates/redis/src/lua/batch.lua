@@ -2,7 +2,7 @@
 -- does.
 local last_order
 local function next_order()
-  last_order = last_order or tonumber(call('HGET', ns .. 'meta', 'order')) or 0
+  last_order = last_order or tonumber(shared('HGET', 'meta', 'order')) or 0
   last_order = math.max(last_order + 1, order_at(now))
   return last_order
 end
@@ -38,22 +38,22 @@ local function count(field, by) counts[field] = (counts[field] or 0) + by end
 local function flush()
   if sets[1] then call('MSET', unpack(sets)) end
   if dels[1] then call('DEL', unpack(dels)) end
-  for index, ids in pairs(rems) do call('ZREM', ns .. index, unpack(ids)) end
+  for index, ids in pairs(rems) do shared('ZREM', index, unpack(ids)) end
   for index, pair in pairs(adds) do
     -- A claimer that is told of the first one goes on until it finds none.
-    if index:sub(1, 7) == 'queued:' and call('ZCARD', ns .. index) == 0 then
+    if index:sub(1, 7) == 'queued:' and shared('ZCARD', index) == 0 then
       woken[#woken + 1] = 'w' .. index:sub(8)
     end
-    call('ZADD', ns .. index, unpack(pair))
+    shared('ZADD', index, unpack(pair))
   end
   if next(counts) then
-    local slot = ns .. 'minute:' .. string.format('%d', math.floor(now / 60000000))
+    local slot = 'minute:' .. string.format('%d', math.floor(now / 60000000))
     local fresh = false
-    for field, by in pairs(counts) do fresh = call('HINCRBY', slot, field, by) == by or fresh end
+    for field, by in pairs(counts) do fresh = shared('HINCRBY', slot, field, by) == by or fresh end
     -- A little longer than slots are told.
-    if fresh then call('PEXPIRE', slot, 22200000) end
+    if fresh then call('PEXPIRE', ns .. slot, 22200000) end
   end
-  if last_order then call('HSET', ns .. 'meta', 'order', last_order) end
+  if last_order then shared('HSET', 'meta', 'order', last_order) end
   if changed[1] then woken[#woken + 1] = 'j' .. table.concat(changed, ' ') end
   if woken[1] then call('PUBLISH', ns .. 'hints', table.concat(woken, '\n')) end
   adds, rems, sets, dels, counts, changed, woken = {}, {}, {}, {}, {}, {}, {}

@@ -18,7 +18,7 @@ if f[1] == '0' or f[1] == '1' then
   call('SET', ns .. 'end:' .. id, ARGV[3])
   rem((f[1] == '0' and 'queued:' or 'scheduled:') .. name, id)
   add('canceled:' .. name, order, id)
-  if f[1] == '1' then call('SREM', ns .. 'delayed:' .. name, id) end
+  if f[1] == '1' then shared('SREM', 'delayed:' .. name, id) end
   count(name .. '|e5', 1)
   changed[1] = id
   flush()

@@ -39,11 +39,11 @@ local function promote()
       put_aside('scheduled:' .. name, id, 'a field cannot be read')
     elseif told > now then
       call('ZADD', ns .. 'scheduled:' .. name, told, id) -- The job knows better when it is due.
-      call('HINCRBY', ns .. 'meta', 'mended', 1)
+      shared('HINCRBY', 'meta', 'mended', 1)
     else
       local order = order_at(told)
       call('HSET', job, 's', 0, 'd', order, 'n', version + 1, 'u', now_text, 'e', now_text)
-      if not f[4] or f[4] == '0' then call('SREM', ns .. 'delayed:' .. name, id) end
+      if not f[4] or f[4] == '0' then shared('SREM', 'delayed:' .. name, id) end
       rem('scheduled:' .. name, id)
       add('queued:' .. name, ready_score(priority, order), id)
       changed[#changed + 1] = id

@@ -13,7 +13,7 @@ local kinds, answers, queued = {}, {}, {}
 local function kind(name)
   local kind = kinds[name]
   if not kind then
-    kind = {queued = call('ZCARD', ns .. 'queued:' .. name), delayed = call('SCARD', ns .. 'delayed:' .. name)}
+    kind = {queued = shared('ZCARD', 'queued:' .. name), delayed = shared('SCARD', 'delayed:' .. name)}
     kind.known = kind.queued + kind.delayed > 0
     kinds[name] = kind
   end
@@ -78,13 +78,13 @@ local function insert(at)
   set(ns .. 'body:' .. id, payload)
   if record then call('SET', record, id) end -- At once: the next job may come with the same key.
   if not kind.known then
-    call('SADD', ns .. 'types', name)
+    shared('SADD', 'types', name)
     kind.known = true
   end
   add('accepted:' .. name, order, id)
   if delay > 0 then
     add('scheduled:' .. name, now + delay, id)
-    call('SADD', ns .. 'delayed:' .. name, id)
+    shared('SADD', 'delayed:' .. name, id)
     kind.delayed = kind.delayed + 1
     return {0, now, -1}
   end

@@ -29,7 +29,7 @@ local function entomb(name, id, f)
 end
 
 local function prune(index, status, name)
-  for _, id in ipairs(call('ZRANGE', ns .. index .. name, 0, limit - cut - 1)) do
+  for _, id in ipairs(shared('ZRANGE', index .. name, 0, limit - cut - 1)) do
     local f = read(id, 's', 'en', 'rt', 'c', 'rp', 'o', 'f', 'k', 't')
     if f[1] ~= status or f[9] ~= name then
       misplaced(index .. name, id)
@@ -44,7 +44,7 @@ local function prune(index, status, name)
   end
 end
 
-for _, name in ipairs(call('SMEMBERS', ns .. 'types')) do
+for _, name in ipairs(shared('SMEMBERS', 'types')) do
   for at, index in ipairs({'completed:', 'failed:', 'canceled:'}) do
     if cut < limit then prune(index, tostring(2 + at), name) end
   end

@@ -7,15 +7,15 @@
 -- Cost        O(log n) and 4 commands, 4 more for each job
 
 local lease, limit = tonumber(ARGV[2]), tonumber(ARGV[3])
-local f = call('HMGET', ns .. 'meta', 'swept', 'quiet')
+local f = shared('HMGET', 'meta', 'swept', 'quiet')
 local swept, quiet = tonumber(f[1]), tonumber(f[2]) or 0
 if not swept or now - swept > lease then quiet = now + lease end
 -- Never longer than a lease, also if the clock was wrong when it was written.
 quiet = math.min(quiet, now + lease)
-call('HSET', ns .. 'meta', 'swept', now, 'quiet', quiet)
+shared('HSET', 'meta', 'swept', now, 'quiet', quiet)
 if quiet > now then return {0, quiet - now} end
 
-local expired = call('ZRANGE', ns .. 'leased', '-inf', now, 'BYSCORE', 'LIMIT', 0, limit + 1)
+local expired = shared('ZRANGE', 'leased', '-inf', now, 'BYSCORE', 'LIMIT', 0, limit + 1)
 local answer = {1, #expired > limit and 1 or 0}
 for at = 1, math.min(#expired, limit) do
   local id = expired[at]

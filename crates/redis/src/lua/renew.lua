@@ -7,14 +7,14 @@
 
 local worker, until_dead, lease = ARGV[2], now + tonumber(ARGV[4]), tonumber(ARGV[5])
 if until_dead > now then
-  call('ZADD', ns .. 'beats', until_dead, worker)
-  call('HSET', ns .. 'workers', worker, string.format('%.0f %s', now, ARGV[3]))
+  shared('ZADD', 'beats', until_dead, worker)
+  shared('HSET', 'workers', worker, string.format('%.0f %s', now, ARGV[3]))
 end
-local dead = call('ZRANGE', ns .. 'beats', '-inf', now, 'BYSCORE', 'LIMIT', 0, 100)
+local dead = shared('ZRANGE', 'beats', '-inf', now, 'BYSCORE', 'LIMIT', 0, 100)
 if until_dead == now then dead[#dead + 1] = worker end
 if dead[1] then
-  call('ZREM', ns .. 'beats', unpack(dead))
-  call('HDEL', ns .. 'workers', unpack(dead))
+  shared('ZREM', 'beats', unpack(dead))
+  shared('HDEL', 'workers', unpack(dead))
 end
 
 local answers, held = {}, {}
@@ -29,5 +29,5 @@ for at = 6, #ARGV, 2 do
     answers[#answers + 1] = 2
   end
 end
-if held[1] then call('ZADD', ns .. 'leased', unpack(held)) end
+if held[1] then shared('ZADD', 'leased', unpack(held)) end
 return answers

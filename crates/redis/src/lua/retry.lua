@@ -35,7 +35,7 @@ also('ts', ARGV[5])
 call('DEL', new)
 call('HSET', new, unpack(set))
 call('COPY', ns .. 'body:' .. id, ns .. 'body:' .. again, 'REPLACE')
-call('ZADD', ns .. 'accepted:' .. name, order, again)
+add('accepted:' .. name, order, again)
 add('queued:' .. name, ready_score(tonumber(f[5]), order), again)
 -- Its version moves, and nothing else that a client sees: it ended when it ended.
 call('HSET', job, 'rb', again, 'n', tonumber(f[3] or 1) + 1)

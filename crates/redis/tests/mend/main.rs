@@ -11,11 +11,15 @@ mod world;
 use std::time::Duration;
 
 use async_endpoints_core::{
-    JobStore as _, StoreError,
-    store::{Reclaimed, StatsQuery},
+    JobId, JobStore as _, StoreError,
+    store::{NewJob, Outcome, Reclaimed, RetryAs, StatsQuery},
 };
 use async_endpoints_redis::Options;
-use async_endpoints_testkit::{ManualClock, server::RedisServer};
+use async_endpoints_testkit::{
+    ManualClock,
+    jobs::{completed, error, job},
+    server::RedisServer,
+};
 use common::{HOUR, in_order, insert, open, sweep, take};
 use rand::Rng as _;
 use world::{LEASE, World};
@@ -79,30 +83,97 @@ async fn without_mending_nobody_is_held_up_either() {
     }
 }
 
+/// Keys that many jobs share, and what was written there by somebody else.
+const SHARED: [&str; 16] = [
+    "queued:alpha",
+    "scheduled:alpha",
+    "delayed:alpha",
+    "running:alpha",
+    "completed:alpha",
+    "failed:alpha",
+    "canceled:alpha",
+    "accepted:alpha",
+    "completed:beta",
+    "leased",
+    "types",
+    "meta",
+    "beats",
+    "workers",
+    "quarantine",
+    "minute",
+];
+
+fn overwrite(world: &World, place: &str) {
+    let minute = world.cli(&["KEYS", &world.key("minute:*")]);
+    let key = if place == "minute" { minute.lines().next().unwrap().to_owned() } else { world.key(place) };
+    world.cli(&["DEL", &key]);
+    world.cli(&["SET", &key, "somebody's"]);
+}
+
 #[tokio::test]
-async fn a_key_of_another_type_in_an_indexs_place_is_removed() {
+async fn what_stands_in_a_shared_keys_place_is_put_aside() {
     let mut world = World::new(1).await;
     world.work().await;
-    let places = ["queued:alpha", "leased", "delayed:alpha", "completed:beta", "accepted:alpha"];
-    for place in places {
-        world.cli(&["DEL", &world.key(place)]);
-        world.cli(&["SET", &world.key(place), "somebody's"]);
-    }
+    SHARED.iter().for_each(|place| overwrite(&world, place));
     let found = world.store.stats(&StatsQuery::default()).await.expect_err("it is told");
     assert!(matches!(found, StoreError::Corrupt(_)), "{found}");
-    assert!(world.store.mend().await.unwrap().mended >= places.len() as u64);
+    assert!(world.store.mend().await.unwrap().mended > 0);
+    assert_eq!(world.cli(&["GET", &world.key("aside:leased")]), "somebody's");
     in_order(&world.store).await;
     world.check().await;
     world.drain().await;
     world.ended().await;
 }
 
+/// Everything that is stored, in a few letters.
+fn digest(world: &World) -> String {
+    const SCRIPT: &str = "local keys, all = redis.call('KEYS', ARGV[1]), {} table.sort(keys) \
+        for at, key in ipairs(keys) do all[at] = key .. redis.call('DUMP', key) end \
+        return redis.sha1hex(table.concat(all))";
+    world.cli(&["EVAL", SCRIPT, "0", &world.key("*")])
+}
+
+/// Refused as a whole, if it is.
+async fn whole<T>(world: &World, place: &str, call: impl Future<Output = Result<T, StoreError>>) -> bool {
+    overwrite(world, place);
+    let before = digest(world);
+    let done = call.await;
+    assert!(done.is_ok() || digest(world) == before, "{place}: {:?}", done.err());
+    done.is_ok()
+}
+
 #[tokio::test]
-async fn it_mends_by_itself() {
+async fn no_call_leaves_a_half_when_a_shared_key_is_of_another_type() {
+    for place in SHARED {
+        let mut world = World::new(2).await;
+        world.work().await;
+        let (world, store, claim) = (&world, &world.store, common::claim_of("alpha", 3));
+        let taken = store.claim(&claim).await.unwrap().attempts;
+        let failed = Outcome::Failed { error: error("F") };
+        let ends = [common::settlement(taken[0].lease, completed("1")), common::settlement(taken[1].lease, failed)];
+        let retry = RetryAs { id: JobId::random(), trace: None };
+        let waits = insert(store).await.unwrap();
+        // Those that go on, whatever happens.
+        let insert = async |delay| store.insert(NewJob { delay, ..job("alpha", HOUR) }).await;
+        let inserts = async { tokio::try_join!(insert(Duration::ZERO), insert(HOUR)) };
+        assert!(whole(world, place, inserts).await, "{place}");
+        assert!(whole(world, place, store.settle(&ends)).await, "{place}");
+        // And those that may be refused.
+        whole(world, place, store.cancel(waits.id, &error("C"))).await;
+        whole(world, place, store.claim(&claim)).await;
+        whole(world, place, store.retry(taken[1].lease.job, &retry)).await;
+        whole(world, place, store.reclaim(&sweep(LEASE))).await;
+        whole(world, place, store.prune(9)).await;
+        store.mend().await.unwrap();
+        in_order(store).await;
+    }
+}
+
+#[tokio::test]
+async fn it_mends_by_itself_and_goes_on_where_another_process_came_to() {
     let (server, prefix) = (RedisServer::shared(), common::prefix());
-    let [step, look] = [Duration::from_millis(5), Duration::from_millis(20)];
-    let one = open(&server, Options::new().prefix(prefix.clone()).mend_every(step, look)).await;
-    let two = open(&server, Options::new().prefix(prefix.clone()).mend_every(step, look)).await;
+    let options = || Options::new().prefix(prefix.clone()).mend_every(Duration::from_millis(20));
+    let [mut one, two] = [open(&server, options()).await, open(&server, options()).await];
     for round in 1..4 {
         let job = insert(&one).await.unwrap();
         server.cli(&["ZREM", &format!("{{{prefix}}}:queued:alpha"), &job.id.to_string()]);
@@ -112,9 +183,12 @@ async fn it_mends_by_itself() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         assert_eq!(take(&two, 9).await[0].lease.job, job.id);
+        // One of them looks, the other waits; if that one ends, the other goes on.
+        let role = format!("{{{prefix}}}:role:mend");
+        assert_eq!(server.cli(&["HEXISTS", &role, "place"]), "1");
+        one = open(&server, options()).await;
+        server.cli(&["HSET", &role, "until", "1"]);
     }
-    let role = server.cli(&["EXISTS", &format!("{{{prefix}}}:role:mend")]);
-    assert_eq!(role, "1", "one of them looks, the other waits");
 }
 
 #[tokio::test]

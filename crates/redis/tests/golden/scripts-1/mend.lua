@@ -25,6 +25,18 @@ end
 
 -- What cannot be read is put aside, so that it is never in the way again.
 
+-- A command on a key that many jobs share. What stands in its place and is none of ours is renamed, and the command goes on:
+-- a script is not rolled back, so one that fails on its way would leave a half.
+local function shared(command, name, ...)
+  local done = redis.pcall(command, ns .. name, ...)
+  if type(done) ~= 'table' or not done.err then return done end
+  if not done.err:find('WRONGTYPE', 1, true) then error(done) end
+  call('RENAME', ns .. name, ns .. 'aside:' .. name)
+  done = call(command, ns .. name, ...)
+  redis.pcall('HINCRBY', ns .. 'meta', 'mended', 1)
+  return done
+end
+
 -- Fields of a job. A key that is no hash has none.
 local function read(id, ...)
   local fields = redis.pcall('HMGET', ns .. 'job:' .. id, ...)
@@ -37,15 +49,15 @@ local function unreadable(id) return redis.error_reply('CORRUPT job ' .. id .. '
 -- Out of the index it was found in, and of those of the type that the index is of, or else the job. A job says so itself.
 local function put_aside(index, id, why)
   local name = index:match(':(.+)$') or read(id, 't')[1]
-  if index ~= 'leased' then call('ZREM', ns .. index, id) end
-  call('ZREM', ns .. 'leased', id)
+  if index ~= 'leased' then shared('ZREM', index, id) end
+  shared('ZREM', 'leased', id)
   if name then
-    call('ZREM', ns .. 'running:' .. name, id)
-    call('ZREM', ns .. 'accepted:' .. name, id)
-    call('SREM', ns .. 'delayed:' .. name, id)
+    shared('ZREM', 'running:' .. name, id)
+    shared('ZREM', 'accepted:' .. name, id)
+    shared('SREM', 'delayed:' .. name, id)
   end
   if call('EXISTS', ns .. 'job:' .. id) == 1 then redis.pcall('HSET', ns .. 'job:' .. id, 's', 9) end
-  call('HSET', ns .. 'quarantine', id, string.format('%.0f %s %s', now, index, why))
+  shared('HSET', 'quarantine', id, string.format('%.0f %s %s', now, index, why))
 end
 
 -- An entry of an index that its job does not belong in: it is in another state, of another type, or only a tombstone is left
@@ -54,12 +66,12 @@ local function misplaced(index, id)
   local f = read(id, 's', 't', 'gu')
   local name = index:match(':(.+)$')
   if f[3] or f[1] and f[1]:match('^[0-5]$') and f[2] then
-    call('ZREM', ns .. index, id)
+    shared('ZREM', index, id)
     if name and name ~= f[2] then
-      call('ZREM', ns .. 'accepted:' .. name, id)
-      call('SREM', ns .. 'delayed:' .. name, id)
+      shared('ZREM', 'accepted:' .. name, id)
+      shared('SREM', 'delayed:' .. name, id)
     end
-    call('HINCRBY', ns .. 'meta', 'mended', 1)
+    shared('HINCRBY', 'meta', 'mended', 1)
   elseif f[1] then
     put_aside(index, id, 'its state cannot be read')
   else
@@ -67,15 +79,17 @@ local function misplaced(index, id)
   end
 end
 
--- Compares jobs with the indexes, and mends these: the job decides. What cannot be read is put aside.
+-- Compares some jobs with the indexes, or some entries of an index with their jobs, and mends the indexes: the job decides.
+-- What cannot be read is put aside.
 --
 -- Keys        1 the namespace
--- Arguments   1 now, then for each entry: id, and the type of the index it was found in (empty: the job itself was found,
---             or a lease)
--- Result      {mended, put aside}
--- Cost        14 commands for each job, 1 for each entry of an index whose job is there
+-- Arguments   1 now, 2 where to go on (empty: from the beginning)
+-- Result      {where to go on (empty: that was everything), looked at, mended, put aside}
+-- Cost        5 commands and one for each type; about 15 for each job, 1 for each entry of an index whose job is there
 
+local STEP = 100
 local INDEXES = {'queued:', 'scheduled:', 'running:', 'completed:', 'failed:', 'canceled:'}
+local STATES = {['queued:'] = '0', ['scheduled:'] = '1', ['delayed:'] = '1', ['completed:'] = '3', ['failed:'] = '4', ['canceled:'] = '5'}
 local FIELDS = {'s', 't', 'p', 'd', 'c', 'mr', 'ml', 'rt', 'f', 'k', 'o', 'gu', 'du', 'st', 'en', 'a', 'n', 'r', 'l', 'x', 'pb',
   'rs', 'u', 'e', 'cr'}
 local NEEDED = {'p', 'd', 'c', 'mr', 'ml', 'rt', 'pb'}
@@ -89,30 +103,30 @@ local function is_text(key) return call('TYPE', key).ok == 'string' end
 
 -- Takes an entry out of all indexes of a type but one; whether it was in any.
 local function only_in(name, id, index)
-  local found = index ~= 'running:' and call('ZREM', ns .. 'leased', id) or 0
+  local found = index ~= 'running:' and shared('ZREM', 'leased', id) or 0
   for _, other in ipairs(INDEXES) do
-    if other ~= index then found = found + call('ZREM', ns .. other .. name, id) end
+    if other ~= index then found = found + shared('ZREM', other .. name, id) end
   end
   return found > 0
 end
 
 local function away(name, id)
   local found = only_in(name, id, '')
-  found = call('ZREM', ns .. 'accepted:' .. name, id) == 1 or found
-  return call('SREM', ns .. 'delayed:' .. name, id) == 1 or found
+  found = shared('ZREM', 'accepted:' .. name, id) == 1 or found
+  return shared('SREM', 'delayed:' .. name, id) == 1 or found
 end
 
 local function quarantine(id, name, why)
-  for _, of in ipairs(name and {name} or call('SMEMBERS', ns .. 'types')) do away(of, id) end
+  for _, of in ipairs(name and {name} or shared('SMEMBERS', 'types')) do away(of, id) end
   if call('EXISTS', ns .. 'job:' .. id) == 1 then redis.pcall('HSET', ns .. 'job:' .. id, 's', 9) end
-  aside = aside + call('HSETNX', ns .. 'quarantine', id, string.format('%.0f mend %s', now, why))
+  aside = aside + shared('HSETNX', 'quarantine', id, string.format('%.0f mend %s', now, why))
 end
 
 -- Puts an entry where it belongs; whether it was not there.
 local function put(index, score, id)
-  local stands = call('ZSCORE', ns .. index, id)
+  local stands = shared('ZSCORE', index, id)
   if stands and tonumber(stands) == score then return false end
-  call('ZADD', ns .. index, score, id)
+  shared('ZADD', index, score, id)
   return true
 end
 
@@ -149,7 +163,7 @@ local function mend(id)
   for at, field in ipairs(FIELDS) do f[field] = found[at] end
   -- A tombstone, put aside before, or forgotten since it was found. Whatever index it is in, it is found there.
   if f.gu or f.s == '9' or call('EXISTS', job) == 0 then
-    mended = mended + call('ZREM', ns .. 'leased', id)
+    mended = mended + shared('ZREM', 'leased', id)
     return
   end
   local why = unreadable(f)
@@ -163,43 +177,84 @@ local function mend(id)
   changed = only_in(name, id, index) or changed
   -- A lease that nobody knows of has expired: the next sweep takes it, or its worker renews it first.
   if status == 2 then
-    local lease = tonumber(call('ZSCORE', ns .. 'leased', id))
+    local lease = tonumber(shared('ZSCORE', 'leased', id))
     if not lease or lease > 9007199254740991 then
-      call('ZADD', ns .. 'leased', now, id)
+      shared('ZADD', 'leased', now, id)
       changed = true
     end
   end
-  local accepted = tonumber(call('ZSCORE', ns .. 'accepted:' .. name, id))
+  local accepted = tonumber(shared('ZSCORE', 'accepted:' .. name, id))
   if not accepted or accepted < 0 or accepted > 9007199254740991 then
-    call('ZADD', ns .. 'accepted:' .. name, order_at(tonumber(f.c)), id)
+    shared('ZADD', 'accepted:' .. name, order_at(tonumber(f.c)), id)
     changed = true
   end
   local delayed = status == 1 and (f.a or '0') == '0'
-  changed = call(delayed and 'SADD' or 'SREM', ns .. 'delayed:' .. name, id) == 1 or changed
+  changed = shared(delayed and 'SADD' or 'SREM', 'delayed:' .. name, id) == 1 or changed
   if f.k then changed = mend_key(id, f) or changed end
-  changed = call('SADD', ns .. 'types', name) == 1 or changed
+  changed = shared('SADD', 'types', name) == 1 or changed
   if changed then mended = mended + 1 end
 end
 
--- An entry of an index: its job must be there, and of that type.
-local function check(id, name)
+-- An entry of an index: its job must be there, of that type and in that state.
+local function check(index, name, id)
   local f = read(id, 's', 't', 'gu')
   if f[1] and f[1] ~= '9' and not f[3] then
-    if f[2] ~= name and away(name, id) then
-      mended = mended + 1
-      mend(id) -- Its lease went with it.
-    end
-  elseif f[1] or f[3] or call('HEXISTS', ns .. 'quarantine', id) == 1 then
+    local other = f[2] ~= name and away(name, id)
+    if other then mended = mended + 1 end
+    -- Its lease went with it, or may not be there.
+    if other or f[1] ~= (STATES[index] or f[1]) or index == 'running:' then mend(id) end
+  elseif f[1] or f[3] or shared('HEXISTS', 'quarantine', id) == 1 then
     if away(name, id) then mended = mended + 1 end
   elseif away(name, id) then -- Else it was pruned since it was found.
     quarantine(id, nil, call('EXISTS', ns .. 'job:' .. id) == 1 and 'it is no job' or 'there is no such job')
   end
 end
 
-for at = 2, #ARGV, 2 do
-  if ARGV[at + 1] == '' then mend(ARGV[at]) else check(ARGV[at], ARGV[at + 1]) end
+-- What is looked at, in order: what waits and runs, all jobs, and all indexes, as jobs make their types known first.
+local function places()
+  local names, places = shared('SMEMBERS', 'types'), {}
+  table.sort(names)
+  local function all(round, indexes)
+    places[#places + 1] = round .. ' leased'
+    for _, index in ipairs(indexes) do
+      for _, name in ipairs(names) do places[#places + 1] = round .. ' ' .. index .. name end
+    end
+  end
+  all(1, {'running:', 'queued:', 'scheduled:', 'delayed:'})
+  places[#places + 1] = '2 job:'
+  all(3, {'delayed:', 'accepted:', unpack(INDEXES)})
+  return places
 end
-if mended > 0 then call('HINCRBY', ns .. 'meta', 'mended', mended) end
-return {mended, aside}
+
+local function jobs(cursor)
+  local prefix = ns .. 'job:'
+  local found = call('SCAN', cursor, 'MATCH', prefix .. '*', 'COUNT', STEP)
+  for _, key in ipairs(found[2]) do mend(key:sub(#prefix + 1)) end
+  return found[1], #found[2]
+end
+
+local function entries(key, cursor)
+  local index, name = key:match('^(%a+:)(.+)$')
+  local is_set = index == 'delayed:'
+  local found, every = shared(is_set and 'SSCAN' or 'ZSCAN', key, cursor, 'COUNT', STEP), is_set and 1 or 2
+  for at = 1, #found[2], every do
+    if name then check(index, name, found[2][at]) else mend(found[2][at]) end
+  end
+  return found[1], #found[2] / every
+end
+
+-- One of another type is put aside by any command.
+for _, key in ipairs({'beats', 'workers', 'meta', 'quarantine'}) do shared(key == 'beats' and 'ZCARD' or 'HLEN', key) end
+local cursor, place = ARGV[2]:match('^(%d+) (.+)$')
+local order, at = places(), 1
+for other, name in ipairs(order) do
+  if name == place then at = other end
+end
+if order[at] ~= place then cursor = '0' end
+local key, looked = order[at]:match(' (.+)$'), 0
+if key == 'job:' then cursor, looked = jobs(cursor) else cursor, looked = entries(key, cursor) end
+if cursor == '0' then at = at + 1 end
+if mended > 0 then shared('HINCRBY', 'meta', 'mended', mended) end
+return {order[at] and cursor .. ' ' .. order[at] or '', looked, mended, aside}
 
 -- As of the first release.

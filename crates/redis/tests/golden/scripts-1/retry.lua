@@ -23,11 +23,67 @@ local function ready_score(priority, order)
   return (9 - priority) * SPAN + order
 end
 
+-- What cannot be read is put aside, so that it is never in the way again.
+
+-- A command on a key that many jobs share. What stands in its place and is none of ours is renamed, and the command goes on:
+-- a script is not rolled back, so one that fails on its way would leave a half.
+local function shared(command, name, ...)
+  local done = redis.pcall(command, ns .. name, ...)
+  if type(done) ~= 'table' or not done.err then return done end
+  if not done.err:find('WRONGTYPE', 1, true) then error(done) end
+  call('RENAME', ns .. name, ns .. 'aside:' .. name)
+  done = call(command, ns .. name, ...)
+  redis.pcall('HINCRBY', ns .. 'meta', 'mended', 1)
+  return done
+end
+
+-- Fields of a job. A key that is no hash has none.
+local function read(id, ...)
+  local fields = redis.pcall('HMGET', ns .. 'job:' .. id, ...)
+  return fields.err and {} or fields
+end
+
+-- The answer to whoever asks for a job that cannot be read.
+local function unreadable(id) return redis.error_reply('CORRUPT job ' .. id .. ' has fields that cannot be read') end
+
+-- Out of the index it was found in, and of those of the type that the index is of, or else the job. A job says so itself.
+local function put_aside(index, id, why)
+  local name = index:match(':(.+)$') or read(id, 't')[1]
+  if index ~= 'leased' then shared('ZREM', index, id) end
+  shared('ZREM', 'leased', id)
+  if name then
+    shared('ZREM', 'running:' .. name, id)
+    shared('ZREM', 'accepted:' .. name, id)
+    shared('SREM', 'delayed:' .. name, id)
+  end
+  if call('EXISTS', ns .. 'job:' .. id) == 1 then redis.pcall('HSET', ns .. 'job:' .. id, 's', 9) end
+  shared('HSET', 'quarantine', id, string.format('%.0f %s %s', now, index, why))
+end
+
+-- An entry of an index that its job does not belong in: it is in another state, of another type, or only a tombstone is left
+-- of it. It is dropped: the job decides, never the index. One whose job is not there, or says no state, is put aside.
+local function misplaced(index, id)
+  local f = read(id, 's', 't', 'gu')
+  local name = index:match(':(.+)$')
+  if f[3] or f[1] and f[1]:match('^[0-5]$') and f[2] then
+    shared('ZREM', index, id)
+    if name and name ~= f[2] then
+      shared('ZREM', 'accepted:' .. name, id)
+      shared('SREM', 'delayed:' .. name, id)
+    end
+    shared('HINCRBY', 'meta', 'mended', 1)
+  elseif f[1] then
+    put_aside(index, id, 'its state cannot be read')
+  else
+    put_aside(index, id, call('EXISTS', ns .. 'job:' .. id) == 1 and 'it is no job' or 'there is no such job')
+  end
+end
+
 -- What a script changes in orders, indexes and counts, collected and written at its end: a call costs more than what it
 -- does.
 local last_order
 local function next_order()
-  last_order = last_order or tonumber(call('HGET', ns .. 'meta', 'order')) or 0
+  last_order = last_order or tonumber(shared('HGET', 'meta', 'order')) or 0
   last_order = math.max(last_order + 1, order_at(now))
   return last_order
 end
@@ -63,69 +119,25 @@ local function count(field, by) counts[field] = (counts[field] or 0) + by end
 local function flush()
   if sets[1] then call('MSET', unpack(sets)) end
   if dels[1] then call('DEL', unpack(dels)) end
-  for index, ids in pairs(rems) do call('ZREM', ns .. index, unpack(ids)) end
+  for index, ids in pairs(rems) do shared('ZREM', index, unpack(ids)) end
   for index, pair in pairs(adds) do
     -- A claimer that is told of the first one goes on until it finds none.
-    if index:sub(1, 7) == 'queued:' and call('ZCARD', ns .. index) == 0 then
+    if index:sub(1, 7) == 'queued:' and shared('ZCARD', index) == 0 then
       woken[#woken + 1] = 'w' .. index:sub(8)
     end
-    call('ZADD', ns .. index, unpack(pair))
+    shared('ZADD', index, unpack(pair))
   end
   if next(counts) then
-    local slot = ns .. 'minute:' .. string.format('%d', math.floor(now / 60000000))
+    local slot = 'minute:' .. string.format('%d', math.floor(now / 60000000))
     local fresh = false
-    for field, by in pairs(counts) do fresh = call('HINCRBY', slot, field, by) == by or fresh end
+    for field, by in pairs(counts) do fresh = shared('HINCRBY', slot, field, by) == by or fresh end
     -- A little longer than slots are told.
-    if fresh then call('PEXPIRE', slot, 22200000) end
+    if fresh then call('PEXPIRE', ns .. slot, 22200000) end
   end
-  if last_order then call('HSET', ns .. 'meta', 'order', last_order) end
+  if last_order then shared('HSET', 'meta', 'order', last_order) end
   if changed[1] then woken[#woken + 1] = 'j' .. table.concat(changed, ' ') end
   if woken[1] then call('PUBLISH', ns .. 'hints', table.concat(woken, '\n')) end
   adds, rems, sets, dels, counts, changed, woken = {}, {}, {}, {}, {}, {}, {}
-end
-
--- What cannot be read is put aside, so that it is never in the way again.
-
--- Fields of a job. A key that is no hash has none.
-local function read(id, ...)
-  local fields = redis.pcall('HMGET', ns .. 'job:' .. id, ...)
-  return fields.err and {} or fields
-end
-
--- The answer to whoever asks for a job that cannot be read.
-local function unreadable(id) return redis.error_reply('CORRUPT job ' .. id .. ' has fields that cannot be read') end
-
--- Out of the index it was found in, and of those of the type that the index is of, or else the job. A job says so itself.
-local function put_aside(index, id, why)
-  local name = index:match(':(.+)$') or read(id, 't')[1]
-  if index ~= 'leased' then call('ZREM', ns .. index, id) end
-  call('ZREM', ns .. 'leased', id)
-  if name then
-    call('ZREM', ns .. 'running:' .. name, id)
-    call('ZREM', ns .. 'accepted:' .. name, id)
-    call('SREM', ns .. 'delayed:' .. name, id)
-  end
-  if call('EXISTS', ns .. 'job:' .. id) == 1 then redis.pcall('HSET', ns .. 'job:' .. id, 's', 9) end
-  call('HSET', ns .. 'quarantine', id, string.format('%.0f %s %s', now, index, why))
-end
-
--- An entry of an index that its job does not belong in: it is in another state, of another type, or only a tombstone is left
--- of it. It is dropped: the job decides, never the index. One whose job is not there, or says no state, is put aside.
-local function misplaced(index, id)
-  local f = read(id, 's', 't', 'gu')
-  local name = index:match(':(.+)$')
-  if f[3] or f[1] and f[1]:match('^[0-5]$') and f[2] then
-    call('ZREM', ns .. index, id)
-    if name and name ~= f[2] then
-      call('ZREM', ns .. 'accepted:' .. name, id)
-      call('SREM', ns .. 'delayed:' .. name, id)
-    end
-    call('HINCRBY', ns .. 'meta', 'mended', 1)
-  elseif f[1] then
-    put_aside(index, id, 'its state cannot be read')
-  else
-    put_aside(index, id, call('EXISTS', ns .. 'job:' .. id) == 1 and 'it is no job' or 'there is no such job')
-  end
 end
 
 -- What is known of an id: {0} nothing, {1, owner} its retention is over, {2, id, fields, outcome, attempts, ahead} the job.
@@ -182,7 +194,7 @@ also('ts', ARGV[5])
 call('DEL', new)
 call('HSET', new, unpack(set))
 call('COPY', ns .. 'body:' .. id, ns .. 'body:' .. again, 'REPLACE')
-call('ZADD', ns .. 'accepted:' .. name, order, again)
+add('accepted:' .. name, order, again)
 add('queued:' .. name, ready_score(tonumber(f[5]), order), again)
 -- Its version moves, and nothing else that a client sees: it ended when it ended.
 call('HSET', job, 'rb', again, 'n', tonumber(f[3] or 1) + 1)

@@ -14,6 +14,18 @@ local now_text = string.format('%.0f', now)
 
 -- What cannot be read is put aside, so that it is never in the way again.
 
+-- A command on a key that many jobs share. What stands in its place and is none of ours is renamed, and the command goes on:
+-- a script is not rolled back, so one that fails on its way would leave a half.
+local function shared(command, name, ...)
+  local done = redis.pcall(command, ns .. name, ...)
+  if type(done) ~= 'table' or not done.err then return done end
+  if not done.err:find('WRONGTYPE', 1, true) then error(done) end
+  call('RENAME', ns .. name, ns .. 'aside:' .. name)
+  done = call(command, ns .. name, ...)
+  redis.pcall('HINCRBY', ns .. 'meta', 'mended', 1)
+  return done
+end
+
 -- Fields of a job. A key that is no hash has none.
 local function read(id, ...)
   local fields = redis.pcall('HMGET', ns .. 'job:' .. id, ...)
@@ -26,15 +38,15 @@ local function unreadable(id) return redis.error_reply('CORRUPT job ' .. id .. '
 -- Out of the index it was found in, and of those of the type that the index is of, or else the job. A job says so itself.
 local function put_aside(index, id, why)
   local name = index:match(':(.+)$') or read(id, 't')[1]
-  if index ~= 'leased' then call('ZREM', ns .. index, id) end
-  call('ZREM', ns .. 'leased', id)
+  if index ~= 'leased' then shared('ZREM', index, id) end
+  shared('ZREM', 'leased', id)
   if name then
-    call('ZREM', ns .. 'running:' .. name, id)
-    call('ZREM', ns .. 'accepted:' .. name, id)
-    call('SREM', ns .. 'delayed:' .. name, id)
+    shared('ZREM', 'running:' .. name, id)
+    shared('ZREM', 'accepted:' .. name, id)
+    shared('SREM', 'delayed:' .. name, id)
   end
   if call('EXISTS', ns .. 'job:' .. id) == 1 then redis.pcall('HSET', ns .. 'job:' .. id, 's', 9) end
-  call('HSET', ns .. 'quarantine', id, string.format('%.0f %s %s', now, index, why))
+  shared('HSET', 'quarantine', id, string.format('%.0f %s %s', now, index, why))
 end
 
 -- An entry of an index that its job does not belong in: it is in another state, of another type, or only a tombstone is left
@@ -43,12 +55,12 @@ local function misplaced(index, id)
   local f = read(id, 's', 't', 'gu')
   local name = index:match(':(.+)$')
   if f[3] or f[1] and f[1]:match('^[0-5]$') and f[2] then
-    call('ZREM', ns .. index, id)
+    shared('ZREM', index, id)
     if name and name ~= f[2] then
-      call('ZREM', ns .. 'accepted:' .. name, id)
-      call('SREM', ns .. 'delayed:' .. name, id)
+      shared('ZREM', 'accepted:' .. name, id)
+      shared('SREM', 'delayed:' .. name, id)
     end
-    call('HINCRBY', ns .. 'meta', 'mended', 1)
+    shared('HINCRBY', 'meta', 'mended', 1)
   elseif f[1] then
     put_aside(index, id, 'its state cannot be read')
   else
