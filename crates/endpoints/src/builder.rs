@@ -1,6 +1,9 @@
 //! Puts the parts together and finds what does not fit before anything runs.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use async_endpoints_core::{JobName, Store, job::InvalidName};
 use axum::http::request::Parts;
@@ -13,9 +16,10 @@ use crate::{
     error::JobError,
     handler::{Blocking, Erased, ErasedHandler, JobHandler},
     http::{Access, Face, Operation, Owner, Responses},
-    job_type::{JobType, Rules},
+    job_type::{JobType, Policy, Rules},
     middleware::Middleware,
     options::{Options, OptionsError},
+    telemetry::Telemetry,
     worker::Kind,
 };
 
@@ -70,13 +74,15 @@ pub struct Builder {
     face: Face,
     handlers: Vec<(&'static str, Rules, Arc<dyn ErasedHandler>)>,
     middlewares: Vec<Arc<dyn Middleware>>,
+    telemetry: Option<Telemetry>,
 }
 
 impl Builder {
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
         let options = Options::default();
         let face = Face::default();
-        Self { store, options, endpoints: Vec::new(), face, handlers: Vec::new(), middlewares: Vec::new() }
+        let (endpoints, handlers, middlewares) = (Vec::new(), Vec::new(), Vec::new());
+        Self { store, options, endpoints, face, handlers, middlewares, telemetry: None }
     }
 
     /// Replaces the default settings.
@@ -148,6 +154,12 @@ impl Builder {
         self
     }
 
+    /// Measures jobs, the store and requests. Without it nothing is measured.
+    pub fn telemetry(mut self, telemetry: &Telemetry) -> Self {
+        self.telemetry = Some(telemetry.clone());
+        self
+    }
+
     /// Checks that everything fits together.
     pub fn build(self) -> Result<AsyncEndpoints, BuildError> {
         self.options.check(str::to_owned)?;
@@ -163,7 +175,8 @@ impl Builder {
             kinds.push(Kind { name, policy: rules.resolve(&self.options), handler });
         }
         let face = Face { base_path: self.options.base_path.clone(), ..self.face };
-        let parts = Assembly { types, endpoints: self.endpoints, face, kinds, middlewares: self.middlewares };
+        let (endpoints, middlewares, telemetry) = (self.endpoints, self.middlewares, self.telemetry);
+        let parts = Assembly { types, endpoints, face, kinds, middlewares, telemetry };
         Ok(AsyncEndpoints::assemble(self.store, self.options, parts))
     }
 
@@ -173,18 +186,18 @@ impl Builder {
     }
 
     /// The job types by name. One name has one set of rules, or the two halves of a service would disagree.
-    fn types(&self) -> Result<Vec<JobName>, BuildError> {
+    fn types(&self) -> Result<Vec<(JobName, Policy)>, BuildError> {
         let endpoints = self.endpoints.iter().map(|endpoint| (endpoint.name, &endpoint.rules));
         let handlers = self.handlers.iter().map(|(name, rules, _)| (*name, rules));
-        let mut known: HashMap<JobName, String> = HashMap::new();
+        let mut known: BTreeMap<JobName, &Rules> = BTreeMap::new();
         for (name, rules) in endpoints.chain(handlers) {
-            let (name, second) = (JobName::new(name)?, format!("{rules:?}"));
-            let first = known.entry(name.clone()).or_insert_with(|| second.clone()).clone();
+            let name = JobName::new(name)?;
+            let (first, second) = (format!("{:?}", known.entry(name.clone()).or_insert(rules)), format!("{rules:?}"));
             if first != second {
                 return Err(BuildError::TwoTypes { name, first, second });
             }
         }
-        Ok(known.into_keys().collect())
+        Ok(known.into_iter().map(|(name, rules)| (name, rules.resolve(&self.options))).collect())
     }
 }
 
@@ -202,7 +215,7 @@ fn check_schemas(endpoints: &[Declared]) -> Result<(), BuildError> {
 /// axum panics at paths that it cannot route, so they are tried here first.
 fn check_paths(endpoints: &[Declared]) -> Result<(), BuildError> {
     let mut routes: matchit::Router<()> = matchit::Router::new();
-    for own in Operation::ALL {
+    for own in Operation::ALL.into_iter().chain(Operation::MONITORING) {
         // They are merged into the same router, and do not conflict with each other.
         let _ = routes.insert(own.path(), ());
     }

@@ -9,7 +9,7 @@ use std::{
 use async_endpoints_core::{
     JobId, JobName, Timestamp,
     job::TraceContext,
-    store::{Attempt, ReportedProgress},
+    store::{Attempt, Lease, LeaseToken, ReportedProgress},
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -33,6 +33,7 @@ pub struct JobContext<Req> {
 #[derive(Debug)]
 pub struct AttemptInfo {
     pub(crate) id: JobId,
+    pub(crate) lease: Lease,
     pub(crate) name: JobName,
     pub(crate) attempt: u32,
     pub(crate) last: bool,
@@ -49,6 +50,7 @@ impl AttemptInfo {
     pub(crate) fn new(attempt: &Attempt, deadline: Instant, progress: ProgressReporter) -> Self {
         Self {
             id: attempt.lease.job,
+            lease: attempt.lease,
             name: attempt.name.clone(),
             attempt: attempt.attempt,
             last: attempt.retry_count >= attempt.max_retries,
@@ -145,8 +147,10 @@ impl<Req> JobContext<Req> {
     /// # }
     /// ```
     pub fn for_test(request: Req) -> Self {
+        let id = JobId(Uuid::now_v7());
         let info = AttemptInfo {
-            id: JobId(Uuid::now_v7()),
+            id,
+            lease: Lease { job: id, token: LeaseToken::random() },
             name: JobName::new("test").unwrap_or_else(|_| unreachable!("a good name")),
             attempt: 1,
             last: false,

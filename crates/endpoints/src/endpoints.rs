@@ -13,12 +13,13 @@ use std::{
 use async_endpoints_core::{
     JobId, JobName, JobView, Store, StoreError,
     job::{InvalidName, TraceContext},
-    store::{Cancel, Lookup, Retry, RetryAs},
+    store::{Cancel, Lookup, Retry, RetryAs, StatsQuery, WorkerId},
 };
 use axum::Router;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::{sync::DropGuard, task::AbortOnDropHandle};
+use uuid::Uuid;
 
 use crate::{
     builder::Builder,
@@ -27,10 +28,13 @@ use crate::{
     fleet::{Fleet, Reason, Waiting},
     http::{self, Face},
     hub::{Follower, Hub, version},
-    job_type::JobType,
+    job_type::{JobType, Policy},
     middleware::Middleware,
     options::Options,
+    sampler::Sampler,
+    stats::{self, JobStats},
     submit::{Submit, within},
+    telemetry::{Measured, Telemetry, encode::Format},
     worker::{Kind, Worker, WorkerStatus, supervise},
 };
 
@@ -49,15 +53,18 @@ struct Inner {
     listening: Mutex<Option<AbortOnDropHandle<()>>>,
     started: AtomicBool,
     fleet: Fleet,
+    sampler: Arc<Sampler>,
+    measured: Option<Measured>,
 }
 
 /// What the builder found to fit together.
 pub(crate) struct Assembly {
-    pub(crate) types: Vec<JobName>,
+    pub(crate) types: Vec<(JobName, Policy)>,
     pub(crate) endpoints: Vec<Declared>,
     pub(crate) face: Face,
     pub(crate) kinds: Vec<Kind>,
     pub(crate) middlewares: Vec<Arc<dyn Middleware>>,
+    pub(crate) telemetry: Option<Telemetry>,
 }
 
 impl AsyncEndpoints {
@@ -67,10 +74,22 @@ impl AsyncEndpoints {
     }
 
     pub(crate) fn assemble(store: Arc<dyn Store>, options: Options, parts: Assembly) -> Self {
-        let Assembly { types, endpoints, face, kinds, middlewares } = parts;
+        let Assembly { types, endpoints, face, kinds, mut middlewares, telemetry } = parts;
+        let cutoffs = types.iter().map(|(name, policy)| policy.cutoffs(name, &options)).collect();
+        let names: Vec<JobName> = types.into_iter().map(|(name, _)| name).collect();
+        let measured = telemetry.map(|telemetry| Measured::new(telemetry, store.kind(), &names));
+        let store = measured.as_ref().map_or_else(|| store.clone(), |measured| measured.store(store.clone()));
+        middlewares.splice(0..0, measured.as_ref().map(Measured::middleware));
+        let id = measured.as_ref().and_then(|measured| measured.telemetry.take_instance());
+        let id = WorkerId(id.unwrap_or_else(Uuid::new_v4));
+        let worker = Worker::new(id, store.clone(), options.clone(), kinds.into(), middlewares.into());
+        let sampler = Sampler::new(store.clone(), cutoffs);
+        if let Some(measured) = &measured {
+            measured.gauges(&sampler, &worker);
+        }
         Self(Arc::new(Inner {
-            worker: Worker::new(store.clone(), options.clone(), kinds.into(), middlewares.into()),
-            types: types.into_iter().map(|name| (name.to_string(), name)).collect(),
+            types: names.into_iter().map(|name| (name.to_string(), name)).collect(),
+            worker,
             endpoints,
             face,
             store,
@@ -79,6 +98,8 @@ impl AsyncEndpoints {
             listening: Mutex::default(),
             started: AtomicBool::new(false),
             fleet: Fleet::default(),
+            sampler,
+            measured,
         }))
     }
 
@@ -91,6 +112,12 @@ impl AsyncEndpoints {
     /// prefix as the [submit routes](Self::submit_routes), or say in [`Options::base_path`] where they are.
     pub fn job_routes<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
         http::job_routes(self)
+    }
+
+    /// The routes of monitoring, for any router: `/metrics/jobs`, and `/metrics` if [telemetry](Builder::telemetry) was set up
+    /// here. Who may use them is what [`Builder::access`] says.
+    pub fn monitoring_routes<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
+        http::monitoring_routes(self)
     }
 
     /// Serves HTTP and works until SIGTERM, Ctrl-C or [`shutdown`](Self::shutdown); then drains both within
@@ -227,6 +254,51 @@ impl AsyncEndpoints {
         within(self.0.store.retry(id, &RetryAs { id: JobId::random(), trace })).await
     }
 
+    /// What the fleet did in a window, up to six hours back, and has now: from the store's own counts, so that it is exact,
+    /// survives restarts, and is the same from every process. One call of the store.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use async_endpoints::{AsyncEndpoints, JobContext, JobType, MemoryStore};
+    /// # const RESIZE: JobType<(), ()> = JobType::new("Resize");
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let endpoints = AsyncEndpoints::builder(MemoryStore::new()).handler(RESIZE, async |_: JobContext<()>| Ok(())).build()?;
+    /// # endpoints.submit(RESIZE, ()).await?;
+    /// # endpoints.run_until_idle().await?;
+    /// let stats = endpoints.stats(Duration::from_secs(10 * 60)).await?;
+    /// assert_eq!(stats.job_types["Resize"].completed_jobs, 1);
+    /// assert!(stats.total.error_rate < 5.0 && stats.total.processing_time.p99.is_some());
+    /// # Ok(()) }
+    /// ```
+    pub async fn stats(&self, window: Duration) -> Result<JobStats, StoreError> {
+        // Which minutes a window has only the store's clock can say: all that it keeps are asked for.
+        let query = StatsQuery { since_minute: Some(0), cutoffs: self.0.sampler.cutoffs().to_vec() };
+        let stats = within(self.0.store.stats(&query)).await?;
+        Ok(JobStats::of(&stats, window, self.0.types.values()))
+    }
+
+    /// The same of the last hour, at most five seconds old, however many ask.
+    pub(crate) async fn sampled_stats(&self) -> Result<JobStats, StoreError> {
+        Ok(JobStats::of(&*self.0.sampler.read().await?, stats::HOUR, self.0.types.values()))
+    }
+
+    /// What `/metrics` shows; none if there is nothing.
+    pub(crate) async fn scrape(&self, format: Format) -> Option<String> {
+        let measured = self.0.measured.as_ref().filter(|measured| measured.telemetry.is_scraped())?;
+        // What the store does not tell is left out; the rest is told all the same.
+        let _ = self.0.sampler.read().await;
+        Some(measured.telemetry.scrape(format))
+    }
+
+    /// Whether `/metrics` has something to show.
+    pub(crate) fn is_scraped(&self) -> bool {
+        self.0.measured.as_ref().is_some_and(|measured| measured.telemetry.is_scraped())
+    }
+
+    pub(crate) fn measured(&self) -> Option<&Measured> {
+        self.0.measured.as_ref()
+    }
+
     /// What the worker of this process does.
     pub fn worker_status(&self) -> WorkerStatus {
         self.0.worker.status()
@@ -283,6 +355,7 @@ impl AsyncEndpoints {
             return Err(io::Error::other("these endpoints were started before; build new ones to start again"));
         }
         self.start_hub();
+        self.0.sampler.enter();
         self.0.worker.start()?;
         Ok(self.0.worker.stopping().clone().drop_guard())
     }

@@ -159,6 +159,17 @@ pub(crate) enum Builtin {
 }
 
 impl Builtin {
+    /// The codes of failures that come from the library, and so are known before they occur.
+    pub(crate) const FAILURES: [&'static str; 7] = [
+        "HANDLER_ERROR",
+        "HANDLER_PANIC",
+        "JOB_TIMEOUT",
+        "WORKER_LOST",
+        "RESULT_TOO_LARGE",
+        "RESULT_UNSERIALIZABLE",
+        "PAYLOAD_UNREADABLE",
+    ];
+
     pub(crate) fn record(self, detail: Option<String>) -> ErrorRecord {
         let (code, status, retryable) = match self {
             Self::Panic => ("HANDLER_PANIC", 500, true),

@@ -2,9 +2,9 @@
 
 use std::{fmt, marker::PhantomData, time::Duration};
 
-use async_endpoints_core::{Priority, RetryPolicy};
+use async_endpoints_core::{JobName, Priority, RetryPolicy, store::TypeCutoffs};
 
-use crate::options::Options;
+use crate::{options::Options, worker::LATEST_END};
 
 /// The name of a kind of job, the types of its request and its result, and how it is run.
 ///
@@ -155,6 +155,18 @@ pub(crate) struct Policy {
     pub(crate) retention: Duration,
     pub(crate) max_queue_size: u64,
     pub(crate) delay: Duration,
+}
+
+impl Policy {
+    /// What counts as slow, overdue and stuck.
+    pub(crate) fn cutoffs(&self, name: &JobName, options: &Options) -> TypeCutoffs {
+        TypeCutoffs {
+            name: name.clone(),
+            slow_after: self.slow_after,
+            overdue_after: self.timeout.saturating_add(LATEST_END),
+            stuck_after: options.stuck_after,
+        }
+    }
 }
 
 impl Rules {

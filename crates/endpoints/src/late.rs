@@ -61,6 +61,7 @@ pub type Refusal = Arc<dyn Error + Send + Sync>;
 /// # Ok(()) }
 /// ```
 pub struct LateStore {
+    kind: &'static str,
     state: watch::Sender<State>,
     _opening: AbortOnDropHandle<()>,
 }
@@ -93,7 +94,15 @@ impl LateStore {
         // Too late is no error: it goes on by itself.
         let _ = timeout(FIRST, first.changed()).await;
         let refusal = first.borrow().refusal();
-        refusal.map_or(Ok(Self { state, _opening: opening }), Err)
+        refusal.map_or(Ok(Self { kind: "late", state, _opening: opening }), Err)
+    }
+
+    /// What operators call the store that it opens, which nobody knows before it is open: `redis` or `sqlite`, as that
+    /// store's own [`kind`](JobStore::kind) says.
+    #[must_use]
+    pub fn named(mut self, kind: &'static str) -> Self {
+        self.kind = kind;
+        self
     }
 
     /// Whether it is open. Once it is, it stays so, though a call may fail as with any store.
@@ -223,6 +232,9 @@ impl JobStore for LateStore {
     }
     async fn probe(&self) -> Result<()> {
         self.store()?.probe().await
+    }
+    fn kind(&self) -> &'static str {
+        self.kind
     }
     /// Those who listened before it was open are told to look at everything: what changed before is not known.
     fn hints(&self) -> BoxStream<'static, Hint> {

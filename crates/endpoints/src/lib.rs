@@ -44,10 +44,12 @@ mod json;
 mod late;
 mod middleware;
 mod options;
+mod sampler;
 mod signal;
+mod stats;
 mod submission;
 mod submit;
-mod telemetry;
+pub mod telemetry;
 mod worker;
 
 pub use async_endpoints_core::{
@@ -71,9 +73,12 @@ pub use http::{Access, JobDocument, Owner, Problem, Responses};
 pub use job_type::JobType;
 pub use late::{LateStore, Refusal};
 pub use middleware::{Middleware, Next};
+pub use opentelemetry;
 pub use options::{Options, OptionsError};
+pub use stats::{Figures, JobStats, Percentiles};
 pub use submission::Submission;
 pub use submit::{Accepted, Submit, SubmitError};
+pub use telemetry::Telemetry;
 pub use tokio_util::sync::CancellationToken;
 #[cfg(feature = "openapi")]
 pub use utoipa;

@@ -43,6 +43,10 @@ pub struct Options {
     /// `ALERT_SLOW_SECONDS`: from when on an attempt counts as slow. Default: 30 s.
     #[serde(rename = "alert_slow_seconds", deserialize_with = "seconds")]
     pub slow_after: Duration,
+    /// `ALERT_STUCK_SECONDS`: from when on a job that nothing moves though something should counts as stuck.
+    /// Default: 10 min.
+    #[serde(rename = "alert_stuck_seconds", deserialize_with = "seconds")]
+    pub stuck_after: Duration,
     /// `MAX_CONNECTIONS`: connections that [`serve`](crate::AsyncEndpoints::serve) holds at once; beyond, they wait to
     /// be accepted. Default: 16 384, more than the 10 000 clients that may follow jobs in one process.
     pub max_connections: u32,
@@ -77,6 +81,7 @@ impl Default for Options {
             retention: Duration::from_secs(24 * 60 * 60),
             shutdown: Duration::from_secs(30),
             slow_after: Duration::from_secs(30),
+            stuck_after: Duration::from_secs(600),
             max_connections: 16_384,
             header_read: Duration::from_secs(30),
             base_path: None,
@@ -121,6 +126,7 @@ impl Options {
         vars.seconds("RETENTION_SECONDS", &mut options.retention)?;
         vars.seconds("SHUTDOWN_SECONDS", &mut options.shutdown)?;
         vars.seconds("ALERT_SLOW_SECONDS", &mut options.slow_after)?;
+        vars.seconds("ALERT_STUCK_SECONDS", &mut options.stuck_after)?;
         vars.number("MAX_CONNECTIONS", &mut options.max_connections)?;
         vars.seconds("HEADER_READ_SECONDS", &mut options.header_read)?;
         vars.read("BASE_PATH", &mut options.base_path, "a path", |text| Some(Some(text.to_owned())))?;
@@ -222,7 +228,7 @@ mod tests {
         assert_eq!(read(&[]), Ok(default.clone()));
         assert_eq!(read(&[("AE_CONCURRENCY", " ")]), Ok(default.clone()));
         let second = Duration::from_millis(1500);
-        let cases: [(&str, &str, Options); 13] = [
+        let cases: [(&str, &str, Options); 14] = [
             ("AE_CONCURRENCY", "7", Options { concurrency: 7, ..default.clone() }),
             ("AE_MAX_QUEUE_SIZE", "7", Options { max_queue_size: 7, ..default.clone() }),
             ("AE_MAX_RETRIES", "0", Options { max_retries: 0, ..default.clone() }),
@@ -233,6 +239,7 @@ mod tests {
             ("AE_RETENTION_SECONDS", "1.5", Options { retention: second, ..default.clone() }),
             ("AE_SHUTDOWN_SECONDS", "1.5", Options { shutdown: second, ..default.clone() }),
             ("AE_ALERT_SLOW_SECONDS", "1.5", Options { slow_after: second, ..default.clone() }),
+            ("AE_ALERT_STUCK_SECONDS", "1.5", Options { stuck_after: second, ..default.clone() }),
             ("AE_MAX_CONNECTIONS", "7", Options { max_connections: 7, ..default.clone() }),
             ("AE_HEADER_READ_SECONDS", "1.5", Options { header_read: second, ..default.clone() }),
             ("AE_BASE_PATH", "/v1", Options { base_path: Some("/v1".to_owned()), ..default.clone() }),

@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::{AsyncEndpoints, envelope, envelope::RequestParts, job_type::Policy, json};
+use crate::{AsyncEndpoints, envelope, envelope::RequestParts, job_type::Policy, json, telemetry::Submission};
 
 /// How long a caller waits for the store before it is told to come back.
 pub(crate) const STORE_TIMEOUT: Duration = Duration::from_millis(4500);
@@ -90,6 +90,7 @@ impl AsyncEndpoints {
         let insert = self.store().insert(NewJob { payload: draft.payload, ..sent.clone() });
         async move {
             if self.is_shutting_down() {
+                self.refused(&sent.name, Submission::Rejected);
                 return Err(SubmitError::ShuttingDown);
             }
             match within(insert).await? {
@@ -101,6 +102,15 @@ impl AsyncEndpoints {
                 Insert::Conflict => Err(SubmitError::Conflict),
                 Insert::Full => Err(SubmitError::QueueFull),
             }
+        }
+    }
+}
+
+impl AsyncEndpoints {
+    /// Counts a submission that does not come to the store.
+    pub(crate) fn refused(&self, name: &JobName, result: Submission) {
+        if let Some(measured) = self.measured() {
+            measured.refused(name, result);
         }
     }
 }

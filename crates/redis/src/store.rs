@@ -340,6 +340,10 @@ impl JobStore for RedisStore {
     async fn probe(&self) -> Result<()> {
         self.call(|scripts| &scripts.probe, Args::new()).await.map(drop)
     }
+
+    fn kind(&self) -> &'static str {
+        "redis"
+    }
 }
 
 #[async_trait]

@@ -343,6 +343,10 @@ impl JobStore for SqliteStore {
     async fn probe(&self) -> Result<()> {
         self.write(0, |_| Ok(())).await
     }
+
+    fn kind(&self) -> &'static str {
+        "sqlite"
+    }
 }
 
 fn result_bytes(settle: &Settle) -> usize {

@@ -244,6 +244,10 @@ impl<S: Store> JobStore for Checked<S> {
     async fn probe(&self) -> Result<()> {
         self.inner.probe().await
     }
+
+    fn kind(&self) -> &'static str {
+        self.inner.kind()
+    }
 }
 
 #[async_trait]

@@ -246,6 +246,9 @@ impl JobStore for FlakyStore {
     async fn probe(&self) -> Result<()> {
         self.around(Op::Probe, self.inner.probe()).await
     }
+    fn kind(&self) -> &'static str {
+        self.inner.kind()
+    }
     fn hints(&self) -> BoxStream<'static, Hint> {
         self.inner.hints()
     }
@@ -316,6 +319,9 @@ impl<S: Store> JobStore for Retrying<S> {
     }
     async fn probe(&self) -> Result<()> {
         repeat!(self.0.probe())
+    }
+    fn kind(&self) -> &'static str {
+        self.0.kind()
     }
     fn hints(&self) -> BoxStream<'static, Hint> {
         self.0.hints()

@@ -104,6 +104,9 @@ impl<S: Store> JobStore for Turns<S> {
     async fn probe(&self) -> Result<()> {
         self.next().probe().await
     }
+    fn kind(&self) -> &'static str {
+        self.next().kind()
+    }
 }
 
 #[async_trait]

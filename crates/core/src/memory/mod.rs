@@ -190,6 +190,10 @@ impl JobStore for MemoryStore {
         self.step(|_, _| ());
         Ok(())
     }
+
+    fn kind(&self) -> &'static str {
+        "memory"
+    }
 }
 
 #[async_trait]

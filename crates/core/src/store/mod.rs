@@ -140,6 +140,12 @@ pub trait JobStore: Send + Sync + 'static {
 
     /// Whether the store can be read and written, without leaving anything behind.
     async fn probe(&self) -> Result<()>;
+
+    /// What operators call this kind of store, in metrics and health checks: `memory`, `sqlite`, `redis`. A store around a
+    /// store has its name.
+    fn kind(&self) -> &'static str {
+        "custom"
+    }
 }
 
 /// A whole store. Implemented for everything that implements its two halves.
@@ -196,5 +202,8 @@ impl<T: JobStore + ?Sized> JobStore for Arc<T> {
     }
     async fn probe(&self) -> Result<()> {
         (**self).probe().await
+    }
+    fn kind(&self) -> &'static str {
+        (**self).kind()
     }
 }

@@ -5,6 +5,7 @@
 //! | `submit` | the paths that the application declares |
 //! | `list`, `follow`, `result`, `events`, `logs`, `cancel`, `retry` | the routes of jobs, one each |
 //! | `openapi` | what all of them are, as a document |
+//! | `monitoring` | the routes of figures |
 //! | `call` | what every route needs of its request |
 //! | `access` | who may do what |
 //! | `headers`, `body` | what is read from requests |
@@ -22,6 +23,7 @@ mod headers;
 mod job;
 mod list;
 mod logs;
+mod monitoring;
 mod openapi;
 mod problem;
 mod responses;
@@ -82,7 +84,7 @@ impl Default for Face {
     }
 }
 
-/// The routes of jobs. Router, document, reserved paths and tests are made from this one list.
+/// The routes of jobs, and those of monitoring. Router, document, reserved paths and tests are made from these lists.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
     List,
@@ -93,11 +95,15 @@ pub(crate) enum Operation {
     Cancel,
     Retry,
     Document,
+    Metrics,
+    JobMetrics,
 }
 
 impl Operation {
     pub(crate) const ALL: [Self; 8] =
         [Self::List, Self::Job, Self::Result, Self::Events, Self::Logs, Self::Cancel, Self::Retry, Self::Document];
+
+    pub(crate) const MONITORING: [Self; 2] = [Self::Metrics, Self::JobMetrics];
 
     pub(crate) const fn path(self) -> &'static str {
         match self {
@@ -109,19 +115,21 @@ impl Operation {
             Self::Cancel => "/jobs/{id}/cancel",
             Self::Retry => "/jobs/{id}/retry",
             Self::Document => "/openapi.json",
+            Self::Metrics => "/metrics",
+            Self::JobMetrics => "/metrics/jobs",
         }
     }
 
     fn method(self) -> Method {
         match self {
             Self::Cancel | Self::Retry => Method::POST,
-            Self::List | Self::Job | Self::Result | Self::Events | Self::Logs | Self::Document => Method::GET,
+            _ => Method::GET,
         }
     }
 
     const fn is_for_operators(self) -> bool {
         match self {
-            Self::List | Self::Retry => true,
+            Self::List | Self::Retry | Self::Metrics | Self::JobMetrics => true,
             Self::Job | Self::Result | Self::Events | Self::Logs | Self::Cancel | Self::Document => false,
         }
     }
@@ -136,6 +144,8 @@ impl Operation {
             Self::Cancel => cancel::cancel(&call).await,
             Self::Retry => retry::retry(&call).await,
             Self::Document => openapi::document(&call),
+            Self::Metrics => monitoring::metrics(&call).await,
+            Self::JobMetrics => monitoring::jobs(&call).await,
         }
     }
 }
@@ -160,15 +170,38 @@ pub(crate) fn submit_routes<S: Clone + Send + Sync + 'static>(endpoints: &AsyncE
         let methods = by_path.remove(&*declared.path).unwrap_or_default();
         by_path.insert(&declared.path, methods.merge(method));
     }
-    by_path.into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, refusing(methods)))
+    let routes = by_path.into_iter().map(|(path, methods)| (path, refusing(methods)));
+    measured(endpoints, routes.fold(Router::new(), |router, (path, methods)| router.route(path, methods)))
 }
 
 pub(crate) fn job_routes<S: Clone + Send + Sync + 'static>(endpoints: &AsyncEndpoints) -> Router<S> {
-    Operation::ALL.into_iter().fold(Router::new(), |router, operation| {
+    own_routes(endpoints, Operation::ALL.into_iter())
+}
+
+/// Without telemetry, or with a provider that is the application's own, there is nothing to scrape.
+pub(crate) fn monitoring_routes<S: Clone + Send + Sync + 'static>(endpoints: &AsyncEndpoints) -> Router<S> {
+    let is_there = |operation: &Operation| *operation != Operation::Metrics || endpoints.is_scraped();
+    own_routes(endpoints, Operation::MONITORING.into_iter().filter(is_there))
+}
+
+fn own_routes<S: Clone + Send + Sync + 'static>(
+    endpoints: &AsyncEndpoints,
+    operations: impl Iterator<Item = Operation>,
+) -> Router<S> {
+    let routes = operations.map(|operation| {
         let endpoints = endpoints.clone();
         let handler = move |request| answer(operation, endpoints.clone(), request);
-        router.route(operation.path(), refusing(on(filter(&operation.method()), handler)))
-    })
+        (operation.path(), refusing(on(filter(&operation.method()), handler)))
+    });
+    measured(endpoints, routes.fold(Router::new(), |router, (path, methods)| router.route(path, methods)))
+}
+
+/// The routes with whatever measures them.
+fn measured<S: Clone + Send + Sync + 'static>(endpoints: &AsyncEndpoints, router: Router<S>) -> Router<S> {
+    match endpoints.measured() {
+        Some(measured) => router.layer(measured.layer()),
+        None => router,
+    }
 }
 
 /// The answer of a route of jobs, and what is the same for all of them.

@@ -19,6 +19,7 @@ use crate::{
     job_type::Policy,
     submission::{Check, Refusal, Sent, Wishes},
     submit::{Accepted, Draft, SubmitError, fingerprint},
+    telemetry::Submission,
 };
 
 /// A declared endpoint with all that each of its requests needs.
@@ -91,11 +92,15 @@ impl<E: Into<Problem>> From<E> for Refused {
 async fn answer(accepting: &Accepting, call: Call, body: Body) -> Result<Response, Refused> {
     let mut call = call.identified();
     let wait = headers::prefer_wait(call.headers());
-    let accepted = accept(accepting, &mut call, body).await?;
+    let draft = draft(accepting, &mut call, body).await.inspect_err(|refused| {
+        call.endpoints.refused(&accepting.name, refused.kind());
+    })?;
+    let accepted = call.endpoints.accept(draft).await?;
     Ok(accepted_answer(&call, accepted, wait).await)
 }
 
-async fn accept(accepting: &Accepting, call: &mut Call, body: Body) -> Result<Accepted, Refused> {
+/// What is to be accepted, if the request can be.
+async fn draft(accepting: &Accepting, call: &mut Call, body: Body) -> Result<Draft, Refused> {
     // Before anything is refused: a client that still writes does not read the answer.
     let bytes = body::read(body, call.headers()).await?;
     if call.endpoints.is_shutting_down() {
@@ -118,8 +123,17 @@ async fn accept(accepting: &Accepting, call: &mut Call, body: Body) -> Result<Ac
         ..accepting.policy
     };
     let (name, owner, trace) = (accepting.name.clone(), call.sees.owner(), call.trace.clone());
-    let draft = Draft { id, name, policy, payload, key, fingerprint, owner, trace };
-    Ok(call.endpoints.accept(draft).await.map_err(Problem::from)?)
+    Ok(Draft { id, name, policy, payload, key, fingerprint, owner, trace })
+}
+
+impl Refused {
+    /// How it is counted: what this process cannot take now it has rejected, all else was wrong with the request.
+    fn kind(&self) -> Submission {
+        match self {
+            Self::Problem(problem) if problem.status().is_server_error() => Submission::Rejected,
+            Self::Problem(_) | Self::Answer(_) => Submission::Invalid,
+        }
+    }
 }
 
 /// Whether the body fits the type, and what the validator would have otherwise.

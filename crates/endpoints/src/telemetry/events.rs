@@ -64,3 +64,13 @@ pub(crate) fn stopping(within: Duration) {
 pub(crate) fn internal(what: &str, error: &dyn std::fmt::Display) {
     tracing::error!(%error, "{what}");
 }
+
+#[cfg(feature = "otlp")]
+pub(crate) fn push_failed(endpoint: &str, why: &str) {
+    tracing::warn!(endpoint, why, "metrics cannot be pushed; it is tried again");
+}
+
+#[cfg(feature = "otlp")]
+pub(crate) fn push_works(endpoint: &str) {
+    tracing::info!(endpoint, "metrics are pushed again");
+}

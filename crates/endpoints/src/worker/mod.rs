@@ -39,7 +39,6 @@ use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
-pub(crate) use self::supervise::supervise;
 use self::{
     reporter::Reporter,
     running::{Table, Why},
@@ -47,6 +46,7 @@ use self::{
     slots::Slots,
     supervise::Restarts,
 };
+pub(crate) use self::{running::LATEST_END, supervise::supervise};
 use crate::{
     handler::ErasedHandler, job_type::Policy, middleware::Middleware, options::Options, submit::STORE_TIMEOUT,
 };
@@ -100,6 +100,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn new(
+        id: WorkerId,
         store: Arc<dyn Store>,
         options: Options,
         kinds: Arc<[Kind]>,
@@ -109,7 +110,7 @@ impl Worker {
         let limits = kinds.iter().map(|kind| kind.policy.concurrency).collect();
         let places = kinds.iter().enumerate().map(|(place, kind)| (kind.name.clone(), place)).collect();
         Arc::new(Self {
-            id: WorkerId(Uuid::new_v4()),
+            id,
             slots: Slots::new(options.concurrency, limits, wake.clone()),
             store,
             options,
@@ -133,7 +134,8 @@ impl Worker {
 
     /// A worker with the same handlers that was never started: one that stopped does not start again.
     fn again(&self) -> Arc<Self> {
-        Self::new(self.store.clone(), self.options.clone(), self.kinds.clone(), self.middlewares.clone())
+        let id = WorkerId(Uuid::new_v4());
+        Self::new(id, self.store.clone(), self.options.clone(), self.kinds.clone(), self.middlewares.clone())
     }
 
     /// Starts to take jobs, if there are handlers, and to clear up, until a signal or [`stop`](Self::stop). Needs a runtime.

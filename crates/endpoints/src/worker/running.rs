@@ -20,6 +20,9 @@ pub(super) const GRACE: Duration = Duration::from_secs(5);
 /// How long after that the keeper ends an attempt whose own task does not: its thread is blocked.
 const SLACK: Duration = Duration::from_secs(2);
 
+/// How long after its timeout an attempt is over, whatever its handler does.
+pub(crate) const LATEST_END: Duration = Duration::from_secs(GRACE.as_secs() + SLACK.as_secs());
+
 /// Why a token fired; the first reason stays.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(super) enum Why {

@@ -1,0 +1,121 @@
+//! `GET /metrics` and `GET /metrics/jobs`: figures for machines, and for whoever asks without one.
+
+use std::io::Write;
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use flate2::{Compression, write::GzEncoder};
+
+use super::{
+    call::Call,
+    headers,
+    problem::{Problem, json},
+};
+use crate::telemetry::encode::Format;
+
+const OPENMETRICS: &str = "application/openmetrics-text";
+const TEXT: &str = "text/plain";
+
+/// Everything that this process measures and all that the store says of the fleet.
+pub(super) async fn metrics(call: &Call) -> Result<Response, Problem> {
+    let format = format(call.headers());
+    let Some(text) = call.endpoints.scrape(format).await else { return Err(Problem::not_found()) };
+    let mut response = compressed(text, call.headers()).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    headers.insert(header::VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+/// Counts, rates and times of jobs, from the store.
+pub(super) async fn jobs(call: &Call) -> Result<Response, Problem> {
+    let mut response = json("application/json", &call.endpoints.sampled_stats().await?);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+/// The format that the client likes best, in a version that we write; whoever says nothing we know gets plain text.
+fn format(headers: &HeaderMap) -> Format {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let known: Vec<&str> = values.flat_map(|value| value.split(',')).filter(|range| is_known(range)).collect();
+    let mut headers = HeaderMap::new();
+    headers.extend(HeaderValue::from_str(&known.join(",")).ok().map(|value| (header::ACCEPT, value)));
+    match headers::accepted(&headers, &[TEXT, OPENMETRICS]) {
+        Some(OPENMETRICS) => Format::OpenMetrics,
+        _ => Format::Text,
+    }
+}
+
+fn is_known(range: &str) -> bool {
+    let mut parts = range.split(';').map(str::trim);
+    let expected = if parts.next() == Some(OPENMETRICS) { "1.0.0" } else { "0.0.4" };
+    parts
+        .filter_map(|part| part.split_once('='))
+        .all(|(name, value)| name.trim() != "version" || value.trim() == expected)
+}
+
+/// The text, compressed if the client takes that; it is a tenth then.
+fn compressed(text: String, headers: &HeaderMap) -> Response {
+    if !takes_gzip(headers) {
+        return Body::from(text).into_response();
+    }
+    let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 8), Compression::fast());
+    match encoder.write_all(text.as_bytes()).and_then(|()| encoder.finish()) {
+        Ok(bytes) => ([(header::CONTENT_ENCODING, "gzip")], Body::from(bytes)).into_response(),
+        Err(_) => Body::from(text).into_response(),
+    }
+}
+
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|coding| {
+        let mut parts = coding.split(';').map(str::trim);
+        let is_gzip = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
+        let refused = |part: &str| part.strip_prefix("q=").is_some_and(|q| q.parse().is_ok_and(|q: f32| q <= 0.0));
+        is_gzip && !parts.any(refused)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(name: header::HeaderName, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name, value.parse().expect("a value"))])
+    }
+
+    #[test]
+    fn the_format_goes_by_quality_and_version() {
+        const PROMETHEUS_2: &str = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;\
+                                    q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        const PROMETHEUS_3: &str = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
+                                    text/plain;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.4,*/*;q=0.3";
+        assert_eq!(format(&HeaderMap::new()), Format::Text);
+        for (accept, expected) in [
+            (PROMETHEUS_2, Format::OpenMetrics),
+            (PROMETHEUS_3, Format::OpenMetrics),
+            ("*/*", Format::Text),
+            ("text/html", Format::Text),
+            ("application/openmetrics-text", Format::OpenMetrics),
+            ("application/openmetrics-text;version=0.0.1", Format::Text),
+            ("application/openmetrics-text; version=1.0.0; q=0.2, text/plain; q=0.3", Format::Text),
+            ("text/plain;version=1.0.0;q=0.9,application/openmetrics-text;q=0.1", Format::OpenMetrics),
+            ("application/openmetrics-text;q=0", Format::Text),
+        ] {
+            assert_eq!(format(&with(header::ACCEPT, accept)), expected, "{accept}");
+        }
+    }
+
+    #[test]
+    fn gzip_is_taken_when_it_is_named_and_not_refused() {
+        for (coding, expected) in
+            [("gzip", true), ("deflate, GZIP;q=0.5", true), ("gzip;q=0", false), ("br", false), ("identity", false)]
+        {
+            assert_eq!(takes_gzip(&with(header::ACCEPT_ENCODING, coding)), expected, "{coding}");
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! Metrics as Prometheus reads them: text 0.0.4 and OpenMetrics 1.0, by the rules with which OpenTelemetry maps its names.
+//! Must not know which metrics there are: an application's own are written in the same way.
+
+use std::{borrow::Cow, collections::BTreeMap, fmt::Write};
+
+use opentelemetry::KeyValue;
+use opentelemetry_sdk::metrics::data::{AggregatedMetrics, Metric, MetricData, ResourceMetrics};
+
+use super::exemplars::{Exemplar, Exemplars, Series};
+
+/// A way to write metrics down.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// Prometheus' own, version 0.0.4.
+    Text,
+    /// OpenMetrics 1.0, which carries exemplars.
+    OpenMetrics,
+}
+
+impl Format {
+    pub(crate) const fn content_type(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// What a metric is for Prometheus.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Shape {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+impl Shape {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// Everything that was collected, as one body.
+pub(crate) fn encode(collected: &ResourceMetrics, exemplars: &Exemplars, format: Format) -> String {
+    let mut writer = Writer { format, exemplars, out: String::with_capacity(64 << 10) };
+    let target = labels(
+        collected
+            .resource()
+            .iter()
+            .map(|(key, value)| KeyValue::new(key.clone(), value.clone()))
+            .collect::<Vec<_>>()
+            .iter(),
+    );
+    writer.target(&target);
+    let mut families: BTreeMap<String, (Shape, Vec<&Metric>)> = BTreeMap::new();
+    for metric in collected.scope_metrics().flat_map(|scope| scope.metrics()) {
+        let (shape, name) = (shape(metric.data()), family_name(metric.name(), metric.unit()));
+        let (first, metrics) = families.entry(name).or_insert_with(|| (shape, Vec::new()));
+        // Two of one name and different kinds cannot both be told.
+        if *first == shape {
+            metrics.push(metric);
+        }
+    }
+    for (name, (shape, metrics)) in &families {
+        writer.family(name, *shape, metrics);
+    }
+    if format == Format::OpenMetrics {
+        writer.out.push_str("# EOF\n");
+    }
+    writer.out
+}
+
+fn shape(data: &AggregatedMetrics) -> Shape {
+    fn of<T>(data: &MetricData<T>) -> Shape {
+        match data {
+            MetricData::Gauge(_) => Shape::Gauge,
+            MetricData::Sum(sum) if sum.is_monotonic() => Shape::Counter,
+            MetricData::Sum(_) => Shape::Gauge,
+            MetricData::Histogram(_) | MetricData::ExponentialHistogram(_) => Shape::Histogram,
+        }
+    }
+    match data {
+        AggregatedMetrics::F64(data) => of(data),
+        AggregatedMetrics::U64(data) => of(data),
+        AggregatedMetrics::I64(data) => of(data),
+    }
+}
+
+/// A metric's name without `_total`: what Prometheus allows of it, and its unit behind it.
+pub(crate) fn family_name(name: &str, unit: &str) -> String {
+    let mut family = sanitized(name).into_owned();
+    if let Some(unit) = unit_name(unit)
+        && !family.ends_with(&*unit)
+    {
+        family.push('_');
+        family.push_str(&unit);
+    }
+    match family.strip_suffix("_total") {
+        Some(start) => start.to_owned(),
+        None => family,
+    }
+}
+
+/// A unit in words; none for what is only counted.
+fn unit_name(unit: &str) -> Option<Cow<'_, str>> {
+    Some(match unit {
+        "s" => "seconds".into(),
+        "ms" => "milliseconds".into(),
+        "us" => "microseconds".into(),
+        "ns" => "nanoseconds".into(),
+        "By" => "bytes".into(),
+        "KiBy" => "kibibytes".into(),
+        "MiBy" => "mebibytes".into(),
+        "Cel" => "celsius".into(),
+        "%" => "percent".into(),
+        "" | "1" => return None,
+        annotation if annotation.starts_with('{') => return None,
+        other => sanitized(other),
+    })
+}
+
+/// The name with an underscore for whatever Prometheus does not allow.
+fn sanitized(name: &str) -> Cow<'_, str> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if name.chars().all(fits) && !name.starts_with(|c: char| c.is_ascii_digit()) {
+        return name.into();
+    }
+    let lead = if name.starts_with(|c: char| c.is_ascii_digit()) { "_" } else { "" };
+    let rest = name.chars().map(|c| if fits(c) { c } else { '_' });
+    lead.chars().chain(rest).collect::<String>().into()
+}
+
+/// Labels as they stand between braces, in the order of their names. Two names that become one have their values joined.
+pub(crate) fn labels<'a>(attributes: impl Iterator<Item = &'a KeyValue>) -> String {
+    let mut sorted: BTreeMap<Cow<'_, str>, String> = BTreeMap::new();
+    for attribute in attributes {
+        let value = attribute.value.as_str();
+        let joined = sorted.entry(sanitized(attribute.key.as_str())).or_default();
+        if !joined.is_empty() {
+            joined.push(';');
+        }
+        joined.push_str(&value);
+    }
+    let mut text = String::new();
+    for (name, value) in &sorted {
+        let comma = if text.is_empty() { "" } else { "," };
+        let _ = write!(text, "{comma}{name}=\"{}\"", escaped(value, true));
+    }
+    text
+}
+
+fn escaped(text: &str, quotes: bool) -> Cow<'_, str> {
+    if !text.contains(['\\', '\n', '"']) {
+        return text.into();
+    }
+    let text = text.replace('\\', "\\\\").replace('\n', "\\n");
+    if quotes { text.replace('"', "\\\"") } else { text }.into()
+}
+
+/// A value as both formats write it.
+trait Number: Copy {
+    fn text(self) -> String;
+}
+
+impl Number for u64 {
+    fn text(self) -> String {
+        self.to_string()
+    }
+}
+
+impl Number for i64 {
+    fn text(self) -> String {
+        self.to_string()
+    }
+}
+
+impl Number for f64 {
+    fn text(self) -> String {
+        match self {
+            Self::INFINITY => "+Inf".to_owned(),
+            Self::NEG_INFINITY => "-Inf".to_owned(),
+            other => other.to_string(),
+        }
+    }
+}
+
+struct Writer<'a> {
+    format: Format,
+    exemplars: &'a Exemplars,
+    out: String,
+}
+
+impl Writer<'_> {
+    /// What reports: the resource, as OpenTelemetry wants it told.
+    fn target(&mut self, labels: &str) {
+        let kind = if self.format == Format::OpenMetrics { "target info" } else { "target_info gauge" };
+        let name = if self.format == Format::OpenMetrics { "target" } else { "target_info" };
+        let _ = writeln!(self.out, "# TYPE {kind}\n# HELP {name} Target metadata\ntarget_info{{{labels}}} 1");
+    }
+
+    fn family(&mut self, family: &str, shape: Shape, metrics: &[&Metric]) {
+        let Some(first) = metrics.first() else { return };
+        let is_open = self.format == Format::OpenMetrics;
+        let total = if shape == Shape::Counter { "_total" } else { "" };
+        // OpenMetrics names the family, Prometheus' text the samples.
+        let named = if is_open { family.to_owned() } else { format!("{family}{total}") };
+        let help = escaped(first.description(), is_open);
+        let _ = writeln!(self.out, "# HELP {named} {help}\n# TYPE {named} {}", shape.name());
+        if let Some(unit) = unit_name(first.unit()).filter(|unit| is_open && family.ends_with(&format!("_{unit}"))) {
+            let _ = writeln!(self.out, "# UNIT {named} {unit}");
+        }
+        let sample = format!("{family}{total}");
+        for metric in metrics {
+            match metric.data() {
+                AggregatedMetrics::F64(data) => self.samples(&sample, metric.name(), data),
+                AggregatedMetrics::U64(data) => self.samples(&sample, metric.name(), data),
+                AggregatedMetrics::I64(data) => self.samples(&sample, metric.name(), data),
+            }
+        }
+    }
+
+    fn samples<T: Number>(&mut self, sample: &str, metric: &str, data: &MetricData<T>) {
+        match data {
+            MetricData::Gauge(gauge) => {
+                for point in gauge.data_points() {
+                    self.sample(sample, "", &labels(point.attributes()), &point.value().text(), None);
+                }
+            }
+            MetricData::Sum(sum) => {
+                for point in sum.data_points() {
+                    let labels = labels(point.attributes());
+                    let exemplar = self.series(metric, &labels).and_then(|series| series.get(0));
+                    self.sample(sample, "", &labels, &point.value().text(), exemplar);
+                }
+            }
+            MetricData::Histogram(histogram) => {
+                for point in histogram.data_points() {
+                    let buckets = point.bounds().chain([f64::INFINITY]).zip(point.bucket_counts());
+                    self.histogram(sample, metric, &labels(point.attributes()), buckets, point.count(), point.sum());
+                }
+            }
+            // Its buckets have no bounds that both formats could name.
+            MetricData::ExponentialHistogram(histogram) => {
+                for point in histogram.data_points() {
+                    let (count, labels) = (point.count() as u64, labels(point.attributes()));
+                    self.histogram(sample, metric, &labels, [(f64::INFINITY, count)].into_iter(), count, point.sum());
+                }
+            }
+        }
+    }
+
+    fn histogram<T: Number>(
+        &mut self,
+        family: &str,
+        metric: &str,
+        labels: &str,
+        buckets: impl Iterator<Item = (f64, u64)>,
+        count: u64,
+        sum: T,
+    ) {
+        let series = self.series(metric, labels);
+        let comma = if labels.is_empty() { "" } else { "," };
+        let mut below = 0u64;
+        for (place, (bound, here)) in buckets.enumerate() {
+            below += here;
+            let labels = format!("{labels}{comma}le=\"{}\"", self.bound(bound));
+            let exemplar = series.as_ref().and_then(|series| series.get(place));
+            self.sample(family, "_bucket", &labels, &below.text(), exemplar);
+        }
+        self.sample(family, "_sum", labels, &sum.text(), None);
+        self.sample(family, "_count", labels, &count.text(), None);
+    }
+
+    fn series(&self, metric: &str, labels: &str) -> Option<std::sync::Arc<Series>> {
+        if self.format == Format::OpenMetrics { self.exemplars.find(metric, labels) } else { None }
+    }
+
+    /// OpenMetrics writes bounds as numbers with a point.
+    fn bound(&self, bound: f64) -> String {
+        match self.format {
+            Format::OpenMetrics if bound.is_finite() => format!("{bound:?}"),
+            _ => bound.text(),
+        }
+    }
+
+    fn sample(&mut self, family: &str, suffix: &str, labels: &str, value: &str, exemplar: Option<Exemplar>) {
+        let _ = match labels {
+            "" => write!(self.out, "{family}{suffix} {value}"),
+            _ => write!(self.out, "{family}{suffix}{{{labels}}} {value}"),
+        };
+        if let Some(exemplar) = exemplar {
+            let (labels, at) = exemplar.write();
+            let _ = write!(self.out, " # {{{labels}}} {} {at:.3}", exemplar.value.text());
+        }
+        self.out.push('\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_what_prometheus_takes() {
+        assert_eq!(family_name("http.server.request.duration", "s"), "http_server_request_duration_seconds");
+        assert_eq!(family_name("process.cpu", "s"), "process_cpu_seconds");
+        assert_eq!(family_name("performance.processed_items", "{item}"), "performance_processed_items");
+        assert_eq!(family_name("cache.total", "1"), "cache");
+        assert_eq!(family_name("load_seconds", "s"), "load_seconds");
+        assert_eq!(family_name("5xx", ""), "_5xx");
+        assert_eq!(family_name("speed", "m/s"), "speed_m_s");
+    }
+
+    #[test]
+    fn labels_are_sorted_joined_and_escaped() {
+        let attributes = [KeyValue::new("b", "x\"\\\n"), KeyValue::new("a.b", "1"), KeyValue::new("a_b", "2")];
+        assert_eq!(labels(attributes.iter()), "a_b=\"1;2\",b=\"x\\\"\\\\\\n\"");
+        assert_eq!(labels([].iter()), "");
+    }
+
+    #[test]
+    fn numbers_are_written_as_both_formats_read_them() {
+        assert_eq!([0.5, 1.0, f64::INFINITY, f64::NEG_INFINITY].map(Number::text), ["0.5", "1", "+Inf", "-Inf"]);
+        assert_eq!(f64::NAN.text(), "NaN");
+    }
+}

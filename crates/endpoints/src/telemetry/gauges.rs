@@ -1,0 +1,164 @@
+//! Metrics that are read when somebody looks: what the store has, and what the worker's slots do.
+
+use std::sync::{Arc, Weak};
+
+use async_endpoints_core::{
+    JobName,
+    store::{LiveBeat, Stats, TypeStats},
+};
+use opentelemetry::{
+    KeyValue,
+    metrics::{AsyncInstrument, Meter},
+};
+
+use super::{
+    catalogue::{self as c, Instrument},
+    instruments::{Instruments, OTHER},
+};
+use crate::{sampler::Sampler, worker::Worker};
+
+/// The states of jobs, as the label `state` names them, in the order of `JobStatus::ALL`.
+const STATES: [&str; 6] = ["queued", "scheduled", "in_progress", "completed", "failed", "canceled"];
+
+/// Registers the gauges of a set of endpoints. They go when the endpoints do.
+pub(crate) fn register(
+    meter: &Meter,
+    instruments: &Arc<Instruments>,
+    store: &'static str,
+    sampler: &Arc<Sampler>,
+    worker: &Arc<Worker>,
+) {
+    let fleet = Fleet { meter, sampler, instruments };
+    fleet.jobs();
+    fleet.by_type(&c::OLDEST_QUEUED_AGE, |row| row.oldest_queued);
+    fleet.by_type(&c::OLDEST_RUNNING_AGE, |row| row.oldest_running);
+    fleet.by_type(&c::STUCK, |row| row.stuck as f64);
+    fleet.by_type(&c::WORKERS, |row| row.workers as f64);
+    fleet.of_store(&c::QUARANTINED, store, |stats| stats.quarantined);
+    fleet.of_store(&c::MENDED, store, |stats| stats.mended);
+    slots(meter, Arc::downgrade(worker));
+}
+
+/// What the gauges say of one job type, or of all that have no series of their own.
+#[derive(Debug, Default, PartialEq)]
+struct Row {
+    counts: [u64; 6],
+    oldest_queued: f64,
+    oldest_running: f64,
+    stuck: u64,
+    workers: usize,
+}
+
+impl Row {
+    fn of(of_type: &TypeStats, stats: &Stats) -> Self {
+        let age = |since: Option<_>| since.map_or(0.0, |since| stats.now.since(since).as_secs_f64());
+        let takes = |beat: &&LiveBeat| beat.types.iter().any(|kind| kind.name == of_type.name);
+        let workers = stats.beats.iter().filter(takes).count();
+        // Runnable jobs that no worker takes wait for nothing.
+        let untaken = if workers == 0 { of_type.stale } else { 0 };
+        Self {
+            counts: of_type.counts,
+            oldest_queued: age(of_type.oldest_runnable),
+            oldest_running: age(of_type.oldest_running),
+            stuck: of_type.overdue + of_type.unrecovered + untaken,
+            workers,
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.counts.iter_mut().zip(other.counts).for_each(|(mine, more)| *mine += more);
+        self.oldest_queued = self.oldest_queued.max(other.oldest_queued);
+        self.oldest_running = self.oldest_running.max(other.oldest_running);
+        self.stuck += other.stuck;
+        self.workers = self.workers.max(other.workers);
+    }
+}
+
+/// A row for each declared type, known to the store or not, and one for all others.
+fn rows(stats: &Stats, instruments: &Instruments) -> Vec<(KeyValue, Row)> {
+    let label = |name: &str| KeyValue::new("job_type", name.to_owned());
+    let known = |name: &JobName| stats.types.iter().find(|of_type| of_type.name == *name);
+    let declared = instruments.names().map(|name| {
+        let row = known(name).map_or_else(Row::default, |of_type| Row::of(of_type, stats));
+        (label(name.as_str()), row)
+    });
+    let mut rows: Vec<_> = declared.collect();
+    let mut others = stats.types.iter().filter(|of_type| !instruments.is_declared(&of_type.name)).peekable();
+    if others.peek().is_some() {
+        let mut other = Row::default();
+        others.for_each(|of_type| other.merge(&Row::of(of_type, stats)));
+        rows.push((label(OTHER), other));
+    }
+    rows
+}
+
+struct Fleet<'a> {
+    meter: &'a Meter,
+    sampler: &'a Arc<Sampler>,
+    instruments: &'a Arc<Instruments>,
+}
+
+impl Fleet<'_> {
+    fn jobs(&self) {
+        self.observe(&c::JOBS, |gauge, stats, instruments| {
+            for (name, row) in rows(stats, instruments) {
+                for (count, state) in row.counts.iter().zip(STATES) {
+                    gauge.observe(*count as f64, &[name.clone(), KeyValue::new("state", state)]);
+                }
+            }
+        });
+    }
+
+    fn by_type(&self, instrument: &Instrument, value: impl Fn(&Row) -> f64 + Send + Sync + 'static) {
+        self.observe(instrument, move |gauge, stats, instruments| {
+            for (name, row) in rows(stats, instruments) {
+                gauge.observe(value(&row), &[name]);
+            }
+        });
+    }
+
+    fn of_store(
+        &self,
+        instrument: &Instrument,
+        store: &'static str,
+        value: impl Fn(&Stats) -> u64 + Send + Sync + 'static,
+    ) {
+        self.observe(instrument, move |gauge, stats, _| {
+            gauge.observe(value(stats) as f64, &[KeyValue::new("store", store)]);
+        });
+    }
+
+    /// A gauge of what the store says. While that cannot be had, there is no value.
+    fn observe(
+        &self,
+        instrument: &Instrument,
+        tell: impl Fn(&dyn AsyncInstrument<f64>, &Stats, &Instruments) + Send + Sync + 'static,
+    ) {
+        let (sampler, instruments) = (Arc::downgrade(self.sampler), self.instruments.clone());
+        observe(self.meter, instrument, move |gauge| {
+            if let Some(stats) = sampler.upgrade().and_then(|sampler| sampler.read_blocking()) {
+                tell(gauge, &stats, &instruments);
+            }
+        });
+    }
+}
+
+fn slots(meter: &Meter, worker: Weak<Worker>) {
+    observe(meter, &c::SLOTS, move |gauge| {
+        let Some(worker) = worker.upgrade() else { return };
+        let slots = worker.status().slots;
+        for (count, state) in [(slots.busy, "busy"), (slots.idle, "idle"), (slots.leaked, "leaked")] {
+            gauge.observe(f64::from(count), &[KeyValue::new("state", state)]);
+        }
+    });
+}
+
+/// A gauge of the catalogue that is read when somebody looks.
+pub(crate) fn observe(
+    meter: &Meter,
+    instrument: &Instrument,
+    read: impl Fn(&dyn AsyncInstrument<f64>) + Send + Sync + 'static,
+) {
+    let gauge = meter.f64_observable_gauge(instrument.name).with_unit(instrument.unit);
+    let _registered = gauge.with_description(instrument.help).with_callback(read).build();
+}

@@ -1,0 +1,92 @@
+//! The layer around the library's routes: how long requests took, by route, never by path.
+
+use std::{
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use axum::{
+    extract::{MatchedPath, Request},
+    http::{Method, StatusCode},
+    response::Response,
+};
+use futures_util::future::BoxFuture;
+use opentelemetry::{
+    KeyValue,
+    metrics::{Histogram, Meter},
+};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::{catalogue::REQUEST_DURATION, instruments::histogram};
+
+/// Times requests to their answers: `http.server.request.duration`, by method, route and status.
+#[derive(Clone)]
+pub(crate) struct RequestDuration(Histogram<f64>);
+
+impl RequestDuration {
+    pub(crate) fn new(meter: &Meter) -> Self {
+        Self(histogram(meter, &REQUEST_DURATION, REQUEST_DURATION.bounds()))
+    }
+}
+
+impl<S> Layer<S> for RequestDuration {
+    type Service = Timed<S>;
+
+    fn layer(&self, inner: S) -> Timed<S> {
+        Timed { inner, duration: self.clone() }
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct Timed<S> {
+    inner: S,
+    duration: RequestDuration,
+}
+
+impl<S> Service<Request> for Timed<S>
+where
+    S: Service<Request, Response = Response>,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Response, S::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let began = Instant::now();
+        let (duration, method) = (self.duration.clone(), method(request.method()));
+        let route = request.extensions().get::<MatchedPath>().cloned();
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let response = answer.await?;
+            let route = route.as_ref().map_or("", MatchedPath::as_str);
+            let labels = labels(method, route, response.status());
+            duration.0.record(began.elapsed().as_secs_f64(), &labels);
+            Ok(response)
+        })
+    }
+}
+
+fn labels(method: &'static str, route: &str, status: StatusCode) -> Vec<KeyValue> {
+    let mut labels = vec![
+        KeyValue::new("http.request.method", method),
+        KeyValue::new("http.route", route.to_owned()),
+        KeyValue::new("http.response.status_code", i64::from(status.as_u16())),
+        KeyValue::new("url.scheme", "http"),
+    ];
+    if status.is_server_error() {
+        labels.push(KeyValue::new("error.type", status.as_u16().to_string()));
+    }
+    labels
+}
+
+/// Methods that are none of HTTP's are anybody's invention.
+fn method(method: &Method) -> &'static str {
+    const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"];
+    KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("_OTHER")
+}

@@ -1,0 +1,236 @@
+//! Metrics pushed to a collector, from a thread of their own: one that is slow or dead costs nobody anything.
+
+use std::{future::Future, io, time::Duration};
+
+use opentelemetry_otlp::{ExporterBuildError, MetricExporter, Protocol, WithExportConfig, WithHttpConfig};
+use opentelemetry_sdk::{
+    error::OTelSdkResult,
+    metrics::{Temporality, data::ResourceMetrics, exporter::PushMetricExporter, reader::MetricReader},
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{sleep, timeout},
+};
+
+use super::{
+    events,
+    provider::{SharedReader, TelemetryError},
+};
+
+/// A collector that takes OTLP, and how often it gets the metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Otlp {
+    protocol: Protocol,
+    endpoint: String,
+    interval: Duration,
+    patience: Duration,
+}
+
+impl Otlp {
+    /// Over gRPC, as to `http://localhost:4317`.
+    pub fn grpc(endpoint: impl Into<String>) -> Self {
+        Self::new(Protocol::Grpc, endpoint.into())
+    }
+
+    /// Protobuf over HTTP, as to `http://localhost:4318/v1/metrics`.
+    pub fn http(endpoint: impl Into<String>) -> Self {
+        Self::new(Protocol::HttpBinary, endpoint.into())
+    }
+
+    fn new(protocol: Protocol, endpoint: String) -> Self {
+        Self { protocol, endpoint, interval: Duration::from_secs(60), patience: Duration::from_secs(10) }
+    }
+
+    /// Between two pushes; a minute by default.
+    #[must_use]
+    pub fn interval(mut self, interval: Duration) -> Self {
+        self.interval = interval;
+        self
+    }
+
+    /// How long one push may take; ten seconds by default.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.patience = timeout;
+        self
+    }
+
+    /// What the standard variables say; none if they name no endpoint, or switch metrics off.
+    pub(super) fn from_vars(vars: &impl Fn(&str) -> Option<String>) -> Result<Option<Self>, TelemetryError> {
+        let signal = |rest: &str| {
+            let (metrics, all) = (format!("OTEL_EXPORTER_OTLP_METRICS_{rest}"), format!("OTEL_EXPORTER_OTLP_{rest}"));
+            vars(&metrics).map(|value| (metrics, value)).or_else(|| vars(&all).map(|value| (all, value)))
+        };
+        let Some((named_by, endpoint)) = signal("ENDPOINT") else { return Ok(None) };
+        if vars("OTEL_METRICS_EXPORTER").is_some_and(|exporter| exporter.trim() == "none") {
+            return Ok(None);
+        }
+        let protocol = match signal("PROTOCOL") {
+            None => Protocol::HttpBinary,
+            Some((name, value)) => match value.trim() {
+                "grpc" => Protocol::Grpc,
+                "http/protobuf" => Protocol::HttpBinary,
+                _ => return Err(wrong(name, value, "grpc or http/protobuf is expected")),
+            },
+        };
+        if let Some((name, value)) = signal("TEMPORALITY_PREFERENCE")
+            && !value.trim().eq_ignore_ascii_case("cumulative")
+        {
+            return Err(wrong(name, value, "cumulative is expected, as the scrape and the push read the same sums"));
+        }
+        let endpoint = match protocol {
+            // Only the signal's own variable names the whole path.
+            Protocol::HttpBinary if !named_by.contains("METRICS") => {
+                format!("{}/v1/metrics", endpoint.trim().trim_end_matches('/'))
+            }
+            _ => endpoint.trim().to_owned(),
+        };
+        let mut otlp = Self::new(protocol, endpoint);
+        for (variable, duration) in [
+            (Some("OTEL_METRIC_EXPORT_INTERVAL".to_owned()), &mut otlp.interval),
+            (signal("TIMEOUT").map(|(name, _)| name), &mut otlp.patience),
+        ] {
+            if let Some((name, value)) = variable.and_then(|name| Some((name.clone(), vars(&name)?))) {
+                let millis = value.trim().parse().ok().filter(|millis| *millis > 0);
+                *duration =
+                    millis.map(Duration::from_millis).ok_or_else(|| wrong(name, value, "milliseconds are expected"))?;
+            }
+        }
+        Ok(Some(otlp))
+    }
+
+    /// Needs a runtime: the gRPC client is made in it.
+    fn exporter(&self) -> Result<Exporter, ExporterBuildError> {
+        let builder = MetricExporter::builder().with_temporality(Temporality::Cumulative);
+        let exporter = match self.protocol {
+            Protocol::Grpc => builder.with_tonic().with_endpoint(&self.endpoint).with_timeout(self.patience).build(),
+            // A client of ours: which one the exporter makes is decided by the features of everybody in the build.
+            _ => {
+                let client = reqwest::Client::builder().timeout(self.patience).build();
+                let client = client.map_err(|error| ExporterBuildError::InternalFailure(error.to_string()))?;
+                let http = builder.with_http().with_protocol(self.protocol).with_http_client(client);
+                http.with_endpoint(&self.endpoint).with_timeout(self.patience).build()
+            }
+        };
+        exporter
+    }
+}
+
+type Exporter = MetricExporter;
+
+fn wrong(name: String, value: String, expected: &str) -> TelemetryError {
+    TelemetryError { name, value, expected: expected.to_owned() }
+}
+
+/// The thread that pushes. Ends when this is dropped.
+pub(super) struct Push(mpsc::UnboundedSender<oneshot::Sender<()>>);
+
+impl Push {
+    pub(super) fn start(otlp: Otlp, reader: SharedReader) -> Result<Self, TelemetryError> {
+        let endpoint = otlp.endpoint.clone();
+        let failed = |why: String| wrong("the OTLP endpoint".to_owned(), endpoint.clone(), &why);
+        let (finish, asked) = mpsc::unbounded_channel();
+        let (tell, told) = std::sync::mpsc::channel();
+        let thread = std::thread::Builder::new().name("async-endpoints-otlp".to_owned());
+        let spawned = thread.spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let made = runtime.map_err(|error| error.to_string()).and_then(|runtime| {
+                let exporter = runtime.block_on(async { otlp.exporter() });
+                exporter.map(|exporter| (runtime, exporter)).map_err(|error| error.to_string())
+            });
+            match made {
+                Err(why) => drop(tell.send(Err(why))),
+                Ok((runtime, exporter)) => {
+                    let _ = tell.send(Ok(()));
+                    runtime.block_on(push_for_ever(&otlp, &exporter, &reader, asked));
+                }
+            }
+        });
+        spawned.map_err(|error: io::Error| failed(error.to_string()))?;
+        told.recv().unwrap_or_else(|_| Err("its thread ended".to_owned())).map_err(failed)?;
+        Ok(Self(finish))
+    }
+
+    /// Pushes once more, for as long as there is patience.
+    pub(super) async fn finish(&self, patience: Duration) {
+        let (done, over) = oneshot::channel();
+        if self.0.send(done).is_ok() {
+            let _ = timeout(patience, over).await;
+        }
+    }
+}
+
+async fn push_for_ever(
+    otlp: &Otlp,
+    exporter: &Exporter,
+    reader: &SharedReader,
+    mut asked: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
+) {
+    let mut failing = false;
+    loop {
+        let last = tokio::select! {
+            () = sleep(otlp.interval) => None,
+            done = asked.recv() => Some(done),
+        };
+        let pushed = push(otlp, exporter, reader).await;
+        match (&pushed, failing) {
+            (Err(why), false) => events::push_failed(&otlp.endpoint, why),
+            (Ok(()), true) => events::push_works(&otlp.endpoint),
+            _ => {}
+        }
+        failing = pushed.is_err();
+        if let Some(done) = last {
+            return drop(done);
+        }
+    }
+}
+
+async fn push(otlp: &Otlp, exporter: &Exporter, reader: &SharedReader) -> Result<(), String> {
+    let mut collected = ResourceMetrics::default();
+    reader.collect(&mut collected).map_err(|error| error.to_string())?;
+    let exported: OTelSdkResult = within(otlp.patience, exporter.export(&collected)).await?;
+    exported.map_err(|error| error.to_string())
+}
+
+async fn within<T>(patience: Duration, call: impl Future<Output = T>) -> Result<T, String> {
+    timeout(patience, call).await.map_err(|_| format!("no answer within {patience:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(vars: &[(&str, &str)]) -> Result<Option<Otlp>, TelemetryError> {
+        Otlp::from_vars(&|name: &str| vars.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned()))
+    }
+
+    #[test]
+    fn the_standard_variables_have_their_meaning() {
+        const ALL: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+        const OWN: &str = "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT";
+        const PROTOCOL: &str = "OTEL_EXPORTER_OTLP_PROTOCOL";
+        assert_eq!(read(&[(PROTOCOL, "grpc")]), Ok(None));
+        assert_eq!(read(&[(ALL, "http://c:4318/")]), Ok(Some(Otlp::http("http://c:4318/v1/metrics"))));
+        assert_eq!(read(&[(ALL, "http://c"), (OWN, "http://d/x")]), Ok(Some(Otlp::http("http://d/x"))));
+        assert_eq!(read(&[(ALL, "http://c:4317"), (PROTOCOL, "grpc")]), Ok(Some(Otlp::grpc("http://c:4317"))));
+        assert_eq!(read(&[(ALL, "http://c"), ("OTEL_METRICS_EXPORTER", "none")]), Ok(None));
+        let often =
+            read(&[(OWN, "http://d"), ("OTEL_METRIC_EXPORT_INTERVAL", "500"), ("OTEL_EXPORTER_OTLP_TIMEOUT", "200")]);
+        let expected = Otlp::http("http://d").interval(Duration::from_millis(500)).timeout(Duration::from_millis(200));
+        assert_eq!(often, Ok(Some(expected)));
+    }
+
+    #[test]
+    fn a_wrong_value_is_named() {
+        let with = |name, value| read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c"), (name, value)]);
+        for (name, value) in [
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/xml"),
+            ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "delta"),
+            ("OTEL_METRIC_EXPORT_INTERVAL", "1m"),
+            ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "0"),
+        ] {
+            let error = with(name, value).expect_err(name);
+            assert_eq!((error.name.as_str(), error.value.as_str()), (name, value));
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! A store around a store, which counts and times what goes through it. It changes nothing: every answer is the inner
+//! store's, and what is not an accepted change is not counted as one.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_endpoints_core::{
+    JobId, JobStatus, JobStore, SharedState, Store,
+    job::{AttemptOutcome, ErrorRecord, LogLine},
+    store::{
+        Beat, Cancel, Claim, Claimed, DocVersion, Document, Fenced, Hint, Insert, Lease, ListFilter, ListPage, Lookup,
+        NewJob, Outcome, Page, Put, Reclaim, Reclaimed, Recovered, Renewed, Report, Result, Retry, RetryAs, Role,
+        RoleToken, Settle, Settled, Stats, StatsQuery,
+    },
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use uuid::Uuid;
+
+use super::{
+    exemplars::{Cause, SpanRef},
+    instruments::{End, Instruments, OfType, Operation, Submission},
+    running::{Running, Started},
+};
+/// The code of jobs that lost too many workers.
+const LOST: &str = "WORKER_LOST";
+/// A call that its caller gave up counts as failed if it had not answered for so long; before that, it was the caller's
+/// client who hung up.
+const HANGING: Duration = Duration::from_millis(500);
+
+pub(crate) struct Instrumented {
+    inner: Arc<dyn Store>,
+    instruments: Arc<Instruments>,
+    running: Arc<Running>,
+}
+
+/// The time of one call. Dropped before its end, the call was given up.
+struct Watch<'a> {
+    instruments: &'a Instruments,
+    operation: Operation,
+    began: Instant,
+    done: bool,
+}
+
+impl Watch<'_> {
+    fn end(mut self, ok: bool) -> Instant {
+        self.done = true;
+        let took = self.began.elapsed();
+        self.instruments.operation(self.operation, ok, took);
+        self.began + took
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        let took = self.began.elapsed();
+        if !self.done && took >= HANGING {
+            self.instruments.operation(self.operation, false, took);
+        }
+    }
+}
+
+/// A job on its way into the store. One whose call was given up while it hung was not accepted, as far as its submitter
+/// knows.
+struct Submitting<'a> {
+    of_type: &'a OfType,
+    began: Instant,
+    done: bool,
+}
+
+impl Submitting<'_> {
+    fn end(mut self, answer: &Result<Insert>) {
+        self.done = true;
+        let result = match answer {
+            Ok(Insert::Inserted { .. }) => Submission::Accepted,
+            Ok(Insert::Existing(_)) => Submission::Duplicate,
+            Ok(Insert::Conflict) => Submission::Conflict,
+            Ok(Insert::Full) | Err(_) => Submission::Rejected,
+        };
+        self.of_type.submission(result);
+        if result == Submission::Accepted {
+            self.of_type.queued.add(1);
+        }
+    }
+}
+
+impl Drop for Submitting<'_> {
+    fn drop(&mut self) {
+        if !self.done && self.began.elapsed() >= HANGING {
+            self.of_type.submission(Submission::Rejected);
+        }
+    }
+}
+
+impl Instrumented {
+    pub(crate) fn new(inner: Arc<dyn Store>, instruments: Arc<Instruments>, running: Arc<Running>) -> Self {
+        Self { inner, instruments, running }
+    }
+
+    /// Times a call; also says when it ended.
+    async fn timed<T>(
+        &self,
+        operation: Operation,
+        call: impl Future<Output = Result<T>> + Send,
+    ) -> (Result<T>, Instant) {
+        let watch = Watch { instruments: &self.instruments, operation, began: Instant::now(), done: false };
+        let answer = call.await;
+        let now = watch.end(answer.is_ok());
+        (answer, now)
+    }
+
+    async fn observe<T>(&self, operation: Operation, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
+        self.timed(operation, call).await.0
+    }
+
+    fn claimed(&self, claimed: &Claimed, now: Instant) {
+        self.running.start(claimed.attempts.iter().map(|attempt| {
+            let started = Started::new(self.instruments.of(&attempt.name).clone(), attempt, claimed.now, now);
+            let waited = attempt.started_at.since(attempt.runnable_since);
+            started.of_type.queue_time.record(waited, now, || started.cause);
+            (attempt.lease, started)
+        }));
+    }
+
+    fn settled(&self, settles: &[Settle], answers: &[Settled], now: Instant) {
+        let started = self.running.take(settles.iter().map(|settle| settle.lease));
+        for ((settle, answer), started) in settles.iter().zip(answers).zip(started) {
+            if let (Settled::Settled(status), Some(started)) = (answer, started) {
+                self.ended(settle, *status, &started, now);
+            }
+        }
+    }
+
+    fn ended(&self, settle: &Settle, status: JobStatus, started: &Started, now: Instant) {
+        // A cancel request turns whatever did not complete into Canceled.
+        let outcome = if status == JobStatus::Canceled { AttemptOutcome::Canceled } else { settle.outcome.kind() };
+        let (ran, total) = started.times(now);
+        let (of_type, cause) = (&started.of_type, started.cause);
+        of_type.processing_time(outcome).record(ran, now, || cause);
+        if let Some(timer) = of_type.total_time(status) {
+            timer.record(total, now, || cause);
+        }
+        self.instruments.ended(of_type, &End { outcome, code: code(&settle.outcome), status, now, cause });
+    }
+
+    fn recovered(&self, recovered: &[Recovered], now: Instant) {
+        for job in recovered {
+            let (outcome, cause) = (AttemptOutcome::Lost, Cause { job: job.id, span: None });
+            let end = End { outcome, code: LOST, status: job.status, now, cause };
+            self.instruments.ended(self.instruments.of(&job.name), &end);
+        }
+    }
+}
+
+/// The code of what went wrong.
+fn code(outcome: &Outcome) -> &str {
+    match outcome {
+        Outcome::Retry { error, .. } | Outcome::Failed { error } | Outcome::Canceled { error } => &error.code,
+        Outcome::Completed { .. } | Outcome::Released => "",
+    }
+}
+
+#[async_trait]
+impl JobStore for Instrumented {
+    async fn insert(&self, job: NewJob) -> Result<Insert> {
+        let of_type = self.instruments.of(&job.name);
+        let submitting = Submitting { of_type, began: Instant::now(), done: false };
+        let answer = self.observe(Operation::Insert, self.inner.insert(job)).await;
+        submitting.end(&answer);
+        answer
+    }
+
+    async fn get(&self, id: JobId) -> Result<Lookup> {
+        self.observe(Operation::Get, self.inner.get(id)).await
+    }
+
+    async fn versions(&self, ids: &[JobId]) -> Result<Vec<Option<u64>>> {
+        self.observe(Operation::Versions, self.inner.versions(ids)).await
+    }
+
+    async fn list(&self, filter: &ListFilter, page: &Page) -> Result<ListPage> {
+        self.observe(Operation::List, self.inner.list(filter, page)).await
+    }
+
+    async fn logs(&self, id: JobId, after: u64, limit: u32) -> Result<Vec<LogLine>> {
+        self.observe(Operation::Logs, self.inner.logs(id, after, limit)).await
+    }
+
+    async fn stats(&self, query: &StatsQuery) -> Result<Stats> {
+        self.observe(Operation::Stats, self.inner.stats(query)).await
+    }
+
+    async fn claim(&self, claim: &Claim) -> Result<Claimed> {
+        let (answer, now) = self.timed(Operation::Claim, self.inner.claim(claim)).await;
+        if let Ok(claimed) = &answer
+            && !claimed.attempts.is_empty()
+        {
+            self.claimed(claimed, now);
+        }
+        answer
+    }
+
+    async fn renew(&self, beat: &Beat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
+        // Also while the store is away: an end that waits for it is counted when it is stored.
+        self.running.renewed(leases, lease * 2);
+        let answers = self.observe(Operation::Renew, self.inner.renew(beat, leases, lease)).await?;
+        let lost = leases.iter().zip(&answers).filter(|(_, answer)| **answer == Renewed::Lost);
+        drop(self.running.take(lost.map(|(lease, _)| *lease)));
+        Ok(answers)
+    }
+
+    async fn report(&self, reports: &[Report]) -> Result<Vec<Fenced>> {
+        self.observe(Operation::Report, self.inner.report(reports)).await
+    }
+
+    async fn settle(&self, settles: &[Settle]) -> Result<Vec<Settled>> {
+        let (answer, now) = self.timed(Operation::Settle, self.inner.settle(settles)).await;
+        if let Ok(answers) = &answer {
+            self.settled(settles, answers, now);
+        }
+        answer
+    }
+
+    async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<Cancel> {
+        let answer = self.observe(Operation::Cancel, self.inner.cancel(id, error)).await?;
+        if let Cancel::Canceled(job) = &answer {
+            let total = job.completed_at.unwrap_or(job.created_at).since(job.created_at);
+            let cause = Cause { job: id, span: job.trace.as_ref().and_then(SpanRef::of) };
+            self.instruments.canceled_unstarted(self.instruments.of(&job.name), total, cause);
+        }
+        Ok(answer)
+    }
+
+    async fn retry(&self, id: JobId, new: &RetryAs) -> Result<Retry> {
+        let answer = self.observe(Operation::Retry, self.inner.retry(id, new)).await?;
+        if let Retry::Created(job) = &answer {
+            self.instruments.of(&job.name).queued.add(1);
+        }
+        Ok(answer)
+    }
+
+    async fn reclaim(&self, reclaim: &Reclaim) -> Result<Reclaimed> {
+        let (answer, now) = self.timed(Operation::Reclaim, self.inner.reclaim(reclaim)).await;
+        if let Ok(Reclaimed::Done { recovered, .. }) = &answer {
+            self.recovered(recovered, now);
+        }
+        answer
+    }
+
+    async fn prune(&self, limit: u32) -> Result<u32> {
+        self.observe(Operation::Prune, self.inner.prune(limit)).await
+    }
+
+    fn hints(&self) -> BoxStream<'static, Hint> {
+        self.inner.hints()
+    }
+
+    async fn probe(&self) -> Result<()> {
+        self.observe(Operation::Probe, self.inner.probe()).await
+    }
+
+    fn kind(&self) -> &'static str {
+        self.inner.kind()
+    }
+}
+
+#[async_trait]
+impl SharedState for Instrumented {
+    async fn role(&self, name: &str, holder: Uuid, ttl: Duration) -> Result<Role> {
+        self.observe(Operation::Role, self.inner.role(name, holder, ttl)).await
+    }
+
+    async fn document(&self, name: &str) -> Result<Option<Document>> {
+        self.observe(Operation::Document, self.inner.document(name)).await
+    }
+
+    async fn put_document(
+        &self,
+        name: &str,
+        expected: Option<DocVersion>,
+        bytes: Bytes,
+        role: Option<(&str, RoleToken)>,
+    ) -> Result<Put> {
+        self.observe(Operation::PutDocument, self.inner.put_document(name, expected, bytes, role)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_endpoints_core::MemoryStore;
+    use async_endpoints_testkit::{Fixture, ManualClock, conformance};
+
+    use super::*;
+    use crate::telemetry::{Measured, Telemetry};
+
+    conformance!(instrumented, async {
+        let clock = ManualClock::new();
+        let telemetry = Telemetry::builder().build().expect("telemetry");
+        let store = Arc::new(MemoryStore::with_clock(clock.clone()));
+        Fixture::manual(Measured::new(telemetry, store.kind(), &[]).store(store), clock)
+    });
+}
