@@ -3,18 +3,10 @@
 
 mod support;
 
-use std::{
-    collections::BTreeMap,
-    io::Read,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, io::Read, sync::Arc, time::Duration};
 
 use async_endpoints::{
-    AsyncEndpoints, Endpoint, JobContext, JobError, JobType, MemoryStore, Options, Telemetry,
+    Access, AsyncEndpoints, Endpoint, JobContext, JobError, JobType, MemoryStore, Options, Telemetry,
     core::{
         JobName, JobStore,
         store::{Claim, LeaseToken, Want, WorkerId},
@@ -117,7 +109,8 @@ async fn counts_after_known_work_are_exact() {
         value(&format!("async_job_attempts_total{{{code}job_type=\"Work\",outcome=\"{outcome}\"}}"))
     };
     assert_eq!(of_work("queued_total", ""), 9.0);
-    for (result, count) in [("accepted", 9.0), ("duplicate", 1.0), ("conflict", 1.0), ("invalid", 1.0), ("rejected", 0.0)]
+    for (result, count) in
+        [("accepted", 9.0), ("duplicate", 1.0), ("conflict", 1.0), ("invalid", 1.0), ("rejected", 0.0)]
     {
         assert_eq!(of_work("submissions_total", &format!(",result=\"{result}\"")), count, "{result}");
     }
@@ -135,7 +128,11 @@ async fn counts_after_known_work_are_exact() {
     assert_eq!(value(r#"build_info{async_endpoints_version="0.1.0",version="1.2.3"}"#), 1.0);
     assert!(value("process_resident_memory_bytes") > 1e6 && value("process_cpu_seconds_total") > 0.0);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
-    assert!((0.0..3600.0).contains(&(now - value("process_start_time_seconds"))), "{}", value("process_start_time_seconds"));
+    assert!(
+        (0.0..3600.0).contains(&(now - value("process_start_time_seconds"))),
+        "{}",
+        value("process_start_time_seconds")
+    );
     assert!(value(r#"async_store_operation_time_seconds_count{operation="settle",outcome="ok",store="memory"}"#) > 0.0);
     let posts = samples.iter().filter(|(name, _)| {
         name.starts_with("http_server_request_duration_seconds_count") && name.contains("http_route=\"/work\"")
@@ -173,7 +170,8 @@ async fn openmetrics_leads_from_a_bucket_to_the_job_and_its_trace() {
     let telemetry = Telemetry::builder().build().unwrap();
     let service = service(&telemetry).await;
     let trace = "0af7651916cd43dd8448eb211c80319c";
-    let request = service.client.post(service.url("/work")).header("traceparent", format!("00-{trace}-b7ad6b7169203331-01"));
+    let request =
+        service.client.post(service.url("/work")).header("traceparent", format!("00-{trace}-b7ad6b7169203331-01"));
     let job: Value = request.json(&1).send().await.unwrap().json().await.unwrap();
     let id = job["id"].as_str().unwrap();
     ended(&service.endpoints, id.parse().unwrap()).await;
@@ -183,7 +181,9 @@ async fn openmetrics_leads_from_a_bucket_to_the_job_and_its_trace() {
             let text = scrape(&service, "application/openmetrics-text").await;
             let with = |start: &str| text.lines().any(|line| line.starts_with(start) && line.contains(&exemplar));
             let durations = ["queue_time", "processing_time", "total_time"];
-            if with("async_job_failed_total{") && durations.iter().all(|name| with(&format!("async_job_{name}_seconds_bucket"))) {
+            if with("async_job_failed_total{")
+                && durations.iter().all(|name| with(&format!("async_job_{name}_seconds_bucket")))
+            {
                 break text;
             }
         }
@@ -214,7 +214,6 @@ async fn a_scrape_is_compressed_for_those_who_take_it() {
     service.stop().await;
 }
 
-/// Counts calls of `stats`.
 #[tokio::test]
 async fn however_many_scrape_the_store_is_asked_once_in_five_seconds() {
     let telemetry = Telemetry::builder().build().unwrap();
@@ -279,8 +278,9 @@ async fn a_lost_worker_and_an_outage_are_counted_as_what_they_were() {
     let telemetry = Telemetry::builder().build().unwrap();
     let store = store();
     let flaky = Arc::new(FlakyStore::new(store.clone()));
+    // Renewals are so far apart that the settlement is repeated before one tells that its lease is no more.
     let endpoints = AsyncEndpoints::builder(flaky.clone())
-        .options(quick())
+        .options(Options { lease: Duration::from_secs(4), ..quick() })
         .telemetry(&telemetry)
         .handler(WORK, work)
         .build()
@@ -315,7 +315,10 @@ async fn a_lost_worker_and_an_outage_are_counted_as_what_they_were() {
     assert_eq!(samples[r#"async_job_processed_total{job_type="Work"}"#], 1.0);
     assert_eq!(samples[r#"async_job_recovered_total{job_type="Work"}"#], 1.0);
     assert_eq!(samples[r#"async_job_attempts_total{job_type="Work",outcome="lost"}"#], 1.0);
-    assert_eq!(samples[r#"async_store_operation_time_seconds_count{operation="settle",outcome="error",store="memory"}"#], 1.0);
+    assert_eq!(
+        samples[r#"async_store_operation_time_seconds_count{operation="settle",outcome="error",store="memory"}"#],
+        1.0
+    );
     endpoints.shutdown();
     running.await.unwrap().unwrap();
     store.verify().await;
@@ -355,7 +358,8 @@ async fn off_is_off_and_a_provider_of_ones_own_gets_everything() {
     service.stop().await;
 
     let exporter = opentelemetry_sdk::metrics::InMemoryMetricExporter::default();
-    let provider = opentelemetry_sdk::metrics::SdkMeterProvider::builder().with_periodic_exporter(exporter.clone()).build();
+    let provider =
+        opentelemetry_sdk::metrics::SdkMeterProvider::builder().with_periodic_exporter(exporter.clone()).build();
     let telemetry = Telemetry::with_meter_provider(provider.clone());
     let service = self::service(&telemetry).await;
     let id = service.submit("/work", json!(0)).await;
@@ -364,9 +368,15 @@ async fn off_is_off_and_a_provider_of_ones_own_gets_everything() {
     let flushed = provider.clone();
     tokio::task::spawn_blocking(move || flushed.force_flush()).await.unwrap().unwrap();
     let exported = exporter.get_finished_metrics().unwrap();
-    let names: Vec<&str> =
-        exported.iter().flat_map(|all| all.scope_metrics()).flat_map(|scope| scope.metrics()).map(|m| m.name()).collect();
-    for name in ["async_job.queued", "async_job.processing_time", "async_job.jobs", "async_worker.slots", "mine.counted"] {
+    let names: Vec<&str> = exported
+        .iter()
+        .flat_map(|all| all.scope_metrics())
+        .flat_map(|scope| scope.metrics())
+        .map(|m| m.name())
+        .collect();
+    for name in
+        ["async_job.queued", "async_job.processing_time", "async_job.jobs", "async_worker.slots", "mine.counted"]
+    {
         assert!(names.contains(&name), "{name} in {names:?}");
     }
     assert_eq!(service.client.get(service.url("/metrics")).send().await.unwrap().status(), StatusCode::NOT_FOUND);
@@ -378,7 +388,7 @@ async fn gauges_have_no_value_rather_than_a_wrong_one_and_the_rest_is_told() {
     let telemetry = Telemetry::builder().build().unwrap();
     let flaky = Arc::new(FlakyStore::new(store()));
     let endpoints = AsyncEndpoints::builder(flaky.clone()).telemetry(&telemetry).handler(WORK, work).build().unwrap();
-    flaky.set_down(true);
+    flaky.outage(true);
     let url = axum_of(&endpoints).await;
     let text = reqwest::get(format!("{url}/metrics")).await.unwrap().text().await.unwrap();
     assert!(!text.contains("async_job_jobs{") && text.contains("async_job_queued_total{job_type=\"Work\"} 0"));
@@ -387,19 +397,15 @@ async fn gauges_have_no_value_rather_than_a_wrong_one_and_the_rest_is_told() {
 
 #[tokio::test]
 async fn monitoring_is_for_those_who_may() {
-    use async_endpoints::Access;
     let telemetry = Telemetry::builder().build().unwrap();
     let endpoints =
         AsyncEndpoints::builder(store()).telemetry(&telemetry).access(Access::token("secret")).build().unwrap();
     let url = axum_of(&endpoints).await;
     let client = reqwest::Client::new();
-    let calls = AtomicU32::new(0);
     for path in ["/metrics", "/metrics/jobs"] {
         let refused = client.get(format!("{url}{path}")).send().await.unwrap();
         assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
         let granted = client.get(format!("{url}{path}")).bearer_auth("secret").send().await.unwrap();
         assert_eq!(granted.status(), StatusCode::OK);
-        calls.fetch_add(1, Ordering::Relaxed);
     }
-    assert_eq!(calls.into_inner(), 2);
 }

@@ -204,12 +204,9 @@ impl JobStore for Instrumented {
     }
 
     async fn renew(&self, beat: &Beat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
-        // Also while the store is away: an end that waits for it is counted when it is stored.
+        // One that is lost stays for now: it may have been settled by a call whose answer was lost, and is asked again.
         self.running.renewed(leases, lease * 2);
-        let answers = self.observe(Operation::Renew, self.inner.renew(beat, leases, lease)).await?;
-        let lost = leases.iter().zip(&answers).filter(|(_, answer)| **answer == Renewed::Lost);
-        drop(self.running.take(lost.map(|(lease, _)| *lease)));
-        Ok(answers)
+        self.observe(Operation::Renew, self.inner.renew(beat, leases, lease)).await
     }
 
     async fn report(&self, reports: &[Report]) -> Result<Vec<Fenced>> {
