@@ -6,6 +6,7 @@
 //! | module | owns |
 //! |---|---|
 //! | `memory`, `throughput`, `pickup`, `claim` | the in-memory store and the worker; the last two for any store |
+//! | `telemetry` | what measuring costs |
 //! | `submission`, `load`, `followers`, `http` | the HTTP face |
 //! | `sqlite`, `machine`, `space`; `redis` | a durable store and what it stands on |
 //! | `rounds` | what both of them have in common: the product in turns with the store's own calls |
@@ -32,6 +33,7 @@ mod served;
 mod space;
 mod sqlite;
 mod submission;
+mod telemetry;
 mod throughput;
 
 /// What a service with many threads should use, and what the demo uses: here it is worth a factor of two.
@@ -83,6 +85,9 @@ fn main() -> report::Result<()> {
     }
     if wanted("submission") {
         submission::run(&runtime)?;
+    }
+    if wanted("telemetry") {
+        telemetry::run(&runtime)?;
     }
     if wanted("sqlite") {
         sqlite::run(&runtime, effort)?;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_endpoints::{
-    AsyncEndpoints, JobContext, Options,
+    AsyncEndpoints, Builder, JobContext, Options, Telemetry,
     core::{JobStatus, Store},
 };
 use tokio::task::JoinHandle;
@@ -33,11 +33,17 @@ pub(crate) struct Product {
 impl Product {
     /// It accepts jobs, and runs none yet.
     pub(crate) fn on(store: &Arc<dyn Store>, retention: Duration) -> Result<Self> {
+        Self::measured(store, retention, None)
+    }
+
+    /// The same with telemetry, or without.
+    pub(crate) fn measured(store: &Arc<dyn Store>, retention: Duration, telemetry: Option<&Telemetry>) -> Result<Self> {
         let options = Options { concurrency: SLOTS, max_queue_size: u64::MAX, retention, ..Options::default() };
         let ran = Arc::new(AtomicU32::new(0));
         let count = ran.clone();
-        let endpoints = AsyncEndpoints::builder(store.clone())
-            .options(options)
+        let builder = AsyncEndpoints::builder(store.clone()).options(options);
+        let builder = telemetry.into_iter().fold(builder, Builder::telemetry);
+        let endpoints = builder
             .handler(NOOP, move |_: JobContext<String>| {
                 count.fetch_add(1, Ordering::Relaxed);
                 async { Ok(()) }

@@ -22,7 +22,7 @@ cargo xtask <task>
   chaos   real processes killed, stopped, frozen and cut off under load: --store sqlite --minutes 10 --seed 7, each
           optional; stores: sqlite, redis, redis-failover
   bench   the figures of docs/performance.md beside their references; one of them by name: throughput, pickup, claim, memory,
-          submission, sqlite, redis (installs nothing: it needs redis-server and redis-cli)
+          submission, telemetry, sqlite, redis (installs nothing: it needs redis-server and redis-cli)
 ";
 
 fn main() -> ExitCode {

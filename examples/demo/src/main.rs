@@ -31,7 +31,7 @@ use std::{
     time::Duration,
 };
 
-use async_endpoints::Options;
+use async_endpoints::{Options, Telemetry};
 use tokio::{net::TcpListener, runtime::Runtime};
 
 use climate::Climate;
@@ -44,6 +44,9 @@ use weather::Weather;
 /// Jobs are made on one thread and dropped on another; the system's allocator takes twice the time for that.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How long the last figures may take to the collector: with the drain, less than three seconds over its time.
+const FLUSH: Duration = Duration::from_secs(2);
 
 /// Why the process ends with an error. Shown as one line.
 enum Failure {
@@ -107,7 +110,8 @@ fn open(settings: &Settings) -> Result<Parts, Failure> {
 async fn serve(settings: &Settings, options: Options, parts: Parts, jobs: &Jobs) -> Result<(), Failure> {
     let climate = climate(settings).await?;
     let climate_at = climate.as_ref().map(Climate::address);
-    let (endpoints, app) = service::build(settings, options, parts, climate_at, jobs.store.clone())
+    let telemetry = telemetry()?;
+    let (endpoints, app) = service::build(settings, options, parts, climate_at, jobs.store.clone(), &telemetry)
         .map_err(|error| Failure::other("the service cannot be built", error))?;
     let refused = |error: io::Error| match error.kind() {
         // Nothing is wrong with the setting.
@@ -121,10 +125,19 @@ async fn serve(settings: &Settings, options: Options, parts: Parts, jobs: &Jobs)
     // Polled in this order: once the address is out, a signal already counts as a request to stop.
     let serving = async { tokio::join!(biased; endpoints.serve(listener, app), async { announce(address) }).0 };
     let serving = unless_refused(serving, jobs, || endpoints.shutdown());
-    match climate {
+    let served = match climate {
         Some(climate) => climate.serve_during(serving).await,
         None => serving.await,
-    }
+    };
+    telemetry.shutdown(FLUSH).await;
+    served
+}
+
+/// As OpenTelemetry's own variables say.
+fn telemetry() -> Result<Telemetry, Failure> {
+    let telemetry =
+        Telemetry::builder().service_name(env!("CARGO_PKG_NAME")).service_version(env!("CARGO_PKG_VERSION"));
+    telemetry.env().build().map_err(|error| Failure::Setting(error.to_string()))
 }
 
 /// Serves until the end, or until it is known that the store will never do: then callers get their last answers, and

@@ -2,13 +2,13 @@
 
 use std::{error::Error, net::SocketAddr, sync::Arc};
 
-use async_endpoints::{Access, AsyncEndpoints, Endpoint, Options, Store};
+use async_endpoints::{Access, AsyncEndpoints, Endpoint, Options, Store, Telemetry};
 use axum::Router;
 
 use crate::{
     handlers::{
         monitored::{self, MONITORED},
-        performance::{self, PERFORMANCE},
+        performance::{self, Measures, PERFORMANCE},
         sleep::{self, Sleep},
         traced::{TRACED, Traced},
         unreliable::{UNRELIABLE, Unreliable},
@@ -32,10 +32,12 @@ pub(crate) fn build(
     parts: Parts,
     climate: Option<SocketAddr>,
     store: Arc<dyn Store>,
+    telemetry: &Telemetry,
 ) -> Result<(AsyncEndpoints, Router), Box<dyn Error>> {
     let sleep = sleep::job_type(settings.job_timeout_is_set);
     let mut builder = AsyncEndpoints::builder(store)
         .options(options)
+        .telemetry(telemetry)
         .access(settings.admin_token.as_deref().map_or_else(Access::loopback, Access::token))
         .endpoint(Endpoint::post("/api/process-data", MONITORED).documented())
         .endpoint(Endpoint::post("/api/traced", TRACED).documented())
@@ -47,12 +49,12 @@ pub(crate) fn build(
         builder = builder
             .blocking_handler(MONITORED, monitored::handler(weather.clone(), ledger.clone()))
             .handler(TRACED, Traced::new(climate, weather, ledger.clone())?)
-            .blocking_handler(PERFORMANCE, performance::handler(ledger.clone()))
+            .blocking_handler(PERFORMANCE, performance::handler(ledger.clone(), Measures::new(telemetry)))
             .handler(UNRELIABLE, Unreliable(ledger.clone()))
             .handler(sleep, Sleep(ledger));
     }
     let endpoints = builder.build()?;
-    let mut app = Router::new().merge(endpoints.job_routes());
+    let mut app = Router::new().merge(endpoints.job_routes()).merge(endpoints.monitoring_routes());
     if settings.role.accepts() {
         app = app.merge(endpoints.submit_routes());
     }

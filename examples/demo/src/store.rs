@@ -74,7 +74,8 @@ impl StoreChoice {
 
 async fn open_sqlite(path: &Path) -> Result<LateStore, Refusal> {
     let path = path.to_owned();
-    LateStore::open(move || SqliteStore::open(path.clone()), sqlite::OpenError::is_transient).await
+    let late = LateStore::open(move || SqliteStore::open(path.clone()), sqlite::OpenError::is_transient).await?;
+    Ok(late.named("sqlite"))
 }
 
 async fn open_redis(url: &ServerUrl, allow_volatile: bool) -> Result<LateStore, Refusal> {
@@ -89,5 +90,5 @@ async fn open_redis(url: &ServerUrl, allow_volatile: bool) -> Result<LateStore, 
             Ok(store)
         }
     };
-    LateStore::open(open, redis::OpenError::is_transient).await
+    Ok(LateStore::open(open, redis::OpenError::is_transient).await?.named("redis"))
 }

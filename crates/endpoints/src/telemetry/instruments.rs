@@ -121,7 +121,8 @@ pub(crate) struct OfType {
     released: BoundCounter<u64>,
     lost: BoundCounter<u64>,
     pub(crate) queue_time: Timer,
-    processing_time: [Timer; 6],
+    /// How long a lost attempt ran nobody knows.
+    processing_time: [Timer; 5],
     /// Completed, failed, canceled.
     total_time: [Timer; 3],
 }
@@ -290,8 +291,8 @@ impl OfType {
             released: attempts.bind(&with("outcome", "released")),
             lost: attempts.bind(&with("outcome", "lost")),
             queue_time: bind.timer(&c::QUEUE_TIME, &one),
-            processing_time: AttemptOutcome::ALL
-                .map(|outcome| bind.timer(&c::PROCESSING_TIME, &with("outcome", outcome_name(outcome)))),
+            processing_time: ["completed", "retried", "failed", "canceled", "released"]
+                .map(|outcome| bind.timer(&c::PROCESSING_TIME, &with("outcome", outcome))),
             total_time: ["completed", "failed", "canceled"]
                 .map(|outcome| bind.timer(&c::TOTAL_TIME, &with("outcome", outcome))),
             label,
@@ -302,9 +303,9 @@ impl OfType {
         self.submissions[result as usize].add(1);
     }
 
-    /// How long an attempt ran.
-    pub(crate) fn processing_time(&self, outcome: AttemptOutcome) -> &Timer {
-        &self.processing_time[outcome as usize]
+    /// How long an attempt ran that its worker ended.
+    pub(crate) fn processing_time(&self, outcome: AttemptOutcome) -> Option<&Timer> {
+        self.processing_time.get(outcome as usize)
     }
 
     /// How long a job took, if it has ended.

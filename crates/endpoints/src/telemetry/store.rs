@@ -139,9 +139,10 @@ impl Instrumented {
         let outcome = if status == JobStatus::Canceled { AttemptOutcome::Canceled } else { settle.outcome.kind() };
         let (ran, total) = started.times(now);
         let (of_type, cause) = (&started.of_type, started.cause);
-        of_type.processing_time(outcome).record(ran, now, || cause);
-        if let Some(timer) = of_type.total_time(status) {
-            timer.record(total, now, || cause);
+        for (timer, duration) in [(of_type.processing_time(outcome), ran), (of_type.total_time(status), total)] {
+            if let Some(timer) = timer {
+                timer.record(duration, now, || cause);
+            }
         }
         self.instruments.ended(of_type, &End { outcome, code: code(&settle.outcome), status, now, cause });
     }

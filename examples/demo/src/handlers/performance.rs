@@ -1,8 +1,15 @@
 //! `PerformanceProcess`: keeps a processor busy, and can be stopped while it does.
 
-use std::{hint::black_box, thread, time::Duration};
+use std::{
+    hint::black_box,
+    thread,
+    time::{Duration, Instant},
+};
 
-use async_endpoints::{JobContext, JobError, JobType};
+use async_endpoints::{
+    JobContext, JobError, JobType, Telemetry,
+    opentelemetry::metrics::{Counter, Histogram},
+};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
@@ -41,14 +48,62 @@ pub(crate) struct PerformanceResult {
     processed_at: String,
 }
 
+/// What this handler measures beside what the library does for every handler.
+pub(crate) struct Measures {
+    processing_time: Histogram<f64>,
+    processed_items: Counter<u64>,
+    memory_usage: Histogram<f64>,
+}
+
+impl Measures {
+    pub(crate) fn new(telemetry: &Telemetry) -> Self {
+        let meter = telemetry.meter("async_endpoints_demo.performance");
+        let sizes = (24..=34).map(|power| f64::from(power).exp2()).collect();
+        Self {
+            processing_time: meter
+                .f64_histogram("performance.processing_time")
+                .with_unit("s")
+                .with_description("How long the items of a request took.")
+                .with_boundaries(vec![0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0])
+                .build(),
+            processed_items: meter
+                .u64_counter("performance.processed_items")
+                .with_unit("{item}")
+                .with_description("Items processed.")
+                .build(),
+            memory_usage: meter
+                .f64_histogram("performance.memory_usage")
+                .with_unit("By")
+                .with_description("Memory of the process in RAM when a request was processed.")
+                .with_boundaries(sizes)
+                .build(),
+        }
+    }
+
+    fn record(&self, items: u64, took: Duration) {
+        self.processing_time.record(took.as_secs_f64(), &[]);
+        self.processed_items.add(items, &[]);
+        if let Ok(bytes) = resident_bytes() {
+            self.memory_usage.record(bytes as f64, &[]);
+        }
+    }
+}
+
+fn resident_bytes() -> procfs::ProcResult<u64> {
+    let pages = procfs::process::Process::myself()?.statm()?.resident;
+    Ok(pages * procfs::page_size())
+}
+
 /// The handler and what it needs. It blocks its thread.
 pub(crate) fn handler(
     ledger: Ledger,
+    measures: Measures,
 ) -> impl Fn(JobContext<PerformanceRequest>) -> Result<PerformanceResult, JobError> + Send + Sync + 'static {
     move |ctx| {
         let _running = ledger.enter(ctx.job_id(), ctx.attempt());
         let PerformanceRequest { task_type, item_count, include_io_simulation } = ctx.request();
         tracing::info!(task_type, item_count, "performance task started");
+        let began = Instant::now();
         let processed_item_count = process(*item_count, |done| {
             ctx.progress().set(done, *item_count);
             ctx.check_canceled()
@@ -57,6 +112,7 @@ pub(crate) fn handler(
             thread::sleep(SIMULATED_IO);
             ctx.check_canceled()?;
         }
+        measures.record(processed_item_count, began.elapsed());
         Ok(PerformanceResult { processed_item_count, processed_at: now() })
     }
 }
