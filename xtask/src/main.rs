@@ -6,8 +6,8 @@ mod command;
 mod metadata;
 mod msrv;
 mod packages;
+mod python;
 mod rooms;
-mod schemathesis;
 mod sources;
 
 use std::{env, path::Path, process::ExitCode};
@@ -61,6 +61,6 @@ fn root() -> &'static Path {
 /// documentation tests of the crate that includes the README. Nothing is printed after cargo's own last lines.
 fn test() -> Result<(), Failed> {
     packages::ensure(packages::FOR_TESTS)?;
-    schemathesis::ensure()?;
+    python::ensure()?;
     cargo(&["test", "--workspace", "--no-fail-fast"])
 }

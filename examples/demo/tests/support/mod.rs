@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub(crate) mod events;
+pub(crate) mod peer;
 
 use std::{
     fs, io,

@@ -1,0 +1,184 @@
+//! A real Prometheus scrapes three demos over one Redis while they work, and answers what operators ask it.
+
+mod support;
+
+use std::{fs, path::Path, process::Stdio, time::Duration};
+
+use async_endpoints_testkit::server::RedisServer;
+use reqwest::Client;
+use serde_json::{Value, json};
+use support::{
+    Demo, Folder, in_time,
+    peer::{Peer, free_port, python},
+};
+use tokio::{io::AsyncWriteExt, process::Command, time::sleep};
+
+const PACKAGE: &str = "the Debian package prometheus";
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0";
+
+struct Prometheus {
+    _peer: Peer,
+    url: String,
+    client: Client,
+}
+
+impl Prometheus {
+    /// Scrapes these five times a second.
+    async fn scraping(folder: &Folder, demos: &[Demo]) -> Self {
+        let targets: Vec<String> = demos.iter().map(|demo| demo.url("").replace("http://", "")).collect();
+        let config = json!({
+            "global": { "scrape_interval": "200ms", "scrape_timeout": "200ms" },
+            "scrape_configs": [{ "job_name": "demo", "static_configs": [{ "targets": targets }] }],
+        });
+        fs::write(folder.join("prometheus.yml"), config.to_string()).expect("a file");
+        let listen = format!("127.0.0.1:{}", free_port());
+        let args = [
+            "--config.file=prometheus.yml",
+            "--storage.tsdb.path=data",
+            "--enable-feature=exemplar-storage",
+            &format!("--web.listen-address={listen}"),
+        ];
+        let peer = Peer::start(folder, Path::new("prometheus"), PACKAGE, &args);
+        peer.says("Server is ready to receive web requests").await;
+        Self { _peer: peer, url: format!("http://{listen}/api/v1"), client: Client::new() }
+    }
+
+    async fn api(&self, path: &str, query: &[(&str, &str)]) -> Value {
+        let form: Vec<String> = query.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();
+        let answer = self.client.get(format!("{}/{path}?{}", self.url, form.join("&"))).send().await;
+        let answer: Value = answer.expect("an answer").json().await.expect("JSON");
+        assert_eq!(answer["status"], "success", "{query:?}: {answer}");
+        answer["data"].clone()
+    }
+
+    /// What a query comes to now, if to one number.
+    async fn value(&self, query: &str) -> Option<f64> {
+        let data = self.api("query", &[("query", query)]).await;
+        data["result"][0]["value"][1].as_str()?.parse().ok()
+    }
+
+    /// Waits until a query comes to something that fits.
+    async fn is(&self, query: &str, fits: impl Fn(f64) -> bool) {
+        let told = async {
+            while !self.value(query).await.is_some_and(&fits) {
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        in_time(query, told).await;
+    }
+}
+
+/// Everything but letters and digits, as a query of a URL takes it.
+fn encoded(text: &str) -> String {
+    text.bytes()
+        .map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") })
+        .collect()
+}
+
+async fn text(demo: &Demo, accept: &str) -> String {
+    let answer = in_time("a scrape", demo.getting("/metrics").header("accept", accept).send()).await;
+    answer.expect("an answer").text().await.expect("text")
+}
+
+/// What a program says of some text, if it does not like it.
+async fn judged(program: &Path, args: &[&str], text: &str) -> Result<(), String> {
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child =
+        command.spawn().unwrap_or_else(|error| panic!("{}: {error}; it comes with {PACKAGE}", program.display()));
+    child.stdin.take().expect("a pipe").write_all(text.as_bytes()).await.expect("it reads");
+    let done = in_time("a verdict", child.wait_with_output()).await.expect("it ends");
+    let said = [done.stdout, done.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+    if done.status.success() { Ok(()) } else { Err(said) }
+}
+
+#[tokio::test]
+async fn prometheus_scrapes_a_fleet_and_answers() {
+    let (folder, redis) = (Folder::new(), RedisServer::start());
+    let url = redis.url();
+    let vars = [("AE_STORE", &*url), ("AE_MAX_RETRIES", "1"), ("AE_RETRY_BASE_SECONDS", "0.05")];
+    let mut demos = Vec::new();
+    for _ in 0..3 {
+        demos.push(Demo::start(&folder, &vars).await);
+    }
+    let prometheus = Prometheus::scraping(&folder, &demos).await;
+    // Series are there at zero, so that the first job already counts as growth.
+    prometheus.is("sum(async_job_queued_total)", |jobs| jobs == 0.0).await;
+    let mut jobs = Vec::new();
+    for round in 0..60 {
+        for demo in &demos {
+            jobs.push(demo.submit("/api/sleep", &json!({ "seconds": 0 })).await);
+        }
+        if round % 3 == 0 {
+            jobs.push(demos[0].submit("/api/unreliable", &json!({ "failureRate": 1, "seed": round })).await);
+        }
+    }
+    for job in &jobs {
+        demos[0].ended(job).await;
+    }
+    // Counters of processes are added up; each job was counted once, wherever it ran.
+    for (query, jobs) in [
+        ("sum(async_job_queued_total)", 200.0),
+        (r#"sum(async_job_submissions_total{result="accepted"})"#, 200.0),
+        (r#"sum(async_job_processed_total{job_type="Sleep"})"#, 180.0),
+        (r#"sum(async_job_failed_total{job_type="Unreliable",error_type="UNRELIABLE"})"#, 20.0),
+        (r#"sum(async_job_attempts_total{job_type="Unreliable"})"#, 40.0),
+        ("sum(async_job_retries_total)", 20.0),
+        (r#"sum(async_job_queue_time_seconds_count{job_type="Sleep"})"#, 180.0),
+        (r#"sum(async_job_total_time_seconds_count{job_type="Unreliable",outcome="failed"})"#, 20.0),
+        // Gauges of the fleet are the same everywhere.
+        (r#"max by (job_type) (async_job_jobs{job_type="Sleep",state="completed"})"#, 180.0),
+        (r#"min by (job_type) (async_job_jobs{job_type="Sleep",state="completed"})"#, 180.0),
+        (r#"max(async_worker_live{job_type="Sleep"})"#, 3.0),
+        ("count(build_info)", 3.0),
+        ("count(count by (service_instance_id) (target_info))", 3.0),
+    ] {
+        prometheus.is(query, |value| value == jobs).await;
+    }
+    let quantile = "histogram_quantile(0.95, sum by (le) (rate(async_job_total_time_seconds_bucket[1m])))";
+    prometheus.is(quantile, |seconds| seconds > 0.0 && seconds < 60.0).await;
+    prometheus.is("sum(rate(async_job_processed_total[1m]))", |rate| rate > 0.0).await;
+    leads_to_a_job(&prometheus, &demos[1]).await;
+    // The store's own figures are the same from every process, also from one that has just started.
+    demos.push(Demo::start(&folder, &vars).await);
+    for demo in &demos {
+        let stats: Value = demo.get("/metrics/jobs").await.json().await.expect("JSON");
+        assert_eq!(stats["jobTypes"]["Sleep"]["completedJobs"], 180, "{stats}");
+        assert_eq!((&stats["failedJobs"], &stats["errorRate"]), (&json!(20), &json!(10.0)), "{stats}");
+    }
+    for demo in demos {
+        demo.stop().await.expect("it stops");
+    }
+}
+
+/// From a bucket to a job by its exemplar, as an operator goes.
+async fn leads_to_a_job(prometheus: &Prometheus, demo: &Demo) {
+    let times = prometheus.api("query", &[("query", "time()")]).await;
+    let now = times["result"][1].as_str().expect("a time").parse::<f64>().expect("a number");
+    let (start, end) = ((now - 600.0).to_string(), (now + 600.0).to_string());
+    let query = [("query", "async_job_total_time_seconds_bucket"), ("start", &*start), ("end", &*end)];
+    let exemplars = prometheus.api("query_exemplars", &query).await;
+    let id = exemplars[0]["exemplars"][0]["labels"]["job_id"].as_str().unwrap_or_else(|| panic!("none: {exemplars}"));
+    let job: Value = demo.get(&format!("/jobs/{id}")).await.json().await.expect("JSON");
+    assert_eq!(job["id"], id, "{job}");
+}
+
+#[tokio::test]
+async fn strict_readers_of_both_formats_like_it() {
+    let folder = Folder::new();
+    let demo = Demo::start(&folder, &[("AE_MAX_RETRIES", "0")]).await;
+    demo.finish("/api/unreliable", &json!({ "failureRate": 1, "seed": 1 })).await;
+    demo.finish("/api/performance", &json!({ "taskType": "any", "itemCount": 10 })).await;
+    let promtool = judged(Path::new("promtool"), &["check", "metrics"], &text(&demo, "text/plain").await).await;
+    assert_eq!(promtool, Ok(()));
+    let parse = "import sys; from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse; \
+                 families = list(parse(sys.stdin.read())); \
+                 exemplars = [s.exemplar.labels for f in families for s in f.samples if s.exemplar]; \
+                 assert len(families) > 25, len(families); \
+                 assert any('job_id' in e for e in exemplars), exemplars";
+    let open = text(&demo, OPENMETRICS).await;
+    assert_eq!(judged(&python("python3"), &["-c", parse], &open).await, Ok(()));
+    let broken = open.replace("async_job_queued_total{", "async_job_queued{");
+    assert!(judged(&python("python3"), &["-c", parse], &broken).await.is_err(), "it reads strictly");
+    demo.stop().await.expect("it stops");
+}
