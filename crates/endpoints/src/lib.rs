@@ -92,3 +92,7 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/http.md")]
 struct HttpPage;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/metrics.md")]
+struct MetricsPage;
