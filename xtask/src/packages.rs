@@ -25,7 +25,7 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
         program: "python3",
         arguments: &["-c", "import ensurepip, venv"],
         packages: &["python3", "python3-venv"],
-        why: "Schemathesis tests the demo's OpenAPI document",
+        why: "tests use programs written in Python",
     },
     Needed {
         program: "redis-server",
@@ -44,6 +44,12 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
         arguments: &["version"],
         packages: &["openssl"],
         why: "tests make certificates for a server that speaks TLS",
+    },
+    Needed {
+        program: "prometheus",
+        arguments: &["--version"],
+        packages: &["prometheus"],
+        why: "it scrapes the demo in tests, and its promtool judges metrics and rules",
     },
 ];
 
