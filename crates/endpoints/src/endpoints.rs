@@ -78,7 +78,10 @@ impl AsyncEndpoints {
         let cutoffs = types.iter().map(|(name, policy)| policy.cutoffs(name, &options)).collect();
         let names: Vec<JobName> = types.into_iter().map(|(name, _)| name).collect();
         let measured = telemetry.map(|telemetry| Measured::new(telemetry, store.kind(), &names));
-        let store = measured.as_ref().map_or_else(|| store.clone(), |measured| measured.store(store.clone()));
+        let store = match &measured {
+            Some(measured) => measured.store(store),
+            None => store,
+        };
         middlewares.splice(0..0, measured.as_ref().map(Measured::middleware));
         let id = measured.as_ref().and_then(|measured| measured.telemetry.take_instance());
         let id = WorkerId(id.unwrap_or_else(Uuid::new_v4));

@@ -73,7 +73,6 @@ pub use http::{Access, JobDocument, Owner, Problem, Responses};
 pub use job_type::JobType;
 pub use late::{LateStore, Refusal};
 pub use middleware::{Middleware, Next};
-pub use opentelemetry;
 pub use options::{Options, OptionsError};
 pub use stats::{Figures, JobStats, Percentiles};
 pub use submission::Submission;

@@ -243,12 +243,6 @@ impl Instruments {
         }
     }
 
-    /// A job that was canceled before it ran.
-    pub(crate) fn canceled_unstarted(&self, of_type: &OfType, total: Duration, cause: Cause) {
-        of_type.canceled.add(1);
-        of_type.total_time[2].record(total, Instant::now(), || cause);
-    }
-
     fn failed(&self, of_type: &OfType, end: &End<'_>) {
         let labels = [of_type.label.clone(), self.code(end.code)];
         self.failed.add(1, &labels);
@@ -306,6 +300,12 @@ impl OfType {
     /// How long an attempt ran that its worker ended.
     pub(crate) fn processing_time(&self, outcome: AttemptOutcome) -> Option<&Timer> {
         self.processing_time.get(outcome as usize)
+    }
+
+    /// A job that was canceled before it ran.
+    pub(crate) fn canceled_unstarted(&self, total: Duration, cause: Cause) {
+        self.canceled.add(1);
+        self.total_time[2].record(total, Instant::now(), || cause);
     }
 
     /// How long a job took, if it has ended.

@@ -31,6 +31,8 @@ mod store;
 
 use std::sync::Arc;
 
+pub use opentelemetry;
+
 use async_endpoints_core::{JobName, Store};
 
 pub(crate) use self::instruments::Submission;

@@ -102,7 +102,7 @@ impl Otlp {
     /// Needs a runtime: the gRPC client is made in it.
     fn exporter(&self) -> Result<Exporter, ExporterBuildError> {
         let builder = MetricExporter::builder().with_temporality(Temporality::Cumulative);
-        let exporter = match self.protocol {
+        match self.protocol {
             Protocol::Grpc => builder.with_tonic().with_endpoint(&self.endpoint).with_timeout(self.patience).build(),
             // A client of ours: which one the exporter makes is decided by the features of everybody in the build.
             _ => {
@@ -111,8 +111,7 @@ impl Otlp {
                 let http = builder.with_http().with_protocol(self.protocol).with_http_client(client);
                 http.with_endpoint(&self.endpoint).with_timeout(self.patience).build()
             }
-        };
-        exporter
+        }
     }
 }
 

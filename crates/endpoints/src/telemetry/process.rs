@@ -32,7 +32,7 @@ mod linux {
         let cpu = meter.f64_observable_counter(c::CPU.name).with_unit(c::CPU.unit).with_description(c::CPU.help);
         let _registered = cpu
             .with_callback(|counter| {
-                if let Some(seconds) = stat().and_then(cpu_seconds) {
+                if let Some(seconds) = stat().as_ref().and_then(cpu_seconds) {
                     counter.observe(seconds, &[]);
                 }
             })
@@ -42,7 +42,7 @@ mod linux {
         gauge(meter, &c::THREADS, || stat().map(|stat| stat.num_threads as f64));
         gauge(meter, &c::OPEN_FDS, || of(Process::fd_count).map(|count| count as f64));
         gauge(meter, &c::MAX_FDS, || of(|process| Ok(process.limits()?.max_open_files.soft_limit)).and_then(limit));
-        let started = stat().and_then(start_seconds);
+        let started = stat().as_ref().and_then(start_seconds);
         gauge(meter, &c::START_TIME, move || started);
     }
 
@@ -62,12 +62,12 @@ mod linux {
         of(Process::stat)
     }
 
-    fn cpu_seconds(stat: Stat) -> Option<f64> {
+    fn cpu_seconds(stat: &Stat) -> Option<f64> {
         Some((stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64)
     }
 
     /// The stat has ticks since the machine started.
-    fn start_seconds(stat: Stat) -> Option<f64> {
+    fn start_seconds(stat: &Stat) -> Option<f64> {
         let booted = procfs::boot_time_secs().ok()? as f64;
         Some(booted + stat.starttime as f64 / procfs::ticks_per_second() as f64)
     }

@@ -227,7 +227,7 @@ impl JobStore for Instrumented {
         if let Cancel::Canceled(job) = &answer {
             let total = job.completed_at.unwrap_or(job.created_at).since(job.created_at);
             let cause = Cause { job: id, span: job.trace.as_ref().and_then(SpanRef::of) };
-            self.instruments.canceled_unstarted(self.instruments.of(&job.name), total, cause);
+            self.instruments.of(&job.name).canceled_unstarted(total, cause);
         }
         Ok(answer)
     }

@@ -8,7 +8,7 @@ use std::{
 
 use async_endpoints::{
     JobContext, JobError, JobType, Telemetry,
-    opentelemetry::metrics::{Counter, Histogram},
+    telemetry::opentelemetry::metrics::{Counter, Histogram},
 };
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
