@@ -21,6 +21,7 @@ cargo xtask <task>
   check   formatting, lints, documentation, minimum Rust version, the rooms' rules, cargo-deny
   chaos   real processes killed, stopped, frozen and cut off under load: --store sqlite --minutes 10 --seed 7, each
           optional; stores: sqlite, redis, redis-failover
+  generate  the alert rules, the dashboard and the table of metrics, from the catalogue
   bench   the figures of docs/performance.md beside their references; one of them by name: throughput, pickup, claim, memory,
           submission, telemetry, sqlite, redis (installs nothing: it needs redis-server and redis-cli)
 ";
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         }
         ["test"] => test(),
         ["check"] => check::run_all(),
+        ["generate"] => cargo(&["run", "--quiet", "--package", "async-endpoints-ops"]),
         ["chaos", options @ ..] => chaos::run(options),
         ["bench", only @ ..] => {
             cargo(&[&["run", "--quiet", "--release", "--package", "async-endpoints-benches", "--"], only].concat())
