@@ -1,139 +1,224 @@
-//! A dashboard for Grafana: what an operator looks at, from what users feel to what the process uses.
+//! A Grafana dashboard: what an operator looks at first is at its top.
 
 use serde_json::{Value, json};
 
-use crate::names::metric;
+use crate::names::fill;
 
-/// A panel: its title, its unit, and queries with their legends.
-struct Panel {
-    title: &'static str,
-    unit: &'static str,
-    queries: Vec<(String, &'static str)>,
-}
-
-/// The types that are chosen above.
-const TYPES: &str = "job_type=~\"$job_type\"";
-
-fn rate(name: &str, by: &str, labels: &str) -> String {
-    format!("sum by ({by}) (rate({}{{{TYPES}{labels}}}[$__rate_interval]))", metric(name))
-}
-
-fn largest(name: &str, by: &str) -> String {
-    format!("max by ({by}) ({}{{{TYPES}}})", metric(name))
-}
-
-fn times(title: &'static str, name: &str, labels: &str) -> Panel {
-    let of = |q: &str| {
-        let buckets = format!("rate({}_bucket{{{labels}}}[$__rate_interval])", metric(name));
-        format!("histogram_quantile({q}, sum by (le) ({buckets}))")
+/// The three quantiles of a histogram of jobs.
+macro_rules! quantiles {
+    ($bucket:literal) => {
+        [quantile!("0.5", $bucket, "p50"), quantile!("0.95", $bucket, "p95"), quantile!("0.99", $bucket, "p99")]
     };
-    let queries = vec![(of("0.5"), "half"), (of("0.95"), "95 %"), (of("0.99"), "99 %")];
-    Panel { title, unit: "s", queries }
 }
 
-fn panels() -> Vec<Panel> {
-    let one = |title, unit, query: String, legend| Panel { title, unit, queries: vec![(query, legend)] };
-    let failed = rate("async_job.failed", "job_type", "");
-    let ended = format!("({failed} + {})", rate("async_job.processed", "job_type", ""));
-    let errors = format!(
-        "sum by (operation) (rate({}_count{{outcome=\"error\"}}[$__rate_interval]))",
-        metric("async_store.operation_time")
-    );
-    let requests = format!(
-        "sum by (http_route, http_response_status_code) (rate({}_count[$__rate_interval]))",
-        metric("http.server.request.duration")
-    );
-    let process = |name: &str| metric(name);
-    vec![
-        one("Jobs accepted", "ops", rate("async_job.queued", "job_type", ""), "{{job_type}}"),
-        one("Jobs completed", "ops", rate("async_job.processed", "job_type", ""), "{{job_type}}"),
-        one("Share of jobs that fail", "percentunit", format!("{failed} / {ended}"), "{{job_type}}"),
-        one(
-            "Submissions refused",
-            "ops",
-            rate("async_job.submissions", "job_type, result", ",result!=\"accepted\""),
-            "{{job_type}} {{result}}",
-        ),
-        times("From acceptance to end", "async_job.total_time", TYPES),
-        times("Waiting for a start", "async_job.queue_time", TYPES),
-        times("Running", "async_job.processing_time", TYPES),
-        one(
-            "Attempts by outcome",
-            "ops",
-            rate("async_job.attempts", "outcome, error_type", ""),
-            "{{outcome}} {{error_type}}",
-        ),
-        one("Jobs by state", "short", largest("async_job.jobs", "job_type, state"), "{{job_type}} {{state}}"),
-        Panel {
-            title: "Oldest that waits, oldest that runs",
-            unit: "s",
-            queries: vec![
-                (largest("async_job.oldest_queued_age", "job_type"), "{{job_type}} waits"),
-                (largest("async_job.oldest_running_age", "job_type"), "{{job_type}} runs"),
-            ],
-        },
-        Panel {
-            title: "Stuck, recovered, retried",
-            unit: "short",
-            queries: vec![
-                (largest("async_job.stuck", "job_type"), "{{job_type}} stuck"),
-                (rate("async_job.recovered", "job_type", ""), "{{job_type}} recovered/s"),
-                (rate("async_job.retries", "job_type", ""), "{{job_type}} retried/s"),
-            ],
-        },
-        Panel {
-            title: "Workers",
-            unit: "short",
-            queries: vec![
-                (largest("async_worker.live", "job_type"), "{{job_type}} live"),
-                (format!("sum by (state) ({})", metric("async_worker.slots")), "slots {{state}}"),
-            ],
-        },
-        times("Calls of the store", "async_store.operation_time", ""),
-        one("Calls of the store that fail", "ops", errors, "{{operation}}"),
-        times("HTTP requests", "http.server.request.duration", ""),
-        one("HTTP requests by route", "reqps", requests, "{{http_route}} {{http_response_status_code}}"),
-        one("Memory", "bytes", process("process.resident_memory"), "{{instance}}"),
-        one(
-            "Processors in use",
-            "short",
-            format!("rate({}[$__rate_interval])", process("process.cpu")),
+macro_rules! quantile {
+    ($quantile:literal, $bucket:literal, $legend:literal) => {
+        (
+            concat!(
+                "histogram_quantile(",
+                $quantile,
+                ", sum by (job_type, le) (rate(",
+                $bucket,
+                "{job_type=~\"$job_type\"}[$__rate_interval])))"
+            ),
+            concat!("{{job_type}} ", $legend),
+        )
+    };
+}
+
+/// A line of a panel: its query, with names as in the catalogue, and its legend.
+type Line = (&'static str, &'static str);
+
+/// A panel: its title, its unit as Grafana names it, and its lines.
+type Panel = (&'static str, &'static str, &'static [Line]);
+
+/// Fleet gauges are the same in every process, so `max`; counters are each process's own, so `sum`. Types are not added
+/// up in fleet gauges: what one process counts as `_other`, another counts by name.
+const PANELS: &[Panel] = &[
+    (
+        "Ended jobs by type",
+        "ops",
+        &[(
+            r#"sum by (job_type) (rate(@async_job.processed@{job_type=~"$job_type"}[$__rate_interval]))"#,
+            "{{job_type}}",
+        )],
+    ),
+    (
+        "Accepted jobs by type",
+        "ops",
+        &[(r#"sum by (job_type) (rate(@async_job.queued@{job_type=~"$job_type"}[$__rate_interval]))"#, "{{job_type}}")],
+    ),
+    (
+        "Failed of ended jobs, 1 h",
+        "percentunit",
+        &[(
+            r#"sum by (job_type) (increase(@async_job.failed@{job_type=~"$job_type"}[1h])) / (sum by (job_type) (increase(@async_job.processed@{job_type=~"$job_type"}[1h])) + sum by (job_type) (increase(@async_job.failed@{job_type=~"$job_type"}[1h])))"#,
+            "{{job_type}}",
+        )],
+    ),
+    (
+        "Failures by error",
+        "ops",
+        &[(
+            r#"sum by (error_type) (rate(@async_job.failed@{job_type=~"$job_type"}[$__rate_interval])) > 0"#,
+            "{{error_type}}",
+        )],
+    ),
+    (
+        "Waiting and running jobs",
+        "short",
+        &[(
+            r#"max by (job_type, state) (@async_job.jobs@{job_type=~"$job_type", state=~"queued|scheduled|in_progress"})"#,
+            "{{job_type}} {{state}}",
+        )],
+    ),
+    (
+        "Oldest waiting and running job",
+        "s",
+        &[
+            (r#"max by (job_type) (@async_job.oldest_queued_age@{job_type=~"$job_type"})"#, "{{job_type}} waits"),
+            (r#"max by (job_type) (@async_job.oldest_running_age@{job_type=~"$job_type"})"#, "{{job_type}} runs"),
+        ],
+    ),
+    ("Time in the queue", "s", &quantiles!("@async_job.queue_time@_bucket")),
+    ("Time of an attempt", "s", &quantiles!("@async_job.processing_time@_bucket")),
+    ("Time from acceptance to end", "s", &quantiles!("@async_job.total_time@_bucket")),
+    (
+        "Attempts by outcome",
+        "ops",
+        &[(r#"sum by (outcome) (rate(@async_job.attempts@{job_type=~"$job_type"}[$__rate_interval]))"#, "{{outcome}}")],
+    ),
+    (
+        "Retries and recovered jobs",
+        "ops",
+        &[
+            (
+                r#"sum by (job_type) (rate(@async_job.retries@{job_type=~"$job_type"}[$__rate_interval]))"#,
+                "{{job_type}} retried",
+            ),
+            (
+                r#"sum by (job_type) (rate(@async_job.recovered@{job_type=~"$job_type"}[$__rate_interval]))"#,
+                "{{job_type}} recovered",
+            ),
+        ],
+    ),
+    ("Stuck jobs", "short", &[(r#"max by (job_type) (@async_job.stuck@{job_type=~"$job_type"})"#, "{{job_type}}")]),
+    ("Live workers", "short", &[(r#"max by (job_type) (@async_worker.live@{job_type=~"$job_type"})"#, "{{job_type}}")]),
+    ("Slots", "short", &[("sum by (state) (@async_worker.slots@)", "{{state}}")]),
+    (
+        "Store: p95 by operation",
+        "s",
+        &[(
+            "histogram_quantile(0.95, sum by (operation, le) (rate(@async_store.operation_time@_bucket[$__rate_interval])))",
+            "{{operation}}",
+        )],
+    ),
+    (
+        "Store: errors by operation",
+        "ops",
+        &[(
+            r#"sum by (operation) (rate(@async_store.operation_time@_count{outcome="error"}[$__rate_interval]))"#,
+            "{{operation}}",
+        )],
+    ),
+    (
+        "Submissions by result",
+        "ops",
+        &[(
+            r#"sum by (result) (rate(@async_job.submissions@{job_type=~"$job_type"}[$__rate_interval]))"#,
+            "{{result}}",
+        )],
+    ),
+    (
+        "HTTP: requests by status",
+        "reqps",
+        &[(
+            "sum by (http_response_status_code) (rate(@http.server.request.duration@_count[$__rate_interval]))",
+            "{{http_response_status_code}}",
+        )],
+    ),
+    (
+        "HTTP: p95 by route",
+        "s",
+        &[(
+            "histogram_quantile(0.95, sum by (http_route, le) (rate(@http.server.request.duration@_bucket[$__rate_interval])))",
+            "{{http_route}}",
+        )],
+    ),
+    // Every program exports these names; the build information tells ours.
+    (
+        "Memory of processes",
+        "bytes",
+        &[(
+            r#"@process.resident_memory@ and on (job, instance) @build_info@{async_endpoints_version!=""}"#,
             "{{instance}}",
-        ),
-    ]
-}
+        )],
+    ),
+    (
+        "Processors used by processes",
+        "short",
+        &[(
+            r#"rate(@process.cpu@[$__rate_interval]) and on (job, instance) @build_info@{async_endpoints_version!=""}"#,
+            "{{instance}}",
+        )],
+    ),
+];
 
-/// The dashboard, to import into Grafana 9 or newer.
-pub(crate) fn dashboard() -> String {
-    let panels: Vec<Value> = panels().iter().enumerate().map(|(place, panel)| drawn(place, panel)).collect();
-    let source = json!({ "name": "datasource", "type": "datasource", "query": "prometheus", "label": "Prometheus" });
-    let types = json!({
-        "name": "job_type", "label": "Job type", "type": "query", "datasource": datasource(), "refresh": 2,
-        "query": format!("label_values({}, job_type)", metric("async_job.queued")),
-        "multi": true, "includeAll": true, "allValue": ".*", "current": { "text": "All", "value": "$__all" },
-    });
+/// The dashboard as Grafana imports it.
+pub(crate) fn text() -> String {
+    let panels: Vec<Value> = PANELS.iter().zip(0..).map(|(panel, place)| rendered(panel, place)).collect();
     let dashboard = json!({
-        "title": "AsyncEndpoints", "uid": "async-endpoints", "schemaVersion": 38, "editable": true,
-        "description": "Generated from the catalogue of metrics by `cargo xtask generate`.",
-        "time": { "from": "now-3h", "to": "now" }, "refresh": "30s", "tags": ["async-endpoints"],
-        "templating": { "list": [source, types] }, "panels": panels,
+        "uid": "async-endpoints",
+        "title": "AsyncEndpoints",
+        "description": "Written by `cargo xtask generate` from ops/src/dashboard.rs: change that one.",
+        "tags": ["async-endpoints"],
+        "schemaVersion": 39,
+        "editable": true,
+        "refresh": "30s",
+        "time": { "from": "now-6h", "to": "now" },
+        "templating": { "list": [datasource(), job_type()] },
+        "panels": panels,
     });
     format!("{dashboard:#}\n")
 }
 
 fn datasource() -> Value {
+    json!({ "name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus" })
+}
+
+fn job_type() -> Value {
+    let query = fill("label_values(@async_job.queued@, job_type)");
+    json!({
+        "name": "job_type", "label": "Job type", "type": "query", "datasource": source(),
+        "query": { "query": query, "refId": "job_type" }, "definition": query,
+        "refresh": 2, "sort": 1, "multi": true, "includeAll": true, "allValue": ".*",
+        "current": { "text": ["All"], "value": ["$__all"] },
+    })
+}
+
+fn source() -> Value {
     json!({ "type": "prometheus", "uid": "${datasource}" })
 }
 
-/// Two panels beside each other.
-fn drawn(place: usize, panel: &Panel) -> Value {
-    let targets = panel.queries.iter().zip('A'..).map(|((expr, legend), id)| {
-        json!({ "refId": id.to_string(), "expr": expr, "legendFormat": legend, "exemplar": true })
-    });
+/// A panel at its place, three in a row of Grafana's 24 columns.
+fn rendered((title, unit, lines): &Panel, place: usize) -> Value {
+    let targets: Vec<Value> = lines.iter().zip('A'..).map(|(line, letter)| target(*line, letter)).collect();
     json!({
-        "id": place + 1, "type": "timeseries", "title": panel.title, "datasource": datasource(),
-        "gridPos": { "x": 12 * (place % 2), "y": 8 * (place / 2), "w": 12, "h": 8 },
-        "fieldConfig": { "defaults": { "unit": panel.unit, "min": 0 }, "overrides": [] },
-        "targets": targets.collect::<Vec<_>>(),
+        "id": place + 1,
+        "type": "timeseries",
+        "title": title,
+        "datasource": source(),
+        "gridPos": { "x": place % 3 * 8, "y": place / 3 * 8, "w": 8, "h": 8 },
+        "fieldConfig": { "defaults": { "unit": unit, "min": 0 }, "overrides": [] },
+        "options": { "legend": { "displayMode": "list", "placement": "bottom" }, "tooltip": { "mode": "multi", "sort": "desc" } },
+        "targets": targets,
+    })
+}
+
+/// Exemplars lead from a spike to the job behind it.
+fn target((query, legend): Line, letter: char) -> Value {
+    json!({
+        "refId": letter, "datasource": source(), "expr": fill(query), "legendFormat": legend,
+        "exemplar": query.contains("_bucket"),
     })
 }

@@ -1,0 +1,100 @@
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    process::{self, Command},
+};
+
+use async_endpoints::telemetry::{CATALOGUE, Kind};
+use serde_json::{Value, json};
+
+use super::*;
+
+#[test]
+fn files_are_as_generated() {
+    for (path, text) in generated().unwrap() {
+        let found = fs::read_to_string(at(path)).unwrap_or_default();
+        assert!(found == text, "{path} differs from the catalogue: run `cargo xtask generate`");
+    }
+}
+
+/// Every name that a series of the catalogue has.
+fn series() -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    for instrument in CATALOGUE {
+        let name = instrument.prometheus_name();
+        if instrument.kind == Kind::Histogram {
+            all.extend(["_bucket", "_sum", "_count"].map(|suffix| format!("{name}{suffix}")));
+        } else {
+            all.insert(name);
+        }
+    }
+    all
+}
+
+#[test]
+fn every_metric_named_exists() {
+    // A label, not a metric.
+    let labels = ["async_endpoints_version"];
+    let known = series();
+    for path in [RULES, RULE_TESTS, DASHBOARD] {
+        let text = fs::read_to_string(at(path)).unwrap();
+        let words: BTreeSet<&str> = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
+        let ours = |word: &&str| {
+            *word == "build_info" || ["async_", "process_", "http_server_"].iter().any(|start| word.starts_with(start))
+        };
+        let mut named = words.into_iter().filter(ours).filter(|word| !labels.contains(word)).peekable();
+        assert!(named.peek().is_some(), "{path} names no metric");
+        for word in named {
+            assert!(known.contains(word), "{path} names {word}, which does not exist");
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "no metric is named")]
+fn an_unknown_metric_is_not_generated() {
+    names::fill("rate(@async_job.no_such@[5m])");
+}
+
+#[test]
+fn every_rule_is_tested() {
+    let (rules, tests) = (fs::read_to_string(at(RULES)).unwrap(), fs::read_to_string(at(RULE_TESTS)).unwrap());
+    let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert_eq!(alerts.len(), 8);
+    for alert in alerts {
+        assert!(tests.contains(&format!("alertname=\"{alert}\"")), "{alert} has no test");
+    }
+}
+
+fn promtool(args: [&str; 3]) {
+    let folder = at(RULES).parent().unwrap().to_owned();
+    let out = Command::new("promtool").args(args).current_dir(folder).output();
+    let out = out.unwrap_or_else(|error| panic!("promtool: {error}; install the Debian package prometheus"));
+    let (said, wrong) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success(), "promtool {args:?}: {}\n{said}\n{wrong}", out.status);
+}
+
+#[test]
+fn promtool_reads_the_rules() {
+    promtool(["check", "rules", "rules.yml"]);
+}
+
+#[test]
+fn alerts_fire_above_their_thresholds_and_not_below() {
+    promtool(["test", "rules", "rules.test.yml"]);
+}
+
+/// As rules, so that promtool reads them; JSON is YAML, too.
+#[test]
+fn promtool_reads_the_queries_of_the_dashboard() {
+    let text = fs::read_to_string(at(DASHBOARD)).unwrap();
+    let dashboard: Value = serde_json::from_str(&text).unwrap();
+    let targets = dashboard["panels"].as_array().unwrap().iter().flat_map(|panel| panel["targets"].as_array().unwrap());
+    let queries = targets.map(|target| target["expr"].as_str().unwrap().replace("$__rate_interval", "5m"));
+    let rules: Vec<Value> =
+        queries.zip(0..).map(|(expr, n)| json!({ "record": format!("q{n}"), "expr": expr })).collect();
+    let file = env::temp_dir().join(format!("async-endpoints-dashboard-{}.yml", process::id()));
+    fs::write(&file, json!({ "groups": [{ "name": "dashboard", "rules": rules }] }).to_string()).unwrap();
+    promtool(["check", "rules", file.to_str().unwrap()]);
+    fs::remove_file(file).unwrap();
+}
