@@ -137,10 +137,10 @@ async fn a_folder_is_no_file() {
     assert!(matches!(refused, OpenError::Folder { .. }) && !refused.is_transient(), "{refused:?}");
 }
 
-/// Runs one test of this program in a process of its own.
+/// Runs one test of such a program as this in a process of its own.
 #[cfg(unix)]
-fn in_a_process(test: &str, set_up: impl FnOnce(&mut std::process::Command)) {
-    let mut command = std::process::Command::new(std::env::current_exe().expect("its name"));
+fn in_a_process(program: &std::path::Path, test: &str, set_up: impl FnOnce(&mut std::process::Command)) {
+    let mut command = std::process::Command::new(program);
     command.args([test, "--exact"]);
     set_up(&mut command);
     let ran = command.output().expect("it starts");
@@ -161,10 +161,16 @@ async fn a_read_only_file_is_unavailable_until_it_can_be_written() {
     may(0o444);
     if std::fs::File::options().write(true).open(&file).is_ok() {
         std::fs::remove_file(&file).unwrap();
-        chown(file.parent().unwrap(), Some(NOBODY), Some(NOBODY)).unwrap();
-        in_a_process("a_read_only_file_is_unavailable_until_it_can_be_written", |command| {
-            command.env("READ_ONLY", &file).uid(NOBODY).gid(NOBODY);
+        // Where other users are let in, which they may not be where this was built.
+        let folder = std::env::temp_dir().join(format!("sqlite-read-only-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let program = folder.join("program");
+        std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        chown(&folder, Some(NOBODY), Some(NOBODY)).unwrap();
+        in_a_process(&program, "a_read_only_file_is_unavailable_until_it_can_be_written", |command| {
+            command.env("READ_ONLY", folder.join("jobs.db")).current_dir(&folder).uid(NOBODY).gid(NOBODY);
         });
+        std::fs::remove_dir_all(folder).unwrap();
         return;
     }
     let refused = || async {
@@ -487,7 +493,7 @@ fn threads() -> usize {
 #[tokio::test]
 async fn threads_end_with_the_last_handle() {
     if std::env::var_os("ALONE").is_none() {
-        in_a_process("threads_end_with_the_last_handle", |command| {
+        in_a_process(&std::env::current_exe().unwrap(), "threads_end_with_the_last_handle", |command| {
             command.env("ALONE", "1");
         });
         return;
