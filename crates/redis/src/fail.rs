@@ -51,9 +51,13 @@ impl Fail {
 fn is_about_data(error: &RedisError) -> bool {
     match error.code() {
         Some("WRONGTYPE" | "CORRUPT") => true,
-        Some("ERR") => error.detail().is_some_and(|detail| detail.contains("user_script:")),
+        Some("ERR") => error.detail().is_some_and(|detail| detail.contains("user_script:") && !is_killed(detail)),
         _ => false,
     }
+}
+
+fn is_killed(detail: &str) -> bool {
+    detail.contains("Script killed")
 }
 
 /// What waiting, or an operator, may mend.
@@ -74,11 +78,38 @@ pub(crate) fn reason(error: &RedisError) -> Option<&'static str> {
         "MISCONF" => "it cannot write to its disk",
         "BUSY" => "it is busy with somebody's script",
         "MASTERDOWN" => "it is a replica that lost its primary",
+        "MOVED" | "ASK" => "it is a node of a cluster that has not these keys: name the node that has",
         "CLUSTERDOWN" | "TRYAGAIN" => "its cluster is not ready",
         "NOREPLICAS" => "it has too few replicas to accept writes",
         "NOAUTH" | "WRONGPASS" => "it does not accept the user or the password",
         "NOPERM" => "its user may not do this",
         _ if error.detail().is_some_and(|detail| detail.contains("max number of clients")) => "it has too many clients",
+        _ if error.detail().is_some_and(is_killed) => "somebody killed its script",
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::Value;
+
+    use super::*;
+
+    #[test]
+    fn what_passes_is_no_damage() {
+        let error = |line: &str| {
+            let answer = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).and_then(Value::extract_error);
+            Fail::from(answer.expect_err("an error")).into_error("redis")
+        };
+        for line in [
+            "MOVED 3999 127.0.0.1:6381",
+            "ASK 3999 127.0.0.1:6381",
+            "ERR Script killed by user with SCRIPT KILL... script: 5b3e, on @user_script:2.",
+            "LOADING Redis is loading the dataset in memory",
+        ] {
+            assert!(error(line).is_transient(), "{line}: {}", error(line));
+        }
+        assert!(matches!(error("ERR user_script:7: attempt to index nil"), StoreError::Corrupt(_)));
+        assert!(error("MOVED 3999 127.0.0.1:6381").to_string().contains("a node of a cluster"));
+    }
 }

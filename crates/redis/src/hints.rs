@@ -1,7 +1,10 @@
 //! What changed, as Redis tells it to all processes. A cut subscription costs the polling interval and nothing else. Must
 //! not know what jobs are.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_endpoints_core::{JobId, JobName, store::Hint};
 use futures_util::StreamExt as _;
@@ -12,26 +15,29 @@ use crate::server::Server;
 const CONNECT: Duration = Duration::from_millis(1500);
 /// How often a subscription is tried out that tells nothing.
 const LOOK: Duration = Duration::from_secs(2);
+const FIRST_WAIT: Duration = Duration::from_millis(20);
 const LONGEST_WAIT: Duration = Duration::from_millis(1000);
 
 /// Listens for ever, and passes on.
 pub(crate) async fn run(server: Arc<Server>, hints: broadcast::Sender<Hint>) {
-    let mut wait = Duration::from_millis(20);
+    let mut wait = FIRST_WAIT;
     loop {
-        if listen(&server, &hints, &mut wait).await.is_none() {
-            tokio::time::sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-            wait = (wait * 2).min(LONGEST_WAIT);
+        let began = Instant::now();
+        if listen(&server, &hints).await.is_some() && began.elapsed() >= LONGEST_WAIT {
+            wait = FIRST_WAIT;
+            continue;
         }
+        tokio::time::sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        wait = (wait * 2).min(LONGEST_WAIT);
     }
 }
 
 /// Until the subscription breaks; none if there was never one.
-async fn listen(server: &Server, hints: &broadcast::Sender<Hint>, wait: &mut Duration) -> Option<()> {
+async fn listen(server: &Server, hints: &broadcast::Sender<Hint>) -> Option<()> {
     let channel = format!("{}hints", server.namespace);
     let connected = timeout(CONNECT, server.client.get_async_pubsub()).await.ok()?.ok()?;
     let (mut sink, mut stream) = connected.split();
     timeout(CONNECT, sink.subscribe(&channel)).await.ok()?.ok()?;
-    *wait = Duration::from_millis(20);
     // Something may have been told while nobody listened.
     let _ = hints.send(Hint::Lagged);
     loop {

@@ -23,6 +23,8 @@ pub(crate) struct Inserts {
 /// The part that makes the calls.
 pub(crate) struct Desk {
     receive: mpsc::UnboundedReceiver<Waiting>,
+    /// The one that was too large for the call before.
+    next: Option<Waiting>,
 }
 
 struct Waiting {
@@ -33,7 +35,7 @@ struct Waiting {
 
 pub(crate) fn new() -> (Inserts, Desk) {
     let (send, receive) = mpsc::unbounded_channel();
-    (Inserts { send, room: Arc::new(Semaphore::new(ROOM as usize)) }, Desk { receive })
+    (Inserts { send, room: Arc::new(Semaphore::new(ROOM as usize)) }, Desk { receive, next: None })
 }
 
 fn ended<T>(_: T) -> Fail {
@@ -55,10 +57,13 @@ impl Desk {
     /// Serves until nobody can hand in any more.
     pub(crate) async fn run(mut self, calls: Arc<Calls>) {
         let flights = Arc::new(Semaphore::new(FLIGHTS));
-        while let Some(first) = self.receive.recv().await {
+        while let Some(first) = self.first().await {
             // Nobody closes it.
             let Ok(flight) = Arc::clone(&flights).acquire_owned().await else { return };
             let batch = self.together_with(first);
+            if batch.is_empty() {
+                continue;
+            }
             let calls = Arc::clone(&calls);
             tokio::spawn(async move {
                 fly(batch, &calls).await;
@@ -67,16 +72,29 @@ impl Desk {
         }
     }
 
+    async fn first(&mut self) -> Option<Waiting> {
+        match self.next.take() {
+            Some(next) => Some(next),
+            None => self.receive.recv().await,
+        }
+    }
+
+    /// It and those that wait beside it, as far as a call takes them. Who left meanwhile wants no job: nothing of it was sent.
     fn together_with(&mut self, first: Waiting) -> Vec<Waiting> {
         let mut bytes = first.args.size();
         let mut batch = vec![first];
-        while batch.len() < BATCH_JOBS && bytes < BATCH_BYTES {
+        batch.retain(|waiting| !waiting.answer.is_closed());
+        while batch.len() < BATCH_JOBS {
             let Ok(next) = self.receive.try_recv() else { break };
-            // Who left wants no job: nothing of it was sent.
-            if !next.answer.is_closed() {
-                bytes += next.args.size();
-                batch.push(next);
+            if next.answer.is_closed() {
+                continue;
             }
+            bytes += next.args.size();
+            if bytes > BATCH_BYTES && !batch.is_empty() {
+                self.next = Some(next);
+                break;
+            }
+            batch.push(next);
         }
         batch
     }

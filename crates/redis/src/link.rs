@@ -108,11 +108,16 @@ impl Keeper {
             match self.connect().await {
                 Ok(conn) => {
                     number += 1;
-                    wait = FIRST_WAIT;
+                    let began = Instant::now();
                     self.door.send_replace(Door::Open { conn: conn.clone(), number });
                     drop(first.take().map(|first| first.send(Ok(()))));
                     let why = self.until_broken(conn, number).await;
                     self.door.send_replace(Door::Shut { why: why.into(), since: Instant::now() });
+                    // One that served comes back at once. One that died at its birth would come and go without end.
+                    if began.elapsed() >= LONGEST_WAIT {
+                        wait = FIRST_WAIT;
+                        continue;
+                    }
                 }
                 Err(error) => {
                     let why = error.to_string().into();
@@ -127,10 +132,10 @@ impl Keeper {
                         drop(first.send(Err(error)));
                         return;
                     }
-                    tokio::time::sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-                    wait = (wait * 2).min(LONGEST_WAIT);
                 }
             }
+            tokio::time::sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+            wait = (wait * 2).min(LONGEST_WAIT);
         }
     }
 

@@ -90,12 +90,18 @@ impl Iterator for Items {
 impl ExactSizeIterator for Items {}
 
 pub(crate) fn text(bytes: Vec<u8>) -> Result<String, Fail> {
-    String::from_utf8(bytes)
-        .map_err(|error| Fail::Bad(format!("{:?} is no text", error.as_bytes().escape_ascii().to_string())))
+    String::from_utf8(bytes).map_err(|error| Fail::Bad(format!("\"{}\" is no text", shown(error.as_bytes()))))
+}
+
+/// The beginning of what is stored, for an error's text.
+fn shown(bytes: &[u8]) -> String {
+    let end = bytes.len().min(100);
+    let more = if end < bytes.len() { "…" } else { "" };
+    format!("{}{more}", bytes[..end].escape_ascii())
 }
 
 /// A number written as text.
 pub(crate) fn number<T: std::str::FromStr>(bytes: &[u8]) -> Result<T, Fail> {
     let parsed = std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok());
-    parsed.ok_or_else(|| Fail::Bad(format!("\"{}\" is no number", bytes.escape_ascii())))
+    parsed.ok_or_else(|| Fail::Bad(format!("\"{}\" is no number", shown(bytes))))
 }
