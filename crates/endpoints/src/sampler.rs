@@ -14,7 +14,8 @@ use crate::{stats, submit::within};
 const FRESH: Duration = Duration::from_secs(5);
 /// Statistics older than that are not shown: no value is better than a wrong one.
 const STALE: Duration = Duration::from_secs(15);
-/// How long a reader that cannot wait asynchronously waits.
+/// How long a reader waits for an answer of the store, and one that cannot wait asynchronously. Then it takes what there is.
+const PATIENCE: Duration = Duration::from_secs(1);
 const DEADLINE: Duration = Duration::from_millis(500);
 
 pub(crate) struct Sampler {
@@ -31,6 +32,8 @@ struct State {
     asked: Option<Instant>,
     /// Open while somebody asks.
     asking: Option<watch::Receiver<()>>,
+    /// Somebody waited for that answer in vain: nobody else does.
+    is_late: bool,
     taken: Option<(Instant, Arc<Stats>)>,
     failed: Option<String>,
 }
@@ -67,10 +70,12 @@ impl Sampler {
     /// The statistics of the last hour, at most five seconds old unless the store does not answer.
     pub(crate) async fn read(self: &Arc<Self>) -> Result<Arc<Stats>, StoreError> {
         self.enter();
-        let asking = self.ask(&Handle::current());
-        if let Some(mut asking) = asking {
-            // Closed when the answer is there. The call has a time limit of its own.
-            while asking.changed().await.is_ok() {}
+        if let Some(mut asking) = self.ask(&Handle::current()) {
+            // Closed when the answer is there.
+            let answered = async { while asking.changed().await.is_ok() {} };
+            if tokio::time::timeout(PATIENCE, answered).await.is_err() {
+                self.lock().is_late = true;
+            }
         }
         let state = self.lock();
         let why = || state.failed.clone().unwrap_or_else(|| "no statistics yet".to_owned());
@@ -82,18 +87,21 @@ impl Sampler {
         let asking = self.ask(self.runtime.get()?).is_some();
         let state = self.lock();
         let waits = |state: &mut State| asking && state.asking.is_some();
-        let (state, _) =
-            self.changed.wait_timeout_while(state, DEADLINE, waits).unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(state, DEADLINE, waits);
+        let (mut state, late) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.is_late |= late.timed_out();
         state.current()
     }
 
-    /// Has the store asked if it is time, and gives what says when it has answered, if it is being asked.
+    /// Has the store asked if it is time, and gives what says when it has answered, if it is being asked and nobody waited for
+    /// that in vain.
     fn ask(self: &Arc<Self>, runtime: &Handle) -> Option<watch::Receiver<()>> {
         let mut state = self.lock();
         if state.asking.is_none() && state.is_due() {
             let (done, asking) = watch::channel(());
             state.asking = Some(asking);
             state.asked = Some(Instant::now());
+            state.is_late = false;
             let sampler = self.clone();
             runtime.spawn(async move {
                 let _asking = Asking(&sampler);
@@ -102,7 +110,7 @@ impl Sampler {
                 drop(done);
             });
         }
-        state.asking.clone()
+        state.asking.clone().filter(|_| !state.is_late)
     }
 
     /// Minutes are the store's: until its time is known, all that it has are asked for.

@@ -396,6 +396,20 @@ async fn gauges_have_no_value_rather_than_a_wrong_one_and_the_rest_is_told() {
 }
 
 #[tokio::test]
+async fn a_store_that_hangs_holds_no_scrape_up() {
+    let telemetry = Telemetry::builder().build().unwrap();
+    let hanging = FlakyStore::new(store()).delays(Duration::from_secs(120));
+    let endpoints = AsyncEndpoints::builder(hanging).telemetry(&telemetry).handler(WORK, work).build().unwrap();
+    let url = axum_of(&endpoints).await;
+    let began = std::time::Instant::now();
+    for _ in 0..3 {
+        let text = reqwest::get(format!("{url}/metrics")).await.unwrap().text().await.unwrap();
+        assert!(text.contains("async_job_queued_total{job_type=\"Work\"} 0"));
+    }
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
 async fn monitoring_is_for_those_who_may() {
     let telemetry = Telemetry::builder().build().unwrap();
     let endpoints =
