@@ -286,7 +286,7 @@ impl AsyncEndpoints {
     }
 
     /// What `/metrics` shows; none if there is nothing.
-    pub(crate) async fn scrape(&self, format: Format) -> Option<String> {
+    pub(crate) async fn scrape(&self, format: Format) -> Option<Result<String, impl std::fmt::Display + use<>>> {
         let measured = self.0.measured.as_ref().filter(|measured| measured.telemetry.is_scraped())?;
         // What the store does not tell is left out; the rest is told all the same.
         let _ = self.0.sampler.read().await;

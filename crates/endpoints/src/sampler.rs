@@ -1,7 +1,7 @@
 //! The store's statistics as all who show them share them: asked for at most once in five seconds, however many want them.
 
 use std::{
-    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -24,7 +24,7 @@ pub(crate) struct Sampler {
     state: Mutex<State>,
     changed: Condvar,
     /// Where readers outside a runtime have the store asked.
-    runtime: OnceLock<Handle>,
+    runtime: Mutex<Option<Handle>>,
 }
 
 #[derive(Default)]
@@ -51,7 +51,7 @@ impl State {
 
 impl Sampler {
     pub(crate) fn new(store: Arc<dyn Store>, cutoffs: Vec<TypeCutoffs>) -> Arc<Self> {
-        let (state, changed, runtime) = (Mutex::default(), Condvar::new(), OnceLock::new());
+        let (state, changed, runtime) = (Mutex::default(), Condvar::new(), Mutex::default());
         Arc::new(Self { store, cutoffs, state, changed, runtime })
     }
 
@@ -63,7 +63,7 @@ impl Sampler {
     /// Remembers the runtime that this is called in.
     pub(crate) fn enter(&self) {
         if let Ok(handle) = Handle::try_current() {
-            self.runtime.get_or_init(|| handle);
+            *self.runtime.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
         }
     }
 
@@ -84,8 +84,12 @@ impl Sampler {
 
     /// The same for a reader that cannot wait asynchronously; it waits half a second at most.
     pub(crate) fn read_blocking(self: &Arc<Self>) -> Option<Arc<Stats>> {
-        let asking = self.ask(self.runtime.get()?).is_some();
+        let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let asking = self.ask(&runtime).is_some();
         let state = self.lock();
+        if let Some(current) = state.current() {
+            return Some(current);
+        }
         let waits = |state: &mut State| asking && state.asking.is_some();
         let waited = self.changed.wait_timeout_while(state, DEADLINE, waits);
         let (mut state, late) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -96,21 +100,26 @@ impl Sampler {
     /// Has the store asked if it is time, and gives what says when it has answered, if it is being asked and nobody waited for
     /// that in vain.
     fn ask(self: &Arc<Self>, runtime: &Handle) -> Option<watch::Receiver<()>> {
-        let mut state = self.lock();
-        if state.asking.is_none() && state.is_due() {
+        let (done, asking) = {
+            let mut state = self.lock();
+            if state.asking.is_some() || !state.is_due() {
+                return state.asking.clone().filter(|_| !state.is_late);
+            }
             let (done, asking) = watch::channel(());
-            state.asking = Some(asking);
+            state.asking = Some(asking.clone());
             state.asked = Some(Instant::now());
             state.is_late = false;
-            let sampler = self.clone();
-            runtime.spawn(async move {
-                let _asking = Asking(&sampler);
-                let stats = within(sampler.store.stats(&sampler.query())).await;
-                sampler.keep(stats);
-                drop(done);
-            });
-        }
-        state.asking.clone().filter(|_| !state.is_late)
+            (done, asking)
+        };
+        // Made here: a runtime that has ended drops the task without ever running it.
+        let over = Asking(self.clone());
+        runtime.spawn(async move {
+            let stats = within(over.0.store.stats(&over.0.query())).await;
+            over.0.keep(stats);
+            drop(over);
+            drop(done);
+        });
+        Some(asking)
     }
 
     /// Minutes are the store's: until its time is known, all that it has are asked for.
@@ -134,11 +143,32 @@ impl Sampler {
 }
 
 /// The end of asking, also when the runtime that asks ends first.
-struct Asking<'a>(&'a Sampler);
+struct Asking(Arc<Sampler>);
 
-impl Drop for Asking<'_> {
+impl Drop for Asking {
     fn drop(&mut self) {
         self.0.lock().asking = None;
         self.0.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_endpoints_core::MemoryStore;
+
+    use super::*;
+
+    #[test]
+    fn a_runtime_that_ended_is_no_end_of_asking() {
+        let sampler = Sampler::new(Arc::new(MemoryStore::new()), Vec::new());
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let first = runtime();
+        first.block_on(async { sampler.enter() });
+        drop(first);
+        assert!(sampler.read_blocking().is_none(), "nobody can ask");
+        assert!(sampler.lock().asking.is_none(), "and nobody seems to");
+        sampler.lock().asked = None;
+        assert!(runtime().block_on(sampler.read()).is_ok());
+        assert!(sampler.read_blocking().is_some());
     }
 }

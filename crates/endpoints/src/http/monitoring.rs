@@ -14,7 +14,7 @@ use super::{
     headers,
     problem::{Problem, json},
 };
-use crate::telemetry::encode::Format;
+use crate::telemetry::{encode::Format, events as log};
 
 const OPENMETRICS: &str = "application/openmetrics-text";
 const TEXT: &str = "text/plain";
@@ -22,7 +22,11 @@ const TEXT: &str = "text/plain";
 /// Everything that this process measures and all that the store says of the fleet.
 pub(super) async fn metrics(call: &Call) -> Result<Response, Problem> {
     let format = format(call.headers());
-    let Some(text) = call.endpoints.scrape(format).await else { return Err(Problem::not_found()) };
+    let Some(scraped) = call.endpoints.scrape(format).await else { return Err(Problem::not_found()) };
+    let text = scraped.map_err(|error| {
+        log::internal("metrics cannot be collected", &error);
+        Problem::internal()
+    })?;
     let mut response = compressed(text, call.headers()).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));

@@ -20,9 +20,9 @@ use super::{
 use crate::error::Builtin;
 
 /// Job types that have series of their own; all others share the label value [`OTHER`].
-const TYPES: usize = 200;
+const TYPES: usize = 100;
 /// Error codes of an application's own that have series of their own, in all.
-const CODES: usize = 100;
+const CODES: usize = 50;
 /// The label value of everything that has none of its own.
 pub(crate) const OTHER: &str = "_other";
 

@@ -1,7 +1,8 @@
 //! Metrics pushed to a collector, from a thread of their own: one that is slow or dead costs nobody anything.
 
-use std::{future::Future, io, time::Duration};
+use std::{future::Future, io, panic::AssertUnwindSafe, time::Duration};
 
+use futures_util::FutureExt;
 use opentelemetry_otlp::{ExporterBuildError, MetricExporter, Protocol, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::{
     error::OTelSdkResult,
@@ -16,6 +17,7 @@ use super::{
     events,
     provider::{SharedReader, TelemetryError},
 };
+use crate::error::panic_message;
 
 /// A collector that takes OTLP, and how often it gets the metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,7 +173,9 @@ async fn push_for_ever(
             () = sleep(otlp.interval) => None,
             done = asked.recv() => Some(done),
         };
-        let pushed = push(otlp, exporter, reader).await;
+        // Callbacks of the application's run in it.
+        let pushed = AssertUnwindSafe(push(otlp, exporter, reader)).catch_unwind().await;
+        let pushed = pushed.unwrap_or_else(|panic| Err(panic_message(&*panic).to_owned()));
         match (&pushed, failing) {
             (Err(why), false) => events::push_failed(&otlp.endpoint, why),
             (Ok(()), true) => events::push_works(&otlp.endpoint),

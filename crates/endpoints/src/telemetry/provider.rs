@@ -12,7 +12,7 @@ use opentelemetry::{
 };
 use opentelemetry_sdk::{
     Resource,
-    error::OTelSdkResult,
+    error::{OTelSdkError, OTelSdkResult},
     metrics::{
         InstrumentKind, ManualReader, Pipeline, SdkMeterProvider, Stream, Temporality, data::ResourceMetrics,
         reader::MetricReader,
@@ -27,7 +27,8 @@ use super::{
     process,
 };
 
-/// Sets of labels of one metric that are kept apart; what is beyond is one series. Ours stay far below.
+/// Sets of labels of one metric that are kept apart; what is beyond is one series. Ours stay below: a hundred job types with 58
+/// error codes of two outcomes are the most.
 const SERIES: usize = 20_000;
 
 /// Where metrics go: to `/metrics`, to a collector, or to an application's own meter provider.
@@ -143,14 +144,13 @@ impl Telemetry {
         self.0.own.is_some()
     }
 
-    /// What `/metrics` shows.
-    pub(crate) fn scrape(&self, format: Format) -> String {
+    /// What `/metrics` shows; an error if a callback of the application's has panicked, as the SDK collects nothing then.
+    pub(crate) fn scrape(&self, format: Format) -> Result<String, OTelSdkError> {
         let mut collected = ResourceMetrics::default();
         if let Some(own) = &self.0.own {
-            // It fails only after it was shut down: then there is nothing more to tell.
-            let _ = own.reader.collect(&mut collected);
+            own.reader.collect(&mut collected)?;
         }
-        encode(&collected, &self.0.exemplars, format)
+        Ok(encode(&collected, &self.0.exemplars, format))
     }
 }
 
