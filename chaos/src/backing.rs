@@ -163,12 +163,17 @@ mod tests {
 
     /// Through one's own way; empty if that is closed.
     async fn ask(backing: &Backing, place: usize, command: &str) -> String {
+        ask_all(backing, place, &[command]).await.into_iter().next().unwrap_or_default()
+    }
+
+    /// Several commands over one connection.
+    async fn ask_all(backing: &Backing, place: usize, commands: &[&str]) -> Vec<String> {
         let port = backing.url(place).rsplit_once(':').unwrap().1.parse::<u16>().unwrap();
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-        drop(stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes()).await);
+        drop(stream.write_all(format!("{}\r\nQUIT\r\n", commands.join("\r\n")).as_bytes()).await);
         let mut answer = String::new();
         drop(stream.read_to_string(&mut answer).await);
-        answer.lines().next().unwrap_or_default().to_owned()
+        answer.lines().take(commands.len()).map(str::to_owned).collect()
     }
 
     #[tokio::test]
@@ -213,8 +218,9 @@ mod tests {
     async fn a_promotion_turns_everybody() {
         let backing = Backing::start(Store::RedisFailover, 1).await.unwrap();
         for round in 1..=3 {
-            assert_eq!(ask(&backing, 0, "INCR a").await, format!(":{round}"));
-            assert_eq!(ask(&backing, 0, "WAIT 1 5000").await, ":1");
+            // WAIT is for what its own connection wrote.
+            let answers = ask_all(&backing, 0, &["INCR a", "WAIT 1 20000"]).await;
+            assert_eq!(answers, [format!(":{round}"), ":1".to_owned()]);
             backing.promote().await.unwrap();
             backing.follow().await.unwrap();
         }
