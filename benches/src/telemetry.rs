@@ -1,5 +1,4 @@
-//! What measuring costs: processor time for each no-op job on the memory store, with telemetry on and off in turns, and
-//! scraped once a second while it is on.
+//! What measuring costs: processor time for each no-op job on the memory store, with telemetry on and off in turns.
 
 use std::{sync::Arc, time::Duration};
 

@@ -20,7 +20,7 @@ use crate::{sampler::Sampler, worker::Worker};
 /// The states of jobs, as the label `state` names them, in the order of `JobStatus::ALL`.
 const STATES: [&str; 6] = ["queued", "scheduled", "in_progress", "completed", "failed", "canceled"];
 
-/// Registers the gauges of a set of endpoints. They go when the endpoints do.
+/// Registers the gauges of a set of endpoints. They say nothing once the endpoints are gone.
 pub(crate) fn register(
     meter: &Meter,
     instruments: &Arc<Instruments>,

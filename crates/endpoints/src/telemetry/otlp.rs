@@ -102,7 +102,7 @@ impl Otlp {
     }
 
     /// Needs a runtime: the gRPC client is made in it.
-    fn exporter(&self) -> Result<Exporter, ExporterBuildError> {
+    fn exporter(&self) -> Result<MetricExporter, ExporterBuildError> {
         let builder = MetricExporter::builder().with_temporality(Temporality::Cumulative);
         match self.protocol {
             Protocol::Grpc => builder.with_tonic().with_endpoint(&self.endpoint).with_timeout(self.patience).build(),
@@ -116,8 +116,6 @@ impl Otlp {
         }
     }
 }
-
-type Exporter = MetricExporter;
 
 fn wrong(name: String, value: String, expected: &str) -> TelemetryError {
     TelemetryError { name, value, expected: expected.to_owned() }
@@ -163,7 +161,7 @@ impl Push {
 
 async fn push_for_ever(
     otlp: &Otlp,
-    exporter: &Exporter,
+    exporter: &MetricExporter,
     reader: &SharedReader,
     mut asked: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
 ) {
@@ -188,7 +186,7 @@ async fn push_for_ever(
     }
 }
 
-async fn push(otlp: &Otlp, exporter: &Exporter, reader: &SharedReader) -> Result<(), String> {
+async fn push(otlp: &Otlp, exporter: &MetricExporter, reader: &SharedReader) -> Result<(), String> {
     let mut collected = ResourceMetrics::default();
     reader.collect(&mut collected).map_err(|error| error.to_string())?;
     let exported: OTelSdkResult = within(otlp.patience, exporter.export(&collected)).await?;

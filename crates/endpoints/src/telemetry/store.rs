@@ -25,6 +25,7 @@ use super::{
     instruments::{End, Instruments, OfType, Operation, Submission},
     running::{Running, Started},
 };
+
 /// The code of jobs that lost too many workers.
 const LOST: &str = "WORKER_LOST";
 /// A call that its caller gave up counts as failed if it had not answered for so long; before that, it was the caller's

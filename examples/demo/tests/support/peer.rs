@@ -49,8 +49,11 @@ impl Peer {
 /// A program of the environment for telemetry that `cargo xtask test` makes.
 pub(crate) fn python(program: &str) -> PathBuf {
     let environment = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/telemetry");
-    let found = ["bin", "lib/python3.11/site-packages/rotel"].map(|folder| environment.join(folder).join(program));
-    let found = found.into_iter().find(|path| path.exists());
+    // One of them is inside its package, whose folder has Python's version in its name.
+    let versions = fs::read_dir(environment.join("lib")).into_iter().flatten().flatten();
+    let packages = versions.map(|version| version.path().join("site-packages/rotel"));
+    let mut found = packages.chain([environment.join("bin")]).map(|folder| folder.join(program));
+    let found = found.find(|path| path.exists());
     found.unwrap_or_else(|| panic!("{program} is not installed; `cargo xtask test` installs it"))
 }
 
