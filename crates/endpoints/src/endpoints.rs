@@ -77,7 +77,8 @@ impl AsyncEndpoints {
         let Assembly { types, endpoints, face, kinds, mut middlewares, telemetry } = parts;
         let cutoffs = types.iter().map(|(name, policy)| policy.cutoffs(name, &options)).collect();
         let names: Vec<JobName> = types.into_iter().map(|(name, _)| name).collect();
-        let measured = telemetry.map(|telemetry| Measured::new(telemetry, store.kind(), &names));
+        let measured =
+            telemetry.filter(Telemetry::is_on).map(|telemetry| Measured::new(telemetry, store.kind(), &names));
         let store = match &measured {
             Some(measured) => measured.store(store),
             None => store,
@@ -285,12 +286,15 @@ impl AsyncEndpoints {
         Ok(JobStats::of(&*self.0.sampler.read().await?, stats::HOUR, self.0.types.values()))
     }
 
-    /// What `/metrics` shows; none if there is nothing.
-    pub(crate) async fn scrape(&self, format: Format) -> Option<Result<String, impl std::fmt::Display + use<>>> {
-        let measured = self.0.measured.as_ref().filter(|measured| measured.telemetry.is_scraped())?;
+    /// What `/metrics` shows, or why it cannot be had; none if there is nothing.
+    pub(crate) async fn scrape(&self, format: Format) -> Option<Result<String, String>> {
+        let telemetry = &self.0.measured.as_ref().filter(|measured| measured.telemetry.is_scraped())?.telemetry;
         // What the store does not tell is left out; the rest is told all the same.
         let _ = self.0.sampler.read().await;
-        Some(measured.telemetry.scrape(format))
+        // Callbacks, the application's too, and a page for each of many series: nothing for a thread that drives others.
+        let telemetry = telemetry.clone();
+        let scraped = tokio::task::spawn_blocking(move || telemetry.scrape(format)).await;
+        Some(scraped.map_err(|panic| panic.to_string()).and_then(|scraped| scraped.map_err(|error| error.to_string())))
     }
 
     /// Whether `/metrics` has something to show.

@@ -165,6 +165,35 @@ async fn every_metric_is_there_from_the_start_or_with_its_first_request() {
     service.stop().await;
 }
 
+/// The names that users rely on, written out: they do not change with the catalogue.
+#[test]
+fn the_promised_names_are_in_the_catalogue() {
+    let names: Vec<&str> = CATALOGUE.iter().map(|instrument| instrument.name).collect();
+    for promised in [
+        "async_job.queued",
+        "async_job.submissions",
+        "async_job.processed",
+        "async_job.failed",
+        "async_job.canceled",
+        "async_job.retries",
+        "async_job.recovered",
+        "async_job.attempts",
+        "async_job.queue_time",
+        "async_job.processing_time",
+        "async_job.total_time",
+        "async_job.jobs",
+        "async_job.oldest_queued_age",
+        "async_job.oldest_running_age",
+        "async_job.stuck",
+        "async_worker.slots",
+        "async_store.operation_time",
+        "http.server.request.duration",
+        "build_info",
+    ] {
+        assert!(names.contains(&promised), "{promised}");
+    }
+}
+
 #[tokio::test]
 async fn openmetrics_leads_from_a_bucket_to_the_job_and_its_trace() {
     let telemetry = Telemetry::builder().build().unwrap();

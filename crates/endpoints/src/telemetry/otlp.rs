@@ -101,6 +101,16 @@ impl Otlp {
         Ok(Some(otlp))
     }
 
+    /// What cannot work is refused before anything is pushed in vain.
+    fn check(&self) -> Result<(), TelemetryError> {
+        if self.endpoint.starts_with("https:") {
+            let why =
+                "http is expected: this build speaks no TLS; name a collector near the process, which takes it further";
+            return Err(wrong("the OTLP endpoint".to_owned(), self.endpoint.clone(), why));
+        }
+        Ok(())
+    }
+
     /// Needs a runtime: the gRPC client is made in it.
     fn exporter(&self) -> Result<MetricExporter, ExporterBuildError> {
         let builder = MetricExporter::builder().with_temporality(Temporality::Cumulative);
@@ -126,6 +136,7 @@ pub(super) struct Push(mpsc::UnboundedSender<oneshot::Sender<()>>);
 
 impl Push {
     pub(super) fn start(otlp: Otlp, reader: SharedReader) -> Result<Self, TelemetryError> {
+        otlp.check()?;
         let endpoint = otlp.endpoint.clone();
         let failed = |why: String| wrong("the OTLP endpoint".to_owned(), endpoint.clone(), &why);
         let (finish, asked) = mpsc::unbounded_channel();
@@ -233,5 +244,7 @@ mod tests {
             let error = with(name, value).expect_err(name);
             assert_eq!((error.name.as_str(), error.value.as_str()), (name, value));
         }
+        let refused = crate::Telemetry::builder().otlp(Otlp::grpc("https://c:4317")).build().expect_err("no TLS");
+        assert_eq!(refused.value, "https://c:4317");
     }
 }

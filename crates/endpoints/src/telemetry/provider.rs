@@ -8,7 +8,7 @@ use std::{
 
 use opentelemetry::{
     InstrumentationScope, KeyValue,
-    metrics::{Meter, MeterProvider},
+    metrics::{Meter, MeterProvider, noop::NoopMeterProvider},
 };
 use opentelemetry_sdk::{
     Resource,
@@ -50,7 +50,8 @@ const SERIES: usize = 20_000;
 pub struct Telemetry(Arc<Inner>);
 
 struct Inner {
-    meters: Meters,
+    /// None: everything is switched off.
+    meters: Option<Meters>,
     bounds: Arc<[f64]>,
     exemplars: Arc<Exemplars>,
     own: Option<Own>,
@@ -96,16 +97,26 @@ impl Telemetry {
     /// Records into an application's own provider, whose readers and views it all then has. There is no `/metrics` then:
     /// the application has an exporter of its own.
     pub fn with_meter_provider(provider: impl MeterProvider + Send + Sync + 'static) -> Self {
-        Self::new(Box::new(move |scope| provider.meter_with_scope(scope)), QUEUE_TIME.bounds().into(), None)
+        Self::new(Some(Box::new(move |scope| provider.meter_with_scope(scope))), QUEUE_TIME.bounds().into(), None)
     }
 
-    fn new(meters: Meters, bounds: Arc<[f64]>, own: Option<Own>) -> Self {
+    fn new(meters: Option<Meters>, bounds: Arc<[f64]>, own: Option<Own>) -> Self {
         Self(Arc::new(Inner { meters, bounds, exemplars: Arc::default(), own }))
     }
 
     /// A meter for an application's own metrics, as those of its handlers.
     pub fn meter(&self, name: &'static str) -> Meter {
-        (self.0.meters)(InstrumentationScope::builder(name).build())
+        self.scoped(InstrumentationScope::builder(name).build())
+    }
+
+    fn scoped(&self, scope: InstrumentationScope) -> Meter {
+        let off = || NoopMeterProvider::new().meter_with_scope(scope.clone());
+        self.0.meters.as_ref().map_or_else(off, |meters| meters(scope.clone()))
+    }
+
+    /// Whether anything is measured.
+    pub(crate) fn is_on(&self) -> bool {
+        self.0.meters.is_some()
     }
 
     /// Sends what was not sent yet and ends, within `patience`. Call it last, when [`serve`](crate::AsyncEndpoints::serve)
@@ -122,7 +133,7 @@ impl Telemetry {
     /// The library's own meter.
     pub(crate) fn own_meter(&self) -> Meter {
         let scope = InstrumentationScope::builder("async_endpoints").with_version(env!("CARGO_PKG_VERSION"));
-        (self.0.meters)(scope.build())
+        self.scoped(scope.build())
     }
 
     /// The id that the process has for whoever reads its metrics, for one worker.
@@ -225,14 +236,14 @@ impl TelemetryBuilder {
 
     /// Sets it up.
     pub fn build(self) -> Result<Telemetry, TelemetryError> {
+        let bounds: Arc<[f64]> = self.bounds.as_deref().unwrap_or(QUEUE_TIME.bounds()).into();
+        if self.disabled {
+            return Ok(Telemetry::new(None, bounds, None));
+        }
         if let Some(wrong) = self.wrong {
             return Err(wrong);
         }
-        let bounds: Arc<[f64]> = self.bounds.as_deref().unwrap_or(QUEUE_TIME.bounds()).into();
         check_bounds(&bounds)?;
-        if self.disabled {
-            return Ok(Telemetry::with_meter_provider(opentelemetry::metrics::noop::NoopMeterProvider::new()));
-        }
         let (reader, instance) = (SharedReader::default(), Uuid::new_v4());
         let provider = SdkMeterProvider::builder()
             .with_resource(self.described(instance))
@@ -251,7 +262,7 @@ impl TelemetryBuilder {
             #[cfg(feature = "otlp")]
             push,
         };
-        let telemetry = Telemetry::new(Box::new(move |scope| meters.meter_with_scope(scope)), bounds, Some(own));
+        let telemetry = Telemetry::new(Some(Box::new(move |scope| meters.meter_with_scope(scope))), bounds, Some(own));
         process::register(&telemetry.own_meter(), self.service_version.as_deref().unwrap_or_default());
         Ok(telemetry)
     }
@@ -300,5 +311,29 @@ impl MetricReader for SharedReader {
     }
     fn temporality(&self, kind: InstrumentKind) -> Temporality {
         self.0.temporality(kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn switched_off_by_the_environment_nothing_is_set_up() {
+        let vars = |name: &str| match name {
+            "OTEL_SDK_DISABLED" => Some("True".to_owned()),
+            name if name.ends_with("ENDPOINT") || name.ends_with("PROTOCOL") => Some("nonsense".to_owned()),
+            _ => None,
+        };
+        let telemetry = Telemetry::builder().vars(vars).build().expect("nothing to go wrong");
+        assert!(!telemetry.is_on() && !telemetry.is_scraped());
+        telemetry.meter("mine").u64_counter("counted").build().add(1, &[]);
+    }
+
+    #[test]
+    fn bounds_rise() {
+        for wrong in [vec![1.0, 1.0], vec![2.0, 1.0], vec![0.0], vec![f64::NAN]] {
+            assert!(Telemetry::builder().job_bounds(wrong).build().is_err());
+        }
     }
 }
