@@ -45,8 +45,9 @@ use weather::Weather;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How long the last figures may take to the collector: with the drain, less than three seconds over its time.
-const FLUSH: Duration = Duration::from_secs(2);
+/// How long the last figures may take to the collector. With this and the closing of the store, the process is gone within
+/// three seconds after its drain.
+const FLUSH: Duration = Duration::from_secs(1);
 
 /// Why the process ends with an error. Shown as one line.
 enum Failure {

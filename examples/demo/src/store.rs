@@ -15,7 +15,7 @@ use async_endpoints::{LateStore, MemoryStore, Refusal, SqliteStore, Store, redis
 use crate::settings::{BadSetting, ServerUrl, Settings, StoreChoice};
 
 /// How long the end of the process waits for others to let go of the store, and between two looks.
-const CLOSING: Duration = Duration::from_secs(2);
+const CLOSING: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(1);
 
 /// Where jobs are kept, now or as soon as it can be reached.

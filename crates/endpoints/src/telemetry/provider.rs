@@ -110,8 +110,10 @@ impl Telemetry {
     }
 
     fn scoped(&self, scope: InstrumentationScope) -> Meter {
-        let off = || NoopMeterProvider::new().meter_with_scope(scope.clone());
-        self.0.meters.as_ref().map_or_else(off, |meters| meters(scope.clone()))
+        match &self.0.meters {
+            Some(meters) => meters(scope),
+            None => NoopMeterProvider::new().meter_with_scope(scope),
+        }
     }
 
     /// Whether anything is measured.
