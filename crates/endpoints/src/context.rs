@@ -260,6 +260,8 @@ pub struct ProgressReporter(Arc<Reporter>);
 
 struct Reporter<F: ?Sized = dyn Fn() + Send + Sync> {
     told: Mutex<Told>,
+    /// Held by who sends it: of two calls under way, the older could come last.
+    turn: tokio::sync::Mutex<()>,
     changed: F,
 }
 
@@ -276,7 +278,7 @@ struct Told {
 impl ProgressReporter {
     /// `changed` is called when there is something to send, once until it is taken.
     pub(crate) fn new(changed: impl Fn() + Send + Sync + 'static) -> Self {
-        Self(Arc::new(Reporter { told: Mutex::default(), changed }))
+        Self(Arc::new(Reporter { told: Mutex::default(), turn: tokio::sync::Mutex::default(), changed }))
     }
 
     /// `completed` of `total` units are done.
@@ -315,6 +317,11 @@ impl ProgressReporter {
         told.announced = false;
         let progress = told.progress.as_ref().filter(|_| told.times > told.stored)?;
         Some((told.times, progress.clone()))
+    }
+
+    /// Who sends what is not stored holds this from before it looks until the store has answered.
+    pub(crate) fn turn(&self) -> &tokio::sync::Mutex<()> {
+        &self.0.turn
     }
 
     /// The store has what was told by that number.

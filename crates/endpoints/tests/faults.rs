@@ -319,6 +319,33 @@ async fn the_last_progress_is_stored_though_its_report_fails_and_is_late() {
 }
 
 #[tokio::test]
+async fn a_report_that_comes_late_does_not_take_later_progress_back() {
+    const WORK: JobType<(), ()> = JobType::new("Work");
+    let inner = store();
+    let flaky = Arc::new(FlakyStore::new(Arc::new(inner.clone())));
+    let endpoints = AsyncEndpoints::builder(flaky.clone())
+        .options(Options { lease: Duration::from_secs(8), ..quick() })
+        .handler(WORK, async |ctx: JobContext<()>| {
+            ctx.progress().set(3, 4);
+            // Sent by now, and not there yet when this ends.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            ctx.progress().set(4, 4);
+            Ok(())
+        })
+        .build()
+        .unwrap();
+    // The end is later still, so that the job runs when the report comes.
+    flaky.fail_next(Op::Report, When::Late);
+    flaky.fail_next(Op::Settle, When::Late);
+    let process = Process::start(endpoints, 2);
+    let id = process.endpoints.submit(WORK, ()).await.unwrap().job.id;
+    let job = ended(&process.endpoints, id).await;
+    assert_eq!(job.progress.and_then(|progress| progress.percent), Some(100.0));
+    drop(process);
+    inner.verify().await;
+}
+
+#[tokio::test]
 async fn a_stop_is_heard_while_handlers_block_every_thread() {
     const BLOCK: JobType<(), ()> = JobType::new("Block");
     let store = store();

@@ -58,7 +58,12 @@ pub enum When {
     Never,
     /// The driver panics before it reaches the store: a bug that callers should survive.
     Panic,
+    /// It reaches the store half a second late, past calls that were made after it.
+    Late,
 }
+
+/// How late [`When::Late`] is.
+const LATE: Duration = Duration::from_millis(500);
 
 /// What goes wrong by chance.
 #[derive(Debug)]
@@ -139,7 +144,7 @@ impl FlakyStore {
             Some(When::Before) => return Err(self.fault(op, "the call was lost")),
             Some(When::Never) => return Err(StoreError::Backend { source: format!("{op:?} is refused").into() }),
             Some(When::Panic) => panic!("{op:?} panics on purpose"),
-            Some(When::After) | None => {}
+            Some(When::After | When::Late) | None => {}
         }
         let answer = call.await?;
         match fault {
@@ -160,7 +165,10 @@ impl FlakyStore {
         }
         let mut script = lock(&self.script);
         if let Some(at) = script.iter().position(|(scripted, _)| *scripted == op) {
-            return (Some(script.remove(at).1), Duration::ZERO);
+            return match script.remove(at).1 {
+                When::Late => (None, LATE),
+                when => (Some(when), Duration::ZERO),
+            };
         }
         let mut chance = lock(&self.chance);
         let draw: f64 = chance.random.random();

@@ -9,7 +9,7 @@ use async_endpoints_core::{
     limits::{BATCH_BYTES, BATCH_JOBS},
     store::{Fenced, Outcome, Report, Settle, Settled, Store, StoreError},
 };
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, MutexGuard, mpsc};
 
 use super::{
     backoff::Backoff,
@@ -119,7 +119,10 @@ impl Batch {
 
     /// Final progress. A store that refuses it may still take the end.
     async fn report(&self, store: &dyn Store, limit: Duration) {
-        let told: Vec<Told<'_>> = self.held.iter().filter_map(|held| Told::by(&held.ending.running)).collect();
+        let mut told = Vec::new();
+        for held in &self.held {
+            told.extend(Told::last_by(&held.ending.running).await);
+        }
         if let Err(error) = report(store, &told, limit).await {
             events::store_failed("report", &error);
         }
@@ -146,13 +149,25 @@ pub(super) struct Told<'a> {
     pub(super) running: &'a Running,
     number: u64,
     report: Report,
+    _turn: MutexGuard<'a, ()>,
 }
 
 impl<'a> Told<'a> {
+    /// Of an attempt that goes on. None also where it ended and its end is about to send it.
     pub(super) fn by(running: &'a Running) -> Option<Self> {
+        Self::in_turn(running, running.info.progress.turn().try_lock().ok()?)
+    }
+
+    /// Of an attempt that has ended: after a call that is under way for it, which could else come last.
+    async fn last_by(running: &'a Running) -> Option<Self> {
+        running.info.progress.unstored()?;
+        Self::in_turn(running, running.info.progress.turn().lock().await)
+    }
+
+    fn in_turn(running: &'a Running, turn: MutexGuard<'a, ()>) -> Option<Self> {
         let (number, progress) = running.info.progress.unstored()?;
         let report = Report { lease: running.lease, progress: Some(progress), logs: Vec::new() };
-        Some(Self { running, number, report })
+        Some(Self { running, number, report, _turn: turn })
     }
 }
 
