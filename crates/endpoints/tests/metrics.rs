@@ -302,6 +302,59 @@ async fn axum_of(endpoints: &AsyncEndpoints) -> String {
     url
 }
 
+/// A worker takes a job, and is heard of no more.
+async fn claim_and_die(store: &impl JobStore, name: &str) {
+    let claim = Claim {
+        worker: WorkerId(uuid::Uuid::new_v4()),
+        token: LeaseToken::random(),
+        wants: vec![Want { name: JobName::new(name).unwrap(), n: 1, timeout: Duration::from_secs(60) }],
+        max: 1,
+        max_bytes: 1 << 20,
+        lease: Duration::from_millis(400),
+    };
+    assert_eq!(store.claim(&claim).await.unwrap().attempts.len(), 1);
+}
+
+#[tokio::test]
+async fn a_job_that_ends_with_its_worker_is_timed_and_leads_to_its_trace() {
+    let telemetry = Telemetry::builder().build().unwrap();
+    let store = store();
+    let endpoints = support::builder(&store)
+        .options(Options { max_losses: 0, ..quick() })
+        .telemetry(&telemetry)
+        .endpoint(Endpoint::post("/idle", IDLE))
+        .handler(WORK, work)
+        .build()
+        .unwrap();
+    let app = routes(&endpoints).merge(endpoints.monitoring_routes());
+    let service = Service::serve_app(store, endpoints, app).await;
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let response = service.client.post(service.url("/idle")).header("traceparent", parent).json(&()).send().await;
+    let job: Value = response.unwrap().json().await.unwrap();
+    let id = job["id"].as_str().unwrap();
+    claim_and_die(&service.store, "Idle").await;
+    ended(&service.endpoints, id.parse().unwrap()).await;
+    let lost = r#"async_job_failed_total{error_type="WORKER_LOST",job_type="Idle"} 1"#;
+    let told = async {
+        loop {
+            let text = scrape(&service, "application/openmetrics-text").await;
+            if text.contains(lost) {
+                break text;
+            }
+        }
+    };
+    let text = tokio::time::timeout(PATIENCE, told).await.unwrap();
+    let exemplar = format!("# {{trace_id=\"{}\",span_id=\"{}\",job_id=\"{id}\"}} ", &parent[3..35], &parent[36..52]);
+    let with = |start: &str| text.lines().any(|line| line.starts_with(start) && line.contains(&exemplar));
+    assert!(with(lost) && with(r#"async_job_total_time_seconds_bucket{job_type="Idle",outcome="failed""#), "{text}");
+    let total = |part: &str| {
+        samples(&text)[&format!(r#"async_job_total_time_seconds_{part}{{job_type="Idle",outcome="failed"}}"#)]
+    };
+    assert_eq!(total("count"), 1.0);
+    assert!(total("sum") >= 0.4, "it waited at least for its lease to run out");
+    service.stop().await;
+}
+
 #[tokio::test]
 async fn a_lost_worker_and_an_outage_are_counted_as_what_they_were() {
     let telemetry = Telemetry::builder().build().unwrap();
@@ -316,15 +369,7 @@ async fn a_lost_worker_and_an_outage_are_counted_as_what_they_were() {
         .unwrap();
     let id = endpoints.submit(WORK, 0).await.unwrap().job.id;
     // Another worker takes it and dies.
-    let claim = Claim {
-        worker: WorkerId(uuid::Uuid::new_v4()),
-        token: LeaseToken::random(),
-        wants: vec![Want { name: JobName::new("Work").unwrap(), n: 1, timeout: Duration::from_secs(60) }],
-        max: 1,
-        max_bytes: 1 << 20,
-        lease: Duration::from_millis(400),
-    };
-    assert_eq!(store.claim(&claim).await.unwrap().attempts.len(), 1);
+    claim_and_die(&store, "Work").await;
     // The reply to the settlement is lost, so that it comes twice.
     flaky.fail_next(Op::Settle, When::After);
     let running = endpoints.clone();

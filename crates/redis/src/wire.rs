@@ -169,6 +169,7 @@ pub(crate) fn reclaimed(mut found: Items) -> Done<Reclaimed> {
         return Ok(Reclaimed::Waiting(Duration::from_micros(found.number()?)));
     }
     let more = found.int()? == 1;
+    let recovered_at = Timestamp::from_micros(found.int()?);
     let recovered = found.map(|one| {
         let mut one = list(one)?;
         Ok(Recovered {
@@ -176,6 +177,9 @@ pub(crate) fn reclaimed(mut found: Items) -> Done<Reclaimed> {
             name: record::name(one.bytes()?)?,
             attempt: one.number()?,
             status: record::status(one.int()?)?,
+            created_at: Timestamp::from_micros(one.int()?),
+            recovered_at,
+            trace: record::trace(one.maybe_text()?, one.maybe_text()?),
         })
     });
     Ok(Reclaimed::Done { recovered: recovered.collect::<Done<_>>()?, more })

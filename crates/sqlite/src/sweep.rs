@@ -69,7 +69,15 @@ impl State {
         // The dead worker's token is worth nothing from here on, whatever it still tries.
         let status = self.end(job, &end, |job, _| (job.current, job.settled, job.span) = (None, None, None))?;
         let name = self.ledger.name(&self.conn, job.kind)?;
-        Ok(Recovered { id: job.id, name, attempt: job.attempt, status })
+        Ok(Recovered {
+            id: job.id,
+            name,
+            attempt: job.attempt,
+            status,
+            created_at: job.created_at,
+            recovered_at: self.now,
+            trace: job.trace.clone(),
+        })
     }
 
     pub(crate) fn prune(&mut self, limit: u32) -> Result<u32, Fail> {

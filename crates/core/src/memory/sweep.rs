@@ -41,8 +41,16 @@ impl State {
         // The dead worker's token is worth nothing from here on, whatever it still tries.
         (job.current, job.settled) = (None, None);
         job.extra().span = None;
-        let (id, kind, attempt) = (job.id, job.kind, job.attempt);
-        Recovered { id, name: self.types[kind as usize].name.clone(), attempt, status }
+        let kind = job.kind;
+        Recovered {
+            id: job.id,
+            attempt: job.attempt,
+            status,
+            created_at: job.created_at,
+            recovered_at: now,
+            trace: job.trace.as_deref().cloned(),
+            name: self.types[kind as usize].name.clone(),
+        }
     }
 
     pub(super) fn prune(&mut self, limit: u32, now: Timestamp) -> u32 {

@@ -280,6 +280,12 @@ pub struct Recovered {
     pub attempt: u32,
     /// Where the job went: Queued, Failed or Canceled.
     pub status: JobStatus,
+    /// When the job was accepted.
+    pub created_at: Timestamp,
+    /// When the lease was taken away, by the store's clock.
+    pub recovered_at: Timestamp,
+    /// The trace context of its submission.
+    pub trace: Option<TraceContext>,
 }
 
 /// What a sweep did.

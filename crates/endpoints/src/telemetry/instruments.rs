@@ -114,7 +114,7 @@ pub(crate) struct OfType {
     processed: BoundCounter<u64>,
     canceled: BoundCounter<u64>,
     retries: BoundCounter<u64>,
-    recovered: BoundCounter<u64>,
+    pub(crate) recovered: BoundCounter<u64>,
     /// Of those outcomes that have no error code.
     completed: BoundCounter<u64>,
     canceled_attempts: BoundCounter<u64>,
@@ -237,9 +237,6 @@ impl Instruments {
         }
         if end.outcome == AttemptOutcome::Retried {
             of_type.retries.add(1);
-        }
-        if end.outcome == AttemptOutcome::Lost {
-            of_type.recovered.add(1);
         }
     }
 

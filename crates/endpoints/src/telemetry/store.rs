@@ -150,9 +150,16 @@ impl Instrumented {
 
     fn recovered(&self, recovered: &[Recovered], now: Instant) {
         for job in recovered {
-            let (outcome, cause) = (AttemptOutcome::Lost, Cause { job: job.id, span: None });
-            let end = End { outcome, code: LOST, status: job.status, now, cause };
-            self.instruments.ended(self.instruments.of(&job.name), &end);
+            let of_type = self.instruments.of(&job.name);
+            // A cancel request turns what did not complete into Canceled here too.
+            let canceled = job.status == JobStatus::Canceled;
+            let outcome = if canceled { AttemptOutcome::Canceled } else { AttemptOutcome::Lost };
+            let cause = Cause { job: job.id, span: job.trace.as_ref().and_then(SpanRef::of) };
+            if let Some(timer) = of_type.total_time(job.status) {
+                timer.record(job.recovered_at.since(job.created_at), now, || cause);
+            }
+            self.instruments.ended(of_type, &End { outcome, code: LOST, status: job.status, now, cause });
+            of_type.recovered.add(1);
         }
     }
 }

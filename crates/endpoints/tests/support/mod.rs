@@ -38,7 +38,7 @@ pub struct Service {
     pub endpoints: AsyncEndpoints,
     pub client: Client,
     url: String,
-    store: TestStore,
+    pub store: TestStore,
     serving: JoinHandle<std::io::Result<()>>,
 }
 

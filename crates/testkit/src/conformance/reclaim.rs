@@ -2,7 +2,7 @@
 
 use async_endpoints_core::{
     JobId, JobStatus,
-    job::AttemptOutcome,
+    job::{AttemptOutcome, TraceContext},
     limits::SWEEP_JOBS,
     store::{NewJob, Reclaim, Reclaimed, Recovered, Renewed},
 };
@@ -16,11 +16,23 @@ use crate::{
 /// A lost lease counts a loss; the job is queued again and told as recovered.
 pub async fn a_lost_lease_counts_and_is_queued_again(rig: &Rig) {
     rig.warm().await;
-    let id = rig.queue("alpha").await;
+    let trace = TraceContext { traceparent: format!("00-{:032x}-{:016x}-01", 7, 9), tracestate: Some("v=1".into()) };
+    let mut job = rig.job("alpha");
+    job.trace = Some(trace.clone());
+    rig.put(&job).await;
+    let id = job.id;
     let (attempt, recovered) = rig.lose("alpha").await;
-    let told = Recovered { id, name: name("alpha"), attempt: 1, status: JobStatus::Queued };
-    assert_eq!(recovered, told);
     let view = rig.view(id).await;
+    let told = Recovered {
+        id,
+        name: name("alpha"),
+        attempt: 1,
+        status: JobStatus::Queued,
+        created_at: view.created_at,
+        recovered_at: view.last_updated_at,
+        trace: Some(trace),
+    };
+    assert_eq!(recovered, told);
     assert_eq!((view.status, view.attempt, view.loss_count), (JobStatus::Queued, 1, 1));
     assert_eq!((view.retry_count, view.release_count, view.completed_at), (0, 0, None));
     let record = &view.attempts[0];

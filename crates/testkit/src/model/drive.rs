@@ -7,7 +7,7 @@ use async_endpoints_core::{
     Clock as _, JobId, JobStatus, JobView, Priority, Store,
     store::{
         Cancel, Claim, Fenced, Insert, Lease, LeaseToken, ListFilter, Lookup, NewJob, Outcome, Page, Reclaim,
-        Reclaimed, Report, ReportedProgress, Retry, RetryAs, Settle, Settled, StoreError, Want, WorkerId,
+        Reclaimed, Recovered, Report, ReportedProgress, Retry, RetryAs, Settle, Settled, StoreError, Want, WorkerId,
     },
 };
 use bytes::Bytes;
@@ -342,8 +342,16 @@ impl Drive {
             expired.remove(found);
             let status = self.model.lose(one.id, &sweep.lost, &sweep.canceled);
             let view = &self.model.jobs[self.model.at(one.id).expect("it was there")].view;
-            let told = (one.name.clone(), one.attempt, one.status);
-            same("recovered", &told, &(view.name.clone(), view.attempt, status))?;
+            let expected = Recovered {
+                id: one.id,
+                name: view.name.clone(),
+                attempt: view.attempt,
+                status,
+                created_at: view.created_at,
+                recovered_at: view.last_updated_at,
+                trace: view.trace.clone(),
+            };
+            same("recovered", one, &expected)?;
         }
         Ok(())
     }
