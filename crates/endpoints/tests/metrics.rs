@@ -360,7 +360,6 @@ async fn a_lost_worker_and_an_outage_are_counted_as_what_they_were() {
     let telemetry = Telemetry::builder().build().unwrap();
     let store = store();
     let flaky = Arc::new(FlakyStore::new(store.clone()));
-    // Renewals are so far apart that the settlement is repeated before one tells that its lease is no more.
     let endpoints = AsyncEndpoints::builder(flaky.clone())
         .options(Options { lease: Duration::from_secs(4), ..quick() })
         .telemetry(&telemetry)
@@ -370,8 +369,11 @@ async fn a_lost_worker_and_an_outage_are_counted_as_what_they_were() {
     let id = endpoints.submit(WORK, 0).await.unwrap().job.id;
     // Another worker takes it and dies.
     claim_and_die(&store, "Work").await;
-    // The reply to the settlement is lost, so that it comes twice.
-    flaky.fail_next(Op::Settle, When::After);
+    // The reply to the settlement is lost for so long that a renewal tells before that its lease is no more.
+    const LOST: u32 = 4;
+    for _ in 0..LOST {
+        flaky.fail_next(Op::Settle, When::After);
+    }
     let running = endpoints.clone();
     let running = tokio::spawn(async move { running.run().await });
     ended(&endpoints, id).await;
@@ -391,7 +393,7 @@ async fn a_lost_worker_and_an_outage_are_counted_as_what_they_were() {
     assert_eq!(samples[r#"async_job_attempts_total{job_type="Work",outcome="lost"}"#], 1.0);
     assert_eq!(
         samples[r#"async_store_operation_time_seconds_count{operation="settle",outcome="error",store="memory"}"#],
-        1.0
+        f64::from(LOST)
     );
     endpoints.shutdown();
     running.await.unwrap().unwrap();

@@ -72,7 +72,8 @@ pub(super) async fn claim(worker: &Arc<Worker>) -> Result<Round> {
     if wants.is_empty() {
         return Ok(Round { started: 0, next: poll });
     }
-    let asked = Instant::now();
+    // The leases begin after the claim is sent: counting from here errs on the safe side.
+    let held_until = Instant::now() + worker.options.lease;
     let claim = Claim {
         worker: worker.id,
         token: LeaseToken::random(),
@@ -85,13 +86,13 @@ pub(super) async fn claim(worker: &Arc<Worker>) -> Result<Round> {
     let claimed = limited(worker.call_limit(), worker.store.claim(&claim)).await?;
     let started = claimed.attempts.len();
     for attempt in claimed.attempts {
-        start(worker, attempt, asked);
+        start(worker, attempt, held_until);
     }
     let next = claimed.next_claim.map_or(poll, |next| next.min(poll));
     Ok(Round { started, next: if started == 0 { next.max(LEAST) } else { next } })
 }
 
-fn start(worker: &Arc<Worker>, attempt: Attempt, asked: Instant) {
+fn start(worker: &Arc<Worker>, attempt: Attempt, held_until: Instant) {
     let Some(kind) = worker.kind(&attempt.name) else {
         return; // A store that gives what was not asked for: the lease runs out and another worker takes it.
     };
@@ -100,7 +101,7 @@ fn start(worker: &Arc<Worker>, attempt: Attempt, asked: Instant) {
     let running = Arc::new_cyclic(|weak: &Weak<Running>| {
         let (reporter, weak) = (worker.reporter.clone(), weak.clone());
         let progress = ProgressReporter::new(move || reporter.changed(weak.clone()));
-        Running::new(&attempt, kind, AttemptInfo::new(&attempt, deadline, progress), asked, &permit)
+        Running::new(&attempt, kind, AttemptInfo::new(&attempt, deadline, progress), held_until, &permit)
     });
     let seat = Seat::new(worker.clone(), running.clone());
     running.set_task(tokio::spawn(seat.run(attempt.payload, permit)).abort_handle());

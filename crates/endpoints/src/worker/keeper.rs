@@ -82,7 +82,7 @@ async fn watch_for_ever(worker: &Arc<Worker>) {
     loop {
         tokio::time::sleep(pace).await;
         let running = worker.table.all();
-        give_up_unrenewed(&running, worker.options.lease);
+        give_up_expired(&running);
         let stalled = end_stalled(worker, &running);
         if !stalled.is_empty() {
             let worker = worker.clone();
@@ -103,29 +103,28 @@ async fn renew(worker: &Worker, running: &[Arc<Running>]) {
 async fn renew_some(worker: &Worker, running: &[Arc<Running>]) {
     let lease = worker.options.lease;
     let leases: Vec<Lease> = running.iter().map(|running| running.lease).collect();
-    let asked = Instant::now();
+    let held_until = Instant::now() + lease;
     let beat = beat(worker, lease * 2);
     match limited(lease / 2, worker.store.renew(&beat, &leases, lease)).await {
-        Ok(answers) => running.iter().zip(answers).for_each(|(running, answer)| apply(running, answer, asked)),
+        Ok(answers) => running.iter().zip(answers).for_each(|(running, answer)| apply(running, answer, held_until)),
         Err(error) => events::store_failed("renew", &error),
     }
 }
 
-fn apply(running: &Running, answer: Renewed, asked: Instant) {
+fn apply(running: &Running, answer: Renewed, held_until: Instant) {
     match answer {
-        Renewed::Held => running.set_renewed(asked),
+        Renewed::Held => running.hold_until(held_until),
         Renewed::CancelRequested => {
-            running.set_renewed(asked);
+            running.hold_until(held_until);
             running.stop(Why::Canceled);
         }
         Renewed::Lost => running.stop(Why::LeaseLost),
     }
 }
 
-/// Another worker may run the job from now on.
-fn give_up_unrenewed(running: &[Arc<Running>], lease: Duration) {
+fn give_up_expired(running: &[Arc<Running>]) {
     let now = Instant::now();
-    for running in running.iter().filter(|running| now.duration_since(running.renewed()) >= lease) {
+    for running in running.iter().filter(|running| running.is_expired(now)) {
         running.stop(Why::LeaseLost);
     }
 }

@@ -45,7 +45,7 @@ pub(super) struct Running {
     pub(super) max_retries: u32,
     pub(super) started: Instant,
     stopped: OnceLock<(Why, Instant)>,
-    renewed: Mutex<Instant>,
+    held_until: Mutex<Instant>,
     ended: AtomicBool,
     permit: Weak<Permit>,
     task: OnceLock<AbortHandle>,
@@ -56,7 +56,7 @@ impl Running {
         attempt: &async_endpoints_core::store::Attempt,
         kind: usize,
         info: AttemptInfo,
-        asked: Instant,
+        held_until: Instant,
         permit: &Arc<Permit>,
     ) -> Self {
         Self {
@@ -67,8 +67,7 @@ impl Running {
             max_retries: attempt.max_retries,
             started: Instant::now(),
             stopped: OnceLock::new(),
-            // The lease began after the claim was sent: counting from there errs on the safe side.
-            renewed: Mutex::new(asked),
+            held_until: Mutex::new(held_until),
             ended: AtomicBool::new(false),
             permit: Arc::downgrade(permit),
             task: OnceLock::new(),
@@ -85,12 +84,14 @@ impl Running {
         self.stopped.get().map(|(why, _)| *why)
     }
 
-    pub(super) fn set_renewed(&self, at: Instant) {
-        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = at;
+    /// Its lease was renewed.
+    pub(super) fn hold_until(&self, end: Instant) {
+        *self.held_until.lock().unwrap_or_else(PoisonError::into_inner) = end;
     }
 
-    pub(super) fn renewed(&self) -> Instant {
-        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether its lease has run out as far as this process knows: another worker may run the job from then on.
+    pub(super) fn is_expired(&self, now: Instant) -> bool {
+        now >= *self.held_until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether its own task should have ended it by now.

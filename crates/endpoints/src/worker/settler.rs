@@ -3,7 +3,10 @@
 //! While the store cannot be reached, ends wait here and their leases are renewed: nothing that a handler did is
 //! thrown away before the lease is. A settlement whose reply was lost is repeated; the store knows it again.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_endpoints_core::{
     limits::{BATCH_BYTES, BATCH_JOBS},
@@ -60,7 +63,7 @@ impl Settler {
 }
 
 /// The one way to end attempts: in calls of bounded size that each end within `limit`, however often it takes. An end
-/// is given up only when its lease is lost, or when the store refuses it for good; then its lease runs out.
+/// is given up only when its lease has run out, or when the store refuses it for good; then its lease runs out.
 pub(super) async fn end(store: &dyn Store, mut ended: Vec<Settling>, limit: Duration) {
     while !ended.is_empty() {
         let batch: Batch = ended.drain(..fitting(&ended)).collect();
@@ -99,9 +102,10 @@ impl Batch {
                         return self.end_one_by_one(store, limit).await;
                     }
                     tokio::time::sleep(backoff.next()).await;
-                    // Somebody else may run these by now. What was done here is lost, as the lease was.
-                    self =
-                        self.into_iter().filter(|one| one.held.ending.running.why() != Some(Why::LeaseLost)).collect();
+                    // What was done under a lease that ran out is lost, as the lease was. One that the store calls lost is
+                    // not: it may have been ended by the very call whose reply was lost.
+                    let now = Instant::now();
+                    self = self.into_iter().filter(|one| !one.held.ending.running.is_expired(now)).collect();
                 }
             }
         }
