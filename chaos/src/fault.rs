@@ -57,7 +57,8 @@ pub(crate) enum Fault {
     LoseAnswers,
     /// SIGKILL to the server; it comes back after a moment, with what its append-only file has.
     KillStore,
-    /// SIGSTOP to the server.
+    /// SIGSTOP to the server. Of a file, to a process that happened to hold its lock: nobody else can write until that one
+    /// goes on, and nobody can take the lock from it.
     FreezeStore,
     /// The server has reached its memory limit.
     FillStore,
@@ -215,7 +216,7 @@ impl fmt::Display for Fault {
             Self::Outage(way) => write!(f, "all cut off: {}", named(*way)),
             Self::LoseAnswers => f.write_str("answers lost, requests carried out"),
             Self::KillStore => f.write_str("server killed"),
-            Self::FreezeStore => f.write_str("server frozen"),
+            Self::FreezeStore => f.write_str("store frozen"),
             Self::FillStore => f.write_str("server out of memory"),
             Self::FlushScripts => f.write_str("scripts flushed"),
             Self::KillClients(kind) => write!(f, "{kind} connections closed by the server"),

@@ -1,6 +1,6 @@
-//! What a SQLite file holds once its last process has closed it, looked at by somebody else: whether it fits together.
+//! A SQLite file, looked at by somebody else: who is writing to it, and what it holds once its last process has closed it.
 
-use std::path::Path;
+use std::{os::unix::fs::MetadataExt as _, path::Path};
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -34,6 +34,45 @@ const MISFITS: [(&str, &str); 9] = [
     ("keys of no job", "SELECT key FROM keys WHERE id NOT IN (SELECT id FROM jobs UNION SELECT id FROM tombstones)"),
 ];
 
+/// Where in the `-shm` beside a file the lock stands that whoever writes holds.
+const WRITE_LOCK: u64 = 120;
+
+/// Whether that process holds the lock that all who write need, by the kernel's own list; by none, where there is no such.
+pub(crate) fn is_written_by(process: u32, path: &Path) -> bool {
+    let mut index = path.as_os_str().to_owned();
+    index.push("-shm");
+    let (Ok(index), Ok(locks)) = (std::fs::metadata(index), std::fs::read_to_string("/proc/locks")) else {
+        return false;
+    };
+    locks
+        .lines()
+        .filter_map(lock)
+        .any(|lock| (lock.process, lock.inode) == (process, index.ino()) && lock.covers(WRITE_LOCK))
+}
+
+/// An exclusive lock of part of a file.
+struct Lock {
+    process: u32,
+    inode: u64,
+    from: u64,
+    /// None: up to the end.
+    until: Option<u64>,
+}
+
+impl Lock {
+    fn covers(&self, at: u64) -> bool {
+        self.from <= at && self.until.is_none_or(|until| at <= until)
+    }
+}
+
+/// `1: POSIX  ADVISORY  WRITE 708 fe:00:13240 120 120`; none of those who wait, or only read.
+fn lock(line: &str) -> Option<Lock> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let [_, "POSIX", _, "WRITE", process, file, from, until] = words[..] else { return None };
+    let inode = file.rsplit(':').next()?.parse().ok()?;
+    Some(Lock { process: process.parse().ok()?, inode, from: from.parse().ok()?, until: until.parse().ok() })
+}
+
 /// Whatever does not fit, or that it cannot be looked at.
 pub(crate) fn misfits(path: &Path) -> Vec<String> {
     match look(path) {
@@ -58,6 +97,32 @@ fn look(path: &Path) -> rusqlite::Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn who_writes_is_seen() {
+        let folder = std::env::temp_dir().join(format!("chaos-lock-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("jobs.db");
+        let file = Connection::open(&path).unwrap();
+        file.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE one (n); BEGIN; SELECT * FROM one;").unwrap();
+        let (this, other) = (std::process::id(), std::process::id() + 1);
+        assert!(!is_written_by(this, &path), "it reads");
+        file.execute_batch("COMMIT; BEGIN IMMEDIATE;").unwrap();
+        assert!(is_written_by(this, &path) && !is_written_by(other, &path));
+        file.execute_batch("COMMIT").unwrap();
+        assert!(!is_written_by(this, &path), "no more");
+        drop(file);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn locks_are_read() {
+        let held = lock("1: POSIX  ADVISORY  WRITE 708 fe:00:13240 120 EOF").unwrap();
+        assert_eq!((held.process, held.inode, held.covers(119), held.covers(130)), (708, 13240, false, true));
+        assert!(lock("1: -> POSIX  ADVISORY  WRITE 708 fe:00:13240 120 120").is_none(), "it waits");
+        assert!(lock("1: POSIX  ADVISORY  READ 708 fe:00:13240 120 120").is_none(), "it reads");
+    }
 
     #[test]
     fn each_misfit_is_found() {

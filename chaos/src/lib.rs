@@ -10,7 +10,7 @@
 //! | `backing`, `proxy` | the servers, and each process's own way to them |
 //! | `load` | clients that submit, and repeat what was not answered |
 //! | `diary`, `ledger` | what was done and when; what handlers did and when |
-//! | `file` | whether a SQLite file fits together in the end |
+//! | `file` | who is writing to a SQLite file, and whether it fits together in the end |
 //! | `report`, `recovery` | what became of every job: lost, changed, stuck; how long it took to come back |
 //! | `table` | how that is printed |
 
@@ -61,6 +61,13 @@ pub struct Plan {
     pub seed: u64,
 }
 
+impl Plan {
+    /// Of the processes that keep their jobs in one.
+    fn file(&self) -> PathBuf {
+        self.folder.join("jobs.db")
+    }
+}
+
 /// Clients at once.
 const CLIENTS: usize = 4;
 /// How long jobs may take to end once nothing happens any more: a lease, retries, and some more.
@@ -78,7 +85,7 @@ pub async fn run(plan: Plan) -> io::Result<Report> {
     fleet.end().await?;
     report.bad_exits = fleet.diary.write().bad_exits.clone();
     if plan.store == Store::Sqlite {
-        report.unfit = file::misfits(&plan.folder.join("jobs.db"));
+        report.unfit = file::misfits(&plan.file());
     }
     Ok(report)
 }

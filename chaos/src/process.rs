@@ -5,7 +5,7 @@ use std::{fs::File, io, path::Path, process::Stdio, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 /// How long one may take to start, and to stop when it is asked to.
@@ -55,8 +55,16 @@ impl Process {
         }
     }
 
+    /// Returns when none of its threads runs any more.
     pub(crate) async fn freeze(&self) -> io::Result<()> {
-        self.signal("STOP").await
+        self.signal("STOP").await?;
+        timeout(PATIENCE, async {
+            while !is_stopped(self.id) {
+                sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await?;
+        Ok(())
     }
 
     pub(crate) async fn thaw(&self) -> io::Result<()> {
@@ -70,4 +78,17 @@ impl Process {
         }
         Ok(())
     }
+}
+
+/// By what the kernel says of its threads; by the signal alone where there is no such kernel.
+fn is_stopped(process: u32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{process}/task")) else { return true };
+    threads.flatten().all(|thread| {
+        // A thread that ended meanwhile does not run either.
+        let status = std::fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix("State:"))
+            .is_none_or(|state| state.trim().starts_with(['T', 't', 'Z', 'X']))
+    })
 }

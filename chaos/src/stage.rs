@@ -13,6 +13,7 @@ use tokio::{task::JoinSet, time::sleep};
 use crate::{
     diary::Happened,
     fault::{Deck, Fault, Span, Who},
+    file,
     fleet::Fleet,
     proxy::Way,
 };
@@ -78,10 +79,12 @@ async fn to_one(fleet: &Fleet, fault: Fault, who: Who, rng: &mut fastrand::Rng) 
     let over = |until| {
         fleet.diary.write().happened.push(Happened { fault, process: Some(id), from, until, alone: false });
     };
+    let mut with_the_store = false;
     match fault {
         Fault::Kill(_) => fleet.kill(place, &mut process).await?,
         Fault::Freeze(_, span) => {
             process.freeze().await?;
+            with_the_store = file::is_written_by(id, &fleet.plan().file());
             sleep(span.draw(lease, rng)).await;
             process.thaw().await?;
         }
@@ -95,7 +98,12 @@ async fn to_one(fleet: &Fleet, fault: Fault, who: Who, rng: &mut fastrand::Rng) 
         }
         _ => fleet.restart(place, &mut process).await?,
     }
-    over(Timestamp::now());
+    let until = Timestamp::now();
+    over(until);
+    if with_the_store {
+        let fault = Fault::FreezeStore;
+        fleet.diary.write().happened.push(Happened { fault, process: None, from, until, alone: false });
+    }
     Ok(true)
 }
 
