@@ -44,6 +44,7 @@ const fn scope(scope: Scope) -> &'static str {
     match scope {
         Scope::Process => "`sum`",
         Scope::Fleet => "`max`",
+        Scope::Single => "each alone",
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
     job_type::{JobType, Policy, Rules},
     middleware::Middleware,
     options::{Options, OptionsError},
-    telemetry::Telemetry,
+    telemetry::{Measured, Telemetry},
     worker::Kind,
 };
 
@@ -50,6 +50,9 @@ pub enum BuildError {
     /// One job type has two handlers.
     #[error("{0} has two handlers")]
     TwoHandlers(JobName),
+    /// Another set of endpoints is measured by the same [`Telemetry`].
+    #[error("a Telemetry measures one set of endpoints, and another has this one: make one for each")]
+    TelemetryTaken,
     /// Two types of endpoints have the same name in the OpenAPI document.
     #[error("{0} is the name of two schemas: give one of the types another with #[schema(as = …)]")]
     TwoSchemas(String),
@@ -154,7 +157,8 @@ impl Builder {
         self
     }
 
-    /// Measures jobs, the store and requests. Without it nothing is measured.
+    /// Measures jobs, the store and requests. Without it nothing is measured. One set of endpoints has it at a time: two
+    /// would write over each other's gauges.
     pub fn telemetry(mut self, telemetry: &Telemetry) -> Self {
         self.telemetry = Some(telemetry.clone());
         self
@@ -175,8 +179,16 @@ impl Builder {
             kinds.push(Kind { name, policy: rules.resolve(&self.options), handler });
         }
         let face = Face { base_path: self.options.base_path.clone(), ..self.face };
-        let (endpoints, middlewares, telemetry) = (self.endpoints, self.middlewares, self.telemetry);
-        let parts = Assembly { types, endpoints, face, kinds, middlewares, telemetry };
+        let (endpoints, middlewares) = (self.endpoints, self.middlewares);
+        let measured = match self.telemetry.filter(Telemetry::is_on) {
+            Some(telemetry) => {
+                let names = types.iter().map(|(name, _)| name);
+                let measured = Measured::new(telemetry, self.store.kind(), names);
+                Some(measured.ok_or(BuildError::TelemetryTaken)?)
+            }
+            None => None,
+        };
+        let parts = Assembly { types, endpoints, face, kinds, middlewares, measured };
         Ok(AsyncEndpoints::assemble(self.store, self.options, parts))
     }
 

@@ -34,7 +34,7 @@ use crate::{
     sampler::Sampler,
     stats::{self, JobStats},
     submit::{Submit, within},
-    telemetry::{Measured, Telemetry, encode::Format},
+    telemetry::{Measured, encode::Format},
     worker::{Kind, Worker, WorkerStatus, supervise},
 };
 
@@ -64,7 +64,7 @@ pub(crate) struct Assembly {
     pub(crate) face: Face,
     pub(crate) kinds: Vec<Kind>,
     pub(crate) middlewares: Vec<Arc<dyn Middleware>>,
-    pub(crate) telemetry: Option<Telemetry>,
+    pub(crate) measured: Option<Measured>,
 }
 
 impl AsyncEndpoints {
@@ -74,11 +74,9 @@ impl AsyncEndpoints {
     }
 
     pub(crate) fn assemble(store: Arc<dyn Store>, options: Options, parts: Assembly) -> Self {
-        let Assembly { types, endpoints, face, kinds, mut middlewares, telemetry } = parts;
+        let Assembly { types, endpoints, face, kinds, mut middlewares, measured } = parts;
         let cutoffs = types.iter().map(|(name, policy)| policy.cutoffs(name, &options)).collect();
         let names: Vec<JobName> = types.into_iter().map(|(name, _)| name).collect();
-        let measured =
-            telemetry.filter(Telemetry::is_on).map(|telemetry| Measured::new(telemetry, store.kind(), &names));
         let store = match &measured {
             Some(measured) => measured.store(store),
             None => store,

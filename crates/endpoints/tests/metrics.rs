@@ -6,7 +6,7 @@ mod support;
 use std::{collections::BTreeMap, io::Read, sync::Arc, time::Duration};
 
 use async_endpoints::{
-    Access, AsyncEndpoints, Endpoint, JobContext, JobError, JobType, MemoryStore, Options, Telemetry,
+    Access, AsyncEndpoints, BuildError, Endpoint, JobContext, JobError, JobType, MemoryStore, Options, Telemetry,
     core::{
         JobName, JobStore,
         store::{Claim, LeaseToken, Want, WorkerId},
@@ -398,6 +398,17 @@ async fn a_lost_worker_and_an_outage_are_counted_as_what_they_were() {
     endpoints.shutdown();
     running.await.unwrap().unwrap();
     store.verify().await;
+}
+
+#[tokio::test]
+async fn one_set_of_endpoints_is_measured_at_a_time() {
+    let telemetry = Telemetry::builder().build().unwrap();
+    let build = || support::builder(&store()).telemetry(&telemetry).handler(WORK, work).build();
+    let first = build().unwrap();
+    let error = build().expect_err("it is taken");
+    assert!(matches!(error, BuildError::TelemetryTaken), "{error}");
+    drop(first);
+    build().expect("it is free again");
 }
 
 #[tokio::test]

@@ -21,6 +21,8 @@ pub enum Scope {
     Process,
     /// What the store says of the whole fleet: every process reports the same, so take the largest.
     Fleet,
+    /// What this process is: values of several do not go together.
+    Single,
 }
 
 /// A metric as it is declared: names by OpenTelemetry's rules, from which those of Prometheus follow.
@@ -75,6 +77,10 @@ impl Instrument {
 
     const fn fleet(self) -> Self {
         Self { scope: Scope::Fleet, ..self }
+    }
+
+    const fn single(self) -> Self {
+        Self { scope: Scope::Single, ..self }
     }
 
     /// Its name for Prometheus, as `async_job_queue_time_seconds`; counters end in `_total`, and a histogram has
@@ -139,7 +145,7 @@ catalogue! {
     OPEN_FDS = I::gauge("process.open_fds", "{fd}", &[], "File descriptors in use.");
     MAX_FDS = I::gauge("process.max_fds", "{fd}", &[], "File descriptors that may be in use.");
     THREADS = I::gauge("process.threads", "{thread}", &[], "Threads.");
-    START_TIME = I::gauge("process.start_time", "s", &[], "When the process started, in seconds since the Unix epoch.");
+    START_TIME = I::gauge("process.start_time", "s", &[], "When the process started, in seconds since the Unix epoch.").single();
     BUILD_INFO = I::gauge("build_info", "1", &["version", "async_endpoints_version"], "Always 1; which versions of the service and of this library run.");
 }
 

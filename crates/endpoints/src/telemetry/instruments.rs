@@ -155,19 +155,19 @@ pub(crate) struct End<'a> {
 
 impl Instruments {
     /// Binds everything for these job types: from then on each series is there, at zero.
-    pub(crate) fn new(
+    pub(crate) fn new<'a>(
         meter: &Meter,
         exemplars: &Arc<Exemplars>,
         bounds: &Arc<[f64]>,
         store: &'static str,
-        types: &[JobName],
+        types: impl Iterator<Item = &'a JobName>,
     ) -> Self {
         let bind = Binder { meter, exemplars, bounds };
         let failed = bind.counter(&c::FAILED);
         let attempts = bind.counter(&c::ATTEMPTS);
         let of_type = |name: &str| Arc::new(OfType::new(&bind, &attempts, name));
         let instruments = Self {
-            types: types.iter().take(TYPES).map(|name| (name.clone(), of_type(name.as_str()))).collect(),
+            types: types.take(TYPES).map(|name| (name.clone(), of_type(name.as_str()))).collect(),
             other: of_type(OTHER),
             overflow: bind.counter(&c::OVERFLOW).bind(&[]),
             codes: Mutex::default(),

@@ -42,12 +42,16 @@ pub use self::{
     catalogue::{CATALOGUE, Instrument, Kind, Scope},
     provider::{Telemetry, TelemetryBuilder, TelemetryError},
 };
-use self::{http::RequestDuration, instruments::Instruments, job::Observed, running::Running, store::Instrumented};
+use self::{
+    http::RequestDuration, instruments::Instruments, job::Observed, provider::Attached, running::Running,
+    store::Instrumented,
+};
 use crate::{middleware::Middleware, sampler::Sampler, worker::Worker};
 
 /// What one set of endpoints is measured with.
 pub(crate) struct Measured {
     pub(crate) telemetry: Telemetry,
+    _attached: Attached,
     instruments: Arc<Instruments>,
     running: Arc<Running>,
     requests: RequestDuration,
@@ -55,11 +59,24 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
-    pub(crate) fn new(telemetry: Telemetry, store: &'static str, types: &[JobName]) -> Self {
+    /// None if the telemetry measures others.
+    pub(crate) fn new<'a>(
+        telemetry: Telemetry,
+        store: &'static str,
+        types: impl Iterator<Item = &'a JobName>,
+    ) -> Option<Self> {
+        let _attached = telemetry.attach()?;
         let meter = telemetry.own_meter();
         let instruments = Instruments::new(&meter, telemetry.exemplars(), telemetry.bounds(), store, types);
         let requests = RequestDuration::new(&meter);
-        Self { instruments: Arc::new(instruments), running: Arc::default(), requests, store, telemetry }
+        Some(Self {
+            instruments: Arc::new(instruments),
+            running: Arc::default(),
+            requests,
+            store,
+            telemetry,
+            _attached,
+        })
     }
 
     /// The store, counted and timed.

@@ -64,7 +64,7 @@ impl Otlp {
             vars(&metrics).map(|value| (metrics, value)).or_else(|| vars(&all).map(|value| (all, value)))
         };
         let Some((named_by, endpoint)) = signal("ENDPOINT") else { return Ok(None) };
-        if vars("OTEL_METRICS_EXPORTER").is_some_and(|exporter| exporter.trim() == "none") {
+        if !is_wanted(vars) {
             return Ok(None);
         }
         let protocol = match signal("PROTOCOL") {
@@ -125,6 +125,11 @@ impl Otlp {
             }
         }
     }
+}
+
+/// Unless the environment says that nothing is pushed.
+pub(super) fn is_wanted(vars: &impl Fn(&str) -> Option<String>) -> bool {
+    vars("OTEL_METRICS_EXPORTER").is_none_or(|exporter| exporter.trim() != "none")
 }
 
 fn wrong(name: String, value: String, expected: &str) -> TelemetryError {

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
@@ -55,7 +55,11 @@ struct Inner {
     bounds: Arc<[f64]>,
     exemplars: Arc<Exemplars>,
     own: Option<Own>,
+    attached: Mutex<Weak<()>>,
 }
+
+/// Held by the endpoints that are measured.
+pub(crate) type Attached = Arc<()>;
 
 type Meters = Box<dyn Fn(InstrumentationScope) -> Meter + Send + Sync>;
 
@@ -101,7 +105,7 @@ impl Telemetry {
     }
 
     fn new(meters: Option<Meters>, bounds: Arc<[f64]>, own: Option<Own>) -> Self {
-        Self(Arc::new(Inner { meters, bounds, exemplars: Arc::default(), own }))
+        Self(Arc::new(Inner { meters, bounds, exemplars: Arc::default(), own, attached: Mutex::default() }))
     }
 
     /// A meter for an application's own metrics, as those of its handlers.
@@ -114,6 +118,17 @@ impl Telemetry {
             Some(meters) => meters(scope),
             None => NoopMeterProvider::new().meter_with_scope(scope),
         }
+    }
+
+    /// For one set of endpoints at a time: gauges that two tell of have the value of the one that was asked last.
+    pub(crate) fn attach(&self) -> Option<Attached> {
+        let mut attached = self.0.attached.lock().unwrap_or_else(PoisonError::into_inner);
+        if attached.strong_count() > 0 {
+            return None;
+        }
+        let new = Attached::default();
+        *attached = Arc::downgrade(&new);
+        Some(new)
     }
 
     /// Whether anything is measured.
@@ -223,7 +238,7 @@ impl TelemetryBuilder {
         self.disabled = vars("OTEL_SDK_DISABLED").is_some_and(|value| value.trim().eq_ignore_ascii_case("true"));
         #[cfg(feature = "otlp")]
         match super::otlp::Otlp::from_vars(&vars) {
-            Ok(otlp) => self.otlp = otlp.or(self.otlp),
+            Ok(otlp) => self.otlp = otlp.or(self.otlp.filter(|_| super::otlp::is_wanted(&vars))),
             Err(wrong) => self.wrong = Some(wrong),
         }
         self
@@ -330,6 +345,16 @@ mod tests {
         let telemetry = Telemetry::builder().vars(vars).build().expect("nothing to go wrong");
         assert!(!telemetry.is_on() && !telemetry.is_scraped());
         telemetry.meter("mine").u64_counter("counted").build().add(1, &[]);
+    }
+
+    #[cfg(feature = "otlp")]
+    #[test]
+    fn the_environment_can_stop_the_push_alone() {
+        let none = |name: &str| (name == "OTEL_METRICS_EXPORTER").then(|| "none".to_owned());
+        let builder = || Telemetry::builder().otlp(super::super::Otlp::http("http://127.0.0.1:9"));
+        assert!(builder().vars(|_| None).otlp.is_some());
+        assert!(builder().vars(none).otlp.is_none());
+        assert!(builder().vars(none).build().expect("the rest is set up").is_scraped());
     }
 
     #[test]

@@ -306,6 +306,7 @@ mod tests {
         let clock = ManualClock::new();
         let telemetry = Telemetry::builder().build().expect("telemetry");
         let store = Arc::new(MemoryStore::with_clock(clock.clone()));
-        Fixture::manual(Measured::new(telemetry, store.kind(), &[]).store(store), clock)
+        let measured = Measured::new(telemetry, store.kind(), [].iter()).expect("nobody else is measured");
+        Fixture::manual(measured.store(store), clock)
     });
 }
