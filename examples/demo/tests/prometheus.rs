@@ -96,7 +96,8 @@ async fn judged(program: &Path, args: &[&str], text: &str) -> Result<(), String>
 async fn prometheus_scrapes_a_fleet_and_answers() {
     let (folder, redis) = (Folder::new(), RedisServer::start());
     let url = redis.url();
-    let vars = [("AE_STORE", &*url), ("AE_MAX_RETRIES", "1"), ("AE_RETRY_BASE_SECONDS", "0.05")];
+    let vars =
+        [("AE_STORE", &*url), ("AE_MAX_RETRIES", "1"), ("AE_RETRY_BASE_SECONDS", "0.05"), ("AE_LEASE_SECONDS", "2")];
     let mut demos = Vec::new();
     for _ in 0..3 {
         demos.push(Demo::start(&folder, &vars).await);
@@ -139,28 +140,73 @@ async fn prometheus_scrapes_a_fleet_and_answers() {
     prometheus.is(quantile, |seconds| seconds > 0.0 && seconds < 60.0).await;
     prometheus.is("sum(rate(async_job_processed_total[1m]))", |rate| rate > 0.0).await;
     leads_to_a_job(&prometheus, &demos[1]).await;
+    let slow = a_process_dies(&prometheus, &mut demos).await;
     // The store's own figures are the same from every process, also from one that has just started.
     demos.push(Demo::start(&folder, &vars).await);
     for demo in &demos {
         let stats: Value = demo.get("/metrics/jobs").await.json().await.expect("JSON");
-        assert_eq!(stats["jobTypes"]["Sleep"]["completedJobs"], 180, "{stats}");
-        assert_eq!((&stats["failedJobs"], &stats["errorRate"]), (&json!(20), &json!(10.0)), "{stats}");
+        assert_eq!(stats["jobTypes"]["Sleep"]["completedJobs"], 180 + slow, "{stats}");
+        assert_eq!(stats["failedJobs"], 20, "{stats}");
     }
     for demo in demos {
         demo.stop().await.expect("it stops");
     }
 }
 
-/// From a bucket to a job by its exemplar, as an operator goes.
+/// One dies while it runs jobs; the others take them, and what was counted stays exact. Says how many jobs there were.
+async fn a_process_dies(prometheus: &Prometheus, demos: &mut Vec<Demo>) -> usize {
+    let victim = demos.pop().expect("three");
+    let mut slow = Vec::new();
+    let busy = async {
+        while !text(&victim, "text/plain").await.contains("async_worker_slots{state=\"busy\"} 1") {
+            slow.push(demos[0].submit("/api/sleep", &json!({ "seconds": 3 })).await);
+        }
+    };
+    in_time("a job of the victim's", busy).await;
+    victim.kill().await;
+    let mut again = 0;
+    for job in &slow {
+        let job = demos[0].ended(job).await;
+        assert_eq!(job["status"], "Completed", "{job}");
+        again += usize::from(job["attempt"] == 2);
+    }
+    assert!(again > 0, "it ran one");
+    let (again, all) = (again as f64, (180 + slow.len()) as f64);
+    for (query, jobs) in [
+        ("sum(async_job_recovered_total)", again),
+        (r#"sum(async_job_attempts_total{outcome="lost"})"#, again),
+        // What the dead process had counted is what Prometheus last read of it.
+        (r#"sum(max_over_time(async_job_processed_total{job_type="Sleep"}[10m]))"#, all),
+        (r#"sum(max_over_time(async_job_queued_total{job_type="Sleep"}[10m]))"#, all),
+        (r#"max(async_job_jobs{job_type="Sleep",state="completed"})"#, all),
+        ("sum(up)", 2.0),
+    ] {
+        prometheus.is(query, |value| value == jobs).await;
+    }
+    slow.len()
+}
+
+/// From a bucket to a trace and a job by its exemplar, as an operator goes.
 async fn leads_to_a_job(prometheus: &Prometheus, demo: &Demo) {
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let parent = format!("00-{trace}-b7ad6b7169203331-01");
+    let sent =
+        demo.posting("/api/performance", &json!({ "taskType": "any", "itemCount": 1 })).header("traceparent", parent);
+    let traced: Value = sent.send().await.expect("an answer").json().await.expect("JSON");
+    let traced = traced["id"].as_str().expect("an id");
+    demo.ended(&format!("/jobs/{traced}")).await;
+    let query = r#"sum(async_job_total_time_seconds_count{job_type="PerformanceProcess"})"#;
+    prometheus.is(query, |jobs| jobs == 1.0).await;
     let times = prometheus.api("query", &[("query", "time()")]).await;
     let now = times["result"][1].as_str().expect("a time").parse::<f64>().expect("a number");
     let (start, end) = ((now - 600.0).to_string(), (now + 600.0).to_string());
-    let query = [("query", "async_job_total_time_seconds_bucket"), ("start", &*start), ("end", &*end)];
+    let buckets = r#"async_job_total_time_seconds_bucket{job_type="PerformanceProcess"}"#;
+    let query = [("query", buckets), ("start", &*start), ("end", &*end)];
     let exemplars = prometheus.api("query_exemplars", &query).await;
-    let id = exemplars[0]["exemplars"][0]["labels"]["job_id"].as_str().unwrap_or_else(|| panic!("none: {exemplars}"));
-    let job: Value = demo.get(&format!("/jobs/{id}")).await.json().await.expect("JSON");
-    assert_eq!(job["id"], id, "{job}");
+    let labels = &exemplars[0]["exemplars"][0]["labels"];
+    assert_eq!((&labels["trace_id"], &labels["job_id"]), (&json!(trace), &json!(traced)), "{exemplars}");
+    let job: Value = demo.get(&format!("/jobs/{traced}")).await.json().await.expect("JSON");
+    assert_eq!(job["id"], traced, "{job}");
 }
 
 #[tokio::test]
