@@ -50,6 +50,79 @@ fn every_metric_named_exists() {
     }
 }
 
+/// The metrics of the catalogue that a piece of a query names, each with the labels that its series have and what is
+/// written right behind it.
+fn named(query: &str) -> impl Iterator<Item = (String, BTreeSet<String>, &str)> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    CATALOGUE.iter().flat_map(move |instrument| {
+        let (name, histogram) = (instrument.prometheus_name(), instrument.kind == Kind::Histogram);
+        let suffixes: &[&str] = if histogram { &["_bucket", "_sum", "_count"] } else { &[""] };
+        let mut labels: BTreeSet<String> = instrument.labels.iter().map(|label| label.replace('.', "_")).collect();
+        // Prometheus adds these when it scrapes.
+        labels.extend(["job", "instance"].map(str::to_owned));
+        suffixes.iter().flat_map(move |suffix| {
+            let (name, mut labels) = (format!("{name}{suffix}"), labels.clone());
+            labels.extend((*suffix == "_bucket").then(|| "le".to_owned()));
+            let found = query.match_indices(&name).map(|(at, _)| at).collect::<Vec<_>>().into_iter();
+            found.filter_map(move |at| {
+                let (before, after) = (&query[..at], &query[at + name.len()..]);
+                let whole = !before.ends_with(is_name) && !after.starts_with(is_name);
+                whole.then(|| (name.clone(), labels.clone(), after))
+            })
+        })
+    })
+}
+
+/// What stands between an opened bracket and its end.
+fn inside(text: &str) -> &str {
+    let mut depth = 1;
+    let end = text.find(|c| {
+        depth += i32::from(c == '(') - i32::from(c == ')');
+        depth == 0
+    });
+    &text[..end.unwrap_or(text.len())]
+}
+
+/// Labels that a query asks for and that the series have not, in selectors and in `by (…)`.
+fn unknown_labels(query: &str) -> Vec<String> {
+    let mut unknown = Vec::new();
+    let mut check = |name: &str, labels: &BTreeSet<String>, asked: &str| {
+        if !labels.contains(asked) {
+            unknown.push(format!("{asked} of {name}"));
+        }
+    };
+    for (name, labels, after) in named(query) {
+        let selector = after.strip_prefix('{').and_then(|rest| rest.split('}').next()).unwrap_or_default();
+        for matcher in selector.split(',').filter(|matcher| !matcher.is_empty()) {
+            check(&name, &labels, matcher.split(['=', '!']).next().unwrap().trim());
+        }
+    }
+    for (at, by) in query.match_indices("by (") {
+        let (list, rest) = query[at + by.len()..].split_once(')').unwrap();
+        for (name, labels, _) in named(inside(rest.trim_start().trim_start_matches('('))) {
+            list.split(',').for_each(|asked| check(&name, &labels, asked.trim()));
+        }
+    }
+    unknown
+}
+
+#[test]
+fn queries_ask_for_labels_that_there_are() {
+    let docs = fs::read_to_string(at("docs/metrics.md")).unwrap().replace('\\', "");
+    for (path, text) in [
+        (RULES, fs::read_to_string(at(RULES)).unwrap()),
+        (DASHBOARD, fs::read_to_string(at(DASHBOARD)).unwrap().replace("\\\"", "\"")),
+        ("docs/metrics.md", docs),
+    ] {
+        assert!(named(&text).count() > 10, "{path} is read");
+        assert_eq!(unknown_labels(&text), Vec::<String>::new(), "{path}");
+    }
+    assert_eq!(
+        unknown_labels(r#"sum by (state) (async_job_failed_total{job_type="a",code="b"})"#),
+        ["code of async_job_failed_total", "state of async_job_failed_total"]
+    );
+}
+
 #[test]
 #[should_panic(expected = "no metric is named")]
 fn an_unknown_metric_is_not_generated() {
