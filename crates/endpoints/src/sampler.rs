@@ -155,8 +155,30 @@ impl Drop for Asking {
 #[cfg(test)]
 mod tests {
     use async_endpoints_core::MemoryStore;
+    use async_endpoints_testkit::FlakyStore;
 
     use super::*;
+
+    #[tokio::test]
+    async fn old_figures_are_shown_for_a_while_and_then_none() {
+        let store = Arc::new(FlakyStore::new(Arc::new(MemoryStore::new())));
+        let sampler = Sampler::new(store.clone(), Vec::new());
+        sampler.read().await.expect("the store answers");
+        store.outage(true);
+        let age = |by: Duration| {
+            let mut state = sampler.lock();
+            state.asked = None;
+            state.taken.as_mut().expect("it was taken").0 = Instant::now().checked_sub(by).expect("the machine is up");
+        };
+        age(STALE - Duration::from_secs(2));
+        sampler.read().await.expect("what it said before");
+        age(STALE);
+        let error = sampler.read().await.expect_err("nothing rather than something wrong");
+        assert!(error.to_string().contains("Stats: the call was lost"), "{error}");
+        store.outage(false);
+        age(STALE);
+        sampler.read().await.expect("it is back");
+    }
 
     #[test]
     fn a_runtime_that_ended_is_no_end_of_asking() {
