@@ -16,8 +16,6 @@ use crate::{
     report::{Result, per_second},
 };
 
-/// Who claims and settles at once, so that the store always has something to do.
-const DRIVERS: u32 = 4;
 /// Between two looks at an empty queue.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -28,17 +26,24 @@ pub(crate) async fn inserts(store: &Arc<dyn Store>, template: &Template, jobs: u
     Ok(per_second(jobs, began.elapsed()))
 }
 
-/// Jobs per second claimed and settled in batches, of a backlog that holds them.
-pub(crate) async fn drain(store: &Arc<dyn Store>, name: &JobName, jobs: u32, batch: u32) -> Result<f64> {
+/// Jobs per second claimed and settled in batches by so many at once, of a backlog that holds them.
+pub(crate) async fn drain(store: &Arc<dyn Store>, name: &JobName, jobs: u32, drivers: u32, batch: u32) -> Result<f64> {
     let began = Instant::now();
-    work(store, name, jobs, batch).await?;
+    work(store, name, jobs, drivers, batch).await?;
     Ok(per_second(jobs, began.elapsed()))
 }
 
 /// Jobs per second from insert to settlement, while others insert.
-pub(crate) async fn lives(store: &Arc<dyn Store>, template: &Template, jobs: u32) -> Result<f64> {
+pub(crate) async fn lives(
+    store: &Arc<dyn Store>,
+    template: &Template,
+    jobs: u32,
+    drivers: u32,
+    batch: u32,
+) -> Result<f64> {
     let began = Instant::now();
-    let (filled, worked) = tokio::join!(template.fill(store, jobs, CALLERS), work(store, template.name(), jobs, 64));
+    let work = work(store, template.name(), jobs, drivers, batch);
+    let (filled, worked) = tokio::join!(template.fill(store, jobs, CALLERS), work);
     filled.and(worked)?;
     Ok(per_second(jobs, began.elapsed()))
 }
@@ -63,9 +68,9 @@ pub(crate) async fn insert_and_claim(
 }
 
 /// Claims and settles so many.
-async fn work(store: &Arc<dyn Store>, name: &JobName, jobs: u32, batch: u32) -> Result<()> {
+async fn work(store: &Arc<dyn Store>, name: &JobName, jobs: u32, drivers: u32, batch: u32) -> Result<()> {
     let left = Arc::new(AtomicU32::new(jobs));
-    jobs::at_once(DRIVERS, |_| {
+    jobs::at_once(drivers, |_| {
         let (store, name, left) = (store.clone(), name.clone(), left.clone());
         async move {
             while let Some(mine) = take(&left, batch) {

@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 pub(crate) fn run(runtime: &Runtime, effort: Effort) -> Result<()> {
     let mut server = Server::start("everysec")?;
-    let jobs = effort.of(50_000, 5_000);
+    let jobs = effort.of(100_000, 6_000);
     runtime.block_on(async {
         rounds::run("Redis, appendfsync everysec", &mut server, effort.of(5, 1), jobs).await?;
         pickup::on("over Redis", &server.fresh().await?, effort.of(1_200, 120)).await?;

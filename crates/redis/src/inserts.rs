@@ -60,6 +60,8 @@ impl Desk {
         while let Some(first) = self.first().await {
             // Nobody closes it.
             let Ok(flight) = Arc::clone(&flights).acquire_owned().await else { return };
+            // A call that came back woke many callers, one after the other: those who are about to come again get their turn.
+            tokio::task::yield_now().await;
             let batch = self.together_with(first);
             if batch.is_empty() {
                 continue;

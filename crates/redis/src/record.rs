@@ -57,8 +57,30 @@ pub(crate) fn status(number: i64) -> Result<JobStatus, Fail> {
     status.copied().ok_or_else(|| Fail::Bad(format!("{number} is no state")))
 }
 
-pub(crate) fn trace(traceparent: Option<String>, tracestate: Option<String>) -> Option<TraceContext> {
-    traceparent.map(|traceparent| TraceContext { traceparent, tracestate })
+/// As `wire::trace_arg` puts it together.
+pub(crate) fn trace(mut text: String) -> TraceContext {
+    let tracestate = text.find(' ').map(|space| text.split_off(space).split_off(1));
+    TraceContext { traceparent: text, tracestate }
+}
+
+/// What `lua/terms.lua` says of a job, as far as readers want it.
+pub(crate) struct Terms {
+    pub(crate) created_at: Timestamp,
+    pub(crate) priority: Priority,
+    pub(crate) max_retries: u32,
+    retention: i64,
+}
+
+impl Terms {
+    /// Format, accepted at, priority, retries and losses allowed, retention.
+    pub(crate) fn read(text: &[u8]) -> Result<Self, Fail> {
+        let mut words = text.split(|byte| *byte == b' ').skip(1);
+        let mut word = || words.next().ok_or_else(|| Fail::Bad("its terms are too short".to_owned()));
+        let created_at = Timestamp::from_micros(number(word()?)?);
+        let priority = Priority::try_from(number::<u8>(word()?)?).map_err(|bad| Fail::Bad(bad.to_owned()))?;
+        let (max_retries, _, retention) = (number(word()?)?, word()?, number(word()?)?);
+        Ok(Self { created_at, priority, max_retries, retention })
+    }
 }
 
 fn digest(bytes: Vec<u8>) -> Result<Option<Digest>, Fail> {
@@ -84,23 +106,19 @@ struct Record {
     name: Option<JobName>,
     status: Option<JobStatus>,
     version: Option<u64>,
-    created_at: Option<Timestamp>,
+    terms: Option<Terms>,
     updated_at: Option<Timestamp>,
     due: Option<Timestamp>,
     started_at: Option<Timestamp>,
     ended_at: Option<Timestamp>,
     cancel_requested_at: Option<Timestamp>,
-    priority: Priority,
-    max_retries: u32,
-    retention: i64,
     attempt: u32,
     retries: u32,
     losses: u32,
     releases: u32,
     progress: Told,
     owner: Option<Digest>,
-    traceparent: Option<String>,
-    tracestate: Option<String>,
+    trace: Option<TraceContext>,
     retry_of: Option<JobId>,
     retried_by: Option<JobId>,
 }
@@ -134,17 +152,12 @@ impl Record {
             b"t" => self.name = Some(name(value)?),
             b"s" => self.status = Some(status(number(&value)?)?),
             b"n" => self.version = Some(number(&value)?),
-            b"c" => self.created_at = time(&value)?,
+            b"w" => self.terms = Some(Terms::read(&value)?),
             b"u" => self.updated_at = time(&value)?,
             b"du" => self.due = time(&value)?,
             b"st" => self.started_at = time(&value)?,
             b"en" => self.ended_at = time(&value)?,
             b"cr" => self.cancel_requested_at = time(&value)?,
-            b"p" => {
-                self.priority = Priority::try_from(number::<u8>(&value)?).map_err(|bad| Fail::Bad(bad.to_owned()))?;
-            }
-            b"mr" => self.max_retries = number(&value)?,
-            b"rt" => self.retention = number(&value)?,
             b"a" => self.attempt = number(&value)?,
             b"r" => self.retries = number(&value)?,
             b"l" => self.losses = number(&value)?,
@@ -157,8 +170,7 @@ impl Record {
             }
             b"pu" => self.progress.at = time(&value)?,
             b"o" => self.owner = digest(value)?,
-            b"tp" => self.traceparent = Some(reply::text(value)?),
-            b"ts" => self.tracestate = Some(reply::text(value)?),
+            b"tp" => self.trace = Some(trace(reply::text(value)?)),
             b"ro" => self.retry_of = Some(id(&value)?),
             b"rb" => self.retried_by = Some(id(&value)?),
             _ => {}
@@ -169,8 +181,8 @@ impl Record {
     fn view(self, id: JobId, outcome: Option<Vec<u8>>, past: Items) -> Result<JobView, Fail> {
         let missing = |what| Fail::Bad(format!("a job has no {what}"));
         let status = self.status.ok_or_else(|| missing("state"))?;
-        let created_at = self.created_at.ok_or_else(|| missing("time of acceptance"))?;
         let attempts = self.attempts(status, past)?;
+        let Terms { created_at, priority, max_retries, retention } = self.terms.ok_or_else(|| missing("terms"))?;
         let (result, error) = match (status, outcome) {
             (JobStatus::Completed, Some(result)) => (Some(Bytes::from(result)), None),
             (_, Some(error)) => (None, Some(json::<ErrorRecord>(&error)?)),
@@ -185,17 +197,15 @@ impl Record {
             retry_count: self.retries,
             loss_count: self.losses,
             release_count: self.releases,
-            max_retries: self.max_retries,
-            priority: self.priority,
+            max_retries,
+            priority,
             version: self.version.unwrap_or(1),
             created_at,
             scheduled_at: self.due,
             started_at: self.started_at,
             completed_at: self.ended_at,
             last_updated_at: self.updated_at.max(self.started_at).max(self.ended_at).unwrap_or(created_at),
-            expires_at: self
-                .ended_at
-                .map(|ended| Timestamp::from_micros(ended.as_micros().saturating_add(self.retention))),
+            expires_at: self.ended_at.map(|ended| Timestamp::from_micros(ended.as_micros().saturating_add(retention))),
             cancel_requested_at: self.cancel_requested_at,
             progress: told.at.map(|updated_at| Progress {
                 completed: told.completed,
@@ -210,7 +220,7 @@ impl Record {
             ahead: None,
             retry_of: self.retry_of,
             retried_by: self.retried_by,
-            trace: trace(self.traceparent, self.tracestate),
+            trace: self.trace,
             owner: self.owner,
         })
     }

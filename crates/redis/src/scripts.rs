@@ -40,22 +40,22 @@ impl Script {
 
 // A server that is out of memory refuses `insert` and `report`, and lets everything pass that brings a job on.
 scripts! {
-    insert = "": "head" "order" "aside" "batch" "lookup" "insert";
-    get = " flags=no-writes": "head" "lookup" "get";
-    versions = " flags=no-writes": "head" "aside" "versions";
-    list = " flags=no-writes": "head" "aside" "list";
-    logs = " flags=no-writes": "head" "lookup" "logs";
-    stats = " flags=no-writes": "head" "order" "aside" "stats";
-    claim = " flags=allow-oom": "head" "order" "aside" "batch" "bucket" "claim";
+    insert = "": "head" "terms" "order" "aside" "batch" "lookup" "insert";
+    get = " flags=no-writes": "head" "terms" "lookup" "get";
+    versions = " flags=no-writes": "head" "terms" "aside" "versions";
+    list = " flags=no-writes": "head" "terms" "aside" "list";
+    logs = " flags=no-writes": "head" "terms" "lookup" "logs";
+    stats = " flags=no-writes": "head" "terms" "order" "aside" "stats";
+    claim = " flags=allow-oom": "head" "terms" "order" "aside" "batch" "bucket" "claim";
     renew = " flags=allow-oom": "head" "aside" "renew";
     report = "": "head" "order" "aside" "batch" "report";
-    settle = " flags=allow-oom": "head" "order" "aside" "batch" "bucket" "finish" "settle";
-    cancel = " flags=allow-oom": "head" "order" "aside" "batch" "lookup" "cancel";
-    retry = "": "head" "order" "aside" "batch" "lookup" "retry";
-    reclaim = " flags=allow-oom": "head" "order" "aside" "batch" "bucket" "finish" "reclaim";
-    prune = " flags=allow-oom": "head" "order" "aside" "batch" "prune";
+    settle = " flags=allow-oom": "head" "terms" "order" "aside" "batch" "bucket" "finish" "settle";
+    cancel = " flags=allow-oom": "head" "terms" "order" "aside" "batch" "lookup" "cancel";
+    retry = "": "head" "terms" "order" "aside" "batch" "lookup" "retry";
+    reclaim = " flags=allow-oom": "head" "terms" "order" "aside" "batch" "bucket" "finish" "reclaim";
+    prune = " flags=allow-oom": "head" "terms" "order" "aside" "batch" "prune";
     role = " flags=allow-oom": "head" "role";
     put = "": "head" "put";
     probe = "": "head" "probe";
-    mend = " flags=allow-oom": "head" "order" "aside" "mend";
+    mend = " flags=allow-oom": "head" "terms" "order" "aside" "mend";
 }

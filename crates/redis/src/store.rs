@@ -39,7 +39,8 @@ use crate::{
     server::Server,
     stats::{self, BeatRecord},
     wire::{
-        Done, claimed, each, inserted, json, list_args, list_page, new_job, reclaimed, report_args, settle_args, uuid,
+        Done, claimed, each, inserted, json, list_args, list_page, new_job, reclaimed, report_args, settle_args,
+        trace_arg, uuid,
     },
 };
 
@@ -72,7 +73,7 @@ pub struct RedisStore {
     own: Arc<Calls>,
     hints: broadcast::WeakSender<Hint>,
     /// Dropped with the store, which ends what runs for it.
-    _life: [oneshot::Sender<()>; 2],
+    _life: [oneshot::Sender<()>; 3],
 }
 
 /// Runs until the other half is dropped.
@@ -130,14 +131,18 @@ impl RedisStore {
         tokio::spawn(run);
         told.await.unwrap_or_else(|_| Err(OpenError::Unavailable("its task ended".to_owned())))?;
 
-        let (link, keeper) = link::new(Arc::clone(&server));
-        let own = calls(link);
         let (hints, _) = broadcast::channel(HINTS_KEPT);
         let weak = hints.downgrade();
-        let (listening, mending) = (hints::run(Arc::clone(&server), hints), mend::run(Arc::clone(&own), options.rest));
-        let (own_life, run) = mortal(async { _ = tokio::join!(keeper.run(None), listening, mending) });
+        // Heard where they are waited for: a hint that goes from thread to thread comes a wake-up later.
+        let (hints_life, run) = mortal(hints::run(Arc::clone(&server), hints));
+        tokio::spawn(run);
+
+        let (link, keeper) = link::new(Arc::clone(&server));
+        let own = calls(link);
+        let mending = mend::run(Arc::clone(&own), options.rest);
+        let (own_life, run) = mortal(async { _ = tokio::join!(keeper.run(None), mending) });
         on_a_thread(run).map_err(|error| OpenError::Unavailable(format!("a thread cannot start: {error}")))?;
-        let (home, life) = (Handle::current().id(), [near_life, own_life]);
+        let (home, life) = (Handle::current().id(), [near_life, hints_life, own_life]);
         Ok(Self { server, home, near, inserts, own, hints: weak, _life: life })
     }
 
@@ -295,9 +300,7 @@ impl JobStore for RedisStore {
     }
 
     async fn retry(&self, id: JobId, new: &RetryAs) -> Result<Retry> {
-        let trace = new.trace.as_ref();
-        let args = Args::new().text(id).text(new.id).maybe(trace.map(|trace| &trace.traceparent));
-        let args = args.maybe(trace.and_then(|trace| trace.tracestate.as_ref()));
+        let args = trace_arg(Args::new().text(id).text(new.id), new.trace.as_ref());
         let found = self.call(|scripts| &scripts.retry, args).await?;
         self.read(list(found).and_then(|mut found| {
             let what = found.int()?;

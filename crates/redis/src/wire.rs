@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use async_endpoints_core::{
-    JobName, JobStatus, Priority, Timestamp,
-    job::ErrorRecord,
+    JobName, JobStatus, Timestamp,
+    job::{ErrorRecord, JobTerms, TraceContext},
     store::{
         Attempt, Claim, Claimed, Cursor, Insert, Lease, ListFilter, ListPage, NewJob, Outcome, Reclaimed, Recovered,
         Report, Settle,
@@ -16,9 +16,9 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
-    args::Args,
+    args::{Args, micros},
     fail::Fail,
-    record,
+    record::{self, Terms},
     reply::{self, Items, list},
 };
 
@@ -38,18 +38,27 @@ pub(crate) fn each<T>(answers: Value, asked: usize, read: impl Fn(Value) -> Done
 }
 
 pub(crate) fn new_job(job: &NewJob) -> Args {
-    let trace = job.trace.as_ref();
     let args = Args::new().text(job.id).bytes(job.name.as_str()).maybe(job.key.as_ref().map(|key| key.as_str()));
     let args = args.maybe(job.owner.map(|owner| owner.0)).bytes(job.fingerprint.0);
-    let args = args.bytes(if job.id_chosen || job.key.is_some() { "1" } else { "" });
-    let args = args.text(job.terms.priority.get()).text(job.terms.max_retries).text(job.terms.max_losses);
-    let args = args.duration(job.terms.retention).duration(job.delay);
+    let JobTerms { priority, max_retries, max_losses, retention } = job.terms;
+    let (priority, retention) = (priority.get(), micros(retention));
+    let (payload, repeatable) = (job.payload.len(), u8::from(job.id_chosen || job.key.is_some()));
+    let args = args.text(format_args!("{priority} {max_retries} {max_losses} {retention} {payload} {repeatable}"));
+    let args = args.duration(job.delay);
     let args = match job.queue_limit {
         Some(limit) => args.text(limit),
         None => args.text(-1),
     };
-    let args = args.maybe(trace.map(|trace| &trace.traceparent));
-    args.maybe(trace.and_then(|trace| trace.tracestate.as_ref())).bytes(&job.payload)
+    trace_arg(args, job.trace.as_ref()).bytes(&job.payload)
+}
+
+/// Both headers in one, with a space between, or empty.
+pub(crate) fn trace_arg(args: Args, trace: Option<&TraceContext>) -> Args {
+    match trace {
+        Some(TraceContext { traceparent, tracestate: Some(state) }) => args.text(format_args!("{traceparent} {state}")),
+        Some(TraceContext { traceparent, tracestate: None }) => args.bytes(traceparent),
+        None => args.bytes(""),
+    }
 }
 
 pub(crate) fn inserted(answer: Value) -> Done<Insert> {
@@ -108,18 +117,19 @@ pub(crate) fn attempt(mut one: Items, claim: &Claim, now: Timestamp) -> Done<Att
     let job = record::id(&one.bytes()?)?;
     let want = claim.wants.get(one.number::<usize>()?.wrapping_sub(1));
     let want = want.ok_or_else(|| Fail::Bad("a type was not asked for".to_owned()))?;
+    let (attempt, retry_count, terms) = (one.number()?, one.number()?, Terms::read(&one.bytes()?)?);
     Ok(Attempt {
         lease: Lease { job, token: claim.token },
         name: want.name.clone(),
-        attempt: one.number()?,
-        retry_count: one.number()?,
-        max_retries: one.number()?,
-        priority: Priority::new(one.number()?),
+        attempt,
+        retry_count,
+        max_retries: terms.max_retries,
+        priority: terms.priority,
         payload: one.bytes()?.into(),
-        created_at: Timestamp::from_micros(one.int()?),
+        created_at: terms.created_at,
         runnable_since: Timestamp::from_micros(one.int()?),
         started_at: now,
-        trace: record::trace(one.maybe_text()?, one.maybe_text()?),
+        trace: one.maybe_text()?.map(record::trace),
         previous_span: one.maybe_text()?,
     })
 }
@@ -179,7 +189,7 @@ pub(crate) fn reclaimed(mut found: Items) -> Done<Reclaimed> {
             status: record::status(one.int()?)?,
             created_at: Timestamp::from_micros(one.int()?),
             recovered_at,
-            trace: record::trace(one.maybe_text()?, one.maybe_text()?),
+            trace: one.maybe_text()?.map(record::trace),
         })
     });
     Ok(Reclaimed::Done { recovered: recovered.collect::<Done<_>>()?, more })

@@ -2,8 +2,8 @@
 -- does.
 local last_order
 local function next_order()
-  last_order = last_order or tonumber(shared('HGET', 'meta', 'order')) or 0
-  last_order = math.max(last_order + 1, order_at(now))
+  last_order = last_order and last_order + 1
+    or math.max((tonumber(shared('HGET', 'meta', 'order')) or 0) + 1, order_at(now))
   return last_order
 end
 

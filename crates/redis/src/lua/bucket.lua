@@ -3,8 +3,8 @@ local BOUNDS = {5000, 10000, 25000, 50000, 100000, 250000, 500000, 1000000, 2500
   60000000, 120000000, 300000000, 600000000, 1800000000, 3600000000}
 
 local function bucket(micros)
-  for at, bound in ipairs(BOUNDS) do
-    if micros <= bound then return at - 1 end
+  for at = 1, #BOUNDS do
+    if micros <= BOUNDS[at] then return text(at - 1) end
   end
-  return #BOUNDS
+  return text(#BOUNDS)
 end

@@ -3,8 +3,7 @@
 -- Keys        1 the namespace
 -- Arguments   1 now, 2 token, 3 lease, 4 jobs at most, 5 bytes of payload at most, then for each wanted type: name, how many
 -- Result      {now, until the next claim (0: more at once, -1: nothing waits), attempts}; an attempt is {id, wanted type
---             (from 1), attempt, retries, max retries, priority, payload, created, runnable since, traceparent,
---             tracestate, span of the attempt before}
+--             (from 1), attempt, retries, terms, payload, runnable since, trace, span of the attempt before}
 -- Cost        O(log n) and about 10 commands, 2 more for each job, 3 for each that became due (100 at most)
 
 local PROMOTED = 100
@@ -31,11 +30,12 @@ local function promote()
   for at = 1, math.min(#due, PROMOTED) do
     local id, name = due[at].id, due[at].name
     local job = ns .. 'job:' .. id
-    local f = read(id, 's', 'p', 'n', 'a', 'du', 't')
-    local priority, version, told = tonumber(f[2]), tonumber(f[3] or 1), tonumber(f[5])
+    local f = read(id, 's', 'w', 'n', 'a', 'du', 't')
+    local _, priority = terms(f[2])
+    local version, told = tonumber(f[3] or 1), tonumber(f[5])
     if f[1] ~= '1' or f[6] ~= name then
       misplaced('scheduled:' .. name, id)
-    elseif not (priority and priority <= 9 and version and told) then
+    elseif not (priority and version and told) then
       put_aside('scheduled:' .. name, id, 'a field cannot be read')
     elseif told > now then
       call('ZADD', ns .. 'scheduled:' .. name, told, id) -- The job knows better when it is due.
@@ -93,20 +93,22 @@ while #chosen < max and looked < 256 do
   looked = looked + 1
   local want = wants[place]
   local index = 'queued:' .. want.name
-  local f = read(id, 's', 'p', 'c', 'mr', 'pb', 'a', 'n', 'rs', 'tp', 'ts', 't')
-  local size, attempt, priority = tonumber(f[5]), tonumber(f[6] or 0), tonumber(f[2])
-  if f[1] ~= '0' or f[11] ~= want.name then
+  local f = read(id, 's', 't', 'w', 'n', 'tp')
+  local g = f[4] and read(id, 'a', 'rs', 'tk', 'sd', 'r', 'sp') or {} -- Nothing happened to it yet, as to most.
+  local created, _, _, _, _, size = terms(f[3])
+  local attempt, version, since = tonumber(g[1] or 0), tonumber(f[4] or 1), tonumber(g[2] or created)
+  if f[1] ~= '0' or f[2] ~= want.name then
     misplaced(index, id)
     want.from = want.from - 1
-  elseif not (priority and priority <= 9 and tonumber(f[3]) and tonumber(f[4]) and size and attempt and tonumber(f[7] or 1)
-      and tonumber(f[8] or 0)) then
+  elseif not (size and attempt and version and since) then
     put_aside(index, id, 'a field cannot be read')
     want.from = want.from - 1
   else
     if bytes + size > max_bytes and #chosen > 0 then break end
     bytes = bytes + size
     want.left = want.left - 1
-    chosen[#chosen + 1] = {id = id, place = place, attempt = attempt + 1, fields = f}
+    chosen[#chosen + 1] = {id = id, place = place, attempt = attempt + 1, version = text(version + 1), since = since, terms = f[3],
+      trace = f[5] or '', before = g}
     bodies[#bodies + 1] = ns .. 'body:' .. id
   end
   want.at = want.at + 2
@@ -115,31 +117,29 @@ end
 local attempts = {}
 
 -- Another attempt after the first: what is known of the claim before, and what its worker told.
-local function again(id, job, attempt, version)
-  local f = call('HMGET', job, 'tk', 'sd', 'r', 'sp')
+local function again(job, one)
+  local before, led_to = one.before[3], one.before[4]
   -- It stays known, if it settled: a repeat of that may come late.
-  local known = f[1] and f[1] ~= '' and f[2] and f[2] ~= ''
-  call('HSET', job, 's', '2', 'a', attempt, 'st', now_text, 'n', version, 'tk', token, 'sd', '', 'lt', known and f[1] or '',
-    'ls', known and f[2] or '')
+  local known = before and before ~= '' and led_to and led_to ~= ''
+  call('HSET', job, 's', '2', 'a', text(one.attempt), 'st', now_text, 'n', one.version, 'tk', token, 'sd', '', 'lt',
+    known and before or '', 'ls', known and led_to or '')
   call('HDEL', job, 'pc', 'pt', 'pp', 'pm', 'pu')
-  return tonumber(f[3]) or 0, f[4] or ''
+  return tonumber(one.before[5]) or 0, one.before[6] or ''
 end
 
 if chosen[1] then
   local payloads = call('MGET', unpack(bodies))
-  local lease_text = string.format('%.0f', now + lease)
+  local lease_text = text(now + lease)
   for at, one in ipairs(chosen) do
-    local id, attempt, f = one.id, one.attempt, one.fields
-    local name = wants[one.place].name
+    local id, attempt, since, name = one.id, one.attempt, one.since, wants[one.place].name
     if not payloads[at] then
       put_aside('queued:' .. name, id, 'it has no payload')
     else
-      local since, version, retries, span = tonumber(f[8] or f[3]), tonumber(f[7] or 1) + 1, 0, ''
-      local job = ns .. 'job:' .. id
+      local job, retries, span = ns .. 'job:' .. id, 0, ''
       if attempt == 1 then
-        call('HSET', job, 's', '2', 'a', '1', 'st', now_text, 'n', version, 'tk', token)
+        call('HSET', job, 's', '2', 'a', '1', 'st', now_text, 'n', one.version, 'tk', token)
       else
-        retries, span = again(id, job, attempt, version)
+        retries, span = again(job, one)
       end
       rem('queued:' .. name, id)
       add('running:' .. name, now_text, id)
@@ -148,8 +148,7 @@ if chosen[1] then
       count(name .. '|q|' .. bucket(waited), 1)
       count(name .. '|wait', waited)
       changed[#changed + 1] = id
-      attempts[#attempts + 1] = {id, one.place, attempt, retries, tonumber(f[4]), tonumber(f[2]), payloads[at], tonumber(f[3]),
-        since, f[9] or '', f[10] or '', span}
+      attempts[#attempts + 1] = {id, one.place, attempt, retries, one.terms, payloads[at], since, one.trace, span}
     end
   end
   flush()

@@ -1,6 +1,6 @@
 -- Ends a running attempt, and its job if that follows: `lifecycle::next`, in Lua.
 local INDEX = {[3] = 'completed:', [4] = 'failed:', [5] = 'canceled:'}
-local COMPLETED, RETRIED, FAILED, CANCELED, RELEASED, LOST = 0, 1, 2, 3, 4, 5
+local COMPLETED, RETRIED, FAILED, CANCELED, RELEASED, LOST = '0', '1', '2', '3', '4', '5'
 
 -- What every end needs of a job. Fields that are asked for are looked for one by one, so the rest is read where it is needed.
 local function running(id)
@@ -19,11 +19,11 @@ end
 
 -- Where a job goes that did not complete, written into `fields`; nothing if it cannot be read.
 local function go_on(id, job, outcome, fields, delay)
-  local f = read(id, 'p', 'd', 'ml', 'l', 'r', 'x')
-  local priority, order, max_losses = tonumber(f[1]), tonumber(f[2]), tonumber(f[3])
-  local losses, retries, releases = tonumber(f[4] or 0), tonumber(f[5] or 0), tonumber(f[6] or 0)
-  if not (priority and order and max_losses and losses and retries and releases) then return end
-  local after = state_after(job, outcome, losses, max_losses)
+  local f = read(id, 'w', 'd', 'l', 'r', 'x')
+  local _, priority, _, max_losses = terms(f[1])
+  local order, losses, retries, releases = tonumber(f[2]), tonumber(f[3] or 0), tonumber(f[4] or 0), tonumber(f[5] or 0)
+  if not (priority and order and losses and retries and releases) then return end
+  local after = state_after(job, outcome, losses, tonumber(max_losses))
   local function also(field, to)
     fields[#fields + 1] = field
     fields[#fields + 1] = to
@@ -53,7 +53,7 @@ end
 local function book(id, job, recorded, error)
   local past = ns .. 'past:' .. id
   if job.attempt > 20 then redis.pcall('LTRIM', past, -19, -1) end
-  redis.pcall('RPUSH', past, string.format('%d %.0f %s %d ', job.attempt, job.started, now_text, recorded) .. error)
+  redis.pcall('RPUSH', past, string.format('%d %d %s %s ', job.attempt, job.started, now_text, recorded) .. error)
 end
 
 -- `value` is the result of a completed attempt, else its error, or nothing. Returns the state that the job went to; nothing
@@ -61,20 +61,25 @@ end
 local function finish(id, job, outcome, value, if_canceled, delay, slow, span)
   local name = job.name
   if not (name and job.started and job.attempt and job.version) then return end
-  local fields, after, recorded = {'n', job.version + 1}, 3, COMPLETED
+  local fields, after, recorded = {'n', text(job.version + 1)}, 3, COMPLETED
   if outcome ~= COMPLETED then
     after = go_on(id, job, outcome, fields, delay)
     if not after then return end
     recorded = after == 5 and CANCELED or outcome
   end
   local last = #fields
-  fields[last + 1], fields[last + 2], fields[last + 3], fields[last + 4] = 's', after, 'sd', outcome == LOST and '' or after
+  fields[last + 1], fields[last + 2] = 's', text(after)
+  -- The job's own state tells what a settlement led to that ended it: nothing follows it.
+  if after < 3 or outcome == LOST then
+    fields[last + 3], fields[last + 4] = 'sd', outcome == LOST and '' or text(after)
+    last = last + 2
+  end
   -- The attempt before told its own.
-  if span ~= '' or job.attempt > 1 then fields[last + 5], fields[last + 6] = 'sp', span end
+  if span ~= '' or job.attempt > 1 then fields[last + 3], fields[last + 4] = 'sp', span end
   rem('running:' .. name, id)
   rem('leased', id)
   if after >= 3 then
-    local order = string.format('%.0f', next_order())
+    local order = text(next_order())
     last = #fields
     fields[last + 1], fields[last + 2], fields[last + 3], fields[last + 4] = 'd', order, 'en', now_text
     add(INDEX[after] .. name, order, id)

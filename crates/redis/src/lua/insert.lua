@@ -1,13 +1,14 @@
 -- Accepts jobs: one call for all callers who came at the same time.
 --
 -- Keys        1 the namespace
--- Arguments   1 now (0: by this server's clock), then for each job: id, type, key, owner, fingerprint, repeatable,
---             priority, max retries, max losses, retention, delay, queue limit (-1: none), traceparent, tracestate, payload
+-- Arguments   1 now (0: by this server's clock), then for each job: id, type, key, owner, fingerprint, its terms from the
+--             priority on, delay, queue limit (-1: none), trace, payload
 -- Result      for each job: {0, created, ahead (-1: scheduled)} inserted · {1, lookup} existing · {2} conflict · {3} full ·
 --             {4} existing, and it cannot be read
 -- Cost        O(log n) and about 12 commands for a job; 3 and the job's own for each further one
 
-local FIELDS = 15
+local FIELDS = 10
+local accepted = '1 ' .. now_text .. ' '
 local kinds, answers, queued = {}, {}, {}
 
 local function kind(name)
@@ -22,6 +23,7 @@ end
 
 -- The job that an id stands for, if it was not forgotten: owner and fingerprint.
 local function identity(id)
+  if call('EXISTS', ns .. 'job:' .. id) == 0 then return end
   local f = redis.pcall('HMGET', ns .. 'job:' .. id, 'f', 'o', 'fg', 's')
   -- What cannot be read is nobody's: a conflict with all who come.
   if f.err then return {} end
@@ -53,23 +55,20 @@ local function insert(at)
     -- A new key must not take over a job that was made under another one, or under none.
     return record and {2} or existing(id, known, owner, fingerprint)
   end
-  local kind, limit = kind(name), tonumber(ARGV[at + 11])
+  local kind, limit = kind(name), tonumber(ARGV[at + 7])
   if limit >= 0 and kind.queued + kind.delayed >= limit then return {3} end
 
-  local order, delay, payload = string.format('%.0f', next_order()), tonumber(ARGV[at + 10]), ARGV[at + 14]
-  local priority, traceparent, tracestate = ARGV[at + 6], ARGV[at + 12], ARGV[at + 13]
-  local fields = {'v', '1', 't', name, 's', delay > 0 and '1' or '0', 'c', now_text, 'p', priority, 'mr', ARGV[at + 7],
-    'ml', ARGV[at + 8], 'rt', ARGV[at + 9], 'f', fingerprint, 'd', order, 'pb', #payload}
+  local order, delay, payload = next_order(), tonumber(ARGV[at + 6]), ARGV[at + 9]
+  local words, trace = ARGV[at + 5], ARGV[at + 8]
+  local fields = {'t', name, 's', delay > 0 and '1' or '0', 'w', accepted .. words, 'f', fingerprint, 'd', text(order)}
   local last = #fields
   local function also(field, to)
     fields[last + 1], fields[last + 2] = field, to
     last = last + 2
   end
-  if ARGV[at + 5] ~= '' then also('rp', '1') end
   if owner ~= '' then also('o', owner) end
   if record then also('k', key) end
-  if traceparent ~= '' then also('tp', traceparent) end
-  if tracestate ~= '' then also('ts', tracestate) end
+  if trace ~= '' then also('tp', trace) end
   if delay > 0 then
     also('rs', now + delay)
     also('du', now + delay)
@@ -81,14 +80,15 @@ local function insert(at)
     shared('SADD', 'types', name)
     kind.known = true
   end
-  add('accepted:' .. name, order, id)
+  add('accepted:' .. name, text(order), id)
   if delay > 0 then
     add('scheduled:' .. name, now + delay, id)
     shared('SADD', 'delayed:' .. name, id)
     kind.delayed = kind.delayed + 1
     return {0, now, -1}
   end
-  add('queued:' .. name, ready_score(tonumber(priority), order), id)
+  local priority = words:sub(1, 1)
+  add('queued:' .. name, text(ready_score(priority, order)), id)
   kind.queued = kind.queued + 1
   local answer = {0, now}
   queued[#queued + 1] = {answer = answer, id = id, name = name, line = name .. ' ' .. priority}

@@ -9,14 +9,19 @@
 local STEP = 100
 local INDEXES = {'queued:', 'scheduled:', 'running:', 'completed:', 'failed:', 'canceled:'}
 local STATES = {['queued:'] = '0', ['scheduled:'] = '1', ['delayed:'] = '1', ['completed:'] = '3', ['failed:'] = '4', ['canceled:'] = '5'}
-local FIELDS = {'s', 't', 'p', 'd', 'c', 'mr', 'ml', 'rt', 'f', 'k', 'o', 'gu', 'du', 'st', 'en', 'a', 'n', 'r', 'l', 'x', 'pb',
-  'rs', 'u', 'e', 'cr'}
-local NEEDED = {'p', 'd', 'c', 'mr', 'ml', 'rt', 'pb'}
+local FIELDS = {'s', 't', 'w', 'd', 'f', 'k', 'o', 'gu', 'du', 'st', 'en', 'a', 'n', 'r', 'l', 'x', 'rs', 'u', 'e', 'cr'}
 local NUMBERS = {'du', 'st', 'en', 'a', 'n', 'r', 'l', 'x', 'rs', 'u', 'e', 'cr'}
 local mended, aside = 0, 0
 
 -- A whole number, exact in a double.
 local function whole(text) return text and #text <= 16 and text:match('^%d+$') and tonumber(text) end
+
+local function all_whole(...)
+  for _, word in ipairs({...}) do
+    if not whole(word) then return end
+  end
+  return ...
+end
 
 local function is_text(key) return call('TYPE', key).ok == 'string' end
 
@@ -53,13 +58,11 @@ end
 local function unreadable(f)
   if not f.s or not f.s:match('^[0-5]$') then return 'its state cannot be read' end
   if not f.t or f.t:find('[^%w._-]') or f.t == '' then return 'its type cannot be read' end
-  for _, field in ipairs(NEEDED) do
-    if not whole(f[field]) then return 'its field ' .. field .. ' cannot be read' end
-  end
+  if not f.created then return 'its terms cannot be read' end
+  if not whole(f.d) then return 'its field d cannot be read' end
   for _, field in ipairs(NUMBERS) do
     if f[field] and not whole(f[field]) then return 'its field ' .. field .. ' cannot be read' end
   end
-  if tonumber(f.p) > 9 then return 'its field p cannot be read' end
   if not f.f or #f.f ~= 32 or f.o and #f.o ~= 32 then return 'whose it is cannot be read' end
   local without = f.s == '1' and not f.du and 'due time' or f.s == '2' and not f.st and 'start'
     or tonumber(f.s) >= 3 and not f.en and 'end'
@@ -85,13 +88,14 @@ local function mend(id)
     mended = mended + shared('ZREM', 'leased', id)
     return
   end
+  f.created, f.priority = all_whole(terms(f.w))
   local why = unreadable(f)
   local status = tonumber(f.s)
   if not why and status <= 2 and not is_text(ns .. 'body:' .. id) then why = 'it has no payload' end
   if why then return quarantine(id, f.t, why) end
 
   local name, order, index = f.t, tonumber(f.d), INDEXES[status + 1]
-  local score = ({[0] = ready_score(tonumber(f.p), order), tonumber(f.du), tonumber(f.st)})[status] or order
+  local score = ({[0] = ready_score(f.priority, order), tonumber(f.du), tonumber(f.st)})[status] or order
   local changed = put(index .. name, score, id)
   changed = only_in(name, id, index) or changed
   -- A lease that nobody knows of has expired: the next sweep takes it, or its worker renews it first.
@@ -104,7 +108,7 @@ local function mend(id)
   end
   local accepted = tonumber(shared('ZSCORE', 'accepted:' .. name, id))
   if not accepted or accepted < 0 or accepted > 9007199254740991 then
-    shared('ZADD', 'accepted:' .. name, order_at(tonumber(f.c)), id)
+    shared('ZADD', 'accepted:' .. name, order_at(tonumber(f.created)), id)
     changed = true
   end
   local delayed = status == 1 and (f.a or '0') == '0'

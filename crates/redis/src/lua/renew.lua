@@ -17,12 +17,12 @@ if dead[1] then
   shared('HDEL', 'workers', unpack(dead))
 end
 
-local answers, held = {}, {}
+local answers, held, until_lost = {}, {}, text(now + lease)
 for at = 6, #ARGV, 2 do
   local id = ARGV[at]
   local f = read(id, 's', 'tk', 'cr')
   if f[1] == '2' and f[2] == ARGV[at + 1] then
-    held[#held + 1] = now + lease
+    held[#held + 1] = until_lost
     held[#held + 1] = id
     answers[#answers + 1] = f[3] and 1 or 0
   else

@@ -1,7 +1,7 @@
 -- Makes a new job out of one that failed or was canceled, once. The job's own key is not copied.
 --
 -- Keys        1 the namespace
--- Arguments   1 now, 2 id, 3 the new id, 4 traceparent, 5 tracestate
+-- Arguments   1 now, 2 id, 3 the new id, 4 trace
 -- Result      {what, lookup}: 0 created, 1 it was repeated before, 2 it is in another state, 3 the new id is taken,
 --             4 there is none, 5 its payload is not there
 -- Cost        O(log n) and about 16 commands
@@ -10,10 +10,9 @@ local id, again = ARGV[2], ARGV[3]
 local found = lookup(id)
 if found[1] ~= 2 then return {4, found} end
 local job, new = ns .. 'job:' .. id, ns .. 'job:' .. again
-local f = read(id, 's', 't', 'n', 'rb', 'p', 'mr', 'ml', 'rt', 'f', 'o', 'pb')
-if not (f[2] and tonumber(f[3] or 1) and tonumber(f[5]) and f[6] and f[7] and f[8] and f[9] and f[11]) then
-  return unreadable(id)
-end
+local f = read(id, 's', 't', 'n', 'rb', 'w', 'f', 'o')
+local _, priority, max_retries, max_losses, kept, size = terms(f[5])
+if not (f[2] and tonumber(f[3] or 1) and size and f[6]) then return unreadable(id) end
 if f[4] then return {1, lookup(f[4])} end
 if f[1] ~= '4' and f[1] ~= '5' then return {2, found} end
 local taken = read(again, 'f', 'fg')
@@ -21,22 +20,21 @@ if taken[1] and not (taken[2] and tonumber(taken[2]) <= now) then return {3, fou
 if call('TYPE', ns .. 'body:' .. id).ok ~= 'string' then return {5, found} end
 
 local order, name = next_order(), f[2]
-local set = {'v', 1, 't', name, 's', 0, 'c', now, 'p', f[5], 'mr', f[6], 'ml', f[7], 'rt', f[8], 'f', f[9], 'd', order,
-  'pb', f[11], 'ro', id}
+local again_terms = table.concat({1, now_text, priority, max_retries, max_losses, kept, size, 0}, ' ')
+local set = {'t', name, 's', 0, 'w', again_terms, 'f', f[6], 'd', order, 'ro', id}
 local function also(field, to)
   if to and to ~= '' then
     set[#set + 1] = field
     set[#set + 1] = to
   end
 end
-also('o', f[10])
+also('o', f[7])
 also('tp', ARGV[4])
-also('ts', ARGV[5])
 call('DEL', new)
 call('HSET', new, unpack(set))
 call('COPY', ns .. 'body:' .. id, ns .. 'body:' .. again, 'REPLACE')
 add('accepted:' .. name, order, again)
-add('queued:' .. name, ready_score(tonumber(f[5]), order), again)
+add('queued:' .. name, ready_score(priority, order), again)
 -- Its version moves, and nothing else that a client sees: it ended when it ended.
 call('HSET', job, 'rb', again, 'n', tonumber(f[3] or 1) + 1)
 changed[1] = id

@@ -8,21 +8,21 @@
 
 local FIELDS = 8
 local errors = tonumber(ARGV[2])
-local answers, ended = {}, {}
+local answers = {}
 
 local function settle(at)
   local id, token = ARGV[at], ARGV[at + 1]
-  local again = ended[id .. token]
-  if again then return again end
   local job = running(id)
   if job.status == '2' and job.token == token then
-    local after = finish(id, job, tonumber(ARGV[at + 2]), ARGV[at + 3], ARGV[2 + tonumber(ARGV[at + 5])],
-      tonumber(ARGV[at + 4]), ARGV[at + 6] == '1', ARGV[at + 7]) or -1
-    ended[id .. token] = after
-    return after
+    return finish(id, job, ARGV[at + 2], ARGV[at + 3], ARGV[2 + ARGV[at + 5]], ARGV[at + 4], ARGV[at + 6] == '1',
+      ARGV[at + 7]) or -1
   end
   local f = read(id, 'sd', 'lt', 'ls')
-  if job.token == token and f[1] and f[1] ~= '' then return tonumber(f[1]) end
+  if job.token == token then
+    if f[1] and f[1] ~= '' then return tonumber(f[1]) end
+    -- The latest claim is known and nothing else was noted of it: its settlement ended the job.
+    if job.status and job.status:match('^[345]$') then return tonumber(job.status) end
+  end
   if f[2] == token and f[3] ~= '' then return tonumber(f[3]) end
   return -1
 end

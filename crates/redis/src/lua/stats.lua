@@ -14,8 +14,8 @@ for at = 2, #ARGV, 4 do
 end
 
 local function since(id)
-  local f = read(id, 'rs', 'c')
-  return tonumber(f[1] or f[2] or now) or now
+  local f = read(id, 'rs', 'w')
+  return tonumber(f[1] or terms(f[2]) or now) or now
 end
 
 -- The first entries of each priority that has any. Only released and recovered jobs stand out of line.

@@ -22,6 +22,9 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use crate::common::{self, HOUR, claim_of, open, settlement, sweep};
 
 const TYPES: [&str; 2] = ["alpha", "beta"];
+/// Terms of a later format that can be read, and such as cannot: a priority of two digits, a time that is not exact.
+const TERMS: &str = "2 1795000000000000 4 3 5 3600000000 2 0 more";
+const WRONG: &str = "1 99999999999999999999 44 3 5 3600000000 2 0";
 pub(crate) const LEASE: Duration = Duration::from_secs(30);
 
 /// A namespace of a server, and hands that do what nobody should.
@@ -135,11 +138,9 @@ impl World {
             4 => vec!["ZADD".into(), index, "1".into(), "no id".into()],
             5 => vec!["DEL".into(), hash],
             6 | 7 => {
-                let fields = [
-                    "s", "t", "p", "c", "mr", "ml", "rt", "f", "d", "pb", "n", "a", "st", "du", "en", "tk", "rs", "k",
-                    "l",
-                ];
-                let values = ["", "garbage", "-1", "1.5", "77", "99999999999999999999", "1", "0"];
+                let fields = ["s", "t", "w", "w", "w", "f", "d", "n", "a", "st", "du", "en", "tk", "rs", "k", "l"];
+                let values =
+                    ["", "garbage", "-1", "1.5", "77", "99999999999999999999", "1", "0", "1 2 3", TERMS, WRONG];
                 let (field, value) = (fields.choose(&mut self.rng).unwrap(), values.choose(&mut self.rng).unwrap());
                 // Another type's name is a name.
                 let value = if *field == "t" { &"?" } else { value };

@@ -9,8 +9,32 @@ else
   now = math.max(now, tonumber(call('GET', ns .. 'clock') or 0))
   redis.pcall('SET', ns .. 'clock', string.format('%.0f', now))
 end
--- Written often: a number that goes to a command is printed digit by digit each time.
-local now_text = string.format('%.0f', now)
+
+-- A number that goes to a command or into a name is printed each time, as a fraction may be. These are whole, and small ones
+-- come again.
+local texts = {}
+local function text(number)
+  local text = texts[number]
+  if not text then
+    text = string.format('%d', number)
+    texts[number] = text
+  end
+  return text
+end
+local now_text = text(now)
+
+-- What a job keeps for its whole life is one field, `w`: the fewer fields a hash has, the sooner it is written and read. Words,
+-- in this order: format, accepted at, priority, retries and losses allowed, retention, bytes of payload, whether it may be
+-- submitted again. A later version may add to them.
+local TERMS = '^%d+ (%d+) (%d) (%d+) (%d+) (%d+) (%d+) ([01])'
+
+-- Its words behind the format; nothing if they cannot be read.
+local function terms(text) return (text or ''):match(TERMS) end
+
+local function retention(text)
+  local _, _, _, _, kept = terms(text)
+  return tonumber(kept)
+end
 
 -- What cannot be read is put aside, so that it is never in the way again.
 
@@ -128,10 +152,10 @@ local jobs, last = {}, nil
 for at = 1, math.min(#all, limit) do
   last = all[at]
   local id = last.id
-  local f = read(id, 's', 'en', 'rt', 'e', 'c', 'st')
-  local ended, kept = tonumber(f[2]), tonumber(f[3])
+  local f = read(id, 's', 'en', 'w', 'e', 'st')
+  local ended, kept = tonumber(f[2]), f[2] and retention(f[3])
   local expired = ended and kept and ended + kept <= now
-  local entered = f[2] or f[1] == '2' and f[6] or f[4] or f[5]
+  local entered = f[2] or f[1] == '2' and f[5] or f[4] or terms(f[3])
   local moved = status ~= '' and (f[1] ~= status or since > 0 and (tonumber(entered) or 0) > since)
   if f[1] and not expired and not moved then
     jobs[#jobs + 1] = {id, call('HGETALL', ns .. 'job:' .. id), f[1] ~= '3' and part_of(redis.pcall('GET', ns .. 'end:' .. id), ''),

@@ -9,21 +9,46 @@ else
   now = math.max(now, tonumber(call('GET', ns .. 'clock') or 0))
   redis.pcall('SET', ns .. 'clock', string.format('%.0f', now))
 end
--- Written often: a number that goes to a command is printed digit by digit each time.
-local now_text = string.format('%.0f', now)
+
+-- A number that goes to a command or into a name is printed each time, as a fraction may be. These are whole, and small ones
+-- come again.
+local texts = {}
+local function text(number)
+  local text = texts[number]
+  if not text then
+    text = string.format('%d', number)
+    texts[number] = text
+  end
+  return text
+end
+local now_text = text(now)
+
+-- What a job keeps for its whole life is one field, `w`: the fewer fields a hash has, the sooner it is written and read. Words,
+-- in this order: format, accepted at, priority, retries and losses allowed, retention, bytes of payload, whether it may be
+-- submitted again. A later version may add to them.
+local TERMS = '^%d+ (%d+) (%d) (%d+) (%d+) (%d+) (%d+) ([01])'
+
+-- Its words behind the format; nothing if they cannot be read.
+local function terms(text) return (text or ''):match(TERMS) end
+
+local function retention(text)
+  local _, _, _, _, kept = terms(text)
+  return tonumber(kept)
+end
 
 -- What is known of an id: {0} nothing, {1, owner} its retention is over, {2, id, fields, outcome, attempts, ahead} the job.
 local function lookup(id)
   local job = ns .. 'job:' .. id
   -- Whoever asks for a job that cannot be read is told so: nothing here goes on without what it needs.
-  local f = call('HMGET', job, 's', 't', 'en', 'rt', 'gu', 'o')
+  local f = call('HMGET', job, 's', 't', 'en', 'w', 'gu', 'o')
   if f[5] then
     return now < tonumber(f[5]) and {1, f[6] or ''} or {0}
   end
   if not f[1] then return {0} end
-  local ended, kept = tonumber(f[3]), tonumber(f[4] or 0)
-  if ended and ended + kept <= now then
-    return now < ended + 2 * kept and {1, f[6] or ''} or {0}
+  local ended = tonumber(f[3])
+  if ended then
+    local kept = retention(f[4])
+    if ended + kept <= now then return now < ended + 2 * kept and {1, f[6] or ''} or {0} end
   end
   local ahead = f[1] == '0' and f[2] and call('ZRANK', ns .. 'queued:' .. f[2], id) or -1
   return {2, id, call('HGETALL', job), call('GET', ns .. 'end:' .. id), call('LRANGE', ns .. 'past:' .. id, 0, -1), ahead}

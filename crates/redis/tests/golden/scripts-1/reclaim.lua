@@ -9,8 +9,32 @@ else
   now = math.max(now, tonumber(call('GET', ns .. 'clock') or 0))
   redis.pcall('SET', ns .. 'clock', string.format('%.0f', now))
 end
--- Written often: a number that goes to a command is printed digit by digit each time.
-local now_text = string.format('%.0f', now)
+
+-- A number that goes to a command or into a name is printed each time, as a fraction may be. These are whole, and small ones
+-- come again.
+local texts = {}
+local function text(number)
+  local text = texts[number]
+  if not text then
+    text = string.format('%d', number)
+    texts[number] = text
+  end
+  return text
+end
+local now_text = text(now)
+
+-- What a job keeps for its whole life is one field, `w`: the fewer fields a hash has, the sooner it is written and read. Words,
+-- in this order: format, accepted at, priority, retries and losses allowed, retention, bytes of payload, whether it may be
+-- submitted again. A later version may add to them.
+local TERMS = '^%d+ (%d+) (%d) (%d+) (%d+) (%d+) (%d+) ([01])'
+
+-- Its words behind the format; nothing if they cannot be read.
+local function terms(text) return (text or ''):match(TERMS) end
+
+local function retention(text)
+  local _, _, _, _, kept = terms(text)
+  return tonumber(kept)
+end
 
 -- Orders as scores. All stay below 2^53 until the year 2136, so that they are exact in a double.
 local SPAN = 900000000000000
@@ -83,8 +107,8 @@ end
 -- does.
 local last_order
 local function next_order()
-  last_order = last_order or tonumber(shared('HGET', 'meta', 'order')) or 0
-  last_order = math.max(last_order + 1, order_at(now))
+  last_order = last_order and last_order + 1
+    or math.max((tonumber(shared('HGET', 'meta', 'order')) or 0) + 1, order_at(now))
   return last_order
 end
 
@@ -145,15 +169,15 @@ local BOUNDS = {5000, 10000, 25000, 50000, 100000, 250000, 500000, 1000000, 2500
   60000000, 120000000, 300000000, 600000000, 1800000000, 3600000000}
 
 local function bucket(micros)
-  for at, bound in ipairs(BOUNDS) do
-    if micros <= bound then return at - 1 end
+  for at = 1, #BOUNDS do
+    if micros <= BOUNDS[at] then return text(at - 1) end
   end
-  return #BOUNDS
+  return text(#BOUNDS)
 end
 
 -- Ends a running attempt, and its job if that follows: `lifecycle::next`, in Lua.
 local INDEX = {[3] = 'completed:', [4] = 'failed:', [5] = 'canceled:'}
-local COMPLETED, RETRIED, FAILED, CANCELED, RELEASED, LOST = 0, 1, 2, 3, 4, 5
+local COMPLETED, RETRIED, FAILED, CANCELED, RELEASED, LOST = '0', '1', '2', '3', '4', '5'
 
 -- What every end needs of a job. Fields that are asked for are looked for one by one, so the rest is read where it is needed.
 local function running(id)
@@ -172,11 +196,11 @@ end
 
 -- Where a job goes that did not complete, written into `fields`; nothing if it cannot be read.
 local function go_on(id, job, outcome, fields, delay)
-  local f = read(id, 'p', 'd', 'ml', 'l', 'r', 'x')
-  local priority, order, max_losses = tonumber(f[1]), tonumber(f[2]), tonumber(f[3])
-  local losses, retries, releases = tonumber(f[4] or 0), tonumber(f[5] or 0), tonumber(f[6] or 0)
-  if not (priority and order and max_losses and losses and retries and releases) then return end
-  local after = state_after(job, outcome, losses, max_losses)
+  local f = read(id, 'w', 'd', 'l', 'r', 'x')
+  local _, priority, _, max_losses = terms(f[1])
+  local order, losses, retries, releases = tonumber(f[2]), tonumber(f[3] or 0), tonumber(f[4] or 0), tonumber(f[5] or 0)
+  if not (priority and order and losses and retries and releases) then return end
+  local after = state_after(job, outcome, losses, tonumber(max_losses))
   local function also(field, to)
     fields[#fields + 1] = field
     fields[#fields + 1] = to
@@ -206,7 +230,7 @@ end
 local function book(id, job, recorded, error)
   local past = ns .. 'past:' .. id
   if job.attempt > 20 then redis.pcall('LTRIM', past, -19, -1) end
-  redis.pcall('RPUSH', past, string.format('%d %.0f %s %d ', job.attempt, job.started, now_text, recorded) .. error)
+  redis.pcall('RPUSH', past, string.format('%d %d %s %s ', job.attempt, job.started, now_text, recorded) .. error)
 end
 
 -- `value` is the result of a completed attempt, else its error, or nothing. Returns the state that the job went to; nothing
@@ -214,20 +238,25 @@ end
 local function finish(id, job, outcome, value, if_canceled, delay, slow, span)
   local name = job.name
   if not (name and job.started and job.attempt and job.version) then return end
-  local fields, after, recorded = {'n', job.version + 1}, 3, COMPLETED
+  local fields, after, recorded = {'n', text(job.version + 1)}, 3, COMPLETED
   if outcome ~= COMPLETED then
     after = go_on(id, job, outcome, fields, delay)
     if not after then return end
     recorded = after == 5 and CANCELED or outcome
   end
   local last = #fields
-  fields[last + 1], fields[last + 2], fields[last + 3], fields[last + 4] = 's', after, 'sd', outcome == LOST and '' or after
+  fields[last + 1], fields[last + 2] = 's', text(after)
+  -- The job's own state tells what a settlement led to that ended it: nothing follows it.
+  if after < 3 or outcome == LOST then
+    fields[last + 3], fields[last + 4] = 'sd', outcome == LOST and '' or text(after)
+    last = last + 2
+  end
   -- The attempt before told its own.
-  if span ~= '' or job.attempt > 1 then fields[last + 5], fields[last + 6] = 'sp', span end
+  if span ~= '' or job.attempt > 1 then fields[last + 3], fields[last + 4] = 'sp', span end
   rem('running:' .. name, id)
   rem('leased', id)
   if after >= 3 then
-    local order = string.format('%.0f', next_order())
+    local order = text(next_order())
     last = #fields
     fields[last + 1], fields[last + 2], fields[last + 3], fields[last + 4] = 'd', order, 'en', now_text
     add(INDEX[after] .. name, order, id)
@@ -262,8 +291,7 @@ end
 --
 -- Keys        1 the namespace
 -- Arguments   1 now, 2 lease, 3 jobs at most, 4 error of a job that lost too many, 5 error of one asked to cancel
--- Result      {0, how long to wait} or {1, whether more expired, now, {id, type, attempt, state, accepted, traceparent,
---             tracestate}, …}
+-- Result      {0, how long to wait} or {1, whether more expired, now, {id, type, attempt, state, accepted, trace}, …}
 -- Cost        O(log n) and 4 commands, 5 more for each job
 
 local lease, limit = tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -282,11 +310,11 @@ for at = 1, math.min(#expired, limit) do
   local job = running(id)
   if job.status == '2' then
     local named = job.name and job.name:match('^[%w._-]+$')
-    local told = read(id, 'c', 'tp', 'ts')
-    local accepted = tonumber(told[1])
+    local told = read(id, 'w', 'tp')
+    local accepted = tonumber((terms(told[1])))
     local after = named and accepted and finish(id, job, LOST, ARGV[4], ARGV[5], 0, false, '')
     if after then
-      answer[#answer + 1] = {id, job.name, job.attempt, after, accepted, told[2] or '', told[3] or ''}
+      answer[#answer + 1] = {id, job.name, job.attempt, after, accepted, told[2] or ''}
     else
       put_aside(job.name and 'running:' .. job.name or 'leased', id, 'a field cannot be read')
     end

@@ -9,8 +9,19 @@ else
   now = math.max(now, tonumber(call('GET', ns .. 'clock') or 0))
   redis.pcall('SET', ns .. 'clock', string.format('%.0f', now))
 end
--- Written often: a number that goes to a command is printed digit by digit each time.
-local now_text = string.format('%.0f', now)
+
+-- A number that goes to a command or into a name is printed each time, as a fraction may be. These are whole, and small ones
+-- come again.
+local texts = {}
+local function text(number)
+  local text = texts[number]
+  if not text then
+    text = string.format('%d', number)
+    texts[number] = text
+  end
+  return text
+end
+local now_text = text(now)
 
 -- What cannot be read is put aside, so that it is never in the way again.
 
@@ -87,12 +98,12 @@ if dead[1] then
   shared('HDEL', 'workers', unpack(dead))
 end
 
-local answers, held = {}, {}
+local answers, held, until_lost = {}, {}, text(now + lease)
 for at = 6, #ARGV, 2 do
   local id = ARGV[at]
   local f = read(id, 's', 'tk', 'cr')
   if f[1] == '2' and f[2] == ARGV[at + 1] then
-    held[#held + 1] = now + lease
+    held[#held + 1] = until_lost
     held[#held + 1] = id
     answers[#answers + 1] = f[3] and 1 or 0
   else

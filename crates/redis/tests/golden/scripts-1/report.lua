@@ -9,8 +9,19 @@ else
   now = math.max(now, tonumber(call('GET', ns .. 'clock') or 0))
   redis.pcall('SET', ns .. 'clock', string.format('%.0f', now))
 end
--- Written often: a number that goes to a command is printed digit by digit each time.
-local now_text = string.format('%.0f', now)
+
+-- A number that goes to a command or into a name is printed each time, as a fraction may be. These are whole, and small ones
+-- come again.
+local texts = {}
+local function text(number)
+  local text = texts[number]
+  if not text then
+    text = string.format('%d', number)
+    texts[number] = text
+  end
+  return text
+end
+local now_text = text(now)
 
 -- Orders as scores. All stay below 2^53 until the year 2136, so that they are exact in a double.
 local SPAN = 900000000000000
@@ -83,8 +94,8 @@ end
 -- does.
 local last_order
 local function next_order()
-  last_order = last_order or tonumber(shared('HGET', 'meta', 'order')) or 0
-  last_order = math.max(last_order + 1, order_at(now))
+  last_order = last_order and last_order + 1
+    or math.max((tonumber(shared('HGET', 'meta', 'order')) or 0) + 1, order_at(now))
   return last_order
 end
 

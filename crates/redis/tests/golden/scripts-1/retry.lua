@@ -9,8 +9,32 @@ else
   now = math.max(now, tonumber(call('GET', ns .. 'clock') or 0))
   redis.pcall('SET', ns .. 'clock', string.format('%.0f', now))
 end
--- Written often: a number that goes to a command is printed digit by digit each time.
-local now_text = string.format('%.0f', now)
+
+-- A number that goes to a command or into a name is printed each time, as a fraction may be. These are whole, and small ones
+-- come again.
+local texts = {}
+local function text(number)
+  local text = texts[number]
+  if not text then
+    text = string.format('%d', number)
+    texts[number] = text
+  end
+  return text
+end
+local now_text = text(now)
+
+-- What a job keeps for its whole life is one field, `w`: the fewer fields a hash has, the sooner it is written and read. Words,
+-- in this order: format, accepted at, priority, retries and losses allowed, retention, bytes of payload, whether it may be
+-- submitted again. A later version may add to them.
+local TERMS = '^%d+ (%d+) (%d) (%d+) (%d+) (%d+) (%d+) ([01])'
+
+-- Its words behind the format; nothing if they cannot be read.
+local function terms(text) return (text or ''):match(TERMS) end
+
+local function retention(text)
+  local _, _, _, _, kept = terms(text)
+  return tonumber(kept)
+end
 
 -- Orders as scores. All stay below 2^53 until the year 2136, so that they are exact in a double.
 local SPAN = 900000000000000
@@ -83,8 +107,8 @@ end
 -- does.
 local last_order
 local function next_order()
-  last_order = last_order or tonumber(shared('HGET', 'meta', 'order')) or 0
-  last_order = math.max(last_order + 1, order_at(now))
+  last_order = last_order and last_order + 1
+    or math.max((tonumber(shared('HGET', 'meta', 'order')) or 0) + 1, order_at(now))
   return last_order
 end
 
@@ -144,14 +168,15 @@ end
 local function lookup(id)
   local job = ns .. 'job:' .. id
   -- Whoever asks for a job that cannot be read is told so: nothing here goes on without what it needs.
-  local f = call('HMGET', job, 's', 't', 'en', 'rt', 'gu', 'o')
+  local f = call('HMGET', job, 's', 't', 'en', 'w', 'gu', 'o')
   if f[5] then
     return now < tonumber(f[5]) and {1, f[6] or ''} or {0}
   end
   if not f[1] then return {0} end
-  local ended, kept = tonumber(f[3]), tonumber(f[4] or 0)
-  if ended and ended + kept <= now then
-    return now < ended + 2 * kept and {1, f[6] or ''} or {0}
+  local ended = tonumber(f[3])
+  if ended then
+    local kept = retention(f[4])
+    if ended + kept <= now then return now < ended + 2 * kept and {1, f[6] or ''} or {0} end
   end
   local ahead = f[1] == '0' and f[2] and call('ZRANK', ns .. 'queued:' .. f[2], id) or -1
   return {2, id, call('HGETALL', job), call('GET', ns .. 'end:' .. id), call('LRANGE', ns .. 'past:' .. id, 0, -1), ahead}
@@ -160,7 +185,7 @@ end
 -- Makes a new job out of one that failed or was canceled, once. The job's own key is not copied.
 --
 -- Keys        1 the namespace
--- Arguments   1 now, 2 id, 3 the new id, 4 traceparent, 5 tracestate
+-- Arguments   1 now, 2 id, 3 the new id, 4 trace
 -- Result      {what, lookup}: 0 created, 1 it was repeated before, 2 it is in another state, 3 the new id is taken,
 --             4 there is none, 5 its payload is not there
 -- Cost        O(log n) and about 16 commands
@@ -169,10 +194,9 @@ local id, again = ARGV[2], ARGV[3]
 local found = lookup(id)
 if found[1] ~= 2 then return {4, found} end
 local job, new = ns .. 'job:' .. id, ns .. 'job:' .. again
-local f = read(id, 's', 't', 'n', 'rb', 'p', 'mr', 'ml', 'rt', 'f', 'o', 'pb')
-if not (f[2] and tonumber(f[3] or 1) and tonumber(f[5]) and f[6] and f[7] and f[8] and f[9] and f[11]) then
-  return unreadable(id)
-end
+local f = read(id, 's', 't', 'n', 'rb', 'w', 'f', 'o')
+local _, priority, max_retries, max_losses, kept, size = terms(f[5])
+if not (f[2] and tonumber(f[3] or 1) and size and f[6]) then return unreadable(id) end
 if f[4] then return {1, lookup(f[4])} end
 if f[1] ~= '4' and f[1] ~= '5' then return {2, found} end
 local taken = read(again, 'f', 'fg')
@@ -180,22 +204,21 @@ if taken[1] and not (taken[2] and tonumber(taken[2]) <= now) then return {3, fou
 if call('TYPE', ns .. 'body:' .. id).ok ~= 'string' then return {5, found} end
 
 local order, name = next_order(), f[2]
-local set = {'v', 1, 't', name, 's', 0, 'c', now, 'p', f[5], 'mr', f[6], 'ml', f[7], 'rt', f[8], 'f', f[9], 'd', order,
-  'pb', f[11], 'ro', id}
+local again_terms = table.concat({1, now_text, priority, max_retries, max_losses, kept, size, 0}, ' ')
+local set = {'t', name, 's', 0, 'w', again_terms, 'f', f[6], 'd', order, 'ro', id}
 local function also(field, to)
   if to and to ~= '' then
     set[#set + 1] = field
     set[#set + 1] = to
   end
 end
-also('o', f[10])
+also('o', f[7])
 also('tp', ARGV[4])
-also('ts', ARGV[5])
 call('DEL', new)
 call('HSET', new, unpack(set))
 call('COPY', ns .. 'body:' .. id, ns .. 'body:' .. again, 'REPLACE')
 add('accepted:' .. name, order, again)
-add('queued:' .. name, ready_score(tonumber(f[5]), order), again)
+add('queued:' .. name, ready_score(priority, order), again)
 -- Its version moves, and nothing else that a client sees: it ended when it ended.
 call('HSET', job, 'rb', again, 'n', tonumber(f[3] or 1) + 1)
 changed[1] = id

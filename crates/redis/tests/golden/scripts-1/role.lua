@@ -9,8 +9,19 @@ else
   now = math.max(now, tonumber(call('GET', ns .. 'clock') or 0))
   redis.pcall('SET', ns .. 'clock', string.format('%.0f', now))
 end
--- Written often: a number that goes to a command is printed digit by digit each time.
-local now_text = string.format('%.0f', now)
+
+-- A number that goes to a command or into a name is printed each time, as a fraction may be. These are whole, and small ones
+-- come again.
+local texts = {}
+local function text(number)
+  local text = texts[number]
+  if not text then
+    text = string.format('%d', number)
+    texts[number] = text
+  end
+  return text
+end
+local now_text = text(now)
 
 -- Takes, keeps or gives up a role.
 --

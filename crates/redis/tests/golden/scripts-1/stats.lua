@@ -9,8 +9,32 @@ else
   now = math.max(now, tonumber(call('GET', ns .. 'clock') or 0))
   redis.pcall('SET', ns .. 'clock', string.format('%.0f', now))
 end
--- Written often: a number that goes to a command is printed digit by digit each time.
-local now_text = string.format('%.0f', now)
+
+-- A number that goes to a command or into a name is printed each time, as a fraction may be. These are whole, and small ones
+-- come again.
+local texts = {}
+local function text(number)
+  local text = texts[number]
+  if not text then
+    text = string.format('%d', number)
+    texts[number] = text
+  end
+  return text
+end
+local now_text = text(now)
+
+-- What a job keeps for its whole life is one field, `w`: the fewer fields a hash has, the sooner it is written and read. Words,
+-- in this order: format, accepted at, priority, retries and losses allowed, retention, bytes of payload, whether it may be
+-- submitted again. A later version may add to them.
+local TERMS = '^%d+ (%d+) (%d) (%d+) (%d+) (%d+) (%d+) ([01])'
+
+-- Its words behind the format; nothing if they cannot be read.
+local function terms(text) return (text or ''):match(TERMS) end
+
+local function retention(text)
+  local _, _, _, _, kept = terms(text)
+  return tonumber(kept)
+end
 
 -- Orders as scores. All stay below 2^53 until the year 2136, so that they are exact in a double.
 local SPAN = 900000000000000
@@ -95,8 +119,8 @@ for at = 2, #ARGV, 4 do
 end
 
 local function since(id)
-  local f = read(id, 'rs', 'c')
-  return tonumber(f[1] or f[2] or now) or now
+  local f = read(id, 'rs', 'w')
+  return tonumber(f[1] or terms(f[2]) or now) or now
 end
 
 -- The first entries of each priority that has any. Only released and recovered jobs stand out of line.

@@ -9,8 +9,32 @@ else
   now = math.max(now, tonumber(call('GET', ns .. 'clock') or 0))
   redis.pcall('SET', ns .. 'clock', string.format('%.0f', now))
 end
--- Written often: a number that goes to a command is printed digit by digit each time.
-local now_text = string.format('%.0f', now)
+
+-- A number that goes to a command or into a name is printed each time, as a fraction may be. These are whole, and small ones
+-- come again.
+local texts = {}
+local function text(number)
+  local text = texts[number]
+  if not text then
+    text = string.format('%d', number)
+    texts[number] = text
+  end
+  return text
+end
+local now_text = text(now)
+
+-- What a job keeps for its whole life is one field, `w`: the fewer fields a hash has, the sooner it is written and read. Words,
+-- in this order: format, accepted at, priority, retries and losses allowed, retention, bytes of payload, whether it may be
+-- submitted again. A later version may add to them.
+local TERMS = '^%d+ (%d+) (%d) (%d+) (%d+) (%d+) (%d+) ([01])'
+
+-- Its words behind the format; nothing if they cannot be read.
+local function terms(text) return (text or ''):match(TERMS) end
+
+local function retention(text)
+  local _, _, _, _, kept = terms(text)
+  return tonumber(kept)
+end
 
 -- What cannot be read is put aside, so that it is never in the way again.
 
@@ -77,8 +101,8 @@ end
 
 local answers = {}
 for at = 2, #ARGV do
-  local f = read(ARGV[at], 's', 'n', 'en', 'rt')
-  local ended, kept = tonumber(f[3]), tonumber(f[4])
+  local f = read(ARGV[at], 's', 'n', 'en', 'w')
+  local ended, kept = tonumber(f[3]), f[3] and retention(f[4])
   local expired = ended and kept and ended + kept <= now
   answers[#answers + 1] = f[1] and not expired and tonumber(f[2] or 1) or 0
 end
