@@ -10,34 +10,28 @@ use async_endpoints_core::{JobId, JobName, store::Hint};
 use futures_util::StreamExt as _;
 use tokio::{sync::broadcast, time::timeout};
 
-use crate::server::Server;
+use crate::{backoff::Backoff, server::Server};
 
 const CONNECT: Duration = Duration::from_millis(1500);
 /// How often a subscription is tried out that tells nothing.
 const LOOK: Duration = Duration::from_secs(2);
-const FIRST_WAIT: Duration = Duration::from_millis(20);
-const LONGEST_WAIT: Duration = Duration::from_millis(1000);
 
 /// Listens for ever, and passes on.
 pub(crate) async fn run(server: Arc<Server>, hints: broadcast::Sender<Hint>) {
-    let mut wait = FIRST_WAIT;
+    let mut backoff = Backoff::new();
     loop {
-        let began = Instant::now();
-        if listen(&server, &hints).await.is_some() && began.elapsed() >= LONGEST_WAIT {
-            wait = FIRST_WAIT;
-            continue;
-        }
-        tokio::time::sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-        wait = (wait * 2).min(LONGEST_WAIT);
+        let served = listen(&server, &hints).await.unwrap_or_default();
+        backoff.wait(served).await;
     }
 }
 
-/// Until the subscription breaks; none if there was never one.
-async fn listen(server: &Server, hints: &broadcast::Sender<Hint>) -> Option<()> {
+/// Until the subscription breaks: how long it served, or none if there was never one.
+async fn listen(server: &Server, hints: &broadcast::Sender<Hint>) -> Option<Duration> {
     let channel = format!("{}hints", server.namespace);
     let connected = timeout(CONNECT, server.client.get_async_pubsub()).await.ok()?.ok()?;
     let (mut sink, mut stream) = connected.split();
     timeout(CONNECT, sink.subscribe(&channel)).await.ok()?.ok()?;
+    let began = Instant::now();
     // Something may have been told while nobody listened.
     let _ = hints.send(Hint::Lagged);
     loop {
@@ -52,7 +46,7 @@ async fn listen(server: &Server, hints: &broadcast::Sender<Hint>) -> Option<()> 
         }
     }
     let _ = hints.send(Hint::Lagged);
-    Some(())
+    Some(began.elapsed())
 }
 
 /// One line for each hint: `w` and a type, `j` and ids. Lines of a later version are passed over.

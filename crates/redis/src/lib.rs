@@ -5,7 +5,7 @@
 //! | `store`, `wire` | [`RedisStore`], its calls, and what they say and hear |
 //! | `scripts`, `lua/*.lua` | every call is one script, which is one atomic step; each says its keys, arguments, result and cost |
 //! | `options`, `server` | settings, and what a server must be like |
-//! | `link`, `calls` | a connection that comes back, and scripts called over it |
+//! | `link`, `backoff`, `calls` | a connection that comes back, and scripts called over it |
 //! | `inserts` | callers that insert at the same time share one call |
 //! | `hints` | what changed, told by Redis |
 //! | `record`, `stats`, `reply` | what is stored, read |
@@ -15,6 +15,7 @@
 //! share its hash tag: `{ae}:job:<id>`, `{ae}:queued:<type>`, and so on; `lua/README.md` lists them.
 
 mod args;
+mod backoff;
 mod calls;
 mod fail;
 mod hints;

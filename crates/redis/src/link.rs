@@ -8,7 +8,7 @@ use std::{
 use redis::{AsyncConnectionConfig, Cmd, Value, aio::MultiplexedConnection};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::{fail::Fail, options::OpenError, server::Server};
+use crate::{backoff::Backoff, fail::Fail, options::OpenError, server::Server};
 
 /// How long a connection may take to be made, and an answer to come.
 const CONNECT: Duration = Duration::from_millis(1500);
@@ -17,9 +17,6 @@ const ANSWER: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_secs(1);
 /// How long a caller waits for a connection that just broke.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Between two tries to connect: from the first to the second, growing.
-const FIRST_WAIT: Duration = Duration::from_millis(20);
-const LONGEST_WAIT: Duration = Duration::from_millis(1000);
 /// Calls on their way to the connection's task before callers wait.
 const PIPELINE: usize = 1024;
 
@@ -67,6 +64,11 @@ impl Link {
         self.heard(number, answers.map_err(Fail::from))
     }
 
+    /// The connection itself, for a conversation.
+    pub(crate) async fn conn(&self) -> Result<MultiplexedConnection, Fail> {
+        self.open().await.map(|(conn, _)| conn)
+    }
+
     fn heard<T>(&self, number: u64, answer: Result<T, Fail>) -> Result<T, Fail> {
         if answer.as_ref().is_err_and(Fail::ends_connection) {
             // A keeper that is gone needs not be told.
@@ -103,9 +105,9 @@ impl Keeper {
     /// Keeps the link open for as long as it is polled. Tells how the first try went to whoever wants to know, and ends then
     /// if that failed.
     pub(crate) async fn run(mut self, mut first: Option<oneshot::Sender<Result<(), OpenError>>>) {
-        let (mut number, mut wait) = (0, FIRST_WAIT);
+        let (mut number, mut backoff) = (0, Backoff::new());
         loop {
-            match self.connect().await {
+            let served = match self.connect().await {
                 Ok(conn) => {
                     number += 1;
                     let began = Instant::now();
@@ -113,11 +115,7 @@ impl Keeper {
                     drop(first.take().map(|first| first.send(Ok(()))));
                     let why = self.until_broken(conn, number).await;
                     self.door.send_replace(Door::Shut { why: why.into(), since: Instant::now() });
-                    // One that served comes back at once. One that died at its birth would come and go without end.
-                    if began.elapsed() >= LONGEST_WAIT {
-                        wait = FIRST_WAIT;
-                        continue;
-                    }
+                    began.elapsed()
                 }
                 Err(error) => {
                     let why = error.to_string().into();
@@ -132,10 +130,10 @@ impl Keeper {
                         drop(first.send(Err(error)));
                         return;
                     }
+                    Duration::ZERO
                 }
-            }
-            tokio::time::sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-            wait = (wait * 2).min(LONGEST_WAIT);
+            };
+            backoff.wait(served).await;
         }
     }
 

@@ -90,10 +90,11 @@ impl Options {
         self
     }
 
-    /// How long the store waits after it looked at everything for what disagrees: for tests.
+    /// How long the store waits after it looked at everything for what disagrees, and between two looks at the server's
+    /// settings: for tests.
     #[doc(hidden)]
     #[must_use]
-    pub const fn mend_every(mut self, rest: Duration) -> Self {
+    pub const fn look_every(mut self, rest: Duration) -> Self {
         self.rest = rest;
         self
     }
@@ -125,7 +126,7 @@ impl Options {
         let tcp = info.tcp_settings().clone().set_nodelay(true);
         let redis = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
         let client = self.client(info.set_tcp_settings(tcp).set_redis_settings(redis))?;
-        let server = Server::new(client, format!("{{{}}}:", self.prefix), self.allow_volatile);
+        let server = Server::new(client, format!("{{{}}}:", self.prefix), self.allow_volatile, self.rest);
         RedisStore::start(server, &self).await
     }
 

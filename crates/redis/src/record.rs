@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     fail::Fail,
-    reply::{self, Items, number},
+    reply::{self, Items, number, shown},
 };
 
 /// What `lookup.lua` found.
@@ -45,7 +45,7 @@ fn view(of: &mut Items) -> Result<JobView, Fail> {
 
 pub(crate) fn id(bytes: &[u8]) -> Result<JobId, Fail> {
     let parsed = std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok());
-    parsed.ok_or_else(|| Fail::Bad(format!("\"{}\" is no id", bytes.escape_ascii())))
+    parsed.ok_or_else(|| Fail::Bad(format!("\"{}\" is no id", shown(bytes))))
 }
 
 pub(crate) fn name(bytes: Vec<u8>) -> Result<JobName, Fail> {

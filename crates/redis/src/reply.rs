@@ -94,7 +94,7 @@ pub(crate) fn text(bytes: Vec<u8>) -> Result<String, Fail> {
 }
 
 /// The beginning of what is stored, for an error's text.
-fn shown(bytes: &[u8]) -> String {
+pub(crate) fn shown(bytes: &[u8]) -> String {
     let end = bytes.len().min(100);
     let more = if end < bytes.len() { "…" } else { "" };
     format!("{}{more}", bytes[..end].escape_ascii())

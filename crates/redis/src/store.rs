@@ -324,6 +324,9 @@ impl JobStore for RedisStore {
     }
 
     async fn prune(&self, limit: u32) -> Result<u32> {
+        // Every process prunes now and then, whatever else it does.
+        let conn = self.calls().link.conn().await.map_err(|fail| self.error(fail))?;
+        self.server.look_again(conn).await?;
         let cut = self.call(|scripts| &scripts.prune, Args::new().text(limit.min(SWEEP_JOBS))).await?;
         self.read(int(&cut)).map(|cut| u32::try_from(cut).unwrap_or(0))
     }

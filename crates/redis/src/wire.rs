@@ -19,7 +19,7 @@ use crate::{
     args::{Args, micros},
     fail::Fail,
     record::{self, Terms},
-    reply::{self, Items, list},
+    reply::{self, Items, list, shown},
 };
 
 pub(crate) type Done<T> = Result<T, Fail>;
@@ -196,5 +196,5 @@ pub(crate) fn reclaimed(mut found: Items) -> Done<Reclaimed> {
 }
 
 pub(crate) fn uuid(text: &str) -> Done<Uuid> {
-    text.parse().map_err(|_| Fail::Bad(format!("{text:?} is no token")))
+    text.parse().map_err(|_| Fail::Bad(format!("\"{}\" is no token", shown(text.as_bytes()))))
 }

@@ -18,21 +18,49 @@ async fn timed() -> Fixture {
     Fixture::manual(store, clock).keep(server)
 }
 
-async fn two(first: impl Fn(Options) -> Options) -> Fixture {
+async fn two(first: impl Fn(Options) -> Options, second: impl Fn(Options) -> Options) -> Fixture {
     let (server, clock) = (RedisServer::shared(), ManualClock::new());
     let options = options().clock(clock.clone());
-    let stores: [RedisStore; 2] = [open(&server, first(options.clone())).await, open(&server, options).await];
+    let stores: [RedisStore; 2] = [open(&server, first(options.clone())).await, open(&server, second(options)).await];
     Fixture::manual(Turns::new(stores), clock).keep(server)
 }
 
 /// What one process did, the other knows.
 async fn two_processes() -> Fixture {
-    two(|options| options).await
+    two(|options| options, |options| options).await
 }
 
-/// One of them runs the scripts of the first release, as they were then.
+/// One of them runs the scripts of the first release, as they were then; the other those of a later one, which writes more
+/// than the first one knows.
 async fn two_versions() -> Fixture {
-    two(|options| options.edit_scripts(|name, _| first_release(name))).await
+    let first = |options: Options| options.edit_scripts(|name, _| first_release(name));
+    let later = |options: Options| options.edit_scripts(later_release);
+    two(first, later).await
+}
+
+/// Today's script, and beside what it writes what a later one may: another field of a job, a word more of its terms, hints of
+/// another kind.
+fn later_release(name: &str, text: &str) -> String {
+    let replace = |text: String, from: &str, to: &str| {
+        assert!(text.contains(from), "{name} has no {from}");
+        text.replace(from, to)
+    };
+    let text = text.to_owned() + "-- Of a later release.\n";
+    let text = match name {
+        "insert" => {
+            let text = replace(text, "accepted .. words", "accepted .. words .. ' more'");
+            replace(text, "{'t', name,", "{'zz', 'of a later release', 't', name,")
+        }
+        "claim" => replace(text, "call('HSET', job, 's', '2',", "call('HSET', job, 'zz', token, 's', '2',"),
+        "retry" => replace(text, "size, 0}, ' ')", "size, 0, 'more'}, ' ')"),
+        _ => text,
+    };
+    let tells = "if woken[1] then";
+    if text.contains(tells) {
+        text.replace(tells, "woken[#woken + 1] = 'x of a later release'\n  if woken[1] then")
+    } else {
+        text
+    }
 }
 
 fn first_release(name: &str) -> String {

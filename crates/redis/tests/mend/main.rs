@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_endpoints_core::{
     JobId, JobStore as _, StoreError,
-    store::{NewJob, Outcome, Reclaimed, RetryAs, StatsQuery},
+    store::{Lookup, NewJob, Outcome, Reclaimed, RetryAs, StatsQuery},
 };
 use async_endpoints_redis::Options;
 use async_endpoints_testkit::{
@@ -170,9 +170,34 @@ async fn no_call_leaves_a_half_when_a_shared_key_is_of_another_type() {
 }
 
 #[tokio::test]
+async fn pruning_drops_what_does_not_belong_and_puts_aside_what_cannot_be_read() {
+    let world = World::new(3).await;
+    let store = &world.store;
+    let [queued, unreadable, ended] =
+        [insert(store).await.unwrap(), insert(store).await.unwrap(), insert(store).await.unwrap()].map(|job| job.id);
+    for attempt in take(store, 3).await {
+        let outcome = if attempt.lease.job == queued { Outcome::Released } else { completed("1") };
+        common::settle(store, attempt.lease, outcome).await;
+    }
+    world.cli(&["ZADD", &world.key("completed:alpha"), "1", &queued.to_string()]);
+    world.cli(&["ZADD", &world.key("failed:alpha"), "1", &ended.to_string()]);
+    world.cli(&["HSET", &world.key(format_args!("job:{unreadable}")), "en", "?"]);
+    world.clock.advance(HOUR + Duration::from_secs(1));
+    assert_eq!(store.prune(9).await.unwrap(), 4, "each entry is dealt with once");
+    assert_eq!(store.prune(9).await.unwrap(), 0);
+    let stats = store.stats(&StatsQuery::default()).await.unwrap();
+    assert_eq!((stats.mended, stats.quarantined), (2, 1));
+    let why = world.cli(&["HGET", &world.key("quarantine"), &unreadable.to_string()]);
+    assert!(why.ends_with("completed:alpha a field cannot be read"), "{why}");
+    assert!(matches!(store.get(ended).await.unwrap(), Lookup::Gone { .. }));
+    in_order(store).await;
+    assert_eq!(take(store, 9).await[0].lease.job, queued);
+}
+
+#[tokio::test]
 async fn it_mends_by_itself_and_goes_on_where_another_process_came_to() {
     let (server, prefix) = (RedisServer::shared(), common::prefix());
-    let options = || Options::new().prefix(prefix.clone()).mend_every(Duration::from_millis(20));
+    let options = || Options::new().prefix(prefix.clone()).look_every(Duration::from_millis(20));
     let [mut one, two] = [open(&server, options()).await, open(&server, options()).await];
     for round in 1..4 {
         let job = insert(&one).await.unwrap();

@@ -42,7 +42,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) async fn new(seed: u64) -> Self {
         let (server, clock, prefix) = (RedisServer::shared(), ManualClock::new(), common::prefix());
-        let options = Options::new().prefix(prefix.clone()).clock(clock.clone()).mend_every(HOUR);
+        let options = Options::new().prefix(prefix.clone()).clock(clock.clone()).look_every(HOUR);
         let store = open(&server, options).await;
         let rng = StdRng::seed_from_u64(seed);
         Self { server, prefix, clock, store, rng, jobs: Vec::new(), completed: BTreeSet::new() }

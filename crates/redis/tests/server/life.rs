@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
-use async_endpoints_core::{JobId, JobStatus, JobStore as _, store::StatsQuery};
-use async_endpoints_testkit::server::RedisServer;
+use async_endpoints_core::{
+    JobId, JobStatus, JobStore as _,
+    limits::LOG_BYTES_PER_JOB,
+    store::{Fenced, Outcome, Report, StatsQuery},
+};
+use async_endpoints_testkit::{jobs::line, server::RedisServer};
 use futures_util::StreamExt as _;
 
-use crate::common::{in_order, insert, open, options, shared, take};
+use crate::common::{in_order, insert, open, options, settle, shared, take};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caller_that_leaves_breaks_nothing() {
@@ -91,6 +95,36 @@ async fn streams_of_hints_end_with_their_store() {
     drop(store);
     let ended = tokio::time::timeout(Duration::from_secs(5), hints.collect::<Vec<_>>()).await;
     assert!(ended.is_ok());
+}
+
+/// However many they are, one call takes 2 000 of them away; those that follow go on until the whole attempt is gone.
+#[tokio::test]
+async fn an_attempt_of_very_many_lines_goes_in_bounded_calls() {
+    const LINES: usize = 9_000;
+    let (_server, store) = shared().await;
+    let id = insert(&store).await.unwrap().id;
+    let report = async |lease, lines: usize, text: &str| {
+        let report = Report { lease, progress: None, logs: vec![line(text); lines] };
+        assert_eq!(store.report(&[report]).await.unwrap(), [Fenced::Applied]);
+    };
+    let first = take(&store, 1).await.remove(0).lease;
+    for _ in 0..LINES / 1_000 {
+        report(first, 1_000, &"x".repeat(LOG_BYTES_PER_JOB / LINES - 10 - line("").bytes() as usize)).await;
+    }
+    settle(&store, first, Outcome::Released).await;
+    let second = take(&store, 1).await.remove(0).lease;
+    let oldest = async || store.logs(id, 0, 1).await.unwrap().remove(0).line;
+    report(second, 1, "does not fit any more").await;
+    assert_eq!(oldest().await, 1, "it fits");
+    report(second, 1, &"x".repeat(LOG_BYTES_PER_JOB / 10)).await;
+    for gone in [2_000, 4_000, 6_000, 8_000] {
+        assert_eq!(oldest().await, gone + 1);
+        report(second, 1, "one more").await;
+    }
+    let left = store.logs(id, 0, 100).await.unwrap();
+    assert_eq!(left.iter().map(|line| line.attempt).collect::<Vec<_>>(), [2; 6]);
+    let numbers: Vec<_> = (LINES as u64 + 1..).take(6).collect();
+    assert_eq!(left.iter().map(|line| line.line).collect::<Vec<_>>(), numbers);
 }
 
 #[tokio::test]

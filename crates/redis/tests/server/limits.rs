@@ -9,17 +9,22 @@ use std::{
 };
 
 use async_endpoints_core::{
-    JobStatus, JobStore as _,
-    store::{Beat, Cancel, ListFilter, Page, Renewed, Report, Settled, Slots, StatsQuery, WorkerId},
+    JobId, JobStatus, JobStore as _, SharedState as _,
+    store::{
+        Beat, Cancel, Claim, Lease, ListFilter, Lookup, Outcome, Page, Reclaimed, Renewed, Report, RetryAs, Role,
+        Settled, Slots, StatsQuery, WorkerId,
+    },
 };
 use async_endpoints_redis::OpenError;
 use async_endpoints_testkit::{
+    ManualClock,
     jobs::{completed, error, line},
     server::RedisServer,
 };
+use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::common::{HOUR, SOON, back, in_order, insert, open, options, settle, sweep, take, unavailable};
+use crate::common::{HOUR, SOON, back, claim_of, in_order, insert, open, options, settle, sweep, take, unavailable};
 
 #[tokio::test]
 async fn without_memory_nothing_is_accepted_and_what_runs_goes_on() {
@@ -41,8 +46,7 @@ async fn without_memory_nothing_is_accepted_and_what_runs_goes_on() {
         assert!(why.contains("no memory"), "{why}");
     }
     assert_eq!(settle(&store, running[0].lease, completed("1")).await, Settled::Settled(JobStatus::Completed));
-    let beat = Beat { worker: WorkerId(Uuid::new_v4()), types: Vec::new(), slots: Slots::default(), ttl: HOUR };
-    assert_eq!(store.renew(&beat, &[running[1].lease], HOUR).await.unwrap(), [Renewed::Held]);
+    assert_eq!(store.renew(&beat(), &[running[1].lease], HOUR).await.unwrap(), [Renewed::Held]);
     let more = take(&store, 1).await;
     assert_eq!(more[0].lease.job, jobs[2]);
     assert!(matches!(store.cancel(jobs[3], &error("C")).await.unwrap(), Cancel::Canceled(_)));
@@ -58,6 +62,75 @@ async fn without_memory_nothing_is_accepted_and_what_runs_goes_on() {
     open(&server, options()).await.stats(&StatsQuery::default()).await.unwrap();
 
     server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    insert(&store).await.unwrap();
+    in_order(&store).await;
+}
+
+#[tokio::test]
+async fn without_memory_roles_mending_recovery_and_pruning_go_on_too() {
+    const LEASE: Duration = Duration::from_secs(30);
+    let (server, clock) = (RedisServer::start(), ManualClock::new());
+    let store = open(&server, options().clock(clock.clone())).await;
+    store.reclaim(&sweep(LEASE)).await.unwrap();
+    let [failed, ended, lost, kept] = [(); 4].map(|()| insert(&store));
+    let (failed, ended, lost, kept) = tokio::join!(failed, ended, lost, kept);
+    let [failed, ended, lost, kept] = [failed, ended, lost, kept].map(|job| job.unwrap().id);
+    let claim = Claim { lease: LEASE, ..claim_of("alpha", 9) };
+    let leases = store.claim(&claim).await.unwrap().attempts.into_iter().map(|one| one.lease);
+    let lease = |id| leases.clone().find(|lease: &Lease| lease.job == id).unwrap();
+    settle(&store, lease(failed), Outcome::Failed { error: error("F") }).await;
+    settle(&store, lease(ended), completed("1")).await;
+    store.renew(&beat(), &[lease(kept)], 4 * HOUR).await.unwrap();
+    server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+
+    for why in [
+        unavailable(store.retry(failed, &RetryAs { id: JobId::random(), trace: None })).await,
+        unavailable(store.put_document("d", None, Bytes::from_static(b"doc"), None)).await,
+    ] {
+        assert!(why.contains("no memory"), "{why}");
+    }
+    assert!(matches!(store.role("r", Uuid::new_v4(), HOUR).await.unwrap(), Role::Held(_)));
+    server.cli(&["ZREM", &server.cli(&["KEYS", "*accepted:alpha"]), &lost.to_string()]);
+    assert_eq!(store.mend().await.unwrap().mended, 1);
+    let mut recovered = Vec::new();
+    for _ in 0..4 {
+        clock.advance(LEASE / 2 + Duration::from_secs(1));
+        if let Reclaimed::Done { recovered: some, .. } = store.reclaim(&sweep(LEASE)).await.unwrap() {
+            recovered.extend(some.into_iter().map(|one| one.id));
+        }
+    }
+    assert_eq!(recovered, [lost]);
+    clock.advance(HOUR);
+    assert_eq!(store.prune(9).await.unwrap(), 2);
+    assert_eq!(settle(&store, lease(kept), completed("1")).await, Settled::Settled(JobStatus::Completed));
+    assert!(matches!(store.get(ended).await.unwrap(), Lookup::Gone { .. }));
+
+    server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    in_order(&store).await;
+}
+
+fn beat() -> Beat {
+    Beat { worker: WorkerId(Uuid::new_v4()), types: Vec::new(), slots: Slots::default(), ttl: HOUR }
+}
+
+#[tokio::test]
+async fn without_its_replicas_a_server_is_unavailable_and_comes_back() {
+    let server = RedisServer::start();
+    let store = open(&server, options()).await;
+    let kept = insert(&store).await.unwrap();
+    let lease = take(&store, 1).await.remove(0).lease;
+    server.cli(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+    for why in [
+        unavailable(insert(&store)).await,
+        unavailable(store.settle(&[crate::common::settlement(lease, completed("1"))])).await,
+        unavailable(store.probe()).await,
+    ] {
+        assert!(why.contains("too few replicas"), "{why}");
+    }
+    store.get(kept.id).await.unwrap();
+    let _replica = RedisServer::replica_of(&server);
+    back(&store).await;
+    assert_eq!(settle(&store, lease, completed("1")).await, Settled::Settled(JobStatus::Completed));
     insert(&store).await.unwrap();
     in_order(&store).await;
 }
@@ -183,11 +256,10 @@ async fn leases_are_renewed_once_there_is_room_for_their_connection() {
             Err(error) => assert!(error.is_transient() && began.elapsed() < SOON, "{error}"),
         }
     };
-    let beat = Beat { worker: WorkerId(Uuid::new_v4()), types: Vec::new(), slots: Slots::default(), ttl: HOUR };
-    unavailable(store.renew(&beat, &[], HOUR)).await;
+    unavailable(store.renew(&beat(), &[], HOUR)).await;
     drop(others);
     let began = Instant::now();
-    while let Err(error) = store.renew(&beat, &[], HOUR).await {
+    while let Err(error) = store.renew(&beat(), &[], HOUR).await {
         assert!(error.is_transient() && began.elapsed() < SOON, "{error}");
     }
 }

@@ -183,6 +183,21 @@ async fn a_primary_that_became_a_replica_is_waited_for() {
     assert!(matches!(there.get(kept.id).await.unwrap(), Lookup::Found(_)));
 }
 
+#[tokio::test]
+async fn a_replica_that_lost_its_primary_is_waited_for() {
+    let server = RedisServer::with(&[("replica-serve-stale-data", "no")]);
+    let store = open(&server, options()).await;
+    let kept = insert(&store).await.unwrap();
+    // Nobody is there.
+    server.cli(&["REPLICAOF", "127.0.0.1", "1"]);
+    let why = unavailable(store.get(kept.id)).await;
+    assert!(why.contains("a replica that lost its primary"), "{why}");
+    server.promote();
+    back(&store).await;
+    assert!(matches!(store.get(kept.id).await.unwrap(), Lookup::Found(_)));
+    in_order(&store).await;
+}
+
 const fn settled() -> Settled {
     Settled::Settled(async_endpoints_core::JobStatus::Completed)
 }

@@ -1,10 +1,12 @@
 //! What a server must be like, and what is told of one that is not.
 
-use async_endpoints_core::JobStore as _;
-use async_endpoints_redis::{OpenError, Options};
-use async_endpoints_testkit::server::RedisServer;
+use std::time::{Duration, Instant};
 
-use crate::common::{insert, open, options, prefix};
+use async_endpoints_core::{JobStore as _, StoreError};
+use async_endpoints_redis::{OpenError, Options, RedisStore};
+use async_endpoints_testkit::{jobs::completed, server::RedisServer};
+
+use crate::common::{SOON, insert, open, options, prefix};
 
 fn refused(opened: Result<async_endpoints_redis::RedisStore, OpenError>) -> String {
     match opened {
@@ -32,6 +34,114 @@ async fn a_server_that_evicts_is_refused_unless_allowed() {
     assert!(store.volatile().is_some_and(|why| why.contains("allkeys-lru")));
     server.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     assert_eq!(open(&server, options()).await.volatile(), None);
+}
+
+/// What the next prunings tell, until one does.
+async fn told(store: &RedisStore) -> StoreError {
+    let began = Instant::now();
+    loop {
+        if let Err(error) = store.prune(9).await {
+            return error;
+        }
+        assert!(began.elapsed() < SOON, "nothing is told");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Prunings that look at the settings, and tell nothing.
+async fn quiet(store: &RedisStore) {
+    for _ in 0..3 {
+        tokio::time::sleep(LOOK).await;
+        store.prune(9).await.expect("it was told before");
+    }
+}
+
+const LOOK: Duration = Duration::from_millis(20);
+
+#[tokio::test]
+async fn settings_that_change_under_it_are_told_once_and_refuse_the_next() {
+    let server = RedisServer::start();
+    let store = open(&server, options().look_every(LOOK)).await;
+    quiet(&store).await;
+    for (setting, bad, good, why) in [
+        ("maxmemory-policy", "allkeys-lru", "noeviction", "maxmemory-policy is allkeys-lru"),
+        ("appendonly", "no", "yes", "it keeps no append-only file"),
+    ] {
+        server.cli(&["CONFIG", "SET", setting, bad]);
+        let error = told(&store).await;
+        assert!(error.to_string().contains(why) && !error.is_transient(), "{error}");
+        assert!(store.volatile().is_some_and(|volatile| volatile.contains(why)));
+        quiet(&store).await;
+        insert(&store).await.unwrap();
+        assert!(refused(options().open(server.url()).await).contains(why));
+        server.cli(&["CONFIG", "SET", setting, good]);
+        let began = Instant::now();
+        while store.volatile().is_some() {
+            store.prune(9).await.unwrap();
+            assert!(began.elapsed() < SOON, "it is well again");
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn data_that_was_deleted_under_a_fleet_is_told_once_by_each() {
+    let (server, prefix) = (RedisServer::start(), prefix());
+    let mine = || Options::new().prefix(prefix.clone());
+    let stores = [open(&server, mine()).await, open(&server, mine()).await];
+    for store in &stores {
+        store.prune(9).await.unwrap();
+    }
+    let lost = insert(&stores[0]).await.unwrap();
+    server.cli(&["FLUSHALL"]);
+    for store in &stores {
+        let error = store.prune(9).await.expect_err("it is told at once");
+        let StoreError::Corrupt(why) = &error else { panic!("{error:?}") };
+        assert!(why.contains("FLUSHALL") && why.contains(&format!("{{{prefix}}}:")), "{why}");
+        store.prune(9).await.expect("once");
+    }
+    // What is accepted from now on is like any other, and the format is said again.
+    let kept = insert(&stores[1]).await.unwrap();
+    assert_eq!(stores[0].versions(&[lost.id, kept.id]).await.unwrap(), [None, Some(1)]);
+    assert_eq!(server.cli(&["HGET", &format!("{{{prefix}}}:meta"), "format"]), "1");
+    crate::common::in_order(&stores[0]).await;
+    // A server that only restarts has what it had.
+    server.restart();
+    crate::common::back(&stores[0]).await;
+    stores[0].prune(9).await.unwrap();
+}
+
+/// A node of a cluster, and its id.
+fn node() -> (RedisServer, String) {
+    let bus = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let node = RedisServer::with(&[("cluster-enabled", "yes"), ("cluster-port", &bus)]);
+    let id = node.cli(&["CLUSTER", "MYID"]);
+    (node, id)
+}
+
+#[tokio::test]
+async fn a_node_of_a_cluster_that_has_not_the_keys_is_refused_and_the_one_that_has_works() {
+    let [(has, id), (other, other_id)] = [node(), node()];
+    let before = options().open(has.url()).await.expect_err("nobody has any keys");
+    assert!(before.is_transient() && before.to_string().contains("cluster is not ready"), "{before}");
+    assert_eq!(has.cli(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]), "OK");
+    let bus = |node: &RedisServer| node.cli(&["CONFIG", "GET", "cluster-port"]).lines().nth(1).unwrap().to_owned();
+    assert_eq!(has.cli(&["CLUSTER", "MEET", "127.0.0.1", &other.port().to_string(), &bus(&other)]), "OK");
+    let began = Instant::now();
+    // Both have to have heard of it.
+    while [&has, &other].iter().any(|node| !node.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok")) {
+        assert!(began.elapsed() < 4 * SOON, "{} {id} {other_id}", other.cli(&["CLUSTER", "NODES"]));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let why = refused(options().open(other.url()).await);
+    assert!(why.contains("a node of a cluster that has not these keys"), "{why}");
+    assert!(why.contains(&format!("127.0.0.1:{}", has.port())), "it names the one that has: {why}");
+    let store = open(&has, options()).await;
+    let job = insert(&store).await.unwrap();
+    let taken = crate::common::take(&store, 1).await.remove(0);
+    assert_eq!(taken.lease.job, job.id);
+    crate::common::settle(&store, taken.lease, completed("1")).await;
+    crate::common::in_order(&store).await;
 }
 
 #[tokio::test]

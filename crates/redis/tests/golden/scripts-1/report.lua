@@ -157,28 +157,34 @@ end
 -- Arguments   1 now, then for each report: id, token, progress (1 or empty), completed, total, percent, message, how many
 --             lines, then for each line: what it counts for, record
 -- Result      for each report 0 applied, 1 lost
--- Cost        3 commands for each report; one for each line that has to go
+-- Cost        3 commands for each report, 5 more for one that makes room
 
 local LOG_BYTES = 1048576
+-- Lines that go at once, and that are looked at together.
+local CUT, PART = 2000, 500
 local answers = {}
 
--- Beyond the bound the oldest attempt's lines go, never the current one's.
-local function make_room(logs, bytes, attempt)
-  local oldest
-  while true do
-    local line = call('LINDEX', logs, 0)
-    if not line then return 0 end
-    local of, size = line:match('^%d+ (%d+) (%d+) ')
-    size = tonumber(size) or #line
-    if of == attempt or bytes <= LOG_BYTES and of ~= oldest then return bytes end
-    oldest, bytes = of, bytes - size
-    call('LPOP', logs)
+-- Beyond the bound the oldest attempt's lines go, never the current one's. Of very many, what is left over goes with the next
+-- report: `going` is the attempt whose lines do. Returns the bytes that stay, and whose lines still go, if any do.
+local function make_room(logs, bytes, attempt, going)
+  local gone = 0
+  for from = 0, CUT - 1, PART do
+    for _, line in ipairs(call('LRANGE', logs, from, from + PART - 1)) do
+      local of, size = line:match('^%d+ (%d+) (%d+) ')
+      if of == attempt or bytes <= LOG_BYTES and of ~= going then
+        call('LTRIM', logs, gone, -1)
+        return bytes
+      end
+      going, bytes, gone = of, bytes - (tonumber(size) or #line), gone + 1
+    end
   end
+  call('LTRIM', logs, gone, -1)
+  return bytes, going
 end
 
 local function log(id, from, to, attempt)
   local job, logs = ns .. 'job:' .. id, ns .. 'logs:' .. id
-  local f = call('HMGET', job, 'll', 'lb')
+  local f = call('HMGET', job, 'll', 'lb', 'lg')
   local line, bytes, records = tonumber(f[1]) or 0, tonumber(f[2]) or 0, {}
   if call('TYPE', logs).ok ~= 'list' then call('DEL', logs) end -- None yet, or what is there cannot be read.
   for at = from, to, 2 do
@@ -189,7 +195,11 @@ local function log(id, from, to, attempt)
       records = {}
     end
   end
-  if bytes > LOG_BYTES then bytes = make_room(logs, bytes, attempt) end
+  local going = f[3] ~= '' and f[3] or nil
+  if bytes > LOG_BYTES or going then
+    bytes, going = make_room(logs, bytes, attempt, going)
+    if going or f[3] then call('HSET', job, 'lg', going or '') end
+  end
   call('HSET', job, 'll', line, 'lb', bytes)
 end
 
