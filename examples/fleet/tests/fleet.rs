@@ -1,68 +1,180 @@
-//! One command starts it, a killed worker's job runs elsewhere, and one signal ends it all.
+//! One command starts it, a killed worker's job runs elsewhere, what one process asks for another does, and one signal ends it
+//! all.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::{process::Stdio, time::Duration};
+use std::{
+    process::Stdio,
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
 
 use async_endpoints_testkit::server::RedisServer;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
-    process::Command,
-    time::timeout,
+    process::{Child, Command},
+    time::{sleep, timeout},
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(20);
 
 async fn signal(name: &str, id: &str) {
     assert!(Command::new("kill").args([name, id]).status().await.unwrap().success());
 }
 
+struct Fleet {
+    process: Child,
+    url: String,
+    workers: Vec<String>,
+    client: reqwest::Client,
+}
+
+impl Fleet {
+    async fn start(set: impl FnOnce(&mut Command)) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_async-endpoints-fleet"));
+        set(command.arg("127.0.0.1:0").stdout(Stdio::piped()).kill_on_drop(true));
+        let mut process = command.spawn().unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let (mut url, mut workers) = (None, Vec::new());
+        while url.is_none() || workers.len() < 2 {
+            let line = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap();
+            match line.strip_prefix("listening on ") {
+                Some(address) => url = Some(address.to_owned()),
+                None => workers.push(line.split(' ').nth(1).unwrap().to_owned()),
+            }
+        }
+        Self { process, url: url.unwrap(), workers, client: reqwest::Client::new() }
+    }
+
+    async fn on(redis: &RedisServer) -> Self {
+        Self::start(|command| _ = command.env("REDIS_URL", redis.url())).await
+    }
+
+    /// The address of a new job.
+    async fn submit(&self, pages: u32) -> String {
+        let submit = self.client.post(format!("{}/api/print", self.url)).json(&json!({ "pages": pages }));
+        let accepted = submit.send().await.unwrap();
+        format!("{}{}", self.url, accepted.headers()["location"].to_str().unwrap())
+    }
+
+    async fn get(&self, address: &str) -> Value {
+        self.client.get(address).send().await.unwrap().json().await.unwrap()
+    }
+
+    /// The job, once it is so.
+    async fn until(&self, job: &str, so: impl Fn(&Value) -> bool) -> Value {
+        let seen = timeout(PATIENCE, async {
+            loop {
+                let seen = self.get(job).await;
+                if so(&seen) {
+                    return seen;
+                }
+                sleep(LOOK).await;
+            }
+        });
+        seen.await.unwrap()
+    }
+
+    /// Who runs the job.
+    async fn printing(&self, job: &str) -> String {
+        let printing =
+            |seen: &Value| Some(seen["progress"]["message"].as_str()?.strip_prefix("by worker ")?.to_owned());
+        let worker = printing(&self.until(job, |seen| printing(seen).is_some()).await).unwrap();
+        assert!(self.workers.contains(&worker), "{worker} of {:?}", self.workers);
+        worker
+    }
+
+    async fn end(mut self) {
+        signal("-TERM", &self.process.id().unwrap().to_string()).await;
+        assert!(timeout(PATIENCE, self.process.wait()).await.unwrap().unwrap().success());
+    }
+}
+
+fn is(status: &str) -> impl Fn(&Value) -> bool {
+    move |seen| seen["status"] == status
+}
+
 #[tokio::test]
 async fn a_killed_workers_job_runs_elsewhere_and_one_signal_ends_all() {
     let redis = RedisServer::start();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_async-endpoints-fleet"));
-    command.arg("127.0.0.1:0").env("REDIS_URL", redis.url()).stdout(Stdio::piped()).kill_on_drop(true);
-    let mut fleet = command.spawn().unwrap();
-    let mut lines = BufReader::new(fleet.stdout.take().unwrap()).lines();
-    let (mut url, mut workers) = (None, Vec::new());
-    while url.is_none() || workers.len() < 2 {
-        let line = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap();
-        match line.strip_prefix("listening on ") {
-            Some(address) => url = Some(address.to_owned()),
-            None => workers.push(line.split(' ').nth(1).unwrap().to_owned()),
-        }
-    }
-    let url = url.unwrap();
-    let client = reqwest::Client::new();
-    let submit = client.post(format!("{url}/api/print")).json(&json!({ "pages": 10 })).send().await.unwrap();
-    let job = format!("{url}{}", submit.headers()["location"].to_str().unwrap());
-    let get =
-        async |query: &str| client.get(format!("{job}{query}")).send().await.unwrap().json::<Value>().await.unwrap();
-    let printing = timeout(PATIENCE, async {
-        loop {
-            let seen = get("").await;
-            if let Some(worker) = seen["progress"]["message"].as_str().and_then(|text| text.strip_prefix("by worker "))
-            {
-                return worker.to_owned();
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
-    let printing = printing.await.unwrap();
-    assert!(workers.contains(&printing), "{printing} of {workers:?}");
+    let fleet = Fleet::on(&redis).await;
+    let job = fleet.submit(10).await;
+    let printing = fleet.printing(&job).await;
     signal("-KILL", &printing).await;
-    let ended = timeout(PATIENCE, async {
-        loop {
-            let seen = get("?wait=30").await;
-            if seen["status"] == "Completed" {
-                return seen;
+    let ended = fleet.until(&format!("{job}?wait=30"), is("Completed")).await;
+    assert_eq!((&ended["attempt"], &ended["lossCount"]), (&json!(2), &json!(1)), "{ended}");
+    let other = fleet.workers.iter().find(|worker| **worker != printing).unwrap();
+    assert_eq!(ended["progress"]["message"], format!("by worker {other}"), "{ended}");
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn a_cancel_reaches_the_process_that_runs_the_job_within_two_seconds() {
+    let redis = RedisServer::start();
+    let fleet = Fleet::on(&redis).await;
+    for _ in 0..3 {
+        let job = fleet.submit(10_000).await;
+        fleet.printing(&job).await;
+        let asked = Instant::now();
+        let answer = fleet.client.post(format!("{job}/cancel")).send().await.unwrap();
+        assert!(answer.status().is_success(), "{answer:?}");
+        let ended = fleet.until(&job, |seen| seen["status"] != "InProgress").await;
+        assert_eq!(ended["status"], "Canceled", "{ended}");
+        assert!(asked.elapsed() < Duration::from_secs(2), "{:?}: {ended}", asked.elapsed());
+    }
+    fleet.end().await;
+}
+
+/// Subscriptions that are cut all the time tell nearly nothing; jobs start all the same, once workers look by themselves.
+#[tokio::test]
+async fn lost_hints_cost_the_polling_interval_and_no_more() {
+    let redis = Arc::new(RedisServer::start());
+    let fleet = Fleet::on(&redis).await;
+    let (stop, stopped) = mpsc::channel::<()>();
+    let cutting = thread::spawn({
+        let redis = redis.clone();
+        move || {
+            let mut cuts = 0;
+            while stopped.recv_timeout(LOOK) == Err(mpsc::RecvTimeoutError::Timeout) {
+                cuts += redis.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]).parse::<u32>().unwrap();
             }
+            cuts
         }
     });
-    let ended = ended.await.unwrap();
-    assert_eq!((&ended["attempt"], &ended["lossCount"]), (&json!(2), &json!(1)), "{ended}");
-    let other = workers.iter().find(|worker| **worker != printing).unwrap();
-    assert_eq!(ended["progress"]["message"], format!("by worker {other}"), "{ended}");
-    signal("-TERM", &fleet.id().unwrap().to_string()).await;
-    assert!(timeout(PATIENCE, fleet.wait()).await.unwrap().unwrap().success());
+    for _ in 0..5 {
+        let (job, accepted) = (fleet.submit(1).await, Instant::now());
+        fleet.until(&job, |seen| seen["status"] != "Queued").await;
+        // A worker looks by itself once a second, a quarter more or less.
+        assert!(accepted.elapsed() < Duration::from_secs(2), "{:?}", accepted.elapsed());
+        let ended = fleet.until(&job, is("Completed")).await;
+        assert_eq!(ended["attempt"], 1, "{ended}");
+    }
+    drop(stop);
+    let cuts = cutting.join().unwrap();
+    assert!(cuts >= 3, "{cuts}: they were cut all the time");
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn without_an_address_it_has_a_server_of_its_own_that_ends_with_it() {
+    let folder = std::env::temp_dir().join(format!("fleet-test-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let fleet = Fleet::start(|command| _ = command.env_remove("REDIS_URL").env("TMPDIR", &folder)).await;
+    let job = fleet.submit(1).await;
+    fleet.until(&job, is("Completed")).await;
+    let made: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let [made] = &made[..] else { panic!("{made:?}") };
+    let port = made.to_str().unwrap().rsplit('-').next().unwrap();
+    let reached = async || tokio::net::TcpStream::connect(format!("127.0.0.1:{port}")).await.is_ok();
+    assert!(reached().await, "it listens where its folder says");
+    fleet.end().await;
+    let gone = timeout(PATIENCE, async {
+        while reached().await {
+            sleep(LOOK).await;
+        }
+    });
+    gone.await.unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
 }
