@@ -24,7 +24,7 @@ use crate::common::{HOUR, SOON, back, in_order, insert, open, options, settle, t
 
 #[tokio::test]
 async fn everything_is_there_after_the_server_was_killed() {
-    let server = RedisServer::start();
+    let server = RedisServer::with(&[("appendfsync", "always")]);
     let store = open(&server, options()).await;
     let ended = async_endpoints_core::store::NewJob { key: Some(key("k")), ..job("alpha", HOUR) };
     assert!(matches!(store.insert(ended.clone()).await.unwrap(), Insert::Inserted { .. }));
@@ -75,7 +75,8 @@ async fn busy(store: Arc<RedisStore>, stop: Arc<AtomicBool>) -> Vec<JobId> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_half_stored_when_the_server_is_killed_while_all_are_busy() {
-    let server = RedisServer::start();
+    // Else it answers what it has not written, while it waits for a slow disk.
+    let server = RedisServer::with(&[("appendfsync", "always")]);
     let store = Arc::new(open(&server, options()).await);
     let stop = Arc::new(AtomicBool::new(false));
     let tasks: Vec<_> = (0..8).map(|_| tokio::spawn(busy(Arc::clone(&store), Arc::clone(&stop)))).collect();
