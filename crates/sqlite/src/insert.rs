@@ -25,22 +25,24 @@ impl State {
         if let Some(known) = self.keyed(new, kind)? {
             return self.existing(known, new);
         }
-        if view::identity(&self.conn, new.id)?.is_some() {
-            // A new key must not take over a job that was made under another one, or under none.
-            return if new.key.is_some() { Ok(Insert::Conflict) } else { self.existing(new.id, new) };
-        }
         let counts = self.ledger.counts(&self.conn, kind)?;
         let waiting = counts[JobStatus::Queued as usize] + counts[NEVER_STARTED];
-        if new.queue_limit.is_some_and(|limit| waiting.unsigned_abs() >= limit) {
-            return Ok(Insert::Full);
-        }
-        let job = self.accept(new, kind, None)?;
+        let full = new.queue_limit.is_some_and(|limit| waiting.unsigned_abs() >= limit);
+        let accepted = if full { None } else { self.accept(new, kind, None)? };
+        let Some(job) = accepted else {
+            return match view::identity(&self.conn, new.id)? {
+                None => Ok(Insert::Full),
+                // A new key must not take over a job that was made under another one, or under none.
+                Some(_) if new.key.is_some() => Ok(Insert::Conflict),
+                Some(_) => self.existing(new.id, new),
+            };
+        };
         if let Some(key) = &job.key {
             self.conn
                 .prepare_cached("INSERT INTO keys (owner, type, key, id) VALUES (?1, ?2, ?3, ?4)")?
                 .execute(params![owner(new), kind, key, job.id.0.as_bytes()])?;
         }
-        let ahead = view::ahead(&self.conn, &job, &self.ledger.counts(&self.conn, kind)?)?;
+        let ahead = view::ahead_of_last(&job, &self.ledger.counts(&self.conn, kind)?);
         Ok(Insert::Inserted { created_at: self.now, version: job.version.unsigned_abs(), ahead })
     }
 
@@ -52,8 +54,11 @@ impl State {
         Ok(id.map(|id| JobId(Uuid::from_bytes(id))))
     }
 
-    /// Gives a job its number and writes it.
-    fn accept(&mut self, new: &NewJob, kind: i64, retry_of: Option<JobId>) -> Result<Job, Fail> {
+    /// Gives a job its number and writes it; none if its id is another's, or was.
+    fn accept(&mut self, new: &NewJob, kind: i64, retry_of: Option<JobId>) -> Result<Option<Job>, Fail> {
+        if view::tomb(&self.conn, new.id)?.is_some() {
+            return Ok(None);
+        }
         let now = self.now;
         let order = self.ledger.next_order(&self.conn, now)?;
         let delayed = !new.delay.is_zero();
@@ -97,8 +102,7 @@ impl State {
             log_lines: 0,
             log_bytes: 0,
         };
-        self.put(&job, &new.payload)?;
-        Ok(job)
+        Ok(self.put(&job, &new.payload)?.then_some(job))
     }
 
     fn existing(&mut self, id: JobId, new: &NewJob) -> Result<Insert, Fail> {
@@ -159,9 +163,6 @@ impl State {
         if !matches!(old.status, JobStatus::Failed | JobStatus::Canceled) {
             return Ok(Retry::NotEnded(old.status));
         }
-        if view::identity(&self.conn, new.id)?.is_some() {
-            return Ok(Retry::Conflict);
-        }
         let again = NewJob {
             id: new.id,
             id_chosen: false,
@@ -175,7 +176,7 @@ impl State {
             owner: old.owner,
             trace: new.trace.clone(),
         };
-        let job = self.accept(&again, old.kind, Some(id))?;
+        let Some(job) = self.accept(&again, old.kind, Some(id))? else { return Ok(Retry::Conflict) };
         let updated_at = old.updated_at;
         self.change(&mut old, updated_at, |old| old.retried_by = Some(new.id))?;
         Ok(Retry::Created(Box::new(self.view(job)?)))

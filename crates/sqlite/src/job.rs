@@ -242,15 +242,15 @@ impl Job {
         }
     }
 
-    /// Adds its row.
-    pub(crate) fn insert(&self, conn: &Connection) -> Result<(), Fail> {
+    /// Adds its row; not if there is one of that id.
+    pub(crate) fn insert(&self, conn: &Connection) -> Result<bool, Fail> {
         let sql = "INSERT INTO jobs (seq, id, type, status, score, priority, max_retries, max_losses, retention, \
             payload_bytes, fingerprint, owner, key, repeatable, traceparent, tracestate, version, attempt, retries, \
             losses, releases, ord, created_at, updated_at, entered_at, runnable_since, due, retry_of) \
             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, 0, 0, 0, 0, ?18, \
-            ?19, ?19, ?19, ?20, ?21, ?22)";
+            ?19, ?19, ?19, ?20, ?21, ?22) ON CONFLICT (id) DO NOTHING";
         let terms = &self.terms;
-        conn.prepare_cached(sql)?.execute(params![
+        let rows = conn.prepare_cached(sql)?.execute(params![
             self.seq,
             self.id.0.as_bytes(),
             self.kind,
@@ -274,7 +274,7 @@ impl Job {
             self.due.map(Timestamp::as_micros),
             self.retry_of.map(|id| id.0.into_bytes()),
         ])?;
-        Ok(())
+        Ok(rows == 1)
     }
 
     /// Writes what can change.

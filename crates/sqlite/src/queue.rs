@@ -22,14 +22,14 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) trait Call<C>: Send {
     /// Whether anybody still waits.
     fn wanted(&self) -> bool;
-    /// Does it; whether it worked.
+    /// Does it; whether it worked. Again, if what it did was taken back.
     fn run(&mut self, context: &mut C) -> bool;
     /// Tells its caller what came out, or why nothing did.
     fn answer(self: Box<Self>, refused: Option<&Fail>);
 }
 
 struct Asked<F, T> {
-    ask: Option<F>,
+    ask: F,
     answer: Option<Result<T, Fail>>,
     reply: Arc<Reply<T>>,
 }
@@ -61,7 +61,7 @@ impl<T: Send> Late for Reply<T> {
 
 impl<C, F, T> Call<C> for Asked<F, T>
 where
-    F: FnOnce(&mut C) -> Result<T, Fail> + Send,
+    F: FnMut(&mut C) -> Result<T, Fail> + Send,
     T: Send,
 {
     fn wanted(&self) -> bool {
@@ -69,9 +69,8 @@ where
     }
 
     fn run(&mut self, context: &mut C) -> bool {
-        let Some(ask) = self.ask.take() else { return false };
         // A thread that panics would take all later calls with it; the step is rolled back like any that fails.
-        let answer = catch_unwind(AssertUnwindSafe(|| ask(context))).unwrap_or(Err(Fail::Panicked));
+        let answer = catch_unwind(AssertUnwindSafe(|| (self.ask)(context))).unwrap_or(Err(Fail::Panicked));
         let worked = answer.is_ok();
         self.answer = Some(answer);
         worked
@@ -130,12 +129,12 @@ impl<C: 'static> Queue<C> {
     }
 
     /// Asks for something that keeps so many bytes until it is done. The step happens even if the caller leaves
-    /// after it began.
+    /// after it began. It may run a second time, after the first was taken back.
     pub(crate) async fn ask<T: Send + 'static>(
         &self,
         urgent: bool,
         bytes: usize,
-        ask: impl FnOnce(&mut C) -> Result<T, Fail> + Send + 'static,
+        ask: impl FnMut(&mut C) -> Result<T, Fail> + Send + 'static,
     ) -> Result<T, Fail> {
         let (reply, answer) = oneshot::channel();
         let reply = Arc::new(Reply(Mutex::new(Some(reply))));
@@ -144,7 +143,7 @@ impl<C: 'static> Queue<C> {
             let late: Arc<dyn Late> = Arc::clone(&reply) as _;
             Arc::downgrade(&late)
         };
-        self.push(urgent, bytes, Box::new(Asked { ask: Some(ask), answer: None, reply }), late)?;
+        self.push(urgent, bytes, Box::new(Asked { ask, answer: None, reply }), late)?;
         answer.await.unwrap_or_else(|_| Err(Fail::Unavailable("its thread ended".to_owned())))
     }
 

@@ -90,9 +90,11 @@ impl State {
         Ok(())
     }
 
-    /// Adds a job.
-    pub(crate) fn put(&mut self, job: &Job, payload: &[u8]) -> Result<(), Fail> {
-        job.insert(&self.conn)?;
+    /// Adds a job; not if there is one of that id.
+    pub(crate) fn put(&mut self, job: &Job, payload: &[u8]) -> Result<bool, Fail> {
+        if !job.insert(&self.conn)? {
+            return Ok(false);
+        }
         self.conn
             .prepare_cached("INSERT INTO payloads (seq, format, bytes) VALUES (?1, 1, ?2)")?
             .execute(params![job.seq, payload])?;
@@ -100,7 +102,7 @@ impl State {
         if job.status == JobStatus::Queued {
             self.hint_work(job.kind)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The one way to change a job: counted out, changed, written, counted in.

@@ -215,14 +215,14 @@ impl SqliteStore {
     async fn write<T: Send + 'static>(
         &self,
         bytes: usize,
-        step: impl FnOnce(&mut State) -> std::result::Result<T, Fail> + Send + 'static,
+        step: impl FnMut(&mut State) -> std::result::Result<T, Fail> + Send + 'static,
     ) -> Result<T> {
         self.writes.ask(false, bytes, step).await.map_err(|fail| self.error(fail))
     }
 
     async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&mut Reader) -> std::result::Result<T, Fail> + Send + 'static,
+        read: impl FnMut(&mut Reader) -> std::result::Result<T, Fail> + Send + 'static,
     ) -> Result<T> {
         self.reads.ask(false, 0, read).await.map_err(|fail| self.error(fail))
     }

@@ -135,7 +135,13 @@ fn bytes(conn: &Connection, sql: &str, seq: i64) -> Result<Option<Result<Bytes, 
     }))
 }
 
-/// Jobs that go before a queued one: exact for the last of its priority, as a new job is; else counted.
+/// Jobs that go before a queued one that is the last of its priority, as a new job is.
+pub(crate) fn ahead_of_last(job: &Job, counts: &Counts) -> Option<u64> {
+    let ahead = counts[queued_of(job.terms.priority)..].iter().sum::<i64>() - 1;
+    (job.status == JobStatus::Queued).then(|| u64::try_from(ahead).unwrap_or(0))
+}
+
+/// Jobs that go before a queued one: exact for the last of its priority; else counted.
 pub(crate) fn ahead(conn: &Connection, job: &Job, counts: &Counts) -> Result<Option<u64>, Fail> {
     if job.status != JobStatus::Queued {
         return Ok(None);
@@ -145,15 +151,14 @@ pub(crate) fn ahead(conn: &Connection, job: &Job, counts: &Counts) -> Result<Opt
     let mut behind = conn.prepare_cached(
         "SELECT 1 FROM jobs WHERE status = 0 AND type = ?1 AND (score, id) > (?2, ?3) AND score < ?4 LIMIT 1",
     )?;
-    let ahead: i64 = if behind.exists(params![job.kind, score, id, end])? {
-        let mut before = conn.prepare_cached(
-            "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE status = 0 AND type = ?1 AND (score, id) < (?2, ?3) \
-             LIMIT ?4)",
-        )?;
-        before.query_row(params![job.kind, score, id, AHEAD_COUNTED as i64], |row| row.get(0))?
-    } else {
-        counts[queued_of(priority)..].iter().sum::<i64>() - 1
-    };
+    if !behind.exists(params![job.kind, score, id, end])? {
+        return Ok(ahead_of_last(job, counts));
+    }
+    let mut before = conn.prepare_cached(
+        "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE status = 0 AND type = ?1 AND (score, id) < (?2, ?3) \
+         LIMIT ?4)",
+    )?;
+    let ahead: i64 = before.query_row(params![job.kind, score, id, AHEAD_COUNTED as i64], |row| row.get(0))?;
     Ok(Some(u64::try_from(ahead).unwrap_or(0)))
 }
 
