@@ -12,6 +12,8 @@ pub(crate) enum Fail {
     Sql(rusqlite::Error),
     /// A row holds what nobody wrote.
     Bad(String),
+    /// Something is damaged that this job needs.
+    Job { seq: i64, why: String },
     /// Not now.
     Unavailable(String),
     /// A step panicked: a bug of ours.
@@ -29,7 +31,7 @@ impl Fail {
     pub(crate) fn into_error(self, file: &Path) -> StoreError {
         match self {
             Self::Unavailable(why) => StoreError::Unavailable(format!("{}: {why}", file.display())),
-            Self::Bad(why) => StoreError::Corrupt(format!("{}: {why}", file.display())),
+            Self::Bad(why) | Self::Job { why, .. } => StoreError::Corrupt(format!("{}: {why}", file.display())),
             Self::Panicked => StoreError::Backend { source: "a step panicked".into() },
             Self::Sql(error) if is_damage(&error) => Self::Bad(error.to_string()).into_error(file),
             Self::Sql(error) => match reason(&error) {
@@ -47,10 +49,23 @@ impl Fail {
                 Some(why) => format!("{why} ({error})"),
                 None => error.to_string(),
             }),
-            Self::Bad(why) => Self::Bad(why.clone()),
+            Self::Bad(why) | Self::Job { why, .. } => Self::Bad(why.clone()),
             Self::Unavailable(why) => Self::Unavailable(why.clone()),
             Self::Panicked => Self::Panicked,
         }
+    }
+
+    /// Damage that was met while something was done to a job is that job's.
+    pub(crate) fn of_job(self, seq: i64) -> Self {
+        match self {
+            Self::Sql(error) if is_damage(&error) => Self::Job { seq, why: error.to_string() },
+            other => other,
+        }
+    }
+
+    /// Whether what is on the disk is not what was written there.
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(self, Self::Sql(error) if is_damage(error))
     }
 
     /// Whether another process had its turn.
@@ -60,7 +75,7 @@ impl Fail {
     }
 }
 
-fn is_damage(error: &rusqlite::Error) -> bool {
+pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
     use rusqlite::Error as E;
     match error.sqlite_error_code() {
         Some(code) => matches!(code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase),

@@ -29,6 +29,14 @@ struct Wanted {
     timeout: Duration,
 }
 
+/// What goes when a job has completed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Clear {
+    Payload,
+    /// Its payload could not be deleted, which is no reason not to end it.
+    Nothing,
+}
+
 /// A place in the order of a state: score and id, the wanted type's number, and the job's seq.
 type Head = (i64, [u8; 16], usize, i64);
 
@@ -44,7 +52,7 @@ impl State {
                 continue;
             }
             let Some(mut job) = self.load(seq)? else { continue };
-            let payload = match view::payload(&self.conn, seq)? {
+            let payload = match self.each(seq, |state| view::payload(&state.conn, seq))? {
                 Ok(payload) => payload,
                 Err(why) => {
                     self.put_aside(seq, &why)?;
@@ -56,7 +64,7 @@ impl State {
                 break;
             }
             wanted[want].left -= 1;
-            attempts.push(self.start(&mut job, claim, &wanted[want], payload)?);
+            attempts.push(self.each(seq, |state| state.start(&mut job, claim, &wanted[want], payload))?);
         }
         let mut next = None;
         for wanted in &wanted {
@@ -83,7 +91,8 @@ impl State {
     /// if they are to run, so that a type with none left does not hide others.
     fn heads(&self, status: JobStatus, wanted: &[Wanted], most: usize) -> Result<Vec<Head>, Fail> {
         let mut heads: Vec<Head> = Vec::new();
-        let sql = "SELECT score, id, seq FROM jobs WHERE status = ?1 AND type = ?2 ORDER BY score, id LIMIT ?3";
+        let sql = "SELECT score, id, seq FROM jobs WHERE status = ?1 AND type = ?2 \
+            AND seq NOT IN (SELECT seq FROM quarantine) ORDER BY score, id LIMIT ?3";
         for (at, wanted) in wanted.iter().enumerate() {
             let limit = if status == JobStatus::Queued { most.min(wanted.left as usize) } else { most };
             let mut find = self.conn.prepare_cached(sql)?;
@@ -116,7 +125,7 @@ impl State {
     fn due(&self, wanted: &[Wanted]) -> Result<Vec<Head>, Fail> {
         let mut heads: Vec<Head> = Vec::new();
         let sql = "SELECT score, id, seq FROM jobs WHERE status = 1 AND type = ?1 AND score <= ?2 \
-            ORDER BY score, id LIMIT ?3";
+            AND seq NOT IN (SELECT seq FROM quarantine) ORDER BY score, id LIMIT ?3";
         for (at, wanted) in wanted.iter().enumerate() {
             let mut find = self.conn.prepare_cached(sql)?;
             let mut rows = find.query(params![wanted.kind, self.now.as_micros(), SWEEP_JOBS])?;
@@ -129,11 +138,14 @@ impl State {
     }
 
     fn next_claim(&self, kind: i64) -> Result<Option<Duration>, Fail> {
-        let mut queued = self.conn.prepare_cached("SELECT 1 FROM jobs WHERE status = 0 AND type = ?1 LIMIT 1")?;
+        let sql =
+            "SELECT 1 FROM jobs WHERE status = 0 AND type = ?1 AND seq NOT IN (SELECT seq FROM quarantine) LIMIT 1";
+        let mut queued = self.conn.prepare_cached(sql)?;
         if queued.exists([kind])? {
             return Ok(Some(Duration::ZERO));
         }
-        let sql = "SELECT score FROM jobs WHERE status = 1 AND type = ?1 ORDER BY score LIMIT 1";
+        let sql = "SELECT score FROM jobs WHERE status = 1 AND type = ?1 \
+            AND seq NOT IN (SELECT seq FROM quarantine) ORDER BY score LIMIT 1";
         let due = self.conn.prepare_cached(sql)?.query_row([kind], |row| row.get(0)).optional()?;
         Ok(due.map(|due| Timestamp::from_micros(due).since(self.now)))
     }
@@ -246,7 +258,7 @@ impl State {
         Ok(())
     }
 
-    pub(crate) fn settle(&mut self, settle: &Settle) -> Result<Settled, Fail> {
+    pub(crate) fn settle(&mut self, settle: &Settle, clear: Clear) -> Result<Settled, Fail> {
         let Some(mut job) = view::find(&self.conn, settle.lease.job)? else { return Ok(Settled::Lost) };
         if !job.runs_under(settle.lease.token) {
             return Ok(job.settled_by(settle.lease.token).map_or(Settled::Lost, Settled::Settled));
@@ -267,7 +279,10 @@ impl State {
                 .prepare_cached("INSERT OR REPLACE INTO results (seq, format, bytes) VALUES (?1, 1, ?2)")?
                 .execute(params![job.seq, result.as_ref()])?;
             // Nothing can run it again.
-            self.conn.prepare_cached("DELETE FROM payloads WHERE seq = ?1")?.execute([job.seq])?;
+            if clear == Clear::Payload {
+                let sql = "DELETE FROM payloads WHERE seq = ?1";
+                self.each(job.seq, |state| Ok(state.conn.prepare_cached(sql)?.execute([job.seq])?))?;
+            }
         }
         Ok(Settled::Settled(after))
     }

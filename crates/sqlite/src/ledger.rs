@@ -50,45 +50,9 @@ pub(crate) struct Ledger {
     slots: BTreeMap<(i64, i64), Slot>,
     last_order: Option<i64>,
     ordered: bool,
-    /// What the running step did, to take back if it fails.
-    moves: Vec<(i64, usize, i64)>,
-    made: Vec<i64>,
-    step_slots: Vec<(i64, Slot)>,
 }
 
 impl Ledger {
-    /// A step begins.
-    pub(crate) fn begin(&mut self) {
-        self.moves.clear();
-        self.made.clear();
-        self.step_slots.clear();
-    }
-
-    /// The running step was rolled back. Order numbers it took stay unused.
-    pub(crate) fn undo(&mut self) {
-        for (kind, counter, by) in self.moves.drain(..) {
-            if let Some(kind) = self.kinds.get_mut(&kind) {
-                kind.counts[counter] -= by;
-            }
-        }
-        for made in self.made.drain(..) {
-            if let Some(kind) = self.kinds.remove(&made) {
-                self.by_name.remove(&kind.name);
-            }
-        }
-        self.step_slots.clear();
-    }
-
-    /// The running step is part of the transaction.
-    pub(crate) fn keep(&mut self) {
-        for (kind, slot) in self.step_slots.drain(..) {
-            slots::merge(
-                self.slots.entry((slot.minute, kind)).or_insert_with(|| Slot::new(slot.minute, slot.name.clone())),
-                &slot,
-            );
-        }
-    }
-
     pub(crate) fn kind(&mut self, conn: &Connection, name: &JobName) -> Result<Option<i64>, Fail> {
         if let Some(kind) = self.by_name.get(name) {
             return Ok(Some(*kind));
@@ -108,7 +72,6 @@ impl Ledger {
         conn.prepare_cached("INSERT INTO types (name) VALUES (?1)")?.execute([name.as_str()])?;
         let kind = conn.last_insert_rowid();
         self.load(conn, kind)?;
-        self.made.push(kind);
         Ok(kind)
     }
 
@@ -147,20 +110,15 @@ impl Ledger {
         let counted = self.load(conn, kind)?;
         counted.moved = true;
         let counters = [status as usize].into_iter().chain(beside);
-        counters.clone().for_each(|counter| counted.counts[counter] += by);
-        self.moves.extend(counters.map(|counter| (kind, counter, by)));
+        counters.for_each(|counter| counted.counts[counter] += by);
         Ok(())
     }
 
-    /// Counts in the slot of this minute, with the running step.
+    /// The slot of this minute, to count in: what the open transaction adds to it.
     pub(crate) fn slot(&mut self, conn: &Connection, kind: i64, now: Timestamp) -> Result<&mut Slot, Fail> {
+        let name = self.name(conn, kind)?;
         let minute = now.minute();
-        if !self.step_slots.iter().any(|(of, _)| *of == kind) {
-            let name = self.name(conn, kind)?;
-            self.step_slots.push((kind, Slot::new(minute, name)));
-        }
-        let found = self.step_slots.iter_mut().find(|(of, _)| *of == kind);
-        found.map(|(_, slot)| slot).ok_or_else(|| Fail::Bad("a slot is not known".to_owned()))
+        Ok(self.slots.entry((minute, kind)).or_insert_with(|| Slot::new(minute, name)))
     }
 
     pub(crate) fn next_order(&mut self, conn: &Connection, now: Timestamp) -> Result<i64, Fail> {

@@ -12,7 +12,7 @@ use rusqlite::{OptionalExtension as _, ToSql, params};
 use uuid::Uuid;
 
 use crate::{
-    fail::Fail,
+    fail::{Fail, is_damage},
     job::from_json,
     reader::Reader,
     view::{self, lookup},
@@ -30,8 +30,12 @@ impl Reader {
         let mut find = self.conn.prepare_cached("SELECT version, ended_at, retention FROM jobs WHERE id = ?1")?;
         let mut versions = Vec::with_capacity(ids.len());
         for id in ids {
-            let found: Option<(i64, Option<i64>, i64)> =
-                find.query_row([id.0.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
+            let found = find.query_row([id.0.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+            let found: Option<(i64, Option<i64>, i64)> = match found.optional() {
+                // Whoever reads it is told; whoever waits for others is not held up.
+                Err(error) if is_damage(&error) => None,
+                found => found?,
+            };
             let now = self.now.as_micros();
             let there = found.filter(|(_, ended, kept)| ended.is_none_or(|ended| ended.saturating_add(*kept) > now));
             versions.push(there.map(|(version, ..)| version.unsigned_abs()));
@@ -60,7 +64,11 @@ impl Reader {
         let mut jobs = Vec::with_capacity(entries.len());
         for (_, seq) in entries {
             // One that cannot be read is not worth refusing the list for.
-            let Ok(job) = view::load(&self.conn, seq)? else { continue };
+            let job = match view::load(&self.conn, seq) {
+                Ok(Ok(job)) => job,
+                Err(fail) if !fail.is_damage() => return Err(fail),
+                _ => continue,
+            };
             let moved = filter.status.is_some() && job.entered_at > since;
             if !job.expired(self.now) && !moved {
                 jobs.push(view::view(&self.conn, &mut self.names, job, false)?);

@@ -24,14 +24,15 @@ const BUSY: Duration = Duration::from_secs(3);
 const TRIES: i32 = 2_800;
 const TRY: Duration = Duration::from_millis(1);
 
-/// Sets how a writer waits for its turn.
-pub(crate) fn wait_for_turns(conn: &mut Connection) -> rusqlite::Result<()> {
-    conn.busy_handler(Some(wait))
-}
-
-fn wait(tries: i32) -> bool {
-    std::thread::sleep(TRY);
-    tries < TRIES
+/// Sets how a writer waits for its turn: not for longer than it is `wanted`.
+pub(crate) fn wait_for_turns(
+    conn: &mut Connection,
+    wanted: impl Fn() -> bool + Send + 'static,
+) -> rusqlite::Result<()> {
+    conn.busy_handler(Some(move |tries| {
+        std::thread::sleep(TRY);
+        tries < TRIES && wanted()
+    }))
 }
 
 /// Statements that a connection keeps prepared; more than there are.
@@ -149,7 +150,7 @@ fn try_writer(path: &Path, synchronous: Synchronous) -> Result<Connection, Troub
     if conn.is_readonly("main")? {
         return Err(Trouble::Fail(Fail::Unavailable("the file is read-only".to_owned())));
     }
-    wait_for_turns(&mut conn)?;
+    wait_for_turns(&mut conn, || true)?;
     check(&conn, path)?;
     // A file that has tables, or a log, stays as it is: this is for the fresh one alone, and before both.
     conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL")?;

@@ -217,6 +217,11 @@ impl<C: 'static> Queue<C> {
         !calls.urgent.is_empty() || !calls.others.is_empty()
     }
 
+    /// Whether nobody can ask any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     /// Ends the threads once they did what waits.
     pub(crate) fn close(&self) {
         self.lock().closed = true;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::{fail::Fail, open};
+use crate::fail::Fail;
 
 /// Unused pages that a file may keep, for what comes next: giving them back and taking them again costs twice.
 const SPARE_PAGES: i64 = 256;
@@ -37,13 +37,12 @@ pub(crate) fn give_back(conn: &Connection) -> Result<(), Fail> {
 }
 
 /// Copies the log back and cuts it. Where threads read without a pause, SQLite never finds the moment to begin the
-/// log anew by itself: this waits for it, since whoever begins to read when all is copied needs no log.
+/// log anew by itself: this waits for it, since whoever begins to read when all is copied needs no log. Leaves another
+/// way to wait for turns behind.
 pub(crate) fn cut_log(conn: &mut Connection) -> Result<(), Fail> {
     conn.busy_handler(Some(briefly))?;
     // Its row says whether somebody was in the way. Then the next try may do it.
-    let cut = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-    open::wait_for_turns(conn)?;
-    Ok(cut?)
+    Ok(conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
 }
 
 fn briefly(tries: i32) -> bool {

@@ -56,26 +56,23 @@ impl State {
     /// A step begins.
     pub(crate) fn begin(&mut self, now: Timestamp) {
         self.now = self.now.max(now);
-        self.ledger.begin();
-        self.changed.clear();
-        self.work.clear();
-    }
-
-    /// The step was rolled back.
-    pub(crate) fn undo(&mut self) {
-        self.ledger.undo();
         self.changed.clear();
         self.work.clear();
     }
 
     /// The step is part of the transaction: what to tell once that is committed.
     pub(crate) fn keep(&mut self, hints: &mut Vec<Hint>) {
-        self.ledger.keep();
         hints.extend(self.work.drain(..).map(Hint::Work));
         if !self.changed.is_empty() {
             hints.push(Hint::Jobs(self.changed.as_slice().into()));
             self.changed.clear();
         }
+    }
+
+    /// Does something to a job that is one of many. If it meets damage, in the job's row or beside it, the step fails by
+    /// this job's name: whoever asked has it put aside and asks again.
+    pub(crate) fn each<T>(&mut self, seq: i64, act: impl FnOnce(&mut Self) -> Result<T, Fail>) -> Result<T, Fail> {
+        act(self).map_err(|fail| fail.of_job(seq))
     }
 
     fn count(&mut self, job: &Job, by: i64) -> Result<(), Fail> {
@@ -221,7 +218,7 @@ impl State {
 
     /// The job at a place that an index named. What cannot be read is put aside, so that it is never in the way again.
     pub(crate) fn load(&mut self, seq: i64) -> Result<Option<Job>, Fail> {
-        match view::load(&self.conn, seq)? {
+        match self.each(seq, |state| view::load(&state.conn, seq))? {
             Ok(job) => Ok(Some(job)),
             Err(why) => self.put_aside(seq, &why).map(|()| None),
         }
@@ -240,6 +237,17 @@ impl State {
             self.ledger.count(&self.conn, kind, counted, -1)?;
         }
         self.conn.prepare_cached("UPDATE jobs SET status = 9 WHERE seq = ?1")?.execute([seq])?;
+        self.note(seq, status, why)
+    }
+
+    /// The same for a job whose row cannot be read, or not be written: it is passed by, whatever its row says, and stays
+    /// counted as what it was.
+    pub(crate) fn pass_by(&self, seq: i64, why: &str) -> Result<(), Fail> {
+        const UNKNOWN: i64 = 9;
+        self.note(seq, UNKNOWN, why)
+    }
+
+    fn note(&self, seq: i64, status: i64, why: &str) -> Result<(), Fail> {
         let sql = "INSERT OR REPLACE INTO quarantine (seq, at, status, reason) VALUES (?1, ?2, ?3, ?4)";
         self.conn.prepare_cached(sql)?.execute(params![seq, self.now.as_micros(), status, why])?;
         Ok(())

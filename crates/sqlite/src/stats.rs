@@ -84,7 +84,8 @@ impl Reader {
     /// Since when the first of each priority wait: within a priority the order number carries the time.
     fn oldest_queued(&self, of: &Counted) -> Result<Option<Timestamp>, Fail> {
         let sql = "SELECT min(since) FROM (SELECT runnable_since AS since FROM jobs \
-            WHERE status = 0 AND type = ?1 AND score >= ?2 AND score < ?3 ORDER BY score, id LIMIT ?4)";
+            WHERE status = 0 AND type = ?1 AND score >= ?2 AND score < ?3 \
+            AND seq NOT IN (SELECT seq FROM quarantine) ORDER BY score, id LIMIT ?4)";
         let mut oldest = None;
         for first in used(of) {
             let since: Option<i64> = self
@@ -106,7 +107,8 @@ impl Reader {
         let (most, end) = (AHEAD_COUNTED as i64, order_at(than) + 256);
         // Released and recovered jobs keep their place and wait anew: the limit is for what is looked at.
         let queued = "SELECT count(*) FROM (SELECT runnable_since AS since FROM jobs WHERE status = 0 AND type = ?1 \
-            AND score >= ?2 AND score < ?3 ORDER BY score, id LIMIT ?5) WHERE since < ?4";
+            AND score >= ?2 AND score < ?3 AND seq NOT IN (SELECT seq FROM quarantine) \
+            ORDER BY score, id LIMIT ?5) WHERE since < ?4";
         let due = "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE status = 1 AND type = ?1 AND score < ?2 LIMIT ?3)";
         let mut stale = self.count(due, params![of.kind, than.as_micros(), most])?;
         for first in used(of) {
@@ -117,7 +119,7 @@ impl Reader {
 
     fn count_unrecovered(&self, of: &[Counted], types: &mut [TypeStats], query: &StatsQuery) -> Result<(), Fail> {
         let sql = "SELECT type, lease_until FROM jobs INDEXED BY jobs_leased WHERE status = 2 AND lease_until < ?1 \
-            ORDER BY lease_until LIMIT ?2";
+            AND seq NOT IN (SELECT seq FROM quarantine) ORDER BY lease_until LIMIT ?2";
         let mut find = self.conn.prepare_cached(sql)?;
         let mut rows = find.query(params![self.now.as_micros(), AHEAD_COUNTED as i64])?;
         while let Some(row) = rows.next()? {

@@ -2,7 +2,7 @@
 
 use std::{
     path::Path,
-    sync::{Arc, mpsc},
+    sync::{Arc, Mutex, PoisonError, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -29,10 +29,11 @@ use uuid::Uuid;
 use crate::{
     fail::Fail,
     file::File,
+    lease::Clear,
     open::{self, OpenError, Synchronous},
     queue::{PATIENCE, Queue},
     reader::{self, Reader},
-    shared,
+    shared, space,
     state::State,
     time::Time,
     writer::{self, Writer},
@@ -44,17 +45,19 @@ const HINTS_KEPT: usize = 1024;
 /// How often to look for callers who wait for too long.
 const WATCH: Duration = Duration::from_secs(1);
 
+/// So many jobs that something damaged is in the way of are put aside in one call: more than stand on some pages.
+const DAMAGED: usize = 200;
+
 /// Reads that run at once.
 const READERS: usize = 2;
 
 /// How long dropping a store waits for its file to be closed: far longer than that takes, if the disk answers.
 const CLOSING: Duration = Duration::from_secs(2);
-const LOOK: Duration = Duration::from_millis(1);
 
 /// A store in a file. Its jobs outlive the process, and the machine's power if the disk keeps its word.
 ///
-/// Dropping it lets what was asked finish, ends its threads and closes the file, which whoever closes it last leaves
-/// without a log. That takes some milliseconds, and is waited for: two seconds at most.
+/// Dropping it lets what has begun finish, ends its threads and closes the file, which whoever closes it last leaves
+/// without a log. That takes some milliseconds, and is waited for; for two seconds at most, if the disk does not answer.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -74,8 +77,8 @@ pub struct SqliteStore {
     writes: Arc<Queue<State>>,
     reads: Arc<Queue<Reader>>,
     hints: broadcast::WeakSender<Hint>,
-    /// The thread that closes the file; none if it could not be started.
-    writer: Option<thread::JoinHandle<()>>,
+    /// The thread that closes the file, and what ends when it has; none if it could not be started.
+    writer: Option<(thread::ThreadId, Mutex<mpsc::Receiver<()>>)>,
     /// Dropped with the store, which ends the thread that looks for callers who wait for too long.
     _watch: mpsc::Sender<()>,
 }
@@ -187,7 +190,13 @@ impl SqliteStore {
             cut: None,
             readers,
         };
-        store.writer = Some(spawn("sqlite-write", move || writer.run()).map_err(|error| io(path, &error))?);
+        let (open, closed) = mpsc::channel::<()>();
+        let run = move || {
+            writer.run();
+            drop(open);
+        };
+        let thread = spawn("sqlite-write", run).map_err(|error| io(path, &error))?;
+        store.writer = Some((thread.thread().id(), Mutex::new(closed)));
         Ok(store)
     }
 
@@ -220,6 +229,44 @@ impl SqliteStore {
         self.writes.ask(false, bytes, step).await.map_err(|fail| self.error(fail))
     }
 
+    /// The same, for a step that does something to many jobs. One that something damaged is in the way of is put aside, and
+    /// the others are not held up.
+    async fn write_many<T: Send + 'static>(
+        &self,
+        step: impl FnMut(&mut State) -> std::result::Result<T, Fail> + Clone + Send + 'static,
+    ) -> Result<T> {
+        for _ in 0..DAMAGED {
+            match self.writes.ask(false, 0, step.clone()).await {
+                Err(Fail::Job { seq, why }) => self.put_aside(seq, why).await?,
+                done => return done.map_err(|fail| self.error(fail)),
+            }
+        }
+        self.write(0, step).await
+    }
+
+    /// In a step of its own: SQLite writes nothing more in a transaction that met damage.
+    async fn put_aside(&self, seq: i64, why: String) -> Result<()> {
+        let reason = why.clone();
+        match self.writes.ask(false, 0, move |state| state.put_aside(seq, &reason)).await {
+            Err(fail) if fail.is_damage() => self.write(0, move |state| state.pass_by(seq, &why)).await,
+            done => done.map_err(|fail| self.error(fail)),
+        }
+    }
+
+    async fn renew_at_once(
+        &self,
+        beat: &Beat,
+        leases: &[Lease],
+        lease: Duration,
+    ) -> std::result::Result<Vec<Renewed>, Fail> {
+        let (beat, leases) = (beat.clone(), leases.to_vec());
+        let step = move |state: &mut State| {
+            state.beat(&beat)?;
+            leases.iter().map(|held| state.renew(*held, state.now + lease)).collect()
+        };
+        self.writes.ask(true, 0, step).await
+    }
+
     async fn read<T: Send + 'static>(
         &self,
         read: impl FnMut(&mut Reader) -> std::result::Result<T, Fail> + Send + 'static,
@@ -236,12 +283,12 @@ impl Drop for SqliteStore {
     fn drop(&mut self) {
         self.writes.close();
         self.reads.close();
-        let Some(writer) = self.writer.take() else { return };
-        let began = Instant::now();
+        let Some((writer, closed)) = self.writer.take() else { return };
+        let closed = closed.into_inner().unwrap_or_else(PoisonError::into_inner);
         // Nobody waits for themselves.
-        let is_other = writer.thread().id() != thread::current().id();
-        while is_other && !writer.is_finished() && began.elapsed() < CLOSING {
-            thread::sleep(LOOK);
+        if writer != thread::current().id() {
+            // It tells nothing but that it is over, in time or not.
+            closed.recv_timeout(CLOSING).ok();
         }
     }
 }
@@ -283,17 +330,24 @@ impl JobStore for SqliteStore {
 
     async fn claim(&self, claim: &Claim) -> Result<Claimed> {
         let claim = claim.clone();
-        self.write(0, move |state| state.claim(&claim)).await
+        self.write_many(move |state| state.claim(&claim)).await
     }
 
     /// Goes before all other calls: a long queue must not make living workers look dead.
     async fn renew(&self, beat: &Beat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
-        let (beat, leases) = (beat.clone(), leases.to_vec());
-        let step = move |state: &mut State| {
-            state.beat(&beat)?;
-            leases.iter().map(|held| state.renew(*held, state.now + lease)).collect()
-        };
-        self.writes.ask(true, 0, step).await.map_err(|fail| self.error(fail))
+        let all = self.renew_at_once(beat, leases, lease).await;
+        if !all.as_ref().is_err_and(Fail::is_damage) {
+            return all.map_err(|fail| self.error(fail));
+        }
+        // In the row of one of them, if the beat alone can be written: what cannot be renewed is lost, the others are not.
+        let mut renewed = self.renew_at_once(beat, &[], lease).await.map_err(|fail| self.error(fail))?;
+        for held in leases {
+            match self.renew_at_once(beat, &[*held], lease).await {
+                Err(fail) if fail.is_damage() => renewed.push(Renewed::Lost),
+                one => renewed.extend(one.map_err(|fail| self.error(fail))?),
+            }
+        }
+        Ok(renewed)
     }
 
     async fn report(&self, reports: &[Report]) -> Result<Vec<Fenced>> {
@@ -303,9 +357,16 @@ impl JobStore for SqliteStore {
     }
 
     async fn settle(&self, settles: &[Settle]) -> Result<Vec<Settled>> {
-        let settles = settles.to_vec();
+        let settles: Arc<[Settle]> = settles.into();
         let bytes = settles.iter().map(result_bytes).sum();
-        self.write(bytes, move |state| settles.iter().map(|settle| state.settle(settle)).collect()).await
+        let step = |clear| {
+            let settles = Arc::clone(&settles);
+            move |state: &mut State| settles.iter().map(|settle| state.settle(settle, clear)).collect()
+        };
+        match self.writes.ask(false, bytes, step(Clear::Payload)).await {
+            Err(Fail::Job { .. }) => self.write(bytes, step(Clear::Nothing)).await,
+            settled => settled.map_err(|fail| self.error(fail)),
+        }
     }
 
     async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<Cancel> {
@@ -320,11 +381,23 @@ impl JobStore for SqliteStore {
 
     async fn reclaim(&self, reclaim: &Reclaim) -> Result<Reclaimed> {
         let reclaim = reclaim.clone();
-        self.write(0, move |state| state.reclaim(&reclaim)).await
+        self.write_many(move |state| state.reclaim(&reclaim)).await
     }
 
     async fn prune(&self, limit: u32) -> Result<u32> {
-        self.write(0, move |state| state.prune(limit)).await
+        let mut cut = 0;
+        loop {
+            let pruned = self.write_many(move |state| state.prune(limit - cut)).await?;
+            cut += pruned.cut;
+            if !pruned.more() {
+                break;
+            }
+        }
+        // It reads the pages that move: in a damaged file it may never succeed, and what was cut is cut all the same.
+        match self.writes.ask(false, 0, |state| space::give_back(&state.conn)).await {
+            Err(fail) if !fail.is_damage() => Err(self.error(fail)),
+            _ => Ok(cut),
+        }
     }
 
     fn hints(&self) -> BoxStream<'static, Hint> {

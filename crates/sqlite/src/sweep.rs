@@ -13,9 +13,25 @@ use rusqlite::{OptionalExtension as _, params};
 use crate::{
     fail::Fail,
     job::Job,
-    space,
     state::{End, State},
 };
+
+/// Bytes of payloads, results and logs that one step cuts: each takes its time, as large ones stand on many pages.
+const PRUNE_BYTES: u64 = 4 << 20;
+
+/// What a step of a prune did.
+#[derive(Debug, Default)]
+pub(crate) struct Pruned {
+    pub(crate) cut: u32,
+    bytes: u64,
+}
+
+impl Pruned {
+    /// Whether there may be more to cut within the same call.
+    pub(crate) const fn more(&self) -> bool {
+        self.bytes >= PRUNE_BYTES
+    }
+}
 
 impl State {
     pub(crate) fn reclaim(&mut self, reclaim: &Reclaim) -> Result<Reclaimed, Fail> {
@@ -26,14 +42,14 @@ impl State {
         }
         let limit = reclaim.limit.min(SWEEP_JOBS) as usize;
         let sql = "SELECT seq FROM jobs INDEXED BY jobs_leased WHERE status = 2 AND lease_until <= ?1 \
-            ORDER BY lease_until, id LIMIT ?2";
+            AND seq NOT IN (SELECT seq FROM quarantine) ORDER BY lease_until, id LIMIT ?2";
         let mut expired = self.places(sql, params![now.as_micros(), limit as i64 + 1])?;
         let more = expired.len() > limit;
         expired.truncate(limit);
         let mut recovered = Vec::with_capacity(expired.len());
         for seq in expired {
             if let Some(mut job) = self.load(seq)? {
-                recovered.push(self.recover(&mut job, reclaim)?);
+                recovered.push(self.each(seq, |state| state.recover(&mut job, reclaim))?);
             }
         }
         Ok(Reclaimed::Done { recovered, more })
@@ -80,35 +96,56 @@ impl State {
         })
     }
 
-    pub(crate) fn prune(&mut self, limit: u32) -> Result<u32, Fail> {
-        let mut cut = 0;
+    /// Cuts so many at most, and so many bytes that others need not wait for long; if these were too many, the same
+    /// call goes on.
+    pub(crate) fn prune(&mut self, limit: u32) -> Result<Pruned, Fail> {
+        let mut pruned = Pruned::default();
         for kind in self.places("SELECT type FROM types ORDER BY type", [])? {
             for status in 3..=5 {
-                cut += self.prune_index(kind, status, limit - cut)?;
+                self.prune_index(kind, status, limit, &mut pruned)?;
             }
         }
-        let cut = cut + self.forget(limit - cut)?;
-        space::give_back(&self.conn)?;
-        Ok(cut)
+        if !pruned.more() {
+            pruned.cut += self.forget(limit - pruned.cut)?;
+        }
+        Ok(pruned)
     }
 
     /// Cuts the jobs at the head of an index that are past their retention, up to the first that is not.
-    fn prune_index(&mut self, kind: i64, status: i64, limit: u32) -> Result<u32, Fail> {
-        let sql = "SELECT seq FROM jobs WHERE status = ?1 AND type = ?2 ORDER BY score, id LIMIT ?3";
-        let mut cut = 0;
-        for seq in self.places(sql, params![status, kind, limit])? {
+    fn prune_index(&mut self, kind: i64, status: i64, limit: u32, pruned: &mut Pruned) -> Result<(), Fail> {
+        let sql = "SELECT seq FROM jobs WHERE status = ?1 AND type = ?2 \
+            AND seq NOT IN (SELECT seq FROM quarantine) ORDER BY score, id LIMIT ?3";
+        for seq in self.places(sql, params![status, kind, limit - pruned.cut])? {
+            if pruned.more() {
+                break;
+            }
             match self.load(seq)? {
-                Some(job) if job.expired(self.now) => self.entomb(&job)?,
+                Some(job) if job.expired(self.now) => {
+                    pruned.bytes += self.each(seq, |state| state.entomb(&job))?;
+                }
                 Some(_) => break,
                 None => {} // Put aside: it counts as cut.
             }
-            cut += 1;
+            pruned.cut += 1;
         }
-        Ok(cut)
+        Ok(())
     }
 
-    fn entomb(&mut self, job: &Job) -> Result<(), Fail> {
-        let Some(gone_until) = job.gone_until() else { return Ok(()) };
+    /// Bytes of a job's payload and result, which SQLite tells without reading them.
+    fn value_bytes(&self, seq: i64) -> Result<u64, Fail> {
+        let mut all = 0;
+        for sql in
+            ["SELECT length(bytes) FROM payloads WHERE seq = ?1", "SELECT length(bytes) FROM results WHERE seq = ?1"]
+        {
+            let bytes: Option<i64> = self.conn.prepare_cached(sql)?.query_row([seq], |row| row.get(0)).optional()?;
+            all += bytes.unwrap_or(0).unsigned_abs();
+        }
+        Ok(all)
+    }
+
+    fn entomb(&mut self, job: &Job) -> Result<u64, Fail> {
+        let Some(gone_until) = job.gone_until() else { return Ok(0) };
+        let bytes = self.value_bytes(job.seq)? + job.log_bytes.unsigned_abs();
         let day = Duration::from_secs(KEY_SECONDS);
         let repeats = if job.repeatable { job.created_at + day } else { gone_until };
         let sql = "INSERT OR REPLACE INTO tombstones (id, owner, fingerprint, gone_until, forget_at, type, key) \
@@ -132,7 +169,7 @@ impl State {
         ] {
             self.conn.prepare_cached(sql)?.execute([job.seq])?;
         }
-        Ok(())
+        Ok(bytes)
     }
 
     /// Forgets tombstones past their time, and their keys with them.

@@ -60,20 +60,13 @@ pub(crate) fn data_version(conn: &Connection) -> Result<i64, Fail> {
     Ok(conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?)
 }
 
-/// What becomes of a transaction when a step of it fails.
-#[derive(Clone, Copy)]
-enum Steps {
-    /// It is given up.
-    Together,
-    /// It goes on without that step.
-    Apart,
-}
-
 type Calls = Vec<Box<dyn Call<State>>>;
 
 impl Writer {
     /// Writes until nobody can ask any more.
     pub(crate) fn run(mut self) {
+        // It never fails; and if it did, the writer would wait as it did when the file was opened.
+        drop(self.wait_for_turns());
         loop {
             match self.queue.take(GROUP, GROUP_BYTES, Some(LOOK)) {
                 Found::Calls(calls) => {
@@ -88,6 +81,12 @@ impl Writer {
         }
         // Whoever closes the file last copies the log back into it, and a reader could not.
         self.readers.drain(..).for_each(|reader| drop(reader.join()));
+    }
+
+    /// No longer than its store is there: nobody waits for what it would do.
+    fn wait_for_turns(&mut self) -> rusqlite::Result<()> {
+        let queue = Arc::clone(&self.queue);
+        open::wait_for_turns(&mut self.state.conn, move || !queue.is_closed())
     }
 
     /// SQLite gives turns to whoever happens to ask at the right moment: a process with calls without end would keep
@@ -108,6 +107,7 @@ impl Writer {
         // Ours may be another log than the one that has its name now.
         if long && self.file.check().is_ok() {
             drop(space::cut_log(&mut self.state.conn));
+            drop(self.wait_for_turns());
             self.cut = Some(Instant::now());
         }
     }
@@ -118,8 +118,19 @@ impl Writer {
         let mut hints = Vec::new();
         while !calls.is_empty() {
             let mut done = 0;
-            let committed = self.commit(&mut calls, &mut done, &mut hints);
-            let refused = committed.err();
+            let refused = match self.commit(&mut calls, &mut done, &mut hints) {
+                // It takes nothing of the others with it: they do what they did again, without it. That hardly ever
+                // happens; savepoints, which spare it, would cost all others a sixth more. Nor would they help against
+                // damage, after which SQLite writes nothing more in the same transaction.
+                Ok(Some(failed)) => {
+                    self.take_back();
+                    hints.clear();
+                    calls.remove(failed).answer(None);
+                    continue;
+                }
+                Ok(None) => None,
+                Err(refused) => Some(refused),
+            };
             let rest = match &refused {
                 None => {
                     // Nobody listening is no error.
@@ -167,28 +178,10 @@ impl Writer {
         self.state.ledger = Ledger::default();
     }
 
-    /// All or nothing: if the process dies in here, none of it happened, and nobody was told that it did. Steps that can be
-    /// taken back one by one cost a sixth more, and hardly one ever fails: so they are that only once one has.
-    fn commit(&mut self, calls: &mut Calls, done: &mut usize, hints: &mut Vec<Hint>) -> Result<(), Fail> {
+    /// All or nothing: if the process dies in here, none of it happened, and nobody was told that it did. Returns which
+    /// call failed, if one did: then nothing is committed.
+    fn commit(&mut self, calls: &mut Calls, done: &mut usize, hints: &mut Vec<Hint>) -> Result<Option<usize>, Fail> {
         self.file.check()?;
-        if !self.transaction(calls, done, hints, Steps::Together)? {
-            self.take_back();
-            hints.clear();
-            *done = 0;
-            self.transaction(calls, done, hints, Steps::Apart)?;
-        }
-        // A file that was unlinked meanwhile took the commit with it.
-        self.file.check()
-    }
-
-    /// Whether it was committed; not if a step failed that cannot be taken back alone.
-    fn transaction(
-        &mut self,
-        calls: &mut Calls,
-        done: &mut usize,
-        hints: &mut Vec<Hint>,
-        steps: Steps,
-    ) -> Result<bool, Fail> {
         let began = Instant::now();
         self.execute("BEGIN IMMEDIATE")?;
         self.look()?;
@@ -196,11 +189,11 @@ impl Writer {
         for call in calls {
             // Its caller may have left, or been sent away, since the transaction began.
             if call.wanted() {
-                match steps {
-                    Steps::Together if !self.step(&mut **call, hints) => return Ok(false),
-                    Steps::Together => {}
-                    Steps::Apart => self.step_apart(&mut **call, hints)?,
+                self.state.begin(self.time.now());
+                if !call.run(&mut self.state) {
+                    return self.failed(*done).map(Some);
                 }
+                self.state.keep(hints);
             }
             *done += 1;
             if began.elapsed() > GROUP_TIME {
@@ -212,33 +205,16 @@ impl Writer {
             self.state.ledger.flush(&self.state.conn, self.state.now)?;
         }
         self.execute("COMMIT")?;
-        Ok(true)
+        // A file that was unlinked meanwhile took the commit with it.
+        self.file.check().map(|()| None)
     }
 
-    /// One call; whether it worked.
-    fn step(&mut self, call: &mut dyn Call<State>, hints: &mut Vec<Hint>) -> bool {
-        self.state.begin(self.time.now());
-        let worked = call.run(&mut self.state);
-        if worked {
-            self.state.keep(hints);
-        } else {
-            self.state.undo();
-        }
-        worked
-    }
-
-    /// One call, which takes nothing of the others with it if it fails.
-    fn step_apart(&mut self, call: &mut dyn Call<State>, hints: &mut Vec<Hint>) -> Result<(), Fail> {
-        self.execute("SAVEPOINT step")?;
-        if self.step(call, hints) {
-            return self.execute("RELEASE step");
-        }
+    fn failed(&self, at: usize) -> Result<usize, Fail> {
         if self.state.conn.is_autocommit() {
             // A full disk, for one, makes SQLite give the whole transaction up.
             return Err(Fail::Unavailable("a write failed and took its transaction with it".to_owned()));
         }
-        self.execute("ROLLBACK TO step")?;
-        self.execute("RELEASE step")
+        Ok(at)
     }
 
     fn execute(&self, sql: &str) -> Result<(), Fail> {
@@ -386,6 +362,27 @@ mod tests {
         let (held, ()) = join(hold, others).await;
         held.unwrap();
         rig.check(4).await;
+    }
+
+    /// Large values stand on many pages, and others wait while they go.
+    #[tokio::test]
+    async fn a_prune_is_bounded_in_bytes() {
+        let rig = Rig::new();
+        for _ in 0..10 {
+            rig.insert(1 << 20).await.unwrap();
+        }
+        // Past their retention, and not yet forgotten.
+        rig.sql("UPDATE jobs SET status = 5, ended_at = created_at - 90000000 RETURNING seq").await;
+        let mut steps = Vec::new();
+        loop {
+            let pruned = rig.queue.ask(false, 0, |state| state.prune(100)).await.unwrap();
+            steps.push(pruned.cut);
+            if !pruned.more() {
+                break;
+            }
+        }
+        assert_eq!(steps, [4, 4, 2]);
+        assert_eq!(rig.sql("SELECT count(*) FROM jobs").await, 0);
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! What happens to the file: closed and opened again, of another version, deleted under the store, damaged.
+//! What happens to the file: closed and opened again, of another version, deleted or replaced under the store.
 
 mod common;
 
@@ -14,23 +14,11 @@ use async_endpoints_testkit::{
     jobs::{completed, error, job, key, line},
 };
 use bytes::Bytes;
-use common::{Folder, HOUR, claim, open};
+use common::{Folder, HOUR, by_hand, claim, insert, open};
 use rusqlite::Connection;
 
 async fn durable(folder: &Folder) -> SqliteStore {
     SqliteStore::open(folder.file()).await.expect("it opens")
-}
-
-/// Another program's connection to the file.
-fn by_hand(path: &Path, sql: &str) {
-    let conn = Connection::open(path).expect("it opens");
-    conn.busy_timeout(Duration::from_secs(5)).expect("it waits");
-    conn.execute_batch(sql).expect("it is SQL");
-}
-
-async fn insert(store: &SqliteStore, job: &NewJob) {
-    let answer = store.insert(job.clone()).await.expect("the store answers");
-    assert!(matches!(answer, Insert::Inserted { .. }), "{answer:?}");
 }
 
 #[tokio::test]
@@ -230,74 +218,6 @@ async fn nothing_is_accepted_into_a_file_that_was_deleted() {
     assert_eq!(store.stats(&StatsQuery::default()).await.unwrap().types[0].counts, [2, 0, 0, 0, 0, 0]);
 }
 
-/// Writes nonsense over the first page of a table, and says to all that there is something new. The page as it was.
-fn damage(path: &Path, table: &str) -> (u64, Vec<u8>) {
-    let conn = Connection::open(path).expect("it opens");
-    let number = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0)).expect("a number").unsigned_abs();
-    assert_eq!(number("PRAGMA wal_checkpoint(TRUNCATE)"), 0, "nobody reads");
-    let size = number("PRAGMA page_size");
-    let at = (number(&format!("SELECT rootpage FROM sqlite_schema WHERE name = '{table}'")) - 1) * size;
-    let all = std::fs::read(path).expect("it is read");
-    let page = all[at as usize..(at + size) as usize].to_vec();
-    write_at(path, at, &page.iter().map(|byte| !byte).collect::<Vec<_>>());
-    (at, page)
-}
-
-fn write_at(path: &Path, at: u64, bytes: &[u8]) {
-    use std::io::{Seek as _, Write as _};
-    let mut file = std::fs::File::options().write(true).open(path).expect("it opens");
-    file.seek(std::io::SeekFrom::Start(at)).expect("it is written");
-    file.write_all(bytes).expect("it is written");
-    by_hand(path, "INSERT OR REPLACE INTO documents VALUES ('a change', x'00', randomblob(9))");
-}
-
-/// What every transaction needs, and no call asked for: all are told what is wrong, and go on when it is mended.
-#[tokio::test]
-async fn damage_beside_the_jobs_is_told_as_what_it_is() {
-    let folder = Folder::new();
-    let store = durable(&folder).await;
-    let kept = job("alpha", HOUR);
-    insert(&store, &kept).await;
-    let (at, page) = damage(&folder.file(), "meta");
-    let told = |refused: StoreError| {
-        let text = refused.to_string();
-        assert!(matches!(refused, StoreError::Corrupt(_)) && text.matches("jobs.db").count() == 1, "{text}");
-    };
-    for _ in 0..2 {
-        told(store.insert(job("alpha", HOUR)).await.expect_err("it is damaged"));
-        told(store.get(kept.id).await.expect_err("it is damaged"));
-        told(store.probe().await.expect_err("it is damaged"));
-    }
-    let refused = SqliteStore::open(folder.file()).await.expect_err("it is damaged");
-    assert!(!refused.is_transient(), "{refused:?}");
-    write_at(&folder.file(), at, &page);
-    insert(&store, &job("alpha", HOUR)).await;
-    assert_eq!(store.versions(&[kept.id]).await.unwrap(), [Some(1)]);
-}
-
-/// A page in the middle: whoever needs it is told, all others go on.
-#[tokio::test]
-async fn a_damaged_page_is_in_the_way_of_what_is_on_it_only() {
-    let folder = Folder::new();
-    let store = durable(&folder).await;
-    let kept = job("alpha", HOUR);
-    insert(&store, &kept).await;
-    let taken = store.claim(&claim(1)).await.unwrap().attempts.remove(0);
-    let report = async_endpoints_core::store::Report { lease: taken.lease, progress: None, logs: vec![line("one")] };
-    store.report(&[report]).await.unwrap();
-    let (at, page) = damage(&folder.file(), "logs");
-    for _ in 0..2 {
-        let logs = store.logs(kept.id, 0, 9).await;
-        assert!(matches!(&logs, Err(StoreError::Corrupt(why)) if why.contains("malformed")), "{logs:?}");
-        store.probe().await.expect("the rest is fine");
-        insert(&store, &job("alpha", HOUR)).await;
-        assert!(matches!(store.get(kept.id).await.unwrap(), Lookup::Found(_)));
-        assert_eq!(store.claim(&claim(1)).await.unwrap().attempts.len(), 1);
-    }
-    write_at(&folder.file(), at, &page);
-    assert_eq!(store.logs(kept.id, 0, 9).await.unwrap().len(), 1);
-}
-
 /// The log and its index are as much the store's as the file: commits are in them before they are in the file.
 #[cfg(unix)]
 #[tokio::test]
@@ -319,6 +239,55 @@ async fn nothing_is_accepted_into_a_log_that_was_deleted_or_replaced() {
         insert(&store, &job("alpha", HOUR)).await;
         assert_eq!(store.stats(&StatsQuery::default()).await.unwrap().types[0].counts, [2, 0, 0, 0, 0, 0]);
     }
+}
+
+/// What `docs/sqlite.md` says about another file in the place of the one that is used, done: nothing goes into it before all
+/// have stopped, and then it is used as it is.
+#[tokio::test]
+async fn a_file_that_replaced_another_is_used_after_a_restart() {
+    let folder = Folder::new();
+    let store = durable(&folder).await;
+    let before = job("alpha", HOUR);
+    insert(&store, &before).await;
+    let copy = folder.file().with_extension("copy");
+    by_hand(&folder.file(), &format!("VACUUM INTO '{}'", copy.display()));
+    let after = job("alpha", HOUR);
+    insert(&store, &after).await;
+    let old = folder.file().with_extension("old");
+    std::fs::rename(folder.file(), &old).unwrap();
+    std::fs::rename(&copy, folder.file()).unwrap();
+    for _ in 0..2 {
+        let refused = store.insert(job("alpha", HOUR)).await.expect_err("it is another file");
+        assert!(refused.is_transient() && refused.to_string().contains("replaced"), "{refused}");
+        assert!(store.get(before.id).await.is_err() && store.claim(&claim(1)).await.is_err());
+    }
+    let bytes = std::fs::read(folder.file()).unwrap();
+    drop(store);
+    assert_eq!(std::fs::read(folder.file()).unwrap(), bytes, "nothing was copied into the new one");
+    // The log that is left is the old one's.
+    std::fs::rename(folder.file().with_extension("db-wal"), old.with_extension("old-wal")).unwrap();
+    std::fs::remove_file(folder.file().with_extension("db-shm")).unwrap();
+    let store = durable(&folder).await;
+    assert_eq!(store.versions(&[before.id, after.id]).await.unwrap(), [Some(1), None]);
+    insert(&store, &after).await;
+    assert_eq!(store.claim(&claim(9)).await.unwrap().attempts.len(), 2);
+    drop(store);
+    // Which has lost nothing, with its log beside it.
+    assert_eq!(SqliteStore::open(&old).await.unwrap().versions(&[before.id, after.id]).await.unwrap(), [Some(1); 2]);
+}
+
+/// Nobody waits for what would be done: so nobody waits for the lock either.
+#[tokio::test]
+async fn a_store_that_is_dropped_waits_for_no_lock() {
+    let folder = Folder::new();
+    let store = durable(&folder).await;
+    let other = Connection::open(folder.file()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let waits = tokio::time::timeout(Duration::from_millis(50), store.insert(job("alpha", HOUR))).await;
+    assert!(waits.is_err(), "it waits for the lock");
+    let began = std::time::Instant::now();
+    drop(store);
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
 }
 
 /// Whether this process has the file open.

@@ -4,17 +4,18 @@
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
 use async_endpoints_core::{
-    Clock,
-    store::{Claim, LeaseToken, Want, WorkerId},
+    Clock, JobStore as _,
+    store::{Claim, Insert, LeaseToken, NewJob, Want, WorkerId},
 };
 use async_endpoints_sqlite::{Options, SqliteStore, Synchronous};
 use async_endpoints_testkit::jobs::name;
+use rusqlite::Connection;
 use uuid::Uuid;
 
 pub const HOUR: Duration = Duration::from_secs(3600);
@@ -29,6 +30,18 @@ pub fn claim(n: u32) -> Claim {
         max_bytes: 1 << 20,
         lease: HOUR,
     }
+}
+
+/// Another program's connection to the file.
+pub fn by_hand(path: &Path, sql: &str) {
+    let conn = Connection::open(path).expect("it opens");
+    conn.busy_timeout(Duration::from_secs(5)).expect("it waits");
+    conn.execute_batch(sql).expect("it is SQL");
+}
+
+pub async fn insert(store: &SqliteStore, job: &NewJob) {
+    let answer = store.insert(job.clone()).await.expect("the store answers");
+    assert!(matches!(answer, Insert::Inserted { .. }), "{answer:?}");
 }
 
 /// A fresh folder, removed when it is dropped.

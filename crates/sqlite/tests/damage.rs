@@ -1,0 +1,241 @@
+//! Pages of the file that hold nonsense: whoever needs one is told, or its jobs are put aside, and all others go on.
+
+mod common;
+
+use std::{collections::BTreeSet, path::Path, time::Duration};
+
+use async_endpoints_core::{
+    JobId, JobStatus, JobStore as _, StoreError, SystemClock,
+    store::{
+        Attempt, Beat, ListFilter, Lookup, NewJob, Outcome, Page, Reclaim, Reclaimed, Renewed, Report, Settle, Slots,
+        StatsQuery, WorkerId,
+    },
+};
+use async_endpoints_sqlite::{SqliteStore, Synchronous};
+use async_endpoints_testkit::{
+    ManualClock,
+    jobs::{completed, error, job, line},
+};
+use common::{Folder, HOUR, by_hand, claim, insert, open};
+use rusqlite::Connection;
+
+async fn fresh(folder: &Folder) -> SqliteStore {
+    open(folder, Synchronous::Off, SystemClock::default()).await
+}
+
+fn number(conn: &Connection, sql: &str) -> u64 {
+    conn.query_row(sql, [], |row| row.get::<_, i64>(0)).expect("a number").unsigned_abs()
+}
+
+/// Writes nonsense over the first page of a table, and says to all that there is something new. The page as it was.
+fn damage(path: &Path, table: &str) -> (u64, Vec<u8>) {
+    let conn = Connection::open(path).expect("it opens");
+    let page = number(&conn, &format!("SELECT rootpage FROM sqlite_schema WHERE name = '{table}'"));
+    damage_page(path, &conn, page)
+}
+
+/// The same with the page that a row is on, counted from the first.
+fn damage_row(path: &Path, table: &str, row: u64) {
+    let conn = Connection::open(path).expect("it opens");
+    let sql = "SELECT pageno FROM (SELECT pageno, sum(ncell) OVER (ORDER BY path) AS until FROM dbstat";
+    let page =
+        number(&conn, &format!("{sql} WHERE name = '{table}' AND pagetype = 'leaf') WHERE until > {row} LIMIT 1"));
+    damage_page(path, &conn, page);
+}
+
+fn damage_page(path: &Path, conn: &Connection, page: u64) -> (u64, Vec<u8>) {
+    assert_eq!(number(conn, "PRAGMA wal_checkpoint(TRUNCATE)"), 0, "nobody reads");
+    let size = number(conn, "PRAGMA page_size");
+    let at = (page - 1) * size;
+    let all = std::fs::read(path).expect("it is read");
+    let page = all[at as usize..(at + size) as usize].to_vec();
+    write_at(path, at, &page.iter().map(|byte| !byte).collect::<Vec<_>>());
+    (at, page)
+}
+
+fn write_at(path: &Path, at: u64, bytes: &[u8]) {
+    use std::io::{Seek as _, Write as _};
+    let mut file = std::fs::File::options().write(true).open(path).expect("it opens");
+    file.seek(std::io::SeekFrom::Start(at)).expect("it is written");
+    file.write_all(bytes).expect("it is written");
+    by_hand(path, "INSERT OR REPLACE INTO documents VALUES ('a change', x'00', randomblob(9))");
+}
+
+/// What every transaction needs, and no call asked for: all are told what is wrong, and go on when it is mended.
+#[tokio::test]
+async fn damage_beside_the_jobs_is_told_as_what_it_is() {
+    let folder = Folder::new();
+    let store = fresh(&folder).await;
+    let kept = job("alpha", HOUR);
+    insert(&store, &kept).await;
+    let (at, page) = damage(&folder.file(), "meta");
+    let told = |refused: StoreError| {
+        let text = refused.to_string();
+        assert!(matches!(refused, StoreError::Corrupt(_)) && text.matches("jobs.db").count() == 1, "{text}");
+    };
+    for _ in 0..2 {
+        told(store.insert(job("alpha", HOUR)).await.expect_err("it is damaged"));
+        told(store.get(kept.id).await.expect_err("it is damaged"));
+        told(store.probe().await.expect_err("it is damaged"));
+    }
+    let refused = SqliteStore::open(folder.file()).await.expect_err("it is damaged");
+    assert!(!refused.is_transient(), "{refused:?}");
+    write_at(&folder.file(), at, &page);
+    insert(&store, &job("alpha", HOUR)).await;
+    assert_eq!(store.versions(&[kept.id]).await.unwrap(), [Some(1)]);
+}
+
+/// A page in the middle: whoever needs it is told, all others go on.
+#[tokio::test]
+async fn a_damaged_page_is_in_the_way_of_what_is_on_it_only() {
+    let folder = Folder::new();
+    let store = fresh(&folder).await;
+    let kept = job("alpha", HOUR);
+    insert(&store, &kept).await;
+    let taken = store.claim(&claim(1)).await.unwrap().attempts.remove(0);
+    let report = Report { lease: taken.lease, progress: None, logs: vec![line("one")] };
+    store.report(&[report]).await.unwrap();
+    let (at, page) = damage(&folder.file(), "logs");
+    for _ in 0..2 {
+        let logs = store.logs(kept.id, 0, 9).await;
+        assert!(matches!(&logs, Err(StoreError::Corrupt(why)) if why.contains("malformed")), "{logs:?}");
+        store.probe().await.expect("the rest is fine");
+        insert(&store, &job("alpha", HOUR)).await;
+        assert!(matches!(store.get(kept.id).await.unwrap(), Lookup::Found(_)));
+        assert_eq!(store.claim(&claim(1)).await.unwrap().attempts.len(), 1);
+    }
+    write_at(&folder.file(), at, &page);
+    assert_eq!(store.logs(kept.id, 0, 9).await.unwrap().len(), 1);
+}
+
+/// A store with jobs in three states: the first 20 failed, the next 40 run, the rest wait.
+struct Many {
+    folder: Folder,
+    clock: ManualClock,
+    store: SqliteStore,
+    jobs: Vec<NewJob>,
+    running: Vec<Attempt>,
+}
+
+impl Many {
+    async fn new() -> Self {
+        let (folder, clock) = (Folder::new(), ManualClock::new());
+        let store = open(&folder, Synchronous::Off, clock.clone()).await;
+        let jobs: Vec<NewJob> =
+            (0..200).map(|_| NewJob { payload: vec![7; 300].into(), ..job("alpha", HOUR) }).collect();
+        for job in &jobs {
+            insert(&store, job).await;
+        }
+        let first = store.claim(&claim(20)).await.expect("it answers").attempts;
+        let fails: Vec<_> = first.iter().map(|one| end(one, Outcome::Failed { error: error("F") })).collect();
+        store.settle(&fails).await.expect("it answers");
+        let running = store.claim(&claim(40)).await.expect("it answers").attempts;
+        store.reclaim(&sweep(HOUR)).await.expect("it answers");
+        Self { folder, clock, store, jobs, running }
+    }
+
+    /// All that wait now, and can be started.
+    async fn started(&self) -> BTreeSet<JobId> {
+        let mut started = BTreeSet::new();
+        loop {
+            let claimed = self.store.claim(&claim(64)).await.expect("others are started");
+            if claimed.attempts.is_empty() {
+                assert_eq!(claimed.next_claim, None, "nothing is left that anybody would ask for again and again");
+                return started;
+            }
+            started.extend(claimed.attempts.iter().map(|attempt| attempt.lease.job));
+        }
+    }
+
+    async fn put_aside(&self) -> usize {
+        self.store.stats(&StatsQuery::default()).await.expect("others are counted").quarantined as usize
+    }
+}
+
+fn end(attempt: &Attempt, outcome: Outcome) -> Settle {
+    Settle { lease: attempt.lease, outcome, if_canceled: error("X"), slow: false, span: None }
+}
+
+/// A sweep takes nothing for one lease if there was none for one.
+fn sweep(lease: Duration) -> Reclaim {
+    Reclaim { limit: 100, lease, lost: error("L"), canceled: error("C") }
+}
+
+fn is_corrupt<T>(answer: &Result<T, StoreError>) -> bool {
+    matches!(answer, Err(StoreError::Corrupt(_)))
+}
+
+/// More than stand on a page.
+const PAGE: usize = 25;
+
+/// Whatever state its jobs are in, and whichever table the page is of: whoever is not put aside goes on.
+async fn others_go_on(table: &str, row: u64) {
+    let many = Many::new().await;
+    let store = &many.store;
+    damage_row(&many.folder.file(), table, row);
+
+    let slots = Slots { busy: 1, idle: 1, leaked: 0 };
+    let beat = Beat { worker: WorkerId(uuid::Uuid::new_v4()), types: Vec::new(), slots, ttl: HOUR };
+    let leases: Vec<_> = many.running.iter().map(|attempt| attempt.lease).collect();
+    let renewed = store.renew(&beat, &leases, HOUR).await.expect("others are renewed");
+    let lost = renewed.iter().filter(|renewed| **renewed == Renewed::Lost).count();
+    assert!(renewed.len() == 40 && lost < PAGE, "{lost} on one page");
+
+    // One by one, as a worker does what it was told of together that it cannot be done.
+    let mut settled = 0;
+    for attempt in &many.running[..30] {
+        let answer = store.settle(&[end(attempt, completed("1"))]).await;
+        assert!(answer.is_ok() || is_corrupt(&answer), "{answer:?}");
+        settled += usize::from(answer.is_ok());
+    }
+    let started = many.started().await.len();
+    assert!(started + many.put_aside().await >= 140, "{started} were started");
+
+    many.clock.advance(HOUR + Duration::from_secs(1));
+    while let Reclaimed::Done { more: true, .. } = store.reclaim(&sweep(HOUR * 9)).await.expect("others are recovered")
+    {
+    }
+    let again = many.started().await.len();
+    assert!(again + many.put_aside().await >= 180 - settled, "{again} were started again");
+
+    many.clock.advance(HOUR * 9);
+    let mut cut = 0;
+    while let some @ 1.. = store.prune(100).await.expect("others are cut") {
+        cut += some as usize;
+    }
+    let aside = many.put_aside().await;
+    assert!(cut + aside >= 20 + settled, "{cut} were cut");
+
+    // It, and those beside it that cannot grow or shrink without it.
+    assert!((1..3 * PAGE).contains(&aside), "{aside} were put aside");
+    let mut unreadable = 0;
+    for job in &many.jobs {
+        let got = store.get(job.id).await;
+        assert!(got.is_ok() || is_corrupt(&got), "{got:?}");
+        unreadable += usize::from(got.is_err());
+    }
+    assert!(unreadable <= aside, "{unreadable} cannot be read, {aside} were put aside");
+    let ids: Vec<JobId> = many.jobs.iter().map(|job| job.id).collect();
+    store.versions(&ids).await.expect("others are told");
+    for status in [JobStatus::Queued, JobStatus::InProgress, JobStatus::Failed] {
+        let filter = ListFilter { status: Some(status), ..ListFilter::default() };
+        store.list(&filter, &Page { cursor: None, limit: 200 }).await.expect("others are listed");
+    }
+    let new = job("alpha", HOUR);
+    insert(store, &new).await;
+    assert_eq!(many.started().await, BTreeSet::from([new.id]));
+}
+
+#[tokio::test]
+async fn others_go_on_past_a_damaged_page_of_jobs() {
+    for row in [10, 40, 120] {
+        others_go_on("jobs", row).await;
+    }
+}
+
+#[tokio::test]
+async fn others_go_on_past_a_damaged_page_of_payloads() {
+    for row in [10, 40, 120] {
+        others_go_on("payloads", row).await;
+    }
+}
