@@ -1,6 +1,10 @@
 //! The store: its threads, and its calls as scripts.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
 
 use async_endpoints_core::{
     JobId, JobStore, SharedState, StoreError,
@@ -71,9 +75,15 @@ pub struct RedisStore {
     /// Over a connection that a thread of the store drives. Renewals go here, and all that comes from elsewhere, so that both
     /// go on while handlers block every thread of the home runtime.
     own: Arc<Calls>,
-    hints: broadcast::WeakSender<Hint>,
+    listener: Mutex<Option<Listener>>,
     /// Dropped with the store, which ends what runs for it.
-    _life: [oneshot::Sender<()>; 3],
+    _life: [oneshot::Sender<()>; 2],
+}
+
+/// Who hears hints for all streams of a store.
+struct Listener {
+    hints: broadcast::WeakSender<Hint>,
+    _life: oneshot::Sender<()>,
 }
 
 /// Runs until the other half is dropped.
@@ -131,19 +141,30 @@ impl RedisStore {
         tokio::spawn(run);
         told.await.unwrap_or_else(|_| Err(OpenError::Unavailable("its task ended".to_owned())))?;
 
-        let (hints, _) = broadcast::channel(HINTS_KEPT);
-        let weak = hints.downgrade();
-        // Heard where they are waited for: a hint that goes from thread to thread comes a wake-up later.
-        let (hints_life, run) = mortal(hints::run(Arc::clone(&server), hints));
-        tokio::spawn(run);
-
         let (link, keeper) = link::new(Arc::clone(&server));
         let own = calls(link);
         let mending = mend::run(Arc::clone(&own), options.rest);
         let (own_life, run) = mortal(async { _ = tokio::join!(keeper.run(None), mending) });
         on_a_thread(run).map_err(|error| OpenError::Unavailable(format!("a thread cannot start: {error}")))?;
-        let (home, life) = (Handle::current().id(), [near_life, hints_life, own_life]);
-        Ok(Self { server, home, near, inserts, own, hints: weak, _life: life })
+        let (home, life) = (Handle::current().id(), [near_life, own_life]);
+        let store = Self { server, home, near, inserts, own, listener: Mutex::default(), _life: life };
+        store.listen();
+        Ok(store)
+    }
+
+    /// The hints, heard by the runtime of whoever asks first, or first after that one is gone: a hint that goes from thread to
+    /// thread comes a wake-up later. None outside of any.
+    fn listen(&self) -> Option<broadcast::Sender<Hint>> {
+        let mut listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(hints) = listener.as_ref().and_then(|listener| listener.hints.upgrade()) {
+            return Some(hints);
+        }
+        let here = Handle::try_current().ok()?;
+        let (hints, _) = broadcast::channel(HINTS_KEPT);
+        let (life, run) = mortal(hints::run(Arc::clone(&self.server), hints.clone()));
+        here.spawn(run);
+        *listener = Some(Listener { hints: hints.downgrade(), _life: life });
+        Some(hints)
     }
 
     fn is_home(&self) -> bool {
@@ -332,7 +353,7 @@ impl JobStore for RedisStore {
     }
 
     fn hints(&self) -> BoxStream<'static, Hint> {
-        let Some(hints) = self.hints.upgrade() else { return stream::empty().boxed() };
+        let Some(hints) = self.listen() else { return stream::empty().boxed() };
         stream::unfold(hints.subscribe(), |mut hints| async move {
             match hints.recv().await {
                 Ok(hint) => Some((hint, hints)),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_endpoints_core::{
     JobId, JobStatus, JobStore as _,
     limits::LOG_BYTES_PER_JOB,
-    store::{Fenced, Outcome, Report, StatsQuery},
+    store::{Fenced, Hint, Outcome, Report, StatsQuery},
 };
 use async_endpoints_testkit::{jobs::line, server::RedisServer};
 use futures_util::StreamExt as _;
@@ -86,6 +86,31 @@ async fn threads_and_connections_end_with_the_last_handle() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("{} threads are left, and {}", threads(), server.cli(&["CLIENT", "LIST"]));
+}
+
+#[tokio::test]
+async fn hints_are_heard_again_when_the_runtime_that_opened_the_store_is_gone() {
+    let server = RedisServer::shared();
+    let opened = std::thread::spawn({
+        let url = server.url();
+        move || {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            let store = runtime.block_on(options().open(url)).unwrap();
+            let hints = store.hints();
+            (store, hints)
+        }
+    });
+    let (store, before) = opened.join().unwrap();
+    let gone = tokio::time::timeout(Duration::from_secs(5), before.collect::<Vec<_>>()).await;
+    assert!(gone.is_ok(), "it ends, so that whoever listens asks again");
+    let mut hints = store.hints();
+    insert(&store).await.unwrap();
+    let told = async { hints.by_ref().filter(|hint| std::future::ready(matches!(hint, Hint::Lagged))).next().await };
+    assert!(tokio::time::timeout(Duration::from_secs(5), told).await.unwrap().is_some());
+    insert(&store).await.unwrap();
+    take(&store, 9).await;
+    let told = async { hints.by_ref().filter(|hint| std::future::ready(matches!(hint, Hint::Jobs(_)))).next().await };
+    assert!(tokio::time::timeout(Duration::from_secs(5), told).await.unwrap().is_some());
 }
 
 #[tokio::test]
