@@ -2,12 +2,13 @@
 //! the job type. What may be a label is decided here and nowhere else.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use async_endpoints_core::{JobName, JobStatus, job::AttemptOutcome};
+use foldhash::HashMap;
 use opentelemetry::{
     KeyValue,
     metrics::{BoundCounter, BoundHistogram, Counter, Histogram, Meter},

@@ -1,7 +1,6 @@
 //! Attempts that this process claimed and did not end yet, as the telemetry sees them: what their ends are measured from.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -10,6 +9,7 @@ use async_endpoints_core::{
     Timestamp,
     store::{Attempt, Lease},
 };
+use foldhash::HashMap;
 
 use super::{
     exemplars::{Cause, SpanRef},
@@ -56,7 +56,7 @@ struct Table {
 
 impl Default for Running {
     fn default() -> Self {
-        Self(Mutex::new(Table { started: HashMap::new(), swept: Instant::now() }))
+        Self(Mutex::new(Table { started: HashMap::default(), swept: Instant::now() }))
     }
 }
 

@@ -101,13 +101,17 @@ impl Instrumented {
         Self { inner, instruments, running }
     }
 
+    fn watch(&self, operation: Operation) -> Watch<'_> {
+        Watch { instruments: &self.instruments, operation, began: Instant::now(), done: false }
+    }
+
     /// Times a call; also says when it ended.
     async fn timed<T>(
         &self,
         operation: Operation,
         call: impl Future<Output = Result<T>> + Send,
     ) -> (Result<T>, Instant) {
-        let watch = Watch { instruments: &self.instruments, operation, began: Instant::now(), done: false };
+        let watch = self.watch(operation);
         let answer = call.await;
         let now = watch.end(answer.is_ok());
         (answer, now)
@@ -175,9 +179,10 @@ fn code(outcome: &Outcome) -> &str {
 #[async_trait]
 impl JobStore for Instrumented {
     async fn insert(&self, job: NewJob) -> Result<Insert> {
-        let of_type = self.instruments.of(&job.name);
-        let submitting = Submitting { of_type, began: Instant::now(), done: false };
-        let answer = self.observe(Operation::Insert, self.inner.insert(job)).await;
+        let watch = self.watch(Operation::Insert);
+        let submitting = Submitting { of_type: self.instruments.of(&job.name), began: watch.began, done: false };
+        let answer = self.inner.insert(job).await;
+        watch.end(answer.is_ok());
         submitting.end(&answer);
         answer
     }
