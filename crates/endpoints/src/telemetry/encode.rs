@@ -1,7 +1,11 @@
 //! Metrics as Prometheus reads them: text 0.0.4 and OpenMetrics 1.0, by the rules with which OpenTelemetry maps its names.
 //! Must not know which metrics there are: an application's own are written in the same way.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt::Write};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashSet},
+    fmt::Write,
+};
 
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::metrics::data::{AggregatedMetrics, Metric, MetricData, ResourceMetrics};
@@ -134,12 +138,19 @@ fn sanitized(name: &str) -> Cow<'_, str> {
     lead.chars().chain(rest).collect::<String>().into()
 }
 
+/// The bound of a histogram's bucket, which no other label may be called.
+const BOUND: &str = "le";
+
 /// Labels as they stand between braces, in the order of their names. Two names that become one have their values joined.
 pub(crate) fn labels<'a>(attributes: impl Iterator<Item = &'a KeyValue>) -> String {
     let mut sorted: BTreeMap<Cow<'_, str>, String> = BTreeMap::new();
     for attribute in attributes {
         let value = attribute.value.as_str();
-        let joined = sorted.entry(sanitized(attribute.key.as_str())).or_default();
+        let name = match sanitized(attribute.key.as_str()) {
+            name if name == BOUND => "exported_le".into(),
+            name => name,
+        };
+        let joined = sorted.entry(name).or_default();
         if !joined.is_empty() {
             joined.push(';');
         }
@@ -188,9 +199,15 @@ impl Number for f64 {
     }
 }
 
-/// Points with their labels, in the order of those: a reader finds them, and they compress better.
-fn sorted<P>(points: impl Iterator<Item = P>, labels: impl Fn(&P) -> String) -> Vec<(String, P)> {
-    let mut points: Vec<(String, P)> = points.map(|point| (labels(&point), point)).collect();
+/// Points with their labels, in the order of those: a reader finds them, and they compress better. Labels that were told
+/// before are left out: two samples of one series, of two meters perhaps, would make Prometheus refuse all of them.
+fn sorted<P>(
+    told: &mut HashSet<String>,
+    points: impl Iterator<Item = P>,
+    labels: impl Fn(&P) -> String,
+) -> Vec<(String, P)> {
+    let points = points.map(|point| (labels(&point), point));
+    let mut points: Vec<(String, P)> = points.filter(|(labels, _)| told.insert(labels.clone())).collect();
     points.sort_by(|a, b| a.0.cmp(&b.0));
     points
 }
@@ -221,37 +238,38 @@ impl Writer<'_> {
             let _ = writeln!(self.out, "# UNIT {named} {unit}");
         }
         let sample = format!("{family}{total}");
+        let mut told = HashSet::new();
         for metric in metrics {
             match metric.data() {
-                AggregatedMetrics::F64(data) => self.samples(&sample, metric.name(), data),
-                AggregatedMetrics::U64(data) => self.samples(&sample, metric.name(), data),
-                AggregatedMetrics::I64(data) => self.samples(&sample, metric.name(), data),
+                AggregatedMetrics::F64(data) => self.samples(&mut told, &sample, metric.name(), data),
+                AggregatedMetrics::U64(data) => self.samples(&mut told, &sample, metric.name(), data),
+                AggregatedMetrics::I64(data) => self.samples(&mut told, &sample, metric.name(), data),
             }
         }
     }
 
-    fn samples<T: Number>(&mut self, sample: &str, metric: &str, data: &MetricData<T>) {
+    fn samples<T: Number>(&mut self, told: &mut HashSet<String>, sample: &str, metric: &str, data: &MetricData<T>) {
         match data {
             MetricData::Gauge(gauge) => {
-                for (labels, point) in sorted(gauge.data_points(), |point| labels(point.attributes())) {
+                for (labels, point) in sorted(told, gauge.data_points(), |point| labels(point.attributes())) {
                     self.sample(sample, "", &labels, &point.value().text(), None);
                 }
             }
             MetricData::Sum(sum) => {
-                for (labels, point) in sorted(sum.data_points(), |point| labels(point.attributes())) {
+                for (labels, point) in sorted(told, sum.data_points(), |point| labels(point.attributes())) {
                     let exemplar = self.series(metric, &labels).and_then(|series| series.get(0));
                     self.sample(sample, "", &labels, &point.value().text(), exemplar);
                 }
             }
             MetricData::Histogram(histogram) => {
-                for (labels, point) in sorted(histogram.data_points(), |point| labels(point.attributes())) {
+                for (labels, point) in sorted(told, histogram.data_points(), |point| labels(point.attributes())) {
                     let buckets = point.bounds().chain([f64::INFINITY]).zip(point.bucket_counts());
                     self.histogram(sample, metric, &labels, buckets, point.count(), point.sum());
                 }
             }
             // Its buckets have no bounds that both formats could name.
             MetricData::ExponentialHistogram(histogram) => {
-                for (labels, point) in sorted(histogram.data_points(), |point| labels(point.attributes())) {
+                for (labels, point) in sorted(told, histogram.data_points(), |point| labels(point.attributes())) {
                     let count = point.count() as u64;
                     self.histogram(sample, metric, &labels, [(f64::INFINITY, count)].into_iter(), count, point.sum());
                 }
@@ -273,7 +291,7 @@ impl Writer<'_> {
         let mut below = 0u64;
         for (place, (bound, here)) in buckets.enumerate() {
             below += here;
-            let labels = format!("{labels}{comma}le=\"{}\"", self.bound(bound));
+            let labels = format!("{labels}{comma}{BOUND}=\"{}\"", self.bound(bound));
             let exemplar = series.as_ref().and_then(|series| series.get(place));
             self.sample(family, "_bucket", &labels, &below.text(), exemplar);
         }
@@ -326,6 +344,28 @@ mod tests {
         let attributes = [KeyValue::new("b", "x\"\\\n"), KeyValue::new("a.b", "1"), KeyValue::new("a_b", "2")];
         assert_eq!(labels(attributes.iter()), "a_b=\"1;2\",b=\"x\\\"\\\\\\n\"");
         assert_eq!(labels([].iter()), "");
+        assert_eq!(labels([KeyValue::new("le", "5")].iter()), "exported_le=\"5\"");
+    }
+
+    #[test]
+    fn no_series_is_told_twice_whatever_an_application_measures() {
+        let telemetry = crate::Telemetry::builder().build().expect("telemetry");
+        for (meter, hits) in [("a", 1), ("b", 2)] {
+            let (meter, label) = (telemetry.meter(meter), [KeyValue::new("le", "x")]);
+            meter.u64_counter("hits").build().add(hits, &label);
+            meter.f64_histogram("wait").build().record(1.0, &label);
+        }
+        for format in [Format::Text, Format::OpenMetrics] {
+            let text = telemetry.scrape(format).expect("a scrape");
+            let mut told = HashSet::new();
+            for line in text.lines().filter(|line| !line.starts_with('#')) {
+                let series = line.split(" # ").next().and_then(|sample| sample.rsplit_once(' ')).expect("a sample").0;
+                assert!(told.insert(series), "{series} comes twice");
+            }
+            for series in ["hits_total{exported_le=\"x\"}", "wait_bucket{exported_le=\"x\",le=\"+Inf\"}"] {
+                assert!(told.contains(series), "{series} is missing in\n{text}");
+            }
+        }
     }
 
     #[test]
