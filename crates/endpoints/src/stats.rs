@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use async_endpoints_core::{
     JobName, JobStatus, Timestamp,
+    limits::SLOT_MINUTES,
     store::{Histogram, Slot, Stats, TypeStats},
 };
 use serde::{Serialize, Serializer};
@@ -79,9 +80,14 @@ impl Percentiles {
     }
 }
 
+/// The whole minutes of a window, of those that stores keep.
+fn minutes(window: Duration) -> u32 {
+    window.as_secs().div_ceil(60).clamp(1, SLOT_MINUTES as u64) as u32
+}
+
 /// The first minute of a window: with the one that has just begun, it has as many as the window.
 pub(crate) fn first_minute(now: Timestamp, window: Duration) -> i64 {
-    now.minute() - (window.as_secs().div_ceil(60).max(1) as i64 - 1)
+    now.minute() - i64::from(minutes(window) - 1)
 }
 
 impl JobStats {
@@ -101,7 +107,7 @@ impl JobStats {
             total: total.figures(stats.now),
             job_types: sums.into_iter().map(|(name, sum)| (name.to_owned(), sum.figures(stats.now))).collect(),
             at: stats.now,
-            window,
+            window: Duration::from_secs(60) * minutes(window),
         }
     }
 }
@@ -218,5 +224,11 @@ mod tests {
         assert_eq!(first_minute(now, Duration::from_secs(60)), 100);
         assert_eq!(first_minute(now, Duration::ZERO), 100);
         assert_eq!(first_minute(now, Duration::from_secs(61)), 99);
+        // None is longer than what is kept, and each says how long it is.
+        assert_eq!(first_minute(now, Duration::MAX), 101 - SLOT_MINUTES);
+        let stats = Stats { now, ..Stats::default() };
+        let told = |window| JobStats::of(&stats, window, std::iter::empty()).window;
+        assert_eq!(told(Duration::from_secs(61)), Duration::from_secs(120));
+        assert_eq!(told(24 * HOUR), 6 * HOUR);
     }
 }
