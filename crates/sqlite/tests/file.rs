@@ -177,6 +177,59 @@ async fn a_read_only_file_is_unavailable_until_it_can_be_written() {
     assert_eq!(SqliteStore::open(&file).await.unwrap().versions(&[kept.id]).await.unwrap(), [Some(1)]);
 }
 
+/// Files that nobody can write, not even who has them open, until it is dropped.
+#[cfg(target_os = "linux")]
+struct Immutable(Vec<std::path::PathBuf>);
+
+#[cfg(target_os = "linux")]
+impl Immutable {
+    /// Whether that could be done: only root may, and not on every file system.
+    fn make(&self) -> bool {
+        self.0.iter().all(|path| Self::chattr("+i", path))
+    }
+
+    fn chattr(how: &str, path: &Path) -> bool {
+        let ran = std::process::Command::new("chattr").arg(how).arg(path).output();
+        ran.expect("chattr is there: on Debian it is in e2fsprogs").status.success()
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for Immutable {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            Self::chattr("-i", path);
+        }
+    }
+}
+
+/// As when a disk refuses writes for a while. A unit test of the writer has SQLite say that the file is read-only.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_file_that_cannot_be_written_for_a_while_is_unavailable_and_comes_back() {
+    let folder = Folder::new();
+    let store = durable(&folder).await;
+    let kept = job("alpha", HOUR);
+    insert(&store, &kept).await;
+    // Not its shared memory: the kernel ends a process that writes to such without a word.
+    let files = ["db", "db-wal"].map(|ending| folder.file().with_extension(ending));
+    let immutable = Immutable(files.into());
+    if !immutable.make() {
+        println!("not tried: only root may make a file immutable, and not on every file system");
+        return;
+    }
+    let lost = job("alpha", HOUR);
+    for _ in 0..3 {
+        let refused = store.insert(lost.clone()).await.expect_err("it cannot be written");
+        assert!(refused.is_transient() && refused.to_string().contains("writing the file failed"), "{refused}");
+        assert!(store.claim(&claim(1)).await.is_err());
+        assert_eq!(store.versions(&[kept.id, lost.id]).await.expect("readers are not held up"), [Some(1), None]);
+    }
+    drop(immutable);
+    insert(&store, &lost).await;
+    assert_eq!(store.claim(&claim(9)).await.unwrap().attempts.len(), 2);
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn a_link_leads_to_its_file() {
