@@ -2,13 +2,24 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use async_endpoints_testkit::server::certify;
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
 use serde_json::json;
 use support::{
     Demo, Folder,
     peer::{Peer, free_port, python},
+    until,
 };
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
 #[tokio::test]
 async fn metrics_arrive_over_http() {
@@ -48,6 +59,71 @@ async fn metrics_arrive_over_grpc_and_the_last_of_them_at_the_end() {
         ["service.name: Str(told-at-the-end)", "async_job.total_time", "performance.processed_items", "Value: 4321"]
     {
         receiver.says(told).await;
+    }
+}
+
+/// Speaks TLS on a port of its own, with the certificate in a folder, and passes on what is inside. Says where.
+async fn behind_tls(folder: &Folder, to: String) -> String {
+    let read = |name: &str| std::fs::read(folder.join(name)).expect("a file");
+    let cert = CertificateDer::from_pem_slice(&read("server.crt")).expect("a certificate");
+    let key = PrivateKeyDer::from_pem_slice(&read("server.key")).expect("a key");
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions");
+    let mut config = config.with_no_client_auth().with_single_cert(vec![cert], key).expect("a pair");
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let (tls, listener) =
+        (TlsAcceptor::from(Arc::new(config)), TcpListener::bind("127.0.0.1:0").await.expect("a port"));
+    let url = format!("https://{}", listener.local_addr().expect("an address"));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (tls, to) = (tls.clone(), to.clone());
+            tokio::spawn(async move {
+                let (mut outside, mut inside) = (tls.accept(stream).await?, TcpStream::connect(to).await?);
+                tokio::io::copy_bidirectional(&mut outside, &mut inside).await
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn metrics_arrive_over_tls_at_those_who_are_trusted() {
+    let (folder, port, grpc) = (Folder::new(), free_port().to_string(), format!("127.0.0.1:{}", free_port()));
+    certify(&folder.join(""));
+    let args = ["--port", &port, "--await-metric", "performance.processed_items"];
+    let mut over_http = Peer::start(&folder, &python("oteltap"), "oteltap", &args);
+    let http = behind_tls(&folder, format!("127.0.0.1:{port}")).await;
+    let listen =
+        ["start", "--otlp-grpc-endpoint", &grpc, "--otlp-http-endpoint", &format!("127.0.0.1:{}", free_port())];
+    let print = ["--exporter", "blackhole", "--debug-log", "metrics", "--debug-log-verbosity", "detailed"];
+    let over_grpc = Peer::start(&folder, &python("rotel-agent"), "rotel", &[&listen[..], &print[..]].concat());
+    over_grpc.says("Starting Rotel").await;
+    let grpc_url = behind_tls(&folder, grpc).await;
+    let ca = folder.join("ca.crt").display().to_string();
+    // The same endpoint, to whom trusts another authority.
+    let other = Folder::new();
+    certify(&other.join(""));
+    let others = other.join("ca.crt").display().to_string();
+    let untrusted =
+        [("OTEL_EXPORTER_OTLP_ENDPOINT", &*http), ("OTEL_METRIC_EXPORT_INTERVAL", "50"), ("SSL_CERT_FILE", &others)];
+    let demo = Demo::start(&folder, &untrusted).await;
+    until("why nothing is pushed", || demo.log().contains("invalid peer certificate")).await;
+    demo.stop().await.expect("it stops");
+    for (endpoint, protocol) in [(&http, "http/protobuf"), (&grpc_url, "grpc")] {
+        let vars = [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", &**endpoint),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+            ("OTEL_METRIC_EXPORT_INTERVAL", "100"),
+            ("SSL_CERT_FILE", &ca),
+        ];
+        let demo = Demo::start(&folder, &vars).await;
+        demo.finish("/api/performance", &json!({ "taskType": "any", "itemCount": 10 })).await;
+        match protocol {
+            "grpc" => over_grpc.says("performance.processed_items").await,
+            _ => assert!(over_http.ended().await, "{}", over_http.said()),
+        }
+        demo.stop().await.expect("it stops");
     }
 }
 

@@ -1,8 +1,18 @@
 //! Metrics pushed to a collector, from a thread of their own: one that is slow or dead costs nobody anything.
 
-use std::{future::Future, io, panic::AssertUnwindSafe, time::Duration};
+use std::{
+    future::Future,
+    io,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
+use async_trait::async_trait;
 use futures_util::FutureExt;
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response, hyper::HyperClient};
+#[cfg(feature = "otlp-tls")]
+use opentelemetry_otlp::WithTonicConfig;
 use opentelemetry_otlp::{ExporterBuildError, MetricExporter, Protocol, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::{
     error::OTelSdkResult,
@@ -103,27 +113,82 @@ impl Otlp {
 
     /// What cannot work is refused before anything is pushed in vain.
     fn check(&self) -> Result<(), TelemetryError> {
-        if self.endpoint.starts_with("https:") {
-            let why =
-                "http is expected: this build speaks no TLS; name a collector near the process, which takes it further";
+        if self.is_tls() && !cfg!(feature = "otlp-tls") {
+            let why = "http is expected: for https, build with the feature otlp-tls";
             return Err(wrong("the OTLP endpoint".to_owned(), self.endpoint.clone(), why));
         }
         Ok(())
     }
 
-    /// Needs a runtime: the gRPC client is made in it.
-    fn exporter(&self) -> Result<MetricExporter, ExporterBuildError> {
+    fn is_tls(&self) -> bool {
+        self.endpoint.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"))
+    }
+
+    /// Needs a runtime: clients are made in it.
+    fn exporter(&self, why: &Why) -> Result<MetricExporter, ExporterBuildError> {
         let builder = MetricExporter::builder().with_temporality(Temporality::Cumulative);
         match self.protocol {
-            Protocol::Grpc => builder.with_tonic().with_endpoint(&self.endpoint).with_timeout(self.patience).build(),
+            Protocol::Grpc => {
+                let grpc = builder.with_tonic().with_endpoint(&self.endpoint).with_timeout(self.patience);
+                #[cfg(feature = "otlp-tls")]
+                let grpc = if self.is_tls() { grpc.with_tls_config(tls::roots()) } else { grpc };
+                grpc.build()
+            }
             // A client of ours: which one the exporter makes is decided by the features of everybody in the build.
             _ => {
-                let client = reqwest::Client::builder().timeout(self.patience).build();
-                let client = client.map_err(|error| ExporterBuildError::InternalFailure(error.to_string()))?;
-                let http = builder.with_http().with_protocol(self.protocol).with_http_client(client);
-                http.with_endpoint(&self.endpoint).with_timeout(self.patience).build()
+                let http = builder.with_http().with_protocol(self.protocol);
+                let http = http.with_endpoint(&self.endpoint).with_timeout(self.patience);
+                #[cfg(feature = "otlp-tls")]
+                if self.is_tls() {
+                    return http.with_http_client(Telling(tls::client(self.patience)?, why.clone())).build();
+                }
+                let client = HyperClient::with_default_connector(self.patience, None);
+                http.with_http_client(Telling(client, why.clone())).build()
             }
         }
+    }
+}
+
+/// Why the last request failed. The exporter says no more than that one did.
+type Why = Arc<Mutex<Option<String>>>;
+
+/// A client that tells it.
+#[derive(Debug)]
+struct Telling<C>(C, Why);
+
+#[async_trait]
+impl<C: HttpClient> HttpClient for Telling<C> {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let answer = self.0.send_bytes(request).await;
+        let why = answer.as_ref().err().map(|error| {
+            let mut causes = std::iter::successors(Some(&**error as &dyn std::error::Error), |error| error.source());
+            let first = causes.next().map(ToString::to_string).unwrap_or_default();
+            causes.fold(first, |told, cause| format!("{told}: {cause}"))
+        });
+        *self.1.lock().unwrap_or_else(PoisonError::into_inner) = why;
+        answer
+    }
+}
+
+/// How collectors are reached by `https:`. Servers are trusted that the system's authorities vouch for, or those of
+/// `SSL_CERT_FILE`.
+#[cfg(feature = "otlp-tls")]
+mod tls {
+    use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+    use hyper_util::client::legacy::connect::HttpConnector;
+    use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
+
+    use super::*;
+
+    pub(super) fn client(patience: Duration) -> Result<HyperClient<HttpsConnector<HttpConnector>>, ExporterBuildError> {
+        let ring = rustls::crypto::ring::default_provider();
+        let trusting = HttpsConnectorBuilder::new().with_provider_and_native_roots(ring);
+        let trusting = trusting.map_err(|error| ExporterBuildError::InternalFailure(error.to_string()))?;
+        Ok(HyperClient::new(trusting.https_only().enable_http1().build(), patience, None))
+    }
+
+    pub(super) fn roots() -> ClientTlsConfig {
+        ClientTlsConfig::new().with_enabled_roots()
     }
 }
 
@@ -150,14 +215,14 @@ impl Push {
         let spawned = thread.spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let made = runtime.map_err(|error| error.to_string()).and_then(|runtime| {
-                let exporter = runtime.block_on(async { otlp.exporter() });
-                exporter.map(|exporter| (runtime, exporter)).map_err(|error| error.to_string())
+                let pusher = runtime.block_on(async { Pusher::new(otlp, reader) });
+                pusher.map(|pusher| (runtime, pusher)).map_err(|error| error.to_string())
             });
             match made {
                 Err(why) => drop(tell.send(Err(why))),
-                Ok((runtime, exporter)) => {
+                Ok((runtime, pusher)) => {
                     let _ = tell.send(Ok(()));
-                    runtime.block_on(push_for_ever(&otlp, &exporter, &reader, asked));
+                    runtime.block_on(pusher.push_for_ever(asked));
                 }
             }
         });
@@ -175,38 +240,52 @@ impl Push {
     }
 }
 
-async fn push_for_ever(
-    otlp: &Otlp,
-    exporter: &MetricExporter,
-    reader: &SharedReader,
-    mut asked: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
-) {
-    let mut failing = false;
-    loop {
-        let last = tokio::select! {
-            () = sleep(otlp.interval) => None,
-            done = asked.recv() => Some(done),
-        };
-        // Callbacks of the application's run in it.
-        let pushed = AssertUnwindSafe(push(otlp, exporter, reader)).catch_unwind().await;
-        let pushed = pushed.unwrap_or_else(|panic| Err(panic_message(&*panic).to_owned()));
-        match (&pushed, failing) {
-            (Err(why), false) => events::push_failed(&otlp.endpoint, why),
-            (Ok(()), true) => events::push_works(&otlp.endpoint),
-            _ => {}
-        }
-        failing = pushed.is_err();
-        if let Some(done) = last {
-            return drop(done);
-        }
-    }
+/// What the thread does.
+struct Pusher {
+    otlp: Otlp,
+    exporter: MetricExporter,
+    why: Why,
+    reader: SharedReader,
 }
 
-async fn push(otlp: &Otlp, exporter: &MetricExporter, reader: &SharedReader) -> Result<(), String> {
-    let mut collected = ResourceMetrics::default();
-    reader.collect(&mut collected).map_err(|error| error.to_string())?;
-    let exported: OTelSdkResult = within(otlp.patience, exporter.export(&collected)).await?;
-    exported.map_err(|error| error.to_string())
+impl Pusher {
+    fn new(otlp: Otlp, reader: SharedReader) -> Result<Self, ExporterBuildError> {
+        let why = Why::default();
+        let exporter = otlp.exporter(&why)?;
+        Ok(Self { otlp, exporter, why, reader })
+    }
+
+    async fn push_for_ever(self, mut asked: mpsc::UnboundedReceiver<oneshot::Sender<()>>) {
+        let mut failing = false;
+        loop {
+            let last = tokio::select! {
+                () = sleep(self.otlp.interval) => None,
+                done = asked.recv() => Some(done),
+            };
+            // Callbacks of the application's run in it.
+            let pushed = AssertUnwindSafe(self.push()).catch_unwind().await;
+            let pushed = pushed.unwrap_or_else(|panic| Err(panic_message(&*panic).to_owned()));
+            match (&pushed, failing) {
+                (Err(why), false) => events::push_failed(&self.otlp.endpoint, why),
+                (Ok(()), true) => events::push_works(&self.otlp.endpoint),
+                _ => {}
+            }
+            failing = pushed.is_err();
+            if let Some(done) = last {
+                return drop(done);
+            }
+        }
+    }
+
+    async fn push(&self) -> Result<(), String> {
+        let mut collected = ResourceMetrics::default();
+        self.reader.collect(&mut collected).map_err(|error| error.to_string())?;
+        let exported: OTelSdkResult = within(self.otlp.patience, self.exporter.export(&collected)).await?;
+        exported.map_err(|error| {
+            let why = self.why.lock().unwrap_or_else(PoisonError::into_inner).take();
+            why.unwrap_or_else(|| error.to_string())
+        })
+    }
 }
 
 async fn within<T>(patience: Duration, call: impl Future<Output = T>) -> Result<T, String> {
@@ -249,6 +328,11 @@ mod tests {
             let error = with(name, value).expect_err(name);
             assert_eq!((error.name.as_str(), error.value.as_str()), (name, value));
         }
+    }
+
+    #[cfg(not(feature = "otlp-tls"))]
+    #[test]
+    fn without_tls_https_is_refused() {
         let refused = crate::Telemetry::builder().otlp(Otlp::grpc("https://c:4317")).build().expect_err("no TLS");
         assert_eq!(refused.value, "https://c:4317");
     }

@@ -7,6 +7,8 @@ mod port;
 mod process;
 mod tls;
 
+pub use tls::certify;
+
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},

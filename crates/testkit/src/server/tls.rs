@@ -14,8 +14,8 @@ pub(super) const SETTINGS: &[(&str, &str)] = &[
 
 const NAMES: &str = "subjectAltName=IP:127.0.0.1,DNS:localhost\nbasicConstraints=critical,CA:FALSE\n";
 
-/// Writes them into the folder.
-pub(super) fn certify(folder: &Path) {
+/// Writes them into the folder: `ca.crt`, and of the server `server.crt` and `server.key`.
+pub fn certify(folder: &Path) {
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
     fs::write(folder.join("names"), NAMES).expect("a file in the folder");
     openssl(folder, &format!("req -x509 {key} -keyout ca.key -out {CA} -days 3650 -subj /CN=tests-only"));
