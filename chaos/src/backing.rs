@@ -37,7 +37,9 @@ impl Backing {
         let servers = match store {
             Store::Sqlite => None,
             Store::Redis => {
-                Some(blocking(|| Servers { primary: Arc::new(RedisServer::start()), replica: None }).await?)
+                // A server that is killed loses nothing it answered for only if it writes that down before.
+                let start = || RedisServer::with(&[("appendfsync", "always")]);
+                Some(blocking(move || Servers { primary: Arc::new(start()), replica: None }).await?)
             }
             Store::RedisFailover => Some(blocking(with_replica).await?),
         };
