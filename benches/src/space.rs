@@ -20,10 +20,10 @@ use crate::{
 };
 
 const LOOK: Duration = Duration::from_millis(500);
-/// Looks in a row at which nothing changed: nothing more will.
-const STILL: u32 = 10;
+/// Looks in a row at which nothing changed: nothing more will. Longer than what is left of pruned jobs is kept.
+const STILL: u32 = 50;
 /// How long pruning and giving back may take.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) async fn run(path: &Path, effort: Effort) -> Result<()> {
     let burst = effort.of(100_000, 10_000);
