@@ -166,8 +166,9 @@ impl Hub {
         self.compare(store, all).await
     }
 
-    /// Reads those jobs again whose version is not the one that was told.
+    /// Reads those jobs again whose version is not the one that was told. One that cannot be read holds no other up.
     async fn compare(&self, store: &dyn Store, ids: Vec<JobId>) -> Result<(), StoreError> {
+        let mut failed = None;
         for some in ids.chunks(COMPARED) {
             let versions = within(store.versions(some)).await?;
             let moved = {
@@ -175,9 +176,9 @@ impl Hub {
                 let told = |id: &JobId| followed.jobs.get(id).and_then(|channel| channel.told);
                 some.iter().zip(versions).filter(|(id, version)| told(id) != *version).map(|(id, _)| *id).collect()
             };
-            self.read(store, moved).await?;
+            failed = self.read(store, moved).await.err().or(failed);
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     async fn read(&self, store: &dyn Store, ids: Vec<JobId>) -> Result<(), StoreError> {
@@ -263,6 +264,7 @@ mod tests {
         job::{Digest, ErrorRecord, JobTerms},
         store::NewJob,
     };
+    use async_endpoints_testkit::{FlakyStore, Op, When};
 
     use super::*;
 
@@ -312,6 +314,24 @@ mod tests {
         let (_second, newer) = follow(&hub, &store, id).await;
         let news = tokio::time::timeout(PATIENCE, first.changed(seen)).await.expect("the first hears of it");
         assert_eq!(version(&news), newer);
+    }
+
+    #[tokio::test]
+    async fn a_job_that_cannot_be_read_holds_no_other_up() {
+        let (memory, hub) = (Arc::new(MemoryStore::new()), Arc::new(Hub::default()));
+        let store = FlakyStore::new(memory.clone());
+        let mut followers = Vec::new();
+        for _ in 0..=COMPARED {
+            let id = queued(&memory).await;
+            followers.push(follow(&hub, &memory, id).await);
+            cancel(&memory, id).await;
+        }
+        store.fail_next(Op::Get, When::Never);
+        assert!(hub.tell_missed(&store).await.is_err(), "it is told that one failed");
+        let told = followers
+            .iter()
+            .filter(|(follower, seen)| follower.news.borrow().as_ref().is_some_and(|news| version(news) != *seen));
+        assert_eq!(told.count(), COMPARED);
     }
 
     #[tokio::test]

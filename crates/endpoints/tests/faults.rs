@@ -349,13 +349,19 @@ async fn a_report_that_comes_late_does_not_take_later_progress_back() {
 async fn a_stop_is_heard_while_handlers_block_every_thread() {
     const BLOCK: JobType<(), ()> = JobType::new("Block");
     let store = store();
+    // Progress is on its way when the last thread blocks, and its answer is heard by nobody.
+    let flaky = Arc::new(FlakyStore::new(Arc::new(store.clone())));
+    flaky.fail_next(Op::Report, When::Late);
     let (started, mut starts) = mpsc::unbounded_channel();
-    let options = Options { shutdown: Duration::from_millis(300), ..quick() };
-    let endpoints = support::builder(&store)
+    let options = Options { shutdown: Duration::from_millis(300), lease: Duration::from_secs(4), ..quick() };
+    let endpoints = AsyncEndpoints::builder(flaky)
         .options(options)
         .handler(BLOCK, move |ctx: JobContext<()>| {
             let started = started.clone();
             async move {
+                ctx.progress().set(1, 2);
+                // Long enough for the report to be sent.
+                tokio::time::sleep(Duration::from_millis(100)).await;
                 started.send(ctx.attempt()).unwrap();
                 std::thread::sleep(Duration::from_secs(8));
                 Ok(())

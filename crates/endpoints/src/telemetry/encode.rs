@@ -46,6 +46,16 @@ impl Shape {
             Self::Histogram => "histogram",
         }
     }
+
+    /// What the names of its samples end in.
+    fn suffixes(self) -> impl Iterator<Item = &'static str> + Clone {
+        let suffixes: &[&str] = match self {
+            Self::Counter => &["_total"],
+            Self::Gauge => &[""],
+            Self::Histogram => &["_bucket", "_sum", "_count"],
+        };
+        suffixes.iter().copied()
+    }
 }
 
 /// Everything that was collected, as one body.
@@ -69,8 +79,14 @@ pub(crate) fn encode(collected: &ResourceMetrics, exemplars: &Exemplars, format:
             metrics.push(metric);
         }
     }
+    let mut taken: HashSet<String> = HashSet::new();
     for (name, (shape, metrics)) in &families {
-        writer.family(name, *shape, metrics);
+        // A gauge `wait.count` beside a histogram `wait` would be taken for a part of it.
+        let names = shape.suffixes().map(|suffix| format!("{name}{suffix}"));
+        if names.clone().all(|name| !taken.contains(&name)) {
+            taken.extend(names);
+            writer.family(name, *shape, metrics);
+        }
     }
     if format == Format::OpenMetrics {
         writer.out.push_str("# EOF\n");
@@ -354,6 +370,7 @@ mod tests {
             let (meter, label) = (telemetry.meter(meter), [KeyValue::new("le", "x")]);
             meter.u64_counter("hits").build().add(hits, &label);
             meter.f64_histogram("wait").build().record(1.0, &label);
+            meter.f64_gauge("wait.count").build().record(7.0, &label);
         }
         for format in [Format::Text, Format::OpenMetrics] {
             let text = telemetry.scrape(format).expect("a scrape");

@@ -21,6 +21,9 @@ use super::{
 };
 use crate::{submit::limited, telemetry::events};
 
+/// How long an end waits for progress that is on its way to the store, to send the last of it after that.
+const TURN: Duration = Duration::from_millis(250);
+
 /// An end on its way to the store.
 pub(super) struct Settling {
     pub(super) settle: Settle,
@@ -124,8 +127,9 @@ impl Batch {
     /// Final progress. A store that refuses it may still take the end.
     async fn report(&self, store: &dyn Store, limit: Duration) {
         let mut told = Vec::new();
+        let until = Instant::now() + TURN;
         for held in &self.held {
-            told.extend(Told::last_by(&held.ending.running).await);
+            told.extend(Told::last_by(&held.ending.running, until).await);
         }
         if let Err(error) = report(store, &told, limit).await {
             events::store_failed("report", &error);
@@ -162,10 +166,12 @@ impl<'a> Told<'a> {
         Self::in_turn(running, running.info.progress.turn().try_lock().ok()?)
     }
 
-    /// Of an attempt that has ended: after a call that is under way for it, which could else come last.
-    async fn last_by(running: &'a Running) -> Option<Self> {
+    /// Of an attempt that has ended: after a call that is under way for it, which could else come last. None if that takes
+    /// too long: threads may be blocked that it needs, and the end is worth more.
+    async fn last_by(running: &'a Running, until: Instant) -> Option<Self> {
         running.info.progress.unstored()?;
-        Self::in_turn(running, running.info.progress.turn().lock().await)
+        let turn = running.info.progress.turn().lock();
+        Self::in_turn(running, tokio::time::timeout_at(until.into(), turn).await.ok()?)
     }
 
     fn in_turn(running: &'a Running, turn: MutexGuard<'a, ()>) -> Option<Self> {
