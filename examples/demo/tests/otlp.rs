@@ -101,23 +101,23 @@ async fn metrics_arrive_over_tls_at_those_who_are_trusted() {
     over_grpc.says("Starting Rotel").await;
     let grpc_url = behind_tls(&folder, grpc).await;
     let ca = folder.join("ca.crt").display().to_string();
-    // The same endpoint, to whom trusts another authority.
+    // The same endpoints, to whom trusts another authority.
     let other = Folder::new();
     certify(&other.join(""));
     let others = other.join("ca.crt").display().to_string();
-    let untrusted =
-        [("OTEL_EXPORTER_OTLP_ENDPOINT", &*http), ("OTEL_METRIC_EXPORT_INTERVAL", "50"), ("SSL_CERT_FILE", &others)];
-    let demo = Demo::start(&folder, &untrusted).await;
-    until("why nothing is pushed", || demo.log().contains("invalid peer certificate")).await;
-    demo.stop().await.expect("it stops");
     for (endpoint, protocol) in [(&http, "http/protobuf"), (&grpc_url, "grpc")] {
-        let vars = [
-            ("OTEL_EXPORTER_OTLP_ENDPOINT", &**endpoint),
-            ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
-            ("OTEL_METRIC_EXPORT_INTERVAL", "100"),
-            ("SSL_CERT_FILE", &ca),
-        ];
-        let demo = Demo::start(&folder, &vars).await;
+        let vars = |trusted| {
+            [
+                ("OTEL_EXPORTER_OTLP_ENDPOINT", &**endpoint),
+                ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+                ("OTEL_METRIC_EXPORT_INTERVAL", "100"),
+                ("SSL_CERT_FILE", trusted),
+            ]
+        };
+        let demo = Demo::start(&folder, &vars(&others)).await;
+        until("why nothing is pushed", || demo.log().contains("invalid peer certificate")).await;
+        demo.stop().await.expect("it stops");
+        let demo = Demo::start(&folder, &vars(&ca)).await;
         demo.finish("/api/performance", &json!({ "taskType": "any", "itemCount": 10 })).await;
         match protocol {
             "grpc" => over_grpc.says("performance.processed_items").await,
