@@ -144,8 +144,17 @@ async fn prometheus_scrapes_a_fleet_and_answers() {
     // The store's own figures are the same from every process, also from one that has just started.
     demos.push(Demo::start(&folder, &vars).await);
     for demo in &demos {
-        let stats: Value = demo.get("/metrics/jobs").await.json().await.expect("JSON");
-        assert_eq!(stats["jobTypes"]["Sleep"]["completedJobs"], 180 + slow, "{stats}");
+        let told = async {
+            loop {
+                let stats: Value = demo.get("/metrics/jobs").await.json().await.expect("JSON");
+                // What it says may be five seconds old.
+                if stats["jobTypes"]["Sleep"]["completedJobs"] == 180 + slow {
+                    break stats;
+                }
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let stats = in_time("all that have completed", told).await;
         assert_eq!(stats["failedJobs"], 20, "{stats}");
     }
     for demo in demos {
