@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use async_endpoints_core::StoreError;
+use async_endpoints_core::{JobStatus, StoreError};
 use rusqlite::ErrorCode;
 
 /// Why a step failed.
@@ -12,8 +12,8 @@ pub(crate) enum Fail {
     Sql(rusqlite::Error),
     /// A row holds what nobody wrote.
     Bad(String),
-    /// Something is damaged that this job needs.
-    Job { seq: i64, why: String },
+    /// Something is damaged that this job needs, which was in that state, if that could be read.
+    Job { seq: i64, found: Option<JobStatus>, why: String },
     /// Not now.
     Unavailable(String),
     /// A step panicked: a bug of ours.
@@ -56,9 +56,9 @@ impl Fail {
     }
 
     /// Damage that was met while something was done to a job is that job's.
-    pub(crate) fn of_job(self, seq: i64) -> Self {
+    pub(crate) fn of_job(self, seq: i64, found: Option<JobStatus>) -> Self {
         match self {
-            Self::Sql(error) if is_damage(&error) => Self::Job { seq, why: error.to_string() },
+            Self::Sql(error) if is_damage(&error) => Self::Job { seq, found, why: error.to_string() },
             other => other,
         }
     }

@@ -52,10 +52,10 @@ impl State {
                 continue;
             }
             let Some(mut job) = self.load(seq)? else { continue };
-            let payload = match self.each(seq, |state| view::payload(&state.conn, seq))? {
+            let payload = match self.each(seq, Some(job.status), |state| view::payload(&state.conn, seq))? {
                 Ok(payload) => payload,
                 Err(why) => {
-                    self.put_aside(seq, &why)?;
+                    self.put_aside(seq, None, &why)?;
                     continue;
                 }
             };
@@ -64,7 +64,8 @@ impl State {
                 break;
             }
             wanted[want].left -= 1;
-            attempts.push(self.each(seq, |state| state.start(&mut job, claim, &wanted[want], payload))?);
+            let found = Some(job.status);
+            attempts.push(self.each(seq, found, |state| state.start(&mut job, claim, &wanted[want], payload))?);
         }
         let mut next = None;
         for wanted in &wanted {
@@ -114,9 +115,11 @@ impl State {
             let Some(mut job) = self.load(seq)? else { continue };
             let due = job.due.unwrap_or(now);
             let Some(after) = lifecycle::next(job.status, false, Event::Due) else { continue };
-            self.change(&mut job, now, |job| {
-                job.status = after;
-                job.order = order_at(due);
+            self.each(seq, Some(job.status), |state| {
+                state.change(&mut job, now, |job| {
+                    job.status = after;
+                    job.order = order_at(due);
+                })
             })?;
         }
         Ok(())
@@ -281,7 +284,7 @@ impl State {
             // Nothing can run it again.
             if clear == Clear::Payload {
                 let sql = "DELETE FROM payloads WHERE seq = ?1";
-                self.each(job.seq, |state| Ok(state.conn.prepare_cached(sql)?.execute([job.seq])?))?;
+                self.each(job.seq, Some(after), |state| Ok(state.conn.prepare_cached(sql)?.execute([job.seq])?))?;
             }
         }
         Ok(Settled::Settled(after))

@@ -21,6 +21,15 @@ use crate::{
 /// Score and id in the order of a list, and the job's seq.
 type Entry = ((i64, [u8; 16]), i64);
 
+/// One that cannot be read is not worth refusing a list for.
+fn unless_unreadable<T>(read: Result<T, Fail>) -> Result<Option<T>, Fail> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(fail) if fail.is_damage() || matches!(fail, Fail::Bad(_)) => Ok(None),
+        Err(fail) => Err(fail),
+    }
+}
+
 impl Reader {
     pub(crate) fn get(&mut self, id: JobId) -> Result<Lookup, Fail> {
         lookup(&self.conn, &mut self.names, id, self.now)
@@ -63,15 +72,11 @@ impl Reader {
         });
         let mut jobs = Vec::with_capacity(entries.len());
         for (_, seq) in entries {
-            // One that cannot be read is not worth refusing the list for.
-            let job = match view::load(&self.conn, seq) {
-                Ok(Ok(job)) => job,
-                Err(fail) if !fail.is_damage() => return Err(fail),
-                _ => continue,
-            };
+            let job = view::load(&self.conn, seq).and_then(|job| job.map_err(Fail::Bad));
+            let Some(job) = unless_unreadable(job)? else { continue };
             let moved = filter.status.is_some() && job.entered_at > since;
             if !job.expired(self.now) && !moved {
-                jobs.push(view::view(&self.conn, &mut self.names, job, false)?);
+                jobs.extend(unless_unreadable(view::view(&self.conn, &mut self.names, job, false))?);
             }
         }
         Ok(ListPage { jobs, next })

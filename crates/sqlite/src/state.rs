@@ -9,7 +9,7 @@ use async_endpoints_core::{
     limits::ATTEMPTS_KEPT,
     store::Hint,
 };
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::{
     fail::Fail,
@@ -37,6 +37,10 @@ impl Kinds for Ledger {
         Self::counts(self, conn, kind)
     }
 }
+
+/// So many jobs stand aside at most when another joins them because of damage: more than stand on some pages. What is in
+/// the way of more of them is a page that all share, as one of an index is, and mended with all of them in their places.
+pub(crate) const ASIDE: usize = 200;
 
 /// How an attempt ends.
 pub(crate) struct End<'a> {
@@ -69,10 +73,15 @@ impl State {
         }
     }
 
-    /// Does something to a job that is one of many. If it meets damage, in the job's row or beside it, the step fails by
-    /// this job's name: whoever asked has it put aside and asks again.
-    pub(crate) fn each<T>(&mut self, seq: i64, act: impl FnOnce(&mut Self) -> Result<T, Fail>) -> Result<T, Fail> {
-        act(self).map_err(|fail| fail.of_job(seq))
+    /// Does something to a job that is one of many, and was found in that state, if it could be read. If it meets damage, in
+    /// the job's row or beside it, the step fails by this job's name: whoever asked has it put aside and asks again.
+    pub(crate) fn each<T>(
+        &mut self,
+        seq: i64,
+        found: Option<JobStatus>,
+        act: impl FnOnce(&mut Self) -> Result<T, Fail>,
+    ) -> Result<T, Fail> {
+        act(self).map_err(|fail| fail.of_job(seq, found))
     }
 
     fn count(&mut self, job: &Job, by: i64) -> Result<(), Fail> {
@@ -218,18 +227,23 @@ impl State {
 
     /// The job at a place that an index named. What cannot be read is put aside, so that it is never in the way again.
     pub(crate) fn load(&mut self, seq: i64) -> Result<Option<Job>, Fail> {
-        match self.each(seq, |state| view::load(&state.conn, seq))? {
+        match self.each(seq, None, |state| view::load(&state.conn, seq))? {
             Ok(job) => Ok(Some(job)),
-            Err(why) => self.put_aside(seq, &why).map(|()| None),
+            Err(why) => self.put_aside(seq, None, &why).map(|()| None),
         }
     }
 
-    /// Takes a job out of every order and count; its row stays for whoever looks into it.
-    pub(crate) fn put_aside(&mut self, seq: i64, why: &str) -> Result<(), Fail> {
+    /// Takes a job out of every order and count; its row stays for whoever looks into it. Not if it is no longer in the state
+    /// that it was found in: then another process moved it, which nothing was in the way of.
+    pub(crate) fn put_aside(&mut self, seq: i64, found: Option<JobStatus>, why: &str) -> Result<(), Fail> {
         let mut find = self.conn.prepare_cached("SELECT type, status, priority, attempt FROM jobs WHERE seq = ?1")?;
-        let (kind, status, priority, attempt): (i64, i64, i64, i64) =
-            find.query_row([seq], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+        let row = find.query_row([seq], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)));
+        let row: Option<(i64, i64, i64, i64)> = row.optional()?;
         drop(find);
+        let Some((kind, status, priority, attempt)) = row else { return Ok(()) };
+        if found.is_some_and(|found| found as i64 != status) {
+            return Ok(());
+        }
         let known = usize::try_from(status).ok().and_then(|status| JobStatus::ALL.get(status));
         if let Some(known) = known {
             let priority = async_endpoints_core::Priority::new(u8::try_from(priority).unwrap_or(u8::MAX));
@@ -240,15 +254,30 @@ impl State {
         self.note(seq, status, why)
     }
 
+    /// The same for a job whose row is fine, as far as anybody knows: something that it needs is damaged. Not if too many
+    /// stand aside already: then it is whoever asked who is told.
+    pub(crate) fn put_damaged_aside(&mut self, seq: i64, found: Option<JobStatus>, why: &str) -> Result<(), Fail> {
+        self.check_aside(why)?;
+        self.put_aside(seq, found, why)
+    }
+
     /// The same for a job whose row cannot be read, or not be written: it is passed by, whatever its row says, and stays
     /// counted as what it was.
     pub(crate) fn pass_by(&self, seq: i64, why: &str) -> Result<(), Fail> {
         const UNKNOWN: i64 = 9;
+        self.check_aside(why)?;
         self.note(seq, UNKNOWN, why)
     }
 
+    fn check_aside(&self, why: &str) -> Result<(), Fail> {
+        let sql = "SELECT count(*) FROM (SELECT 1 FROM quarantine LIMIT ?1)";
+        let aside: i64 = self.conn.prepare_cached(sql)?.query_row([ASIDE as i64], |row| row.get(0))?;
+        if aside < ASIDE as i64 { Ok(()) } else { Err(Fail::Bad(why.to_owned())) }
+    }
+
     fn note(&self, seq: i64, status: i64, why: &str) -> Result<(), Fail> {
-        let sql = "INSERT OR REPLACE INTO quarantine (seq, at, status, reason) VALUES (?1, ?2, ?3, ?4)";
+        // What it was is what the first of two who met the same damage says.
+        let sql = "INSERT OR IGNORE INTO quarantine (seq, at, status, reason) VALUES (?1, ?2, ?3, ?4)";
         self.conn.prepare_cached(sql)?.execute(params![seq, self.now.as_micros(), status, why])?;
         Ok(())
     }

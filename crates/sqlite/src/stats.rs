@@ -60,7 +60,8 @@ impl Reader {
         let count = |at: usize| u64::try_from(of.counts[at]).unwrap_or(0);
         let (now, kind) = (self.now, of.kind);
         let running = "SELECT score FROM jobs WHERE status = 2 AND type = ?1 ORDER BY score LIMIT 1";
-        let scheduled = "SELECT score FROM jobs WHERE status = 1 AND type = ?1 ORDER BY score LIMIT 1";
+        let scheduled = "SELECT score FROM jobs WHERE status = 1 AND type = ?1 \
+            AND seq NOT IN (SELECT seq FROM quarantine) ORDER BY score LIMIT 1";
         let due = self.time(scheduled, params![kind])?.filter(|due| *due <= now);
         let mut stats = TypeStats {
             name: of.name.clone(),
@@ -109,7 +110,8 @@ impl Reader {
         let queued = "SELECT count(*) FROM (SELECT runnable_since AS since FROM jobs WHERE status = 0 AND type = ?1 \
             AND score >= ?2 AND score < ?3 AND seq NOT IN (SELECT seq FROM quarantine) \
             ORDER BY score, id LIMIT ?5) WHERE since < ?4";
-        let due = "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE status = 1 AND type = ?1 AND score < ?2 LIMIT ?3)";
+        let due = "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE status = 1 AND type = ?1 AND score < ?2 \
+            AND seq NOT IN (SELECT seq FROM quarantine) LIMIT ?3)";
         let mut stale = self.count(due, params![of.kind, than.as_micros(), most])?;
         for first in used(of) {
             stale += self.count(queued, params![of.kind, first, first + end, than.as_micros(), most])?;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use async_endpoints_core::{
-    Clock, JobId, JobStore, SharedState, StoreError, SystemClock,
+    Clock, JobId, JobStatus, JobStore, SharedState, StoreError, SystemClock,
     job::{ErrorRecord, LogLine},
     store::{
         Beat, Cancel, Claim, Claimed, DocVersion, Document, Fenced, Hint, Insert, Lease, ListFilter, ListPage, Lookup,
@@ -34,7 +34,7 @@ use crate::{
     queue::{PATIENCE, Queue},
     reader::{self, Reader},
     shared, space,
-    state::State,
+    state::{ASIDE, State},
     time::Time,
     writer::{self, Writer},
 };
@@ -44,9 +44,6 @@ const HINTS_KEPT: usize = 1024;
 
 /// How often to look for callers who wait for too long.
 const WATCH: Duration = Duration::from_secs(1);
-
-/// So many jobs that something damaged is in the way of are put aside in one call: more than stand on some pages.
-const DAMAGED: usize = 200;
 
 /// Reads that run at once.
 const READERS: usize = 2;
@@ -230,14 +227,14 @@ impl SqliteStore {
     }
 
     /// The same, for a step that does something to many jobs. One that something damaged is in the way of is put aside, and
-    /// the others are not held up.
+    /// the others are not held up; unless too many are.
     async fn write_many<T: Send + 'static>(
         &self,
         step: impl FnMut(&mut State) -> std::result::Result<T, Fail> + Clone + Send + 'static,
     ) -> Result<T> {
-        for _ in 0..DAMAGED {
+        for _ in 0..ASIDE {
             match self.writes.ask(false, 0, step.clone()).await {
-                Err(Fail::Job { seq, why }) => self.put_aside(seq, why).await?,
+                Err(Fail::Job { seq, found, why }) => self.put_aside(seq, found, why).await?,
                 done => return done.map_err(|fail| self.error(fail)),
             }
         }
@@ -245,9 +242,9 @@ impl SqliteStore {
     }
 
     /// In a step of its own: SQLite writes nothing more in a transaction that met damage.
-    async fn put_aside(&self, seq: i64, why: String) -> Result<()> {
+    async fn put_aside(&self, seq: i64, found: Option<JobStatus>, why: String) -> Result<()> {
         let reason = why.clone();
-        match self.writes.ask(false, 0, move |state| state.put_aside(seq, &reason)).await {
+        match self.writes.ask(false, 0, move |state| state.put_damaged_aside(seq, found, &reason)).await {
             Err(fail) if fail.is_damage() => self.write(0, move |state| state.pass_by(seq, &why)).await,
             done => done.map_err(|fail| self.error(fail)),
         }

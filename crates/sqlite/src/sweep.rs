@@ -49,7 +49,7 @@ impl State {
         let mut recovered = Vec::with_capacity(expired.len());
         for seq in expired {
             if let Some(mut job) = self.load(seq)? {
-                recovered.push(self.each(seq, |state| state.recover(&mut job, reclaim))?);
+                recovered.push(self.each(seq, Some(job.status), |state| state.recover(&mut job, reclaim))?);
             }
         }
         Ok(Reclaimed::Done { recovered, more })
@@ -121,7 +121,7 @@ impl State {
             }
             match self.load(seq)? {
                 Some(job) if job.expired(self.now) => {
-                    pruned.bytes += self.each(seq, |state| state.entomb(&job))?;
+                    pruned.bytes += self.each(seq, Some(job.status), |state| state.entomb(&job))?;
                 }
                 Some(_) => break,
                 None => {} // Put aside: it counts as cut.

@@ -126,6 +126,8 @@ impl Writer {
                     self.take_back();
                     hints.clear();
                     calls.remove(failed).answer(None);
+                    // Those that cannot wait do not wait for what is done again.
+                    calls.splice(..0, self.queue.take_urgent());
                     continue;
                 }
                 Ok(None) => None,
@@ -258,11 +260,12 @@ impl Drop for Writer {
 mod tests {
     use std::{path::PathBuf, sync::mpsc};
 
-    use async_endpoints_core::{JobId, JobName, SystemClock, job, store::Insert, store::NewJob};
+    use async_endpoints_core::{JobId, JobName, JobStatus, SystemClock, job, store::Insert, store::NewJob};
     use futures_util::future::{join, join_all};
 
     use super::*;
     use crate::open::Synchronous;
+    use crate::state::ASIDE;
 
     /// A writer on a file of its own, which goes when the test does.
     struct Rig {
@@ -465,6 +468,80 @@ mod tests {
         let ((held, long), (_, urgent)) = join(join(hold, long), join(others, urgent)).await;
         assert!(held.is_ok() && long.is_ok() && urgent.is_ok());
         assert_eq!(*order.lock().unwrap(), ["urgent", "second", "third"]);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_wait_does_not_wait_for_what_is_done_again() {
+        let rig = Rig::new();
+        let order = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let note = |urgent, name: &'static str| {
+            let order = Arc::clone(&order);
+            rig.queue.ask(urgent, 0, move |_| {
+                order.lock().unwrap().push(name);
+                Ok(())
+            })
+        };
+        let (go, wait) = mpsc::channel::<()>();
+        let (began, mut first) = tokio::sync::mpsc::unbounded_channel();
+        let (asked, fail) = mpsc::channel::<()>();
+        let hold = rig.queue.ask(false, 0, move |_| wait.recv().or(Ok(())));
+        let failing = rig.queue.ask(false, 0, move |_| {
+            began.send(()).map_err(|_| Fail::Panicked)?;
+            // It fails when the urgent call waits.
+            fail.recv().map_err(|_| Fail::Panicked)?;
+            Err::<(), _>(Fail::Bad("a row".to_owned()))
+        });
+        let others = join(join(note(false, "first"), failing), note(false, "second"));
+        let urgent = async {
+            drop(go);
+            first.recv().await.unwrap();
+            join(note(true, "urgent"), async { asked.send(()).unwrap() }).await.0
+        };
+        let (held, (((one, failed), two), urgent)) = join(hold, join(others, urgent)).await;
+        assert!(held.is_ok() && one.is_ok() && two.is_ok() && urgent.is_ok());
+        assert!(matches!(failed, Err(Fail::Bad(_))), "{failed:?}");
+        assert_eq!(*order.lock().unwrap(), ["first", "urgent", "first", "second"]);
+    }
+
+    /// What one judged in a transaction that was taken back may no longer be so, or others may have done it.
+    #[tokio::test]
+    async fn only_what_is_as_it_was_found_is_put_aside_and_what_it_was_is_kept() {
+        let rig = Rig::new();
+        rig.insert(9).await.unwrap();
+        let seq = rig.sql("SELECT seq FROM jobs").await;
+        let put_aside = |found| rig.queue.ask(false, 0, move |state| state.put_damaged_aside(seq, found, "a page"));
+        put_aside(Some(JobStatus::Scheduled)).await.unwrap();
+        assert_eq!(rig.sql("SELECT count(*) FROM quarantine").await, 0);
+        rig.check(1).await;
+        for found in [Some(JobStatus::Queued), Some(JobStatus::Queued), None] {
+            put_aside(found).await.unwrap();
+            assert_eq!(rig.sql("SELECT status FROM quarantine").await, JobStatus::Queued as i64);
+            assert_eq!(rig.sql("SELECT status FROM jobs").await, 9);
+            assert_eq!(rig.sql("SELECT sum(queued) FROM types").await, 0);
+        }
+        rig.queue.ask(false, 0, |state| state.put_damaged_aside(99, None, "a page")).await.unwrap();
+        assert_eq!(rig.sql("SELECT count(*) FROM quarantine").await, 1);
+    }
+
+    /// A damaged page of an index is in the way of every job: they stay where they are until it is mended.
+    #[tokio::test]
+    async fn no_more_stand_aside_than_some_pages_hold() {
+        let rig = Rig::new();
+        for _ in 0..=ASIDE {
+            rig.insert(9).await.unwrap();
+        }
+        let mut aside = 0;
+        let refused = loop {
+            let seq = rig.sql("SELECT min(seq) FROM jobs WHERE status = 0").await;
+            let put_aside = move |state: &mut State| state.put_damaged_aside(seq, Some(JobStatus::Queued), "a page");
+            match rig.queue.ask(false, 0, put_aside).await {
+                Ok(()) => aside += 1,
+                Err(fail) => break fail,
+            }
+        };
+        assert!(matches!(&refused, Fail::Bad(why) if why == "a page"), "{refused:?}");
+        assert_eq!(aside, ASIDE);
+        assert_eq!(rig.sql("SELECT count(*) FROM jobs WHERE status = 0").await, 1);
     }
 
     #[tokio::test]

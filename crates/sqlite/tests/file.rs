@@ -183,14 +183,16 @@ struct Immutable(Vec<std::path::PathBuf>);
 
 #[cfg(target_os = "linux")]
 impl Immutable {
-    /// Whether that could be done: only root may, and not on every file system.
-    fn make(&self) -> bool {
-        self.0.iter().all(|path| Self::chattr("+i", path))
+    /// Why that cannot be done here, if it cannot: only root may, with a tool, and not on every file system.
+    fn make(&self) -> Result<(), String> {
+        self.0.iter().try_for_each(|path| Self::chattr("+i", path))
     }
 
-    fn chattr(how: &str, path: &Path) -> bool {
+    fn chattr(how: &str, path: &Path) -> Result<(), String> {
         let ran = std::process::Command::new("chattr").arg(how).arg(path).output();
-        ran.expect("chattr is there: on Debian it is in e2fsprogs").status.success()
+        let ran = ran.map_err(|error| format!("chattr, on Debian in e2fsprogs: {error}"))?;
+        let said = String::from_utf8_lossy(&ran.stderr);
+        if ran.status.success() { Ok(()) } else { Err(said.trim().to_owned()) }
     }
 }
 
@@ -198,12 +200,15 @@ impl Immutable {
 impl Drop for Immutable {
     fn drop(&mut self) {
         for path in &self.0 {
-            Self::chattr("-i", path);
+            // One that never became so stays as it is.
+            Self::chattr("-i", path).ok();
         }
     }
 }
 
-/// As when a disk refuses writes for a while. A unit test of the writer has SQLite say that the file is read-only.
+/// As when a disk refuses writes for a while. Where that cannot be had, this says so, past what a test that passes prints to
+/// nobody. Unit tests of the writer run everywhere: `a_file_that_turns_read_only_is_unavailable` has SQLite say that it is,
+/// and `a_full_disk_is_unavailable_until_there_is_room` has it come back.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_file_that_cannot_be_written_for_a_while_is_unavailable_and_comes_back() {
@@ -214,8 +219,9 @@ async fn a_file_that_cannot_be_written_for_a_while_is_unavailable_and_comes_back
     // Not its shared memory: the kernel ends a process that writes to such without a word.
     let files = ["db", "db-wal"].map(|ending| folder.file().with_extension(ending));
     let immutable = Immutable(files.into());
-    if !immutable.make() {
-        println!("not tried: only root may make a file immutable, and not on every file system");
+    if let Err(why) = immutable.make() {
+        use std::io::Write as _;
+        writeln!(std::io::stderr(), "not tried, as no file can be made immutable here: {why}").unwrap();
         return;
     }
     let lost = job("alpha", HOUR);
