@@ -3,7 +3,7 @@
 local last_order
 local function next_order()
   last_order = last_order and last_order + 1
-    or math.max((tonumber(shared('HGET', 'meta', 'order')) or 0) + 1, order_at(now))
+    or math.max((whole(shared('HGET', 'meta', 'order')) or 0) + 1, order_at(now))
   return last_order
 end
 

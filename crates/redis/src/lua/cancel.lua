@@ -9,9 +9,11 @@ local id = ARGV[2]
 local found = lookup(id)
 if found[1] ~= 2 then return {3, found} end
 local job = ns .. 'job:' .. id
-local f = read(id, 's', 't', 'n', 'cr')
-if not (f[2] and tonumber(f[3] or 1)) then return unreadable(id) end
-local version = tonumber(f[3] or 1) + 1
+local f = read(id, 's', 't', 'n', 'cr', 'w')
+local before = whole(f[3] or '1')
+-- The terms as well: the answer tells how long the job is kept, and comes after the change.
+if not (f[2] and before and terms(f[5])) then return unreadable(id) end
+local version = before + 1
 if f[1] == '0' or f[1] == '1' then
   local order, name = next_order(), f[2]
   call('HSET', job, 's', 5, 'd', order, 'en', now_text, 'n', version)

@@ -32,7 +32,7 @@ local function promote()
     local job = ns .. 'job:' .. id
     local f = read(id, 's', 'w', 'n', 'a', 'du', 't')
     local _, priority = terms(f[2])
-    local version, told = tonumber(f[3] or 1), tonumber(f[5])
+    local version, told = whole(f[3] or '1'), whole(f[5])
     if f[1] ~= '1' or f[6] ~= name then
       misplaced('scheduled:' .. name, id)
     elseif not (priority and version and told) then
@@ -96,7 +96,7 @@ while #chosen < max and looked < 256 do
   local f = read(id, 's', 't', 'w', 'n', 'tp')
   local g = f[4] and read(id, 'a', 'rs', 'tk', 'sd', 'r', 'sp') or {} -- Nothing happened to it yet, as to most.
   local created, _, _, _, _, size = terms(f[3])
-  local attempt, version, since = tonumber(g[1] or 0), tonumber(f[4] or 1), tonumber(g[2] or created)
+  local attempt, version, since = whole(g[1] or '0'), whole(f[4] or '1'), whole(g[2] or created)
   if f[1] ~= '0' or f[2] ~= want.name then
     misplaced(index, id)
     want.from = want.from - 1
@@ -124,7 +124,7 @@ local function again(job, one)
   call('HSET', job, 's', '2', 'a', text(one.attempt), 'st', now_text, 'n', one.version, 'tk', token, 'sd', '', 'lt',
     known and before or '', 'ls', known and led_to or '')
   call('HDEL', job, 'pc', 'pt', 'pp', 'pm', 'pu')
-  return tonumber(one.before[5]) or 0, one.before[6] or ''
+  return whole(one.before[5]) or 0, one.before[6] or ''
 end
 
 if chosen[1] then

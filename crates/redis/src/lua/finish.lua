@@ -5,8 +5,8 @@ local COMPLETED, RETRIED, FAILED, CANCELED, RELEASED, LOST = '0', '1', '2', '3',
 -- What every end needs of a job. Fields that are asked for are looked for one by one, so the rest is read where it is needed.
 local function running(id)
   local f = read(id, 's', 'tk', 't', 'st', 'cr', 'a', 'n')
-  return {status = f[1], token = f[2], name = f[3], started = tonumber(f[4]), asked = f[5], attempt = tonumber(f[6] or 0),
-    version = tonumber(f[7] or 1)}
+  return {status = f[1], token = f[2], name = f[3], started = whole(f[4]), asked = f[5], attempt = whole(f[6] or '0'),
+    version = whole(f[7] or '1')}
 end
 
 local function state_after(job, outcome, losses, max_losses)
@@ -21,7 +21,7 @@ end
 local function go_on(id, job, outcome, fields, delay)
   local f = read(id, 'w', 'd', 'l', 'r', 'x')
   local _, priority, _, max_losses = terms(f[1])
-  local order, losses, retries, releases = tonumber(f[2]), tonumber(f[3] or 0), tonumber(f[4] or 0), tonumber(f[5] or 0)
+  local order, losses, retries, releases = whole(f[2]), whole(f[3] or '0'), whole(f[4] or '0'), whole(f[5] or '0')
   if not (priority and order and losses and retries and releases) then return end
   local after = state_after(job, outcome, losses, tonumber(max_losses))
   local function also(field, to)

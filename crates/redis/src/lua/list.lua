@@ -13,7 +13,7 @@ local names = ARGV[9] ~= '' and {ARGV[9]} or call('SMEMBERS', ns .. 'types')
 local ID = '^' .. ('%x'):rep(8) .. ('%-' .. ('%x'):rep(4)):rep(3) .. '%-' .. ('%x'):rep(12) .. '$'
 
 -- A score as a cursor can tell it, whatever became of it.
-local function whole(score) return math.floor(math.max(math.min(tonumber(score), 9007199254740991), 0)) end
+local function shown(score) return math.floor(math.max(math.min(tonumber(score), 9007199254740991), 0)) end
 
 -- One that cannot be read makes the job unreadable, and nothing else.
 local function part_of(value, unread) return type(value) == 'table' and value.err and unread or value end
@@ -39,7 +39,7 @@ local function entries(name)
       part = call('ZRANGE', key, from, from + limit - 1, 'WITHSCORES')
     end
     for at = 1, #part, 2 do
-      local entry = {id = part[at], score = whole(part[at + 1])}
+      local entry = {id = part[at], score = shown(part[at + 1])}
       if (not last or before(last, entry)) and entry.id:match(ID) then found[#found + 1] = entry end
     end
     if #part < 2 * limit then break end

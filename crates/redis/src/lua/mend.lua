@@ -13,9 +13,6 @@ local FIELDS = {'s', 't', 'w', 'd', 'f', 'k', 'o', 'gu', 'du', 'st', 'en', 'a', 
 local NUMBERS = {'du', 'st', 'en', 'a', 'n', 'r', 'l', 'x', 'rs', 'u', 'e', 'cr'}
 local mended, aside = 0, 0
 
--- A whole number, exact in a double.
-local function whole(text) return text and #text <= 16 and text:match('^%d+$') and tonumber(text) end
-
 local function all_whole(...)
   for _, word in ipairs({...}) do
     if not whole(word) then return end

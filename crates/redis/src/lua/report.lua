@@ -54,10 +54,10 @@ local at = 2
 while at <= #ARGV do
   local id, lines = ARGV[at], tonumber(ARGV[at + 7])
   local f = read(id, 's', 'tk', 'a', 'n')
-  if f[1] == '2' and f[2] == ARGV[at + 1] and f[3] and tonumber(f[4] or 1) then
+  if f[1] == '2' and f[2] == ARGV[at + 1] and f[3] and whole(f[4] or '1') then
     if lines > 0 then log(id, at + 8, at + 7 + 2 * lines, f[3]) end
     if ARGV[at + 2] == '1' then
-      call('HSET', ns .. 'job:' .. id, 'n', tonumber(f[4] or 1) + 1, 'u', now, 'pc', ARGV[at + 3], 'pt', ARGV[at + 4],
+      call('HSET', ns .. 'job:' .. id, 'n', whole(f[4] or '1') + 1, 'u', now, 'pc', ARGV[at + 3], 'pt', ARGV[at + 4],
         'pp', ARGV[at + 5], 'pm', ARGV[at + 6], 'pu', now)
       changed[#changed + 1] = id
     end

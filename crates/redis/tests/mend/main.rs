@@ -11,8 +11,8 @@ mod world;
 use std::time::Duration;
 
 use async_endpoints_core::{
-    JobId, JobStore as _, StoreError,
-    store::{Lookup, NewJob, Outcome, Reclaimed, RetryAs, StatsQuery},
+    JobId, JobStatus, JobStore as _, StoreError,
+    store::{Lookup, NewJob, Outcome, Reclaimed, RetryAs, Settled, StatsQuery},
 };
 use async_endpoints_redis::Options;
 use async_endpoints_testkit::{
@@ -164,6 +164,43 @@ async fn no_call_leaves_a_half_when_a_shared_key_is_of_another_type() {
         whole(world, place, store.retry(taken[1].lease.job, &retry)).await;
         whole(world, place, store.reclaim(&sweep(LEASE))).await;
         whole(world, place, store.prune(9)).await;
+        store.mend().await.unwrap();
+        in_order(store).await;
+    }
+}
+
+/// A script is not rolled back: what it stumbles over must be found before its first write.
+#[tokio::test]
+async fn a_job_that_cannot_be_read_leaves_no_half_of_the_others() {
+    for value in ["nan", "inf", "1e999", "1.5"] {
+        let world = World::new(4).await;
+        let store = &world.store;
+        let break_it =
+            |id: JobId, field: &str| world.cli(&["HSET", &world.key(format_args!("job:{id}")), field, value]);
+        insert(store).await.unwrap();
+        insert(store).await.unwrap();
+        let attempts = take(store, 2).await;
+        break_it(attempts[1].lease.job, "n");
+        let ends = [0, 1].map(|at| common::settlement(attempts[at].lease, completed("1")));
+        let answers = store.settle(&ends).await.unwrap();
+        assert_eq!(answers[0], Settled::Settled(JobStatus::Completed), "{value}");
+        let Lookup::Found(job) = store.get(ends[0].lease.job).await.unwrap() else { panic!("it is there") };
+        assert_eq!(job.result.as_deref(), Some(b"1".as_slice()), "{value}");
+        for field in ["n", "a", "rs"] {
+            let (broken, fine) = (insert(store).await.unwrap().id, insert(store).await.unwrap().id);
+            break_it(broken, field);
+            if field != "n" {
+                // Without a version nothing happened to it yet.
+                world.cli(&["HSET", &world.key(format_args!("job:{broken}")), "n", "1"]);
+            }
+            let taken = take(store, 9).await;
+            assert_eq!(taken.iter().map(|attempt| attempt.lease.job).collect::<Vec<_>>(), [fine], "{field} {value}");
+        }
+        let waits = insert(store).await.unwrap().id;
+        break_it(waits, "w");
+        let before = digest(&world);
+        store.cancel(waits, &error("C")).await.expect_err("it cannot be read");
+        assert_eq!(digest(&world), before, "and is as it was");
         store.mend().await.unwrap();
         in_order(store).await;
     }

@@ -139,8 +139,22 @@ impl World {
             5 => vec!["DEL".into(), hash],
             6 | 7 => {
                 let fields = ["s", "t", "w", "w", "w", "f", "d", "n", "a", "st", "du", "en", "tk", "rs", "k", "l"];
-                let values =
-                    ["", "garbage", "-1", "1.5", "77", "99999999999999999999", "1", "0", "1 2 3", TERMS, WRONG];
+                let values = [
+                    "",
+                    "garbage",
+                    "-1",
+                    "1.5",
+                    "77",
+                    "99999999999999999999",
+                    "1",
+                    "0",
+                    "1 2 3",
+                    "nan",
+                    "inf",
+                    "1e999",
+                    TERMS,
+                    WRONG,
+                ];
                 let (field, value) = (fields.choose(&mut self.rng).unwrap(), values.choose(&mut self.rng).unwrap());
                 // Another type's name is a name.
                 let value = if *field == "t" { &"?" } else { value };

@@ -10,6 +10,10 @@ else
   redis.pcall('SET', ns .. 'clock', string.format('%.0f', now))
 end
 
+-- What a field of a job says, if it is a whole number that a double keeps exact. `tonumber` takes 'nan', 'inf' and fractions
+-- too, and a script that fails over one later, on its way, is not rolled back.
+local function whole(text) return text and #text <= 16 and text:match('^%d+$') and tonumber(text) or nil end
+
 -- A number that goes to a command or into a name is printed each time, as a fraction may be. These are whole, and small ones
 -- come again.
 local texts = {}
@@ -108,7 +112,7 @@ end
 local last_order
 local function next_order()
   last_order = last_order and last_order + 1
-    or math.max((tonumber(shared('HGET', 'meta', 'order')) or 0) + 1, order_at(now))
+    or math.max((whole(shared('HGET', 'meta', 'order')) or 0) + 1, order_at(now))
   return last_order
 end
 
@@ -209,7 +213,7 @@ local function promote()
     local job = ns .. 'job:' .. id
     local f = read(id, 's', 'w', 'n', 'a', 'du', 't')
     local _, priority = terms(f[2])
-    local version, told = tonumber(f[3] or 1), tonumber(f[5])
+    local version, told = whole(f[3] or '1'), whole(f[5])
     if f[1] ~= '1' or f[6] ~= name then
       misplaced('scheduled:' .. name, id)
     elseif not (priority and version and told) then
@@ -273,7 +277,7 @@ while #chosen < max and looked < 256 do
   local f = read(id, 's', 't', 'w', 'n', 'tp')
   local g = f[4] and read(id, 'a', 'rs', 'tk', 'sd', 'r', 'sp') or {} -- Nothing happened to it yet, as to most.
   local created, _, _, _, _, size = terms(f[3])
-  local attempt, version, since = tonumber(g[1] or 0), tonumber(f[4] or 1), tonumber(g[2] or created)
+  local attempt, version, since = whole(g[1] or '0'), whole(f[4] or '1'), whole(g[2] or created)
   if f[1] ~= '0' or f[2] ~= want.name then
     misplaced(index, id)
     want.from = want.from - 1
@@ -301,7 +305,7 @@ local function again(job, one)
   call('HSET', job, 's', '2', 'a', text(one.attempt), 'st', now_text, 'n', one.version, 'tk', token, 'sd', '', 'lt',
     known and before or '', 'ls', known and led_to or '')
   call('HDEL', job, 'pc', 'pt', 'pp', 'pm', 'pu')
-  return tonumber(one.before[5]) or 0, one.before[6] or ''
+  return whole(one.before[5]) or 0, one.before[6] or ''
 end
 
 if chosen[1] then

@@ -10,6 +10,10 @@ else
   redis.pcall('SET', ns .. 'clock', string.format('%.0f', now))
 end
 
+-- What a field of a job says, if it is a whole number that a double keeps exact. `tonumber` takes 'nan', 'inf' and fractions
+-- too, and a script that fails over one later, on its way, is not rolled back.
+local function whole(text) return text and #text <= 16 and text:match('^%d+$') and tonumber(text) or nil end
+
 -- A number that goes to a command or into a name is printed each time, as a fraction may be. These are whole, and small ones
 -- come again.
 local texts = {}
@@ -107,7 +111,7 @@ local names = ARGV[9] ~= '' and {ARGV[9]} or call('SMEMBERS', ns .. 'types')
 local ID = '^' .. ('%x'):rep(8) .. ('%-' .. ('%x'):rep(4)):rep(3) .. '%-' .. ('%x'):rep(12) .. '$'
 
 -- A score as a cursor can tell it, whatever became of it.
-local function whole(score) return math.floor(math.max(math.min(tonumber(score), 9007199254740991), 0)) end
+local function shown(score) return math.floor(math.max(math.min(tonumber(score), 9007199254740991), 0)) end
 
 -- One that cannot be read makes the job unreadable, and nothing else.
 local function part_of(value, unread) return type(value) == 'table' and value.err and unread or value end
@@ -133,7 +137,7 @@ local function entries(name)
       part = call('ZRANGE', key, from, from + limit - 1, 'WITHSCORES')
     end
     for at = 1, #part, 2 do
-      local entry = {id = part[at], score = whole(part[at + 1])}
+      local entry = {id = part[at], score = shown(part[at + 1])}
       if (not last or before(last, entry)) and entry.id:match(ID) then found[#found + 1] = entry end
     end
     if #part < 2 * limit then break end

@@ -10,6 +10,10 @@ else
   redis.pcall('SET', ns .. 'clock', string.format('%.0f', now))
 end
 
+-- What a field of a job says, if it is a whole number that a double keeps exact. `tonumber` takes 'nan', 'inf' and fractions
+-- too, and a script that fails over one later, on its way, is not rolled back.
+local function whole(text) return text and #text <= 16 and text:match('^%d+$') and tonumber(text) or nil end
+
 -- A number that goes to a command or into a name is printed each time, as a fraction may be. These are whole, and small ones
 -- come again.
 local texts = {}
@@ -108,7 +112,7 @@ end
 local last_order
 local function next_order()
   last_order = last_order and last_order + 1
-    or math.max((tonumber(shared('HGET', 'meta', 'order')) or 0) + 1, order_at(now))
+    or math.max((whole(shared('HGET', 'meta', 'order')) or 0) + 1, order_at(now))
   return last_order
 end
 

@@ -10,6 +10,10 @@ else
   redis.pcall('SET', ns .. 'clock', string.format('%.0f', now))
 end
 
+-- What a field of a job says, if it is a whole number that a double keeps exact. `tonumber` takes 'nan', 'inf' and fractions
+-- too, and a script that fails over one later, on its way, is not rolled back.
+local function whole(text) return text and #text <= 16 and text:match('^%d+$') and tonumber(text) or nil end
+
 -- A number that goes to a command or into a name is printed each time, as a fraction may be. These are whole, and small ones
 -- come again.
 local texts = {}
@@ -95,7 +99,7 @@ end
 local last_order
 local function next_order()
   last_order = last_order and last_order + 1
-    or math.max((tonumber(shared('HGET', 'meta', 'order')) or 0) + 1, order_at(now))
+    or math.max((whole(shared('HGET', 'meta', 'order')) or 0) + 1, order_at(now))
   return last_order
 end
 
@@ -207,10 +211,10 @@ local at = 2
 while at <= #ARGV do
   local id, lines = ARGV[at], tonumber(ARGV[at + 7])
   local f = read(id, 's', 'tk', 'a', 'n')
-  if f[1] == '2' and f[2] == ARGV[at + 1] and f[3] and tonumber(f[4] or 1) then
+  if f[1] == '2' and f[2] == ARGV[at + 1] and f[3] and whole(f[4] or '1') then
     if lines > 0 then log(id, at + 8, at + 7 + 2 * lines, f[3]) end
     if ARGV[at + 2] == '1' then
-      call('HSET', ns .. 'job:' .. id, 'n', tonumber(f[4] or 1) + 1, 'u', now, 'pc', ARGV[at + 3], 'pt', ARGV[at + 4],
+      call('HSET', ns .. 'job:' .. id, 'n', whole(f[4] or '1') + 1, 'u', now, 'pc', ARGV[at + 3], 'pt', ARGV[at + 4],
         'pp', ARGV[at + 5], 'pm', ARGV[at + 6], 'pu', now)
       changed[#changed + 1] = id
     end
