@@ -6,7 +6,9 @@ mod support;
 use std::{collections::BTreeMap, io::Read, sync::Arc, time::Duration};
 
 use async_endpoints::{
-    Access, AsyncEndpoints, BuildError, Endpoint, JobContext, JobError, JobType, MemoryStore, Options, Telemetry,
+    Access, AsyncEndpoints, BuildError, Endpoint, JobContext, JobError, JobType, MemoryStore, Options, Submission,
+    Telemetry,
+    axum::response::Response,
     core::{
         JobName, JobStore,
         store::{Claim, LeaseToken, Want, WorkerId},
@@ -47,11 +49,16 @@ async fn work(ctx: JobContext<u32>) -> Result<u32, JobError> {
     }
 }
 
+async fn check(work: Submission<u32>) -> Result<Submission<u32>, Response> {
+    assert_ne!(*work.request(), 5, "a validator that panics");
+    Ok(work)
+}
+
 async fn service(telemetry: &Telemetry) -> Service {
     let store = store();
     let builder = support::builder(&store).telemetry(telemetry);
     let endpoints = builder
-        .endpoint(Endpoint::post("/work", WORK))
+        .endpoint(Endpoint::post("/work", WORK).validate(check))
         .endpoint(Endpoint::post("/idle", IDLE))
         .handler(WORK, work)
         .build()
@@ -75,6 +82,7 @@ async fn counts_after_known_work_are_exact() {
         ids.push(service.submit("/work", json!(kind)).await);
     }
     assert_eq!(service.post("/work", json!("no number")).await.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(service.post("/work", json!(5)).await.status(), StatusCode::INTERNAL_SERVER_ERROR);
     for body in [json!(0), json!(0), json!(1)] {
         let request = service.client.post(service.url("/work")).header("idempotency-key", "k").json(&body);
         request.send().await.unwrap();
@@ -110,7 +118,7 @@ async fn counts_after_known_work_are_exact() {
     };
     assert_eq!(of_work("queued_total", ""), 9.0);
     for (result, count) in
-        [("accepted", 9.0), ("duplicate", 1.0), ("conflict", 1.0), ("invalid", 1.0), ("rejected", 0.0)]
+        [("accepted", 9.0), ("duplicate", 1.0), ("conflict", 1.0), ("invalid", 1.0), ("rejected", 1.0)]
     {
         assert_eq!(of_work("submissions_total", &format!(",result=\"{result}\"")), count, "{result}");
     }
@@ -137,7 +145,7 @@ async fn counts_after_known_work_are_exact() {
     let posts = samples.iter().filter(|(name, _)| {
         name.starts_with("http_server_request_duration_seconds_count") && name.contains("http_route=\"/work\"")
     });
-    assert_eq!(posts.map(|(_, count)| count).sum::<f64>(), 11.0);
+    assert_eq!(posts.map(|(_, count)| count).sum::<f64>(), 12.0);
     service.stop().await;
 }
 

@@ -65,7 +65,11 @@ pub(super) async fn submit(accepting: &Accepting, request: Request) -> Response 
             return *response;
         }
         Ok(Err(Refused::Problem(problem))) => problem.traced(trace.as_ref()),
-        Err(panic) => return super::panicked(&accepting.endpoints, &head, &*panic, trace.as_ref()),
+        Err(panic) => {
+            // What is the application's runs before the store is asked, or is caught where it runs.
+            accepting.endpoints.refused(&accepting.name, Submission::Rejected);
+            return super::panicked(&accepting.endpoints, &head, &*panic, trace.as_ref());
+        }
     };
     let ours = || {
         let mut response = refused.clone().into_response();

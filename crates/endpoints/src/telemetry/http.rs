@@ -7,7 +7,7 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request},
-    http::{Method, StatusCode},
+    http::{Method, StatusCode, Uri, uri::Scheme},
     response::Response,
 };
 use futures_util::future::BoxFuture;
@@ -59,25 +59,25 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         let began = Instant::now();
-        let (duration, method) = (self.duration.clone(), method(request.method()));
+        let (duration, method, scheme) = (self.duration.clone(), method(request.method()), scheme(request.uri()));
         let route = request.extensions().get::<MatchedPath>().cloned();
         let answer = self.inner.call(request);
         Box::pin(async move {
             let response = answer.await?;
             let route = route.as_ref().map_or("", MatchedPath::as_str);
-            let labels = labels(method, route, response.status());
+            let labels = labels(method, scheme, route, response.status());
             duration.0.record(began.elapsed().as_secs_f64(), &labels);
             Ok(response)
         })
     }
 }
 
-fn labels(method: &'static str, route: &str, status: StatusCode) -> Vec<KeyValue> {
+fn labels(method: &'static str, scheme: &'static str, route: &str, status: StatusCode) -> Vec<KeyValue> {
     let mut labels = vec![
         KeyValue::new("http.request.method", method),
         KeyValue::new("http.route", route.to_owned()),
         KeyValue::new("http.response.status_code", i64::from(status.as_u16())),
-        KeyValue::new("url.scheme", "http"),
+        KeyValue::new("url.scheme", scheme),
     ];
     if status.is_server_error() {
         labels.push(KeyValue::new("error.type", status.as_u16().to_string()));
@@ -89,4 +89,23 @@ fn labels(method: &'static str, route: &str, status: StatusCode) -> Vec<KeyValue
 fn method(method: &Method) -> &'static str {
     const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"];
     KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("_OTHER")
+}
+
+/// HTTP/2 tells it with each request; HTTP/1.1 does not, and is plain here: who ends TLS before us is not asked.
+fn scheme(uri: &Uri) -> &'static str {
+    if uri.scheme() == Some(&Scheme::HTTPS) { "https" } else { "http" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scheme_is_one_of_two_whatever_is_sent() {
+        for (uri, told) in
+            [("/jobs", "http"), ("https://h/jobs", "https"), ("http://h/jobs", "http"), ("x://h", "http")]
+        {
+            assert_eq!(scheme(&uri.parse().expect("a URI")), told, "{uri}");
+        }
+    }
 }
