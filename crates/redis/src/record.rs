@@ -57,10 +57,8 @@ pub(crate) fn status(number: i64) -> Result<JobStatus, Fail> {
     status.copied().ok_or_else(|| Fail::Bad(format!("{number} is no state")))
 }
 
-/// As `wire::trace_arg` puts it together.
-pub(crate) fn trace(mut text: String) -> TraceContext {
-    let tracestate = text.find(' ').map(|space| text.split_off(space).split_off(1));
-    TraceContext { traceparent: text, tracestate }
+pub(crate) fn trace(traceparent: Option<String>, tracestate: Option<String>) -> Option<TraceContext> {
+    traceparent.map(|traceparent| TraceContext { traceparent, tracestate })
 }
 
 /// What `lua/terms.lua` says of a job, as far as readers want it.
@@ -118,7 +116,8 @@ struct Record {
     releases: u32,
     progress: Told,
     owner: Option<Digest>,
-    trace: Option<TraceContext>,
+    traceparent: Option<String>,
+    tracestate: Option<String>,
     retry_of: Option<JobId>,
     retried_by: Option<JobId>,
 }
@@ -170,7 +169,8 @@ impl Record {
             }
             b"pu" => self.progress.at = time(&value)?,
             b"o" => self.owner = digest(value)?,
-            b"tp" => self.trace = Some(trace(reply::text(value)?)),
+            b"tp" => self.traceparent = Some(reply::text(value)?),
+            b"ts" => self.tracestate = Some(reply::text(value)?),
             b"ro" => self.retry_of = Some(id(&value)?),
             b"rb" => self.retried_by = Some(id(&value)?),
             _ => {}
@@ -220,7 +220,7 @@ impl Record {
             ahead: None,
             retry_of: self.retry_of,
             retried_by: self.retried_by,
-            trace: self.trace,
+            trace: trace(self.traceparent, self.tracestate),
             owner: self.owner,
         })
     }

@@ -44,7 +44,7 @@ use crate::{
     stats::{self, BeatRecord},
     wire::{
         Done, claimed, each, inserted, json, list_args, list_page, new_job, reclaimed, report_args, settle_args,
-        trace_arg, uuid,
+        trace_args, uuid,
     },
 };
 
@@ -321,7 +321,7 @@ impl JobStore for RedisStore {
     }
 
     async fn retry(&self, id: JobId, new: &RetryAs) -> Result<Retry> {
-        let args = trace_arg(Args::new().text(id).text(new.id), new.trace.as_ref());
+        let args = trace_args(Args::new().text(id).text(new.id), new.trace.as_ref());
         let found = self.call(|scripts| &scripts.retry, args).await?;
         self.read(list(found).and_then(|mut found| {
             let what = found.int()?;

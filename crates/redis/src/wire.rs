@@ -49,16 +49,12 @@ pub(crate) fn new_job(job: &NewJob) -> Args {
         Some(limit) => args.text(limit),
         None => args.text(-1),
     };
-    trace_arg(args, job.trace.as_ref()).bytes(&job.payload)
+    trace_args(args, job.trace.as_ref()).bytes(&job.payload)
 }
 
-/// Both headers in one, with a space between, or empty.
-pub(crate) fn trace_arg(args: Args, trace: Option<&TraceContext>) -> Args {
-    match trace {
-        Some(TraceContext { traceparent, tracestate: Some(state) }) => args.text(format_args!("{traceparent} {state}")),
-        Some(TraceContext { traceparent, tracestate: None }) => args.bytes(traceparent),
-        None => args.bytes(""),
-    }
+pub(crate) fn trace_args(args: Args, trace: Option<&TraceContext>) -> Args {
+    let tracestate = trace.and_then(|trace| trace.tracestate.as_ref());
+    args.maybe(trace.map(|trace| &trace.traceparent)).maybe(tracestate)
 }
 
 pub(crate) fn inserted(answer: Value) -> Done<Insert> {
@@ -129,7 +125,7 @@ pub(crate) fn attempt(mut one: Items, claim: &Claim, now: Timestamp) -> Done<Att
         created_at: terms.created_at,
         runnable_since: Timestamp::from_micros(one.int()?),
         started_at: now,
-        trace: one.maybe_text()?.map(record::trace),
+        trace: record::trace(one.maybe_text()?, one.maybe_text()?),
         previous_span: one.maybe_text()?,
     })
 }
@@ -189,7 +185,7 @@ pub(crate) fn reclaimed(mut found: Items) -> Done<Reclaimed> {
             status: record::status(one.int()?)?,
             created_at: Timestamp::from_micros(one.int()?),
             recovered_at,
-            trace: one.maybe_text()?.map(record::trace),
+            trace: record::trace(one.maybe_text()?, one.maybe_text()?),
         })
     });
     Ok(Reclaimed::Done { recovered: recovered.collect::<Done<_>>()?, more })

@@ -3,7 +3,8 @@
 -- Keys        1 the namespace
 -- Arguments   1 now, 2 token, 3 lease, 4 jobs at most, 5 bytes of payload at most, then for each wanted type: name, how many
 -- Result      {now, until the next claim (0: more at once, -1: nothing waits), attempts}; an attempt is {id, wanted type
---             (from 1), attempt, retries, terms, payload, runnable since, trace, span of the attempt before}
+--             (from 1), attempt, retries, terms, payload, runnable since, traceparent, tracestate, span of the attempt
+--             before}
 -- Cost        O(log n) and about 10 commands, 2 more for each job, 3 for each that became due (100 at most)
 
 local PROMOTED = 100
@@ -93,7 +94,7 @@ while #chosen < max and looked < 256 do
   looked = looked + 1
   local want = wants[place]
   local index = 'queued:' .. want.name
-  local f = read(id, 's', 't', 'w', 'n', 'tp')
+  local f = read(id, 's', 't', 'w', 'n', 'tp', 'ts')
   local g = f[4] and read(id, 'a', 'rs', 'tk', 'sd', 'r', 'sp') or {} -- Nothing happened to it yet, as to most.
   local created, _, _, _, _, size = terms(f[3])
   local attempt, version, since = whole(g[1] or '0'), whole(f[4] or '1'), whole(g[2] or created)
@@ -108,7 +109,7 @@ while #chosen < max and looked < 256 do
     bytes = bytes + size
     want.left = want.left - 1
     chosen[#chosen + 1] = {id = id, place = place, attempt = attempt + 1, version = text(version + 1), since = since, terms = f[3],
-      trace = f[5] or '', before = g}
+      parent = f[5] or '', state = f[6] or '', before = g}
     bodies[#bodies + 1] = ns .. 'body:' .. id
   end
   want.at = want.at + 2
@@ -148,7 +149,7 @@ if chosen[1] then
       count(name .. '|q|' .. bucket(waited), 1)
       count(name .. '|wait', waited)
       changed[#changed + 1] = id
-      attempts[#attempts + 1] = {id, one.place, attempt, retries, one.terms, payloads[at], since, one.trace, span}
+      attempts[#attempts + 1] = {id, one.place, attempt, retries, one.terms, payloads[at], since, one.parent, one.state, span}
     end
   end
   flush()

@@ -3,7 +3,7 @@
 --
 -- Keys        1 the namespace
 -- Arguments   1 now, 2 lease, 3 jobs at most, 4 error of a job that lost too many, 5 error of one asked to cancel
--- Result      {0, how long to wait} or {1, whether more expired, now, {id, type, attempt, state, accepted, trace}, …}
+-- Result      {0, how long to wait} or {1, whether more expired, now, {id, type, attempt, state, accepted, traceparent, tracestate}, …}
 -- Cost        O(log n) and 4 commands, 5 more for each job
 
 local lease, limit = tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -22,11 +22,11 @@ for at = 1, math.min(#expired, limit) do
   local job = running(id)
   if job.status == '2' then
     local named = job.name and job.name:match('^[%w._-]+$')
-    local told = read(id, 'w', 'tp')
+    local told = read(id, 'w', 'tp', 'ts')
     local accepted = tonumber((terms(told[1])))
     local after = named and accepted and finish(id, job, LOST, ARGV[4], ARGV[5], 0, false, '')
     if after then
-      answer[#answer + 1] = {id, job.name, job.attempt, after, accepted, told[2] or ''}
+      answer[#answer + 1] = {id, job.name, job.attempt, after, accepted, told[2] or '', told[3] or ''}
     else
       put_aside(job.name and 'running:' .. job.name or 'leased', id, 'a field cannot be read')
     end

@@ -4,13 +4,17 @@ use std::time::Duration;
 
 use async_endpoints_core::{
     JobId, JobStatus, JobStore as _,
+    job::TraceContext,
     limits::LOG_BYTES_PER_JOB,
-    store::{Fenced, Hint, Outcome, Report, StatsQuery},
+    store::{Fenced, Hint, NewJob, Outcome, Report, StatsQuery},
 };
-use async_endpoints_testkit::{jobs::line, server::RedisServer};
+use async_endpoints_testkit::{
+    jobs::{completed, job, line},
+    server::RedisServer,
+};
 use futures_util::StreamExt as _;
 
-use crate::common::{in_order, insert, open, options, settle, shared, take};
+use crate::common::{HOUR, in_order, insert, open, options, prefix, settle, shared, take};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caller_that_leaves_breaks_nothing() {
@@ -163,4 +167,24 @@ async fn ten_thousand_that_wait_hold_nobody_up() {
     let versions = store.versions(&ids).await.unwrap();
     assert_eq!((versions.len(), versions.iter().flatten().count(), versions[9_999]), (10_000, 1, Some(1)));
     assert_eq!(server.cli(&["SLOWLOG", "LEN"]), "0");
+}
+
+/// It takes twice as much with a field of more than 64 bytes.
+#[tokio::test]
+async fn the_hash_of_a_traced_job_stays_compact() {
+    let (server, prefix) = (RedisServer::shared(), prefix());
+    let store = open(&server, async_endpoints_redis::Options::new().prefix(prefix.clone())).await;
+    let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    for bytes in [9, 64, 65, 512] {
+        let trace = TraceContext { traceparent: traceparent.to_owned(), tracestate: Some("a".repeat(bytes)) };
+        let new = NewJob { trace: Some(trace.clone()), ..job("alpha", HOUR) };
+        store.insert(new.clone()).await.unwrap();
+        let encoding = || server.cli(&["OBJECT", "ENCODING", &format!("{{{prefix}}}:job:{}", new.id)]);
+        let expected = if bytes <= 64 { "listpack" } else { "hashtable" };
+        assert_eq!(encoding(), expected, "{bytes}");
+        let taken = take(&store, 1).await.remove(0);
+        assert_eq!(taken.trace, Some(trace));
+        settle(&store, taken.lease, completed("1")).await;
+        assert_eq!(encoding(), expected, "{bytes}");
+    }
 }

@@ -190,12 +190,12 @@ end
 --
 -- Keys        1 the namespace
 -- Arguments   1 now (0: by this server's clock), then for each job: id, type, key, owner, fingerprint, its terms from the
---             priority on, delay, queue limit (-1: none), trace, payload
+--             priority on, delay, queue limit (-1: none), traceparent, tracestate, payload
 -- Result      for each job: {0, created, ahead (-1: scheduled)} inserted · {1, lookup} existing · {2} conflict · {3} full ·
 --             {4} existing, and it cannot be read
 -- Cost        O(log n) and about 12 commands for a job; 3 and the job's own for each further one
 
-local FIELDS = 10
+local FIELDS = 11
 local accepted = '1 ' .. now_text .. ' '
 local kinds, answers, queued = {}, {}, {}
 
@@ -246,8 +246,8 @@ local function insert(at)
   local kind, limit = kind(name), tonumber(ARGV[at + 7])
   if limit >= 0 and kind.queued + kind.delayed >= limit then return {3} end
 
-  local order, delay, payload = next_order(), tonumber(ARGV[at + 6]), ARGV[at + 9]
-  local words, trace = ARGV[at + 5], ARGV[at + 8]
+  local order, delay, payload = next_order(), tonumber(ARGV[at + 6]), ARGV[at + 10]
+  local words = ARGV[at + 5]
   local fields = {'t', name, 's', delay > 0 and '1' or '0', 'w', accepted .. words, 'f', fingerprint, 'd', text(order)}
   local last = #fields
   local function also(field, to)
@@ -256,7 +256,8 @@ local function insert(at)
   end
   if owner ~= '' then also('o', owner) end
   if record then also('k', key) end
-  if trace ~= '' then also('tp', trace) end
+  if ARGV[at + 8] ~= '' then also('tp', ARGV[at + 8]) end
+  if ARGV[at + 9] ~= '' then also('ts', ARGV[at + 9]) end
   if delay > 0 then
     also('rs', now + delay)
     also('du', now + delay)

@@ -189,7 +189,7 @@ end
 -- Makes a new job out of one that failed or was canceled, once. The job's own key is not copied.
 --
 -- Keys        1 the namespace
--- Arguments   1 now, 2 id, 3 the new id, 4 trace
+-- Arguments   1 now, 2 id, 3 the new id, 4 traceparent, 5 tracestate
 -- Result      {what, lookup}: 0 created, 1 it was repeated before, 2 it is in another state, 3 the new id is taken,
 --             4 there is none, 5 its payload is not there
 -- Cost        O(log n) and about 16 commands
@@ -219,6 +219,7 @@ local function also(field, to)
 end
 also('o', f[7])
 also('tp', ARGV[4])
+also('ts', ARGV[5])
 -- What is left of one of that id, of whatever type, would be in the way when all is written.
 call('DEL', new, ns .. 'end:' .. again, ns .. 'past:' .. again)
 call('HSET', new, unpack(set))
