@@ -54,8 +54,8 @@ scripts! {
     retry = "": "head" "terms" "order" "aside" "batch" "lookup" "retry";
     reclaim = " flags=allow-oom": "head" "terms" "order" "aside" "batch" "bucket" "finish" "reclaim";
     prune = " flags=allow-oom": "head" "terms" "order" "aside" "batch" "prune";
-    role = " flags=allow-oom": "head" "role";
-    put = "": "head" "put";
+    role = " flags=allow-oom": "head" "aside" "role";
+    put = "": "head" "aside" "put";
     probe = "": "head" "probe";
     mend = " flags=allow-oom": "head" "terms" "order" "aside" "mend";
 }

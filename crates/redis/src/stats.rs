@@ -18,6 +18,9 @@ use crate::{
     reply::{self, Items, number},
 };
 
+/// What is more is no count of a minute: many of those must not overflow when they are added up.
+const MOST: u64 = 1 << 56;
+
 /// A heartbeat as it is stored.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct BeatRecord {
@@ -53,8 +56,8 @@ pub(crate) async fn stats(calls: &Calls, query: &StatsQuery) -> Result<Stats, Fa
     // A worker of a later version may say what cannot be read here.
     let beats = found.list()?.filter_map(|beat| beat_of(beat).ok()).collect();
     let (quarantined, mended) = (found.number()?, found.number()?);
-    let types = found.list()?.map(|of| reply::list(of).and_then(type_stats));
-    let mut types: Vec<TypeStats> = types.collect::<Result<_, _>>()?;
+    let types = found.list()?.filter_map(|of| reply::list(of).and_then(type_stats).ok());
+    let mut types: Vec<TypeStats> = types.collect();
     types.sort_by(|a, b| a.name.cmp(&b.name));
     let slots = match query.since_minute {
         Some(since) => slots(calls, since.max(now.minute() - SLOT_MINUTES + 1), now.minute()).await?,
@@ -107,7 +110,8 @@ async fn slots(calls: &Calls, from: i64, to: i64) -> Result<Vec<Slot>, Fail> {
 fn slots_of(minute: i64, mut fields: Items) -> Result<Vec<Slot>, Fail> {
     let mut slots: BTreeMap<JobName, Slot> = BTreeMap::new();
     while fields.len() > 1 {
-        let (field, value) = (fields.text()?, number(&fields.bytes()?)?);
+        let (field, value) = (fields.text(), number(&fields.bytes()?));
+        let (Ok(field), Ok(value @ 0..=MOST)) = (field, value) else { continue };
         let Some((name, what)) = field.split_once('|') else { continue };
         let Ok(name) = JobName::new(name) else { continue };
         let slot = slots.entry(name.clone()).or_insert_with(|| Slot::new(minute, name));

@@ -176,9 +176,9 @@ pub(crate) fn reclaimed(mut found: Items) -> Done<Reclaimed> {
     }
     let more = found.int()? == 1;
     let recovered_at = Timestamp::from_micros(found.int()?);
-    let recovered = found.map(|one| {
+    let recovered_of = |one| {
         let mut one = list(one)?;
-        Ok(Recovered {
+        Done::Ok(Recovered {
             id: record::id(&one.bytes()?)?,
             name: record::name(one.bytes()?)?,
             attempt: one.number()?,
@@ -187,8 +187,9 @@ pub(crate) fn reclaimed(mut found: Items) -> Done<Reclaimed> {
             recovered_at,
             trace: record::trace(one.maybe_text()?, one.maybe_text()?),
         })
-    });
-    Ok(Reclaimed::Done { recovered: recovered.collect::<Done<_>>()?, more })
+    };
+    // What cannot be read was recovered all the same.
+    Ok(Reclaimed::Done { recovered: found.filter_map(|one| recovered_of(one).ok()).collect(), more })
 }
 
 pub(crate) fn uuid(text: &str) -> Done<Uuid> {

@@ -1,14 +1,20 @@
 -- What cannot be read is put aside, so that it is never in the way again.
 
--- A command on a key that many jobs share. What stands in its place and is none of ours is renamed, and the command goes on:
--- a script is not rolled back, so one that fails on its way would leave a half.
+-- A command on a key that many jobs share. What stands in its place and is none of ours is renamed, a count that is no number
+-- begins anew, and the command goes on: a script is not rolled back, so one that fails on its way would leave a half.
 local function shared(command, name, ...)
-  local done = redis.pcall(command, ns .. name, ...)
+  local key = ns .. name
+  local done = redis.pcall(command, key, ...)
   if type(done) ~= 'table' or not done.err then return done end
-  if not done.err:find('WRONGTYPE', 1, true) then error(done) end
-  call('RENAME', ns .. name, ns .. 'aside:' .. name)
-  done = call(command, ns .. name, ...)
-  redis.pcall('HINCRBY', ns .. 'meta', 'mended', 1)
+  if done.err:find('WRONGTYPE', 1, true) then
+    call('RENAME', key, ns .. 'aside:' .. name)
+  elseif command == 'HINCRBY' then
+    call('HDEL', key, (...))
+  else
+    error(done)
+  end
+  done = call(command, key, ...)
+  shared('HINCRBY', 'meta', 'mended', 1)
   return done
 end
 

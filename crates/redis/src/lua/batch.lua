@@ -2,8 +2,11 @@
 -- does.
 local last_order
 local function next_order()
-  last_order = last_order and last_order + 1
-    or math.max((whole(shared('HGET', 'meta', 'order')) or 0) + 1, order_at(now))
+  if not last_order then
+    local last = whole(shared('HGET', 'meta', 'order'))
+    last_order = math.max(last and last < SPAN and last or 0, order_at(now) - 1)
+  end
+  last_order = last_order + 1
   return last_order
 end
 

@@ -13,7 +13,7 @@ local wants = {}
 for at = 6, #ARGV, 2 do wants[#wants + 1] = {name = ARGV[at], left = tonumber(ARGV[at + 1])} end
 
 local function look_for_due(want)
-  local head = call('ZRANGE', ns .. 'scheduled:' .. want.name, 0, 0, 'WITHSCORES')
+  local head = shared('ZRANGE', 'scheduled:' .. want.name, 0, 0, 'WITHSCORES')
   want.due = tonumber(head[2])
   return want.due and want.due <= now
 end
@@ -23,7 +23,7 @@ local function promote()
   local due = {}
   for _, want in ipairs(wants) do
     if want.due and want.due <= now then
-      local ids = call('ZRANGE', ns .. 'scheduled:' .. want.name, '-inf', now, 'BYSCORE', 'LIMIT', 0, PROMOTED, 'WITHSCORES')
+      local ids = shared('ZRANGE', 'scheduled:' .. want.name, '-inf', now, 'BYSCORE', 'LIMIT', 0, PROMOTED, 'WITHSCORES')
       for at = 1, #ids, 2 do due[#due + 1] = {id = ids[at], at = tonumber(ids[at + 1]), name = want.name} end
     end
   end
@@ -39,7 +39,7 @@ local function promote()
     elseif not (priority and version and told) then
       put_aside('scheduled:' .. name, id, 'a field cannot be read')
     elseif told > now then
-      call('ZADD', ns .. 'scheduled:' .. name, told, id) -- The job knows better when it is due.
+      shared('ZADD', 'scheduled:' .. name, told, id) -- The job knows better when it is due.
       shared('HINCRBY', 'meta', 'mended', 1)
     else
       local order = order_at(told)
@@ -66,7 +66,7 @@ end
 
 local function head(want)
   if want.at > #want.heads and not want.drained then
-    want.heads = call('ZRANGE', ns .. 'queued:' .. want.name, want.from, want.from + want.size - 1, 'WITHSCORES')
+    want.heads = shared('ZRANGE', 'queued:' .. want.name, want.from, want.from + want.size - 1, 'WITHSCORES')
     want.from, want.at = want.from + want.size, 1
     want.drained = #want.heads < 2 * want.size
   end
@@ -157,7 +157,7 @@ end
 
 local wait = -1
 for _, want in ipairs(wants) do
-  local left = want.at <= #want.heads or not want.drained and call('ZCARD', ns .. 'queued:' .. want.name) > 0
+  local left = want.at <= #want.heads or not want.drained and shared('ZCARD', 'queued:' .. want.name) > 0
   if left or want.due and want.due <= now then
     wait = 0
     break

@@ -59,10 +59,10 @@ for at = 1, math.min(#all, limit) do
   last = all[at]
   local id = last.id
   local f = read(id, 's', 'en', 'w', 'e', 'st')
-  local ended, kept = tonumber(f[2]), f[2] and retention(f[3])
+  local ended, kept = whole(f[2]), f[2] and retention(f[3])
   local expired = ended and kept and ended + kept <= now
   local entered = f[2] or f[1] == '2' and f[5] or f[4] or terms(f[3])
-  local moved = status ~= '' and (f[1] ~= status or since > 0 and (tonumber(entered) or 0) > since)
+  local moved = status ~= '' and (f[1] ~= status or since > 0 and (whole(entered) or 0) > since)
   if f[1] and not expired and not moved then
     jobs[#jobs + 1] = {id, call('HGETALL', ns .. 'job:' .. id), f[1] ~= '3' and part_of(redis.pcall('GET', ns .. 'end:' .. id), ''),
       part_of(redis.pcall('LRANGE', ns .. 'past:' .. id, 0, -1), {''})}

@@ -8,7 +8,8 @@
 local id, after = ARGV[2], tonumber(ARGV[3])
 if lookup(id)[1] ~= 2 then return {} end
 local logs = ns .. 'logs:' .. id
-local kept, lines = call('LLEN', logs), tonumber(call('HGET', ns .. 'job:' .. id, 'll') or 0)
+local kept = call('LLEN', logs)
+local lines = whole(call('HGET', ns .. 'job:' .. id, 'll')) or kept
 -- Numbers have no gaps: what is not kept any more stood in front.
 local from = math.max(after - (lines - kept), 0)
 return call('LRANGE', logs, from, from + tonumber(ARGV[4]) - 1)

@@ -13,13 +13,6 @@ local FIELDS = {'s', 't', 'w', 'd', 'f', 'k', 'o', 'gu', 'du', 'st', 'en', 'a', 
 local NUMBERS = {'du', 'st', 'en', 'a', 'n', 'r', 'l', 'x', 'rs', 'u', 'e', 'cr'}
 local mended, aside = 0, 0
 
-local function all_whole(...)
-  for _, word in ipairs({...}) do
-    if not whole(word) then return end
-  end
-  return ...
-end
-
 local function is_text(key) return call('TYPE', key).ok == 'string' end
 
 -- Takes an entry out of all indexes of a type but one; whether it was in any.
@@ -85,7 +78,7 @@ local function mend(id)
     mended = mended + shared('ZREM', 'leased', id)
     return
   end
-  f.created, f.priority = all_whole(terms(f.w))
+  f.created, f.priority = terms(f.w)
   local why = unreadable(f)
   local status = tonumber(f.s)
   if not why and status <= 2 and not is_text(ns .. 'body:' .. id) then why = 'it has no payload' end
@@ -170,7 +163,8 @@ local order, at = places(), 1
 for other, name in ipairs(order) do
   if name == place then at = other end
 end
-if order[at] ~= place then cursor = '0' end
+-- A place that is not there any more, or never was: the server would refuse a longer cursor.
+if order[at] ~= place or #cursor > 19 then cursor = '0' end
 local key, looked = order[at]:match(' (.+)$'), 0
 if key == 'job:' then cursor, looked = jobs(cursor) else cursor, looked = entries(key, cursor) end
 if cursor == '0' then at = at + 1 end

@@ -34,7 +34,7 @@ local function prune(index, status, name)
     local kept = retention(f[3])
     if f[1] ~= status or f[7] ~= name then
       misplaced(index .. name, id)
-    elseif tonumber(f[2]) and kept and f[5] then
+    elseif whole(f[2]) and kept and f[5] then
       if now < f[2] + kept then return end
       entomb(name, id, f)
       rem(index .. name, id)

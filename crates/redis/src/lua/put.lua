@@ -6,10 +6,10 @@
 -- Cost        3 commands
 
 if ARGV[6] ~= '' then
-  local f = call('HMGET', ns .. 'role:' .. ARGV[6], 'token', 'until')
-  if f[1] ~= ARGV[7] or tonumber(f[2]) <= now then return 2 end
+  local f = shared('HMGET', 'role:' .. ARGV[6], 'token', 'until')
+  if f[1] ~= ARGV[7] or (whole(f[2]) or 0) <= now then return 2 end
 end
-local document = ns .. 'document:' .. ARGV[2]
-if (call('HGET', document, 'version') or '') ~= ARGV[3] then return 1 end
-call('HSET', document, 'version', ARGV[4], 'content', ARGV[5])
+local document = 'document:' .. ARGV[2]
+if (shared('HGET', document, 'version') or '') ~= ARGV[3] then return 1 end
+call('HSET', ns .. document, 'version', ARGV[4], 'content', ARGV[5])
 return 0

@@ -8,7 +8,7 @@
 
 local lease, limit = tonumber(ARGV[2]), tonumber(ARGV[3])
 local f = shared('HMGET', 'meta', 'swept', 'quiet')
-local swept, quiet = tonumber(f[1]), tonumber(f[2]) or 0
+local swept, quiet = whole(f[1]), whole(f[2]) or 0
 if not swept or now - swept > lease then quiet = now + lease end
 -- Never longer than a lease, also if the clock was wrong when it was written.
 quiet = math.min(quiet, now + lease)

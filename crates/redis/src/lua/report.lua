@@ -32,7 +32,7 @@ end
 local function log(id, from, to, attempt)
   local job, logs = ns .. 'job:' .. id, ns .. 'logs:' .. id
   local f = call('HMGET', job, 'll', 'lb', 'lg')
-  local line, bytes, records = tonumber(f[1]) or 0, tonumber(f[2]) or 0, {}
+  local line, bytes, records = whole(f[1]) or 0, whole(f[2]) or 0, {}
   if call('TYPE', logs).ok ~= 'list' then call('DEL', logs) end -- None yet, or what is there cannot be read.
   for at = from, to, 2 do
     line, bytes = line + 1, bytes + ARGV[at]
@@ -54,7 +54,7 @@ local at = 2
 while at <= #ARGV do
   local id, lines = ARGV[at], tonumber(ARGV[at + 7])
   local f = read(id, 's', 'tk', 'a', 'n')
-  if f[1] == '2' and f[2] == ARGV[at + 1] and f[3] and whole(f[4] or '1') then
+  if f[1] == '2' and f[2] == ARGV[at + 1] and whole(f[3]) and whole(f[4] or '1') then
     if lines > 0 then log(id, at + 8, at + 7 + 2 * lines, f[3]) end
     if ARGV[at + 2] == '1' then
       call('HSET', ns .. 'job:' .. id, 'n', whole(f[4] or '1') + 1, 'u', now, 'pc', ARGV[at + 3], 'pt', ARGV[at + 4],

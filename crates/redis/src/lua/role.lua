@@ -5,14 +5,14 @@
 -- Result      {0, token} held · {1, for how long} somebody else's · {2} given up
 -- Cost        2 commands
 
-local role, who, ttl = ns .. 'role:' .. ARGV[2], ARGV[3], tonumber(ARGV[4])
-local f = call('HMGET', role, 'holder', 'token', 'until')
-local held = f[3] and tonumber(f[3]) > now
+local role, who, ttl = 'role:' .. ARGV[2], ARGV[3], tonumber(ARGV[4])
+local f = shared('HMGET', role, 'holder', 'token', 'until')
+local held = f[1] and f[2] and (whole(f[3]) or 0) > now
 if held and f[1] ~= who then return ttl == 0 and {2} or {1, f[3] - now} end
 if ttl == 0 then
-  call('DEL', role)
+  call('DEL', ns .. role)
   return {2}
 end
 local token = held and f[2] or ARGV[5]
-call('HSET', role, 'holder', who, 'token', token, 'until', now + ttl)
+call('HSET', ns .. role, 'holder', who, 'token', token, 'until', now + ttl)
 return {0, token}

@@ -10,6 +10,9 @@ local FIELDS = 8
 local errors = tonumber(ARGV[2])
 local answers = {}
 
+-- The state that a field says an attempt led to: lost, if it cannot be read.
+local function told(state) return state:match('^[0-5]$') and tonumber(state) or -1 end
+
 local function settle(at)
   local id, token = ARGV[at], ARGV[at + 1]
   local job = running(id)
@@ -19,12 +22,11 @@ local function settle(at)
   end
   local f = read(id, 'sd', 'lt', 'ls')
   if job.token == token then
-    if f[1] and f[1] ~= '' then return tonumber(f[1]) end
+    if f[1] and f[1] ~= '' then return told(f[1]) end
     -- The latest claim is known and nothing else was noted of it: its settlement ended the job.
     if job.status and job.status:match('^[345]$') then return tonumber(job.status) end
   end
-  if f[2] == token and f[3] ~= '' then return tonumber(f[3]) end
-  return -1
+  return f[2] == token and told(f[3] or '') or -1
 end
 
 for at = 3 + errors, #ARGV, FIELDS do answers[#answers + 1] = settle(at) end

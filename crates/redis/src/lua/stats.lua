@@ -15,7 +15,7 @@ end
 
 local function since(id)
   local f = read(id, 'rs', 'w')
-  return tonumber(f[1] or terms(f[2]) or now) or now
+  return whole(f[1] or terms(f[2])) or now
 end
 
 -- The first entries of each priority that has any. Only released and recovered jobs stand out of line.
@@ -97,4 +97,4 @@ local workers = {}
 for _, worker in ipairs(call('ZRANGE', ns .. 'beats', string.format('(%.0f', now), '+inf', 'BYSCORE')) do
   workers[#workers + 1] = {worker, call('HGET', ns .. 'workers', worker) or ''}
 end
-return {now, workers, call('HLEN', ns .. 'quarantine'), tonumber(call('HGET', ns .. 'meta', 'mended') or 0), types}
+return {now, workers, call('HLEN', ns .. 'quarantine'), whole(call('HGET', ns .. 'meta', 'mended')) or 0, types}

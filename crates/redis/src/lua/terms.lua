@@ -4,7 +4,13 @@
 local TERMS = '^%d+ (%d+) (%d) (%d+) (%d+) (%d+) (%d+) ([01])'
 
 -- Its words behind the format; nothing if they cannot be read.
-local function terms(text) return (text or ''):match(TERMS) end
+local function terms(text)
+  local created, priority, retries, losses, kept, size, again = (text or ''):match(TERMS)
+  -- A longer one is no number that a double keeps exact.
+  if created and math.max(#created, #retries, #losses, #kept, #size) <= 16 then
+    return created, priority, retries, losses, kept, size, again
+  end
+end
 
 local function retention(text)
   local _, _, _, _, kept = terms(text)

@@ -8,8 +8,8 @@
 local answers = {}
 for at = 2, #ARGV do
   local f = read(ARGV[at], 's', 'n', 'en', 'w')
-  local ended, kept = tonumber(f[3]), f[3] and retention(f[4])
+  local ended, kept = whole(f[3]), f[3] and retention(f[4])
   local expired = ended and kept and ended + kept <= now
-  answers[#answers + 1] = f[1] and not expired and tonumber(f[2] or 1) or 0
+  answers[#answers + 1] = f[1] and not expired and whole(f[2] or '1') or 0
 end
 return answers

@@ -11,18 +11,18 @@ mod world;
 use std::time::Duration;
 
 use async_endpoints_core::{
-    JobId, JobStatus, JobStore as _, StoreError,
-    store::{Lookup, NewJob, Outcome, Reclaimed, RetryAs, Settled, StatsQuery},
+    JobId, JobStatus, JobStore as _, SharedState as _, StoreError,
+    store::{Fenced, Lookup, NewJob, Outcome, Put, Reclaimed, Report, RetryAs, Role, Settled, StatsQuery},
 };
 use async_endpoints_redis::Options;
 use async_endpoints_testkit::{
     ManualClock,
-    jobs::{completed, error, job},
+    jobs::{completed, error, job, line},
     server::RedisServer,
 };
 use common::{HOUR, in_order, insert, open, sweep, take};
 use rand::Rng as _;
-use world::{LEASE, World};
+use world::{LEASE, META, NUMBERS, World};
 
 fn seed() -> u64 {
     let asked = std::env::var("TESTKIT_SEED").ok().and_then(|seed| seed.parse().ok());
@@ -169,6 +169,45 @@ async fn no_call_leaves_a_half_when_a_shared_key_is_of_another_type() {
     }
 }
 
+#[tokio::test]
+async fn no_call_fails_or_leaves_a_half_over_a_shared_number() {
+    for value in NUMBERS {
+        let mut world = World::new(5).await;
+        world.work().await;
+        let (world, store, claim) = (&world, &world.store, common::claim_of("alpha", 4));
+        let spoil = || {
+            world.miscount(value);
+            META.iter().for_each(|field| drop(world.cli(&["HSET", &world.key("meta"), field, value])));
+        };
+        let waits = insert(store).await.unwrap().id;
+        spoil();
+        store.insert(NewJob { delay: HOUR, ..job("alpha", HOUR) }).await.expect(value);
+        let again = insert(store).await.expect(value).id;
+        spoil();
+        store.cancel(waits, &error("C")).await.expect(value);
+        spoil();
+        let taken = store.claim(&claim).await.expect(value).attempts;
+        spoil();
+        let failed = Outcome::Failed { error: error("F") };
+        let later = Outcome::Retry { delay: HOUR, error: error("R") };
+        let ends = [completed("1"), failed, later];
+        let ends: Vec<_> = taken.iter().zip(ends).map(|(one, end)| common::settlement(one.lease, end)).collect();
+        store.settle(&ends).await.expect(value);
+        spoil();
+        store.retry(taken[1].lease.job, &RetryAs { id: JobId::random(), trace: None }).await.expect(value);
+        spoil();
+        store.reclaim(&sweep(LEASE)).await.expect(value);
+        spoil();
+        world.cli(&["ZADD", &world.key("completed:alpha"), "0", &again.to_string()]);
+        store.prune(9).await.expect(value);
+        in_order(store).await;
+        let stats = store.stats(&StatsQuery { since_minute: Some(0), cutoffs: Vec::new() }).await.expect(value);
+        // A lowest count is a number, and counts on.
+        assert!(value.starts_with('-') || stats.mended == 2, "{value}: {}", stats.mended);
+        world.survey().await;
+    }
+}
+
 /// A script is not rolled back: what it stumbles over must be found before its first write.
 #[tokio::test]
 async fn a_job_that_cannot_be_read_leaves_no_half_of_the_others() {
@@ -206,10 +245,148 @@ async fn a_job_that_cannot_be_read_leaves_no_half_of_the_others() {
     }
 }
 
+/// What an attempt led to is asked for again, and cannot be read: lost, and nobody else's matter.
+#[tokio::test]
+async fn a_settlement_that_cannot_be_read_any_more_is_lost() {
+    let world = World::new(6).await;
+    let store = &world.store;
+    for value in ["?", "7", "nan", "-1", "11", ""] {
+        let released = insert(store).await.unwrap().id;
+        let field = |field: &str| world.cli(&["HSET", &world.key(format_args!("job:{released}")), field, value]);
+        let first = take(store, 1).await.remove(0).lease;
+        common::settle(store, first, Outcome::Released).await;
+        let ask = async || {
+            let other = insert(store).await.unwrap().id;
+            let taken = take(store, 9).await;
+            let lease = taken.iter().find(|one| one.lease.job == other).unwrap().lease;
+            let asked = [common::settlement(first, completed("1")), common::settlement(lease, completed("1"))];
+            assert_eq!(
+                store.settle(&asked).await.expect(value),
+                [Settled::Lost, Settled::Settled(JobStatus::Completed)],
+                "{value}"
+            );
+        };
+        // Before another claim of it, and after.
+        field("sd");
+        let asked = [common::settlement(first, completed("1"))];
+        assert_eq!(store.settle(&asked).await.expect(value), [Settled::Lost], "{value}");
+        ask().await;
+        world.cli(&["HSET", &world.key(format_args!("job:{released}")), "lt", &first.token.0.to_string()]);
+        field("ls");
+        ask().await;
+        world.cli(&["HDEL", &world.key(format_args!("job:{released}")), "ls"]);
+        ask().await;
+    }
+}
+
+#[tokio::test]
+async fn terms_with_numbers_beyond_all_measure_are_no_terms() {
+    let world = World::new(7).await;
+    let store = &world.store;
+    for long in 1..5 {
+        let mut words = ["1", "1795000000000000", "4", "3", "5", "3600000000", "7", "0"];
+        words[[1, 3, 4, 5, 6][long]] = "99999999999999999";
+        let id = insert(store).await.unwrap().id;
+        world.cli(&["HSET", &world.key(format_args!("job:{id}")), "w", &words.join(" ")]);
+        let before = digest(&world);
+        let refused = store.cancel(id, &error("C")).await.expect_err("it cannot be read");
+        assert!(matches!(refused, StoreError::Corrupt(_)) && digest(&world) == before, "{refused}");
+        assert!(take(store, 9).await.is_empty());
+        let why = world.cli(&["HGET", &world.key("quarantine"), &id.to_string()]);
+        assert!(why.ends_with("queued:alpha a field cannot be read"), "{why}");
+    }
+    in_order(store).await;
+}
+
+#[tokio::test]
+async fn lines_go_on_where_their_number_cannot_be_read() {
+    let world = World::new(8).await;
+    let store = &world.store;
+    insert(store).await.unwrap();
+    let lease = take(store, 1).await.remove(0).lease;
+    for value in ["?", "nan", "inf", "1e999", "-3"] {
+        for field in ["ll", "lb", "lg"] {
+            world.cli(&["HSET", &world.key(format_args!("job:{}", lease.job)), field, value]);
+            store.logs(lease.job, 0, 9).await.expect(value);
+            let report = Report { lease, progress: None, logs: vec![line("one")] };
+            assert_eq!(store.report(&[report]).await.expect(value), [Fenced::Applied]);
+            assert!(store.logs(lease.job, 0, 99).await.expect(value).iter().all(|line| line.message == "one"));
+        }
+    }
+}
+
+/// A lease that ran out is taken away, whatever else the job says.
+#[tokio::test]
+async fn a_sweep_passes_over_what_nobody_can_be_told() {
+    let world = World::new(9).await;
+    let store = &world.store;
+    store.reclaim(&sweep(LEASE)).await.unwrap();
+    let (strange, fine) = (insert(store).await.unwrap().id, insert(store).await.unwrap().id);
+    let claim = async_endpoints_core::store::Claim { lease: LEASE, ..common::claim_of("alpha", 9) };
+    assert_eq!(store.claim(&claim).await.unwrap().attempts.len(), 2);
+    world.cli(&["HSET", &world.key(format_args!("job:{strange}")), "a", "9999999999"]);
+    for _ in 0..3 {
+        world.clock.advance(LEASE / 2 + Duration::from_secs(1));
+        if let Reclaimed::Done { recovered, .. } = store.reclaim(&sweep(LEASE)).await.expect("a sweep") {
+            assert_eq!(recovered.iter().map(|one| one.id).collect::<Vec<_>>(), [fine]);
+            return;
+        }
+    }
+    panic!("nothing is taken away");
+}
+
+#[tokio::test]
+async fn a_role_and_a_document_that_cannot_be_read_begin_anew() {
+    let world = World::new(10).await;
+    let store = &world.store;
+    let (role, document) = (world.key("role:r"), world.key("document:d"));
+    let holder = uuid::Uuid::new_v4();
+    for value in ["?", "nan", "inf", "", "99999999999999999999"] {
+        let Role::Held(token) = store.role("r", holder, HOUR).await.unwrap() else { panic!("it is free") };
+        world.cli(&["HSET", &role, "until", value]);
+        let put = store.put_document("d", None, "1".into(), Some(("r", token))).await.expect(value);
+        assert_eq!(put, Put::Fenced, "{value}");
+        assert!(matches!(store.role("r", uuid::Uuid::new_v4(), HOUR).await.expect(value), Role::Held(_)), "{value}");
+        world.cli(&["DEL", &role]);
+    }
+    world.cli(&["SADD", &role, "somebody's"]);
+    world.cli(&["SADD", &document, "somebody's"]);
+    let Role::Held(token) = store.role("r", holder, HOUR).await.unwrap() else { panic!("it is free") };
+    assert!(matches!(store.put_document("d", None, "1".into(), Some(("r", token))).await.unwrap(), Put::Stored(_)));
+    assert_eq!(world.cli(&["SMEMBERS", &world.key("aside:role:r")]), "somebody's");
+}
+
+/// One type's index holds up no other type's jobs.
+#[tokio::test]
+async fn a_claim_goes_on_past_an_index_of_another_type() {
+    for place in ["queued:beta", "scheduled:beta"] {
+        let world = World::new(11).await;
+        let store = &world.store;
+        let due = NewJob { delay: LEASE, ..job("alpha", HOUR) };
+        store.insert(due.clone()).await.unwrap();
+        world.clock.advance(LEASE * 2);
+        overwrite(&world, place);
+        let mut claim = common::claim_of("alpha", 3);
+        claim.wants.extend(common::claim_of("beta", 3).wants);
+        let taken = store.claim(&claim).await.expect(place).attempts;
+        assert_eq!(taken.iter().map(|one| one.lease.job).collect::<Vec<_>>(), [due.id], "{place}");
+        assert_eq!(world.cli(&["GET", &world.key(format_args!("aside:{place}"))]), "somebody's");
+        in_order(store).await;
+    }
+}
+
 #[tokio::test]
 async fn pruning_drops_what_does_not_belong_and_puts_aside_what_cannot_be_read() {
     let world = World::new(3).await;
     let store = &world.store;
+    for value in ["nan", "inf", "1.5"] {
+        let id = insert(store).await.unwrap().id;
+        common::settle(store, take(store, 1).await[0].lease, completed("1")).await;
+        let job = world.key(format_args!("job:{id}"));
+        world.cli(&["HSET", &job, "en", value]);
+        assert_eq!(store.prune(9).await.expect(value), 1);
+        assert_eq!(world.cli(&["HMGET", &job, "s", "en"]), format!("9\n{value}"));
+    }
     let [queued, unreadable, ended] =
         [insert(store).await.unwrap(), insert(store).await.unwrap(), insert(store).await.unwrap()].map(|job| job.id);
     for attempt in take(store, 3).await {
@@ -223,7 +400,7 @@ async fn pruning_drops_what_does_not_belong_and_puts_aside_what_cannot_be_read()
     assert_eq!(store.prune(9).await.unwrap(), 4, "each entry is dealt with once");
     assert_eq!(store.prune(9).await.unwrap(), 0);
     let stats = store.stats(&StatsQuery::default()).await.unwrap();
-    assert_eq!((stats.mended, stats.quarantined), (2, 1));
+    assert_eq!((stats.mended, stats.quarantined), (2, 4));
     let why = world.cli(&["HGET", &world.key("quarantine"), &unreadable.to_string()]);
     assert!(why.ends_with("completed:alpha a field cannot be read"), "{why}");
     assert!(matches!(store.get(ended).await.unwrap(), Lookup::Gone { .. }));
@@ -251,6 +428,35 @@ async fn it_mends_by_itself_and_goes_on_where_another_process_came_to() {
         one = open(&server, options()).await;
         server.cli(&["HSET", &role, "until", "1"]);
     }
+}
+
+/// Where the last look came to, in words that no look can go on from.
+#[tokio::test]
+async fn it_mends_by_itself_from_the_beginning_if_its_place_cannot_be_read() {
+    let (server, prefix) = (RedisServer::shared(), common::prefix());
+    let role = format!("{{{prefix}}}:role:mend");
+    server.cli(&["HSET", &role, "place", "99999999999999999999999 2 job:"]);
+    let store = open(&server, Options::new().prefix(prefix.clone()).look_every(Duration::from_millis(20))).await;
+    let job = insert(&store).await.unwrap();
+    server.cli(&["ZREM", &format!("{{{prefix}}}:queued:alpha"), &job.id.to_string()]);
+    let began = std::time::Instant::now();
+    while store.stats(&StatsQuery::default()).await.unwrap().mended == 0 {
+        assert!(began.elapsed() < common::SOON, "nobody mends");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(take(&store, 9).await[0].lease.job, job.id);
+}
+
+/// Scores of all priorities stay apart, and exact.
+#[tokio::test]
+async fn an_order_beyond_all_times_begins_anew() {
+    let world = World::new(12).await;
+    let store = &world.store;
+    let first = insert(store).await.unwrap().id;
+    world.cli(&["HSET", &world.key("meta"), "order", "9007199254740990"]);
+    let second = insert(store).await.unwrap().id;
+    let order = |id| world.cli(&["HGET", &world.key(format_args!("job:{id}")), "d"]).parse::<u64>().unwrap();
+    assert!(order(first) <= order(second) && order(second) < order(first) + 256_000_000, "{}", order(second));
 }
 
 #[tokio::test]

@@ -25,6 +25,10 @@ const TYPES: [&str; 2] = ["alpha", "beta"];
 /// Terms of a later format that can be read, and such as cannot: a priority of two digits, a time that is not exact.
 const TERMS: &str = "2 1795000000000000 4 3 5 3600000000 2 0 more";
 const WRONG: &str = "1 99999999999999999999 44 3 5 3600000000 2 0";
+/// Numbers that all jobs share, and what they are not.
+pub(crate) const META: [&str; 4] = ["order", "swept", "quiet", "mended"];
+pub(crate) const NUMBERS: [&str; 8] =
+    ["?", "", "nan", "inf", "1.5", "-9223372036854775808", "9223372036854775807", "99999999999999999999"];
 pub(crate) const LEASE: Duration = Duration::from_secs(30);
 
 /// A namespace of a server, and hands that do what nobody should.
@@ -124,7 +128,7 @@ impl World {
         let id = self.jobs.choose(&mut self.rng).unwrap().id.to_string();
         let (index, score) = (self.any_index(), self.any_score());
         let [hash, body, end, past] = ["job", "body", "end", "past"].map(|of| self.key(format_args!("{of}:{id}")));
-        let words: Vec<String> = match self.rng.random_range(0..15) {
+        let words: Vec<String> = match self.rng.random_range(0..17) {
             0 => {
                 for index in ["queued", "scheduled", "running", "completed", "failed", "canceled", "accepted"] {
                     for kind in TYPES {
@@ -138,7 +142,10 @@ impl World {
             4 => vec!["ZADD".into(), index, "1".into(), "no id".into()],
             5 => vec!["DEL".into(), hash],
             6 | 7 => {
-                let fields = ["s", "t", "w", "w", "w", "f", "d", "n", "a", "st", "du", "en", "tk", "rs", "k", "l"];
+                let fields = [
+                    "s", "t", "w", "w", "w", "f", "d", "n", "a", "st", "du", "en", "tk", "rs", "k", "l", "sd", "ls",
+                    "ll", "lb", "lg",
+                ];
                 let values = [
                     "",
                     "garbage",
@@ -186,19 +193,39 @@ impl World {
                     record.collect::<Vec<_>>().choose(&mut self.rng).map(|(kind, key)| format!("key:{kind}::{key}"));
                 vec!["DEL".into(), self.key(record.unwrap_or_default())]
             }
-            _ => vec![
+            14 => vec!["SADD".into(), self.key("types"), "no name!".into()],
+            15 => vec![
                 "HSET".into(),
                 self.key("meta"),
-                ["order", "swept", "quiet"].choose(&mut self.rng).unwrap().to_string(),
-                "?".into(),
+                META.choose(&mut self.rng).unwrap().to_string(),
+                NUMBERS.choose(&mut self.rng).unwrap().to_string(),
             ],
+            _ => {
+                let value = *NUMBERS.choose(&mut self.rng).unwrap();
+                self.miscount(value);
+                return format!("all counts of this minute: {value}");
+            }
         };
         let said = self.cli(&words.iter().map(String::as_str).collect::<Vec<_>>());
         format!("{words:?}: {said}")
     }
 
+    /// Each count of this minute is that, whether something was counted there or not.
+    pub(crate) fn miscount(&self, value: &str) {
+        let minute = self.key(format_args!("minute:{}", self.clock_now().parse::<i64>().unwrap() / 60_000_000));
+        let mut words = vec!["HSET".to_owned(), minute];
+        for kind in TYPES {
+            let plain = ["wait", "run", "slow", "e4", "e5", "5"].map(str::to_owned);
+            let buckets = (0..19).flat_map(|bucket| ["q", "0", "1", "2", "3", "4"].map(|of| format!("{of}|{bucket}")));
+            for what in plain.into_iter().chain(buckets) {
+                words.extend([format!("{kind}|{what}"), value.to_owned()]);
+            }
+        }
+        self.cli(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+
     /// Whatever reads many is never in error.
-    pub(crate) async fn survey(&mut self) {
+    pub(crate) async fn survey(&self) {
         let cutoffs = TYPES.map(|kind| TypeCutoffs {
             name: name(kind),
             slow_after: LEASE,

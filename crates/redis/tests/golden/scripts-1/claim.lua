@@ -12,7 +12,10 @@ end
 
 -- What a field of a job says, if it is a whole number that a double keeps exact. `tonumber` takes 'nan', 'inf' and fractions
 -- too, and a script that fails over one later, on its way, is not rolled back.
-local function whole(text) return text and #text <= 16 and text:match('^%d+$') and tonumber(text) or nil end
+local function whole(text)
+  local number = text and #text <= 16 and text:match('^%d+$') and tonumber(text)
+  return number and number <= 9007199254740991 and number or nil
+end
 
 -- A number that goes to a command or into a name is printed each time, as a fraction may be. These are whole, and small ones
 -- come again.
@@ -33,7 +36,13 @@ local now_text = text(now)
 local TERMS = '^%d+ (%d+) (%d) (%d+) (%d+) (%d+) (%d+) ([01])'
 
 -- Its words behind the format; nothing if they cannot be read.
-local function terms(text) return (text or ''):match(TERMS) end
+local function terms(text)
+  local created, priority, retries, losses, kept, size, again = (text or ''):match(TERMS)
+  -- A longer one is no number that a double keeps exact.
+  if created and math.max(#created, #retries, #losses, #kept, #size) <= 16 then
+    return created, priority, retries, losses, kept, size, again
+  end
+end
 
 local function retention(text)
   local _, _, _, _, kept = terms(text)
@@ -53,15 +62,21 @@ end
 
 -- What cannot be read is put aside, so that it is never in the way again.
 
--- A command on a key that many jobs share. What stands in its place and is none of ours is renamed, and the command goes on:
--- a script is not rolled back, so one that fails on its way would leave a half.
+-- A command on a key that many jobs share. What stands in its place and is none of ours is renamed, a count that is no number
+-- begins anew, and the command goes on: a script is not rolled back, so one that fails on its way would leave a half.
 local function shared(command, name, ...)
-  local done = redis.pcall(command, ns .. name, ...)
+  local key = ns .. name
+  local done = redis.pcall(command, key, ...)
   if type(done) ~= 'table' or not done.err then return done end
-  if not done.err:find('WRONGTYPE', 1, true) then error(done) end
-  call('RENAME', ns .. name, ns .. 'aside:' .. name)
-  done = call(command, ns .. name, ...)
-  redis.pcall('HINCRBY', ns .. 'meta', 'mended', 1)
+  if done.err:find('WRONGTYPE', 1, true) then
+    call('RENAME', key, ns .. 'aside:' .. name)
+  elseif command == 'HINCRBY' then
+    call('HDEL', key, (...))
+  else
+    error(done)
+  end
+  done = call(command, key, ...)
+  shared('HINCRBY', 'meta', 'mended', 1)
   return done
 end
 
@@ -111,8 +126,11 @@ end
 -- does.
 local last_order
 local function next_order()
-  last_order = last_order and last_order + 1
-    or math.max((whole(shared('HGET', 'meta', 'order')) or 0) + 1, order_at(now))
+  if not last_order then
+    local last = whole(shared('HGET', 'meta', 'order'))
+    last_order = math.max(last and last < SPAN and last or 0, order_at(now) - 1)
+  end
+  last_order = last_order + 1
   return last_order
 end
 
@@ -194,7 +212,7 @@ local wants = {}
 for at = 6, #ARGV, 2 do wants[#wants + 1] = {name = ARGV[at], left = tonumber(ARGV[at + 1])} end
 
 local function look_for_due(want)
-  local head = call('ZRANGE', ns .. 'scheduled:' .. want.name, 0, 0, 'WITHSCORES')
+  local head = shared('ZRANGE', 'scheduled:' .. want.name, 0, 0, 'WITHSCORES')
   want.due = tonumber(head[2])
   return want.due and want.due <= now
 end
@@ -204,7 +222,7 @@ local function promote()
   local due = {}
   for _, want in ipairs(wants) do
     if want.due and want.due <= now then
-      local ids = call('ZRANGE', ns .. 'scheduled:' .. want.name, '-inf', now, 'BYSCORE', 'LIMIT', 0, PROMOTED, 'WITHSCORES')
+      local ids = shared('ZRANGE', 'scheduled:' .. want.name, '-inf', now, 'BYSCORE', 'LIMIT', 0, PROMOTED, 'WITHSCORES')
       for at = 1, #ids, 2 do due[#due + 1] = {id = ids[at], at = tonumber(ids[at + 1]), name = want.name} end
     end
   end
@@ -220,7 +238,7 @@ local function promote()
     elseif not (priority and version and told) then
       put_aside('scheduled:' .. name, id, 'a field cannot be read')
     elseif told > now then
-      call('ZADD', ns .. 'scheduled:' .. name, told, id) -- The job knows better when it is due.
+      shared('ZADD', 'scheduled:' .. name, told, id) -- The job knows better when it is due.
       shared('HINCRBY', 'meta', 'mended', 1)
     else
       local order = order_at(told)
@@ -247,7 +265,7 @@ end
 
 local function head(want)
   if want.at > #want.heads and not want.drained then
-    want.heads = call('ZRANGE', ns .. 'queued:' .. want.name, want.from, want.from + want.size - 1, 'WITHSCORES')
+    want.heads = shared('ZRANGE', 'queued:' .. want.name, want.from, want.from + want.size - 1, 'WITHSCORES')
     want.from, want.at = want.from + want.size, 1
     want.drained = #want.heads < 2 * want.size
   end
@@ -338,7 +356,7 @@ end
 
 local wait = -1
 for _, want in ipairs(wants) do
-  local left = want.at <= #want.heads or not want.drained and call('ZCARD', ns .. 'queued:' .. want.name) > 0
+  local left = want.at <= #want.heads or not want.drained and shared('ZCARD', 'queued:' .. want.name) > 0
   if left or want.due and want.due <= now then
     wait = 0
     break

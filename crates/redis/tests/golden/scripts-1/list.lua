@@ -12,7 +12,10 @@ end
 
 -- What a field of a job says, if it is a whole number that a double keeps exact. `tonumber` takes 'nan', 'inf' and fractions
 -- too, and a script that fails over one later, on its way, is not rolled back.
-local function whole(text) return text and #text <= 16 and text:match('^%d+$') and tonumber(text) or nil end
+local function whole(text)
+  local number = text and #text <= 16 and text:match('^%d+$') and tonumber(text)
+  return number and number <= 9007199254740991 and number or nil
+end
 
 -- A number that goes to a command or into a name is printed each time, as a fraction may be. These are whole, and small ones
 -- come again.
@@ -33,7 +36,13 @@ local now_text = text(now)
 local TERMS = '^%d+ (%d+) (%d) (%d+) (%d+) (%d+) (%d+) ([01])'
 
 -- Its words behind the format; nothing if they cannot be read.
-local function terms(text) return (text or ''):match(TERMS) end
+local function terms(text)
+  local created, priority, retries, losses, kept, size, again = (text or ''):match(TERMS)
+  -- A longer one is no number that a double keeps exact.
+  if created and math.max(#created, #retries, #losses, #kept, #size) <= 16 then
+    return created, priority, retries, losses, kept, size, again
+  end
+end
 
 local function retention(text)
   local _, _, _, _, kept = terms(text)
@@ -42,15 +51,21 @@ end
 
 -- What cannot be read is put aside, so that it is never in the way again.
 
--- A command on a key that many jobs share. What stands in its place and is none of ours is renamed, and the command goes on:
--- a script is not rolled back, so one that fails on its way would leave a half.
+-- A command on a key that many jobs share. What stands in its place and is none of ours is renamed, a count that is no number
+-- begins anew, and the command goes on: a script is not rolled back, so one that fails on its way would leave a half.
 local function shared(command, name, ...)
-  local done = redis.pcall(command, ns .. name, ...)
+  local key = ns .. name
+  local done = redis.pcall(command, key, ...)
   if type(done) ~= 'table' or not done.err then return done end
-  if not done.err:find('WRONGTYPE', 1, true) then error(done) end
-  call('RENAME', ns .. name, ns .. 'aside:' .. name)
-  done = call(command, ns .. name, ...)
-  redis.pcall('HINCRBY', ns .. 'meta', 'mended', 1)
+  if done.err:find('WRONGTYPE', 1, true) then
+    call('RENAME', key, ns .. 'aside:' .. name)
+  elseif command == 'HINCRBY' then
+    call('HDEL', key, (...))
+  else
+    error(done)
+  end
+  done = call(command, key, ...)
+  shared('HINCRBY', 'meta', 'mended', 1)
   return done
 end
 
@@ -157,10 +172,10 @@ for at = 1, math.min(#all, limit) do
   last = all[at]
   local id = last.id
   local f = read(id, 's', 'en', 'w', 'e', 'st')
-  local ended, kept = tonumber(f[2]), f[2] and retention(f[3])
+  local ended, kept = whole(f[2]), f[2] and retention(f[3])
   local expired = ended and kept and ended + kept <= now
   local entered = f[2] or f[1] == '2' and f[5] or f[4] or terms(f[3])
-  local moved = status ~= '' and (f[1] ~= status or since > 0 and (tonumber(entered) or 0) > since)
+  local moved = status ~= '' and (f[1] ~= status or since > 0 and (whole(entered) or 0) > since)
   if f[1] and not expired and not moved then
     jobs[#jobs + 1] = {id, call('HGETALL', ns .. 'job:' .. id), f[1] ~= '3' and part_of(redis.pcall('GET', ns .. 'end:' .. id), ''),
       part_of(redis.pcall('LRANGE', ns .. 'past:' .. id, 0, -1), {''})}

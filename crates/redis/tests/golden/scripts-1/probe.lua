@@ -12,7 +12,10 @@ end
 
 -- What a field of a job says, if it is a whole number that a double keeps exact. `tonumber` takes 'nan', 'inf' and fractions
 -- too, and a script that fails over one later, on its way, is not rolled back.
-local function whole(text) return text and #text <= 16 and text:match('^%d+$') and tonumber(text) or nil end
+local function whole(text)
+  local number = text and #text <= 16 and text:match('^%d+$') and tonumber(text)
+  return number and number <= 9007199254740991 and number or nil
+end
 
 -- A number that goes to a command or into a name is printed each time, as a fraction may be. These are whole, and small ones
 -- come again.

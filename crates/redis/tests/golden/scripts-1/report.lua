@@ -12,7 +12,10 @@ end
 
 -- What a field of a job says, if it is a whole number that a double keeps exact. `tonumber` takes 'nan', 'inf' and fractions
 -- too, and a script that fails over one later, on its way, is not rolled back.
-local function whole(text) return text and #text <= 16 and text:match('^%d+$') and tonumber(text) or nil end
+local function whole(text)
+  local number = text and #text <= 16 and text:match('^%d+$') and tonumber(text)
+  return number and number <= 9007199254740991 and number or nil
+end
 
 -- A number that goes to a command or into a name is printed each time, as a fraction may be. These are whole, and small ones
 -- come again.
@@ -40,15 +43,21 @@ end
 
 -- What cannot be read is put aside, so that it is never in the way again.
 
--- A command on a key that many jobs share. What stands in its place and is none of ours is renamed, and the command goes on:
--- a script is not rolled back, so one that fails on its way would leave a half.
+-- A command on a key that many jobs share. What stands in its place and is none of ours is renamed, a count that is no number
+-- begins anew, and the command goes on: a script is not rolled back, so one that fails on its way would leave a half.
 local function shared(command, name, ...)
-  local done = redis.pcall(command, ns .. name, ...)
+  local key = ns .. name
+  local done = redis.pcall(command, key, ...)
   if type(done) ~= 'table' or not done.err then return done end
-  if not done.err:find('WRONGTYPE', 1, true) then error(done) end
-  call('RENAME', ns .. name, ns .. 'aside:' .. name)
-  done = call(command, ns .. name, ...)
-  redis.pcall('HINCRBY', ns .. 'meta', 'mended', 1)
+  if done.err:find('WRONGTYPE', 1, true) then
+    call('RENAME', key, ns .. 'aside:' .. name)
+  elseif command == 'HINCRBY' then
+    call('HDEL', key, (...))
+  else
+    error(done)
+  end
+  done = call(command, key, ...)
+  shared('HINCRBY', 'meta', 'mended', 1)
   return done
 end
 
@@ -98,8 +107,11 @@ end
 -- does.
 local last_order
 local function next_order()
-  last_order = last_order and last_order + 1
-    or math.max((whole(shared('HGET', 'meta', 'order')) or 0) + 1, order_at(now))
+  if not last_order then
+    local last = whole(shared('HGET', 'meta', 'order'))
+    last_order = math.max(last and last < SPAN and last or 0, order_at(now) - 1)
+  end
+  last_order = last_order + 1
   return last_order
 end
 
@@ -189,7 +201,7 @@ end
 local function log(id, from, to, attempt)
   local job, logs = ns .. 'job:' .. id, ns .. 'logs:' .. id
   local f = call('HMGET', job, 'll', 'lb', 'lg')
-  local line, bytes, records = tonumber(f[1]) or 0, tonumber(f[2]) or 0, {}
+  local line, bytes, records = whole(f[1]) or 0, whole(f[2]) or 0, {}
   if call('TYPE', logs).ok ~= 'list' then call('DEL', logs) end -- None yet, or what is there cannot be read.
   for at = from, to, 2 do
     line, bytes = line + 1, bytes + ARGV[at]
@@ -211,7 +223,7 @@ local at = 2
 while at <= #ARGV do
   local id, lines = ARGV[at], tonumber(ARGV[at + 7])
   local f = read(id, 's', 'tk', 'a', 'n')
-  if f[1] == '2' and f[2] == ARGV[at + 1] and f[3] and whole(f[4] or '1') then
+  if f[1] == '2' and f[2] == ARGV[at + 1] and whole(f[3]) and whole(f[4] or '1') then
     if lines > 0 then log(id, at + 8, at + 7 + 2 * lines, f[3]) end
     if ARGV[at + 2] == '1' then
       call('HSET', ns .. 'job:' .. id, 'n', whole(f[4] or '1') + 1, 'u', now, 'pc', ARGV[at + 3], 'pt', ARGV[at + 4],

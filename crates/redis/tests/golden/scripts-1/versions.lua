@@ -12,7 +12,10 @@ end
 
 -- What a field of a job says, if it is a whole number that a double keeps exact. `tonumber` takes 'nan', 'inf' and fractions
 -- too, and a script that fails over one later, on its way, is not rolled back.
-local function whole(text) return text and #text <= 16 and text:match('^%d+$') and tonumber(text) or nil end
+local function whole(text)
+  local number = text and #text <= 16 and text:match('^%d+$') and tonumber(text)
+  return number and number <= 9007199254740991 and number or nil
+end
 
 -- A number that goes to a command or into a name is printed each time, as a fraction may be. These are whole, and small ones
 -- come again.
@@ -33,7 +36,13 @@ local now_text = text(now)
 local TERMS = '^%d+ (%d+) (%d) (%d+) (%d+) (%d+) (%d+) ([01])'
 
 -- Its words behind the format; nothing if they cannot be read.
-local function terms(text) return (text or ''):match(TERMS) end
+local function terms(text)
+  local created, priority, retries, losses, kept, size, again = (text or ''):match(TERMS)
+  -- A longer one is no number that a double keeps exact.
+  if created and math.max(#created, #retries, #losses, #kept, #size) <= 16 then
+    return created, priority, retries, losses, kept, size, again
+  end
+end
 
 local function retention(text)
   local _, _, _, _, kept = terms(text)
@@ -42,15 +51,21 @@ end
 
 -- What cannot be read is put aside, so that it is never in the way again.
 
--- A command on a key that many jobs share. What stands in its place and is none of ours is renamed, and the command goes on:
--- a script is not rolled back, so one that fails on its way would leave a half.
+-- A command on a key that many jobs share. What stands in its place and is none of ours is renamed, a count that is no number
+-- begins anew, and the command goes on: a script is not rolled back, so one that fails on its way would leave a half.
 local function shared(command, name, ...)
-  local done = redis.pcall(command, ns .. name, ...)
+  local key = ns .. name
+  local done = redis.pcall(command, key, ...)
   if type(done) ~= 'table' or not done.err then return done end
-  if not done.err:find('WRONGTYPE', 1, true) then error(done) end
-  call('RENAME', ns .. name, ns .. 'aside:' .. name)
-  done = call(command, ns .. name, ...)
-  redis.pcall('HINCRBY', ns .. 'meta', 'mended', 1)
+  if done.err:find('WRONGTYPE', 1, true) then
+    call('RENAME', key, ns .. 'aside:' .. name)
+  elseif command == 'HINCRBY' then
+    call('HDEL', key, (...))
+  else
+    error(done)
+  end
+  done = call(command, key, ...)
+  shared('HINCRBY', 'meta', 'mended', 1)
   return done
 end
 
@@ -106,9 +121,9 @@ end
 local answers = {}
 for at = 2, #ARGV do
   local f = read(ARGV[at], 's', 'n', 'en', 'w')
-  local ended, kept = tonumber(f[3]), f[3] and retention(f[4])
+  local ended, kept = whole(f[3]), f[3] and retention(f[4])
   local expired = ended and kept and ended + kept <= now
-  answers[#answers + 1] = f[1] and not expired and tonumber(f[2] or 1) or 0
+  answers[#answers + 1] = f[1] and not expired and whole(f[2] or '1') or 0
 end
 return answers
 
