@@ -3,9 +3,9 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_endpoints_core::{
@@ -57,12 +57,21 @@ async fn everything_is_there_after_the_server_was_killed() {
     in_order(&store).await;
 }
 
-/// Submits and works until it is told to stop; the ids that were accepted.
-async fn busy(store: Arc<RedisStore>, stop: Arc<AtomicBool>) -> Vec<JobId> {
+/// A job whose acceptance was answered: in which of the server's lives, unless it died meanwhile, and when.
+struct Accepted {
+    id: JobId,
+    life: Option<usize>,
+    at: Instant,
+}
+
+/// Submits and works until it is told to stop; what was accepted, in order.
+async fn busy(store: Arc<RedisStore>, life: Arc<AtomicUsize>, stop: Arc<AtomicBool>) -> Vec<Accepted> {
     let mut accepted = Vec::new();
     while !stop.load(Ordering::Relaxed) {
+        let before = life.load(Ordering::SeqCst);
         if let Ok(job) = insert(&store).await {
-            accepted.push(job.id);
+            let life = Some(before).filter(|before| *before == life.load(Ordering::SeqCst));
+            accepted.push(Accepted { id: job.id, life, at: Instant::now() });
         }
         let claimed = store.claim(&crate::common::claim_of("alpha", 1)).await;
         for attempt in claimed.map(|claimed| claimed.attempts).unwrap_or_default() {
@@ -73,24 +82,68 @@ async fn busy(store: Arc<RedisStore>, stop: Arc<AtomicBool>) -> Vec<JobId> {
     accepted
 }
 
+/// Eight clients are busy while the server is killed at the end of each of these lives; what each was told, and when it was
+/// killed.
+async fn through_kills(
+    server: &RedisServer,
+    store: &Arc<RedisStore>,
+    lives: &[Duration],
+) -> (Vec<Vec<Accepted>>, Vec<Instant>) {
+    let (life, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let client = || tokio::spawn(busy(Arc::clone(store), Arc::clone(&life), Arc::clone(&stop)));
+    let clients: Vec<_> = (0..8).map(|_| client()).collect();
+    let mut kills = Vec::new();
+    for lasts in lives {
+        tokio::time::sleep(*lasts).await;
+        kills.push(Instant::now());
+        server.kill();
+        life.fetch_add(1, Ordering::SeqCst);
+        server.restart();
+        back(store).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut told = Vec::new();
+    for client in clients {
+        told.push(client.await.unwrap());
+    }
+    (told, kills)
+}
+
+/// It answers what it has not written while it waits for a slow disk, for 2 seconds at most: only the end of what a client
+/// was told may be lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_writes_every_second_loses_an_end_at_most_when_it_is_killed() {
+    const UNWRITTEN: Duration = Duration::from_millis(2500);
+    let server = RedisServer::with(&[("appendfsync", "everysec")]);
+    let store = Arc::new(open(&server, options()).await);
+    let lives = [UNWRITTEN + Duration::from_millis(500), Duration::from_millis(300)];
+    let (told, kills) = through_kills(&server, &store, &lives).await;
+    in_order(&store).await;
+    let mut old = 0;
+    for accepted in told {
+        let ids: Vec<JobId> = accepted.iter().map(|job| job.id).collect();
+        let there = store.versions(&ids).await.unwrap();
+        let mut ended = vec![false; lives.len() + 1];
+        for (job, version) in accepted.iter().zip(there) {
+            let Some(life) = job.life else { continue };
+            let was_killed = kills.get(life);
+            let is_old = was_killed.is_none_or(|kill| *kill - job.at > UNWRITTEN);
+            old += usize::from(is_old && was_killed.is_some());
+            assert!(version.is_some() || !is_old, "{} was told long ago", job.id);
+            assert!(version.is_none() || !ended[life], "{} is there, and one before it is lost", job.id);
+            ended[life] |= version.is_none();
+        }
+    }
+    assert!(old > 100, "{old} were told long before a kill");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_half_stored_when_the_server_is_killed_while_all_are_busy() {
     // Else it answers what it has not written, while it waits for a slow disk.
     let server = RedisServer::with(&[("appendfsync", "always")]);
     let store = Arc::new(open(&server, options()).await);
-    let stop = Arc::new(AtomicBool::new(false));
-    let tasks: Vec<_> = (0..8).map(|_| tokio::spawn(busy(Arc::clone(&store), Arc::clone(&stop)))).collect();
-    for _ in 0..3 {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        server.kill();
-        server.restart();
-        back(&store).await;
-    }
-    stop.store(true, Ordering::Relaxed);
-    let mut accepted = Vec::new();
-    for task in tasks {
-        accepted.extend(task.await.unwrap());
-    }
+    let (accepted, _) = through_kills(&server, &store, &[Duration::from_millis(200); 3]).await;
+    let accepted: Vec<JobId> = accepted.iter().flatten().map(|job| job.id).collect();
     assert!(accepted.len() > 100, "{}", accepted.len());
     assert!(store.versions(&accepted).await.unwrap().iter().all(Option::is_some), "nothing is lost");
     in_order(&store).await;
