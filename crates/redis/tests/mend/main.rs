@@ -208,6 +208,58 @@ async fn no_call_fails_or_leaves_a_half_over_a_shared_number() {
     }
 }
 
+/// What a call answered, if it did; a script that failed has left everything as it was.
+async fn done<T>(world: &World, what: &str, call: impl Future<Output = Result<T, StoreError>>) -> Option<T> {
+    let before = digest(world);
+    match call.await {
+        Ok(done) => Some(done),
+        Err(error) => {
+            let is_scripts = error.to_string().contains("script:");
+            assert!(!is_scripts || digest(world) == before, "{what} left a half: {error}");
+            None
+        }
+    }
+}
+
+#[tokio::test]
+async fn whatever_is_damaged_work_goes_on_and_what_fails_leaves_no_half() {
+    let first = seed();
+    for seed in first..first + 4 {
+        let mut world = damaged(seed).await;
+        let mut leases = Vec::new();
+        for _ in 0..6 {
+            let place = SHARED[world.rng.random_range(0..SHARED.len())];
+            overwrite(&world, place);
+            println!("{place}, {}, {}", world.damage(), world.damage());
+            world.clock.advance(Duration::from_secs(7));
+            let some = world.jobs[world.rng.random_range(0..world.jobs.len())].id;
+            let store = &world.store;
+            let keyed = world.jobs.iter().find(|job| job.id == some).unwrap().clone();
+            let insert = async |delay| store.insert(NewJob { delay, ..job("alpha", HOUR) }).await;
+            done(&world, "insert", insert(Duration::ZERO)).await.expect("accepted");
+            done(&world, "insert", insert(LEASE)).await.expect("accepted");
+            done(&world, "insert", store.insert(keyed)).await;
+            let mut claim = common::claim_of("alpha", 3);
+            claim.wants.extend(common::claim_of("beta", 3).wants);
+            let taken = done(&world, "claim", store.claim(&claim)).await.expect("claimed").attempts;
+            leases.extend(taken.iter().map(|one| one.lease));
+            let report = |lease| Report { lease, progress: None, logs: vec![line("one")] };
+            let reports: Vec<_> = leases.iter().rev().take(9).copied().map(report).collect();
+            done(&world, "report", store.report(&reports)).await.expect("reported");
+            let outcomes = [completed("1"), Outcome::Released, Outcome::Failed { error: error("F") }];
+            let ends = leases.iter().rev().take(9).zip(outcomes.iter().cycle());
+            let ends: Vec<_> = ends.map(|(lease, end)| common::settlement(*lease, end.clone())).collect();
+            done(&world, "settle", store.settle(&ends)).await.expect("settled");
+            done(&world, "cancel", store.cancel(some, &error("C"))).await;
+            done(&world, "retry", store.retry(some, &RetryAs { id: JobId::random(), trace: None })).await;
+            done(&world, "reclaim", store.reclaim(&sweep(LEASE))).await.expect("swept");
+            done(&world, "prune", store.prune(9)).await;
+        }
+        world.store.mend().await.expect("mended");
+        in_order(&world.store).await;
+    }
+}
+
 /// A script is not rolled back: what it stumbles over must be found before its first write.
 #[tokio::test]
 async fn a_job_that_cannot_be_read_leaves_no_half_of_the_others() {
