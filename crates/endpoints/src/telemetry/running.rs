@@ -61,7 +61,8 @@ impl Default for Running {
 }
 
 impl Running {
-    pub(crate) fn start(&self, attempts: impl Iterator<Item = (Lease, Started)>) {
+    /// Of a list that is made: whoever ends one meanwhile does not wait for that.
+    pub(crate) fn start(&self, attempts: Vec<(Lease, Started)>) {
         self.lock().started.extend(attempts);
     }
 

@@ -10,14 +10,14 @@ use async_endpoints_core::{
     JobId, JobStatus, JobStore, SharedState, Store,
     job::{AttemptOutcome, ErrorRecord, LogLine},
     store::{
-        Beat, Cancel, Claim, Claimed, DocVersion, Document, Fenced, Hint, Insert, Lease, ListFilter, ListPage, Lookup,
-        NewJob, Outcome, Page, Put, Reclaim, Reclaimed, Recovered, Renewed, Report, Result, Retry, RetryAs, Role,
-        RoleToken, Settle, Settled, Stats, StatsQuery,
+        Attempt, Beat, Cancel, Claim, Claimed, DocVersion, Document, Fenced, Hint, Insert, Lease, ListFilter, ListPage,
+        Lookup, NewJob, Outcome, Page, Put, Reclaim, Reclaimed, Recovered, Renewed, Report, Result, Retry, RetryAs,
+        Role, RoleToken, Settle, Settled, Stats, StatsQuery,
     },
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
+use futures_util::{future::BoxFuture, stream::BoxStream};
 use uuid::Uuid;
 
 use super::{
@@ -122,12 +122,13 @@ impl Instrumented {
     }
 
     fn claimed(&self, claimed: &Claimed, now: Instant) {
-        self.running.start(claimed.attempts.iter().map(|attempt| {
+        let start = |attempt: &Attempt| {
             let started = Started::new(self.instruments.of(&attempt.name).clone(), attempt, claimed.now, now);
             let waited = attempt.started_at.since(attempt.runnable_since);
             started.of_type.queue_time.record(waited, now, || started.cause);
             (attempt.lease, started)
-        }));
+        };
+        self.running.start(claimed.attempts.iter().map(start).collect());
     }
 
     fn settled(&self, settles: &[Settle], answers: &[Settled], now: Instant) {
@@ -178,13 +179,17 @@ fn code(outcome: &Outcome) -> &str {
 
 #[async_trait]
 impl JobStore for Instrumented {
-    async fn insert(&self, job: NewJob) -> Result<Insert> {
+    /// No `async fn`: the job goes to the inner store at once and is not carried along by the future that waits for it.
+    fn insert<'s: 'a, 'a>(&'s self, job: NewJob) -> BoxFuture<'a, Result<Insert>> {
         let watch = self.watch(Operation::Insert);
         let submitting = Submitting { of_type: self.instruments.of(&job.name), began: watch.began, done: false };
-        let answer = self.inner.insert(job).await;
-        watch.end(answer.is_ok());
-        submitting.end(&answer);
-        answer
+        let call = self.inner.insert(job);
+        Box::pin(async move {
+            let answer = call.await;
+            watch.end(answer.is_ok());
+            submitting.end(&answer);
+            answer
+        })
     }
 
     async fn get(&self, id: JobId) -> Result<Lookup> {
