@@ -5,7 +5,7 @@ mod common;
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use async_endpoints_core::{
-    JobId, JobStatus, JobStore as _, StoreError, SystemClock,
+    JobId, JobStatus, JobStore as _, Priority, StoreError, SystemClock,
     store::{
         Attempt, Beat, ListFilter, Lookup, NewJob, Outcome, Page, Reclaim, Reclaimed, Renewed, Report, Settle, Slots,
         StatsQuery, WorkerId,
@@ -156,6 +156,11 @@ fn end(attempt: &Attempt, outcome: Outcome) -> Settle {
     Settle { lease: attempt.lease, outcome, if_canceled: error("X"), slow: false, span: None }
 }
 
+fn beat() -> Beat {
+    let slots = Slots { busy: 1, idle: 1, leaked: 0 };
+    Beat { worker: WorkerId(uuid::Uuid::new_v4()), types: Vec::new(), slots, ttl: HOUR }
+}
+
 /// A sweep takes nothing for one lease if there was none for one.
 fn sweep(lease: Duration) -> Reclaim {
     Reclaim { limit: 100, lease, lost: error("L"), canceled: error("C") }
@@ -174,10 +179,8 @@ async fn others_go_on(table: &str, row: u64) {
     let store = &many.store;
     damage_row(&many.folder.file(), table, row);
 
-    let slots = Slots { busy: 1, idle: 1, leaked: 0 };
-    let beat = Beat { worker: WorkerId(uuid::Uuid::new_v4()), types: Vec::new(), slots, ttl: HOUR };
     let leases: Vec<_> = many.running.iter().map(|attempt| attempt.lease).collect();
-    let renewed = store.renew(&beat, &leases, HOUR).await.expect("others are renewed");
+    let renewed = store.renew(&beat(), &leases, HOUR).await.expect("others are renewed");
     let lost = renewed.iter().filter(|renewed| **renewed == Renewed::Lost).count();
     assert!(renewed.len() == 40 && lost < PAGE, "{lost} on one page");
 
@@ -238,4 +241,118 @@ async fn others_go_on_past_a_damaged_page_of_payloads() {
     for row in [10, 40, 120] {
         others_go_on("payloads", row).await;
     }
+}
+
+/// Jobs of one type that wait, each of that priority.
+async fn waiting(store: &SqliteStore, many: usize, priority: u8, delay: Duration) -> Vec<JobId> {
+    let mut ids = Vec::new();
+    for _ in 0..many {
+        let mut new = NewJob { delay, ..job("alpha", HOUR) };
+        new.terms.priority = Priority::new(priority);
+        insert(store, &new).await;
+        ids.push(new.id);
+    }
+    ids
+}
+
+/// Whichever of them stand on a damaged page of the order that they would come into, the others come into theirs.
+#[tokio::test]
+async fn delayed_jobs_come_due_past_a_damaged_page() {
+    let (folder, clock) = (Folder::new(), ManualClock::new());
+    let store = open(&folder, Synchronous::Off, clock.clone()).await;
+    for priority in [9, 5, 0] {
+        waiting(&store, 200, priority, Duration::ZERO).await;
+    }
+    // So that no page beside the damaged one becomes too full or too empty.
+    waiting(&store, 200, 0, HOUR * 9).await;
+    let fine = waiting(&store, 3, 9, HOUR).await;
+    let stuck = waiting(&store, 3, 5, HOUR).await;
+    // The last of the middle priority.
+    damage_row(&folder.file(), "jobs_by_state", 400);
+    clock.advance(HOUR + Duration::from_secs(1));
+    assert_eq!(store.claim(&claim(64)).await.expect("others are started").attempts.len(), 64);
+    assert_eq!(aside(&folder.file()), 3);
+    for id in fine {
+        assert_eq!(status(&store, id).await.unwrap(), JobStatus::Queued);
+    }
+    for id in stuck {
+        assert!(is_corrupt(&status(&store, id).await));
+    }
+}
+
+/// Asks the file, as statistics may need what is damaged.
+fn aside(path: &Path) -> u64 {
+    number(&Connection::open(path).expect("it opens"), "SELECT count(*) FROM quarantine")
+}
+
+async fn status(store: &SqliteStore, id: JobId) -> Result<JobStatus, StoreError> {
+    match store.get(id).await? {
+        Lookup::Found(job) => Ok(job.status),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// All need it who would run: some are put aside as if it were theirs, then whoever asks is told.
+#[tokio::test]
+async fn damage_that_is_in_the_way_of_all_puts_a_bounded_number_aside() {
+    const ASIDE: u64 = 200;
+    let folder = Folder::new();
+    let store = fresh(&folder).await;
+    waiting(&store, ASIDE as usize + 50, 5, Duration::ZERO).await;
+    let (at, page) = damage(&folder.file(), "jobs_leased");
+    for _ in 0..2 {
+        let claimed = store.claim(&claim(64)).await;
+        assert!(is_corrupt(&claimed), "{claimed:?}");
+        assert_eq!(aside(&folder.file()), ASIDE);
+    }
+    write_at(&folder.file(), at, &page);
+    let stats = store.stats(&StatsQuery::default()).await.unwrap();
+    assert_eq!((stats.quarantined, stats.types[0].count(JobStatus::Queued)), (ASIDE, 50));
+    assert_eq!(store.claim(&claim(64)).await.expect("it is mended").attempts.len(), 50);
+}
+
+/// Leases that stand on other pages go on. Sweeps begin with the damaged one, and say so.
+#[tokio::test]
+async fn a_damaged_page_of_leases_stops_only_what_is_on_it_and_the_sweeps() {
+    let (folder, clock) = (Folder::new(), ManualClock::new());
+    let store = open(&folder, Synchronous::Off, clock.clone()).await;
+    waiting(&store, 640, 5, Duration::ZERO).await;
+    let mut running = Vec::new();
+    for _ in 0..9 {
+        running.extend(store.claim(&claim(64)).await.expect("it is whole").attempts);
+        clock.advance(Duration::from_secs(1));
+    }
+    store.reclaim(&sweep(HOUR)).await.expect("it is whole");
+    damage_row(&folder.file(), "jobs_leased", 0);
+    // The last ones stand on the last page.
+    let newest = &running[512..];
+    let leases: Vec<_> = newest.iter().map(|attempt| attempt.lease).collect();
+    let renewed = store.renew(&beat(), &leases, HOUR).await.expect("they are renewed");
+    assert!(renewed.iter().all(|renewed| *renewed == Renewed::Held), "{renewed:?}");
+    let first = running[0].lease;
+    assert_eq!(store.renew(&beat(), &[first], HOUR).await.expect("it answers"), [Renewed::Lost]);
+    assert!(is_corrupt(&store.settle(&[end(&running[0], completed("1"))]).await));
+    for attempt in newest {
+        store.settle(&[end(attempt, completed("1"))]).await.expect("they end");
+    }
+    assert_eq!(store.claim(&claim(64)).await.expect("others are started").attempts.len(), 64);
+    assert_eq!(aside(&folder.file()), 0);
+    clock.advance(HOUR * 2);
+    assert!(is_corrupt(&store.reclaim(&sweep(HOUR * 9)).await));
+    insert(&store, &job("alpha", HOUR)).await;
+    assert_eq!(store.claim(&claim(64)).await.expect("others are started").attempts.len(), 1);
+}
+
+/// What tells of ends is damaged: jobs that never ran are listed.
+#[tokio::test]
+async fn a_damaged_page_of_attempts_is_left_out_of_lists() {
+    let many = Many::new().await;
+    damage(&many.folder.file(), "attempts");
+    let list = |status| {
+        let filter = ListFilter { status, ..ListFilter::default() };
+        let store = &many.store;
+        async move { store.list(&filter, &Page { cursor: None, limit: 200 }).await.expect("others are listed").jobs.len() }
+    };
+    assert_eq!(list(Some(JobStatus::Failed)).await, 0);
+    assert_eq!(list(None).await, 140);
 }
