@@ -36,7 +36,7 @@ type Panel = (&'static str, &'static str, &'static [Line]);
 /// up in fleet gauges: what one process counts as `_other`, another counts by name.
 const PANELS: &[Panel] = &[
     (
-        "Ended jobs by type",
+        "Completed jobs by type",
         "ops",
         &[(
             r#"sum by (job_type) (rate(@async_job.processed@{job_type=~"$job_type"}[$__rate_interval]))"#,
@@ -52,7 +52,7 @@ const PANELS: &[Panel] = &[
         "Failed of ended jobs, 1 h",
         "percentunit",
         &[(
-            r#"sum by (job_type) (increase(@async_job.failed@{job_type=~"$job_type"}[1h])) / (sum by (job_type) (increase(@async_job.processed@{job_type=~"$job_type"}[1h])) + sum by (job_type) (increase(@async_job.failed@{job_type=~"$job_type"}[1h])))"#,
+            r#"sum by (job_type) (increase(@async_job.total_time@_count{job_type=~"$job_type", outcome="failed"}[1h])) / sum by (job_type) (increase(@async_job.total_time@_count{job_type=~"$job_type", outcome=~"completed|failed"}[1h]))"#,
             "{{job_type}}",
         )],
     ),

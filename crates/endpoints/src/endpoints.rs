@@ -288,7 +288,7 @@ impl AsyncEndpoints {
     pub(crate) async fn scrape(&self, format: Format) -> Option<Result<String, String>> {
         let telemetry = &self.0.measured.as_ref().filter(|measured| measured.telemetry.is_scraped())?.telemetry;
         // What the store does not tell is left out; the rest is told all the same.
-        let _ = self.0.sampler.read().await;
+        self.0.sampler.refresh().await;
         // Callbacks, the application's too, and a page for each of many series: nothing for a thread that drives others.
         let telemetry = telemetry.clone();
         let scraped = tokio::task::spawn_blocking(move || telemetry.scrape(format)).await;

@@ -12,9 +12,9 @@ use crate::{stats, submit::within};
 
 /// Statistics younger than that are not asked for again.
 const FRESH: Duration = Duration::from_secs(5);
-/// Statistics older than that are not shown: no value is better than a wrong one.
+/// Gauges older than that have no value: none is better than a wrong one.
 const STALE: Duration = Duration::from_secs(15);
-/// How long a reader waits for an answer of the store, and one that cannot wait asynchronously. Then it takes what there is.
+/// How long a reader waits for an answer of the store, and one that cannot wait asynchronously.
 const PATIENCE: Duration = Duration::from_secs(1);
 const DEADLINE: Duration = Duration::from_millis(500);
 
@@ -43,9 +43,9 @@ impl State {
         self.asked.is_none_or(|at| at.elapsed() >= FRESH)
     }
 
-    fn current(&self) -> Option<Arc<Stats>> {
+    fn younger_than(&self, age: Duration) -> Option<Arc<Stats>> {
         let (at, stats) = self.taken.as_ref()?;
-        (at.elapsed() < STALE).then(|| stats.clone())
+        (at.elapsed() < age).then(|| stats.clone())
     }
 }
 
@@ -67,8 +67,16 @@ impl Sampler {
         }
     }
 
-    /// The statistics of the last hour, at most five seconds old unless the store does not answer.
+    /// The statistics of the last hour, at most five seconds old.
     pub(crate) async fn read(self: &Arc<Self>) -> Result<Arc<Stats>, StoreError> {
+        self.refresh().await;
+        let state = self.lock();
+        let why = || state.failed.clone().unwrap_or_else(|| "no answer yet".to_owned());
+        state.younger_than(FRESH).ok_or_else(|| StoreError::Unavailable(why()))
+    }
+
+    /// Has the store asked if it is time, and waits for its answer, for a second at most.
+    pub(crate) async fn refresh(self: &Arc<Self>) {
         self.enter();
         if let Some(mut asking) = self.ask(&Handle::current()) {
             // Closed when the answer is there.
@@ -77,24 +85,22 @@ impl Sampler {
                 self.lock().is_late = true;
             }
         }
-        let state = self.lock();
-        let why = || state.failed.clone().unwrap_or_else(|| "no statistics yet".to_owned());
-        state.current().ok_or_else(|| StoreError::Unavailable(why()))
     }
 
-    /// The same for a reader that cannot wait asynchronously; it waits half a second at most.
+    /// For gauges, which cannot wait asynchronously: what the store said last, unless that is too old; they wait half a second
+    /// at most.
     pub(crate) fn read_blocking(self: &Arc<Self>) -> Option<Arc<Stats>> {
         let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
         let asking = self.ask(&runtime).is_some();
         let state = self.lock();
-        if let Some(current) = state.current() {
-            return Some(current);
+        if let Some(known) = state.younger_than(STALE) {
+            return Some(known);
         }
         let waits = |state: &mut State| asking && state.asking.is_some();
         let waited = self.changed.wait_timeout_while(state, DEADLINE, waits);
         let (mut state, late) = waited.unwrap_or_else(PoisonError::into_inner);
         state.is_late |= late.timed_out();
-        state.current()
+        state.younger_than(STALE)
     }
 
     /// Has the store asked if it is time, and gives what says when it has answered, if it is being asked and nobody waited for
@@ -160,7 +166,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn old_figures_are_shown_for_a_while_and_then_none() {
+    async fn old_figures_are_for_gauges_for_a_while_and_then_for_nobody() {
         let store = Arc::new(FlakyStore::new(Arc::new(MemoryStore::new())));
         let sampler = Sampler::new(store.clone(), Vec::new());
         sampler.read().await.expect("the store answers");
@@ -170,11 +176,13 @@ mod tests {
             state.asked = None;
             state.taken.as_mut().expect("it was taken").0 = Instant::now().checked_sub(by).expect("the machine is up");
         };
-        age(STALE - Duration::from_secs(2));
-        sampler.read().await.expect("what it said before");
-        age(STALE);
-        let error = sampler.read().await.expect_err("nothing rather than something wrong");
+        age(FRESH);
+        let error = sampler.read().await.expect_err("nothing rather than something old");
         assert!(error.to_string().contains("Stats: the call was lost"), "{error}");
+        let of_gauges = || sampler.lock().younger_than(STALE);
+        assert!(of_gauges().is_some(), "what it said before");
+        age(STALE);
+        assert!(of_gauges().is_none(), "nothing rather than something wrong");
         store.outage(false);
         age(STALE);
         sampler.read().await.expect("it is back");

@@ -3,7 +3,12 @@
 
 mod support;
 
-use std::{collections::BTreeMap, io::Read, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Read,
+    sync::Arc,
+    time::Duration,
+};
 
 use async_endpoints::{
     Access, AsyncEndpoints, BuildError, Endpoint, JobContext, JobError, JobType, MemoryStore, Options, Submission,
@@ -173,33 +178,75 @@ async fn every_metric_is_there_from_the_start_or_with_its_first_request() {
     service.stop().await;
 }
 
-/// The names that users rely on, written out: they do not change with the catalogue.
-#[test]
-fn the_promised_names_are_in_the_catalogue() {
-    let names: Vec<&str> = CATALOGUE.iter().map(|instrument| instrument.name).collect();
-    for promised in [
-        "async_job.queued",
-        "async_job.submissions",
-        "async_job.processed",
-        "async_job.failed",
-        "async_job.canceled",
-        "async_job.retries",
-        "async_job.recovered",
-        "async_job.attempts",
-        "async_job.queue_time",
-        "async_job.processing_time",
-        "async_job.total_time",
-        "async_job.jobs",
-        "async_job.oldest_queued_age",
-        "async_job.oldest_running_age",
-        "async_job.stuck",
-        "async_worker.slots",
-        "async_store.operation_time",
-        "http.server.request.duration",
-        "build_info",
-    ] {
-        assert!(names.contains(&promised), "{promised}");
+/// What users rely on, written out: it does not change with the catalogue. Prometheus' name, kind and labels.
+const PROMISED: [(&str, &str, &[&str]); 19] = [
+    ("async_job_queued_total", "counter", &["job_type"]),
+    ("async_job_submissions_total", "counter", &["job_type", "result"]),
+    ("async_job_processed_total", "counter", &["job_type"]),
+    ("async_job_failed_total", "counter", &["error_type", "job_type"]),
+    ("async_job_canceled_total", "counter", &["job_type"]),
+    ("async_job_retries_total", "counter", &["job_type"]),
+    ("async_job_recovered_total", "counter", &["job_type"]),
+    ("async_job_attempts_total", "counter", &["error_type", "job_type", "outcome"]),
+    ("async_job_queue_time_seconds", "histogram", &["job_type"]),
+    ("async_job_processing_time_seconds", "histogram", &["job_type", "outcome"]),
+    ("async_job_total_time_seconds", "histogram", &["job_type", "outcome"]),
+    ("async_job_jobs", "gauge", &["job_type", "state"]),
+    ("async_job_oldest_queued_age_seconds", "gauge", &["job_type"]),
+    ("async_job_oldest_running_age_seconds", "gauge", &["job_type"]),
+    ("async_job_stuck", "gauge", &["job_type"]),
+    ("async_worker_slots", "gauge", &["state"]),
+    ("async_store_operation_time_seconds", "histogram", &["operation", "outcome", "store"]),
+    (
+        "http_server_request_duration_seconds",
+        "histogram",
+        &["http_request_method", "http_response_status_code", "http_route", "url_scheme"],
+    ),
+    ("build_info", "gauge", &["async_endpoints_version", "version"]),
+];
+
+/// Bounds of the histograms of jobs, as text writes them.
+const BOUNDS: &str = "0.005 0.01 0.025 0.05 0.1 0.25 0.5 1 2.5 5 10 30 60 120 300 600 1800 3600 +Inf";
+
+/// The labels of a sample, by name.
+fn labels_of(sample: &str) -> BTreeMap<&str, &str> {
+    let Some((_, labels)) = sample.trim_end_matches('}').split_once('{') else { return BTreeMap::new() };
+    labels
+        .split("\",")
+        .map(|label| label.split_once("=\"").unwrap())
+        .map(|(n, v)| (n, v.trim_end_matches('"')))
+        .collect()
+}
+
+#[tokio::test]
+async fn names_kinds_labels_and_bounds_are_the_promised_ones() {
+    let telemetry = Telemetry::builder().build().unwrap();
+    let service = service(&telemetry).await;
+    scrape(&service, "*/*").await;
+    let text = scrape(&service, "*/*").await;
+    let samples = samples(&text);
+    for (name, kind, promised) in PROMISED {
+        assert!(text.contains(&format!("# TYPE {name} {kind}\n")), "{name} is no {kind}");
+        let suffix = if kind == "histogram" { "_bucket{" } else { "{" };
+        let of_it = || {
+            samples.keys().filter_map(|sample| {
+                Some(labels_of(sample.strip_prefix(name).filter(|rest| rest.starts_with(suffix))?))
+            })
+        };
+        let told: BTreeSet<&str> = of_it().flat_map(BTreeMap::into_keys).filter(|label| *label != "le").collect();
+        assert_eq!(told, promised.iter().copied().collect(), "{name}");
+        let in_catalogue = CATALOGUE.iter().find(|instrument| instrument.prometheus_name() == name).unwrap();
+        let in_catalogue: BTreeSet<String> = in_catalogue.labels.iter().map(|label| label.replace('.', "_")).collect();
+        assert!(told.iter().all(|label| in_catalogue.contains(*label)), "{name}: {told:?}, not {in_catalogue:?}");
     }
+    for name in ["queue_time", "processing_time", "total_time"] {
+        let of_idle = format!("async_job_{name}_seconds_bucket{{job_type=\"Idle\"");
+        let lines = text.lines().filter(|line| line.starts_with(&of_idle));
+        let lines = lines.filter(|line| name == "queue_time" || line.contains("outcome=\"completed\""));
+        let bounds: Vec<&str> = lines.map(|line| labels_of(line.split(' ').next().unwrap())["le"]).collect();
+        assert_eq!(bounds.join(" "), BOUNDS, "{name}");
+    }
+    service.stop().await;
 }
 
 #[tokio::test]

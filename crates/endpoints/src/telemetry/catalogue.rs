@@ -14,6 +14,17 @@ pub enum Kind {
     Histogram,
 }
 
+impl Kind {
+    /// As Prometheus calls it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
 /// Where a gauge's value comes from, and with it how values of several processes go together.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -87,21 +98,26 @@ impl Instrument {
     /// `_bucket`, `_sum` and `_count` behind it.
     pub fn prometheus_name(&self) -> String {
         let total = if self.kind == Kind::Counter { "_total" } else { "" };
-        format!("{}{total}", super::encode::family_name(self.name, self.unit))
+        format!("{}{total}", super::encode::family_name(self.name, self.unit, self.kind))
     }
 
     /// Upper bounds of its buckets by default; none unless it is a histogram.
     pub fn bounds(&self) -> &'static [f64] {
         match self.kind {
             Kind::Histogram if self.name.starts_with("async_job.") => &BOUNDS,
-            Kind::Histogram => &CALL_BOUNDS,
+            Kind::Histogram if self.name.starts_with("async_store.") => &STORE_BOUNDS,
+            Kind::Histogram => &REQUEST_BOUNDS,
             Kind::Counter | Kind::Gauge => &[],
         }
     }
 }
 
-/// Bounds for what a caller waits for, in seconds; OpenTelemetry's for HTTP requests.
-const CALL_BOUNDS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+/// Bounds for calls of a store, in seconds: they take from microseconds in memory to five seconds, when they are given up.
+const STORE_BOUNDS: [f64; 15] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+
+/// OpenTelemetry's bounds for HTTP requests, in seconds.
+const REQUEST_BOUNDS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 
 macro_rules! catalogue {
     ($($(#[$doc:meta])* $name:ident = $instrument:expr;)*) => {
@@ -146,7 +162,7 @@ catalogue! {
     MAX_FDS = I::gauge("process.max_fds", "{fd}", &[], "File descriptors that may be in use.");
     THREADS = I::gauge("process.threads", "{thread}", &[], "Threads.");
     START_TIME = I::gauge("process.start_time", "s", &[], "When the process started, in seconds since the Unix epoch.").single();
-    BUILD_INFO = I::gauge("build_info", "1", &["version", "async_endpoints_version"], "Always 1; which versions of the service and of this library run.");
+    BUILD_INFO = I::gauge("build_info", "", &["version", "async_endpoints_version"], "Always 1; which versions of the service and of this library run.");
 }
 
 #[cfg(test)]

@@ -10,7 +10,10 @@ use std::{
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::metrics::data::{AggregatedMetrics, Metric, MetricData, ResourceMetrics};
 
-use super::exemplars::{Exemplar, Exemplars, Series};
+use super::{
+    catalogue::Kind,
+    exemplars::{Exemplar, Exemplars, Series},
+};
 
 /// A way to write metrics down.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -30,32 +33,14 @@ impl Format {
     }
 }
 
-/// What a metric is for Prometheus.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-enum Shape {
-    Counter,
-    Gauge,
-    Histogram,
-}
-
-impl Shape {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-            Self::Histogram => "histogram",
-        }
-    }
-
-    /// What the names of its samples end in.
-    fn suffixes(self) -> impl Iterator<Item = &'static str> + Clone {
-        let suffixes: &[&str] = match self {
-            Self::Counter => &["_total"],
-            Self::Gauge => &[""],
-            Self::Histogram => &["_bucket", "_sum", "_count"],
-        };
-        suffixes.iter().copied()
-    }
+/// The names that a metric takes for itself: of its family, of its samples, and of those that it could have.
+fn names(family: &str, kind: Kind) -> impl Iterator<Item = String> + Clone {
+    let suffixes: &[&str] = match kind {
+        Kind::Counter => &["", "_total", "_created"],
+        Kind::Gauge => &[""],
+        Kind::Histogram => &["", "_bucket", "_sum", "_count", "_created"],
+    };
+    suffixes.iter().map(move |suffix| format!("{family}{suffix}"))
 }
 
 /// Everything that was collected, as one body.
@@ -70,22 +55,23 @@ pub(crate) fn encode(collected: &ResourceMetrics, exemplars: &Exemplars, format:
             .iter(),
     );
     writer.target(&target);
-    let mut families: BTreeMap<String, (Shape, Vec<&Metric>)> = BTreeMap::new();
+    let mut families: BTreeMap<String, (Kind, Vec<&Metric>)> = BTreeMap::new();
     for metric in collected.scope_metrics().flat_map(|scope| scope.metrics()) {
-        let (shape, name) = (shape(metric.data()), family_name(metric.name(), metric.unit()));
-        let (first, metrics) = families.entry(name).or_insert_with(|| (shape, Vec::new()));
+        let kind = kind(metric.data());
+        let (first, metrics) =
+            families.entry(family_name(metric.name(), metric.unit(), kind)).or_insert_with(|| (kind, Vec::new()));
         // Two of one name and different kinds cannot both be told.
-        if *first == shape {
+        if *first == kind {
             metrics.push(metric);
         }
     }
-    let mut taken: HashSet<String> = HashSet::new();
-    for (name, (shape, metrics)) in &families {
+    let mut taken: HashSet<String> = ["target", "target_info"].map(str::to_owned).into();
+    for (family, (kind, metrics)) in &families {
         // A gauge `wait.count` beside a histogram `wait` would be taken for a part of it.
-        let names = shape.suffixes().map(|suffix| format!("{name}{suffix}"));
+        let names = names(family, *kind);
         if names.clone().all(|name| !taken.contains(&name)) {
             taken.extend(names);
-            writer.family(name, *shape, metrics);
+            writer.family(family, *kind, metrics);
         }
     }
     if format == Format::OpenMetrics {
@@ -94,13 +80,14 @@ pub(crate) fn encode(collected: &ResourceMetrics, exemplars: &Exemplars, format:
     writer.out
 }
 
-fn shape(data: &AggregatedMetrics) -> Shape {
-    fn of<T>(data: &MetricData<T>) -> Shape {
+/// What a metric is for Prometheus.
+fn kind(data: &AggregatedMetrics) -> Kind {
+    fn of<T>(data: &MetricData<T>) -> Kind {
         match data {
-            MetricData::Gauge(_) => Shape::Gauge,
-            MetricData::Sum(sum) if sum.is_monotonic() => Shape::Counter,
-            MetricData::Sum(_) => Shape::Gauge,
-            MetricData::Histogram(_) | MetricData::ExponentialHistogram(_) => Shape::Histogram,
+            MetricData::Gauge(_) => Kind::Gauge,
+            MetricData::Sum(sum) if sum.is_monotonic() => Kind::Counter,
+            MetricData::Sum(_) => Kind::Gauge,
+            MetricData::Histogram(_) | MetricData::ExponentialHistogram(_) => Kind::Histogram,
         }
     }
     match data {
@@ -110,37 +97,80 @@ fn shape(data: &AggregatedMetrics) -> Shape {
     }
 }
 
-/// A metric's name without `_total`: what Prometheus allows of it, and its unit behind it.
-pub(crate) fn family_name(name: &str, unit: &str) -> String {
-    let mut family = sanitized(name).into_owned();
-    if let Some(unit) = unit_name(unit)
+/// A metric's name as Prometheus allows it, its unit behind it; a counter's without `_total`.
+pub(crate) fn family_name(name: &str, unit: &str, kind: Kind) -> String {
+    let mut family = String::new();
+    for c in sanitized(name).chars() {
+        // OpenTelemetry wants one for several.
+        if c != '_' || !family.ends_with('_') {
+            family.push(c);
+        }
+    }
+    if kind == Kind::Counter {
+        family.truncate(family.strip_suffix("_total").unwrap_or(&family).len());
+    }
+    if let Some(unit) = unit_name(unit, kind)
         && !family.ends_with(&*unit)
     {
         family.push('_');
         family.push_str(&unit);
     }
-    match family.strip_suffix("_total") {
-        Some(start) => start.to_owned(),
-        None => family,
-    }
+    family
 }
 
-/// A unit in words; none for what is only counted.
-fn unit_name(unit: &str) -> Option<Cow<'_, str>> {
-    Some(match unit {
-        "s" => "seconds".into(),
-        "ms" => "milliseconds".into(),
-        "us" => "microseconds".into(),
-        "ns" => "nanoseconds".into(),
-        "By" => "bytes".into(),
-        "KiBy" => "kibibytes".into(),
-        "MiBy" => "mebibytes".into(),
-        "Cel" => "celsius".into(),
-        "%" => "percent".into(),
+/// A unit in words, as `meters_per_second`; none for what is only counted.
+fn unit_name(unit: &str, kind: Kind) -> Option<Cow<'_, str>> {
+    match unit {
+        "1" if kind == Kind::Gauge => return Some("ratio".into()),
         "" | "1" => return None,
-        annotation if annotation.starts_with('{') => return None,
+        annotation if annotation.starts_with('{') && annotation.ends_with('}') => return None,
+        _ => {}
+    }
+    let Some((many, each)) = unit.split_once('/') else { return Some(in_words(unit)) };
+    let each = match each {
+        "s" => "second".into(),
+        "m" => "minute".into(),
+        "h" => "hour".into(),
+        "d" => "day".into(),
+        "w" => "week".into(),
+        "mo" => "month".into(),
+        "y" => "year".into(),
         other => sanitized(other),
-    })
+    };
+    let many = if many.starts_with('{') { String::new() } else { format!("{}_", in_words(many)) };
+    Some(format!("{many}per_{each}").into())
+}
+
+fn in_words(unit: &str) -> Cow<'_, str> {
+    let words = match unit {
+        "d" => "days",
+        "h" => "hours",
+        "min" => "minutes",
+        "s" => "seconds",
+        "ms" => "milliseconds",
+        "us" => "microseconds",
+        "ns" => "nanoseconds",
+        "By" => "bytes",
+        "KiBy" => "kibibytes",
+        "MiBy" => "mebibytes",
+        "GiBy" => "gibibytes",
+        "TiBy" => "tebibytes",
+        "KBy" => "kilobytes",
+        "MBy" => "megabytes",
+        "GBy" => "gigabytes",
+        "TBy" => "terabytes",
+        "m" => "meters",
+        "V" => "volts",
+        "A" => "amperes",
+        "J" => "joules",
+        "W" => "watts",
+        "g" => "grams",
+        "Cel" => "celsius",
+        "Hz" => "hertz",
+        "%" => "percent",
+        other => return sanitized(other),
+    };
+    words.into()
 }
 
 /// The name with an underscore for whatever Prometheus does not allow.
@@ -242,15 +272,17 @@ impl Writer<'_> {
         let _ = writeln!(self.out, "# TYPE {kind}\n# HELP {name} Target metadata\ntarget_info{{{labels}}} 1");
     }
 
-    fn family(&mut self, family: &str, shape: Shape, metrics: &[&Metric]) {
+    fn family(&mut self, family: &str, kind: Kind, metrics: &[&Metric]) {
         let Some(first) = metrics.first() else { return };
         let is_open = self.format == Format::OpenMetrics;
-        let total = if shape == Shape::Counter { "_total" } else { "" };
+        let total = if kind == Kind::Counter { "_total" } else { "" };
         // OpenMetrics names the family, Prometheus' text the samples.
         let named = if is_open { family.to_owned() } else { format!("{family}{total}") };
         let help = escaped(first.description(), is_open);
-        let _ = writeln!(self.out, "# HELP {named} {help}\n# TYPE {named} {}", shape.name());
-        if let Some(unit) = unit_name(first.unit()).filter(|unit| is_open && family.ends_with(&format!("_{unit}"))) {
+        let _ = writeln!(self.out, "# HELP {named} {help}\n# TYPE {named} {}", kind.name());
+        if let Some(unit) =
+            unit_name(first.unit(), kind).filter(|unit| is_open && family.ends_with(&format!("_{unit}")))
+        {
             let _ = writeln!(self.out, "# UNIT {named} {unit}");
         }
         let sample = format!("{family}{total}");
@@ -346,13 +378,24 @@ mod tests {
 
     #[test]
     fn names_become_what_prometheus_takes() {
-        assert_eq!(family_name("http.server.request.duration", "s"), "http_server_request_duration_seconds");
-        assert_eq!(family_name("process.cpu", "s"), "process_cpu_seconds");
-        assert_eq!(family_name("performance.processed_items", "{item}"), "performance_processed_items");
-        assert_eq!(family_name("cache.total", "1"), "cache");
-        assert_eq!(family_name("load_seconds", "s"), "load_seconds");
-        assert_eq!(family_name("5xx", ""), "_5xx");
-        assert_eq!(family_name("speed", "m/s"), "speed_m_s");
+        for (name, unit, kind, told) in [
+            ("http.server.request.duration", "s", Kind::Histogram, "http_server_request_duration_seconds"),
+            ("process.cpu", "s", Kind::Counter, "process_cpu_seconds"),
+            ("performance.processed_items", "{item}", Kind::Counter, "performance_processed_items"),
+            ("cache.total", "", Kind::Counter, "cache"),
+            ("cache.total", "", Kind::Gauge, "cache_total"),
+            ("cache.hit", "1", Kind::Gauge, "cache_hit_ratio"),
+            ("cache.hits", "1", Kind::Counter, "cache_hits"),
+            ("load_seconds", "s", Kind::Histogram, "load_seconds"),
+            ("5xx", "", Kind::Counter, "_5xx"),
+            ("a..b__c", "", Kind::Gauge, "a_b_c"),
+            ("speed", "m/s", Kind::Gauge, "speed_meters_per_second"),
+            ("load", "{request}/s", Kind::Gauge, "load_per_second"),
+            ("disk.size", "GBy", Kind::Gauge, "disk_size_gigabytes"),
+            ("odd", "foo", Kind::Gauge, "odd_foo"),
+        ] {
+            assert_eq!(family_name(name, unit, kind), told);
+        }
     }
 
     #[test]
@@ -371,6 +414,9 @@ mod tests {
             meter.u64_counter("hits").build().add(hits, &label);
             meter.f64_histogram("wait").build().record(1.0, &label);
             meter.f64_gauge("wait.count").build().record(7.0, &label);
+            meter.u64_counter("wait.count").build().add(7, &label);
+            meter.f64_gauge("hits.created").build().record(7.0, &label);
+            meter.f64_gauge("target.info").build().record(7.0, &label);
         }
         for format in [Format::Text, Format::OpenMetrics] {
             let text = telemetry.scrape(format).expect("a scrape");
@@ -379,6 +425,12 @@ mod tests {
                 let series = line.split(" # ").next().and_then(|sample| sample.rsplit_once(' ')).expect("a sample").0;
                 assert!(told.insert(series), "{series} comes twice");
             }
+            let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+            let families: Vec<&str> = families.filter_map(|line| line.split(' ').next()).collect();
+            for clashing in ["wait_count", "wait_count_total", "hits_created"] {
+                assert!(!families.contains(&clashing), "{clashing} beside what it would be a part of");
+            }
+            assert_eq!(families.iter().filter(|family| family.starts_with("target")).count(), 1);
             for series in ["hits_total{exported_le=\"x\"}", "wait_bucket{exported_le=\"x\",le=\"+Inf\"}"] {
                 assert!(told.contains(series), "{series} is missing in\n{text}");
             }

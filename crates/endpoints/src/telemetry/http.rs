@@ -64,21 +64,25 @@ where
         let answer = self.inner.call(request);
         Box::pin(async move {
             let response = answer.await?;
-            let route = route.as_ref().map_or("", MatchedPath::as_str);
-            let labels = labels(method, scheme, route, response.status());
+            let labels = labels(method, scheme, route.as_ref(), response.status());
             duration.0.record(began.elapsed().as_secs_f64(), &labels);
             Ok(response)
         })
     }
 }
 
-fn labels(method: &'static str, scheme: &'static str, route: &str, status: StatusCode) -> Vec<KeyValue> {
+fn labels(
+    method: &'static str,
+    scheme: &'static str,
+    route: Option<&MatchedPath>,
+    status: StatusCode,
+) -> Vec<KeyValue> {
     let mut labels = vec![
         KeyValue::new("http.request.method", method),
-        KeyValue::new("http.route", route.to_owned()),
         KeyValue::new("http.response.status_code", i64::from(status.as_u16())),
         KeyValue::new("url.scheme", scheme),
     ];
+    labels.extend(route.map(|route| KeyValue::new("http.route", route.as_str().to_owned())));
     if status.is_server_error() {
         labels.push(KeyValue::new("error.type", status.as_u16().to_string()));
     }

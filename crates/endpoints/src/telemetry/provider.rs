@@ -31,6 +31,9 @@ use super::{
 /// error codes of two outcomes are the most.
 const SERIES: usize = 20_000;
 
+/// The process, among those of its service.
+const INSTANCE: &str = "service.instance.id";
+
 /// Where metrics go: to `/metrics`, to a collector, or to an application's own meter provider.
 ///
 /// Made once, and given to the [builder](crate::Builder::telemetry). Without it nothing is measured and there is no `/metrics`.
@@ -67,7 +70,7 @@ type Meters = Box<dyn Fn(InstrumentationScope) -> Meter + Send + Sync>;
 struct Own {
     provider: SdkMeterProvider,
     reader: SharedReader,
-    /// `service.instance.id`, for the first worker to have as its id.
+    /// `service.instance.id`, for the first worker to have as its id, if it is a UUID.
     instance: Mutex<Option<Uuid>>,
     #[cfg(feature = "otlp")]
     push: Option<super::otlp::Push>,
@@ -261,9 +264,9 @@ impl TelemetryBuilder {
             return Err(wrong);
         }
         check_bounds(&bounds)?;
-        let (reader, instance) = (SharedReader::default(), Uuid::new_v4());
+        let (reader, (resource, instance)) = (SharedReader::default(), self.described());
         let provider = SdkMeterProvider::builder()
-            .with_resource(self.described(instance))
+            .with_resource(resource)
             .with_reader(reader.clone())
             .with_view(|_: &opentelemetry_sdk::metrics::Instrument| {
                 Stream::builder().with_cardinality_limit(SERIES).build().ok()
@@ -275,7 +278,7 @@ impl TelemetryBuilder {
         let own = Own {
             provider,
             reader,
-            instance: Mutex::new(Some(instance)),
+            instance: Mutex::new(instance),
             #[cfg(feature = "otlp")]
             push,
         };
@@ -284,8 +287,9 @@ impl TelemetryBuilder {
         Ok(telemetry)
     }
 
-    /// What is true of this process. What the environment says counts more, as OpenTelemetry wants it.
-    fn described(&self, instance: Uuid) -> Resource {
+    /// What is true of this process, and the id that its worker can share with it. What the environment says counts more, as
+    /// OpenTelemetry wants it.
+    fn described(&self) -> (Resource, Option<Uuid>) {
         let environment = Resource::builder().build();
         let said = |attribute: &KeyValue| {
             let value = environment.get(&attribute.key);
@@ -293,9 +297,11 @@ impl TelemetryBuilder {
         };
         let name = self.service_name.clone().map(|name| KeyValue::new("service.name", name));
         let version = self.service_version.clone().map(|version| KeyValue::new("service.version", version));
-        let instance = KeyValue::new("service.instance.id", instance.to_string());
+        let instance = KeyValue::new(INSTANCE, Uuid::new_v4().to_string());
         let ours = [instance].into_iter().chain(name).chain(version).chain(self.attributes.iter().cloned());
-        Resource::builder().with_attributes(ours.filter(|attribute| !said(attribute))).build()
+        let resource = Resource::builder().with_attributes(ours.filter(|attribute| !said(attribute))).build();
+        let instance = resource.get(&INSTANCE.into()).and_then(|id| id.as_str().parse().ok());
+        (resource, instance)
     }
 }
 
@@ -355,6 +361,15 @@ mod tests {
         assert!(builder().vars(|_| None).otlp.is_some());
         assert!(builder().vars(none).otlp.is_none());
         assert!(builder().vars(none).build().expect("the rest is set up").is_scraped());
+    }
+
+    #[test]
+    fn a_worker_has_the_id_of_its_process_if_that_can_be_one() {
+        let told = |id: &str| Telemetry::builder().resource(KeyValue::new(INSTANCE, id.to_owned()));
+        let id = Uuid::from_u128(7);
+        assert_eq!(told(&id.to_string()).build().expect("telemetry").take_instance(), Some(id));
+        assert_eq!(told("pod-7").build().expect("telemetry").take_instance(), None);
+        assert!(Telemetry::builder().build().expect("telemetry").take_instance().is_some());
     }
 
     #[test]
