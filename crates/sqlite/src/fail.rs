@@ -55,17 +55,27 @@ impl Fail {
         }
     }
 
+    /// A job says that it is of a type that is not there.
+    pub(crate) fn no_type(kind: i64) -> Self {
+        Self::Bad(format!("there is no type {kind}"))
+    }
+
     /// Damage that was met while something was done to a job is that job's.
     pub(crate) fn of_job(self, seq: i64, found: Option<JobStatus>) -> Self {
         match self {
             Self::Sql(error) if is_damage(&error) => Self::Job { seq, found, why: error.to_string() },
+            Self::Bad(why) => Self::Job { seq, found, why },
             other => other,
         }
     }
 
     /// Whether what is on the disk is not what was written there.
     pub(crate) fn is_damage(&self) -> bool {
-        matches!(self, Self::Sql(error) if is_damage(error))
+        match self {
+            Self::Sql(error) => is_damage(error),
+            Self::Bad(_) | Self::Job { .. } => true,
+            Self::Unavailable(_) | Self::Panicked => false,
+        }
     }
 
     /// Whether another process had its turn.

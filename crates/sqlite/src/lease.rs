@@ -51,7 +51,7 @@ impl State {
             if attempts.len() == most || wanted[want].left == 0 {
                 continue;
             }
-            let Some(mut job) = self.load(seq)? else { continue };
+            let Some(mut job) = self.load(seq, JobStatus::Queued)? else { continue };
             let payload = match self.each(seq, Some(job.status), |state| view::payload(&state.conn, seq))? {
                 Ok(payload) => payload,
                 Err(why) => {
@@ -70,6 +70,9 @@ impl State {
         let mut next = None;
         for wanted in &wanted {
             let of_kind = self.next_claim(wanted.kind)?;
+            if of_kind != Some(Duration::ZERO) {
+                self.found_none(wanted.kind)?;
+            }
             next = [next, of_kind].into_iter().flatten().min();
         }
         Ok(Claimed { attempts, next_claim: next, now: self.now })
@@ -112,7 +115,7 @@ impl State {
         let mut soonest = self.due(wanted)?;
         soonest.truncate(SWEEP_JOBS as usize);
         for (.., seq) in soonest {
-            let Some(mut job) = self.load(seq)? else { continue };
+            let Some(mut job) = self.load(seq, JobStatus::Scheduled)? else { continue };
             let due = job.due.unwrap_or(now);
             let Some(after) = lifecycle::next(job.status, false, Event::Due) else { continue };
             self.each(seq, Some(job.status), |state| {

@@ -78,12 +78,13 @@ impl Ledger {
     fn load(&mut self, conn: &Connection, kind: i64) -> Result<&mut Kind, Fail> {
         if !self.kinds.contains_key(&kind) {
             let mut find = conn.prepare_cached(&format!("SELECT name, {COUNTS} FROM types WHERE type = ?1"))?;
-            let (name, counts): (String, Counts) = find.query_row([kind], |row| Ok((row.get(0)?, counts(row, 1)?)))?;
+            let found = find.query_row([kind], |row| Ok((row.get(0)?, counts(row, 1)?))).optional()?;
+            let (name, counts): (String, Counts) = found.ok_or_else(|| Fail::no_type(kind))?;
             let name = JobName::new(&name).map_err(|bad| Fail::Bad(bad.to_string()))?;
             self.by_name.insert(name.clone(), kind);
             self.kinds.insert(kind, Kind { name, counts, moved: false });
         }
-        self.kinds.get_mut(&kind).ok_or_else(|| Fail::Bad("a type is not known".to_owned()))
+        self.kinds.get_mut(&kind).ok_or_else(|| Fail::no_type(kind))
     }
 
     pub(crate) fn name(&mut self, conn: &Connection, kind: i64) -> Result<JobName, Fail> {

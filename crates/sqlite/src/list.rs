@@ -25,7 +25,7 @@ type Entry = ((i64, [u8; 16]), i64);
 fn unless_unreadable<T>(read: Result<T, Fail>) -> Result<Option<T>, Fail> {
     match read {
         Ok(read) => Ok(Some(read)),
-        Err(fail) if fail.is_damage() || matches!(fail, Fail::Bad(_)) => Ok(None),
+        Err(fail) if fail.is_damage() => Ok(None),
         Err(fail) => Err(fail),
     }
 }
@@ -72,8 +72,8 @@ impl Reader {
         });
         let mut jobs = Vec::with_capacity(entries.len());
         for (_, seq) in entries {
-            let job = view::load(&self.conn, seq).and_then(|job| job.map_err(Fail::Bad));
-            let Some(job) = unless_unreadable(job)? else { continue };
+            let job = view::load(&self.conn, seq).and_then(|job| job.transpose().map_err(Fail::Bad));
+            let Some(job) = unless_unreadable(job)?.flatten() else { continue };
             let moved = filter.status.is_some() && job.entered_at > since;
             if !job.expired(self.now) && !moved {
                 jobs.extend(unless_unreadable(view::view(&self.conn, &mut self.names, job, false))?);

@@ -32,7 +32,8 @@ impl Kinds for Names {
             return Ok(name.clone());
         }
         let mut find = conn.prepare_cached("SELECT name FROM types WHERE type = ?1")?;
-        let name: String = find.query_row([kind], |row| row.get(0))?;
+        let name: Option<String> = find.query_row([kind], |row| row.get(0)).optional()?;
+        let name = name.ok_or_else(|| Fail::no_type(kind))?;
         let name = JobName::new(&name).map_err(|bad| Fail::Bad(bad.to_string()))?;
         self.0.insert(kind, name.clone());
         Ok(name)
@@ -40,7 +41,7 @@ impl Kinds for Names {
 
     fn counts(&mut self, conn: &Connection, kind: i64) -> Result<Counts, Fail> {
         let mut find = conn.prepare_cached(&format!("SELECT {COUNTS} FROM types WHERE type = ?1"))?;
-        Ok(find.query_row([kind], |row| counts(row, 0))?)
+        find.query_row([kind], |row| counts(row, 0)).optional()?.ok_or_else(|| Fail::no_type(kind))
     }
 }
 

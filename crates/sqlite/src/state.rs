@@ -1,6 +1,6 @@
 //! What a step of the writer works with, and the one way to change a job.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use async_endpoints_core::{
     JobId, JobName, JobStatus, JobView, Timestamp,
@@ -26,6 +26,8 @@ pub(crate) struct State {
     pub(crate) now: Timestamp,
     changed: Vec<JobId>,
     work: Vec<JobName>,
+    /// How many Queued jobs of each type were counted when a claimer last found none: those that are passed by.
+    left: HashMap<i64, i64>,
 }
 
 impl Kinds for Ledger {
@@ -54,7 +56,14 @@ pub(crate) struct End<'a> {
 
 impl State {
     pub(crate) fn new(conn: Connection) -> Self {
-        Self { conn, ledger: Ledger::default(), now: Timestamp::default(), changed: Vec::new(), work: Vec::new() }
+        Self {
+            conn,
+            ledger: Ledger::default(),
+            now: Timestamp::default(),
+            changed: Vec::new(),
+            work: Vec::new(),
+            left: HashMap::new(),
+        }
     }
 
     /// A step begins.
@@ -90,9 +99,17 @@ impl State {
 
     /// Told when jobs of a type become runnable. A claimer that is told of the first one goes on until it finds none.
     fn hint_work(&mut self, kind: i64) -> Result<(), Fail> {
-        if self.ledger.counts(&self.conn, kind)?[JobStatus::Queued as usize] == 1 {
+        let left = self.left.get(&kind).copied().unwrap_or(0);
+        if self.ledger.counts(&self.conn, kind)?[JobStatus::Queued as usize] <= left + 1 {
             self.work.push(self.ledger.name(&self.conn, kind)?);
         }
+        Ok(())
+    }
+
+    /// A claimer found no job of a type that could run.
+    pub(crate) fn found_none(&mut self, kind: i64) -> Result<(), Fail> {
+        let counted = self.ledger.counts(&self.conn, kind)?[JobStatus::Queued as usize];
+        self.left.insert(kind, counted);
         Ok(())
     }
 
@@ -225,17 +242,24 @@ impl State {
         view::view(&self.conn, &mut self.ledger, job, true)
     }
 
-    /// The job at a place that an index named. What cannot be read is put aside, so that it is never in the way again.
-    pub(crate) fn load(&mut self, seq: i64) -> Result<Option<Job>, Fail> {
+    /// The job at a place in the order of a state. What cannot be read is put aside, and what stands there by mistake is
+    /// passed by, as after a page of which the disk kept an earlier state: neither is ever in the way again.
+    pub(crate) fn load(&mut self, seq: i64, status: JobStatus) -> Result<Option<Job>, Fail> {
         match self.each(seq, None, |state| view::load(&state.conn, seq))? {
-            Ok(job) => Ok(Some(job)),
-            Err(why) => self.put_aside(seq, None, &why).map(|()| None),
+            Some(Ok(job)) if job.status == status => return Ok(Some(job)),
+            Some(Err(why)) => self.put_aside(seq, None, &why)?,
+            _ => self.pass_by(seq, &format!("it stands among those that are {status}, and is not one of them"))?,
         }
+        Ok(None)
     }
 
     /// Takes a job out of every order and count; its row stays for whoever looks into it. Not if it is no longer in the state
     /// that it was found in: then another process moved it, which nothing was in the way of.
     pub(crate) fn put_aside(&mut self, seq: i64, found: Option<JobStatus>, why: &str) -> Result<(), Fail> {
+        self.each(seq, found, |state| state.take_out(seq, found, why))
+    }
+
+    fn take_out(&mut self, seq: i64, found: Option<JobStatus>, why: &str) -> Result<(), Fail> {
         let mut find = self.conn.prepare_cached("SELECT type, status, priority, attempt FROM jobs WHERE seq = ?1")?;
         let row = find.query_row([seq], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)));
         let row: Option<(i64, i64, i64, i64)> = row.optional()?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_endpoints_core::{
-    Timestamp,
+    JobStatus, Timestamp,
     job::AttemptOutcome,
     limits::{KEY_SECONDS, SWEEP_JOBS},
     store::{Reclaim, Reclaimed, Recovered},
@@ -48,7 +48,7 @@ impl State {
         expired.truncate(limit);
         let mut recovered = Vec::with_capacity(expired.len());
         for seq in expired {
-            if let Some(mut job) = self.load(seq)? {
+            if let Some(mut job) = self.load(seq, JobStatus::InProgress)? {
                 recovered.push(self.each(seq, Some(job.status), |state| state.recover(&mut job, reclaim))?);
             }
         }
@@ -101,7 +101,7 @@ impl State {
     pub(crate) fn prune(&mut self, limit: u32) -> Result<Pruned, Fail> {
         let mut pruned = Pruned::default();
         for kind in self.places("SELECT type FROM types ORDER BY type", [])? {
-            for status in 3..=5 {
+            for status in [JobStatus::Completed, JobStatus::Failed, JobStatus::Canceled] {
                 self.prune_index(kind, status, limit, &mut pruned)?;
             }
         }
@@ -112,14 +112,14 @@ impl State {
     }
 
     /// Cuts the jobs at the head of an index that are past their retention, up to the first that is not.
-    fn prune_index(&mut self, kind: i64, status: i64, limit: u32, pruned: &mut Pruned) -> Result<(), Fail> {
+    fn prune_index(&mut self, kind: i64, status: JobStatus, limit: u32, pruned: &mut Pruned) -> Result<(), Fail> {
         let sql = "SELECT seq FROM jobs WHERE status = ?1 AND type = ?2 \
             AND seq NOT IN (SELECT seq FROM quarantine) ORDER BY score, id LIMIT ?3";
-        for seq in self.places(sql, params![status, kind, limit - pruned.cut])? {
+        for seq in self.places(sql, params![status as i64, kind, limit - pruned.cut])? {
             if pruned.more() {
                 break;
             }
-            match self.load(seq)? {
+            match self.load(seq, status)? {
                 Some(job) if job.expired(self.now) => {
                     pruned.bytes += self.each(seq, Some(job.status), |state| state.entomb(&job))?;
                 }

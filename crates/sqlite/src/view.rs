@@ -36,10 +36,10 @@ pub(crate) fn find(conn: &Connection, id: JobId) -> Result<Option<Job>, Fail> {
     found.transpose().map_err(Fail::Bad)
 }
 
-/// The job at a place that an index named; why not, if it cannot be read.
-pub(crate) fn load(conn: &Connection, seq: i64) -> Result<Result<Job, String>, Fail> {
+/// The job at a place that an index named; why not, if it cannot be read. None if there is none, which damage may leave.
+pub(crate) fn load(conn: &Connection, seq: i64) -> Result<Option<Result<Job, String>>, Fail> {
     let mut find = conn.prepare_cached(&format!("SELECT {COLUMNS} FROM jobs WHERE seq = ?1"))?;
-    Ok(find.query_row([seq], |row| Ok(Job::read(row)))?)
+    Ok(find.query_row([seq], |row| Ok(Job::read(row))).optional()?)
 }
 
 /// The job, unless it is unknown or past its retention.

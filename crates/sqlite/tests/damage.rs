@@ -7,16 +7,17 @@ use std::{collections::BTreeSet, path::Path, time::Duration};
 use async_endpoints_core::{
     JobId, JobStatus, JobStore as _, Priority, StoreError, SystemClock,
     store::{
-        Attempt, Beat, ListFilter, Lookup, NewJob, Outcome, Page, Reclaim, Reclaimed, Renewed, Report, Settle, Slots,
-        StatsQuery, WorkerId,
+        Attempt, Beat, Hint, ListFilter, Lookup, NewJob, Outcome, Page, Reclaim, Reclaimed, Renewed, Report, Settle,
+        Slots, StatsQuery, WorkerId,
     },
 };
 use async_endpoints_sqlite::{SqliteStore, Synchronous};
 use async_endpoints_testkit::{
     ManualClock,
-    jobs::{completed, error, job, line},
+    jobs::{completed, error, job, line, name},
 };
 use common::{Folder, HOUR, by_hand, claim, insert, open};
+use futures_util::StreamExt as _;
 use rusqlite::Connection;
 
 async fn fresh(folder: &Folder) -> SqliteStore {
@@ -29,9 +30,20 @@ fn number(conn: &Connection, sql: &str) -> u64 {
 
 /// Writes nonsense over the first page of a table, and says to all that there is something new. The page as it was.
 fn damage(path: &Path, table: &str) -> (u64, Vec<u8>) {
+    let (at, page) = root_page(path, table);
+    write_at(path, at, &turned(&page));
+    (at, page)
+}
+
+/// Where the first page of a table is, and what it holds.
+fn root_page(path: &Path, table: &str) -> (u64, Vec<u8>) {
     let conn = Connection::open(path).expect("it opens");
     let page = number(&conn, &format!("SELECT rootpage FROM sqlite_schema WHERE name = '{table}'"));
-    damage_page(path, &conn, page)
+    read_page(path, &conn, page)
+}
+
+fn turned(page: &[u8]) -> Vec<u8> {
+    page.iter().map(|byte| !byte).collect()
 }
 
 /// The same with the page that a row is on, counted from the first.
@@ -40,17 +52,16 @@ fn damage_row(path: &Path, table: &str, row: u64) {
     let sql = "SELECT pageno FROM (SELECT pageno, sum(ncell) OVER (ORDER BY path) AS until FROM dbstat";
     let page =
         number(&conn, &format!("{sql} WHERE name = '{table}' AND pagetype = 'leaf') WHERE until > {row} LIMIT 1"));
-    damage_page(path, &conn, page);
+    let (at, page) = read_page(path, &conn, page);
+    write_at(path, at, &turned(&page));
 }
 
-fn damage_page(path: &Path, conn: &Connection, page: u64) -> (u64, Vec<u8>) {
+fn read_page(path: &Path, conn: &Connection, page: u64) -> (u64, Vec<u8>) {
     assert_eq!(number(conn, "PRAGMA wal_checkpoint(TRUNCATE)"), 0, "nobody reads");
     let size = number(conn, "PRAGMA page_size");
     let at = (page - 1) * size;
     let all = std::fs::read(path).expect("it is read");
-    let page = all[at as usize..(at + size) as usize].to_vec();
-    write_at(path, at, &page.iter().map(|byte| !byte).collect::<Vec<_>>());
-    (at, page)
+    (at, all[at as usize..(at + size) as usize].to_vec())
 }
 
 fn write_at(path: &Path, at: u64, bytes: &[u8]) {
@@ -355,4 +366,107 @@ async fn a_damaged_page_of_attempts_is_left_out_of_lists() {
     };
     assert_eq!(list(Some(JobStatus::Failed)).await, 0);
     assert_eq!(list(None).await, 140);
+}
+
+/// Puts a page back as it was, as a disk does that never wrote what it said it had.
+fn forget_writes(path: &Path, at: u64, page: &[u8]) {
+    let conn = Connection::open(path).expect("it opens");
+    assert_eq!(number(&conn, "PRAGMA wal_checkpoint(TRUNCATE)"), 0, "nobody reads");
+    write_at(path, at, page);
+}
+
+/// The orders name jobs whose rows were never written: they are in nobody's way.
+#[tokio::test]
+async fn jobs_that_the_disk_forgot_are_passed_by() {
+    let folder = Folder::new();
+    let store = fresh(&folder).await;
+    waiting(&store, 5, 5, Duration::ZERO).await;
+    let (at, page) = root_page(&folder.file(), "jobs");
+    waiting(&store, 3, 9, Duration::ZERO).await;
+    forget_writes(&folder.file(), at, &page);
+    let page = Page { cursor: None, limit: 200 };
+    let filter = ListFilter { status: Some(JobStatus::Queued), ..ListFilter::default() };
+    assert_eq!(store.list(&filter, &page).await.expect("others are listed").jobs.len(), 5);
+    let claimed = store.claim(&claim(64)).await.expect("others are started");
+    assert_eq!((claimed.attempts.len(), claimed.next_claim), (5, None));
+    assert_eq!(aside(&folder.file()), 3);
+}
+
+/// Rows and the order of states say different things: nobody runs again, and others go on.
+#[tokio::test]
+async fn jobs_of_which_the_disk_forgot_the_end_are_passed_by() {
+    for table in ["jobs", "jobs_by_state", "jobs_leased"] {
+        let (folder, clock) = (Folder::new(), ManualClock::new());
+        let store = open(&folder, Synchronous::Off, clock.clone()).await;
+        store.reclaim(&sweep(HOUR)).await.expect("it is whole");
+        waiting(&store, 3, 5, Duration::ZERO).await;
+        let (mut at, mut page) = root_page(&folder.file(), table);
+        let first = store.claim(&claim(64)).await.expect("it is whole").attempts;
+        if table == "jobs_leased" {
+            (at, page) = root_page(&folder.file(), table);
+        }
+        for attempt in &first {
+            store.settle(&[end(attempt, completed("1"))]).await.expect("it is whole");
+        }
+        forget_writes(&folder.file(), at, &page);
+        waiting(&store, 2, 5, Duration::ZERO).await;
+        let claimed = store.claim(&claim(64)).await.expect("others are started");
+        let started: BTreeSet<_> = claimed.attempts.iter().map(|attempt| attempt.lease.job).collect();
+        assert!(first.iter().all(|attempt| !started.contains(&attempt.lease.job)), "{table}: it ran already");
+        assert_eq!((started.len(), claimed.next_claim), (2, None), "{table}");
+        clock.advance(HOUR + Duration::from_secs(1));
+        match store.reclaim(&sweep(HOUR * 9)).await.expect("others are recovered") {
+            Reclaimed::Done { recovered, more: false } => assert_eq!(recovered.len(), 2, "{table}"),
+            other => panic!("{table}: {other:?}"),
+        }
+        for attempt in store.claim(&claim(64)).await.expect("others are started again").attempts {
+            store.settle(&[end(&attempt, completed("1"))]).await.expect("others end");
+        }
+        clock.advance(HOUR + Duration::from_secs(1));
+        store.prune(100).await.expect("others are cut");
+        let conn = Connection::open(folder.file()).expect("it opens");
+        assert_eq!(number(&conn, "SELECT count(*) FROM tombstones"), 2, "{table}");
+    }
+}
+
+/// A worker waits to be told of work. Jobs that are passed by stay counted, which must not keep that from it.
+#[tokio::test]
+async fn work_is_told_of_beside_jobs_that_are_passed_by() {
+    let folder = Folder::new();
+    let store = fresh(&folder).await;
+    let (at, page) = root_page(&folder.file(), "jobs");
+    waiting(&store, 3, 9, Duration::ZERO).await;
+    forget_writes(&folder.file(), at, &page);
+    assert_eq!(store.claim(&claim(64)).await.expect("it answers").next_claim, None);
+    assert_eq!(aside(&folder.file()), 3);
+    let mut hints = store.hints();
+    for _ in 0..2 {
+        insert(&store, &job("alpha", HOUR)).await;
+        let told = tokio::time::timeout(Duration::from_secs(10), hints.next()).await.expect("it is told of work");
+        assert_eq!(told, Some(Hint::Work(name("alpha"))));
+        assert_eq!(store.claim(&claim(64)).await.expect("it is started").attempts.len(), 1);
+        // Of the job that runs now.
+        assert!(matches!(hints.next().await, Some(Hint::Jobs(_))));
+    }
+}
+
+/// It can neither be counted out of its type nor ended: it is passed by, and all others go on.
+#[tokio::test]
+async fn a_job_of_a_type_that_is_not_there_is_passed_by() {
+    let (folder, clock) = (Folder::new(), ManualClock::new());
+    let store = open(&folder, Synchronous::Off, clock.clone()).await;
+    store.reclaim(&sweep(HOUR)).await.expect("it is whole");
+    waiting(&store, 4, 5, Duration::ZERO).await;
+    let running = store.claim(&claim(64)).await.expect("it is whole").attempts;
+    by_hand(&folder.file(), "UPDATE jobs SET type = 99 WHERE seq = (SELECT min(seq) FROM jobs)");
+    by_hand(&folder.file(), "UPDATE jobs SET type = 99, error = '{' WHERE seq = (SELECT max(seq) FROM jobs)");
+    assert!(is_corrupt(&status(&store, running[0].lease.job).await));
+    let all = store.list(&ListFilter::default(), &Page { cursor: None, limit: 200 }).await;
+    assert_eq!(all.expect("others are listed").jobs.len(), 2);
+    clock.advance(HOUR + Duration::from_secs(1));
+    match store.reclaim(&sweep(HOUR * 9)).await.expect("others are recovered") {
+        Reclaimed::Done { recovered, more: false } => assert_eq!(recovered.len(), 2),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(aside(&folder.file()), 2);
 }
