@@ -21,14 +21,19 @@ use crate::{
 
 impl State {
     pub(crate) fn insert(&mut self, new: &NewJob) -> Result<Insert, Fail> {
-        let kind = self.ledger.kind_or_new(&self.conn, &new.name)?;
-        if let Some(known) = self.keyed(new, kind)? {
-            return self.existing(known, new);
+        let mut waiting = 0;
+        let known = self.ledger.kind(&self.conn, &new.name)?;
+        if let Some(kind) = known {
+            if let Some(job) = self.keyed(new, kind)? {
+                return self.existing(job, new);
+            }
+            let counts = self.ledger.counts(&self.conn, kind)?;
+            waiting = counts[JobStatus::Queued as usize] + counts[NEVER_STARTED];
         }
-        let counts = self.ledger.counts(&self.conn, kind)?;
-        let waiting = counts[JobStatus::Queued as usize] + counts[NEVER_STARTED];
         let full = new.queue_limit.is_some_and(|limit| waiting.unsigned_abs() >= limit);
-        let accepted = if full { None } else { self.accept(new, kind, None)? };
+        // A type is made with its first job: one that is refused leaves nothing.
+        let refused = full || known.is_none() && view::identity(&self.conn, new.id)?.is_some();
+        let accepted = if refused { None } else { self.accept(new, None)? };
         let Some(job) = accepted else {
             return match view::identity(&self.conn, new.id)? {
                 None => Ok(Insert::Full),
@@ -40,9 +45,9 @@ impl State {
         if let Some(key) = &job.key {
             self.conn
                 .prepare_cached("INSERT INTO keys (owner, type, key, id) VALUES (?1, ?2, ?3, ?4)")?
-                .execute(params![owner(new), kind, key, job.id.0.as_bytes()])?;
+                .execute(params![owner(new), job.kind, key, job.id.0.as_bytes()])?;
         }
-        let ahead = view::ahead_of_last(&job, &self.ledger.counts(&self.conn, kind)?);
+        let ahead = view::ahead_of_last(&job, &self.ledger.counts(&self.conn, job.kind)?);
         Ok(Insert::Inserted { created_at: self.now, version: job.version.unsigned_abs(), ahead })
     }
 
@@ -55,10 +60,11 @@ impl State {
     }
 
     /// Gives a job its number and writes it; none if its id is another's, or was.
-    fn accept(&mut self, new: &NewJob, kind: i64, retry_of: Option<JobId>) -> Result<Option<Job>, Fail> {
+    fn accept(&mut self, new: &NewJob, retry_of: Option<JobId>) -> Result<Option<Job>, Fail> {
         if view::tomb(&self.conn, new.id)?.is_some() {
             return Ok(None);
         }
+        let kind = self.ledger.kind_or_new(&self.conn, &new.name)?;
         let now = self.now;
         let order = self.ledger.next_order(&self.conn, now)?;
         let delayed = !new.delay.is_zero();
@@ -176,7 +182,7 @@ impl State {
             owner: old.owner,
             trace: new.trace.clone(),
         };
-        let Some(job) = self.accept(&again, old.kind, Some(id))? else { return Ok(Retry::Conflict) };
+        let Some(job) = self.accept(&again, Some(id))? else { return Ok(Retry::Conflict) };
         let updated_at = old.updated_at;
         self.change(&mut old, updated_at, |old| old.retried_by = Some(new.id))?;
         Ok(Retry::Created(Box::new(self.view(job)?)))

@@ -578,3 +578,18 @@ async fn an_unknown_job_stays_unknown() {
     let settle = Settle { lease, outcome: Outcome::Released, if_canceled: error("X"), slow: false, span: None };
     assert_eq!(store.settle(&[settle]).await.unwrap(), [async_endpoints_core::store::Settled::Lost]);
 }
+
+/// Types stay for ever: one that a refused job names is not made.
+#[tokio::test]
+async fn a_refused_job_leaves_no_type_behind() {
+    let folder = Folder::new();
+    let store = open(&folder, Synchronous::Normal, SystemClock::default()).await;
+    let full = NewJob { queue_limit: Some(0), ..job("alpha", HOUR) };
+    assert_eq!(store.insert(full).await.unwrap(), Insert::Full);
+    assert_eq!(store.stats(&StatsQuery::default()).await.unwrap().types, []);
+    let first = job("alpha", HOUR);
+    insert(&store, &first).await;
+    let other = NewJob { id: first.id, fingerprint: async_endpoints_core::job::Digest([9; 32]), ..job("beta", HOUR) };
+    assert_eq!(store.insert(other).await.unwrap(), Insert::Conflict);
+    assert_eq!(store.stats(&StatsQuery::default()).await.unwrap().types.len(), 1);
+}
