@@ -79,8 +79,8 @@ pub(crate) fn json<T: Serialize>(value: &T) -> Result<String, Fail> {
     serde_json::to_string(value).map_err(|error| Fail::Bad(error.to_string()))
 }
 
-pub(crate) fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, String> {
-    serde_json::from_str(text).map_err(|error| error.to_string())
+pub(crate) fn from_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(text).map_err(|error| error.to_string())
 }
 
 /// Takes the columns of a row one after another.
@@ -116,7 +116,7 @@ impl Columns<'_> {
     }
 
     fn maybe_json<T: DeserializeOwned>(&mut self) -> Result<Option<T>, String> {
-        self.next::<Option<String>>()?.map(|text| from_json(&text)).transpose()
+        self.next::<Option<String>>()?.map(|text| from_json(text.as_bytes())).transpose()
     }
 
     fn terms(&mut self) -> Result<JobTerms, String> {

@@ -134,15 +134,19 @@ impl Ledger {
         Ok(order)
     }
 
+    /// Writes what the open transaction added to slots, if they are to be written.
+    pub(crate) fn save_slots(&mut self, conn: &Connection, wanted: bool) -> Result<(), Fail> {
+        let slots = std::mem::take(&mut self.slots);
+        let mut slots = slots.into_iter().filter(|_| wanted);
+        slots.try_for_each(|((minute, kind), slot)| save_slot(conn, minute, kind, slot))
+    }
+
     /// Writes what moved, before the commit, and the time by which it did.
     pub(crate) fn flush(&mut self, conn: &Connection, now: Timestamp) -> Result<(), Fail> {
         for (id, kind) in self.kinds.iter_mut().filter(|(_, kind)| kind.moved) {
             let values = [*id].into_iter().chain(kind.counts).map(Value::Integer);
             conn.prepare_cached(SAVE_COUNTS)?.execute(params_from_iter(values))?;
             kind.moved = false;
-        }
-        for ((minute, kind), slot) in std::mem::take(&mut self.slots) {
-            save_slot(conn, minute, kind, slot)?;
         }
         let order = if std::mem::take(&mut self.ordered) { self.last_order } else { None };
         let sql = "UPDATE meta SET last_order = ifnull(?1, last_order), latest = max(latest, ?2) WHERE one = 1";
@@ -152,8 +156,8 @@ impl Ledger {
 }
 
 fn save_slot(conn: &Connection, minute: i64, kind: i64, mut slot: Slot) -> Result<(), Fail> {
-    let mut find = conn.prepare_cached("SELECT record FROM slots WHERE minute = ?1 AND type = ?2")?;
-    let before: Option<String> = find.query_row([minute, kind], |row| row.get(0)).optional()?;
+    let mut find = conn.prepare_cached("SELECT CAST(record AS BLOB) FROM slots WHERE minute = ?1 AND type = ?2")?;
+    let before: Option<Vec<u8>> = find.query_row([minute, kind], |row| row.get(0)).optional()?;
     if let Some(before) = before.as_ref().and_then(|record| slots::decode(minute, slot.name.clone(), record)) {
         slots::merge(&mut slot, &before);
     }

@@ -142,12 +142,13 @@ impl Reader {
 
     pub(crate) fn logs(&self, id: JobId, after: u64, limit: u32) -> Result<Vec<LogLine>, Fail> {
         let Some(job) = view::readable(&self.conn, id, self.now)? else { return Ok(Vec::new()) };
-        let sql = "SELECT line, attempt, record FROM logs WHERE seq = ?1 AND line > ?2 ORDER BY line LIMIT ?3";
+        let sql =
+            "SELECT line, attempt, CAST(record AS BLOB) FROM logs WHERE seq = ?1 AND line > ?2 ORDER BY line LIMIT ?3";
         let mut find = self.conn.prepare_cached(sql)?;
         let mut rows = find.query(params![job.seq, i64::try_from(after).unwrap_or(i64::MAX), limit])?;
         let mut lines = Vec::new();
         while let Some(row) = rows.next()? {
-            let line = from_json(&row.get::<_, String>(2)?).unwrap_or_else(|_| LogLine {
+            let line = from_json(&row.get::<_, Vec<u8>>(2)?).unwrap_or_else(|_| LogLine {
                 line: 0,
                 attempt: 0,
                 timestamp: job.updated_at,

@@ -48,8 +48,8 @@ pub(crate) fn encode(slot: &Slot) -> String {
 }
 
 /// None if it cannot be read: a minute's counts are not worth refusing anything for.
-pub(crate) fn decode(minute: i64, name: JobName, record: &str) -> Option<Slot> {
-    let record: Record = serde_json::from_str(record).ok()?;
+pub(crate) fn decode(minute: i64, name: JobName, record: &[u8]) -> Option<Slot> {
+    let record: Record = serde_json::from_slice(record).ok()?;
     let mut slot = Slot::new(minute, name);
     fill(&mut slot.attempts, &record.attempts);
     fill(&mut slot.ended, &record.ended);
@@ -58,11 +58,15 @@ pub(crate) fn decode(minute: i64, name: JobName, record: &str) -> Option<Slot> {
     Some(slot)
 }
 
-/// Adds another's counts.
+fn add((into, from): (&mut u64, u64)) {
+    *into = into.saturating_add(from);
+}
+
+/// Adds another's counts, whatever it says.
 pub(crate) fn merge(into: &mut Slot, from: &Slot) {
-    into.attempts.iter_mut().zip(from.attempts).for_each(|(into, from)| *into += from);
-    into.ended.iter_mut().zip(from.ended).for_each(|(into, from)| *into += from);
-    into.slow += from.slow;
+    into.attempts.iter_mut().zip(from.attempts).for_each(add);
+    into.ended.iter_mut().zip(from.ended).for_each(add);
+    add((&mut into.slow, from.slow));
     into.queue_time.merge(&from.queue_time);
     into.processing_time.merge(&from.processing_time);
 }
@@ -82,8 +86,8 @@ mod tests {
         slot.slow = 5;
         slot.queue_time.record(Duration::from_millis(80));
         slot.processing_time.record(Duration::from_secs(9_999));
-        assert_eq!(decode(7, name.clone(), &encode(&slot)), Some(slot.clone()));
-        assert_eq!(decode(7, name, "{"), None);
+        assert_eq!(decode(7, name.clone(), encode(&slot).as_bytes()), Some(slot.clone()));
+        assert_eq!(decode(7, name, b"{"), None);
         let once = slot.clone();
         merge(&mut slot, &once);
         assert_eq!((slot.attempts[2], slot.queue_time.count()), (6, 2));

@@ -135,13 +135,13 @@ impl Reader {
     }
 
     fn slots(&self, since: i64) -> Result<Vec<Slot>, Fail> {
-        let sql = "SELECT minute, name, record FROM slots JOIN types USING (type) WHERE minute >= ?1 \
+        let sql = "SELECT minute, name, CAST(record AS BLOB) FROM slots JOIN types USING (type) WHERE minute >= ?1 \
             ORDER BY minute, name";
         let mut find = self.conn.prepare_cached(sql)?;
         let mut rows = find.query([since])?;
         let mut found = Vec::new();
         while let Some(row) = rows.next()? {
-            let (minute, name, record): (i64, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let (minute, name, record): (i64, String, Vec<u8>) = (row.get(0)?, row.get(1)?, row.get(2)?);
             let name = JobName::new(&name).map_err(|bad| Fail::Bad(bad.to_string()))?;
             found.extend(slots::decode(minute, name, &record));
         }
@@ -149,11 +149,12 @@ impl Reader {
     }
 
     fn beats(&self) -> Result<Vec<LiveBeat>, Fail> {
-        let mut find = self.conn.prepare_cached("SELECT worker, at, record FROM beats WHERE until > ?1")?;
+        let mut find =
+            self.conn.prepare_cached("SELECT worker, at, CAST(record AS BLOB) FROM beats WHERE until > ?1")?;
         let mut rows = find.query([self.now.as_micros()])?;
         let mut beats = Vec::new();
         while let Some(row) = rows.next()? {
-            let (worker, record): ([u8; 16], String) = (row.get(0)?, row.get(2)?);
+            let (worker, record): ([u8; 16], Vec<u8>) = (row.get(0)?, row.get(2)?);
             // One that cannot be read is of a version that we do not know: it lives, but says nothing to us.
             let Ok(record) = from_json::<BeatRecord>(&record) else { continue };
             let (types, slots) = record.parts();

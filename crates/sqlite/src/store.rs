@@ -10,6 +10,7 @@ use std::{
 use async_endpoints_core::{
     Clock, JobId, JobStatus, JobStore, SharedState, StoreError, SystemClock,
     job::{ErrorRecord, LogLine},
+    limits::SWEEP_JOBS,
     store::{
         Beat, Cancel, Claim, Claimed, DocVersion, Document, Fenced, Hint, Insert, Lease, ListFilter, ListPage, Lookup,
         NewJob, Outcome, Page, Put, Reclaim, Reclaimed, Renewed, Report, Result, Retry, RetryAs, Role, RoleToken,
@@ -185,6 +186,7 @@ impl SqliteStore {
             shared: None,
             gap: Instant::now(),
             cut: None,
+            uncounted: None,
             readers,
         };
         let (open, closed) = mpsc::channel::<()>();
@@ -252,13 +254,13 @@ impl SqliteStore {
 
     async fn renew_at_once(
         &self,
-        beat: &Beat,
+        beat: Option<&Beat>,
         leases: &[Lease],
         lease: Duration,
     ) -> std::result::Result<Vec<Renewed>, Fail> {
-        let (beat, leases) = (beat.clone(), leases.to_vec());
+        let (beat, leases) = (beat.cloned(), leases.to_vec());
         let step = move |state: &mut State| {
-            state.beat(&beat)?;
+            beat.iter().try_for_each(|beat| state.beat(beat))?;
             leases.iter().map(|held| state.renew(*held, state.now + lease)).collect()
         };
         self.writes.ask(true, 0, step).await
@@ -332,14 +334,17 @@ impl JobStore for SqliteStore {
 
     /// Goes before all other calls: a long queue must not make living workers look dead.
     async fn renew(&self, beat: &Beat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
-        let all = self.renew_at_once(beat, leases, lease).await;
+        let all = self.renew_at_once(Some(beat), leases, lease).await;
         if !all.as_ref().is_err_and(Fail::is_damage) {
             return all.map_err(|fail| self.error(fail));
         }
-        // In the row of one of them, if the beat alone can be written: what cannot be renewed is lost, the others are not.
-        let mut renewed = self.renew_at_once(beat, &[], lease).await.map_err(|fail| self.error(fail))?;
+        // Each by itself: what cannot be renewed is lost, the others are not. Without leases the beat is all that was asked.
+        let mut renewed = match self.renew_at_once(Some(beat), &[], lease).await {
+            Err(fail) if !leases.is_empty() && fail.is_damage() => Vec::new(),
+            told => told.map_err(|fail| self.error(fail))?,
+        };
         for held in leases {
-            match self.renew_at_once(beat, &[*held], lease).await {
+            match self.renew_at_once(None, &[*held], lease).await {
                 Err(fail) if fail.is_damage() => renewed.push(Renewed::Lost),
                 one => renewed.extend(one.map_err(|fail| self.error(fail))?),
             }
@@ -388,6 +393,20 @@ impl JobStore for SqliteStore {
             cut += pruned.cut;
             if !pruned.more() {
                 break;
+            }
+        }
+        // Apart, and so is what follows: damage there does not keep what was cut.
+        while cut < limit {
+            match self.writes.ask(false, 0, move |state| state.forget(limit - cut)).await {
+                Ok(forgotten) => {
+                    cut += forgotten;
+                    if forgotten < SWEEP_JOBS {
+                        break;
+                    }
+                }
+                // Whoever has nothing else to cut is told.
+                Err(fail) if cut > 0 && fail.is_damage() => break,
+                Err(fail) => return Err(self.error(fail)),
             }
         }
         // It reads the pages that move: in a damaged file it may never succeed, and what was cut is cut all the same.

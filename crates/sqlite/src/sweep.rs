@@ -27,9 +27,9 @@ pub(crate) struct Pruned {
 }
 
 impl Pruned {
-    /// Whether there may be more to cut within the same call.
+    /// Whether it stopped at the bound of a step, so that there may be more to cut within the same call.
     pub(crate) const fn more(&self) -> bool {
-        self.bytes >= PRUNE_BYTES
+        self.bytes >= PRUNE_BYTES || self.cut >= SWEEP_JOBS
     }
 }
 
@@ -96,17 +96,14 @@ impl State {
         })
     }
 
-    /// Cuts so many at most, and so many bytes that others need not wait for long; if these were too many, the same
-    /// call goes on.
+    /// Cuts so many at most, in steps for which others need not wait for long: the same call goes on.
     pub(crate) fn prune(&mut self, limit: u32) -> Result<Pruned, Fail> {
+        let limit = limit.min(SWEEP_JOBS);
         let mut pruned = Pruned::default();
         for kind in self.places("SELECT type FROM types ORDER BY type", [])? {
             for status in [JobStatus::Completed, JobStatus::Failed, JobStatus::Canceled] {
                 self.prune_index(kind, status, limit, &mut pruned)?;
             }
-        }
-        if !pruned.more() {
-            pruned.cut += self.forget(limit - pruned.cut)?;
         }
         Ok(pruned)
     }
@@ -172,8 +169,9 @@ impl State {
         Ok(bytes)
     }
 
-    /// Forgets tombstones past their time, and their keys with them.
-    fn forget(&mut self, limit: u32) -> Result<u32, Fail> {
+    /// Forgets tombstones past their time, and their keys with them. In steps too.
+    pub(crate) fn forget(&mut self, limit: u32) -> Result<u32, Fail> {
+        let limit = limit.min(SWEEP_JOBS);
         let mut forgotten = 0;
         let next = "SELECT id FROM tombstones WHERE forget_at <= ?1 ORDER BY forget_at LIMIT 1";
         while forgotten < limit {

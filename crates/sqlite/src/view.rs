@@ -178,7 +178,7 @@ fn attempts(conn: &Connection, job: &Job) -> Result<Vec<AttemptRecord>, Fail> {
                 started_at: Timestamp::from_micros(row.get(1)?),
                 ended_at: Some(Timestamp::from_micros(row.get(2)?)),
                 outcome: usize::try_from(outcome).ok().and_then(|outcome| AttemptOutcome::ALL.get(outcome)).copied(),
-                error: error.map(|error| from_json(&error)).transpose().map_err(Fail::Bad)?,
+                error: error.map(|error| from_json(error.as_bytes())).transpose().map_err(Fail::Bad)?,
             });
         }
     }

@@ -51,6 +51,8 @@ pub(crate) struct Writer {
     pub(crate) gap: Instant,
     /// When the log was last found too long.
     pub(crate) cut: Option<Instant>,
+    /// The latest minute that has no slots, since the page that they stand on is damaged.
+    pub(crate) uncounted: Option<i64>,
     /// The threads that read.
     pub(crate) readers: Vec<JoinHandle<()>>,
 }
@@ -118,6 +120,7 @@ impl Writer {
         let mut hints = Vec::new();
         while !calls.is_empty() {
             let mut done = 0;
+            let uncounted = self.uncounted;
             let refused = match self.commit(&mut calls, &mut done, &mut hints) {
                 // It takes nothing of the others with it: they do what they did again, without it. That hardly ever
                 // happens; savepoints, which spare it, would cost all others a sixth more. Nor would they help against
@@ -131,6 +134,11 @@ impl Writer {
                     continue;
                 }
                 Ok(None) => None,
+                Err(_) if self.uncounted != uncounted => {
+                    self.take_back();
+                    hints.clear();
+                    continue;
+                }
                 Err(refused) => Some(refused),
             };
             let rest = match &refused {
@@ -204,11 +212,22 @@ impl Writer {
         }
         // A transaction that wrote nothing needs no disk.
         if self.state.conn.total_changes() != changes {
+            self.save_slots()?;
             self.state.ledger.flush(&self.state.conn, self.state.now)?;
         }
         self.execute("COMMIT")?;
         // A file that was unlinked meanwhile took the commit with it.
         self.file.check().map(|()| None)
+    }
+
+    /// Counts by minute are not worth refusing anything for: where they cannot be written, all is done again without.
+    fn save_slots(&mut self) -> Result<(), Fail> {
+        let minute = Some(self.state.now.minute());
+        let saved = self.state.ledger.save_slots(&self.state.conn, self.uncounted != minute);
+        if saved.as_ref().is_err_and(Fail::is_damage) {
+            self.uncounted = minute;
+        }
+        saved
     }
 
     fn failed(&self, at: usize) -> Result<usize, Fail> {
@@ -293,6 +312,7 @@ mod tests {
                 shared: None,
                 gap: Instant::now(),
                 cut: None,
+                uncounted: None,
                 readers: Vec::new(),
             };
             std::thread::spawn(move || writer.run());
@@ -386,6 +406,24 @@ mod tests {
         }
         assert_eq!(steps, [4, 4, 2]);
         assert_eq!(rig.sql("SELECT count(*) FROM jobs").await, 0);
+    }
+
+    /// Others wait for each step, however many somebody asks for.
+    #[tokio::test]
+    async fn a_prune_is_bounded_in_jobs() {
+        let rig = Rig::new();
+        for _ in 0..150 {
+            rig.insert(9).await.unwrap();
+        }
+        rig.sql("UPDATE jobs SET status = 5, ended_at = created_at - 90000000 RETURNING seq").await;
+        for cut in [100, 50] {
+            let pruned = rig.queue.ask(false, 0, |state| state.prune(u32::MAX)).await.unwrap();
+            assert_eq!((pruned.cut, pruned.more()), (cut, cut == 100));
+        }
+        rig.sql("UPDATE tombstones SET forget_at = 0 RETURNING 1").await;
+        for forgotten in [100, 50] {
+            assert_eq!(rig.queue.ask(false, 0, |state| state.forget(u32::MAX)).await.unwrap(), forgotten);
+        }
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ use async_endpoints_core::{
 use async_endpoints_sqlite::{SqliteStore, Synchronous};
 use async_endpoints_testkit::{
     ManualClock,
-    jobs::{completed, error, job, line, name},
+    jobs::{completed, error, job, key, line, name},
 };
 use common::{Folder, HOUR, by_hand, claim, insert, open};
 use futures_util::StreamExt as _;
@@ -469,4 +469,82 @@ async fn a_job_of_a_type_that_is_not_there_is_passed_by() {
         other => panic!("{other:?}"),
     }
     assert_eq!(aside(&folder.file()), 2);
+}
+
+/// What is told of workers, and counts by minute, are not worth a job.
+#[tokio::test]
+async fn jobs_go_on_past_damaged_figures() {
+    let folder = Folder::new();
+    let store = fresh(&folder).await;
+    waiting(&store, 3, 5, Duration::ZERO).await;
+    let first = store.claim(&claim(1)).await.expect("it is whole").attempts.remove(0);
+    store.renew(&beat(), &[first.lease], HOUR).await.expect("it is whole");
+    let (at, page) = damage(&folder.file(), "beats");
+    damage(&folder.file(), "slots");
+    for _ in 0..2 {
+        let held = store.renew(&beat(), &[first.lease], HOUR).await;
+        assert_eq!(held.expect("leases are renewed"), [Renewed::Held]);
+        assert!(is_corrupt(&store.renew(&beat(), &[], HOUR).await), "nothing else was asked");
+        let next = store.claim(&claim(1)).await.expect("others are started").attempts.remove(0);
+        store.settle(&[end(&next, completed("1"))]).await.expect("others end");
+    }
+    write_at(&folder.file(), at, &page);
+    let stats = store.stats(&StatsQuery::default()).await.expect("they need no minutes");
+    assert_eq!(stats.types[0].counts, [0, 0, 1, 2, 0, 0]);
+    let query = StatsQuery { since_minute: Some(0), ..StatsQuery::default() };
+    assert!(is_corrupt(&store.stats(&query).await));
+}
+
+/// No text, or numbers that nobody counted.
+#[tokio::test]
+async fn figures_and_lines_that_cannot_be_read_hold_up_nothing() {
+    let folder = Folder::new();
+    let store = fresh(&folder).await;
+    waiting(&store, 3, 5, Duration::ZERO).await;
+    let first = store.claim(&claim(1)).await.expect("it is whole").attempts.remove(0);
+    store.renew(&beat(), &[first.lease], HOUR).await.expect("it is whole");
+    let report = Report { lease: first.lease, progress: None, logs: vec![line("one")] };
+    store.report(&[report]).await.expect("it is whole");
+    let most = u64::MAX;
+    let slot = format!(
+        r#"{{"attempts":[{most}],"ended":[{most}],"slow":{most},
+            "queue":{{"buckets":[{most}],"sum":{most}}},"run":{{"buckets":[{most}],"sum":{most}}}}}"#
+    );
+    for record in [format!("'{slot}'"), "CAST(x'ff' AS TEXT)".to_owned()] {
+        for table in ["slots", "beats", "logs"] {
+            by_hand(&folder.file(), &format!("UPDATE {table} SET record = {record}"));
+        }
+        let query = StatsQuery { since_minute: Some(0), ..StatsQuery::default() };
+        let beats = store.stats(&query).await.expect("the rest is told").beats;
+        assert!(beats.is_empty(), "{beats:?}");
+        let lines = store.logs(first.lease.job, 0, 9).await.expect("others are told");
+        assert!(lines[0].message.contains("cannot be read"), "{lines:?}");
+        let next = store.claim(&claim(1)).await.expect("others are started").attempts.remove(0);
+        store.settle(&[end(&next, completed("1"))]).await.expect("others end");
+        assert_ne!(store.stats(&query).await.expect("all is told").slots, [], "they are counted anew");
+    }
+}
+
+/// What is left of jobs cannot be forgotten: others are cut, and whoever has nothing to cut is told.
+#[tokio::test]
+async fn others_are_cut_past_what_cannot_be_forgotten() {
+    let (folder, clock) = (Folder::new(), ManualClock::new());
+    let store = open(&folder, Synchronous::Off, clock.clone()).await;
+    let end = |key| {
+        let store = &store;
+        let new = NewJob { key, ..job("alpha", HOUR) };
+        async move {
+            insert(store, &new).await;
+            store.cancel(new.id, &error("C")).await.expect("it answers");
+        }
+    };
+    end(Some(key("one"))).await;
+    clock.advance(HOUR * 2);
+    assert_eq!(store.prune(9).await.expect("it is whole"), 1);
+    clock.advance(HOUR * 30);
+    end(None).await;
+    clock.advance(HOUR * 2);
+    damage(&folder.file(), "keys");
+    assert_eq!(store.prune(9).await.expect("others are cut"), 1);
+    assert!(is_corrupt(&store.prune(9).await), "nothing else is to be cut");
 }

@@ -179,7 +179,7 @@ impl Histogram {
     /// Adds another's counts.
     pub fn merge(&mut self, other: &Self) {
         for (mine, theirs) in self.buckets.iter_mut().zip(other.buckets) {
-            *mine += theirs;
+            *mine = mine.saturating_add(theirs);
         }
         self.sum_micros = self.sum_micros.saturating_add(other.sum_micros);
     }
