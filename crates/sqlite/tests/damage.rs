@@ -5,28 +5,19 @@ mod common;
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use async_endpoints_core::{
-    JobId, JobStatus, JobStore as _, Priority, StoreError, SystemClock,
-    store::{
-        Attempt, Beat, Hint, ListFilter, Lookup, NewJob, Outcome, Page, Reclaim, Reclaimed, Renewed, Report, Settle,
-        Slots, StatsQuery, WorkerId,
-    },
+    JobId, JobStatus, JobStore as _, StoreError,
+    store::{Attempt, Hint, ListFilter, Lookup, NewJob, Outcome, Page, Reclaimed, Renewed, Report, StatsQuery},
 };
 use async_endpoints_sqlite::{SqliteStore, Synchronous};
 use async_endpoints_testkit::{
     ManualClock,
     jobs::{completed, error, job, key, line, name},
 };
-use common::{Folder, HOUR, by_hand, claim, insert, open};
+use common::{
+    Folder, HOUR, aside, beat, by_hand, claim, end, fresh, insert, is_corrupt, number, open, status, sweep, waiting,
+};
 use futures_util::StreamExt as _;
 use rusqlite::Connection;
-
-async fn fresh(folder: &Folder) -> SqliteStore {
-    open(folder, Synchronous::Off, SystemClock::default()).await
-}
-
-fn number(conn: &Connection, sql: &str) -> u64 {
-    conn.query_row(sql, [], |row| row.get::<_, i64>(0)).expect("a number").unsigned_abs()
-}
 
 /// Writes nonsense over the first page of a table, and says to all that there is something new. The page as it was.
 fn damage(path: &Path, table: &str) -> (u64, Vec<u8>) {
@@ -163,24 +154,6 @@ impl Many {
     }
 }
 
-fn end(attempt: &Attempt, outcome: Outcome) -> Settle {
-    Settle { lease: attempt.lease, outcome, if_canceled: error("X"), slow: false, span: None }
-}
-
-fn beat() -> Beat {
-    let slots = Slots { busy: 1, idle: 1, leaked: 0 };
-    Beat { worker: WorkerId(uuid::Uuid::new_v4()), types: Vec::new(), slots, ttl: HOUR }
-}
-
-/// A sweep takes nothing for one lease if there was none for one.
-fn sweep(lease: Duration) -> Reclaim {
-    Reclaim { limit: 100, lease, lost: error("L"), canceled: error("C") }
-}
-
-fn is_corrupt<T>(answer: &Result<T, StoreError>) -> bool {
-    matches!(answer, Err(StoreError::Corrupt(_)))
-}
-
 /// More than stand on a page.
 const PAGE: usize = 25;
 
@@ -254,18 +227,6 @@ async fn others_go_on_past_a_damaged_page_of_payloads() {
     }
 }
 
-/// Jobs of one type that wait, each of that priority.
-async fn waiting(store: &SqliteStore, many: usize, priority: u8, delay: Duration) -> Vec<JobId> {
-    let mut ids = Vec::new();
-    for _ in 0..many {
-        let mut new = NewJob { delay, ..job("alpha", HOUR) };
-        new.terms.priority = Priority::new(priority);
-        insert(store, &new).await;
-        ids.push(new.id);
-    }
-    ids
-}
-
 /// Whichever of them stand on a damaged page of the order that they would come into, the others come into theirs.
 #[tokio::test]
 async fn delayed_jobs_come_due_past_a_damaged_page() {
@@ -288,18 +249,6 @@ async fn delayed_jobs_come_due_past_a_damaged_page() {
     }
     for id in stuck {
         assert!(is_corrupt(&status(&store, id).await));
-    }
-}
-
-/// Asks the file, as statistics may need what is damaged.
-fn aside(path: &Path) -> u64 {
-    number(&Connection::open(path).expect("it opens"), "SELECT count(*) FROM quarantine")
-}
-
-async fn status(store: &SqliteStore, id: JobId) -> Result<JobStatus, StoreError> {
-    match store.get(id).await? {
-        Lookup::Found(job) => Ok(job.status),
-        other => panic!("{other:?}"),
     }
 }
 
@@ -450,27 +399,6 @@ async fn work_is_told_of_beside_jobs_that_are_passed_by() {
     }
 }
 
-/// It can neither be counted out of its type nor ended: it is passed by, and all others go on.
-#[tokio::test]
-async fn a_job_of_a_type_that_is_not_there_is_passed_by() {
-    let (folder, clock) = (Folder::new(), ManualClock::new());
-    let store = open(&folder, Synchronous::Off, clock.clone()).await;
-    store.reclaim(&sweep(HOUR)).await.expect("it is whole");
-    waiting(&store, 4, 5, Duration::ZERO).await;
-    let running = store.claim(&claim(64)).await.expect("it is whole").attempts;
-    by_hand(&folder.file(), "UPDATE jobs SET type = 99 WHERE seq = (SELECT min(seq) FROM jobs)");
-    by_hand(&folder.file(), "UPDATE jobs SET type = 99, error = '{' WHERE seq = (SELECT max(seq) FROM jobs)");
-    assert!(is_corrupt(&status(&store, running[0].lease.job).await));
-    let all = store.list(&ListFilter::default(), &Page { cursor: None, limit: 200 }).await;
-    assert_eq!(all.expect("others are listed").jobs.len(), 2);
-    clock.advance(HOUR + Duration::from_secs(1));
-    match store.reclaim(&sweep(HOUR * 9)).await.expect("others are recovered") {
-        Reclaimed::Done { recovered, more: false } => assert_eq!(recovered.len(), 2),
-        other => panic!("{other:?}"),
-    }
-    assert_eq!(aside(&folder.file()), 2);
-}
-
 /// What is told of workers, and counts by minute, are not worth a job.
 #[tokio::test]
 async fn jobs_go_on_past_damaged_figures() {
@@ -493,36 +421,6 @@ async fn jobs_go_on_past_damaged_figures() {
     assert_eq!(stats.types[0].counts, [0, 0, 1, 2, 0, 0]);
     let query = StatsQuery { since_minute: Some(0), ..StatsQuery::default() };
     assert!(is_corrupt(&store.stats(&query).await));
-}
-
-/// No text, or numbers that nobody counted.
-#[tokio::test]
-async fn figures_and_lines_that_cannot_be_read_hold_up_nothing() {
-    let folder = Folder::new();
-    let store = fresh(&folder).await;
-    waiting(&store, 3, 5, Duration::ZERO).await;
-    let first = store.claim(&claim(1)).await.expect("it is whole").attempts.remove(0);
-    store.renew(&beat(), &[first.lease], HOUR).await.expect("it is whole");
-    let report = Report { lease: first.lease, progress: None, logs: vec![line("one")] };
-    store.report(&[report]).await.expect("it is whole");
-    let most = u64::MAX;
-    let slot = format!(
-        r#"{{"attempts":[{most}],"ended":[{most}],"slow":{most},
-            "queue":{{"buckets":[{most}],"sum":{most}}},"run":{{"buckets":[{most}],"sum":{most}}}}}"#
-    );
-    for record in [format!("'{slot}'"), "CAST(x'ff' AS TEXT)".to_owned()] {
-        for table in ["slots", "beats", "logs"] {
-            by_hand(&folder.file(), &format!("UPDATE {table} SET record = {record}"));
-        }
-        let query = StatsQuery { since_minute: Some(0), ..StatsQuery::default() };
-        let beats = store.stats(&query).await.expect("the rest is told").beats;
-        assert!(beats.is_empty(), "{beats:?}");
-        let lines = store.logs(first.lease.job, 0, 9).await.expect("others are told");
-        assert!(lines[0].message.contains("cannot be read"), "{lines:?}");
-        let next = store.claim(&claim(1)).await.expect("others are started").attempts.remove(0);
-        store.settle(&[end(&next, completed("1"))]).await.expect("others end");
-        assert_ne!(store.stats(&query).await.expect("all is told").slots, [], "they are counted anew");
-    }
 }
 
 /// What is left of jobs cannot be forgotten: others are cut, and whoever has nothing to cut is told.

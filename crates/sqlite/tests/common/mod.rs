@@ -10,11 +10,13 @@ use std::{
 };
 
 use async_endpoints_core::{
-    Clock, JobStore as _,
-    store::{Claim, Insert, LeaseToken, NewJob, Want, WorkerId},
+    Clock, JobId, JobStatus, JobStore as _, Priority, StoreError, SystemClock,
+    store::{
+        Attempt, Beat, Claim, Insert, LeaseToken, Lookup, NewJob, Outcome, Reclaim, Settle, Slots, Want, WorkerId,
+    },
 };
 use async_endpoints_sqlite::{Options, SqliteStore, Synchronous};
-use async_endpoints_testkit::jobs::name;
+use async_endpoints_testkit::jobs::{error, job, name};
 use rusqlite::Connection;
 use uuid::Uuid;
 
@@ -71,4 +73,68 @@ impl Drop for Folder {
 pub async fn open(folder: &Folder, synchronous: Synchronous, clock: impl Clock) -> SqliteStore {
     let options = Options::new().synchronous(synchronous);
     options.open_with_clock(folder.file(), clock).await.expect("a fresh store opens")
+}
+
+pub async fn durable(folder: &Folder) -> SqliteStore {
+    SqliteStore::open(folder.file()).await.expect("it opens")
+}
+
+/// Runs one test of such a program as this in a process of its own.
+#[cfg(unix)]
+pub fn in_a_process(program: &std::path::Path, test: &str, set_up: impl FnOnce(&mut std::process::Command)) {
+    let mut command = std::process::Command::new(program);
+    command.args([test, "--exact"]);
+    set_up(&mut command);
+    let ran = command.output().expect("it starts");
+    assert!(ran.status.success(), "{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+}
+
+pub async fn fresh(folder: &Folder) -> SqliteStore {
+    open(folder, Synchronous::Off, SystemClock::default()).await
+}
+
+pub fn number(conn: &Connection, sql: &str) -> u64 {
+    conn.query_row(sql, [], |row| row.get::<_, i64>(0)).expect("a number").unsigned_abs()
+}
+
+pub fn end(attempt: &Attempt, outcome: Outcome) -> Settle {
+    Settle { lease: attempt.lease, outcome, if_canceled: error("X"), slow: false, span: None }
+}
+
+pub fn beat() -> Beat {
+    let slots = Slots { busy: 1, idle: 1, leaked: 0 };
+    Beat { worker: WorkerId(uuid::Uuid::new_v4()), types: Vec::new(), slots, ttl: HOUR }
+}
+
+/// A sweep takes nothing for one lease if there was none for one.
+pub fn sweep(lease: Duration) -> Reclaim {
+    Reclaim { limit: 100, lease, lost: error("L"), canceled: error("C") }
+}
+
+pub fn is_corrupt<T>(answer: &Result<T, StoreError>) -> bool {
+    matches!(answer, Err(StoreError::Corrupt(_)))
+}
+
+/// Jobs of one type that wait, each of that priority.
+pub async fn waiting(store: &SqliteStore, many: usize, priority: u8, delay: Duration) -> Vec<JobId> {
+    let mut ids = Vec::new();
+    for _ in 0..many {
+        let mut new = NewJob { delay, ..job("alpha", HOUR) };
+        new.terms.priority = Priority::new(priority);
+        insert(store, &new).await;
+        ids.push(new.id);
+    }
+    ids
+}
+
+/// Asks the file, as statistics may need what is damaged.
+pub fn aside(path: &Path) -> u64 {
+    number(&Connection::open(path).expect("it opens"), "SELECT count(*) FROM quarantine")
+}
+
+pub async fn status(store: &SqliteStore, id: JobId) -> Result<JobStatus, StoreError> {
+    match store.get(id).await? {
+        Lookup::Found(job) => Ok(job.status),
+        other => panic!("{other:?}"),
+    }
 }

@@ -1,0 +1,117 @@
+//! Rows that hold what nobody wrote: they are put aside or left out, and all others go on.
+
+mod common;
+
+use std::time::Duration;
+
+use async_endpoints_core::{
+    JobStore as _, StoreError,
+    store::{ListFilter, Lookup, NewJob, Page, Reclaim, Reclaimed, Report, StatsQuery},
+};
+use async_endpoints_sqlite::Synchronous;
+use async_endpoints_testkit::{
+    ManualClock,
+    jobs::{completed, error, job, line},
+};
+use common::{Folder, HOUR, aside, beat, by_hand, claim, end, fresh, insert, is_corrupt, open, status, sweep, waiting};
+
+#[tokio::test]
+async fn what_cannot_be_read_is_put_aside_and_never_in_the_way() {
+    let folder = Folder::new();
+    let clock = ManualClock::new();
+    let store = open(&folder, Synchronous::Off, clock.clone()).await;
+    let jobs: Vec<NewJob> = (0..6).map(|_| job("alpha", HOUR)).collect();
+    for job in &jobs {
+        insert(&store, job).await;
+    }
+    let id = |at: usize| format!("x'{}'", jobs[at].id.0.simple());
+    for (at, damage) in [(0, "priority = 77"), (1, "error = '{'"), (2, "fingerprint = x'00'")] {
+        by_hand(&folder.file(), &format!("UPDATE jobs SET {damage} WHERE id = {}", id(at)));
+    }
+    let payload = format!("UPDATE payloads SET format = 9 WHERE seq = (SELECT seq FROM jobs WHERE id = {})", id(3));
+    by_hand(&folder.file(), &payload);
+    let taken = store.claim(&claim(64)).await.unwrap();
+    assert_eq!(taken.attempts.iter().map(|one| one.lease.job).collect::<Vec<_>>(), [jobs[4].id, jobs[5].id]);
+    assert_eq!(taken.next_claim, None);
+    let stats = store.stats(&StatsQuery::default()).await.unwrap();
+    assert_eq!((stats.quarantined, stats.types[0].counts), (4, [0, 0, 2, 0, 0, 0]));
+    assert!(matches!(store.get(jobs[0].id).await, Err(StoreError::Corrupt(_))));
+
+    // A damaged lease does not stop the sweep.
+    by_hand(&folder.file(), &format!("UPDATE jobs SET progress = '[' WHERE id = {}", id(4)));
+    let sweep = Reclaim { limit: 9, lease: HOUR, lost: error("L"), canceled: error("C") };
+    store.reclaim(&sweep).await.unwrap();
+    clock.advance(HOUR + Duration::from_secs(1));
+    let swept = Reclaim { lease: HOUR * 9, ..sweep };
+    match store.reclaim(&swept).await.unwrap() {
+        async_endpoints_core::store::Reclaimed::Done { recovered, more: false } => {
+            assert_eq!(recovered.iter().map(|one| one.id).collect::<Vec<_>>(), [jobs[5].id]);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(store.stats(&StatsQuery::default()).await.unwrap().quarantined, 5);
+
+    // Nor does one without an end stop the prune of those behind it.
+    let [first, second] = [job("alpha", HOUR), job("alpha", HOUR)];
+    for ended in [&first, &second] {
+        insert(&store, ended).await;
+        store.cancel(ended.id, &error("C")).await.unwrap();
+    }
+    by_hand(&folder.file(), &format!("UPDATE jobs SET ended_at = NULL WHERE id = x'{}'", first.id.0.simple()));
+    clock.advance(HOUR + Duration::from_secs(1));
+    store.prune(9).await.unwrap();
+    assert!(matches!(store.get(second.id).await.unwrap(), Lookup::Gone { .. }), "it was cut");
+    let stats = store.stats(&StatsQuery::default()).await.unwrap();
+    assert_eq!((stats.quarantined, stats.types[0].counts[5]), (6, 0));
+}
+
+/// It can neither be counted out of its type nor ended: it is passed by, and all others go on.
+#[tokio::test]
+async fn a_job_of_a_type_that_is_not_there_is_passed_by() {
+    let (folder, clock) = (Folder::new(), ManualClock::new());
+    let store = open(&folder, Synchronous::Off, clock.clone()).await;
+    store.reclaim(&sweep(HOUR)).await.expect("it is whole");
+    waiting(&store, 4, 5, Duration::ZERO).await;
+    let running = store.claim(&claim(64)).await.expect("it is whole").attempts;
+    by_hand(&folder.file(), "UPDATE jobs SET type = 99 WHERE seq = (SELECT min(seq) FROM jobs)");
+    by_hand(&folder.file(), "UPDATE jobs SET type = 99, error = '{' WHERE seq = (SELECT max(seq) FROM jobs)");
+    assert!(is_corrupt(&status(&store, running[0].lease.job).await));
+    let all = store.list(&ListFilter::default(), &Page { cursor: None, limit: 200 }).await;
+    assert_eq!(all.expect("others are listed").jobs.len(), 2);
+    clock.advance(HOUR + Duration::from_secs(1));
+    match store.reclaim(&sweep(HOUR * 9)).await.expect("others are recovered") {
+        Reclaimed::Done { recovered, more: false } => assert_eq!(recovered.len(), 2),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(aside(&folder.file()), 2);
+}
+
+/// No text, or numbers that nobody counted.
+#[tokio::test]
+async fn figures_and_lines_that_cannot_be_read_hold_up_nothing() {
+    let folder = Folder::new();
+    let store = fresh(&folder).await;
+    waiting(&store, 3, 5, Duration::ZERO).await;
+    let first = store.claim(&claim(1)).await.expect("it is whole").attempts.remove(0);
+    store.renew(&beat(), &[first.lease], HOUR).await.expect("it is whole");
+    let report = Report { lease: first.lease, progress: None, logs: vec![line("one")] };
+    store.report(&[report]).await.expect("it is whole");
+    let most = u64::MAX;
+    let slot = format!(
+        r#"{{"attempts":[{most}],"ended":[{most}],"slow":{most},
+            "queue":{{"buckets":[{most}],"sum":{most}}},"run":{{"buckets":[{most}],"sum":{most}}}}}"#
+    );
+    for record in [format!("'{slot}'"), "CAST(x'ff' AS TEXT)".to_owned()] {
+        for table in ["slots", "beats", "logs"] {
+            by_hand(&folder.file(), &format!("UPDATE {table} SET record = {record}"));
+        }
+        let query = StatsQuery { since_minute: Some(0), ..StatsQuery::default() };
+        let beats = store.stats(&query).await.expect("the rest is told").beats;
+        assert!(beats.is_empty(), "{beats:?}");
+        let lines = store.logs(first.lease.job, 0, 9).await.expect("others are told");
+        assert!(lines[0].message.contains("cannot be read"), "{lines:?}");
+        let next = store.claim(&claim(1)).await.expect("others are started").attempts.remove(0);
+        store.settle(&[end(&next, completed("1"))]).await.expect("others end");
+        assert_ne!(store.stats(&query).await.expect("all is told").slots, [], "they are counted anew");
+    }
+}
