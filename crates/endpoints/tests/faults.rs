@@ -5,7 +5,7 @@ mod support;
 
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
@@ -345,6 +345,15 @@ async fn a_report_that_comes_late_does_not_take_later_progress_back() {
     inner.verify().await;
 }
 
+/// Lets handlers go on that block, also when the test fails.
+struct Release(Arc<OnceLock<()>>);
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        let _ = self.0.set(());
+    }
+}
+
 #[tokio::test]
 async fn a_stop_is_heard_while_handlers_block_every_thread() {
     const BLOCK: JobType<(), ()> = JobType::new("Block");
@@ -353,23 +362,28 @@ async fn a_stop_is_heard_while_handlers_block_every_thread() {
     let flaky = Arc::new(FlakyStore::new(Arc::new(store.clone())));
     flaky.fail_next(Op::Report, When::Late);
     let (started, mut starts) = mpsc::unbounded_channel();
+    let over = Arc::new(OnceLock::new());
+    let released = over.clone();
     let options = Options { shutdown: Duration::from_millis(300), lease: Duration::from_secs(4), ..quick() };
     let endpoints = AsyncEndpoints::builder(flaky)
         .options(options)
         .handler(BLOCK, move |ctx: JobContext<()>| {
-            let started = started.clone();
+            let (started, over) = (started.clone(), over.clone());
             async move {
                 ctx.progress().set(1, 2);
                 // Long enough for the report to be sent.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 started.send(ctx.attempt()).unwrap();
-                std::thread::sleep(Duration::from_secs(8));
+                // The other thread may sleep while this one has all that there is to do: it is woken.
+                drop(tokio::spawn(async {}));
+                over.wait();
                 Ok(())
             }
         })
         .build()
         .unwrap();
     let process = Process::start(endpoints, 2);
+    let release = Release(released);
     let mut ids = Vec::new();
     for _ in 0..8 {
         ids.push(process.endpoints.submit(BLOCK, ()).await.unwrap().job.id);
@@ -396,7 +410,7 @@ async fn a_stop_is_heard_while_handlers_block_every_thread() {
         let job = found(&watch(&store), *id).await;
         assert_eq!((job.status, job.retry_count, job.loss_count), (JobStatus::Queued, 0, 0));
     }
-    drop(process);
+    drop((release, process));
     assert!(starts.recv().await.is_none(), "what had not begun was not begun any more");
     store.verify().await;
 }
