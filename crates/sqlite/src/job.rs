@@ -23,6 +23,9 @@ pub(crate) const COLUMNS: &str = "seq, id, type, status, priority, max_retries, 
     settled, last_token, last_settled, lease_until, deadline, error, progress, span, retry_of, retried_by, log_lines, \
     log_bytes";
 
+/// More than anything of a job comes to.
+const MOST: i64 = 1 << 60;
+
 pub(crate) struct Job {
     pub(crate) seq: i64,
     pub(crate) id: JobId,
@@ -196,7 +199,14 @@ impl Job {
             JobStatus::InProgress => self.started_at.is_none() || self.lease_until.is_none() || self.current.is_none(),
             status => status.is_terminal() && self.ended_at.is_none(),
         };
-        if missing { Err(format!("it is {} and a time of that is missing", self.status)) } else { Ok(self) }
+        if missing {
+            return Err(format!("it is {} and a time of that is missing", self.status));
+        }
+        // One more of them, or a sum, would be no number.
+        let small = [self.attempt, self.retries, self.losses, self.releases].iter().all(|count| *count < u32::MAX);
+        let large = [self.version, self.order, self.log_lines, self.log_bytes];
+        let counted = small && large.iter().all(|count| (0..MOST).contains(count));
+        if counted { Ok(self) } else { Err("it holds a number that nobody counts to".to_owned()) }
     }
 
     /// Its place in the index of its state.

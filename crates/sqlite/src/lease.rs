@@ -40,6 +40,11 @@ pub(crate) enum Clear {
 /// A place in the order of a state: score and id, the wanted type's number, and the job's seq.
 type Head = (i64, [u8; 16], usize, i64);
 
+/// An id that is none is seen when its job is read.
+fn head(row: &rusqlite::Row<'_>, want: usize) -> rusqlite::Result<Head> {
+    Ok((row.get(0)?, row.get(1).unwrap_or_default(), want, row.get(2)?))
+}
+
 impl State {
     pub(crate) fn claim(&mut self, claim: &Claim) -> Result<Claimed, Fail> {
         let mut wanted = self.wanted(claim)?;
@@ -102,7 +107,7 @@ impl State {
             let mut find = self.conn.prepare_cached(sql)?;
             let mut rows = find.query(params![status as i64, wanted.kind, limit as i64])?;
             while let Some(row) = rows.next()? {
-                heads.push((row.get(0)?, row.get(1)?, at, row.get(2)?));
+                heads.push(head(row, at)?);
             }
         }
         heads.sort_unstable();
@@ -136,7 +141,7 @@ impl State {
             let mut find = self.conn.prepare_cached(sql)?;
             let mut rows = find.query(params![wanted.kind, self.now.as_micros(), SWEEP_JOBS])?;
             while let Some(row) = rows.next()? {
-                heads.push((row.get(0)?, row.get(1)?, at, row.get(2)?));
+                heads.push(head(row, at)?);
             }
         }
         heads.sort_unstable();

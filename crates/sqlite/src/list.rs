@@ -136,7 +136,10 @@ impl Reader {
 
     fn entries(&self, sql: &str, params: &[&dyn ToSql]) -> Result<Vec<Entry>, Fail> {
         let mut find = self.conn.prepare_cached(sql)?;
-        let entries = find.query_map(params, |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)))?;
+        let entries = find.query_map(params, |row| {
+            // An id that is none is seen when its job is read.
+            Ok(((row.get(0)?, row.get(1).unwrap_or_default()), row.get(2)?))
+        })?;
         Ok(entries.collect::<Result<_, _>>()?)
     }
 

@@ -176,12 +176,12 @@ impl State {
         let next = "SELECT id FROM tombstones WHERE forget_at <= ?1 ORDER BY forget_at LIMIT 1";
         while forgotten < limit {
             let mut find = self.conn.prepare_cached(next)?;
-            let id: Option<[u8; 16]> = find.query_row([self.now.as_micros()], |row| row.get(0)).optional()?;
+            let id: Option<Vec<u8>> = find.query_row([self.now.as_micros()], |row| row.get(0)).optional()?;
             let Some(id) = id else { break };
             let key = "DELETE FROM keys WHERE (owner, type, key) IN (SELECT ifnull(owner, x''), type, key \
                 FROM tombstones WHERE id = ?1 AND key IS NOT NULL)";
-            self.conn.prepare_cached(key)?.execute([id])?;
-            self.conn.prepare_cached("DELETE FROM tombstones WHERE id = ?1")?.execute([id])?;
+            self.conn.prepare_cached(key)?.execute([&id])?;
+            self.conn.prepare_cached("DELETE FROM tombstones WHERE id = ?1")?.execute([&id])?;
             forgotten += 1;
         }
         Ok(forgotten)

@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use async_endpoints_core::{
-    JobStore as _, StoreError,
+    JobStatus, JobStore as _, StoreError,
     store::{ListFilter, Lookup, NewJob, Page, Reclaim, Reclaimed, Report, StatsQuery},
 };
 use async_endpoints_sqlite::Synchronous;
@@ -114,4 +114,51 @@ async fn figures_and_lines_that_cannot_be_read_hold_up_nothing() {
         store.settle(&[end(&next, completed("1"))]).await.expect("others end");
         assert_ne!(store.stats(&query).await.expect("all is told").slots, [], "they are counted anew");
     }
+}
+
+/// Numbers that no more can be added to, and an id that is none: one job in every state.
+#[tokio::test]
+async fn ids_and_numbers_that_nobody_wrote_hold_up_nothing() {
+    let (most, small) = (i64::MAX.to_string(), u32::MAX.to_string());
+    let mut all = vec![("id", "randomblob(3)"), ("ord", "-1")];
+    all.extend(["ord", "version", "log_lines", "log_bytes"].map(|column| (column, most.as_str())));
+    all.extend(["attempt", "retries", "losses", "releases"].map(|column| (column, small.as_str())));
+    for (column, value) in all {
+        let (folder, clock) = (Folder::new(), ManualClock::new());
+        let store = open(&folder, Synchronous::Off, clock.clone()).await;
+        store.reclaim(&sweep(HOUR)).await.expect("it is whole");
+        let damage = |status: JobStatus| {
+            let of_state = format!("SELECT min(seq) FROM jobs WHERE status = {}", status as i64);
+            by_hand(&folder.file(), &format!("UPDATE jobs SET {column} = {value} WHERE seq = ({of_state})"));
+        };
+        waiting(&store, 2, 5, HOUR).await;
+        let waiting = waiting(&store, 5, 5, Duration::ZERO).await;
+        store.cancel(waiting[4], &error("C")).await.expect("it is whole");
+        damage(JobStatus::Scheduled);
+        damage(JobStatus::Queued);
+        clock.advance(HOUR);
+        assert_eq!(store.claim(&claim(3)).await.expect("others are started").attempts.len(), 2, "{column}");
+        assert_eq!(aside(&folder.file()), 2, "{column}");
+        damage(JobStatus::InProgress);
+        damage(JobStatus::Canceled);
+        clock.advance(HOUR + Duration::from_secs(1));
+        match store.reclaim(&sweep(HOUR * 9)).await.expect("others are recovered") {
+            Reclaimed::Done { recovered, more: false } => assert_eq!(recovered.len(), 1, "{column}"),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(store.prune(9).await.expect("it answers"), 1, "{column}");
+        assert_eq!(aside(&folder.file()), 4, "{column}");
+        let page = Page { cursor: None, limit: 200 };
+        let listed = store.list(&ListFilter::default(), &page).await.expect("others are listed").jobs;
+        assert_eq!(listed.len(), 3, "{column}");
+    }
+}
+
+/// What is left of a job whose id is none is forgotten like any other.
+#[tokio::test]
+async fn what_is_left_without_an_id_is_forgotten() {
+    let folder = Folder::new();
+    let store = fresh(&folder).await;
+    by_hand(&folder.file(), "INSERT INTO tombstones VALUES (x'00', NULL, x'00', 0, 0, 1, NULL)");
+    assert_eq!(store.prune(9).await.expect("it answers"), 1);
 }
