@@ -10,7 +10,10 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use uuid::Uuid;
 
-use crate::{fail::Fail, state::State};
+use crate::{
+    fail::{Fail, is_damage},
+    state::State,
+};
 
 struct Holder {
     who: Uuid,
@@ -19,7 +22,7 @@ struct Holder {
 }
 
 impl State {
-    /// Who holds a role now.
+    /// Who holds a role now. Nobody, if that cannot be read: then nobody can show that they do.
     fn holder(&self, name: &str) -> Result<Option<Holder>, Fail> {
         let mut find = self.conn.prepare_cached("SELECT holder, token, until FROM roles WHERE name = ?1")?;
         let holder = find.query_row([name], |row| {
@@ -29,7 +32,11 @@ impl State {
                 until: Timestamp::from_micros(row.get(2)?),
             })
         });
-        Ok(holder.optional()?.filter(|holder| holder.until > self.now))
+        let holder = match holder.optional() {
+            Err(error) if error.sqlite_error_code().is_none() && is_damage(&error) => None,
+            holder => holder?,
+        };
+        Ok(holder.filter(|holder| holder.until > self.now))
     }
 
     pub(crate) fn role(&self, name: &str, who: Uuid, ttl: Duration) -> Result<Role, Fail> {

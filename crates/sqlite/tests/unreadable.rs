@@ -5,15 +5,17 @@ mod common;
 use std::time::Duration;
 
 use async_endpoints_core::{
-    JobStatus, JobStore as _, StoreError,
-    store::{ListFilter, Lookup, NewJob, Page, Reclaim, Reclaimed, Report, StatsQuery},
+    JobStatus, JobStore as _, SharedState as _, StoreError,
+    store::{ListFilter, Lookup, NewJob, Page, Put, Reclaim, Reclaimed, Report, Role, StatsQuery},
 };
 use async_endpoints_sqlite::Synchronous;
 use async_endpoints_testkit::{
     ManualClock,
     jobs::{completed, error, job, line},
 };
+use bytes::Bytes;
 use common::{Folder, HOUR, aside, beat, by_hand, claim, end, fresh, insert, is_corrupt, open, status, sweep, waiting};
+use uuid::Uuid;
 
 #[tokio::test]
 async fn what_cannot_be_read_is_put_aside_and_never_in_the_way() {
@@ -161,4 +163,20 @@ async fn what_is_left_without_an_id_is_forgotten() {
     let store = fresh(&folder).await;
     by_hand(&folder.file(), "INSERT INTO tombstones VALUES (x'00', NULL, x'00', 0, 0, 1, NULL)");
     assert_eq!(store.prune(9).await.expect("it answers"), 1);
+}
+
+/// Its holder would never let go of it.
+#[tokio::test]
+async fn a_role_whose_holder_cannot_be_read_is_free() {
+    let folder = Folder::new();
+    let store = fresh(&folder).await;
+    let [old, new] = [1, 2].map(Uuid::from_u128);
+    let Role::Held(fenced) = store.role("one", old, HOUR).await.expect("it answers") else { panic!("it is free") };
+    by_hand(&folder.file(), "UPDATE roles SET holder = x'00'");
+    let put = |token| store.put_document("kept", None, Bytes::new(), Some(("one", token)));
+    assert_eq!(put(fenced).await.expect("it answers"), Put::Fenced);
+    let Role::Held(token) = store.role("one", new, HOUR).await.expect("it answers") else { panic!("it is free") };
+    assert!(matches!(store.role("one", old, HOUR).await.expect("it answers"), Role::Other(_)));
+    assert_eq!(put(fenced).await.expect("it answers"), Put::Fenced);
+    assert!(matches!(put(token).await.expect("it answers"), Put::Stored(_)));
 }
