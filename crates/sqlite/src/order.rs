@@ -19,6 +19,11 @@ pub(crate) fn ready_score(priority: Priority, order: i64) -> i64 {
     i64::from(9 - priority.get()) * PRIORITY_SPAN + order
 }
 
+/// The priority that a score was made of.
+pub(crate) fn priority_of(score: i64) -> Priority {
+    Priority::new(u8::try_from(9 - score / PRIORITY_SPAN).unwrap_or_default())
+}
+
 /// A point in time as a score.
 pub(crate) fn time_score(time: Timestamp) -> i64 {
     time.as_micros().max(0)

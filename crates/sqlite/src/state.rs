@@ -15,6 +15,7 @@ use crate::{
     fail::Fail,
     job::{Job, json},
     ledger::{Counts, Ledger},
+    order::priority_of,
     view::{self, Kinds},
 };
 
@@ -260,18 +261,17 @@ impl State {
     }
 
     fn take_out(&mut self, seq: i64, found: Option<JobStatus>, why: &str) -> Result<(), Fail> {
-        let mut find = self.conn.prepare_cached("SELECT type, status, priority, attempt FROM jobs WHERE seq = ?1")?;
+        let mut find = self.conn.prepare_cached("SELECT type, status, score, attempt FROM jobs WHERE seq = ?1")?;
         let row = find.query_row([seq], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)));
         let row: Option<(i64, i64, i64, i64)> = row.optional()?;
         drop(find);
-        let Some((kind, status, priority, attempt)) = row else { return Ok(()) };
+        let Some((kind, status, score, attempt)) = row else { return Ok(()) };
         if found.is_some_and(|found| found as i64 != status) {
             return Ok(());
         }
         let known = usize::try_from(status).ok().and_then(|status| JobStatus::ALL.get(status));
         if let Some(known) = known {
-            let priority = async_endpoints_core::Priority::new(u8::try_from(priority).unwrap_or(u8::MAX));
-            let counted = (*known, priority, u32::try_from(attempt).unwrap_or(u32::MAX));
+            let counted = (*known, priority_of(score), u32::try_from(attempt).unwrap_or(u32::MAX));
             self.ledger.count(&self.conn, kind, counted, -1)?;
         }
         self.conn.prepare_cached("UPDATE jobs SET status = 9 WHERE seq = ?1")?.execute([seq])?;

@@ -14,7 +14,10 @@ use async_endpoints_testkit::{
     jobs::{completed, error, job, line},
 };
 use bytes::Bytes;
-use common::{Folder, HOUR, aside, beat, by_hand, claim, end, fresh, insert, is_corrupt, open, status, sweep, waiting};
+use common::{
+    Folder, HOUR, aside, beat, by_hand, claim, end, fresh, insert, is_corrupt, number, open, status, sweep, waiting,
+};
+use rusqlite::Connection;
 use uuid::Uuid;
 
 #[tokio::test]
@@ -38,6 +41,10 @@ async fn what_cannot_be_read_is_put_aside_and_never_in_the_way() {
     let stats = store.stats(&StatsQuery::default()).await.unwrap();
     assert_eq!((stats.quarantined, stats.types[0].counts), (4, [0, 0, 2, 0, 0, 0]));
     assert!(matches!(store.get(jobs[0].id).await, Err(StoreError::Corrupt(_))));
+    let negative = "SELECT count(*) FROM types WHERE min(queued_0, queued_1, queued_2, queued_3, queued_4, queued_5, \
+        queued_6, queued_7, queued_8, queued_9) < 0";
+    let conn = Connection::open(folder.file()).unwrap();
+    assert_eq!(number(&conn, negative), 0, "it is counted out of the priority that it was counted in");
 
     // A damaged lease does not stop the sweep.
     by_hand(&folder.file(), &format!("UPDATE jobs SET progress = '[' WHERE id = {}", id(4)));
