@@ -28,7 +28,7 @@ use crate::{
     fleet::{Fleet, Reason, Waiting},
     http::{self, Face},
     hub::{Follower, Hub, version},
-    job_type::{JobType, Policy},
+    job_type::{JobType, Policy, Rules},
     middleware::Middleware,
     options::Options,
     sampler::Sampler,
@@ -85,7 +85,9 @@ impl AsyncEndpoints {
         let id = measured.as_ref().and_then(|measured| measured.telemetry.take_instance());
         let id = WorkerId(id.unwrap_or_else(Uuid::new_v4));
         let worker = Worker::new(id, store.clone(), options.clone(), kinds.into(), middlewares.into());
-        let sampler = Sampler::new(store.clone(), cutoffs);
+        let (rules, defaults) = (Rules::default(), options.clone());
+        let others = move |name: &JobName| rules.resolve(&defaults).cutoffs(name, &defaults);
+        let sampler = Sampler::new(store.clone(), cutoffs, others);
         if let Some(measured) = &measured {
             measured.gauges(&sampler, &worker);
         }

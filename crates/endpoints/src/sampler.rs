@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_endpoints_core::store::{Stats, StatsQuery, Store, StoreError, TypeCutoffs};
+use async_endpoints_core::{
+    JobName,
+    store::{Stats, StatsQuery, Store, StoreError, TypeCutoffs},
+};
 use tokio::{runtime::Handle, sync::watch};
 
 use crate::{stats, submit::within};
@@ -14,13 +17,18 @@ use crate::{stats, submit::within};
 const FRESH: Duration = Duration::from_secs(5);
 /// Gauges older than that have no value: none is better than a wrong one.
 const STALE: Duration = Duration::from_secs(15);
-/// How long a reader waits for an answer of the store, and one that cannot wait asynchronously.
+/// How long a scrape waits for an answer of the store, and a gauge that is read otherwise.
 const PATIENCE: Duration = Duration::from_secs(1);
 const DEADLINE: Duration = Duration::from_millis(500);
+
+/// What counts as slow, overdue and stuck of a type that is not declared here.
+type Others = Box<dyn Fn(&JobName) -> TypeCutoffs + Send + Sync>;
 
 pub(crate) struct Sampler {
     store: Arc<dyn Store>,
     cutoffs: Vec<TypeCutoffs>,
+    /// For job types that only other processes declare, or none: they get stuck as well.
+    others: Others,
     state: Mutex<State>,
     changed: Condvar,
     /// Where readers outside a runtime have the store asked.
@@ -32,7 +40,7 @@ struct State {
     asked: Option<Instant>,
     /// Open while somebody asks.
     asking: Option<watch::Receiver<()>>,
-    /// Somebody waited for that answer in vain: nobody else does.
+    /// A scrape or a gauge waited for that answer in vain: no other does.
     is_late: bool,
     taken: Option<(Instant, Arc<Stats>)>,
     failed: Option<String>,
@@ -50,9 +58,13 @@ impl State {
 }
 
 impl Sampler {
-    pub(crate) fn new(store: Arc<dyn Store>, cutoffs: Vec<TypeCutoffs>) -> Arc<Self> {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        cutoffs: Vec<TypeCutoffs>,
+        others: impl Fn(&JobName) -> TypeCutoffs + Send + Sync + 'static,
+    ) -> Arc<Self> {
         let (state, changed, runtime) = (Mutex::default(), Condvar::new(), Mutex::default());
-        Arc::new(Self { store, cutoffs, state, changed, runtime })
+        Arc::new(Self { store, cutoffs, others: Box::new(others), state, changed, runtime })
     }
 
     /// What counts as slow, overdue and stuck.
@@ -69,47 +81,49 @@ impl Sampler {
 
     /// The statistics of the last hour, at most five seconds old.
     pub(crate) async fn read(self: &Arc<Self>) -> Result<Arc<Stats>, StoreError> {
-        self.refresh().await;
+        self.enter();
+        if let Some(asking) = self.ask(&Handle::current()) {
+            // Ends, as the call does.
+            answered(asking).await;
+        }
         let state = self.lock();
         let why = || state.failed.clone().unwrap_or_else(|| "no answer yet".to_owned());
         state.younger_than(FRESH).ok_or_else(|| StoreError::Unavailable(why()))
     }
 
-    /// Has the store asked if it is time, and waits for its answer, for a second at most.
+    /// Has the store asked if it is time, and waits for its answer, for a second at most: a scrape tells the rest all the same.
     pub(crate) async fn refresh(self: &Arc<Self>) {
         self.enter();
-        if let Some(mut asking) = self.ask(&Handle::current()) {
-            // Closed when the answer is there.
-            let answered = async { while asking.changed().await.is_ok() {} };
-            if tokio::time::timeout(PATIENCE, answered).await.is_err() {
-                self.lock().is_late = true;
-            }
+        let asking = self.ask(&Handle::current()).filter(|_| !self.lock().is_late);
+        if let Some(asking) = asking
+            && tokio::time::timeout(PATIENCE, answered(asking)).await.is_err()
+        {
+            self.lock().is_late = true;
         }
     }
 
-    /// For gauges, which cannot wait asynchronously: what the store said last, unless that is too old; they wait half a second
-    /// at most.
+    /// For gauges, which cannot wait asynchronously: they wait half a second at most, and then tell what the store said before,
+    /// unless that is too old.
     pub(crate) fn read_blocking(self: &Arc<Self>) -> Option<Arc<Stats>> {
         let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
         let asking = self.ask(&runtime).is_some();
         let state = self.lock();
-        if let Some(known) = state.younger_than(STALE) {
-            return Some(known);
+        if let Some(fresh) = state.younger_than(FRESH) {
+            return Some(fresh);
         }
-        let waits = |state: &mut State| asking && state.asking.is_some();
+        let waits = |state: &mut State| asking && !state.is_late && state.asking.is_some();
         let waited = self.changed.wait_timeout_while(state, DEADLINE, waits);
         let (mut state, late) = waited.unwrap_or_else(PoisonError::into_inner);
         state.is_late |= late.timed_out();
         state.younger_than(STALE)
     }
 
-    /// Has the store asked if it is time, and gives what says when it has answered, if it is being asked and nobody waited for
-    /// that in vain.
+    /// Has the store asked if it is time, and gives what says when it has answered, if it is being asked.
     fn ask(self: &Arc<Self>, runtime: &Handle) -> Option<watch::Receiver<()>> {
         let (done, asking) = {
             let mut state = self.lock();
             if state.asking.is_some() || !state.is_due() {
-                return state.asking.clone().filter(|_| !state.is_late);
+                return state.asking.clone();
             }
             let (done, asking) = watch::channel(());
             state.asking = Some(asking.clone());
@@ -128,11 +142,17 @@ impl Sampler {
         Some(asking)
     }
 
-    /// Minutes are the store's: until its time is known, all that it has are asked for.
+    /// Minutes are the store's, and so are the types that are not declared here: until they are known, all minutes are asked for.
     fn query(&self) -> StatsQuery {
-        let known = self.lock().taken.as_ref().map(|(_, stats)| stats.now);
-        let since_minute = Some(known.map_or(0, |now| stats::first_minute(now, stats::HOUR)));
-        StatsQuery { since_minute, cutoffs: self.cutoffs.clone() }
+        let known = self.lock().taken.as_ref().map(|(_, stats)| stats.clone());
+        let since_minute = Some(known.as_ref().map_or(0, |known| stats::first_minute(known.now, stats::HOUR)));
+        let mut cutoffs = self.cutoffs.clone();
+        for of_type in known.iter().flat_map(|known| &known.types) {
+            if !self.cutoffs.iter().any(|declared| declared.name == of_type.name) {
+                cutoffs.push((self.others)(&of_type.name));
+            }
+        }
+        StatsQuery { since_minute, cutoffs }
     }
 
     fn keep(&self, stats: Result<Stats, StoreError>) {
@@ -146,6 +166,11 @@ impl Sampler {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Ends when the answer is there: then nobody holds the other end any more.
+async fn answered(mut asking: watch::Receiver<()>) {
+    while asking.changed().await.is_ok() {}
 }
 
 /// The end of asking, also when the runtime that asks ends first.
@@ -165,10 +190,20 @@ mod tests {
 
     use super::*;
 
+    fn sampler(store: Arc<dyn Store>) -> Arc<Sampler> {
+        let others = |name: &JobName| TypeCutoffs {
+            name: name.clone(),
+            slow_after: Duration::ZERO,
+            overdue_after: Duration::ZERO,
+            stuck_after: Duration::ZERO,
+        };
+        Sampler::new(store, Vec::new(), others)
+    }
+
     #[tokio::test]
     async fn old_figures_are_for_gauges_for_a_while_and_then_for_nobody() {
         let store = Arc::new(FlakyStore::new(Arc::new(MemoryStore::new())));
-        let sampler = Sampler::new(store.clone(), Vec::new());
+        let sampler = sampler(store.clone());
         sampler.read().await.expect("the store answers");
         store.outage(true);
         let age = |by: Duration| {
@@ -190,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_runtime_that_ended_is_no_end_of_asking() {
-        let sampler = Sampler::new(Arc::new(MemoryStore::new()), Vec::new());
+        let sampler = sampler(Arc::new(MemoryStore::new()));
         let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let first = runtime();
         first.block_on(async { sampler.enter() });

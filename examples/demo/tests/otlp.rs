@@ -21,8 +21,100 @@ use support::{
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
+/// A collector that prints whatever it is told, by gRPC and by HTTP.
+struct Collector {
+    peer: Peer,
+    grpc: String,
+    http: String,
+}
+
+impl Collector {
+    async fn start(folder: &Folder) -> Self {
+        let [grpc, http] = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
+        let listen = ["start", "--otlp-grpc-endpoint", &grpc, "--otlp-http-endpoint", &http];
+        let print = ["--exporter", "blackhole", "--debug-log", "metrics", "--debug-log-verbosity", "detailed"];
+        let peer = Peer::start(folder, &python("rotel-agent"), "rotel", &[&listen[..], &print[..]].concat());
+        peer.says("Starting Rotel").await;
+        Self { peer, grpc, http }
+    }
+
+    /// What was told last of a metric, once the next one is: its description, and of the point with these labels, in their
+    /// order, the rest.
+    fn told(&self, metric: &str, labels: &[(&str, &str)]) -> Option<(String, String)> {
+        let said = self.peer.said();
+        let (_, of_it) = said.rsplit_once(&format!("-> Name: {metric}\n"))?;
+        let (of_it, _) = of_it.split_once("\nMetric #")?;
+        let mut points = of_it.split("DataPoints #");
+        let about = points.next()?.to_owned();
+        let heading = if labels.is_empty() { "" } else { "Data point attributes:\n" };
+        let labels: String = labels.iter().map(|(name, value)| format!("     -> {name}: Str({value})\n")).collect();
+        points.find_map(|point| {
+            let (_, point) = point.split_once('\n')?;
+            Some((about.clone(), format!("{}\n", point.strip_prefix(heading)?.strip_prefix(&labels)?)))
+        })
+    }
+
+    /// The same, as soon as it is there.
+    async fn tells(&self, metric: &str, labels: &[(&str, &str)]) -> (String, String) {
+        until(metric, || self.told(metric, labels).is_some()).await;
+        self.told(metric, labels).expect("it was told")
+    }
+}
+
+/// Three jobs, told at the end and not before: exactly they arrive, as they were measured.
+async fn told_as_measured(protocol: &str, endpoint: impl Fn(&Collector) -> String) {
+    let folder = Folder::new();
+    let collector = Collector::start(&folder).await;
+    let endpoint = endpoint(&collector);
+    let vars = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "3600000"),
+        ("OTEL_SERVICE_NAME", "told-at-the-end"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "service.instance.id=0b0b0b0b-0000-4000-8000-000000000007"),
+    ];
+    let demo = Demo::start(&folder, &vars).await;
+    for _ in 0..3 {
+        demo.finish("/api/performance", &json!({ "taskType": "any", "itemCount": 1447 })).await;
+    }
+    assert!(!collector.peer.said().contains("async_job"), "{}", collector.peer.said());
+    demo.stop().await.expect("it stops");
+    let of_type = [("job_type", "PerformanceProcess")];
+    let (about, point) = collector.tells("async_job.processed", &of_type).await;
+    for word in ["Unit: {job}", "DataType: Sum", "IsMonotonic: true", "AGGREGATION_TEMPORALITY_CUMULATIVE"] {
+        assert!(about.contains(word), "{word} in {about}");
+    }
+    assert!(point.contains("\nValue: 3\n"), "{point}");
+    let (about, point) = collector.tells("async_job.total_time", &[of_type[0], ("outcome", "completed")]).await;
+    for word in ["Unit: s", "DataType: Histogram", "AGGREGATION_TEMPORALITY_CUMULATIVE"] {
+        assert!(about.contains(word), "{word} in {about}");
+    }
+    let bounds: Vec<&str> = point.lines().filter_map(|line| line.strip_prefix("ExplicitBounds #")).collect();
+    let bounds: Vec<&str> = bounds.iter().filter_map(|line| Some(line.split_once(": ")?.1)).collect();
+    assert_eq!(bounds.join(" "), "0.005 0.01 0.025 0.05 0.1 0.25 0.5 1 2.5 5 10 30 60 120 300 600 1800 3600");
+    assert!(point.contains("Count: 3\n") && !point.contains("Min:"), "{point}");
+    let (_, items) = collector.tells("performance.processed_items", &[]).await;
+    assert!(items.contains("\nValue: 4341\n"), "{items}");
+    for resource in
+        ["service.name: Str(told-at-the-end)", "service.instance.id: Str(0b0b0b0b-0000-4000-8000-000000000007)"]
+    {
+        assert!(collector.peer.said().contains(resource), "{resource}");
+    }
+}
+
 #[tokio::test]
-async fn metrics_arrive_over_http() {
+async fn metrics_arrive_over_http_as_they_were_measured() {
+    told_as_measured("http/protobuf", |collector| format!("http://{}", collector.http)).await;
+}
+
+#[tokio::test]
+async fn metrics_arrive_over_grpc_as_they_were_measured() {
+    told_as_measured("grpc", |collector| format!("http://{}", collector.grpc)).await;
+}
+
+#[tokio::test]
+async fn metrics_arrive_again_and_again() {
     let (folder, port) = (Folder::new(), free_port().to_string());
     // Series of jobs are there at zero. This one comes with the first job.
     let args = ["--port", &port, "--await-metric", "performance.processed_items"];
@@ -33,33 +125,6 @@ async fn metrics_arrive_over_http() {
     demo.finish("/api/performance", &json!({ "taskType": "any", "itemCount": 10 })).await;
     assert!(receiver.ended().await, "{}", receiver.said());
     demo.stop().await.expect("it stops");
-}
-
-#[tokio::test]
-async fn metrics_arrive_over_grpc_and_the_last_of_them_at_the_end() {
-    let (folder, port) = (Folder::new(), free_port());
-    let (grpc, http) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{}", free_port()));
-    let listen = ["start", "--otlp-grpc-endpoint", &grpc, "--otlp-http-endpoint", &http];
-    let print = ["--exporter", "blackhole", "--debug-log", "metrics", "--debug-log-verbosity", "detailed"];
-    let receiver = Peer::start(&folder, &python("rotel-agent"), "rotel", &[&listen[..], &print[..]].concat());
-    receiver.says("Starting Rotel").await;
-    let endpoint = format!("http://{grpc}");
-    let vars = [
-        ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", &*endpoint),
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
-        // Nothing is pushed before the end.
-        ("OTEL_METRIC_EXPORT_INTERVAL", "3600000"),
-        ("OTEL_SERVICE_NAME", "told-at-the-end"),
-    ];
-    let demo = Demo::start(&folder, &vars).await;
-    demo.finish("/api/performance", &json!({ "taskType": "any", "itemCount": 4321 })).await;
-    assert!(!receiver.said().contains("async_job"), "{}", receiver.said());
-    demo.stop().await.expect("it stops");
-    for told in
-        ["service.name: Str(told-at-the-end)", "async_job.total_time", "performance.processed_items", "Value: 4321"]
-    {
-        receiver.says(told).await;
-    }
 }
 
 /// Speaks TLS on a port of its own, with the certificate in a folder, and passes on what is inside. Says where.
@@ -89,17 +154,13 @@ async fn behind_tls(folder: &Folder, to: String) -> String {
 
 #[tokio::test]
 async fn metrics_arrive_over_tls_at_those_who_are_trusted() {
-    let (folder, port, grpc) = (Folder::new(), free_port().to_string(), format!("127.0.0.1:{}", free_port()));
+    let (folder, port) = (Folder::new(), free_port().to_string());
     certify(&folder.join(""));
     let args = ["--port", &port, "--await-metric", "performance.processed_items"];
     let mut over_http = Peer::start(&folder, &python("oteltap"), "oteltap", &args);
     let http = behind_tls(&folder, format!("127.0.0.1:{port}")).await;
-    let listen =
-        ["start", "--otlp-grpc-endpoint", &grpc, "--otlp-http-endpoint", &format!("127.0.0.1:{}", free_port())];
-    let print = ["--exporter", "blackhole", "--debug-log", "metrics", "--debug-log-verbosity", "detailed"];
-    let over_grpc = Peer::start(&folder, &python("rotel-agent"), "rotel", &[&listen[..], &print[..]].concat());
-    over_grpc.says("Starting Rotel").await;
-    let grpc_url = behind_tls(&folder, grpc).await;
+    let over_grpc = Collector::start(&folder).await;
+    let grpc_url = behind_tls(&folder, over_grpc.grpc.clone()).await;
     let ca = folder.join("ca.crt").display().to_string();
     // The same endpoints, to whom trusts another authority.
     let other = Folder::new();
@@ -120,7 +181,7 @@ async fn metrics_arrive_over_tls_at_those_who_are_trusted() {
         let demo = Demo::start(&folder, &vars(&ca)).await;
         demo.finish("/api/performance", &json!({ "taskType": "any", "itemCount": 10 })).await;
         match protocol {
-            "grpc" => over_grpc.says("performance.processed_items").await,
+            "grpc" => over_grpc.peer.says("performance.processed_items").await,
             _ => assert!(over_http.ended().await, "{}", over_http.said()),
         }
         demo.stop().await.expect("it stops");

@@ -199,8 +199,9 @@ fn own_routes<S: Clone + Send + Sync + 'static>(
 /// The routes with whatever measures them.
 fn measured<S: Clone + Send + Sync + 'static>(endpoints: &AsyncEndpoints, router: Router<S>) -> Router<S> {
     match endpoints.measured() {
-        Some(measured) => router.layer(measured.layer()),
-        None => router,
+        // Of the routes alone: what they do not match is the application's.
+        Some(measured) if router.has_routes() => router.route_layer(measured.layer()),
+        _ => router,
     }
 }
 

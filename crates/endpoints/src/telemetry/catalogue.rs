@@ -154,7 +154,7 @@ catalogue! {
     QUARANTINED = I::gauge("async_store.quarantined", "{job}", &["store"], "Stored jobs that cannot be read and were put aside.").fleet();
     MENDED = I::gauge("async_store.mended", "{job}", &["store"], "Jobs whose indexes disagreed with them and were mended, so far.").fleet();
     REQUEST_DURATION = I::seconds("http.server.request.duration", &["http.request.method", "http.route", "http.response.status_code", "url.scheme", "error.type"], "How long HTTP requests took until their answer began.");
-    OVERFLOW = I::counter("async_metrics.overflow", "{record}", &[], "Records counted under the label value _other, because their job type is not declared in this process or their error code was one too many.");
+    OVERFLOW = I::counter("async_metrics.overflow", "{record}", &[], "Records counted under the label value _other, because their job type is not declared in this process, or is beyond the first 100, or their error code was one too many.");
     CPU = I::counter("process.cpu", "s", &[], "Processor time, user and system.");
     RESIDENT_MEMORY = I::gauge("process.resident_memory", "By", &[], "Memory in RAM.");
     VIRTUAL_MEMORY = I::gauge("process.virtual_memory", "By", &[], "Address space.");

@@ -60,17 +60,25 @@ impl Row {
             counts: of_type.counts,
             oldest_queued: age(of_type.oldest_runnable),
             oldest_running: age(of_type.oldest_running),
-            stuck: of_type.overdue + of_type.unrecovered + untaken,
+            // One that runs for too long and whose worker is gone is both.
+            stuck: of_type.overdue.max(of_type.unrecovered) + untaken,
             workers,
         }
     }
 
+    /// Of workers, those of the type with the fewest that has queued jobs: others cannot help it.
     fn merge(&mut self, other: &Self) {
+        let workers = match (self.counts[0], other.counts[0]) {
+            (1.., 1..) => self.workers.min(other.workers),
+            (1.., 0) => self.workers,
+            (0, 1..) => other.workers,
+            (0, 0) => self.workers.max(other.workers),
+        };
         self.counts.iter_mut().zip(other.counts).for_each(|(mine, more)| *mine += more);
         self.oldest_queued = self.oldest_queued.max(other.oldest_queued);
         self.oldest_running = self.oldest_running.max(other.oldest_running);
         self.stuck += other.stuck;
-        self.workers = self.workers.max(other.workers);
+        self.workers = workers;
     }
 }
 
@@ -161,4 +169,70 @@ pub(crate) fn observe(
 ) {
     let gauge = meter.f64_observable_gauge(instrument.name).with_unit(instrument.unit);
     let _registered = gauge.with_description(instrument.help).with_callback(read).build();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use async_endpoints_core::{
+        Timestamp,
+        store::{BeatType, Slots, WorkerId},
+    };
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::telemetry::{Telemetry, catalogue::QUEUE_TIME};
+
+    const NOW: Timestamp = Timestamp::from_micros(1_000_000_000);
+
+    fn name(name: &str) -> JobName {
+        JobName::new(name).expect("a name")
+    }
+
+    fn of_type(of: &str, queued: u64, ages: [u64; 2]) -> TypeStats {
+        let [oldest_runnable, oldest_running] = ages.map(|age| Some(NOW.before(Duration::from_secs(age))));
+        TypeStats {
+            name: name(of),
+            counts: [queued, 2, 3, 4, 5, 6],
+            never_started: 0,
+            oldest_runnable,
+            oldest_running,
+            slow: 90,
+            overdue: 3,
+            stale: 10,
+            unrecovered: 2,
+        }
+    }
+
+    /// A worker of these types.
+    fn beat(types: &[&str]) -> LiveBeat {
+        let types = types.iter().map(|of| BeatType { name: name(of), running: 0, limit: 1 }).collect();
+        LiveBeat { worker: WorkerId(Uuid::new_v4()), types, slots: Slots::default(), at: NOW }
+    }
+
+    #[test]
+    fn each_declared_type_has_a_row_and_all_others_share_one() {
+        let telemetry = Telemetry::builder().build().expect("telemetry");
+        let declared = ["Idle", "Taken"].map(name);
+        let bounds = QUEUE_TIME.bounds().into();
+        let meter = telemetry.own_meter();
+        let instruments = Instruments::new(&meter, telemetry.exemplars(), &bounds, "memory", declared.iter());
+        let types = [("Busy", 0, [7, 8]), ("Left", 20, [70, 8]), ("Rare", 1, [7, 80]), ("Taken", 1, [7, 8])];
+        let stats = Stats {
+            now: NOW,
+            types: types.map(|(of, queued, ages)| of_type(of, queued, ages)).into(),
+            beats: vec![beat(&["Taken", "Busy"]), beat(&["Taken", "Busy", "Rare"])],
+            ..Stats::default()
+        };
+        let mut rows: Vec<(String, Row)> =
+            rows(&stats, &instruments).into_iter().map(|(label, row)| (label.value.to_string(), row)).collect();
+        rows.sort_by(|a, b| a.0.cmp(&b.0));
+        let taken = Row { counts: [1, 2, 3, 4, 5, 6], oldest_queued: 7.0, oldest_running: 8.0, stuck: 3, workers: 2 };
+        // Left waits and nobody takes it: its ten are stuck, and that the types beside it have workers does not hide it.
+        let other =
+            Row { counts: [21, 6, 9, 12, 15, 18], oldest_queued: 70.0, oldest_running: 80.0, stuck: 19, workers: 0 };
+        let expected = [("Idle", Row::default()), ("Taken", taken), (OTHER, other)];
+        assert_eq!(rows, expected.map(|(label, row)| (label.to_owned(), row)));
+    }
 }

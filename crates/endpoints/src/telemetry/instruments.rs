@@ -24,6 +24,8 @@ use crate::error::Builtin;
 const TYPES: usize = 100;
 /// Error codes of an application's own that have series of their own, in all.
 const CODES: usize = 50;
+/// The code of jobs and attempts whose worker died or was cut off.
+pub(crate) const LOST: &str = "WORKER_LOST";
 /// The label value of everything that has none of its own.
 pub(crate) const OTHER: &str = "_other";
 
@@ -116,7 +118,7 @@ pub(crate) struct OfType {
     canceled: BoundCounter<u64>,
     retries: BoundCounter<u64>,
     pub(crate) recovered: BoundCounter<u64>,
-    /// Of those outcomes that have no error code.
+    /// Of those outcomes that have no error code, or always the same.
     completed: BoundCounter<u64>,
     canceled_attempts: BoundCounter<u64>,
     released: BoundCounter<u64>,
@@ -189,7 +191,8 @@ impl Instruments {
             for code in Builtin::FAILURES {
                 let label = KeyValue::new("error_type", code);
                 self.failed.add(0, &[of_type.label.clone(), label.clone()]);
-                for outcome in ["retried", "failed"] {
+                // What its worker loses is an attempt's outcome of its own.
+                for outcome in ["retried", "failed"].into_iter().filter(|_| code != LOST) {
                     self.attempts.add(0, &[of_type.label.clone(), KeyValue::new("outcome", outcome), label.clone()]);
                 }
             }
@@ -269,6 +272,9 @@ impl OfType {
         let label = KeyValue::new("job_type", name.to_owned());
         let one = [label.clone()];
         let with = |name: &'static str, value: &'static str| [label.clone(), KeyValue::new(name, value)];
+        let ended_by = |outcome: &'static str, code: &'static str| {
+            [label.clone(), KeyValue::new("outcome", outcome), KeyValue::new("error_type", code)]
+        };
         let submissions = bind.counter(&c::SUBMISSIONS);
         let counter = |instrument: &Instrument| bind.counter(instrument).bind(&one);
         Self {
@@ -279,9 +285,9 @@ impl OfType {
             retries: counter(&c::RETRIES),
             recovered: counter(&c::RECOVERED),
             completed: attempts.bind(&with("outcome", "completed")),
-            canceled_attempts: attempts.bind(&with("outcome", "canceled")),
+            canceled_attempts: attempts.bind(&ended_by("canceled", "JOB_CANCELED")),
             released: attempts.bind(&with("outcome", "released")),
-            lost: attempts.bind(&with("outcome", "lost")),
+            lost: attempts.bind(&ended_by("lost", LOST)),
             queue_time: bind.timer(&c::QUEUE_TIME, &one),
             processing_time: ["completed", "retried", "failed", "canceled", "released"]
                 .map(|outcome| bind.timer(&c::PROCESSING_TIME, &with("outcome", outcome))),

@@ -85,10 +85,23 @@ impl Otlp {
                 _ => return Err(wrong(name, value, "grpc or http/protobuf is expected")),
             },
         };
-        if let Some((name, value)) = signal("TEMPORALITY_PREFERENCE")
-            && !value.trim().eq_ignore_ascii_case("cumulative")
-        {
-            return Err(wrong(name, value, "cumulative is expected, as the scrape and the push read the same sums"));
+        // What is set and cannot be had is refused: silence would be taken for consent.
+        for (rest, taken, expected) in [
+            (
+                "TEMPORALITY_PREFERENCE",
+                &["cumulative"][..],
+                "cumulative is expected, as the scrape and the push read the same sums",
+            ),
+            ("COMPRESSION", &["gzip", "none"], "gzip or none is expected"),
+            ("CERTIFICATE", &[], "SSL_CERT_FILE names the authorities that are trusted"),
+            ("CLIENT_CERTIFICATE", &[], "no client certificate can be shown: put a collector of your own in between"),
+            ("CLIENT_KEY", &[], "no client certificate can be shown: put a collector of your own in between"),
+        ] {
+            if let Some((name, value)) = signal(rest)
+                && !taken.contains(&&*value.trim().to_ascii_lowercase())
+            {
+                return Err(wrong(name, value, expected));
+            }
         }
         let endpoint = match protocol {
             // Only the signal's own variable names the whole path.
@@ -100,7 +113,10 @@ impl Otlp {
         let mut otlp = Self::new(protocol, endpoint);
         for (variable, duration) in [
             (Some("OTEL_METRIC_EXPORT_INTERVAL".to_owned()), &mut otlp.interval),
-            (signal("TIMEOUT").map(|(name, _)| name), &mut otlp.patience),
+            (
+                signal("TIMEOUT").map(|(name, _)| name).or(Some("OTEL_METRIC_EXPORT_TIMEOUT".to_owned())),
+                &mut otlp.patience,
+            ),
         ] {
             if let Some((name, value)) = variable.and_then(|name| Some((name.clone(), vars(&name)?))) {
                 let millis = value.trim().parse().ok().filter(|millis| *millis > 0);
@@ -115,9 +131,17 @@ impl Otlp {
     fn check(&self) -> Result<(), TelemetryError> {
         if self.is_tls() && !cfg!(feature = "otlp-tls") {
             let why = "http is expected: for https, build with the feature otlp-tls";
-            return Err(wrong("the OTLP endpoint".to_owned(), self.endpoint.clone(), why));
+            return Err(wrong("the OTLP endpoint".to_owned(), self.shown(), why));
         }
         Ok(())
+    }
+
+    /// Without who asks and their password.
+    fn shown(&self) -> String {
+        match (self.endpoint.split_once("://"), self.endpoint.rsplit_once('@')) {
+            (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+            _ => self.endpoint.clone(),
+        }
     }
 
     fn is_tls(&self) -> bool {
@@ -192,9 +216,9 @@ mod tls {
     }
 }
 
-/// Unless the environment says that nothing is pushed.
+/// Unless the environment wants metrics elsewhere, or nowhere.
 pub(super) fn is_wanted(vars: &impl Fn(&str) -> Option<String>) -> bool {
-    vars("OTEL_METRICS_EXPORTER").is_none_or(|exporter| exporter.trim() != "none")
+    vars("OTEL_METRICS_EXPORTER").is_none_or(|exporters| exporters.split(',').any(|one| one.trim() == "otlp"))
 }
 
 fn wrong(name: String, value: String, expected: &str) -> TelemetryError {
@@ -207,7 +231,7 @@ pub(super) struct Push(mpsc::UnboundedSender<oneshot::Sender<()>>);
 impl Push {
     pub(super) fn start(otlp: Otlp, reader: SharedReader) -> Result<Self, TelemetryError> {
         otlp.check()?;
-        let endpoint = otlp.endpoint.clone();
+        let endpoint = otlp.shown();
         let failed = |why: String| wrong("the OTLP endpoint".to_owned(), endpoint.clone(), &why);
         let (finish, asked) = mpsc::unbounded_channel();
         let (tell, told) = std::sync::mpsc::channel();
@@ -266,8 +290,8 @@ impl Pusher {
             let pushed = AssertUnwindSafe(self.push()).catch_unwind().await;
             let pushed = pushed.unwrap_or_else(|panic| Err(panic_message(&*panic).to_owned()));
             match (&pushed, failing) {
-                (Err(why), false) => events::push_failed(&self.otlp.endpoint, why),
-                (Ok(()), true) => events::push_works(&self.otlp.endpoint),
+                (Err(why), false) => events::push_failed(&self.otlp.shown(), why),
+                (Ok(()), true) => events::push_works(&self.otlp.shown()),
                 _ => {}
             }
             failing = pushed.is_err();
@@ -309,11 +333,24 @@ mod tests {
         assert_eq!(read(&[(ALL, "http://c:4318/")]), Ok(Some(Otlp::http("http://c:4318/v1/metrics"))));
         assert_eq!(read(&[(ALL, "http://c"), (OWN, "http://d/x")]), Ok(Some(Otlp::http("http://d/x"))));
         assert_eq!(read(&[(ALL, "http://c:4317"), (PROTOCOL, "grpc")]), Ok(Some(Otlp::grpc("http://c:4317"))));
-        assert_eq!(read(&[(ALL, "http://c"), ("OTEL_METRICS_EXPORTER", "none")]), Ok(None));
+        for (exporters, pushes) in [("none", false), ("prometheus", false), ("otlp", true), ("prometheus, otlp", true)]
+        {
+            let read = read(&[(ALL, "http://c"), ("OTEL_METRICS_EXPORTER", exporters)]).expect("no wrong value");
+            assert_eq!(read.is_some(), pushes, "{exporters}");
+        }
+        let patient = read(&[(OWN, "http://d"), ("OTEL_METRIC_EXPORT_TIMEOUT", "30000")]);
+        assert_eq!(patient, Ok(Some(Otlp::http("http://d").timeout(Duration::from_secs(30)))));
+        assert!(read(&[(ALL, "http://c"), ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")]).is_ok());
         let often =
             read(&[(OWN, "http://d"), ("OTEL_METRIC_EXPORT_INTERVAL", "500"), ("OTEL_EXPORTER_OTLP_TIMEOUT", "200")]);
         let expected = Otlp::http("http://d").interval(Duration::from_millis(500)).timeout(Duration::from_millis(200));
         assert_eq!(often, Ok(Some(expected)));
+    }
+
+    #[test]
+    fn no_password_is_shown() {
+        assert_eq!(Otlp::http("https://me:p@ss@c:4318/v1").shown(), "https://c:4318/v1");
+        assert_eq!(Otlp::http("http://c:4318/v1").shown(), "http://c:4318/v1");
     }
 
     #[test]
@@ -322,6 +359,9 @@ mod tests {
         for (name, value) in [
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/xml"),
             ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "delta"),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
+            ("OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE", "/ca.pem"),
+            ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/key.pem"),
             ("OTEL_METRIC_EXPORT_INTERVAL", "1m"),
             ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "0"),
         ] {

@@ -14,22 +14,25 @@ use opentelemetry_sdk::{
     Resource,
     error::{OTelSdkError, OTelSdkResult},
     metrics::{
-        InstrumentKind, ManualReader, Pipeline, SdkMeterProvider, Stream, Temporality, data::ResourceMetrics,
-        reader::MetricReader,
+        Aggregation, InstrumentKind, ManualReader, Pipeline, SdkMeterProvider, Stream, Temporality,
+        data::ResourceMetrics, reader::MetricReader,
     },
 };
 use uuid::Uuid;
 
 use super::{
-    catalogue::QUEUE_TIME,
+    catalogue::{CATALOGUE, Kind, QUEUE_TIME},
     encode::{Format, encode},
     exemplars::Exemplars,
     process,
 };
 
-/// Sets of labels of one metric that are kept apart; what is beyond is one series. Ours stay below: a hundred job types with 58
-/// error codes of two outcomes are the most.
+/// Sets of labels that are kept apart of metrics by job type and error code; what is beyond is one series. A hundred job types with
+/// 58 codes of two outcomes are the most. For all others OpenTelemetry's limit will do.
 const SERIES: usize = 20_000;
+
+/// The library's own meter.
+const SCOPE: &str = "async_endpoints";
 
 /// The process, among those of its service.
 const INSTANCE: &str = "service.instance.id";
@@ -96,7 +99,7 @@ impl Telemetry {
 
     /// The same, as OpenTelemetry's standard variables say: `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, and with the
     /// feature `otlp`, if an endpoint is set, `OTEL_EXPORTER_OTLP_[METRICS_]ENDPOINT`, `…_PROTOCOL`, `…_HEADERS`, `…_TIMEOUT`,
-    /// `OTEL_METRIC_EXPORT_INTERVAL`. `OTEL_SDK_DISABLED=true` switches everything off.
+    /// `…_COMPRESSION` (gzip), `OTEL_METRIC_EXPORT_INTERVAL`, `OTEL_METRICS_EXPORTER`. `OTEL_SDK_DISABLED=true` switches everything off.
     pub fn from_env() -> Result<Self, TelemetryError> {
         Self::builder().env().build()
     }
@@ -104,7 +107,10 @@ impl Telemetry {
     /// Records into an application's own provider, whose readers and views it all then has. There is no `/metrics` then:
     /// the application has an exporter of its own.
     pub fn with_meter_provider(provider: impl MeterProvider + Send + Sync + 'static) -> Self {
-        Self::new(Some(Box::new(move |scope| provider.meter_with_scope(scope))), QUEUE_TIME.bounds().into(), None)
+        let meters = Box::new(move |scope| provider.meter_with_scope(scope));
+        let telemetry = Self::new(Some(meters), QUEUE_TIME.bounds().into(), None);
+        process::register(&telemetry.own_meter(), "");
+        telemetry
     }
 
     fn new(meters: Option<Meters>, bounds: Arc<[f64]>, own: Option<Own>) -> Self {
@@ -152,7 +158,7 @@ impl Telemetry {
 
     /// The library's own meter.
     pub(crate) fn own_meter(&self) -> Meter {
-        let scope = InstrumentationScope::builder("async_endpoints").with_version(env!("CARGO_PKG_VERSION"));
+        let scope = InstrumentationScope::builder(SCOPE).with_version(env!("CARGO_PKG_VERSION"));
         self.scoped(scope.build())
     }
 
@@ -268,8 +274,9 @@ impl TelemetryBuilder {
         let provider = SdkMeterProvider::builder()
             .with_resource(resource)
             .with_reader(reader.clone())
-            .with_view(|_: &opentelemetry_sdk::metrics::Instrument| {
-                Stream::builder().with_cardinality_limit(SERIES).build().ok()
+            .with_view({
+                let bounds = bounds.clone();
+                move |instrument: &opentelemetry_sdk::metrics::Instrument| view(instrument, &bounds)
             })
             .build();
         #[cfg(feature = "otlp")]
@@ -303,6 +310,28 @@ impl TelemetryBuilder {
         let instance = resource.get(&INSTANCE.into()).and_then(|id| id.as_str().parse().ok());
         (resource, instance)
     }
+}
+
+/// How the library's own metrics are kept.
+fn view(instrument: &opentelemetry_sdk::metrics::Instrument, job_bounds: &[f64]) -> Option<Stream> {
+    if instrument.scope().name() != SCOPE {
+        return None;
+    }
+    let ours = CATALOGUE.iter().find(|ours| ours.name == instrument.name())?;
+    let stream = Stream::builder();
+    let stream = match ours.kind {
+        // The least and the greatest since the start say nothing, and a series at zero has none that could be told.
+        Kind::Histogram => {
+            let bounds = if ours.bounds() == QUEUE_TIME.bounds() { job_bounds } else { ours.bounds() };
+            stream.with_aggregation(Aggregation::ExplicitBucketHistogram {
+                boundaries: bounds.to_vec(),
+                record_min_max: false,
+            })
+        }
+        _ if ours.labels.contains(&"error_type") => stream.with_cardinality_limit(SERIES),
+        _ => return None,
+    };
+    stream.build().ok()
 }
 
 fn check_bounds(bounds: &[f64]) -> Result<(), TelemetryError> {

@@ -22,12 +22,10 @@ use uuid::Uuid;
 
 use super::{
     exemplars::{Cause, SpanRef},
-    instruments::{End, Instruments, OfType, Operation, Submission},
+    instruments::{End, Instruments, LOST, OfType, Operation, Submission},
     running::{Running, Started},
 };
 
-/// The code of jobs that lost too many workers.
-const LOST: &str = "WORKER_LOST";
 /// A call that its caller gave up counts as failed if it had not answered for so long; before that, it was the caller's
 /// client who hung up.
 const HANGING: Duration = Duration::from_millis(500);

@@ -111,7 +111,8 @@ impl Worker {
         let places = kinds.iter().enumerate().map(|(place, kind)| (kind.name.clone(), place)).collect();
         Arc::new(Self {
             id,
-            slots: Slots::new(options.concurrency, limits, wake.clone()),
+            // One without handlers has none.
+            slots: Slots::new(if kinds.is_empty() { 0 } else { options.concurrency }, limits, wake.clone()),
             store,
             options,
             kinds,
