@@ -185,8 +185,9 @@ impl Drop for Asking {
 
 #[cfg(test)]
 mod tests {
+    use async_endpoints_core::JobStore;
     use async_endpoints_core::MemoryStore;
-    use async_endpoints_testkit::FlakyStore;
+    use async_endpoints_testkit::{FlakyStore, ManualClock, jobs::job};
 
     use super::*;
 
@@ -221,6 +222,21 @@ mod tests {
         store.outage(false);
         age(STALE);
         sampler.read().await.expect("it is back");
+    }
+
+    #[tokio::test]
+    async fn jobs_of_types_that_are_not_declared_get_stuck_as_well() {
+        let clock = ManualClock::new();
+        let store = Arc::new(MemoryStore::with_clock(clock.clone()));
+        let sampler = sampler(store.clone());
+        store.insert(job("Forgotten", Duration::from_secs(60))).await.expect("it is stored");
+        clock.advance(Duration::from_secs(1));
+        let mut stale = Vec::new();
+        for _ in 0..2 {
+            sampler.lock().asked = None;
+            stale.push(sampler.read().await.expect("the store answers").types[0].stale);
+        }
+        assert_eq!(stale, [0, 1], "once the type is known");
     }
 
     #[test]

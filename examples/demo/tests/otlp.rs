@@ -46,11 +46,13 @@ impl Collector {
         let (of_it, _) = of_it.split_once("\nMetric #")?;
         let mut points = of_it.split("DataPoints #");
         let about = points.next()?.to_owned();
-        let heading = if labels.is_empty() { "" } else { "Data point attributes:\n" };
         let labels: String = labels.iter().map(|(name, value)| format!("     -> {name}: Str({value})\n")).collect();
         points.find_map(|point| {
             let (_, point) = point.split_once('\n')?;
-            Some((about.clone(), format!("{}\n", point.strip_prefix(heading)?.strip_prefix(&labels)?)))
+            Some((
+                about.clone(),
+                format!("{}\n", point.strip_prefix("Data point attributes:\n")?.strip_prefix(&labels)?),
+            ))
         })
     }
 
@@ -94,7 +96,7 @@ async fn told_as_measured(protocol: &str, endpoint: impl Fn(&Collector) -> Strin
     let bounds: Vec<&str> = bounds.iter().filter_map(|line| Some(line.split_once(": ")?.1)).collect();
     assert_eq!(bounds.join(" "), "0.005 0.01 0.025 0.05 0.1 0.25 0.5 1 2.5 5 10 30 60 120 300 600 1800 3600");
     assert!(point.contains("Count: 3\n") && !point.contains("Min:"), "{point}");
-    let (_, items) = collector.tells("performance.processed_items", &[]).await;
+    let (_, items) = collector.tells("performance.processed_items", &[("task_type", "any")]).await;
     assert!(items.contains("\nValue: 4341\n"), "{items}");
     for resource in
         ["service.name: Str(told-at-the-end)", "service.instance.id: Str(0b0b0b0b-0000-4000-8000-000000000007)"]

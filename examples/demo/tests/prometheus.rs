@@ -139,6 +139,11 @@ async fn prometheus_scrapes_a_fleet_and_answers() {
     let quantile = "histogram_quantile(0.95, sum by (le) (rate(async_job_total_time_seconds_bucket[1m])))";
     prometheus.is(quantile, |seconds| seconds > 0.0 && seconds < 60.0).await;
     prometheus.is("sum(rate(async_job_processed_total[1m]))", |rate| rate > 0.0).await;
+    for query in queries_of_operators() {
+        let told = prometheus.api("query", &[("query", &query)]).await;
+        // Errors of which there was no more within the minute are left out.
+        assert!(query.ends_with("> 0") || told["result"][0].is_object(), "{query} comes to nothing: {told}");
+    }
     leads_to_a_job(&prometheus, &demos[1]).await;
     let slow = a_process_dies(&prometheus, &mut demos).await;
     // The store's own figures are the same from every process, also from one that has just started.
@@ -162,12 +167,33 @@ async fn prometheus_scrapes_a_fleet_and_answers() {
     }
 }
 
+/// Those of the dashboard's panels and of the page's table.
+fn queries_of_operators() -> Vec<String> {
+    let read = |path: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect("a file");
+    let dashboard: Value = serde_json::from_str(&read("../../ops/grafana/dashboard.json")).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels").iter();
+    let targets = panels.flat_map(|panel| panel["targets"].as_array().expect("targets"));
+    let of_dashboard: Vec<String> =
+        targets.map(|target| target["expr"].as_str().expect("a query").replace("$job_type", ".*")).collect();
+    let page = read("../../docs/metrics.md");
+    let (_, table) = page.split_once("| question | answer |").expect("a table");
+    let answers = table.split("\n\n").next().into_iter().flat_map(|table| table.lines().skip(2));
+    let is_query = |code: &&str| code.starts_with("async_") || code.contains('(');
+    let of_page: Vec<String> = answers
+        .flat_map(|row| row.split('`').skip(1).step_by(2))
+        .filter(is_query)
+        .map(|code| code.replace("\\|", "|"))
+        .collect();
+    assert!(of_dashboard.len() > 20 && of_page.len() > 9, "{} and {}", of_dashboard.len(), of_page.len());
+    of_dashboard.into_iter().chain(of_page).map(|query| query.replace("$__rate_interval", "1m")).collect()
+}
+
 /// One dies while it runs jobs; the others take them, and what was counted stays exact. Says how many jobs there were.
 async fn a_process_dies(prometheus: &Prometheus, demos: &mut Vec<Demo>) -> usize {
     let victim = demos.pop().expect("three");
     let mut slow = Vec::new();
     let busy = async {
-        while !text(&victim, "text/plain").await.contains("async_worker_slots{state=\"busy\"} 1") {
+        while text(&victim, "text/plain").await.contains("async_worker_slots{state=\"busy\"} 0") {
             slow.push(demos[0].submit("/api/sleep", &json!({ "seconds": 3 })).await);
         }
     };
