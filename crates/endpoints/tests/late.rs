@@ -75,15 +75,16 @@ async fn at_once() -> Fixture {
 
 /// Opened at the second try, by its own task.
 async fn later() -> Fixture {
-    let (clock, tries) = (ManualClock::new(), AtomicU32::new(0));
+    let (clock, tries) = (ManualClock::new(), Arc::new(AtomicU32::new(0)));
     let memory = Arc::new(MemoryStore::with_clock(clock.clone()));
+    let counted = tries.clone();
     let open = move || {
-        let is_second = tries.fetch_add(1, Ordering::SeqCst) == 1;
+        let is_second = counted.fetch_add(1, Ordering::SeqCst) == 1;
         ready(if is_second { Ok(memory.clone()) } else { Err(StoreError::Unavailable("not yet".to_owned())) })
     };
     let late = LateStore::open(open, StoreError::is_transient).await.unwrap();
-    assert!(!late.is_open());
     until(|| late.is_open()).await;
+    assert_eq!(tries.load(Ordering::SeqCst), 2);
     Fixture::manual(late, clock)
 }
 
