@@ -266,10 +266,13 @@ impl State {
         let row: Option<(i64, i64, i64, i64)> = row.optional()?;
         drop(find);
         let Some((kind, status, score, attempt)) = row else { return Ok(()) };
-        if found.is_some_and(|found| found as i64 != status) {
+        let known = usize::try_from(status).ok().and_then(|status| JobStatus::ALL.get(status));
+        // A claim that found it Queued may have promoted it just before, which was taken back too.
+        let promoted =
+            found == Some(JobStatus::Queued) && known == Some(&JobStatus::Scheduled) && score <= self.now.as_micros();
+        if !promoted && found.is_some_and(|found| found as i64 != status) {
             return Ok(());
         }
-        let known = usize::try_from(status).ok().and_then(|status| JobStatus::ALL.get(status));
         if let Some(known) = known {
             let counted = (*known, priority_of(score), u32::try_from(attempt).unwrap_or(u32::MAX));
             self.ledger.count(&self.conn, kind, counted, -1)?;

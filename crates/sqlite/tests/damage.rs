@@ -110,7 +110,7 @@ async fn a_damaged_page_is_in_the_way_of_what_is_on_it_only() {
     assert_eq!(store.logs(kept.id, 0, 9).await.unwrap().len(), 1);
 }
 
-/// A store with jobs in three states: the first 20 failed, the next 40 run, the rest wait.
+/// A store with 200 jobs.
 struct Many {
     folder: Folder,
     clock: ManualClock,
@@ -120,20 +120,28 @@ struct Many {
 }
 
 impl Many {
-    async fn new() -> Self {
+    /// They all wait, and can be started after that time.
+    async fn waiting(delay: Duration) -> Self {
         let (folder, clock) = (Folder::new(), ManualClock::new());
         let store = open(&folder, Synchronous::Off, clock.clone()).await;
-        let jobs: Vec<NewJob> =
-            (0..200).map(|_| NewJob { payload: vec![7; 300].into(), ..job("alpha", HOUR) }).collect();
+        let new = |_| NewJob { payload: vec![7; 300].into(), delay, ..job("alpha", HOUR) };
+        let jobs: Vec<NewJob> = (0..200).map(new).collect();
         for job in &jobs {
             insert(&store, job).await;
         }
+        Self { folder, clock, store, jobs, running: Vec::new() }
+    }
+
+    /// In three states: the first 20 failed, the next 40 run, the rest wait.
+    async fn new() -> Self {
+        let mut many = Self::waiting(Duration::ZERO).await;
+        let store = &many.store;
         let first = store.claim(&claim(20)).await.expect("it answers").attempts;
         let fails: Vec<_> = first.iter().map(|one| end(one, Outcome::Failed { error: error("F") })).collect();
         store.settle(&fails).await.expect("it answers");
-        let running = store.claim(&claim(40)).await.expect("it answers").attempts;
+        many.running = store.claim(&claim(40)).await.expect("it answers").attempts;
         store.reclaim(&sweep(HOUR)).await.expect("it answers");
-        Self { folder, clock, store, jobs, running }
+        many
     }
 
     /// All that wait now, and can be started.
@@ -224,6 +232,19 @@ async fn others_go_on_past_a_damaged_page_of_jobs() {
 async fn others_go_on_past_a_damaged_page_of_payloads() {
     for row in [10, 40, 120] {
         others_go_on("payloads", row).await;
+    }
+}
+
+/// They are promoted by the claim that meets the damage, which is then taken back: in the file they are still delayed.
+#[tokio::test]
+async fn delayed_jobs_are_started_past_a_damaged_page() {
+    for table in ["jobs", "payloads"] {
+        let many = Many::waiting(HOUR).await;
+        damage_row(&many.folder.file(), table, 100);
+        many.clock.advance(HOUR);
+        let (started, aside) = (many.started().await.len(), many.put_aside().await);
+        assert_eq!(started + aside, 200, "{table}: {aside} were put aside");
+        assert!((1..3 * PAGE).contains(&aside), "{table}: {aside} were put aside");
     }
 }
 
