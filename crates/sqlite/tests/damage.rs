@@ -338,6 +338,26 @@ async fn a_damaged_page_of_attempts_is_left_out_of_lists() {
     assert_eq!(list(None).await, 140);
 }
 
+#[tokio::test]
+async fn every_list_leaves_out_what_is_on_a_damaged_page() {
+    let many = Many::waiting(Duration::ZERO).await;
+    damage_row(&many.folder.file(), "jobs", 120);
+    let of_type = ListFilter { name: Some(name("alpha")), ..ListFilter::default() };
+    let of_state = ListFilter { status: Some(JobStatus::Queued), ..ListFilter::default() };
+    for filter in [ListFilter::default(), of_type, of_state] {
+        let (mut listed, mut page) = (0, Page { cursor: None, limit: 60 });
+        loop {
+            let some = many.store.list(&filter, &page).await.expect("others are listed");
+            listed += some.jobs.len();
+            page.cursor = some.next;
+            if page.cursor.is_none() {
+                break;
+            }
+        }
+        assert!((200 - PAGE..200).contains(&listed), "{listed} of {filter:?}");
+    }
+}
+
 /// Puts a page back as it was, as a disk does that never wrote what it said it had.
 fn forget_writes(path: &Path, at: u64, page: &[u8]) {
     let conn = Connection::open(path).expect("it opens");
