@@ -151,7 +151,7 @@ fn try_writer(path: &Path, synchronous: Synchronous) -> Result<Connection, Troub
         return Err(Trouble::Fail(Fail::Unavailable("the file is read-only".to_owned())));
     }
     wait_for_turns(&mut conn, || true)?;
-    check(&conn, path)?;
+    look(&conn, path)?;
     // A file that has tables, or a log, stays as it is: this is for the fresh one alone, and before both.
     conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL")?;
     let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
@@ -202,7 +202,12 @@ pub(crate) fn check_version(conn: &Connection) -> Result<(), Fail> {
     Err(Fail::Unavailable(format!("its schema is now of version {found}, not {known}: restart with a newer program")))
 }
 
-/// The schema's version, if it is one that can be used here.
+/// The schema's version, of one moment: another process may just be making it.
+fn look(conn: &Connection, path: &Path) -> Result<usize, Trouble> {
+    check(&*conn.unchecked_transaction()?, path)
+}
+
+/// The schema's version, if it is one that can be used here. Within a transaction.
 fn check(conn: &Connection, path: &Path) -> Result<usize, Trouble> {
     let (application, found) = (number(conn, "application_id")?, number(conn, "user_version")?);
     let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
@@ -222,7 +227,7 @@ fn check(conn: &Connection, path: &Path) -> Result<usize, Trouble> {
 /// All missing steps in one transaction: a process that dies here leaves the file as it was. Two processes that open
 /// a file at once take turns, and the second finds nothing to do.
 fn migrate(conn: &mut Connection, path: &Path) -> Result<(), Trouble> {
-    if check(conn, path)? == STEPS.len() {
+    if look(conn, path)? == STEPS.len() {
         return Ok(());
     }
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -241,6 +246,24 @@ mod tests {
     use super::*;
 
     /// The second of two steps fails in the middle: the file stays what it was, and opens as that.
+    #[test]
+    fn a_file_that_another_process_is_just_making_is_no_other_programs() {
+        for round in 0..30 {
+            let path = std::env::temp_dir().join(format!("made-{}-{round}.db", std::process::id()));
+            let all = std::sync::Barrier::new(8);
+            let open = || {
+                all.wait();
+                writer(&path, Synchronous::Off).map(drop)
+            };
+            let opened = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+                threads.into_iter().try_for_each(|thread| thread.join().expect("it ends"))
+            });
+            std::fs::remove_file(&path).unwrap();
+            assert!(opened.is_ok(), "{}", opened.unwrap_err());
+        }
+    }
+
     #[test]
     fn a_step_that_fails_leaves_the_file_as_it_was() {
         let path = std::env::temp_dir().join(format!("steps-{}.db", std::process::id()));
