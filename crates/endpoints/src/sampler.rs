@@ -185,8 +185,7 @@ impl Drop for Asking {
 
 #[cfg(test)]
 mod tests {
-    use async_endpoints_core::JobStore;
-    use async_endpoints_core::MemoryStore;
+    use async_endpoints_core::{JobStore, MemoryStore};
     use async_endpoints_testkit::{FlakyStore, ManualClock, jobs::job};
 
     use super::*;

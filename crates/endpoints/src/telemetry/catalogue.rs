@@ -98,7 +98,7 @@ impl Instrument {
     /// `_bucket`, `_sum` and `_count` behind it.
     pub fn prometheus_name(&self) -> String {
         let total = if self.kind == Kind::Counter { "_total" } else { "" };
-        format!("{}{total}", super::encode::family_name(self.name, self.unit, self.kind))
+        format!("{}{total}", super::naming::family_name(self.name, self.unit, self.kind))
     }
 
     /// Upper bounds of its buckets by default; none unless it is a histogram.

@@ -13,7 +13,7 @@ use std::{
 use async_endpoints_core::{JobId, job::TraceContext};
 use opentelemetry::KeyValue;
 
-use super::encode::labels;
+use super::naming::labels;
 
 /// An exemplar younger than that stays: most records then cost one look at a number.
 const FRESH: Duration = Duration::from_secs(1);

@@ -10,7 +10,7 @@
 //! | `gauges`, `process` | what is read when somebody looks |
 //! | `exemplars` | the latest job behind a series |
 //! | `provider`, `otlp` | where metrics go |
-//! | `encode` | metrics as Prometheus reads them |
+//! | `encode`, `naming` | metrics as Prometheus reads them, and what they are called there |
 //! | `events` | the log lines |
 #![allow(clippy::disallowed_macros, reason = "the one room that may write telemetry")]
 
@@ -22,6 +22,7 @@ mod gauges;
 mod http;
 mod instruments;
 mod job;
+mod naming;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod process;

@@ -1,3 +1,5 @@
+//! The writer's queue and its transactions, tried from inside: what callers cannot see is who shares a commit with whom.
+
 use std::{path::PathBuf, sync::mpsc};
 
 use async_endpoints_core::{JobId, JobName, JobStatus, SystemClock, job, store::Insert, store::NewJob};
