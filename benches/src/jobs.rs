@@ -7,7 +7,9 @@ use async_endpoints::{
     core::{
         JobId, JobName, JobStatus, MemoryStore, Priority, Store,
         job::{Digest, ErrorRecord, JobTerms},
-        store::{Attempt, Claim, Insert, LeaseToken, NewJob, Outcome, Settle, StatsQuery, Want, WorkerId},
+        store::{
+            Attempt, Claim, InsertOutcome, LeaseToken, NewJob, Outcome, Settlement, StatsQuery, TypeQuota, WorkerId,
+        },
     },
 };
 use bytes::Bytes;
@@ -71,7 +73,7 @@ impl Template {
 
     pub(crate) async fn insert(&self, store: &dyn Store) -> Result<()> {
         match store.insert(NewJob { id: JobId::random(), ..self.0.clone() }).await? {
-            Insert::Inserted { .. } => Ok(()),
+            InsertOutcome::Inserted { .. } => Ok(()),
             other => Err(format!("a job was not inserted: {other:?}").into()),
         }
     }
@@ -116,7 +118,7 @@ pub(crate) async fn claim(store: &(impl Store + ?Sized), name: &JobName, batch: 
     let claim = Claim {
         worker: WorkerId(uuid::Uuid::from_u128(7)),
         token: LeaseToken::random(),
-        wants: vec![Want { name: name.clone(), n: batch, timeout: Duration::from_secs(60) }],
+        quotas: vec![TypeQuota { name: name.clone(), max: batch, timeout: Duration::from_secs(60) }],
         max: batch,
         max_bytes: 4 << 20,
         lease: Duration::from_secs(3600),
@@ -126,7 +128,7 @@ pub(crate) async fn claim(store: &(impl Store + ?Sized), name: &JobName, batch: 
 
 /// Completes them, as a worker does.
 pub(crate) async fn settle(store: &(impl Store + ?Sized), attempts: &[Attempt]) -> Result<()> {
-    let settle = |attempt: &Attempt| Settle {
+    let settle = |attempt: &Attempt| Settlement {
         lease: attempt.lease,
         outcome: Outcome::Completed { result: Bytes::from_static(b"null") },
         if_canceled: ErrorRecord {

@@ -19,7 +19,7 @@ pub const AHEAD_COUNTED: u64 = 1_000;
 /// Bytes of log a job keeps over all its attempts; beyond, the oldest attempt's lines go.
 pub const LOG_BYTES_PER_JOB: usize = 1 << 20;
 /// Minutes that a slot of counts is kept.
-pub const SLOT_MINUTES: i64 = 360;
+pub const STATS_MINUTES: i64 = 360;
 /// Seconds that an idempotency record lives at least, however short the job's retention: a key, or an id that the
 /// submitter chose.
 pub const KEY_SECONDS: u64 = 24 * 60 * 60;

@@ -13,7 +13,7 @@ use std::{
 use async_endpoints_core::{
     JobId, JobName, JobView, Store, StoreError,
     job::{InvalidName, TraceContext},
-    store::{Cancel, Lookup, Retry, RetryAs, StatsQuery, WorkerId},
+    store::{CancelOutcome, JobLookup, RetryAs, RetryOutcome, StatsQuery, WorkerId},
 };
 use axum::Router;
 use serde::Serialize;
@@ -159,7 +159,7 @@ impl AsyncEndpoints {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// use async_endpoints::{AsyncEndpoints, JobContext, JobError, JobStatus, JobType, Lookup, MemoryStore};
+    /// use async_endpoints::{AsyncEndpoints, JobContext, JobError, JobStatus, JobType, JobLookup, MemoryStore};
     /// use async_endpoints_testkit::ManualClock;
     ///
     /// const FLAKY: JobType<(), ()> = JobType::new("Flaky");
@@ -176,7 +176,7 @@ impl AsyncEndpoints {
     /// endpoints.run_until_idle().await?; // fails, and is retried within two seconds
     /// clock.advance(Duration::from_secs(2));
     /// endpoints.run_until_idle().await?;
-    /// let Lookup::Found(job) = endpoints.job(id).await? else { panic!("it is there") };
+    /// let JobLookup::Found(job) = endpoints.job(id).await? else { panic!("it is there") };
     /// assert_eq!((job.status, job.attempt), (JobStatus::Completed, 2));
     /// # Ok(()) }
     /// ```
@@ -200,12 +200,12 @@ impl AsyncEndpoints {
     }
 
     /// A job as it is now.
-    pub async fn job(&self, id: JobId) -> Result<Lookup, StoreError> {
+    pub async fn job(&self, id: JobId) -> Result<JobLookup, StoreError> {
         within(self.0.store.get(id)).await
     }
 
     /// A job as soon as it is terminal, or as it is when `patience` is over or this process stops.
-    pub async fn wait(&self, id: JobId, patience: Duration) -> Result<Lookup, StoreError> {
+    pub async fn wait(&self, id: JobId, patience: Duration) -> Result<JobLookup, StoreError> {
         self.wait_until(id, patience, |job| job.status.is_terminal()).await
     }
 
@@ -215,8 +215,8 @@ impl AsyncEndpoints {
         id: JobId,
         patience: Duration,
         done: impl Fn(&JobView) -> bool,
-    ) -> Result<Lookup, StoreError> {
-        let waits = |lookup: &Lookup| matches!(lookup, Lookup::Found(job) if !done(job));
+    ) -> Result<JobLookup, StoreError> {
+        let waits = |lookup: &JobLookup| matches!(lookup, JobLookup::Found(job) if !done(job));
         let follower = self.follow(id);
         let mut lookup = self.job(id).await?;
         let Some(mut follower) = follower else { return Ok(lookup) };
@@ -240,9 +240,9 @@ impl AsyncEndpoints {
     }
 
     /// Cancels a job that does not run, or asks its worker to stop it.
-    pub async fn cancel(&self, id: JobId) -> Result<Cancel, StoreError> {
+    pub async fn cancel(&self, id: JobId) -> Result<CancelOutcome, StoreError> {
         let canceled = within(self.0.store.cancel(id, &Builtin::Canceled.record(None))).await?;
-        if matches!(canceled, Cancel::Requested(_)) {
+        if matches!(canceled, CancelOutcome::Requested(_)) {
             // Other workers hear of it when they renew.
             self.0.worker.stop_canceled(id);
         }
@@ -250,11 +250,15 @@ impl AsyncEndpoints {
     }
 
     /// Makes a new job out of one that failed or was canceled, once: a repeat finds the same new job.
-    pub async fn retry(&self, id: JobId) -> Result<Retry, StoreError> {
+    pub async fn retry(&self, id: JobId) -> Result<RetryOutcome, StoreError> {
         self.retry_traced(id, None).await
     }
 
-    pub(crate) async fn retry_traced(&self, id: JobId, trace: Option<TraceContext>) -> Result<Retry, StoreError> {
+    pub(crate) async fn retry_traced(
+        &self,
+        id: JobId,
+        trace: Option<TraceContext>,
+    ) -> Result<RetryOutcome, StoreError> {
         within(self.0.store.retry(id, &RetryAs { id: JobId::random(), trace })).await
     }
 

@@ -8,7 +8,7 @@ use std::{
 use async_endpoints_core::{
     JobName, JobView, Timestamp,
     job::JobStatus,
-    store::{LiveBeat, StatsQuery, Store},
+    store::{LiveWorker, StatsQuery, Store},
 };
 use serde::Serialize;
 
@@ -47,7 +47,7 @@ pub(crate) struct Fleet {
 
 #[derive(Default)]
 struct Seen {
-    beats: Option<Arc<[LiveBeat]>>,
+    beats: Option<Arc<[LiveWorker]>>,
     asked: Option<Instant>,
 }
 
@@ -69,7 +69,7 @@ impl Fleet {
 
     /// The live workers as last known, asked for anew in the background: no answer waits for the store twice. Only the
     /// first one ever looks for a moment, so that it need not guess.
-    async fn beats(&self, store: &Arc<dyn Store>) -> Option<Arc<[LiveBeat]>> {
+    async fn beats(&self, store: &Arc<dyn Store>) -> Option<Arc<[LiveWorker]>> {
         let asking = {
             let mut seen = lock(&self.seen);
             let stale = seen.asked.is_none_or(|at| at.elapsed() >= FRESH);
@@ -90,7 +90,7 @@ impl Fleet {
 /// If the store does not tell, what was known before stays.
 async fn ask(store: Arc<dyn Store>, seen: Arc<Mutex<Seen>>) {
     if let Ok(stats) = within(store.stats(&StatsQuery::default())).await {
-        lock(&seen).beats = Some(stats.beats.into());
+        lock(&seen).beats = Some(stats.workers.into());
     }
 }
 
@@ -98,7 +98,7 @@ fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn reason(beats: &[LiveBeat], name: &JobName) -> Reason {
+fn reason(beats: &[LiveWorker], name: &JobName) -> Reason {
     let taking = beats.iter().filter_map(|beat| Some((beat, beat.types.iter().find(|kind| kind.name == *name)?)));
     let limited: Vec<bool> = taking.map(|(beat, kind)| kind.running >= kind.limit && beat.slots.idle > 0).collect();
     match limited.as_slice() {
@@ -110,16 +110,16 @@ fn reason(beats: &[LiveBeat], name: &JobName) -> Reason {
 
 #[cfg(test)]
 mod tests {
-    use async_endpoints_core::store::{BeatType, Slots, WorkerId};
+    use async_endpoints_core::store::{TypeCapacity, WorkerId, WorkerSlots};
 
     use super::*;
 
-    fn beat(name: &str, running: u32, idle: u32) -> LiveBeat {
+    fn beat(name: &str, running: u32, idle: u32) -> LiveWorker {
         let name = JobName::new(name).expect("a name");
-        LiveBeat {
+        LiveWorker {
             worker: WorkerId(uuid::Uuid::nil()),
-            types: vec![BeatType { name, running, limit: 2 }],
-            slots: Slots { busy: running, idle, leaked: 0 },
+            types: vec![TypeCapacity { name, running, limit: 2 }],
+            slots: WorkerSlots { busy: running, idle, leaked: 0 },
             at: Timestamp::default(),
         }
     }

@@ -12,7 +12,7 @@ use std::{
 
 use async_endpoints_core::{
     JobId, JobName, StoreError,
-    store::{Hint, Lookup, Store},
+    store::{Hint, JobLookup, Store},
 };
 use futures_util::{StreamExt, stream};
 use tokio::{
@@ -51,7 +51,7 @@ struct Channel {
     /// The version that followers know of.
     told: Option<u64>,
     /// What they were told last.
-    news: watch::Sender<Option<Arc<Lookup>>>,
+    news: watch::Sender<Option<Arc<JobLookup>>>,
 }
 
 impl Channel {
@@ -59,7 +59,7 @@ impl Channel {
         Self { followers: 0, told: None, news: watch::Sender::new(None) }
     }
 
-    fn publish(&mut self, lookup: Lookup) {
+    fn publish(&mut self, lookup: JobLookup) {
         let version = version(&lookup);
         // A read that began earlier may end later.
         if version.is_some() && version < self.told {
@@ -74,7 +74,7 @@ impl Channel {
 pub(crate) struct Follower {
     hub: Arc<Hub>,
     id: JobId,
-    news: watch::Receiver<Option<Arc<Lookup>>>,
+    news: watch::Receiver<Option<Arc<JobLookup>>>,
 }
 
 impl Hub {
@@ -195,7 +195,7 @@ impl Hub {
         failed.map_or(Ok(()), Err)
     }
 
-    fn publish(&self, id: JobId, lookup: Lookup) {
+    fn publish(&self, id: JobId, lookup: JobLookup) {
         if let Some(channel) = self.followed().jobs.get_mut(&id) {
             channel.publish(lookup);
         }
@@ -207,16 +207,16 @@ impl Hub {
 }
 
 /// The version of a job that is there.
-pub(crate) fn version(lookup: &Lookup) -> Option<u64> {
+pub(crate) fn version(lookup: &JobLookup) -> Option<u64> {
     match lookup {
-        Lookup::Found(job) => Some(job.version),
-        Lookup::Gone { .. } | Lookup::NotFound => None,
+        JobLookup::Found(job) => Some(job.version),
+        JobLookup::Gone { .. } | JobLookup::NotFound => None,
     }
 }
 
 impl Follower {
     /// Says what the follower found by itself: only what is newer is told, and others learn of it if it is news to them.
-    pub(crate) fn saw(&self, lookup: &Lookup) {
+    pub(crate) fn saw(&self, lookup: &JobLookup) {
         if let Some(channel) = self.hub.followed().jobs.get_mut(&self.id)
             && version(lookup) > channel.told
         {
@@ -225,7 +225,7 @@ impl Follower {
     }
 
     /// What the store says of the job when it is no longer as `seen`.
-    pub(crate) async fn changed(&mut self, seen: Option<u64>) -> Arc<Lookup> {
+    pub(crate) async fn changed(&mut self, seen: Option<u64>) -> Arc<JobLookup> {
         loop {
             // The sender is in the hub for as long as this follower is.
             if self.news.changed().await.is_err() {
@@ -233,7 +233,7 @@ impl Follower {
             }
             let news = self.news.borrow_and_update().clone();
             // A read that began before the follower's own may be told after it.
-            let newer = |news: &Arc<Lookup>| match version(news) {
+            let newer = |news: &Arc<JobLookup>| match version(news) {
                 Some(version) => seen.is_none_or(|seen| version > seen),
                 None => true,
             };

@@ -14,9 +14,9 @@ use async_endpoints_core::{
     JobId, JobStore, SharedState, Store, StoreError,
     job::{ErrorRecord, LogLine},
     store::{
-        Beat, Cancel, Claim, Claimed, DocVersion, Document, Fenced, Hint, Insert, Lease, ListFilter, ListPage, Lookup,
-        NewJob, Page, Put, Reclaim, Reclaimed, Renewed, Report, Result, Retry, RetryAs, Role, RoleToken, Settle,
-        Settled, Stats, StatsQuery,
+        CancelOutcome, Claim, Claimed, DocVersion, Document, Fenced, Heartbeat, Hint, InsertOutcome, JobLookup, Lease,
+        ListFilter, ListPage, NewJob, Page, PutOutcome, Reclaim, Reclaimed, Renewed, Report, Result, RetryAs,
+        RetryOutcome, Role, RoleToken, Settled, Settlement, Stats, StatsQuery,
     },
 };
 use async_trait::async_trait;
@@ -42,7 +42,7 @@ pub type Refusal = Arc<dyn Error + Send + Sync>;
 /// ```
 /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::sync::Arc;
-/// use async_endpoints::{AsyncEndpoints, LateStore, MemoryStore, StoreError};
+/// use async_endpoints::{AsyncEndpoints, DeferredStore, MemoryStore, StoreError};
 ///
 /// // A server that may be down; `Ok(MemoryStore::new())` stands for its client.
 /// async fn connect() -> Result<MemoryStore, StoreError> {
@@ -50,7 +50,7 @@ pub type Refusal = Arc<dyn Error + Send + Sync>;
 /// }
 ///
 /// // An error that waiting will not mend comes back from here if it is found out at once …
-/// let store = Arc::new(LateStore::open(connect, StoreError::is_transient).await?);
+/// let store = Arc::new(DeferredStore::open(connect, StoreError::is_transient).await?);
 /// let endpoints = AsyncEndpoints::builder(store.clone()).build()?;
 /// tokio::select! {
 ///     // … and from here if it is found out later.
@@ -60,7 +60,7 @@ pub type Refusal = Arc<dyn Error + Send + Sync>;
 /// }
 /// # Ok(()) }
 /// ```
-pub struct LateStore {
+pub struct DeferredStore {
     kind: &'static str,
     state: watch::Sender<State>,
     _opening: AbortOnDropHandle<()>,
@@ -74,7 +74,7 @@ enum State {
     Refused(Refusal),
 }
 
-impl LateStore {
+impl DeferredStore {
     /// Opens a store with `open`, again and again in the background until it works or fails with an error that is not
     /// `transient`. Waits for the first try for two seconds at most, and returns its error if that is final.
     ///
@@ -187,11 +187,11 @@ fn pause(tries: u32) -> Duration {
 }
 
 #[async_trait]
-impl JobStore for LateStore {
-    async fn insert(&self, job: NewJob) -> Result<Insert> {
+impl JobStore for DeferredStore {
+    async fn insert(&self, job: NewJob) -> Result<InsertOutcome> {
         self.store()?.insert(job).await
     }
-    async fn get(&self, id: JobId) -> Result<Lookup> {
+    async fn get(&self, id: JobId) -> Result<JobLookup> {
         self.store()?.get(id).await
     }
     async fn versions(&self, ids: &[JobId]) -> Result<Vec<Option<u64>>> {
@@ -209,19 +209,19 @@ impl JobStore for LateStore {
     async fn claim(&self, claim: &Claim) -> Result<Claimed> {
         self.store()?.claim(claim).await
     }
-    async fn renew(&self, beat: &Beat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
+    async fn renew(&self, beat: &Heartbeat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
         self.store()?.renew(beat, leases, lease).await
     }
     async fn report(&self, reports: &[Report]) -> Result<Vec<Fenced>> {
         self.store()?.report(reports).await
     }
-    async fn settle(&self, settles: &[Settle]) -> Result<Vec<Settled>> {
+    async fn settle(&self, settles: &[Settlement]) -> Result<Vec<Settled>> {
         self.store()?.settle(settles).await
     }
-    async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<Cancel> {
+    async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<CancelOutcome> {
         self.store()?.cancel(id, error).await
     }
-    async fn retry(&self, id: JobId, new: &RetryAs) -> Result<Retry> {
+    async fn retry(&self, id: JobId, new: &RetryAs) -> Result<RetryOutcome> {
         self.store()?.retry(id, new).await
     }
     async fn reclaim(&self, reclaim: &Reclaim) -> Result<Reclaimed> {
@@ -259,7 +259,7 @@ impl JobStore for LateStore {
 }
 
 #[async_trait]
-impl SharedState for LateStore {
+impl SharedState for DeferredStore {
     async fn role(&self, name: &str, holder: Uuid, ttl: Duration) -> Result<Role> {
         self.store()?.role(name, holder, ttl).await
     }
@@ -272,13 +272,13 @@ impl SharedState for LateStore {
         expected: Option<DocVersion>,
         bytes: Bytes,
         role: Option<(&str, RoleToken)>,
-    ) -> Result<Put> {
+    ) -> Result<PutOutcome> {
         self.store()?.put_document(name, expected, bytes, role).await
     }
 }
 
-impl fmt::Debug for LateStore {
+impl fmt::Debug for DeferredStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LateStore").field("is_open", &self.is_open()).finish_non_exhaustive()
+        f.debug_struct("DeferredStore").field("is_open", &self.is_open()).finish_non_exhaustive()
     }
 }

@@ -54,7 +54,7 @@ mod worker;
 
 pub use async_endpoints_core::{
     self as core, JobId, JobName, JobStatus, JobView, MemoryStore, Priority, RetryPolicy, Store, StoreError, Timestamp,
-    store::{Cancel, Lookup, Retry},
+    store::{CancelOutcome, JobLookup, RetryOutcome},
 };
 #[cfg(feature = "redis")]
 pub use async_endpoints_redis::{self as redis, RedisStore};
@@ -71,7 +71,7 @@ pub use error::{Classification, JobError};
 pub use handler::{Classified, JobHandler};
 pub use http::{Access, JobDocument, Owner, Problem, Responses};
 pub use job_type::JobType;
-pub use late::{LateStore, Refusal};
+pub use late::{DeferredStore, Refusal};
 pub use middleware::{Middleware, Next};
 pub use options::{Options, OptionsError};
 pub use stats::{Figures, JobStats, Percentiles};

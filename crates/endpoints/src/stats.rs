@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use async_endpoints_core::{
     JobName, JobStatus, Timestamp,
-    limits::SLOT_MINUTES,
-    store::{Histogram, Slot, Stats, TypeStats},
+    limits::STATS_MINUTES,
+    store::{Histogram, MinuteStats, Stats, TypeStats},
 };
 use serde::{Serialize, Serializer};
 
@@ -82,7 +82,7 @@ impl Percentiles {
 
 /// The whole minutes of a window, of those that stores keep.
 fn minutes(window: Duration) -> u32 {
-    window.as_secs().div_ceil(60).clamp(1, SLOT_MINUTES as u64) as u32
+    window.as_secs().div_ceil(60).clamp(1, STATS_MINUTES as u64) as u32
 }
 
 /// The first minute of a window: with the one that has just begun, it has as many as the window.
@@ -98,7 +98,7 @@ impl JobStats {
         for of_type in &stats.types {
             sums.entry(of_type.name.as_str()).or_default().now(of_type);
         }
-        for slot in stats.slots.iter().filter(|slot| slot.minute >= since) {
+        for slot in stats.minutes.iter().filter(|slot| slot.minute >= since) {
             sums.entry(slot.name.as_str()).or_default().minute(slot);
         }
         let mut total = Sum::default();
@@ -128,7 +128,7 @@ impl Sum {
         self.oldest_runnable = earlier(self.oldest_runnable, of_type.oldest_runnable);
     }
 
-    fn minute(&mut self, slot: &Slot) {
+    fn minute(&mut self, slot: &MinuteStats) {
         add(&mut self.ended, &slot.ended);
         self.queue_time.merge(&slot.queue_time);
         self.processing_time.merge(&slot.processing_time);
@@ -187,8 +187,8 @@ mod tests {
 
     const MINUTE: i64 = 60_000_000;
 
-    fn slot(minute: i64, name: &str, completed: u64, failed: u64, millis: u64) -> Slot {
-        let mut slot = Slot::new(minute, JobName::new(name).expect("a name"));
+    fn slot(minute: i64, name: &str, completed: u64, failed: u64, millis: u64) -> MinuteStats {
+        let mut slot = MinuteStats::new(minute, JobName::new(name).expect("a name"));
         slot.ended = [completed, failed, 0];
         for _ in 0..completed + failed {
             slot.processing_time.record(Duration::from_millis(millis));
@@ -200,7 +200,7 @@ mod tests {
     fn figures_are_of_the_window_and_add_up() {
         let stats = Stats {
             now: Timestamp::from_micros(100 * MINUTE + 1),
-            slots: vec![slot(40, "A", 9, 9, 9), slot(41, "A", 3, 0, 80), slot(100, "B", 0, 1, 80)],
+            minutes: vec![slot(40, "A", 9, 9, 9), slot(41, "A", 3, 0, 80), slot(100, "B", 0, 1, 80)],
             ..Stats::default()
         };
         let declared = JobName::new("C").expect("a name");
@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(first_minute(now, Duration::ZERO), 100);
         assert_eq!(first_minute(now, Duration::from_secs(61)), 99);
         // None is longer than what is kept, and each says how long it is.
-        assert_eq!(first_minute(now, Duration::MAX), 101 - SLOT_MINUTES);
+        assert_eq!(first_minute(now, Duration::MAX), 101 - STATS_MINUTES);
         let stats = Stats { now, ..Stats::default() };
         let told = |window| JobStats::of(&stats, window, std::iter::empty()).window;
         assert_eq!(told(Duration::from_secs(61)), Duration::from_secs(120));

@@ -5,7 +5,7 @@ use std::{future::IntoFuture, time::Duration};
 use async_endpoints_core::{
     JobId, JobName, JobView, Priority,
     job::{Digest, JobTerms, TraceContext},
-    store::{IdempotencyKey, Insert, Lookup, NewJob, StoreError},
+    store::{IdempotencyKey, InsertOutcome, JobLookup, NewJob, StoreError},
 };
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -94,13 +94,13 @@ impl AsyncEndpoints {
                 return Err(SubmitError::ShuttingDown);
             }
             match within(insert).await? {
-                Insert::Inserted { created_at, version, ahead } => {
+                InsertOutcome::Inserted { created_at, version, ahead } => {
                     Ok(Accepted { job: sent.view(created_at, version, ahead), replayed: false })
                 }
-                Insert::Existing(Lookup::Found(job)) => Ok(Accepted { job: *job, replayed: true }),
-                Insert::Existing(_) => Err(SubmitError::Expired),
-                Insert::Conflict => Err(SubmitError::Conflict),
-                Insert::Full => Err(SubmitError::QueueFull),
+                InsertOutcome::Existing(JobLookup::Found(job)) => Ok(Accepted { job: *job, replayed: true }),
+                InsertOutcome::Existing(_) => Err(SubmitError::Expired),
+                InsertOutcome::Conflict => Err(SubmitError::Conflict),
+                InsertOutcome::Full => Err(SubmitError::QueueFull),
             }
         }
     }

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_endpoints::{AsyncEndpoints, JobContext, JobStatus, JobType, Lookup, Options, core::store::StatsQuery};
+use async_endpoints::{AsyncEndpoints, JobContext, JobLookup, JobStatus, JobType, Options, core::store::StatsQuery};
 use async_endpoints_testkit::{FlakyStore, Op, When};
 use support::{PATIENCE, Process, TestStore, ended, found, quick, store, watch};
 use tokio::sync::{Notify, mpsc};
@@ -90,7 +90,7 @@ async fn work_goes_on_after_an_outage_of_the_store_and_no_result_is_lost() {
     go.notify_one(); // it ends while nothing can be settled
     assert!(process.endpoints.submit(WORK, 8).await.is_err());
     flaky.outage(false);
-    flaky.fail_next(Op::Settle, When::After); // and the reply to its settlement is lost
+    flaky.fail_next(Op::Settlement, When::After); // and the reply to its settlement is lost
     let job = ended(&process.endpoints, id).await;
     assert_eq!((job.status, job.attempt, job.result.as_deref()), (JobStatus::Completed, 1, Some(b"7".as_slice())));
     go.notify_one();
@@ -145,7 +145,7 @@ async fn jobs_that_kill_their_workers_end() {
     let id = submitter.submit(POISON, ()).await.unwrap().job.id;
     // A worker that dies takes the job and is heard of no more.
     for _ in 0..2 {
-        let Lookup::Found(job) = submitter.job(id).await.unwrap() else { panic!("not found") };
+        let JobLookup::Found(job) = submitter.job(id).await.unwrap() else { panic!("not found") };
         assert_eq!(job.status, JobStatus::Queued);
         claim_and_die(&store, "Poison").await;
         let janitor = AsyncEndpoints::builder(store.clone())
@@ -171,13 +171,13 @@ async fn jobs_that_kill_their_workers_end() {
 async fn claim_and_die(store: &TestStore, name: &str) {
     use async_endpoints::core::{
         JobName, JobStore,
-        store::{Claim, LeaseToken, Want, WorkerId},
+        store::{Claim, LeaseToken, TypeQuota, WorkerId},
     };
-    let want = Want { name: JobName::new(name).unwrap(), n: 1, timeout: Duration::from_secs(60) };
+    let want = TypeQuota { name: JobName::new(name).unwrap(), max: 1, timeout: Duration::from_secs(60) };
     let claim = Claim {
         worker: WorkerId(uuid::Uuid::new_v4()),
         token: LeaseToken::random(),
-        wants: vec![want],
+        quotas: vec![want],
         max: 1,
         max_bytes: 1,
         lease: Duration::from_millis(50),
@@ -195,7 +195,7 @@ async fn background_tasks_that_panic_are_started_again_and_it_shows() {
         .handler(WORK, async |ctx: JobContext<u32>| Ok(*ctx.request()))
         .build()
         .unwrap();
-    for op in [Op::Claim, Op::Settle, Op::Renew, Op::Reclaim, Op::Reclaim] {
+    for op in [Op::Claim, Op::Settlement, Op::Renew, Op::Reclaim, Op::Reclaim] {
         flaky.fail_next(op, When::Panic);
     }
     let process = Process::start(endpoints, 2);
@@ -257,8 +257,8 @@ async fn an_end_that_the_store_refuses_for_good_takes_no_other_with_it() {
         .unwrap();
     let process = Process::start(endpoints, 2);
     // The first refusal may be of many: each is then tried alone, and one of them is refused again.
-    flaky.fail_next(Op::Settle, When::Never);
-    flaky.fail_next(Op::Settle, When::Never);
+    flaky.fail_next(Op::Settlement, When::Never);
+    flaky.fail_next(Op::Settlement, When::Never);
     let mut ids = Vec::new();
     for n in 0..40 {
         ids.push(process.endpoints.submit(WORK, n).await.unwrap().job.id);
@@ -336,7 +336,7 @@ async fn a_report_that_comes_late_does_not_take_later_progress_back() {
         .unwrap();
     // The end is later still, so that the job runs when the report comes.
     flaky.fail_next(Op::Report, When::Late);
-    flaky.fail_next(Op::Settle, When::Late);
+    flaky.fail_next(Op::Settlement, When::Late);
     let process = Process::start(endpoints, 2);
     let id = process.endpoints.submit(WORK, ()).await.unwrap().job.id;
     let job = ended(&process.endpoints, id).await;
@@ -509,7 +509,7 @@ async fn a_worker_is_seen_while_it_lives_and_says_goodbye() {
     let store = store();
     let endpoints = support::builder(&store).handler(WORK, async |_: JobContext<()>| Ok(())).build().unwrap();
     let process = Process::start(endpoints, 2);
-    let beats = || async { store.stats(&StatsQuery::default()).await.unwrap().beats };
+    let beats = || async { store.stats(&StatsQuery::default()).await.unwrap().workers };
     let seen = async {
         while beats().await.is_empty() {
             tokio::task::yield_now().await;

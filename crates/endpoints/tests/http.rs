@@ -224,7 +224,7 @@ async fn an_unchanged_job_is_304_and_an_expired_one_410_then_404() {
     let id = service.submit("/rest", json!({"n": 1})).await;
     let url = service.url(&format!("/jobs/{id}"));
     let job = service.endpoints.wait(id, support::PATIENCE).await.unwrap();
-    let async_endpoints::Lookup::Found(job) = job else { panic!("{job:?}") };
+    let async_endpoints::JobLookup::Found(job) = job else { panic!("{job:?}") };
     let get = |known: String| service.client.get(&url).header("if-none-match", known).send();
     let unchanged = get(format!("W/\"7\", \"{}\"", job.version)).await.unwrap();
     assert_eq!(unchanged.status(), StatusCode::NOT_MODIFIED);

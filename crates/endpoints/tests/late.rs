@@ -13,7 +13,7 @@ use std::{
 };
 
 use async_endpoints::{
-    AsyncEndpoints, Endpoint, JobContext, JobType, LateStore, MemoryStore, StoreError,
+    AsyncEndpoints, DeferredStore, Endpoint, JobContext, JobType, MemoryStore, StoreError,
     core::{JobStore, store::Hint},
 };
 use async_endpoints_testkit::{Fixture, ManualClock, conformance};
@@ -33,7 +33,7 @@ struct Door {
 }
 
 impl Door {
-    async fn store(&self, behind: TestStore) -> LateStore {
+    async fn store(&self, behind: TestStore) -> DeferredStore {
         let door = self.clone();
         let open = move || {
             door.tries.fetch_add(1, Ordering::SeqCst);
@@ -43,7 +43,7 @@ impl Door {
                 _ => Err(StoreError::Unavailable("the door is shut".to_owned())),
             })
         };
-        LateStore::open(open, StoreError::is_transient).await.unwrap()
+        DeferredStore::open(open, StoreError::is_transient).await.unwrap()
     }
 
     fn open(&self) {
@@ -70,7 +70,7 @@ async fn at_once() -> Fixture {
     let clock = ManualClock::new();
     let memory = Arc::new(MemoryStore::with_clock(clock.clone()));
     let open = move || ready(Ok::<_, StoreError>(memory.clone()));
-    Fixture::manual(LateStore::open(open, StoreError::is_transient).await.unwrap(), clock)
+    Fixture::manual(DeferredStore::open(open, StoreError::is_transient).await.unwrap(), clock)
 }
 
 /// Opened at the second try, by its own task.
@@ -82,7 +82,7 @@ async fn later() -> Fixture {
         let is_second = counted.fetch_add(1, Ordering::SeqCst) == 1;
         ready(if is_second { Ok(memory.clone()) } else { Err(StoreError::Unavailable("not yet".to_owned())) })
     };
-    let late = LateStore::open(open, StoreError::is_transient).await.unwrap();
+    let late = DeferredStore::open(open, StoreError::is_transient).await.unwrap();
     until(|| late.is_open()).await;
     assert_eq!(tries.load(Ordering::SeqCst), 2);
     Fixture::manual(late, clock)
@@ -137,7 +137,7 @@ async fn dropping_it_ends_the_tries_and_the_hints() {
 #[tokio::test]
 async fn a_final_error_of_the_first_try_comes_back() {
     let open = || ready(Err::<MemoryStore, _>(StoreError::Corrupt("a hole".to_owned())));
-    let refusal = LateStore::open(open, StoreError::is_transient).await.unwrap_err();
+    let refusal = DeferredStore::open(open, StoreError::is_transient).await.unwrap_err();
     assert!(matches!(refusal.downcast_ref(), Some(StoreError::Corrupt(why)) if why == "a hole"));
 }
 
@@ -169,7 +169,7 @@ async fn a_try_that_panics_is_a_try_that_failed() {
         assert!(tries.fetch_add(1, Ordering::SeqCst) > 0, "not at the first time");
         ready(Ok::<_, StoreError>(MemoryStore::new()))
     };
-    let late = LateStore::open(open, StoreError::is_transient).await.unwrap();
+    let late = DeferredStore::open(open, StoreError::is_transient).await.unwrap();
     assert!(late.probe().await.unwrap_err().to_string().contains("not at the first time"));
     until(|| late.is_open()).await;
 }
@@ -185,7 +185,7 @@ async fn a_slow_first_try_is_not_waited_for_and_not_given_up() {
             Ok::<_, StoreError>(MemoryStore::new())
         }
     };
-    let late = LateStore::open(open, StoreError::is_transient).await.unwrap();
+    let late = DeferredStore::open(open, StoreError::is_transient).await.unwrap();
     assert_eq!((began.elapsed().as_secs(), late.is_open()), (2, false));
     assert_eq!(late.probe().await.unwrap_err().to_string(), "the store is unavailable: it is not open yet");
     tokio::time::sleep(Duration::from_secs(9)).await;
@@ -280,7 +280,7 @@ async fn what_panics_about_an_error_is_tried_again() {
             let is_first = tries.fetch_add(1, Ordering::SeqCst) == 0;
             ready(if is_first { Err(Trap) } else { Ok(MemoryStore::new()) })
         };
-        let late = LateStore::open(open, judge).await.unwrap();
+        let late = DeferredStore::open(open, judge).await.unwrap();
         let why = late.probe().await.expect_err("it is not open").to_string();
         assert!(why.contains("opening it panicked: it cannot be"), "{why}");
         until(|| late.is_open()).await;

@@ -16,7 +16,7 @@ use async_endpoints::{
     axum::response::Response,
     core::{
         JobName, JobStore,
-        store::{Claim, LeaseToken, Want, WorkerId},
+        store::{Claim, LeaseToken, TypeQuota, WorkerId},
     },
     telemetry::{CATALOGUE, Kind},
 };
@@ -365,7 +365,7 @@ async fn claim_and_die(store: &impl JobStore, name: &str) {
     let claim = Claim {
         worker: WorkerId(uuid::Uuid::new_v4()),
         token: LeaseToken::random(),
-        wants: vec![Want { name: JobName::new(name).unwrap(), n: 1, timeout: Duration::from_secs(60) }],
+        quotas: vec![TypeQuota { name: JobName::new(name).unwrap(), max: 1, timeout: Duration::from_secs(60) }],
         max: 1,
         max_bytes: 1 << 20,
         lease: Duration::from_millis(400),
@@ -430,7 +430,7 @@ async fn a_lost_worker_and_an_outage_are_counted_as_what_they_were() {
     // The reply to the settlement is lost for so long that a renewal tells before that its lease is no more.
     const LOST: u32 = 4;
     for _ in 0..LOST {
-        flaky.fail_next(Op::Settle, When::After);
+        flaky.fail_next(Op::Settlement, When::After);
     }
     let running = endpoints.clone();
     let running = tokio::spawn(async move { running.run().await });

@@ -11,7 +11,9 @@ use async_endpoints::{
     core::{
         Store,
         job::{ErrorRecord, LogLine},
-        store::{Claim, JobStore, Lease, LeaseToken, Outcome, Report, ReportedProgress, Settle, Want, WorkerId},
+        store::{
+            Claim, JobStore, Lease, LeaseToken, Outcome, Report, ReportedProgress, Settlement, TypeQuota, WorkerId,
+        },
     },
 };
 use futures_util::StreamExt;
@@ -291,14 +293,14 @@ async fn a_log_comes_as_lines_as_text_and_as_a_stream() {
 /// Works as a worker would, but for what the test wants to decide itself.
 async fn claim_by_hand(store: &dyn Store) -> Lease {
     let minute = Duration::from_secs(60);
-    let wants = vec![Want { name: JobName::new("Waiting").unwrap(), n: 1, timeout: minute }];
+    let wants = vec![TypeQuota { name: JobName::new("Waiting").unwrap(), max: 1, timeout: minute }];
     let (worker, token) = (WorkerId(uuid::Uuid::new_v4()), LeaseToken(uuid::Uuid::new_v4()));
-    let claim = Claim { worker, token, wants, max: 1, max_bytes: 1 << 20, lease: minute };
+    let claim = Claim { worker, token, quotas, max: 1, max_bytes: 1 << 20, lease: minute };
     store.claim(&claim).await.unwrap().attempts[0].lease
 }
 
 async fn end_by_hand(store: &dyn Store, lease: Lease) {
     let error = ErrorRecord { code: "X".into(), title: "X".into(), status: 410, detail: None, retryable: false };
     let outcome = Outcome::Completed { result: "null".into() };
-    store.settle(&[Settle { lease, outcome, if_canceled: error, slow: false, span: None }]).await.unwrap();
+    store.settle(&[Settlement { lease, outcome, if_canceled: error, slow: false, span: None }]).await.unwrap();
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use async_endpoints::{
-    AsyncEndpoints, Endpoint, JobContext, JobError, JobStatus, JobType, Lookup, MemoryStore, Options, Priority,
+    AsyncEndpoints, Endpoint, JobContext, JobError, JobLookup, JobStatus, JobType, MemoryStore, Options, Priority,
     core::store::StatsQuery,
 };
 use async_endpoints_testkit::{FlakyStore, Op, When};
@@ -61,7 +61,7 @@ async fn a_handler_that_blocks_every_thread_keeps_its_lease() {
         ids.push(first.endpoints.submit(BLOCK, ()).await.unwrap().job.id);
     }
     for id in ids {
-        let Lookup::Found(job) = watch(&store).wait(id, PATIENCE).await.unwrap() else { panic!("not found") };
+        let JobLookup::Found(job) = watch(&store).wait(id, PATIENCE).await.unwrap() else { panic!("not found") };
         assert_eq!((job.status, job.attempt, job.loss_count), (JobStatus::Completed, 1, 0));
     }
     drop((first, second));
@@ -317,7 +317,7 @@ async fn memory_is_bounded_by_retention() {
     };
     tokio::time::timeout(PATIENCE, pruned).await.unwrap();
     for id in ids {
-        assert!(!matches!(process.endpoints.job(id).await.unwrap(), Lookup::Found(_)));
+        assert!(!matches!(process.endpoints.job(id).await.unwrap(), JobLookup::Found(_)));
     }
 }
 

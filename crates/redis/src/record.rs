@@ -4,7 +4,7 @@ use async_endpoints_core::{
     JobId, JobName, JobStatus, JobView, Priority, Timestamp,
     job::{AttemptOutcome, AttemptRecord, Digest, ErrorRecord, LogLine, Progress, TraceContext},
     limits::ATTEMPTS_KEPT,
-    store::Lookup,
+    store::JobLookup,
 };
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -15,14 +15,14 @@ use crate::{
 };
 
 /// What `lookup.lua` found.
-pub(crate) fn lookup(mut found: Items) -> Result<Lookup, Fail> {
+pub(crate) fn lookup(mut found: Items) -> Result<JobLookup, Fail> {
     Ok(match found.int()? {
-        0 => Lookup::NotFound,
-        1 => Lookup::Gone { owner: digest(found.bytes()?)? },
+        0 => JobLookup::NotFound,
+        1 => JobLookup::Gone { owner: digest(found.bytes()?)? },
         _ => {
             let view = view(&mut found)?;
             let ahead = u64::try_from(found.int()?).ok();
-            Lookup::Found(Box::new(JobView { ahead, ..view }))
+            JobLookup::Found(Box::new(JobView { ahead, ..view }))
         }
     })
 }

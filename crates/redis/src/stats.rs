@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use async_endpoints_core::{
     JobName, Timestamp,
-    limits::SLOT_MINUTES,
-    store::{Beat, BeatType, LiveBeat, Slot, Slots, Stats, StatsQuery, TypeStats, WorkerId},
+    limits::STATS_MINUTES,
+    store::{Heartbeat, LiveWorker, MinuteStats, Stats, StatsQuery, TypeCapacity, TypeStats, WorkerId, WorkerSlots},
 };
 use redis::Value;
 use serde::{Deserialize, Serialize};
@@ -30,19 +30,19 @@ pub(crate) struct BeatRecord {
     leaked: u32,
 }
 
-impl From<&Beat> for BeatRecord {
-    fn from(beat: &Beat) -> Self {
-        let Slots { busy, idle, leaked } = beat.slots;
+impl From<&Heartbeat> for BeatRecord {
+    fn from(beat: &Heartbeat) -> Self {
+        let WorkerSlots { busy, idle, leaked } = beat.slots;
         let types = beat.types.iter().map(|kind| (kind.name.clone(), kind.running, kind.limit)).collect();
         Self { types, busy, idle, leaked }
     }
 }
 
 impl BeatRecord {
-    fn live(self, worker: WorkerId, at: Timestamp) -> LiveBeat {
-        let types = self.types.into_iter().map(|(name, running, limit)| BeatType { name, running, limit });
-        let slots = Slots { busy: self.busy, idle: self.idle, leaked: self.leaked };
-        LiveBeat { worker, types: types.collect(), slots, at }
+    fn live(self, worker: WorkerId, at: Timestamp) -> LiveWorker {
+        let types = self.types.into_iter().map(|(name, running, limit)| TypeCapacity { name, running, limit });
+        let slots = WorkerSlots { busy: self.busy, idle: self.idle, leaked: self.leaked };
+        LiveWorker { worker, types: types.collect(), slots, at }
     }
 }
 
@@ -60,10 +60,10 @@ pub(crate) async fn stats(calls: &Calls, query: &StatsQuery) -> Result<Stats, Fa
     let mut types: Vec<TypeStats> = types.collect();
     types.sort_by(|a, b| a.name.cmp(&b.name));
     let slots = match query.since_minute {
-        Some(since) => slots(calls, since.max(now.minute() - SLOT_MINUTES + 1), now.minute()).await?,
+        Some(since) => slots(calls, since.max(now.minute() - STATS_MINUTES + 1), now.minute()).await?,
         None => Vec::new(),
     };
-    Ok(Stats { now, types, slots, beats, quarantined, mended })
+    Ok(Stats { now, types, minutes: slots, workers: beats, quarantined, repaired: mended })
 }
 
 fn type_stats(mut of: Items) -> Result<TypeStats, Fail> {
@@ -79,7 +79,7 @@ fn type_stats(mut of: Items) -> Result<TypeStats, Fail> {
     Ok(TypeStats { name, counts, never_started, oldest_runnable, oldest_running, slow, overdue, stale, unrecovered })
 }
 
-fn beat_of(beat: Value) -> Result<LiveBeat, Fail> {
+fn beat_of(beat: Value) -> Result<LiveWorker, Fail> {
     let mut beat = reply::list(beat)?;
     let (worker, record) = (beat.text()?, beat.text()?);
     let bad = || Fail::Bad("a heartbeat cannot be read".to_owned());
@@ -90,7 +90,7 @@ fn beat_of(beat: Value) -> Result<LiveBeat, Fail> {
 }
 
 /// Each minute is one hash, read by a command of its own: together they would hold the server up.
-async fn slots(calls: &Calls, from: i64, to: i64) -> Result<Vec<Slot>, Fail> {
+async fn slots(calls: &Calls, from: i64, to: i64) -> Result<Vec<MinuteStats>, Fail> {
     let minutes: Vec<i64> = (from..=to).collect();
     let mut commands = redis::Pipeline::with_capacity(minutes.len());
     for minute in &minutes {
@@ -107,14 +107,14 @@ async fn slots(calls: &Calls, from: i64, to: i64) -> Result<Vec<Slot>, Fail> {
     Ok(slots)
 }
 
-fn slots_of(minute: i64, mut fields: Items) -> Result<Vec<Slot>, Fail> {
-    let mut slots: BTreeMap<JobName, Slot> = BTreeMap::new();
+fn slots_of(minute: i64, mut fields: Items) -> Result<Vec<MinuteStats>, Fail> {
+    let mut slots: BTreeMap<JobName, MinuteStats> = BTreeMap::new();
     while fields.len() > 1 {
         let (field, value) = (fields.text(), number(&fields.bytes()?));
         let (Ok(field), Ok(value @ 0..=MOST)) = (field, value) else { continue };
         let Some((name, what)) = field.split_once('|') else { continue };
         let Ok(name) = JobName::new(name) else { continue };
-        let slot = slots.entry(name.clone()).or_insert_with(|| Slot::new(minute, name));
+        let slot = slots.entry(name.clone()).or_insert_with(|| MinuteStats::new(minute, name));
         count(slot, what, value);
     }
     for slot in slots.values_mut() {
@@ -128,7 +128,7 @@ fn slots_of(minute: i64, mut fields: Items) -> Result<Vec<Slot>, Fail> {
 }
 
 /// One field of a minute: what happened, and how often. What a later version counts is passed over.
-fn count(slot: &mut Slot, what: &str, by: u64) {
+fn count(slot: &mut MinuteStats, what: &str, by: u64) {
     let (kind, bucket) = what.split_once('|').unwrap_or((what, ""));
     let bucket: Option<usize> = bucket.parse().ok();
     match (kind, bucket) {

@@ -11,9 +11,9 @@ use async_endpoints_core::{
     job::{ErrorRecord, LogLine},
     limits::{BATCH_JOBS, PAGE_JOBS, SWEEP_JOBS},
     store::{
-        Beat, Cancel, Claim, Claimed, DocVersion, Document, Fenced, Hint, Insert, Lease, ListFilter, ListPage, Lookup,
-        NewJob, Page, Put, Reclaim, Reclaimed, Renewed, Report, Result, Retry, RetryAs, Role, RoleToken, Settle,
-        Settled, Stats, StatsQuery,
+        CancelOutcome, Claim, Claimed, DocVersion, Document, Fenced, Heartbeat, Hint, InsertOutcome, JobLookup, Lease,
+        ListFilter, ListPage, NewJob, Page, PutOutcome, Reclaim, Reclaimed, Renewed, Report, Result, RetryAs,
+        RetryOutcome, Role, RoleToken, Settled, Settlement, Stats, StatsQuery,
     },
 };
 use async_trait::async_trait;
@@ -198,7 +198,7 @@ impl std::fmt::Debug for RedisStore {
 
 #[async_trait]
 impl JobStore for RedisStore {
-    async fn insert(&self, job: NewJob) -> Result<Insert> {
+    async fn insert(&self, job: NewJob) -> Result<InsertOutcome> {
         let args = new_job(&job);
         let answer = if self.is_home() {
             self.inserts.insert(args).await
@@ -209,7 +209,7 @@ impl JobStore for RedisStore {
         self.read(answer.and_then(inserted))
     }
 
-    async fn get(&self, id: JobId) -> Result<Lookup> {
+    async fn get(&self, id: JobId) -> Result<JobLookup> {
         let found = self.call(|scripts| &scripts.get, Args::new().text(id)).await?;
         self.read(list(found).and_then(record::lookup))
     }
@@ -264,12 +264,12 @@ impl JobStore for RedisStore {
     async fn claim(&self, claim: &Claim) -> Result<Claimed> {
         let max = (claim.max as usize).min(BATCH_JOBS);
         let args = Args::new().text(claim.token.0).duration(claim.lease).text(max).text(claim.max_bytes);
-        let args = claim.wants.iter().fold(args, |args, want| args.bytes(want.name.as_str()).text(want.n));
+        let args = claim.quotas.iter().fold(args, |args, want| args.bytes(want.name.as_str()).text(want.max));
         let found = self.call(|scripts| &scripts.claim, args).await?;
         self.read(list(found).and_then(|found| claimed(found, claim)))
     }
 
-    async fn renew(&self, beat: &Beat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
+    async fn renew(&self, beat: &Heartbeat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
         let record = json(&BeatRecord::from(beat));
         let args = Args::new().text(beat.worker).bytes(record).duration(beat.ttl).duration(lease);
         let args = leases.iter().fold(args, |args, lease| args.text(lease.job).text(lease.token.0));
@@ -294,7 +294,7 @@ impl JobStore for RedisStore {
         self.read(each(answers, reports.len(), fenced))
     }
 
-    async fn settle(&self, settles: &[Settle]) -> Result<Vec<Settled>> {
+    async fn settle(&self, settles: &[Settlement]) -> Result<Vec<Settled>> {
         if settles.is_empty() {
             return Ok(Vec::new());
         }
@@ -306,33 +306,33 @@ impl JobStore for RedisStore {
         self.read(each(answers, settles.len(), settled))
     }
 
-    async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<Cancel> {
+    async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<CancelOutcome> {
         let found = self.call(|scripts| &scripts.cancel, Args::new().text(id).bytes(json(error))).await?;
         self.read(list(found).and_then(|mut found| {
             let what = found.int()?;
             Ok(match (what, record::lookup(found.list()?)?) {
-                (0, Lookup::Found(job)) => Cancel::Canceled(job),
-                (1, Lookup::Found(job)) => Cancel::Requested(job),
-                (_, Lookup::Found(job)) => Cancel::Terminal(job),
-                (_, Lookup::Gone { owner }) => Cancel::Gone { owner },
-                (_, Lookup::NotFound) => Cancel::NotFound,
+                (0, JobLookup::Found(job)) => CancelOutcome::Canceled(job),
+                (1, JobLookup::Found(job)) => CancelOutcome::Requested(job),
+                (_, JobLookup::Found(job)) => CancelOutcome::Terminal(job),
+                (_, JobLookup::Gone { owner }) => CancelOutcome::Gone { owner },
+                (_, JobLookup::NotFound) => CancelOutcome::NotFound,
             })
         }))
     }
 
-    async fn retry(&self, id: JobId, new: &RetryAs) -> Result<Retry> {
+    async fn retry(&self, id: JobId, new: &RetryAs) -> Result<RetryOutcome> {
         let args = trace_args(Args::new().text(id).text(new.id), new.trace.as_ref());
         let found = self.call(|scripts| &scripts.retry, args).await?;
         self.read(list(found).and_then(|mut found| {
             let what = found.int()?;
             Ok(match (what, record::lookup(found.list()?)?) {
-                (0, Lookup::Found(job)) => Retry::Created(job),
-                (1, repeated) => Retry::Existing(repeated),
-                (2, Lookup::Found(job)) => Retry::NotEnded(job.status),
-                (3, _) => Retry::Conflict,
+                (0, JobLookup::Found(job)) => RetryOutcome::Created(job),
+                (1, repeated) => RetryOutcome::Existing(repeated),
+                (2, JobLookup::Found(job)) => RetryOutcome::NotEnded(job.status),
+                (3, _) => RetryOutcome::Conflict,
                 (5, _) => return Err(Fail::Bad(format!("the payload of {id} is not there"))),
-                (_, Lookup::Gone { owner }) => Retry::Gone { owner },
-                _ => Retry::NotFound,
+                (_, JobLookup::Gone { owner }) => RetryOutcome::Gone { owner },
+                _ => RetryOutcome::NotFound,
             })
         }))
     }
@@ -405,16 +405,16 @@ impl SharedState for RedisStore {
         expected: Option<DocVersion>,
         bytes: Bytes,
         role: Option<(&str, RoleToken)>,
-    ) -> Result<Put> {
+    ) -> Result<PutOutcome> {
         let version = Uuid::new_v4();
         let args =
             Args::new().bytes(name).maybe(expected.map(|version| version.0.to_string())).text(version).bytes(&bytes);
         let args = args.maybe(role.map(|(role, _)| role)).maybe(role.map(|(_, token)| token.0.to_string()));
         let put = self.call(|scripts| &scripts.put, args).await?;
         self.read(int(&put).map(|put| match put {
-            0 => Put::Stored(DocVersion(version)),
-            1 => Put::Stale,
-            _ => Put::Fenced,
+            0 => PutOutcome::Stored(DocVersion(version)),
+            1 => PutOutcome::Stale,
+            _ => PutOutcome::Fenced,
         }))
     }
 }

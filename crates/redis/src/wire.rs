@@ -7,8 +7,8 @@ use async_endpoints_core::{
     JobName, JobStatus, Timestamp,
     job::{ErrorRecord, JobTerms, TraceContext},
     store::{
-        Attempt, Claim, Claimed, Cursor, Insert, Lease, ListFilter, ListPage, NewJob, Outcome, Reclaimed, Recovered,
-        Report, Settle,
+        Attempt, Claim, Claimed, Cursor, InsertOutcome, Lease, ListFilter, ListPage, NewJob, Outcome, Reclaimed,
+        Recovered, Report, Settlement,
     },
 };
 use redis::Value;
@@ -57,17 +57,17 @@ pub(crate) fn trace_args(args: Args, trace: Option<&TraceContext>) -> Args {
     args.maybe(trace.map(|trace| &trace.traceparent)).maybe(tracestate)
 }
 
-pub(crate) fn inserted(answer: Value) -> Done<Insert> {
+pub(crate) fn inserted(answer: Value) -> Done<InsertOutcome> {
     let mut answer = list(answer)?;
     Ok(match answer.int()? {
         0 => {
             let created_at = Timestamp::from_micros(answer.int()?);
-            Insert::Inserted { created_at, version: 1, ahead: u64::try_from(answer.int()?).ok() }
+            InsertOutcome::Inserted { created_at, version: 1, ahead: u64::try_from(answer.int()?).ok() }
         }
-        1 => Insert::Existing(record::lookup(answer.list()?)?),
-        2 => Insert::Conflict,
+        1 => InsertOutcome::Existing(record::lookup(answer.list()?)?),
+        2 => InsertOutcome::Conflict,
         4 => return Err(Fail::Bad("the job that was accepted before has fields that cannot be read".to_owned())),
-        _ => Insert::Full,
+        _ => InsertOutcome::Full,
     })
 }
 
@@ -111,7 +111,7 @@ pub(crate) fn claimed(mut found: Items, claim: &Claim) -> Done<Claimed> {
 
 pub(crate) fn attempt(mut one: Items, claim: &Claim, now: Timestamp) -> Done<Attempt> {
     let job = record::id(&one.bytes()?)?;
-    let want = claim.wants.get(one.number::<usize>()?.wrapping_sub(1));
+    let want = claim.quotas.get(one.number::<usize>()?.wrapping_sub(1));
     let want = want.ok_or_else(|| Fail::Bad("a type was not asked for".to_owned()))?;
     let (attempt, retry_count, terms) = (one.number()?, one.number()?, Terms::read(&one.bytes()?)?);
     Ok(Attempt {
@@ -146,7 +146,7 @@ pub(crate) fn report_args(args: Args, report: &Report) -> Args {
     report.logs.iter().fold(args, |args, line| args.text(line.bytes()).bytes(json(line)))
 }
 
-pub(crate) fn settle_args(settles: &[Settle]) -> Args {
+pub(crate) fn settle_args(settles: &[Settlement]) -> Args {
     // The same for all attempts of a worker, so it is sent once.
     let mut errors: Vec<&ErrorRecord> = Vec::new();
     let mut places = Vec::with_capacity(settles.len());

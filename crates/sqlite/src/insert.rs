@@ -6,7 +6,7 @@ use async_endpoints_core::{
     JobId, JobStatus,
     job::ErrorRecord,
     lifecycle::{self, Event},
-    store::{Cancel, Insert, Lookup, NewJob, Retry, RetryAs},
+    store::{CancelOutcome, InsertOutcome, JobLookup, NewJob, RetryAs, RetryOutcome},
 };
 use rusqlite::{OptionalExtension as _, params};
 use uuid::Uuid;
@@ -20,7 +20,7 @@ use crate::{
 };
 
 impl State {
-    pub(crate) fn insert(&mut self, new: &NewJob) -> Result<Insert, Fail> {
+    pub(crate) fn insert(&mut self, new: &NewJob) -> Result<InsertOutcome, Fail> {
         let mut waiting = 0;
         let known = self.ledger.kind(&self.conn, &new.name)?;
         if let Some(kind) = known {
@@ -36,9 +36,9 @@ impl State {
         let accepted = if refused { None } else { self.accept(new, None)? };
         let Some(job) = accepted else {
             return match view::identity(&self.conn, new.id)? {
-                None => Ok(Insert::Full),
+                None => Ok(InsertOutcome::Full),
                 // A new key must not take over a job that was made under another one, or under none.
-                Some(_) if new.key.is_some() => Ok(Insert::Conflict),
+                Some(_) if new.key.is_some() => Ok(InsertOutcome::Conflict),
                 Some(_) => self.existing(new.id, new),
             };
         };
@@ -48,7 +48,7 @@ impl State {
                 .execute(params![owner(new), job.kind, key, job.id.0.as_bytes()])?;
         }
         let ahead = view::ahead_of_last(&job, &self.ledger.counts(&self.conn, job.kind)?);
-        Ok(Insert::Inserted { created_at: self.now, version: job.version.unsigned_abs(), ahead })
+        Ok(InsertOutcome::Inserted { created_at: self.now, version: job.version.unsigned_abs(), ahead })
     }
 
     /// The job of a request with the same key.
@@ -111,35 +111,35 @@ impl State {
         Ok(self.put(&job, &new.payload)?.then_some(job))
     }
 
-    fn existing(&mut self, id: JobId, new: &NewJob) -> Result<Insert, Fail> {
+    fn existing(&mut self, id: JobId, new: &NewJob) -> Result<InsertOutcome, Fail> {
         match view::identity(&self.conn, id)? {
             Some(identity) if identity == (new.owner, new.fingerprint) => {
                 Ok(match lookup(&self.conn, &mut self.ledger, id, self.now)? {
                     // Its record outlives the time in which readers are told: a replay is never a second run.
-                    Lookup::NotFound => Insert::Existing(Lookup::Gone { owner: new.owner }),
-                    lookup => Insert::Existing(lookup),
+                    JobLookup::NotFound => InsertOutcome::Existing(JobLookup::Gone { owner: new.owner }),
+                    lookup => InsertOutcome::Existing(lookup),
                 })
             }
-            _ => Ok(Insert::Conflict),
+            _ => Ok(InsertOutcome::Conflict),
         }
     }
 
-    pub(crate) fn cancel(&mut self, id: JobId, error: &ErrorRecord) -> Result<Cancel, Fail> {
+    pub(crate) fn cancel(&mut self, id: JobId, error: &ErrorRecord) -> Result<CancelOutcome, Fail> {
         let now = self.now;
         let Some(mut job) = view::readable(&self.conn, id, now)? else {
             return Ok(match lookup(&self.conn, &mut self.ledger, id, now)? {
-                Lookup::Gone { owner } => Cancel::Gone { owner },
-                _ => Cancel::NotFound,
+                JobLookup::Gone { owner } => CancelOutcome::Gone { owner },
+                _ => CancelOutcome::NotFound,
             });
         };
         let asked = job.cancel_requested_at.is_some();
         Ok(match lifecycle::next(job.status, asked, Event::Cancel) {
-            None => Cancel::Terminal(Box::new(self.view(job)?)),
+            None => CancelOutcome::Terminal(Box::new(self.view(job)?)),
             Some(JobStatus::InProgress) => {
                 if !asked {
                     self.change(&mut job, now, |job| job.cancel_requested_at = Some(now))?;
                 }
-                Cancel::Requested(Box::new(self.view(job)?))
+                CancelOutcome::Requested(Box::new(self.view(job)?))
             }
             Some(after) => {
                 let order = self.ledger.next_order(&self.conn, now)?;
@@ -150,24 +150,24 @@ impl State {
                     job.error = Some(error.clone());
                 })?;
                 self.count_ended(job.kind, after)?;
-                Cancel::Canceled(Box::new(self.view(job)?))
+                CancelOutcome::Canceled(Box::new(self.view(job)?))
             }
         })
     }
 
-    pub(crate) fn retry(&mut self, id: JobId, new: &RetryAs) -> Result<Retry, Fail> {
+    pub(crate) fn retry(&mut self, id: JobId, new: &RetryAs) -> Result<RetryOutcome, Fail> {
         let now = self.now;
         let Some(mut old) = view::readable(&self.conn, id, now)? else {
             return Ok(match lookup(&self.conn, &mut self.ledger, id, now)? {
-                Lookup::Gone { owner } => Retry::Gone { owner },
-                _ => Retry::NotFound,
+                JobLookup::Gone { owner } => RetryOutcome::Gone { owner },
+                _ => RetryOutcome::NotFound,
             });
         };
         if let Some(repeated) = old.retried_by {
-            return Ok(Retry::Existing(lookup(&self.conn, &mut self.ledger, repeated, now)?));
+            return Ok(RetryOutcome::Existing(lookup(&self.conn, &mut self.ledger, repeated, now)?));
         }
         if !matches!(old.status, JobStatus::Failed | JobStatus::Canceled) {
-            return Ok(Retry::NotEnded(old.status));
+            return Ok(RetryOutcome::NotEnded(old.status));
         }
         let again = NewJob {
             id: new.id,
@@ -182,10 +182,10 @@ impl State {
             owner: old.owner,
             trace: new.trace.clone(),
         };
-        let Some(job) = self.accept(&again, Some(id))? else { return Ok(Retry::Conflict) };
+        let Some(job) = self.accept(&again, Some(id))? else { return Ok(RetryOutcome::Conflict) };
         let updated_at = old.updated_at;
         self.change(&mut old, updated_at, |old| old.retried_by = Some(new.id))?;
-        Ok(Retry::Created(Box::new(self.view(job)?)))
+        Ok(RetryOutcome::Created(Box::new(self.view(job)?)))
     }
 }
 

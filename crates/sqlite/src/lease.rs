@@ -7,7 +7,10 @@ use async_endpoints_core::{
     job::Progress,
     lifecycle::{self, Event},
     limits::{BATCH_JOBS, LOG_BYTES_PER_JOB, SWEEP_JOBS},
-    store::{Attempt, Beat, BeatType, Claim, Claimed, Fenced, Lease, Outcome, Renewed, Report, Settle, Settled, Slots},
+    store::{
+        Attempt, Claim, Claimed, Fenced, Heartbeat, Lease, Outcome, Renewed, Report, Settled, Settlement, TypeCapacity,
+        WorkerSlots,
+    },
 };
 use bytes::Bytes;
 use rusqlite::{OptionalExtension as _, params};
@@ -86,11 +89,11 @@ impl State {
     /// The types that are known; one that is named twice is wanted once, as often as both say.
     fn wanted(&mut self, claim: &Claim) -> Result<Vec<Wanted>, Fail> {
         let mut wanted: Vec<Wanted> = Vec::new();
-        for want in &claim.wants {
+        for want in &claim.quotas {
             let Some(kind) = self.ledger.kind(&self.conn, &want.name)? else { continue };
             match wanted.iter_mut().find(|known| known.kind == kind) {
-                Some(known) => known.left = known.left.saturating_add(want.n),
-                None => wanted.push(Wanted { kind, name: want.name.clone(), left: want.n, timeout: want.timeout }),
+                Some(known) => known.left = known.left.saturating_add(want.max),
+                None => wanted.push(Wanted { kind, name: want.name.clone(), left: want.max, timeout: want.timeout }),
             }
         }
         Ok(wanted)
@@ -191,7 +194,7 @@ impl State {
         })
     }
 
-    pub(crate) fn beat(&self, beat: &Beat) -> Result<(), Fail> {
+    pub(crate) fn beat(&self, beat: &Heartbeat) -> Result<(), Fail> {
         let (now, worker) = (self.now.as_micros(), beat.worker.0.as_bytes());
         self.conn.prepare_cached("DELETE FROM beats WHERE until <= ?1")?.execute([now])?;
         if beat.ttl.is_zero() {
@@ -269,7 +272,7 @@ impl State {
         Ok(())
     }
 
-    pub(crate) fn settle(&mut self, settle: &Settle, clear: Clear) -> Result<Settled, Fail> {
+    pub(crate) fn settle(&mut self, settle: &Settlement, clear: Clear) -> Result<Settled, Fail> {
         let Some(mut job) = view::find(&self.conn, settle.lease.job)? else { return Ok(Settled::Lost) };
         if !job.runs_under(settle.lease.token) {
             return Ok(job.settled_by(settle.lease.token).map_or(Settled::Lost, Settled::Settled));
@@ -313,14 +316,15 @@ pub(crate) struct BeatRecord {
 }
 
 impl BeatRecord {
-    fn of(beat: &Beat) -> Self {
+    fn of(beat: &Heartbeat) -> Self {
         let types = beat.types.iter().map(|kind| (kind.name.clone(), kind.running, kind.limit)).collect();
-        let Slots { busy, idle, leaked } = beat.slots;
+        let WorkerSlots { busy, idle, leaked } = beat.slots;
         Self { types, busy, idle, leaked }
     }
 
-    pub(crate) fn parts(self) -> (Vec<BeatType>, Slots) {
-        let types = self.types.into_iter().map(|(name, running, limit)| BeatType { name, running, limit }).collect();
-        (types, Slots { busy: self.busy, idle: self.idle, leaked: self.leaked })
+    pub(crate) fn parts(self) -> (Vec<TypeCapacity>, WorkerSlots) {
+        let types =
+            self.types.into_iter().map(|(name, running, limit)| TypeCapacity { name, running, limit }).collect();
+        (types, WorkerSlots { busy: self.busy, idle: self.idle, leaked: self.leaked })
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use async_endpoints_core::{JobName, JobStatus, Priority, Timestamp, limits::SLOT_MINUTES, store::Slot};
+use async_endpoints_core::{JobName, JobStatus, Priority, Timestamp, limits::STATS_MINUTES, store::MinuteStats};
 use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter, types::Value};
 
 use crate::{fail::Fail, order::order_at, slots};
@@ -47,7 +47,7 @@ struct Kind {
 pub(crate) struct Ledger {
     by_name: HashMap<JobName, i64>,
     kinds: HashMap<i64, Kind>,
-    slots: BTreeMap<(i64, i64), Slot>,
+    slots: BTreeMap<(i64, i64), MinuteStats>,
     last_order: Option<i64>,
     ordered: bool,
 }
@@ -116,10 +116,10 @@ impl Ledger {
     }
 
     /// The slot of this minute, to count in: what the open transaction adds to it.
-    pub(crate) fn slot(&mut self, conn: &Connection, kind: i64, now: Timestamp) -> Result<&mut Slot, Fail> {
+    pub(crate) fn slot(&mut self, conn: &Connection, kind: i64, now: Timestamp) -> Result<&mut MinuteStats, Fail> {
         let name = self.name(conn, kind)?;
         let minute = now.minute();
-        Ok(self.slots.entry((minute, kind)).or_insert_with(|| Slot::new(minute, name)))
+        Ok(self.slots.entry((minute, kind)).or_insert_with(|| MinuteStats::new(minute, name)))
     }
 
     pub(crate) fn next_order(&mut self, conn: &Connection, now: Timestamp) -> Result<i64, Fail> {
@@ -155,7 +155,7 @@ impl Ledger {
     }
 }
 
-fn save_slot(conn: &Connection, minute: i64, kind: i64, mut slot: Slot) -> Result<(), Fail> {
+fn save_slot(conn: &Connection, minute: i64, kind: i64, mut slot: MinuteStats) -> Result<(), Fail> {
     let mut find = conn.prepare_cached("SELECT CAST(record AS BLOB) FROM slots WHERE minute = ?1 AND type = ?2")?;
     let before: Option<Vec<u8>> = find.query_row([minute, kind], |row| row.get(0)).optional()?;
     if let Some(before) = before.as_ref().and_then(|record| slots::decode(minute, slot.name.clone(), record)) {
@@ -164,7 +164,7 @@ fn save_slot(conn: &Connection, minute: i64, kind: i64, mut slot: Slot) -> Resul
     conn.prepare_cached("INSERT OR REPLACE INTO slots (minute, type, record) VALUES (?1, ?2, ?3)")?
         .execute(params![minute, kind, slots::encode(&slot)])?;
     if before.is_none() {
-        conn.prepare_cached("DELETE FROM slots WHERE minute <= ?1")?.execute([minute - SLOT_MINUTES])?;
+        conn.prepare_cached("DELETE FROM slots WHERE minute <= ?1")?.execute([minute - STATS_MINUTES])?;
     }
     Ok(())
 }

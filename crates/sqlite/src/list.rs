@@ -6,7 +6,7 @@ use async_endpoints_core::{
     JobId, JobStatus,
     job::LogLine,
     limits::PAGE_JOBS,
-    store::{Cursor, ListFilter, ListPage, Lookup, Page},
+    store::{Cursor, JobLookup, ListFilter, ListPage, Page},
 };
 use rusqlite::{OptionalExtension as _, ToSql, params};
 use uuid::Uuid;
@@ -31,7 +31,7 @@ fn unless_unreadable<T>(read: Result<T, Fail>) -> Result<Option<T>, Fail> {
 }
 
 impl Reader {
-    pub(crate) fn get(&mut self, id: JobId) -> Result<Lookup, Fail> {
+    pub(crate) fn get(&mut self, id: JobId) -> Result<JobLookup, Fail> {
         lookup(&self.conn, &mut self.names, id, self.now)
     }
 

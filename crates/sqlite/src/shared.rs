@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_endpoints_core::{
     Timestamp,
-    store::{DocVersion, Document, Put, Role, RoleToken},
+    store::{DocVersion, Document, PutOutcome, Role, RoleToken},
 };
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -65,20 +65,20 @@ impl State {
         expected: Option<DocVersion>,
         bytes: &[u8],
         role: Option<(&str, RoleToken)>,
-    ) -> Result<Put, Fail> {
+    ) -> Result<PutOutcome, Fail> {
         if let Some((role, token)) = role
             && self.holder(role)?.is_none_or(|holder| holder.token != token)
         {
-            return Ok(Put::Fenced);
+            return Ok(PutOutcome::Fenced);
         }
         if document(&self.conn, name)?.map(|document| document.version) != expected {
-            return Ok(Put::Stale);
+            return Ok(PutOutcome::Stale);
         }
         let version = Uuid::new_v4();
         self.conn
             .prepare_cached("INSERT OR REPLACE INTO documents (name, version, bytes) VALUES (?1, ?2, ?3)")?
             .execute(params![name, version.as_bytes(), bytes])?;
-        Ok(Put::Stored(DocVersion(version)))
+        Ok(PutOutcome::Stored(DocVersion(version)))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use async_endpoints_core::{
     JobName,
-    store::{Histogram, Slot},
+    store::{Histogram, MinuteStats},
 };
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +36,7 @@ fn histogram(times: &Times) -> Histogram {
     histogram
 }
 
-pub(crate) fn encode(slot: &Slot) -> String {
+pub(crate) fn encode(slot: &MinuteStats) -> String {
     let record = Record {
         attempts: slot.attempts.to_vec(),
         ended: slot.ended.to_vec(),
@@ -48,9 +48,9 @@ pub(crate) fn encode(slot: &Slot) -> String {
 }
 
 /// None if it cannot be read: a minute's counts are not worth refusing anything for.
-pub(crate) fn decode(minute: i64, name: JobName, record: &[u8]) -> Option<Slot> {
+pub(crate) fn decode(minute: i64, name: JobName, record: &[u8]) -> Option<MinuteStats> {
     let record: Record = serde_json::from_slice(record).ok()?;
-    let mut slot = Slot::new(minute, name);
+    let mut slot = MinuteStats::new(minute, name);
     fill(&mut slot.attempts, &record.attempts);
     fill(&mut slot.ended, &record.ended);
     slot.slow = record.slow;
@@ -63,7 +63,7 @@ fn add((into, from): (&mut u64, u64)) {
 }
 
 /// Adds another's counts, whatever it says.
-pub(crate) fn merge(into: &mut Slot, from: &Slot) {
+pub(crate) fn merge(into: &mut MinuteStats, from: &MinuteStats) {
     into.attempts.iter_mut().zip(from.attempts).for_each(add);
     into.ended.iter_mut().zip(from.ended).for_each(add);
     add((&mut into.slow, from.slow));
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn a_slot_comes_back_and_adds_up() {
         let name = JobName::new("alpha").unwrap();
-        let mut slot = Slot::new(7, name.clone());
+        let mut slot = MinuteStats::new(7, name.clone());
         slot.attempts[2] = 3;
         slot.ended[1] = 4;
         slot.slow = 5;

@@ -3,7 +3,7 @@
 use async_endpoints_core::{
     JobName, JobStatus, Priority, Timestamp,
     limits::AHEAD_COUNTED,
-    store::{LiveBeat, Slot, Stats, StatsQuery, TypeCutoffs, TypeStats, WorkerId},
+    store::{LiveWorker, MinuteStats, Stats, StatsQuery, TypeCutoffs, TypeStats, WorkerId},
 };
 use rusqlite::{OptionalExtension as _, ToSql, params};
 use uuid::Uuid;
@@ -40,7 +40,7 @@ impl Reader {
         let slots = query.since_minute.map(|since| self.slots(since)).transpose()?.unwrap_or_default();
         let aside = "SELECT count(*) FROM (SELECT 1 FROM quarantine LIMIT ?1)";
         let quarantined = self.count(aside, params![AHEAD_COUNTED as i64])?;
-        Ok(Stats { now: self.now, types, slots, beats: self.beats()?, quarantined, mended: 0 })
+        Ok(Stats { now: self.now, types, minutes: slots, workers: self.beats()?, quarantined, repaired: 0 })
     }
 
     /// All types, by name.
@@ -134,7 +134,7 @@ impl Reader {
         Ok(())
     }
 
-    fn slots(&self, since: i64) -> Result<Vec<Slot>, Fail> {
+    fn slots(&self, since: i64) -> Result<Vec<MinuteStats>, Fail> {
         let sql = "SELECT minute, name, CAST(record AS BLOB) FROM slots JOIN types USING (type) WHERE minute >= ?1 \
             ORDER BY minute, name";
         let mut find = self.conn.prepare_cached(sql)?;
@@ -148,7 +148,7 @@ impl Reader {
         Ok(found)
     }
 
-    fn beats(&self) -> Result<Vec<LiveBeat>, Fail> {
+    fn beats(&self) -> Result<Vec<LiveWorker>, Fail> {
         let mut find =
             self.conn.prepare_cached("SELECT worker, at, CAST(record AS BLOB) FROM beats WHERE until > ?1")?;
         let mut rows = find.query([self.now.as_micros()])?;
@@ -159,7 +159,7 @@ impl Reader {
             let Ok(record) = from_json::<BeatRecord>(&record) else { continue };
             let (types, slots) = record.parts();
             let at = Timestamp::from_micros(row.get(1)?);
-            beats.push(LiveBeat { worker: WorkerId(Uuid::from_bytes(worker)), types, slots, at });
+            beats.push(LiveWorker { worker: WorkerId(Uuid::from_bytes(worker)), types, slots, at });
         }
         Ok(beats)
     }

@@ -12,9 +12,9 @@ use async_endpoints_core::{
     job::{ErrorRecord, LogLine},
     limits::SWEEP_JOBS,
     store::{
-        Beat, Cancel, Claim, Claimed, DocVersion, Document, Fenced, Hint, Insert, Lease, ListFilter, ListPage, Lookup,
-        NewJob, Outcome, Page, Put, Reclaim, Reclaimed, Renewed, Report, Result, Retry, RetryAs, Role, RoleToken,
-        Settle, Settled, Stats, StatsQuery,
+        CancelOutcome, Claim, Claimed, DocVersion, Document, Fenced, Heartbeat, Hint, InsertOutcome, JobLookup, Lease,
+        ListFilter, ListPage, NewJob, Outcome, Page, PutOutcome, Reclaim, Reclaimed, Renewed, Report, Result, RetryAs,
+        RetryOutcome, Role, RoleToken, Settled, Settlement, Stats, StatsQuery,
     },
 };
 use async_trait::async_trait;
@@ -254,7 +254,7 @@ impl SqliteStore {
 
     async fn renew_at_once(
         &self,
-        beat: Option<&Beat>,
+        beat: Option<&Heartbeat>,
         leases: &[Lease],
         lease: Duration,
     ) -> std::result::Result<Vec<Renewed>, Fail> {
@@ -300,11 +300,11 @@ impl std::fmt::Debug for SqliteStore {
 
 #[async_trait]
 impl JobStore for SqliteStore {
-    async fn insert(&self, job: NewJob) -> Result<Insert> {
+    async fn insert(&self, job: NewJob) -> Result<InsertOutcome> {
         self.write(job.payload.len(), move |state| state.insert(&job)).await
     }
 
-    async fn get(&self, id: JobId) -> Result<Lookup> {
+    async fn get(&self, id: JobId) -> Result<JobLookup> {
         self.read(move |reader| reader.get(id)).await
     }
 
@@ -333,7 +333,7 @@ impl JobStore for SqliteStore {
     }
 
     /// Goes before all other calls: a long queue must not make living workers look dead.
-    async fn renew(&self, beat: &Beat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
+    async fn renew(&self, beat: &Heartbeat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
         let all = self.renew_at_once(Some(beat), leases, lease).await;
         if !all.as_ref().is_err_and(Fail::is_damage) {
             return all.map_err(|fail| self.error(fail));
@@ -358,8 +358,8 @@ impl JobStore for SqliteStore {
         self.write(bytes, move |state| reports.iter().map(|report| state.report(report)).collect()).await
     }
 
-    async fn settle(&self, settles: &[Settle]) -> Result<Vec<Settled>> {
-        let settles: Arc<[Settle]> = settles.into();
+    async fn settle(&self, settles: &[Settlement]) -> Result<Vec<Settled>> {
+        let settles: Arc<[Settlement]> = settles.into();
         let bytes = settles.iter().map(result_bytes).sum();
         let step = |clear| {
             let settles = Arc::clone(&settles);
@@ -371,12 +371,12 @@ impl JobStore for SqliteStore {
         }
     }
 
-    async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<Cancel> {
+    async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<CancelOutcome> {
         let error = error.clone();
         self.write(0, move |state| state.cancel(id, &error)).await
     }
 
-    async fn retry(&self, id: JobId, new: &RetryAs) -> Result<Retry> {
+    async fn retry(&self, id: JobId, new: &RetryAs) -> Result<RetryOutcome> {
         let new = new.clone();
         self.write(0, move |state| state.retry(id, &new)).await
     }
@@ -438,7 +438,7 @@ impl JobStore for SqliteStore {
     }
 }
 
-fn result_bytes(settle: &Settle) -> usize {
+fn result_bytes(settle: &Settlement) -> usize {
     match &settle.outcome {
         Outcome::Completed { result } => result.len(),
         _ => 0,
@@ -463,7 +463,7 @@ impl SharedState for SqliteStore {
         expected: Option<DocVersion>,
         bytes: Bytes,
         role: Option<(&str, RoleToken)>,
-    ) -> Result<Put> {
+    ) -> Result<PutOutcome> {
         let size = bytes.len();
         let (name, role) = (name.to_owned(), role.map(|(role, token)| (role.to_owned(), token)));
         let step = move |state: &mut State| {

@@ -4,7 +4,7 @@ use async_endpoints_core::{
     JobId, JobName, JobStatus, JobView, Timestamp,
     job::{AttemptOutcome, AttemptRecord, Digest},
     limits::{AHEAD_COUNTED, ATTEMPTS_KEPT},
-    store::Lookup,
+    store::JobLookup,
 };
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -70,17 +70,17 @@ pub(crate) fn identity(conn: &Connection, id: JobId) -> Result<Option<(Option<Di
     }
 }
 
-pub(crate) fn lookup(conn: &Connection, kinds: &mut impl Kinds, id: JobId, now: Timestamp) -> Result<Lookup, Fail> {
+pub(crate) fn lookup(conn: &Connection, kinds: &mut impl Kinds, id: JobId, now: Timestamp) -> Result<JobLookup, Fail> {
     let (owner, until) = match find(conn, id)? {
-        Some(job) if !job.expired(now) => return Ok(Lookup::Found(Box::new(view(conn, kinds, job, true)?))),
+        Some(job) if !job.expired(now) => return Ok(JobLookup::Found(Box::new(view(conn, kinds, job, true)?))),
         Some(job) => (job.owner, job.gone_until()),
         None => match tomb(conn, id)? {
             Some(tomb) => (tomb.owner, Some(tomb.gone_until)),
-            None => return Ok(Lookup::NotFound),
+            None => return Ok(JobLookup::NotFound),
         },
     };
     let told = until.is_some_and(|until| now < until);
-    Ok(if told { Lookup::Gone { owner } } else { Lookup::NotFound })
+    Ok(if told { JobLookup::Gone { owner } } else { JobLookup::NotFound })
 }
 
 /// The job as a reader sees it.

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use async_endpoints_core::{
     JobId, JobStatus, JobStore as _, StoreError,
-    store::{Attempt, Hint, ListFilter, Lookup, NewJob, Outcome, Page, Reclaimed, Renewed, Report, StatsQuery},
+    store::{Attempt, Hint, JobLookup, ListFilter, NewJob, Outcome, Page, Reclaimed, Renewed, Report, StatsQuery},
 };
 use async_endpoints_sqlite::{SqliteStore, Synchronous};
 use async_endpoints_testkit::{
@@ -103,7 +103,7 @@ async fn a_damaged_page_is_in_the_way_of_what_is_on_it_only() {
         assert!(matches!(&logs, Err(StoreError::Corrupt(why)) if why.contains("malformed")), "{logs:?}");
         store.probe().await.expect("the rest is fine");
         insert(&store, &job("alpha", HOUR)).await;
-        assert!(matches!(store.get(kept.id).await.unwrap(), Lookup::Found(_)));
+        assert!(matches!(store.get(kept.id).await.unwrap(), JobLookup::Found(_)));
         assert_eq!(store.claim(&claim(1)).await.unwrap().attempts.len(), 1);
     }
     write_at(&folder.file(), at, &page);

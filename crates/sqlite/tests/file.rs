@@ -6,7 +6,7 @@ use std::{path::Path, time::Duration};
 
 use async_endpoints_core::{
     JobStore as _, SharedState as _, StoreError, SystemClock,
-    store::{Insert, LeaseToken, Lookup, NewJob, Outcome, Put, Settle, StatsQuery},
+    store::{InsertOutcome, JobLookup, LeaseToken, NewJob, Outcome, PutOutcome, Settlement, StatsQuery},
 };
 use async_endpoints_sqlite::{OpenError, SqliteStore, Synchronous};
 use async_endpoints_testkit::jobs::{completed, error, job, key, line};
@@ -23,7 +23,7 @@ async fn everything_is_there_after_it_was_closed() {
     let taken = store.claim(&claim(1)).await.unwrap().attempts.remove(0);
     let report = async_endpoints_core::store::Report { lease: taken.lease, progress: None, logs: vec![line("one")] };
     store.report(&[report]).await.unwrap();
-    let settle = Settle {
+    let settle = Settlement {
         lease: taken.lease,
         outcome: completed("{\"b\":2}"),
         if_canceled: error("X"),
@@ -41,12 +41,12 @@ async fn everything_is_there_after_it_was_closed() {
     let store = durable(&folder).await;
     assert_eq!(store.get(ended.id).await.unwrap(), seen);
     let again = store.stats(&query).await.unwrap();
-    assert_eq!((again.types, again.slots), (stats.types, stats.slots));
+    assert_eq!((again.types, again.minutes), (stats.types, stats.minutes));
     assert_eq!(store.logs(ended.id, 0, 9).await.unwrap()[0].message, "one");
-    assert_eq!(store.insert(ended.clone()).await.unwrap(), Insert::Existing(seen));
+    assert_eq!(store.insert(ended.clone()).await.unwrap(), InsertOutcome::Existing(seen));
     assert_eq!(store.settle(&[settle]).await.unwrap().len(), 1);
     let document = store.document("d").await.unwrap().expect("it was written");
-    assert_eq!((put, document.bytes), (Put::Stored(document.version), Bytes::from_static(b"doc")));
+    assert_eq!((put, document.bytes), (PutOutcome::Stored(document.version), Bytes::from_static(b"doc")));
     let taken = store.claim(&claim(9)).await.unwrap().attempts;
     assert_eq!(
         taken.iter().map(|one| (one.lease.job, one.payload.clone())).collect::<Vec<_>>(),
@@ -262,9 +262,9 @@ async fn a_locked_file_is_unavailable_and_comes_back() {
 async fn an_unknown_job_stays_unknown() {
     let folder = Folder::new();
     let store = open(&folder, Synchronous::Normal, SystemClock::default()).await;
-    assert_eq!(store.get(job("alpha", HOUR).id).await.unwrap(), Lookup::NotFound);
+    assert_eq!(store.get(job("alpha", HOUR).id).await.unwrap(), JobLookup::NotFound);
     let lease = async_endpoints_core::store::Lease { job: job("alpha", HOUR).id, token: LeaseToken::random() };
-    let settle = Settle { lease, outcome: Outcome::Released, if_canceled: error("X"), slow: false, span: None };
+    let settle = Settlement { lease, outcome: Outcome::Released, if_canceled: error("X"), slow: false, span: None };
     assert_eq!(store.settle(&[settle]).await.unwrap(), [async_endpoints_core::store::Settled::Lost]);
 }
 
@@ -274,11 +274,11 @@ async fn a_refused_job_leaves_no_type_behind() {
     let folder = Folder::new();
     let store = open(&folder, Synchronous::Normal, SystemClock::default()).await;
     let full = NewJob { queue_limit: Some(0), ..job("alpha", HOUR) };
-    assert_eq!(store.insert(full).await.unwrap(), Insert::Full);
+    assert_eq!(store.insert(full).await.unwrap(), InsertOutcome::Full);
     assert_eq!(store.stats(&StatsQuery::default()).await.unwrap().types, []);
     let first = job("alpha", HOUR);
     insert(&store, &first).await;
     let other = NewJob { id: first.id, fingerprint: async_endpoints_core::job::Digest([9; 32]), ..job("beta", HOUR) };
-    assert_eq!(store.insert(other).await.unwrap(), Insert::Conflict);
+    assert_eq!(store.insert(other).await.unwrap(), InsertOutcome::Conflict);
     assert_eq!(store.stats(&StatsQuery::default()).await.unwrap().types.len(), 1);
 }

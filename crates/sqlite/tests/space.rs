@@ -13,7 +13,7 @@ use std::{
 
 use async_endpoints_core::{
     JobId, JobStatus, JobStore as _, SystemClock,
-    store::{Lookup, NewJob, Settle, StatsQuery},
+    store::{JobLookup, NewJob, Settlement, StatsQuery},
 };
 use async_endpoints_sqlite::{SqliteStore, Synchronous};
 use async_endpoints_testkit::{
@@ -40,7 +40,7 @@ async fn fail_all(store: &SqliteStore) {
         if attempts.is_empty() {
             return;
         }
-        let end = |lease| Settle {
+        let end = |lease| Settlement {
             lease,
             outcome: async_endpoints_core::store::Outcome::Failed { error: error("F") },
             if_canceled: error("X"),
@@ -85,7 +85,7 @@ async fn a_file_returns_to_its_size_after_a_burst() {
     }
     println!("{most} bytes, then {} after {calls} calls; the slowest took {slowest:?}", size(&path));
     assert!(calls > 10, "a step gives back a bounded part");
-    assert!(matches!(store.get(kept.id).await.expect("it answers"), Lookup::Found(_)), "the rest is where it was");
+    assert!(matches!(store.get(kept.id).await.expect("it answers"), JobLookup::Found(_)), "the rest is where it was");
     assert_eq!(store.claim(&claim(9)).await.expect("it answers").attempts[0].payload, kept.payload);
     let whole: String = Connection::open(&path)
         .expect("it answers")
@@ -172,8 +172,13 @@ async fn a_copy_made_while_jobs_run_is_a_store() {
     for copy in copies {
         let restored = SqliteStore::open(&copy).await.expect("it answers");
         assert!(restored.versions(&before).await.expect("it answers").iter().all(Option::is_some), "all are in it");
-        let end =
-            Settle { lease: taken.lease, outcome: completed("1"), if_canceled: error("X"), slow: false, span: None };
+        let end = Settlement {
+            lease: taken.lease,
+            outcome: completed("1"),
+            if_canceled: error("X"),
+            slow: false,
+            span: None,
+        };
         restored.settle(&[end]).await.expect("it answers");
         let counted = restored.stats(&StatsQuery::default()).await.expect("it answers").types[0].clone();
         assert_eq!((counted.count(JobStatus::Completed), counted.count(JobStatus::InProgress)), (1, 0));

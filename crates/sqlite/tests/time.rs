@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use async_endpoints_core::{
     Clock, JobStore as _, SystemClock, Timestamp,
-    store::{Attempt, Beat, Claim, Lease, Lookup, NewJob, Reclaim, Reclaimed, Renewed, Slots, StatsQuery, WorkerId},
+    store::{
+        Attempt, Claim, Heartbeat, JobLookup, Lease, NewJob, Reclaim, Reclaimed, Renewed, StatsQuery, WorkerId,
+        WorkerSlots,
+    },
 };
 use async_endpoints_sqlite::{SqliteStore, Synchronous};
 use async_endpoints_testkit::{
@@ -63,8 +66,8 @@ fn recovered(swept: &Reclaimed) -> usize {
 }
 
 async fn renew(store: &SqliteStore, lease: Lease) -> Renewed {
-    let slots = Slots { busy: 1, idle: 0, leaked: 0 };
-    let beat = Beat { worker: WorkerId(Uuid::from_u128(7)), types: Vec::new(), slots, ttl: LEASE };
+    let slots = WorkerSlots { busy: 1, idle: 0, leaked: 0 };
+    let beat = Heartbeat { worker: WorkerId(Uuid::from_u128(7)), types: Vec::new(), slots, ttl: LEASE };
     store.renew(&beat, &[lease], LEASE).await.expect("it answers").remove(0)
 }
 
@@ -149,7 +152,7 @@ async fn a_process_with_an_earlier_clock_goes_on_from_the_time_of_the_file() {
     let second = open(&two.folder, Synchronous::Off, two.clocks[1].clone()).await;
     assert!(now(&second).await >= before, "a reader knows, before anything was written");
     second.insert(new.clone()).await.expect("it answers");
-    let Lookup::Found(new) = second.get(new.id).await.expect("it answers") else { panic!("it is there") };
+    let JobLookup::Found(new) = second.get(new.id).await.expect("it answers") else { panic!("it is there") };
     assert!(new.created_at >= before);
     two.clocks[1].advance(16 * MINUTE);
     assert_eq!(now(&second).await, before + 15 * MINUTE, "its own clock moves it on");

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_endpoints_core::{
     JobId, JobStore as _, SystemClock,
-    store::{Hint, Insert, StatsQuery},
+    store::{Hint, InsertOutcome, StatsQuery},
 };
 use async_endpoints_sqlite::{SqliteStore, Synchronous};
 use async_endpoints_testkit::jobs::{job, name};
@@ -58,7 +58,7 @@ async fn two_processes_take_each_job_once_and_their_counts_agree() {
             let mut taken: Vec<JobId> = Vec::new();
             for _ in 0..20 {
                 let answer = store.insert(job("alpha", HOUR)).await.unwrap();
-                assert!(matches!(answer, Insert::Inserted { .. }));
+                assert!(matches!(answer, InsertOutcome::Inserted { .. }));
                 let claimed = store.claim(&claim(2)).await.unwrap();
                 taken.extend(claimed.attempts.iter().map(|attempt| attempt.lease.job));
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_endpoints_core::{
     JobStatus, JobStore as _, SharedState as _, StoreError,
-    store::{ListFilter, Lookup, NewJob, Page, Put, Reclaim, Reclaimed, Report, Role, StatsQuery},
+    store::{JobLookup, ListFilter, NewJob, Page, PutOutcome, Reclaim, Reclaimed, Report, Role, StatsQuery},
 };
 use async_endpoints_sqlite::Synchronous;
 use async_endpoints_testkit::{
@@ -69,7 +69,7 @@ async fn what_cannot_be_read_is_put_aside_and_never_in_the_way() {
     by_hand(&folder.file(), &format!("UPDATE jobs SET ended_at = NULL WHERE id = x'{}'", first.id.0.simple()));
     clock.advance(HOUR + Duration::from_secs(1));
     store.prune(9).await.unwrap();
-    assert!(matches!(store.get(second.id).await.unwrap(), Lookup::Gone { .. }), "it was cut");
+    assert!(matches!(store.get(second.id).await.unwrap(), JobLookup::Gone { .. }), "it was cut");
     let stats = store.stats(&StatsQuery::default()).await.unwrap();
     assert_eq!((stats.quarantined, stats.types[0].counts[5]), (6, 0));
 }
@@ -115,13 +115,13 @@ async fn figures_and_lines_that_cannot_be_read_hold_up_nothing() {
             by_hand(&folder.file(), &format!("UPDATE {table} SET record = {record}"));
         }
         let query = StatsQuery { since_minute: Some(0), ..StatsQuery::default() };
-        let beats = store.stats(&query).await.expect("the rest is told").beats;
+        let beats = store.stats(&query).await.expect("the rest is told").workers;
         assert!(beats.is_empty(), "{beats:?}");
         let lines = store.logs(first.lease.job, 0, 9).await.expect("others are told");
         assert!(lines[0].message.contains("cannot be read"), "{lines:?}");
         let next = store.claim(&claim(1)).await.expect("others are started").attempts.remove(0);
         store.settle(&[end(&next, completed("1"))]).await.expect("others end");
-        assert_ne!(store.stats(&query).await.expect("all is told").slots, [], "they are counted anew");
+        assert_ne!(store.stats(&query).await.expect("all is told").minutes, [], "they are counted anew");
     }
 }
 
@@ -181,9 +181,9 @@ async fn a_role_whose_holder_cannot_be_read_is_free() {
     let Role::Held(fenced) = store.role("one", old, HOUR).await.expect("it answers") else { panic!("it is free") };
     by_hand(&folder.file(), "UPDATE roles SET holder = x'00'");
     let put = |token| store.put_document("kept", None, Bytes::new(), Some(("one", token)));
-    assert_eq!(put(fenced).await.expect("it answers"), Put::Fenced);
+    assert_eq!(put(fenced).await.expect("it answers"), PutOutcome::Fenced);
     let Role::Held(token) = store.role("one", new, HOUR).await.expect("it answers") else { panic!("it is free") };
     assert!(matches!(store.role("one", old, HOUR).await.expect("it answers"), Role::Other(_)));
-    assert_eq!(put(fenced).await.expect("it answers"), Put::Fenced);
-    assert!(matches!(put(token).await.expect("it answers"), Put::Stored(_)));
+    assert_eq!(put(fenced).await.expect("it answers"), PutOutcome::Fenced);
+    assert!(matches!(put(token).await.expect("it answers"), PutOutcome::Stored(_)));
 }

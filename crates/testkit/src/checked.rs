@@ -10,9 +10,9 @@ use async_endpoints_core::{
     JobId, JobName, JobStore, JobView, SharedState, Store, Timestamp,
     job::{Digest, ErrorRecord, LogLine},
     store::{
-        Attempt, Beat, Cancel, Claim, Claimed, DocVersion, Document, Fenced, Hint, IdempotencyKey, Insert, Lease,
-        ListFilter, ListPage, Lookup, NewJob, Page, Put, Reclaim, Reclaimed, Recovered, Renewed, Report, Result, Retry,
-        RetryAs, Role, RoleToken, Settle, Settled, Stats, StatsQuery,
+        Attempt, CancelOutcome, Claim, Claimed, DocVersion, Document, Fenced, Heartbeat, Hint, IdempotencyKey,
+        InsertOutcome, JobLookup, Lease, ListFilter, ListPage, NewJob, Page, PutOutcome, Reclaim, Reclaimed, Recovered,
+        Renewed, Report, Result, RetryAs, RetryOutcome, Role, RoleToken, Settled, Settlement, Stats, StatsQuery,
     },
 };
 use async_trait::async_trait;
@@ -81,17 +81,17 @@ impl Record {
         }
     }
 
-    fn inserted(&mut self, asked: u64, job: &NewJob, answer: &Insert) {
+    fn inserted(&mut self, asked: u64, job: &NewJob, answer: &InsertOutcome) {
         let (id, created_at) = match answer {
-            Insert::Inserted { created_at, version, ahead } => {
+            InsertOutcome::Inserted { created_at, version, ahead } => {
                 self.see(asked, &job.view(*created_at, *version, *ahead), true);
                 (job.id, *created_at)
             }
-            Insert::Existing(Lookup::Found(view)) => {
+            InsertOutcome::Existing(JobLookup::Found(view)) => {
                 self.see(asked, view, true);
                 (view.id, view.created_at)
             }
-            Insert::Existing(_) | Insert::Conflict | Insert::Full => return,
+            InsertOutcome::Existing(_) | InsertOutcome::Conflict | InsertOutcome::Full => return,
         };
         if let Some(key) = &job.key {
             self.keys.push(((job.owner, job.name.clone(), key.clone()), id, created_at));
@@ -103,8 +103,8 @@ impl Record {
         }
     }
 
-    fn retried(&mut self, asked: u64, of: JobId, answer: &Retry) {
-        let (Retry::Created(view) | Retry::Existing(Lookup::Found(view))) = answer else { return };
+    fn retried(&mut self, asked: u64, of: JobId, answer: &RetryOutcome) {
+        let (RetryOutcome::Created(view) | RetryOutcome::Existing(JobLookup::Found(view))) = answer else { return };
         self.see(asked, view, true);
         let retention = self.accepted.get(&of).and_then(|job| job.retention);
         self.accept(view.id, Accepted { created_at: view.created_at, retention, due: None });
@@ -147,17 +147,17 @@ impl<S: Store> Checked<S> {
 
 #[async_trait]
 impl<S: Store> JobStore for Checked<S> {
-    async fn insert(&self, job: NewJob) -> Result<Insert> {
+    async fn insert(&self, job: NewJob) -> Result<InsertOutcome> {
         let asked = self.ask();
         let answer = self.inner.insert(job.clone()).await?;
         self.record().inserted(asked, &job, &answer);
         Ok(answer)
     }
 
-    async fn get(&self, id: JobId) -> Result<Lookup> {
+    async fn get(&self, id: JobId) -> Result<JobLookup> {
         let asked = self.ask();
         let answer = self.inner.get(id).await?;
-        if let Lookup::Found(view) = &answer {
+        if let JobLookup::Found(view) = &answer {
             self.see(asked, view);
         }
         Ok(answer)
@@ -194,7 +194,7 @@ impl<S: Store> JobStore for Checked<S> {
         Ok(answer)
     }
 
-    async fn renew(&self, beat: &Beat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
+    async fn renew(&self, beat: &Heartbeat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
         self.inner.renew(beat, leases, lease).await
     }
 
@@ -202,23 +202,24 @@ impl<S: Store> JobStore for Checked<S> {
         self.inner.report(reports).await
     }
 
-    async fn settle(&self, settles: &[Settle]) -> Result<Vec<Settled>> {
+    async fn settle(&self, settles: &[Settlement]) -> Result<Vec<Settled>> {
         let answer = self.inner.settle(settles).await?;
         let pairs = settles.iter().map(|settle| settle.lease).zip(answer.iter().copied());
         self.record().settled.extend(pairs);
         Ok(answer)
     }
 
-    async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<Cancel> {
+    async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<CancelOutcome> {
         let asked = self.ask();
         let answer = self.inner.cancel(id, error).await?;
-        if let Cancel::Canceled(view) | Cancel::Requested(view) | Cancel::Terminal(view) = &answer {
+        if let CancelOutcome::Canceled(view) | CancelOutcome::Requested(view) | CancelOutcome::Terminal(view) = &answer
+        {
             self.see(asked, view);
         }
         Ok(answer)
     }
 
-    async fn retry(&self, id: JobId, new: &RetryAs) -> Result<Retry> {
+    async fn retry(&self, id: JobId, new: &RetryAs) -> Result<RetryOutcome> {
         let asked = self.ask();
         let answer = self.inner.retry(id, new).await?;
         self.record().retried(asked, id, &answer);
@@ -266,7 +267,7 @@ impl<S: Store> SharedState for Checked<S> {
         expected: Option<DocVersion>,
         bytes: Bytes,
         role: Option<(&str, RoleToken)>,
-    ) -> Result<Put> {
+    ) -> Result<PutOutcome> {
         self.inner.put_document(name, expected, bytes, role).await
     }
 }

@@ -17,8 +17,8 @@ use async_endpoints_core::{
     job::AttemptOutcome,
     limits::SWEEP_JOBS,
     store::{
-        Attempt, Cancel, Claim, Insert, LeaseToken, Lookup, NewJob, Outcome, Reclaim, Result, Settle, Settled, Want,
-        WorkerId,
+        Attempt, CancelOutcome, Claim, InsertOutcome, JobLookup, LeaseToken, NewJob, Outcome, Reclaim, Result, Settled,
+        Settlement, TypeQuota, WorkerId,
     },
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
@@ -125,14 +125,14 @@ impl Work {
         for _ in 0..JOBS {
             let job = self.job(&mut random);
             match until_answered!(self.store.insert(job.clone())) {
-                Insert::Inserted { .. } => {}
-                Insert::Existing(Lookup::Found(view)) if view.id == job.id => {}
+                InsertOutcome::Inserted { .. } => {}
+                InsertOutcome::Existing(JobLookup::Found(view)) if view.id == job.id => {}
                 other => panic!("a repeat of {} is the same job, not {other:?}", job.id),
             }
             Self::lock(&self.accepted).insert(job.id);
             if random.random_ratio(1, 6) {
                 let canceled = until_answered!(self.store.cancel(job.id, &error("JOB_CANCELED")));
-                assert!(!matches!(canceled, Cancel::NotFound | Cancel::Gone { .. }), "{canceled:?}");
+                assert!(!matches!(canceled, CancelOutcome::NotFound | CancelOutcome::Gone { .. }), "{canceled:?}");
             }
         }
     }
@@ -143,7 +143,7 @@ impl Work {
         Claim {
             worker: WorkerId(Uuid::new_v4()),
             token: LeaseToken::random(),
-            wants: ["alpha", "beta"].map(|of| Want { name: name(of), n, timeout }).to_vec(),
+            quotas: ["alpha", "beta"].map(|of| TypeQuota { name: name(of), max: n, timeout }).to_vec(),
             max: 4,
             max_bytes: 1 << 20,
             lease: self.time.units(LEASE),
@@ -175,7 +175,7 @@ impl Work {
             _ => completed("1"),
         };
         let settle =
-            Settle { lease: attempt.lease, outcome, if_canceled: error("JOB_CANCELED"), slow: false, span: None };
+            Settlement { lease: attempt.lease, outcome, if_canceled: error("JOB_CANCELED"), slow: false, span: None };
         let settles = [settle];
         let answers = until_answered!(self.store.settle(&settles));
         if let [Settled::Settled(status)] = answers.as_slice() {
@@ -225,7 +225,7 @@ impl Work {
         assert_eq!(accepted.len() as u64, SUBMITTERS * u64::from(JOBS));
         let mut completed = BTreeSet::new();
         for id in accepted {
-            let Ok(Lookup::Found(view)) = fixture.store.get(id).await else { panic!("{id} is lost") };
+            let Ok(JobLookup::Found(view)) = fixture.store.get(id).await else { panic!("{id} is lost") };
             assert!(view.status.is_terminal(), "{view:?}");
             let times = view.attempts.iter().filter(|one| one.outcome == Some(AttemptOutcome::Completed)).count();
             assert_eq!(times, usize::from(view.status == JobStatus::Completed), "{view:?}");

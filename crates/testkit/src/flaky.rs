@@ -12,9 +12,9 @@ use async_endpoints_core::{
     JobId, JobStore, SharedState, Store, StoreError,
     job::{ErrorRecord, LogLine},
     store::{
-        Beat, Cancel, Claim, Claimed, DocVersion, Document, Fenced, Hint, Insert, Lease, ListFilter, ListPage, Lookup,
-        NewJob, Page, Put, Reclaim, Reclaimed, Renewed, Report, Result, Retry, RetryAs, Role, RoleToken, Settle,
-        Settled, Stats, StatsQuery,
+        CancelOutcome, Claim, Claimed, DocVersion, Document, Fenced, Heartbeat, Hint, InsertOutcome, JobLookup, Lease,
+        ListFilter, ListPage, NewJob, Page, PutOutcome, Reclaim, Reclaimed, Renewed, Report, Result, RetryAs,
+        RetryOutcome, Role, RoleToken, Settled, Settlement, Stats, StatsQuery,
     },
 };
 use async_trait::async_trait;
@@ -36,7 +36,7 @@ pub enum Op {
     Claim,
     Renew,
     Report,
-    Settle,
+    Settlement,
     Cancel,
     Retry,
     Reclaim,
@@ -209,10 +209,10 @@ macro_rules! repeat {
 
 #[async_trait]
 impl JobStore for FlakyStore {
-    async fn insert(&self, job: NewJob) -> Result<Insert> {
+    async fn insert(&self, job: NewJob) -> Result<InsertOutcome> {
         self.around(Op::Insert, self.inner.insert(job)).await
     }
-    async fn get(&self, id: JobId) -> Result<Lookup> {
+    async fn get(&self, id: JobId) -> Result<JobLookup> {
         self.around(Op::Get, self.inner.get(id)).await
     }
     async fn versions(&self, ids: &[JobId]) -> Result<Vec<Option<u64>>> {
@@ -230,19 +230,19 @@ impl JobStore for FlakyStore {
     async fn claim(&self, claim: &Claim) -> Result<Claimed> {
         self.around(Op::Claim, self.inner.claim(claim)).await
     }
-    async fn renew(&self, beat: &Beat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
+    async fn renew(&self, beat: &Heartbeat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
         self.around(Op::Renew, self.inner.renew(beat, leases, lease)).await
     }
     async fn report(&self, reports: &[Report]) -> Result<Vec<Fenced>> {
         self.around(Op::Report, self.inner.report(reports)).await
     }
-    async fn settle(&self, settles: &[Settle]) -> Result<Vec<Settled>> {
-        self.around(Op::Settle, self.inner.settle(settles)).await
+    async fn settle(&self, settles: &[Settlement]) -> Result<Vec<Settled>> {
+        self.around(Op::Settlement, self.inner.settle(settles)).await
     }
-    async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<Cancel> {
+    async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<CancelOutcome> {
         self.around(Op::Cancel, self.inner.cancel(id, error)).await
     }
-    async fn retry(&self, id: JobId, new: &RetryAs) -> Result<Retry> {
+    async fn retry(&self, id: JobId, new: &RetryAs) -> Result<RetryOutcome> {
         self.around(Op::Retry, self.inner.retry(id, new)).await
     }
     async fn reclaim(&self, reclaim: &Reclaim) -> Result<Reclaimed> {
@@ -276,17 +276,17 @@ impl SharedState for FlakyStore {
         expected: Option<DocVersion>,
         bytes: Bytes,
         role: Option<(&str, RoleToken)>,
-    ) -> Result<Put> {
+    ) -> Result<PutOutcome> {
         self.around(Op::PutDocument, self.inner.put_document(name, expected, bytes, role)).await
     }
 }
 
 #[async_trait]
 impl<S: Store> JobStore for Retrying<S> {
-    async fn insert(&self, job: NewJob) -> Result<Insert> {
+    async fn insert(&self, job: NewJob) -> Result<InsertOutcome> {
         repeat!(self.0.insert(job.clone()))
     }
-    async fn get(&self, id: JobId) -> Result<Lookup> {
+    async fn get(&self, id: JobId) -> Result<JobLookup> {
         repeat!(self.0.get(id))
     }
     async fn versions(&self, ids: &[JobId]) -> Result<Vec<Option<u64>>> {
@@ -304,19 +304,19 @@ impl<S: Store> JobStore for Retrying<S> {
     async fn claim(&self, claim: &Claim) -> Result<Claimed> {
         repeat!(self.0.claim(claim))
     }
-    async fn renew(&self, beat: &Beat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
+    async fn renew(&self, beat: &Heartbeat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
         repeat!(self.0.renew(beat, leases, lease))
     }
     async fn report(&self, reports: &[Report]) -> Result<Vec<Fenced>> {
         repeat!(self.0.report(reports))
     }
-    async fn settle(&self, settles: &[Settle]) -> Result<Vec<Settled>> {
+    async fn settle(&self, settles: &[Settlement]) -> Result<Vec<Settled>> {
         repeat!(self.0.settle(settles))
     }
-    async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<Cancel> {
+    async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<CancelOutcome> {
         repeat!(self.0.cancel(id, error))
     }
-    async fn retry(&self, id: JobId, new: &RetryAs) -> Result<Retry> {
+    async fn retry(&self, id: JobId, new: &RetryAs) -> Result<RetryOutcome> {
         repeat!(self.0.retry(id, new))
     }
     async fn reclaim(&self, reclaim: &Reclaim) -> Result<Reclaimed> {
@@ -350,7 +350,7 @@ impl<S: Store> SharedState for Retrying<S> {
         expected: Option<DocVersion>,
         bytes: Bytes,
         role: Option<(&str, RoleToken)>,
-    ) -> Result<Put> {
+    ) -> Result<PutOutcome> {
         repeat!(self.0.put_document(name, expected, bytes.clone(), role))
     }
 }

@@ -7,7 +7,7 @@ use async_endpoints_core::{
     JobId, JobName, JobStatus, JobStore as _, JobView, Store, Timestamp,
     job::AttemptOutcome,
     limits::{ATTEMPTS_KEPT, KEY_SECONDS, PAGE_JOBS, SWEEP_JOBS},
-    store::{Attempt, Lease, ListFilter, Lookup, Page, Settled, Stats, StatsQuery},
+    store::{Attempt, JobLookup, Lease, ListFilter, Page, Settled, Stats, StatsQuery},
 };
 
 use crate::checked::{Accepted, Checked, Record, Seen};
@@ -15,7 +15,7 @@ use crate::checked::{Accepted, Checked, Record, Seen};
 /// What the store says when all is quiet.
 struct Now {
     at: Timestamp,
-    found: BTreeMap<JobId, Lookup>,
+    found: BTreeMap<JobId, JobLookup>,
     all: Vec<JobView>,
     by_status: Vec<(JobStatus, Vec<JobView>)>,
     stats: Stats,
@@ -184,9 +184,9 @@ fn accepted(record: &Record, now: &Now, wrong: &mut Vec<String>) {
         let kept = now.at.since(*created_at);
         let may = |times: u32| retention.is_some_and(|retention| kept >= retention * times);
         match &now.found[id] {
-            Lookup::Found(_) => {}
-            Lookup::Gone { .. } if may(1) => {}
-            Lookup::NotFound if may(2) => {}
+            JobLookup::Found(_) => {}
+            JobLookup::Gone { .. } if may(1) => {}
+            JobLookup::NotFound if may(2) => {}
             lost => wrong.push(format!("{id}: accepted {kept:?} ago, now {lost:?}")),
         }
     }
@@ -251,7 +251,7 @@ fn remembered(
     now: &Now,
     wrong: &mut Vec<String>,
 ) {
-    let Some(Lookup::Found(view)) = now.found.get(&id) else { return };
+    let Some(JobLookup::Found(view)) = now.found.get(&id) else { return };
     let Some(kept) = view.attempts.iter().find(|kept| kept.attempt == attempt) else { return };
     let fits = |status: &JobStatus| {
         use AttemptOutcome as Out;
@@ -290,7 +290,7 @@ fn starts(record: &Record, wrong: &mut Vec<String>) {
 
 /// Each job is in exactly one index, the one of its state.
 fn indexes(now: &Now, wrong: &mut Vec<String>) {
-    let gone = |id: &JobId| !matches!(now.found.get(id), Some(Lookup::Found(_)));
+    let gone = |id: &JobId| !matches!(now.found.get(id), Some(JobLookup::Found(_)));
     let mut by_status: BTreeMap<JobId, JobStatus> = BTreeMap::new();
     for (status, jobs) in &now.by_status {
         for job in jobs {
@@ -312,7 +312,7 @@ fn indexes(now: &Now, wrong: &mut Vec<String>) {
         }
     }
     for (id, lookup) in &now.found {
-        let Lookup::Found(job) = lookup else { continue };
+        let JobLookup::Found(job) = lookup else { continue };
         if !all.contains(id) {
             wrong.push(format!("{id}: not listed"));
         }
@@ -334,7 +334,7 @@ fn counts(now: &Now, wrong: &mut Vec<String>) {
         *never_started += u64::from(job.status == JobStatus::Scheduled && job.attempt == 0);
     }
     // Ended jobs behind one that is kept longer are not pruned, and still counted.
-    let gone = now.found.values().filter(|lookup| !matches!(lookup, Lookup::Found(_))).count() as u64;
+    let gone = now.found.values().filter(|lookup| !matches!(lookup, JobLookup::Found(_))).count() as u64;
     for kind in &now.stats.types {
         let (counts, never_started) = said.remove(&kind.name).unwrap_or_default();
         for status in JobStatus::ALL {

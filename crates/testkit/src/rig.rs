@@ -8,9 +8,9 @@ use async_endpoints_core::{
     job::ErrorRecord,
     limits::SWEEP_JOBS,
     store::{
-        Attempt, Beat, Cancel, Claim, Claimed, Fenced, Insert, Lease, LeaseToken, ListFilter, Lookup, NewJob, Outcome,
-        Page, Reclaim, Reclaimed, Recovered, Renewed, Report, Retry, RetryAs, Settle, Settled, Slots, Stats,
-        StatsQuery, TypeStats, Want, WorkerId,
+        Attempt, CancelOutcome, Claim, Claimed, Fenced, Heartbeat, InsertOutcome, JobLookup, Lease, LeaseToken,
+        ListFilter, NewJob, Outcome, Page, Reclaim, Reclaimed, Recovered, Renewed, Report, RetryAs, RetryOutcome,
+        Settled, Settlement, Stats, StatsQuery, TypeQuota, TypeStats, WorkerId, WorkerSlots,
     },
 };
 use uuid::Uuid;
@@ -70,14 +70,14 @@ impl Rig {
     }
 
     /// Inserts.
-    pub async fn insert(&self, job: &NewJob) -> Insert {
+    pub async fn insert(&self, job: &NewJob) -> InsertOutcome {
         self.store.insert(job.clone()).await.expect(NO_FAULTS)
     }
 
     /// Inserts what must be new.
     pub async fn put(&self, job: &NewJob) -> JobId {
         let answer = self.insert(job).await;
-        assert!(matches!(answer, Insert::Inserted { .. }), "a new job is accepted, not {answer:?}");
+        assert!(matches!(answer, InsertOutcome::Inserted { .. }), "a new job is accepted, not {answer:?}");
         job.id
     }
 
@@ -87,14 +87,14 @@ impl Rig {
     }
 
     /// What is known of an id.
-    pub async fn lookup(&self, id: JobId) -> Lookup {
+    pub async fn lookup(&self, id: JobId) -> JobLookup {
         self.store.get(id).await.expect(NO_FAULTS)
     }
 
     /// The job, which must be there.
     pub async fn view(&self, id: JobId) -> JobView {
         match self.lookup(id).await {
-            Lookup::Found(view) => *view,
+            JobLookup::Found(view) => *view,
             other => panic!("{id} is there, not {other:?}"),
         }
     }
@@ -108,9 +108,9 @@ impl Rig {
     #[must_use]
     pub fn wanting(&self, names: &[&str], max: u32) -> Claim {
         let timeout = self.units(LONG);
-        let wants = names.iter().map(|name| Want { name: jobs::name(name), n: max, timeout }).collect();
+        let wants = names.iter().map(|name| TypeQuota { name: jobs::name(name), max, timeout }).collect();
         let token = LeaseToken::random();
-        Claim { worker: self.worker, token, wants, max, max_bytes: 4 << 20, lease: self.units(LONG) }
+        Claim { worker: self.worker, token, quotas: wants, max, max_bytes: 4 << 20, lease: self.units(LONG) }
     }
 
     /// Claims.
@@ -151,8 +151,8 @@ impl Rig {
 
     /// How a worker ends an attempt.
     #[must_use]
-    pub fn settlement(&self, lease: Lease, outcome: Outcome) -> Settle {
-        Settle { lease, outcome, if_canceled: error("JOB_CANCELED"), slow: false, span: None }
+    pub fn settlement(&self, lease: Lease, outcome: Outcome) -> Settlement {
+        Settlement { lease, outcome, if_canceled: error("JOB_CANCELED"), slow: false, span: None }
     }
 
     /// Ends an attempt.
@@ -161,7 +161,7 @@ impl Rig {
     }
 
     /// Ends an attempt.
-    pub async fn settle_one(&self, settle: Settle) -> Settled {
+    pub async fn settle_one(&self, settle: Settlement) -> Settled {
         let answers = self.store.settle(&[settle]).await.expect(NO_FAULTS);
         assert_eq!(answers.len(), 1, "an answer for each");
         answers[0]
@@ -196,19 +196,19 @@ impl Rig {
     }
 
     /// Cancels.
-    pub async fn cancel(&self, id: JobId) -> Cancel {
+    pub async fn cancel(&self, id: JobId) -> CancelOutcome {
         self.store.cancel(id, &error("JOB_CANCELED")).await.expect(NO_FAULTS)
     }
 
     /// Repeats a job as a new one with this id.
-    pub async fn retry_as(&self, of: JobId, id: JobId) -> Retry {
+    pub async fn retry_as(&self, of: JobId, id: JobId) -> RetryOutcome {
         self.store.retry(of, &RetryAs { id, trace: None }).await.expect(NO_FAULTS)
     }
 
     /// A heartbeat that takes no types.
     #[must_use]
-    pub fn beat(&self) -> Beat {
-        Beat { worker: self.worker, types: Vec::new(), slots: Slots::default(), ttl: self.units(LONG) }
+    pub fn beat(&self) -> Heartbeat {
+        Heartbeat { worker: self.worker, types: Vec::new(), slots: WorkerSlots::default(), ttl: self.units(LONG) }
     }
 
     /// Renews one lease for so many units.

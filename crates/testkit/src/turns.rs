@@ -9,9 +9,9 @@ use async_endpoints_core::{
     JobId, JobStore, SharedState, Store,
     job::{ErrorRecord, LogLine},
     store::{
-        Beat, Cancel, Claim, Claimed, DocVersion, Document, Fenced, Hint, Insert, Lease, ListFilter, ListPage, Lookup,
-        NewJob, Page, Put, Reclaim, Reclaimed, Renewed, Report, Result, Retry, RetryAs, Role, RoleToken, Settle,
-        Settled, Stats, StatsQuery,
+        CancelOutcome, Claim, Claimed, DocVersion, Document, Fenced, Heartbeat, Hint, InsertOutcome, JobLookup, Lease,
+        ListFilter, ListPage, NewJob, Page, PutOutcome, Reclaim, Reclaimed, Renewed, Report, Result, RetryAs,
+        RetryOutcome, Role, RoleToken, Settled, Settlement, Stats, StatsQuery,
     },
 };
 use async_trait::async_trait;
@@ -41,11 +41,11 @@ impl<S: Store> Turns<S> {
 
 #[async_trait]
 impl<S: Store> JobStore for Turns<S> {
-    async fn insert(&self, job: NewJob) -> Result<Insert> {
+    async fn insert(&self, job: NewJob) -> Result<InsertOutcome> {
         self.next().insert(job).await
     }
 
-    async fn get(&self, id: JobId) -> Result<Lookup> {
+    async fn get(&self, id: JobId) -> Result<JobLookup> {
         self.next().get(id).await
     }
 
@@ -69,7 +69,7 @@ impl<S: Store> JobStore for Turns<S> {
         self.next().claim(claim).await
     }
 
-    async fn renew(&self, beat: &Beat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
+    async fn renew(&self, beat: &Heartbeat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
         self.next().renew(beat, leases, lease).await
     }
 
@@ -77,15 +77,15 @@ impl<S: Store> JobStore for Turns<S> {
         self.next().report(reports).await
     }
 
-    async fn settle(&self, settles: &[Settle]) -> Result<Vec<Settled>> {
+    async fn settle(&self, settles: &[Settlement]) -> Result<Vec<Settled>> {
         self.next().settle(settles).await
     }
 
-    async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<Cancel> {
+    async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<CancelOutcome> {
         self.next().cancel(id, error).await
     }
 
-    async fn retry(&self, id: JobId, new: &RetryAs) -> Result<Retry> {
+    async fn retry(&self, id: JobId, new: &RetryAs) -> Result<RetryOutcome> {
         self.next().retry(id, new).await
     }
 
@@ -125,7 +125,7 @@ impl<S: Store> SharedState for Turns<S> {
         expected: Option<DocVersion>,
         bytes: Bytes,
         role: Option<(&str, RoleToken)>,
-    ) -> Result<Put> {
+    ) -> Result<PutOutcome> {
         self.next().put_document(name, expected, bytes, role).await
     }
 }

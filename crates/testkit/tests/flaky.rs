@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_endpoints_core::{
     JobStore as _, MemoryStore,
-    store::{Insert, Lookup},
+    store::{InsertOutcome, JobLookup},
 };
 use async_endpoints_testkit::{FlakyStore, Op, Retrying, When, jobs};
 
@@ -20,11 +20,11 @@ async fn a_scripted_fault_comes_once_before_or_after() {
     flaky.fail_next(Op::Insert, When::Before);
     flaky.fail_next(Op::Insert, When::After);
     assert!(flaky.insert(job.clone()).await.is_err_and(|error| error.is_transient()));
-    assert_eq!(store.get(job.id).await.expect("memory answers"), Lookup::NotFound);
-    assert_eq!(flaky.get(job.id).await.expect("other calls work"), Lookup::NotFound);
+    assert_eq!(store.get(job.id).await.expect("memory answers"), JobLookup::NotFound);
+    assert_eq!(flaky.get(job.id).await.expect("other calls work"), JobLookup::NotFound);
     assert!(flaky.insert(job.clone()).await.is_err());
-    assert!(matches!(store.get(job.id).await, Ok(Lookup::Found(_))), "it was applied");
-    assert!(matches!(flaky.insert(job).await, Ok(Insert::Existing(Lookup::Found(_)))));
+    assert!(matches!(store.get(job.id).await, Ok(JobLookup::Found(_))), "it was applied");
+    assert!(matches!(flaky.insert(job).await, Ok(InsertOutcome::Existing(JobLookup::Found(_)))));
     assert_eq!(flaky.faults(), 2);
 }
 

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_endpoints::{LateStore, MemoryStore, Refusal, SqliteStore, Store, redis, sqlite};
+use async_endpoints::{DeferredStore, MemoryStore, Refusal, SqliteStore, Store, redis, sqlite};
 
 use crate::settings::{BadSetting, ServerUrl, Settings, StoreChoice};
 
@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_millis(1);
 /// Where jobs are kept, now or as soon as it can be reached.
 pub(crate) struct Jobs {
     pub(crate) store: Arc<dyn Store>,
-    late: Option<(Arc<LateStore>, StoreChoice)>,
+    late: Option<(Arc<DeferredStore>, StoreChoice)>,
 }
 
 impl Jobs {
@@ -37,7 +37,7 @@ impl Jobs {
         }
     }
 
-    fn late(choice: &StoreChoice, opened: Result<LateStore, Refusal>) -> Result<Self, BadSetting> {
+    fn late(choice: &StoreChoice, opened: Result<DeferredStore, Refusal>) -> Result<Self, BadSetting> {
         let late = Arc::new(opened.map_err(|refusal| choice.refused(refusal))?);
         Ok(Self { store: late.clone(), late: Some((late, choice.clone())) })
     }
@@ -72,13 +72,13 @@ impl StoreChoice {
     }
 }
 
-async fn open_sqlite(path: &Path) -> Result<LateStore, Refusal> {
+async fn open_sqlite(path: &Path) -> Result<DeferredStore, Refusal> {
     let path = path.to_owned();
-    let late = LateStore::open(move || SqliteStore::open(path.clone()), sqlite::OpenError::is_transient).await?;
+    let late = DeferredStore::open(move || SqliteStore::open(path.clone()), sqlite::OpenError::is_transient).await?;
     Ok(late.named("sqlite"))
 }
 
-async fn open_redis(url: &ServerUrl, allow_volatile: bool) -> Result<LateStore, Refusal> {
+async fn open_redis(url: &ServerUrl, allow_volatile: bool) -> Result<DeferredStore, Refusal> {
     let url = url.clone();
     let open = move || {
         let (options, url) = (redis::Options::new().allow_volatile(allow_volatile), url.clone());
@@ -90,5 +90,5 @@ async fn open_redis(url: &ServerUrl, allow_volatile: bool) -> Result<LateStore, 
             Ok(store)
         }
     };
-    Ok(LateStore::open(open, redis::OpenError::is_transient).await?.named("redis"))
+    Ok(DeferredStore::open(open, redis::OpenError::is_transient).await?.named("redis"))
 }

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 use super::job::Job;
 use crate::{
     job::{JobId, JobName, JobStatus, Priority},
-    limits::SLOT_MINUTES,
-    store::Slot,
+    limits::STATS_MINUTES,
+    store::MinuteStats,
     time::Timestamp,
 };
 
@@ -48,7 +48,7 @@ pub(super) struct Kind {
     /// Scheduled jobs that never started.
     pub(super) never_started: u64,
     /// Counts by minute, the current one last.
-    pub(super) slots: VecDeque<Slot>,
+    pub(super) slots: VecDeque<MinuteStats>,
 }
 
 impl Kind {
@@ -104,11 +104,11 @@ impl Kind {
     }
 
     /// The counts of this minute.
-    pub(super) fn slot(&mut self, now: Timestamp) -> &mut Slot {
+    pub(super) fn slot(&mut self, now: Timestamp) -> &mut MinuteStats {
         let minute = now.minute();
         if self.slots.back().is_none_or(|slot| slot.minute < minute) {
-            self.slots.push_back(Slot::new(minute, self.name.clone()));
-            while self.slots.front().is_some_and(|slot| slot.minute <= minute - SLOT_MINUTES) {
+            self.slots.push_back(MinuteStats::new(minute, self.name.clone()));
+            while self.slots.front().is_some_and(|slot| slot.minute <= minute - STATS_MINUTES) {
                 self.slots.pop_front();
             }
         }

@@ -8,12 +8,12 @@ use crate::{
     job::{Digest, ErrorRecord, JobId, JobStatus},
     lifecycle::{self, Event},
     limits::AHEAD_COUNTED,
-    store::{Cancel, Insert, Lookup, Retry, RetryAs},
+    store::{CancelOutcome, InsertOutcome, JobLookup, RetryAs, RetryOutcome},
     time::Timestamp,
 };
 
 impl State {
-    pub(super) fn insert(&mut self, new: Draft, now: Timestamp) -> Insert {
+    pub(super) fn insert(&mut self, new: Draft, now: Timestamp) -> InsertOutcome {
         let kind = self.kind_or_new(&new.name);
         let job = &new.job;
         let request: Option<Request> = job.key.as_ref().map(|key| (job.owner, kind, key.clone()));
@@ -22,10 +22,10 @@ impl State {
         }
         if self.identity(job.id).is_some() {
             // A new key must not take over a job that was made under another one, or under none.
-            return if job.key.is_some() { Insert::Conflict } else { self.existing(job.id, job, now) };
+            return if job.key.is_some() { InsertOutcome::Conflict } else { self.existing(job.id, job, now) };
         }
         if new.queue_limit.is_some_and(|limit| self.types[kind as usize].waiting() >= limit) {
-            return Insert::Full;
+            return InsertOutcome::Full;
         }
         let id = job.id;
         let order = self.next_order(now);
@@ -35,7 +35,7 @@ impl State {
         }
         let job = self.job(place);
         let ahead = self.types[kind as usize].ahead(job, AHEAD_COUNTED);
-        Insert::Inserted { created_at: now, version: job.version, ahead }
+        InsertOutcome::Inserted { created_at: now, version: job.version, ahead }
     }
 
     /// Whose a known id is, and by which request.
@@ -47,33 +47,33 @@ impl State {
         self.tombs.get(&id).map(|tomb| (tomb.owner, tomb.fingerprint))
     }
 
-    fn existing(&self, id: JobId, new: &Job, now: Timestamp) -> Insert {
+    fn existing(&self, id: JobId, new: &Job, now: Timestamp) -> InsertOutcome {
         match self.identity(id) {
             Some(identity) if identity == (new.owner, new.fingerprint) => match self.lookup(id, now) {
                 // Its record outlives the time in which readers are told: a replay is never a second run.
-                Lookup::NotFound => Insert::Existing(Lookup::Gone { owner: new.owner }),
-                lookup => Insert::Existing(lookup),
+                JobLookup::NotFound => InsertOutcome::Existing(JobLookup::Gone { owner: new.owner }),
+                lookup => InsertOutcome::Existing(lookup),
             },
-            _ => Insert::Conflict,
+            _ => InsertOutcome::Conflict,
         }
     }
 
-    pub(super) fn cancel(&mut self, id: JobId, error: &ErrorRecord, now: Timestamp) -> Cancel {
+    pub(super) fn cancel(&mut self, id: JobId, error: &ErrorRecord, now: Timestamp) -> CancelOutcome {
         let Some(job) = self.readable(id, now) else {
             return match self.lookup(id, now) {
-                Lookup::Gone { owner } => Cancel::Gone { owner },
-                _ => Cancel::NotFound,
+                JobLookup::Gone { owner } => CancelOutcome::Gone { owner },
+                _ => CancelOutcome::NotFound,
             };
         };
         let (kind, asked) = (job.kind, job.cancel_requested_at.is_some());
         let place = self.ids[&id];
         match lifecycle::next(job.status, asked, Event::Cancel) {
-            None => Cancel::Terminal(Box::new(self.view(job))),
+            None => CancelOutcome::Terminal(Box::new(self.view(job))),
             Some(JobStatus::InProgress) => {
                 if !asked {
                     self.change(place, now, |job| job.cancel_requested_at = Some(now));
                 }
-                Cancel::Requested(Box::new(self.view(self.job(place))))
+                CancelOutcome::Requested(Box::new(self.view(self.job(place))))
             }
             Some(after) => {
                 let order = self.next_order(now);
@@ -84,26 +84,26 @@ impl State {
                     job.error = Some(Box::new(error.clone()));
                 });
                 self.count_ended(kind, after, now);
-                Cancel::Canceled(Box::new(self.view(self.job(place))))
+                CancelOutcome::Canceled(Box::new(self.view(self.job(place))))
             }
         }
     }
 
-    pub(super) fn retry(&mut self, id: JobId, new: &RetryAs, now: Timestamp) -> Retry {
+    pub(super) fn retry(&mut self, id: JobId, new: &RetryAs, now: Timestamp) -> RetryOutcome {
         let Some(job) = self.readable(id, now) else {
             return match self.lookup(id, now) {
-                Lookup::Gone { owner } => Retry::Gone { owner },
-                _ => Retry::NotFound,
+                JobLookup::Gone { owner } => RetryOutcome::Gone { owner },
+                _ => RetryOutcome::NotFound,
             };
         };
         if let Some(repeated) = job.extra.as_ref().and_then(|extra| extra.retried_by) {
-            return Retry::Existing(self.lookup(repeated, now));
+            return RetryOutcome::Existing(self.lookup(repeated, now));
         }
         if !matches!(job.status, JobStatus::Failed | JobStatus::Canceled) {
-            return Retry::NotEnded(job.status);
+            return RetryOutcome::NotEnded(job.status);
         }
         if self.identity(new.id).is_some() {
-            return Retry::Conflict;
+            return RetryOutcome::Conflict;
         }
         let kind = job.kind;
         let again = job.again(new.id, new.trace.clone(), self.types[kind as usize].name.clone());
@@ -114,6 +114,6 @@ impl State {
         let place = self.put(job);
         let updated_at = self.job(old).updated_at;
         self.change(old, updated_at, |old| old.extra().retried_by = Some(new.id));
-        Retry::Created(Box::new(self.view(self.job(place))))
+        RetryOutcome::Created(Box::new(self.view(self.job(place))))
     }
 }

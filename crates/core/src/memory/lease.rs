@@ -13,16 +13,18 @@ use crate::{
     job::{JobName, JobStatus, Progress},
     lifecycle::{self, Event},
     limits::{BATCH_JOBS, SWEEP_JOBS},
-    store::{Attempt, Beat, Claim, Claimed, Fenced, Lease, Outcome, Renewed, Report, Settle, Settled, Want},
+    store::{
+        Attempt, Claim, Claimed, Fenced, Heartbeat, Lease, Outcome, Renewed, Report, Settled, Settlement, TypeQuota,
+    },
     time::Timestamp,
 };
 
 impl State {
     pub(super) fn claim(&mut self, claim: &Claim, now: Timestamp) -> Claimed {
-        let kinds: Vec<(u32, &Want)> =
-            claim.wants.iter().filter_map(|want| Some((self.kind(&want.name)?, want))).collect();
+        let kinds: Vec<(u32, &TypeQuota)> =
+            claim.quotas.iter().filter_map(|want| Some((self.kind(&want.name)?, want))).collect();
         self.promote(&kinds, now);
-        let mut left: Vec<u32> = kinds.iter().map(|(_, want)| want.n).collect();
+        let mut left: Vec<u32> = kinds.iter().map(|(_, want)| want.max).collect();
         let mut attempts = Vec::new();
         let mut bytes = 0;
         while attempts.len() < BATCH_JOBS.min(claim.max as usize) {
@@ -46,7 +48,7 @@ impl State {
     }
 
     /// Makes due jobs runnable, soonest first. Their order is the time they were due.
-    fn promote(&mut self, kinds: &[(u32, &Want)], now: Timestamp) {
+    fn promote(&mut self, kinds: &[(u32, &TypeQuota)], now: Timestamp) {
         for _ in 0..SWEEP_JOBS {
             let heads = kinds.iter().filter_map(|(kind, _)| {
                 self.types[*kind as usize].of(JobStatus::Scheduled).first_key_value().map(|(key, place)| (key, *place))
@@ -90,7 +92,7 @@ impl State {
         attempt
     }
 
-    pub(super) fn beat(&mut self, beat: &Beat, now: Timestamp) {
+    pub(super) fn beat(&mut self, beat: &Heartbeat, now: Timestamp) {
         self.beats.retain(|_, (beat, at)| *at + beat.ttl > now);
         if beat.ttl.is_zero() {
             self.beats.remove(&beat.worker);
@@ -130,7 +132,7 @@ impl State {
         Fenced::Applied
     }
 
-    pub(super) fn settle(&mut self, settle: &Settle, now: Timestamp) -> Settled {
+    pub(super) fn settle(&mut self, settle: &Settlement, now: Timestamp) -> Settled {
         let Some(place) = self.running_under(settle.lease) else {
             let job = self.ids.get(&settle.lease.job).map(|place| self.job(*place));
             return job.and_then(|job| job.settled_by(settle.lease.token)).map_or(Settled::Lost, Settled::Settled);

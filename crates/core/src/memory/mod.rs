@@ -27,9 +27,9 @@ use uuid::Uuid;
 use crate::{
     job::{ErrorRecord, JobId, LogLine},
     store::{
-        Beat, Cancel, Claim, Claimed, DocVersion, Document, Fenced, Hint, Insert, JobStore, Lease, ListFilter,
-        ListPage, Lookup, NewJob, Page, Put, Reclaim, Reclaimed, Renewed, Report, Result, Retry, RetryAs, Role,
-        RoleToken, Settle, Settled, SharedState, Stats, StatsQuery,
+        CancelOutcome, Claim, Claimed, DocVersion, Document, Fenced, Heartbeat, Hint, InsertOutcome, JobLookup,
+        JobStore, Lease, ListFilter, ListPage, NewJob, Page, PutOutcome, Reclaim, Reclaimed, Renewed, Report, Result,
+        RetryAs, RetryOutcome, Role, RoleToken, Settled, Settlement, SharedState, Stats, StatsQuery,
     },
     time::{Clock, SystemClock, Timestamp},
 };
@@ -115,12 +115,12 @@ impl std::fmt::Debug for MemoryStore {
 
 #[async_trait]
 impl JobStore for MemoryStore {
-    async fn insert(&self, job: NewJob) -> Result<Insert> {
+    async fn insert(&self, job: NewJob) -> Result<InsertOutcome> {
         let draft = job.into();
         Ok(self.step(|state, now| state.insert(draft, now)))
     }
 
-    async fn get(&self, id: JobId) -> Result<Lookup> {
+    async fn get(&self, id: JobId) -> Result<JobLookup> {
         Ok(self.step(|state, now| state.lookup(id, now)))
     }
 
@@ -144,7 +144,7 @@ impl JobStore for MemoryStore {
         Ok(self.step(|state, now| state.claim(claim, now)))
     }
 
-    async fn renew(&self, beat: &Beat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
+    async fn renew(&self, beat: &Heartbeat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
         Ok(self.step(|state, now| {
             state.beat(beat, now);
             leases.iter().map(|held| state.renew(*held, now + lease)).collect()
@@ -155,15 +155,15 @@ impl JobStore for MemoryStore {
         Ok(self.step(|state, now| reports.iter().map(|report| state.report(report, now)).collect()))
     }
 
-    async fn settle(&self, settles: &[Settle]) -> Result<Vec<Settled>> {
+    async fn settle(&self, settles: &[Settlement]) -> Result<Vec<Settled>> {
         Ok(self.step(|state, now| settles.iter().map(|settle| state.settle(settle, now)).collect()))
     }
 
-    async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<Cancel> {
+    async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<CancelOutcome> {
         Ok(self.step(|state, now| state.cancel(id, error, now)))
     }
 
-    async fn retry(&self, id: JobId, new: &RetryAs) -> Result<Retry> {
+    async fn retry(&self, id: JobId, new: &RetryAs) -> Result<RetryOutcome> {
         Ok(self.step(|state, now| state.retry(id, new, now)))
     }
 
@@ -212,7 +212,7 @@ impl SharedState for MemoryStore {
         expected: Option<DocVersion>,
         bytes: Bytes,
         role: Option<(&str, RoleToken)>,
-    ) -> Result<Put> {
+    ) -> Result<PutOutcome> {
         Ok(lock(&self.shared).put(name, expected, bytes, role, self.clock.now()))
     }
 }

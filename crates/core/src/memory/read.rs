@@ -12,7 +12,7 @@ use super::{
 use crate::{
     job::{JobId, JobName, JobStatus, JobView, LogLine, Priority},
     limits::{AHEAD_COUNTED, PAGE_JOBS},
-    store::{Cursor, ListFilter, ListPage, LiveBeat, Page, Slot, Stats, StatsQuery, TypeCutoffs, TypeStats},
+    store::{Cursor, ListFilter, ListPage, LiveWorker, MinuteStats, Page, Stats, StatsQuery, TypeCutoffs, TypeStats},
     time::Timestamp,
 };
 
@@ -55,15 +55,15 @@ impl State {
             .since_minute
             .map(|since| recent.filter(|slot| slot.minute >= since).cloned().collect())
             .unwrap_or_default();
-        slots.sort_by(|a: &Slot, b| (a.minute, &a.name).cmp(&(b.minute, &b.name)));
+        slots.sort_by(|a: &MinuteStats, b| (a.minute, &a.name).cmp(&(b.minute, &b.name)));
         let alive = self.beats.values().filter(|(beat, at)| *at + beat.ttl > now);
-        let beats = alive.map(|(beat, at)| LiveBeat {
+        let beats = alive.map(|(beat, at)| LiveWorker {
             worker: beat.worker,
             types: beat.types.clone(),
             slots: beat.slots,
             at: *at,
         });
-        Stats { now, types, slots, beats: beats.collect(), quarantined: 0, mended: 0 }
+        Stats { now, types, minutes: slots, workers: beats.collect(), quarantined: 0, repaired: 0 }
     }
 
     fn type_stats(&self, kind: &Kind, cutoffs: Option<&TypeCutoffs>, now: Timestamp) -> TypeStats {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::{
-    store::{DocVersion, Document, Put, Role, RoleToken},
+    store::{DocVersion, Document, PutOutcome, Role, RoleToken},
     time::Timestamp,
 };
 
@@ -57,18 +57,18 @@ impl Shared {
         bytes: Bytes,
         role: Option<(&str, RoleToken)>,
         now: Timestamp,
-    ) -> Put {
+    ) -> PutOutcome {
         let holds = |(role, token): (&str, RoleToken)| {
             self.roles.get(role).is_some_and(|holder| holder.token == token && holder.until > now)
         };
         if !role.is_none_or(holds) {
-            return Put::Fenced;
+            return PutOutcome::Fenced;
         }
         if self.documents.get(name).map(|document| document.version) != expected {
-            return Put::Stale;
+            return PutOutcome::Stale;
         }
         let version = DocVersion(Uuid::new_v4());
         self.documents.insert(name.to_owned(), Document { version, bytes });
-        Put::Stored(version)
+        PutOutcome::Stored(version)
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     job::{AttemptOutcome, Digest, ErrorRecord, JobId, JobName, JobStatus, JobView},
     lifecycle::{self, Event},
     limits::AHEAD_COUNTED,
-    store::{Beat, Lookup, WorkerId},
+    store::{Heartbeat, JobLookup, WorkerId},
     time::Timestamp,
 };
 
@@ -34,7 +34,7 @@ pub(super) struct State {
     pub(super) tombs: BTreeMap<JobId, Tomb>,
     /// Tombstones by the time they may be forgotten.
     pub(super) forget: BTreeSet<(Timestamp, JobId)>,
-    pub(super) beats: BTreeMap<WorkerId, (Beat, Timestamp)>,
+    pub(super) beats: BTreeMap<WorkerId, (Heartbeat, Timestamp)>,
     last_order: u64,
     /// The latest sweep, and until when sweeps take nothing.
     pub(super) swept: Option<Timestamp>,
@@ -224,13 +224,13 @@ impl State {
         job.view(kind.name.clone(), kind.ahead(job, AHEAD_COUNTED))
     }
 
-    pub(super) fn lookup(&self, id: JobId, now: Timestamp) -> Lookup {
+    pub(super) fn lookup(&self, id: JobId, now: Timestamp) -> JobLookup {
         if let Some(job) = self.readable(id, now) {
-            return Lookup::Found(Box::new(self.view(job)));
+            return JobLookup::Found(Box::new(self.view(job)));
         }
         match self.gone(id) {
-            Some((owner, until)) if now < until => Lookup::Gone { owner },
-            _ => Lookup::NotFound,
+            Some((owner, until)) if now < until => JobLookup::Gone { owner },
+            _ => JobLookup::NotFound,
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::Lookup;
+use super::JobLookup;
 use crate::{
     job::{Digest, JobId, JobName, JobStatus, JobTerms, JobView, TraceContext},
     time::Timestamp,
@@ -43,7 +43,7 @@ pub struct NewJob {
     pub terms: JobTerms,
     /// Zero: runnable at once (Queued). Else Scheduled.
     pub delay: Duration,
-    /// Refuse it as [`Insert::Full`] if that many jobs of its name wait: Queued, and Scheduled ones that never started.
+    /// Refuse it as [`InsertOutcome::Full`] if that many jobs of its name wait: Queued, and Scheduled ones that never started.
     pub queue_limit: Option<u64>,
     /// Unique among one owner's jobs of one name.
     pub key: Option<IdempotencyKey>,
@@ -57,7 +57,7 @@ pub struct NewJob {
 
 /// What became of a job to accept.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Insert {
+pub enum InsertOutcome {
     /// It is stored.
     Inserted {
         /// When.
@@ -67,8 +67,8 @@ pub enum Insert {
         /// Jobs of its type that go first; none if it is Scheduled.
         ahead: Option<u64>,
     },
-    /// The same request came before: its job as it is now, [`Lookup::Found`] or [`Lookup::Gone`].
-    Existing(Lookup),
+    /// The same request came before: its job as it is now, [`JobLookup::Found`] or [`JobLookup::Gone`].
+    Existing(JobLookup),
     /// The key or the id belongs to another request.
     Conflict,
     /// The queue limit of its name is reached.
@@ -112,7 +112,7 @@ impl NewJob {
 
 /// What became of a job to cancel.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Cancel {
+pub enum CancelOutcome {
     /// It is Canceled.
     Canceled(Box<JobView>),
     /// It runs; its worker will be told.
@@ -139,11 +139,11 @@ pub struct RetryAs {
 
 /// What became of a job to repeat.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Retry {
+pub enum RetryOutcome {
     /// The new job.
     Created(Box<JobView>),
     /// It was repeated before: that job.
-    Existing(Lookup),
+    Existing(JobLookup),
     /// It neither failed nor was canceled.
     NotEnded(JobStatus),
     /// The new id is taken.

@@ -27,15 +27,15 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 
-pub use client::{Cancel, IdempotencyKey, Insert, NewJob, Retry, RetryAs};
+pub use client::{CancelOutcome, IdempotencyKey, InsertOutcome, NewJob, RetryAs, RetryOutcome};
 pub use read::{
-    BOUNDS, Cursor, Histogram, ListFilter, ListPage, LiveBeat, Lookup, Page, Slot, Stats, StatsQuery, TypeCutoffs,
-    TypeStats,
+    BOUNDS, Cursor, Histogram, JobLookup, ListFilter, ListPage, LiveWorker, MinuteStats, Page, Stats, StatsQuery,
+    TypeCutoffs, TypeStats,
 };
-pub use shared::{DocVersion, Document, Put, Role, RoleToken, SharedState};
+pub use shared::{DocVersion, Document, PutOutcome, Role, RoleToken, SharedState};
 pub use worker::{
-    Attempt, Beat, BeatType, Claim, Claimed, Fenced, Lease, LeaseToken, Outcome, Reclaim, Reclaimed, Recovered,
-    Renewed, Report, ReportedProgress, Settle, Settled, Slots, Want, WorkerId,
+    Attempt, Claim, Claimed, Fenced, Heartbeat, Lease, LeaseToken, Outcome, Reclaim, Reclaimed, Recovered, Renewed,
+    Report, ReportedProgress, Settled, Settlement, TypeCapacity, TypeQuota, WorkerId, WorkerSlots,
 };
 
 use crate::job::{ErrorRecord, JobId, JobName, LogLine};
@@ -84,11 +84,11 @@ pub trait JobStore: Send + Sync + 'static {
     /// Accepts a job, or says why not. Checks, in this order: the idempotency key, the id, the queue limit.
     ///
     /// A key that the same owner and name used before answers with that job, a known id with that job,
-    /// if owner and fingerprint are the same; else [`Insert::Conflict`].
-    async fn insert(&self, job: NewJob) -> Result<Insert>;
+    /// if owner and fingerprint are the same; else [`InsertOutcome::Conflict`].
+    async fn insert(&self, job: NewJob) -> Result<InsertOutcome>;
 
     /// A job as it is now.
-    async fn get(&self, id: JobId) -> Result<Lookup>;
+    async fn get(&self, id: JobId) -> Result<JobLookup>;
 
     /// The versions of these jobs, in order; `None` for a job that is not there.
     async fn versions(&self, ids: &[JobId]) -> Result<Vec<Option<u64>>>;
@@ -108,21 +108,21 @@ pub trait JobStore: Send + Sync + 'static {
 
     /// The heartbeat of a worker, and of its leases, which then last `lease` from now. Comes on every tick, also
     /// without leases. Answers in the order of `leases`.
-    async fn renew(&self, beat: &Beat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>>;
+    async fn renew(&self, beat: &Heartbeat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>>;
 
     /// Progress and log lines of running attempts.
     async fn report(&self, reports: &[Report]) -> Result<Vec<Fenced>>;
 
     /// Ends attempts. If a cancel was requested, whatever is not `Completed` is stored as Canceled with the
     /// settlement's `if_canceled`. A repeat by the current or the last lease changes nothing and answers as before.
-    async fn settle(&self, settles: &[Settle]) -> Result<Vec<Settled>>;
+    async fn settle(&self, settles: &[Settlement]) -> Result<Vec<Settled>>;
 
     /// Cancels a job that does not run; asks for it if it does.
-    async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<Cancel>;
+    async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<CancelOutcome>;
 
     /// Makes a new job out of one that failed or was canceled, once: a repeat answers with the same new job.
     /// Body, type, terms and owner are copied, an idempotency key is not.
-    async fn retry(&self, id: JobId, new: &RetryAs) -> Result<Retry>;
+    async fn retry(&self, id: JobId, new: &RetryAs) -> Result<RetryOutcome>;
 
     /// Takes expired leases away, oldest first, at most [`SWEEP_JOBS`](crate::limits::SWEEP_JOBS): each counts a
     /// loss and is queued again in its old place, failed beyond its `max_losses`, or canceled if that was asked.
@@ -155,10 +155,10 @@ impl<T: JobStore + SharedState + ?Sized> Store for T {}
 
 #[async_trait]
 impl<T: JobStore + ?Sized> JobStore for Arc<T> {
-    async fn insert(&self, job: NewJob) -> Result<Insert> {
+    async fn insert(&self, job: NewJob) -> Result<InsertOutcome> {
         (**self).insert(job).await
     }
-    async fn get(&self, id: JobId) -> Result<Lookup> {
+    async fn get(&self, id: JobId) -> Result<JobLookup> {
         (**self).get(id).await
     }
     async fn versions(&self, ids: &[JobId]) -> Result<Vec<Option<u64>>> {
@@ -176,19 +176,19 @@ impl<T: JobStore + ?Sized> JobStore for Arc<T> {
     async fn claim(&self, claim: &Claim) -> Result<Claimed> {
         (**self).claim(claim).await
     }
-    async fn renew(&self, beat: &Beat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
+    async fn renew(&self, beat: &Heartbeat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
         (**self).renew(beat, leases, lease).await
     }
     async fn report(&self, reports: &[Report]) -> Result<Vec<Fenced>> {
         (**self).report(reports).await
     }
-    async fn settle(&self, settles: &[Settle]) -> Result<Vec<Settled>> {
+    async fn settle(&self, settles: &[Settlement]) -> Result<Vec<Settled>> {
         (**self).settle(settles).await
     }
-    async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<Cancel> {
+    async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<CancelOutcome> {
         (**self).cancel(id, error).await
     }
-    async fn retry(&self, id: JobId, new: &RetryAs) -> Result<Retry> {
+    async fn retry(&self, id: JobId, new: &RetryAs) -> Result<RetryOutcome> {
         (**self).retry(id, new).await
     }
     async fn reclaim(&self, reclaim: &Reclaim) -> Result<Reclaimed> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{BeatType, Slots, WorkerId};
+use super::{TypeCapacity, WorkerId, WorkerSlots};
 use crate::{
     job::{AttemptOutcome, Digest, JobId, JobName, JobStatus, JobView},
     time::Timestamp,
@@ -10,7 +10,7 @@ use crate::{
 
 /// What is known of an id.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Lookup {
+pub enum JobLookup {
     /// The job.
     Found(Box<JobView>),
     /// There was one; its retention is over.
@@ -92,13 +92,13 @@ pub struct Stats {
     /// Each type that has or had jobs, by name.
     pub types: Vec<TypeStats>,
     /// Counts by minute, oldest first.
-    pub slots: Vec<Slot>,
+    pub minutes: Vec<MinuteStats>,
     /// Workers alive.
-    pub beats: Vec<LiveBeat>,
+    pub workers: Vec<LiveWorker>,
     /// Entries put aside because they could not be read.
     pub quarantined: u64,
     /// Jobs whose indexes disagreed with them and were mended, so far: something else writes to the store, or lost a part.
-    pub mended: u64,
+    pub repaired: u64,
 }
 
 /// One type's jobs. The last four are counted up to [`AHEAD_COUNTED`](crate::limits::AHEAD_COUNTED) and may stop there.
@@ -138,13 +138,13 @@ impl TypeStats {
 
 /// A worker alive.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LiveBeat {
+pub struct LiveWorker {
     /// Which.
     pub worker: WorkerId,
     /// The types it takes.
-    pub types: Vec<BeatType>,
+    pub types: Vec<TypeCapacity>,
     /// What its slots do.
-    pub slots: Slots,
+    pub slots: WorkerSlots,
     /// When it last said so.
     pub at: Timestamp,
 }
@@ -206,7 +206,7 @@ impl Histogram {
 
 /// What happened to one type in one minute.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Slot {
+pub struct MinuteStats {
     /// Minutes since the Unix epoch.
     pub minute: i64,
     /// The type.
@@ -223,7 +223,7 @@ pub struct Slot {
     pub processing_time: Histogram,
 }
 
-impl Slot {
+impl MinuteStats {
     /// Attempts that ended like this.
     pub const fn attempts(&self, outcome: AttemptOutcome) -> u64 {
         self.attempts[outcome as usize]

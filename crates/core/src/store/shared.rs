@@ -38,7 +38,7 @@ pub struct Document {
 
 /// What became of a written document.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Put {
+pub enum PutOutcome {
     /// Written; this is its version now.
     Stored(DocVersion),
     /// Somebody wrote it in between: read again.
@@ -64,7 +64,7 @@ pub trait SharedState: Send + Sync + 'static {
         expected: Option<DocVersion>,
         bytes: Bytes,
         role: Option<(&str, RoleToken)>,
-    ) -> Result<Put>;
+    ) -> Result<PutOutcome>;
 }
 
 #[async_trait]
@@ -81,7 +81,7 @@ impl<T: SharedState + ?Sized> SharedState for Arc<T> {
         expected: Option<DocVersion>,
         bytes: Bytes,
         role: Option<(&str, RoleToken)>,
-    ) -> Result<Put> {
+    ) -> Result<PutOutcome> {
         (**self).put_document(name, expected, bytes, role).await
     }
 }

@@ -44,11 +44,11 @@ pub struct Lease {
 
 /// A wish for jobs of one type.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Want {
+pub struct TypeQuota {
     /// The type.
     pub name: JobName,
     /// How many at most.
-    pub n: u32,
+    pub max: u32,
     /// How long one attempt may take; kept with the attempt, to tell overdue ones.
     pub timeout: Duration,
 }
@@ -61,7 +61,7 @@ pub struct Claim {
     /// The token of all leases that this claim takes.
     pub token: LeaseToken,
     /// Which types, and how many of each.
-    pub wants: Vec<Want>,
+    pub quotas: Vec<TypeQuota>,
     /// How many in all; never more than [`BATCH_JOBS`](crate::limits::BATCH_JOBS) are given.
     pub max: u32,
     /// How many bytes of payload; a larger single job goes alone.
@@ -113,20 +113,20 @@ pub struct Claimed {
 
 /// A worker's sign of life.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Beat {
+pub struct Heartbeat {
     /// Who.
     pub worker: WorkerId,
     /// The types it has handlers for.
-    pub types: Vec<BeatType>,
+    pub types: Vec<TypeCapacity>,
     /// What its slots do.
-    pub slots: Slots,
+    pub slots: WorkerSlots,
     /// How long it counts as alive without another beat; zero takes it off the list.
     pub ttl: Duration,
 }
 
 /// A type that a worker takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BeatType {
+pub struct TypeCapacity {
     /// The type.
     pub name: JobName,
     /// Attempts of it running in this worker.
@@ -137,7 +137,7 @@ pub struct BeatType {
 
 /// What the slots of a worker do.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
-pub struct Slots {
+pub struct WorkerSlots {
     /// Running a handler, or settling.
     pub busy: u32,
     /// Free.
@@ -234,7 +234,7 @@ impl Outcome {
 
 /// Ends one attempt.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Settle {
+pub struct Settlement {
     /// Which.
     pub lease: Lease,
     /// How.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_endpoints_core::{
     JobId, JobView, StoreError,
     job::{Digest, TraceContext},
-    store::Lookup,
+    store::JobLookup,
 };
 use axum::{
     RequestPartsExt,
@@ -65,11 +65,11 @@ impl Call {
     }
 
     /// A job that the caller may see. One that is somebody else's is answered as one that never was.
-    pub(super) fn found(&self, lookup: Lookup) -> Result<Box<JobView>, Problem> {
+    pub(super) fn found(&self, lookup: JobLookup) -> Result<Box<JobView>, Problem> {
         match lookup {
-            Lookup::Found(job) if self.sees.sees(job.owner) => Ok(job),
-            Lookup::Gone { owner } => Err(self.gone(owner)),
-            Lookup::Found(_) | Lookup::NotFound => Err(Problem::not_found()),
+            JobLookup::Found(job) if self.sees.sees(job.owner) => Ok(job),
+            JobLookup::Gone { owner } => Err(self.gone(owner)),
+            JobLookup::Found(_) | JobLookup::NotFound => Err(Problem::not_found()),
         }
     }
 

@@ -1,6 +1,6 @@
 //! `POST /jobs/{id}/cancel`: cancel a job that waits, or ask for it if it runs.
 
-use async_endpoints_core::store::Cancel;
+use async_endpoints_core::store::CancelOutcome;
 use axum::{http::StatusCode, response::Response};
 
 use super::{
@@ -15,10 +15,10 @@ pub(super) async fn cancel(call: &Call) -> Result<Response, Problem> {
         Ok(call.endpoints.cancel(id).await?)
     });
     match canceled.await? {
-        Cancel::Canceled(job) => Ok(call.status(&job, StatusCode::OK).await),
-        Cancel::Requested(job) => Ok(call.status(&job, StatusCode::ACCEPTED).await),
-        Cancel::Terminal(job) => Err(Problem::ended(job.status.as_str())),
-        Cancel::Gone { owner } => Err(call.gone(owner)),
-        Cancel::NotFound => Err(Problem::not_found()),
+        CancelOutcome::Canceled(job) => Ok(call.status(&job, StatusCode::OK).await),
+        CancelOutcome::Requested(job) => Ok(call.status(&job, StatusCode::ACCEPTED).await),
+        CancelOutcome::Terminal(job) => Err(Problem::ended(job.status.as_str())),
+        CancelOutcome::Gone { owner } => Err(call.gone(owner)),
+        CancelOutcome::NotFound => Err(Problem::not_found()),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use async_endpoints_core::{JobStatus, JobView, Timestamp, store::Lookup};
+use async_endpoints_core::{JobStatus, JobView, Timestamp, store::JobLookup};
 use axum::{
     body::Body,
     http::{HeaderValue, StatusCode, header},
@@ -99,7 +99,7 @@ async fn next(mut watching: Watching) -> Option<(Chunk, Option<Watching>)> {
     let Some(news) = call.unless_gone(news).await?? else {
         return Some((Ok(Bytes::from_static(COMMENT.as_bytes())), Some(watching)));
     };
-    let Lookup::Found(job) = &*news else { return None };
+    let JobLookup::Found(job) = &*news else { return None };
     let now = Told::of(job);
     let event = event(call, now.kind(told), job).await;
     *told = now;

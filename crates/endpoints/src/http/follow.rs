@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_endpoints_core::{JobId, JobView, store::Lookup};
+use async_endpoints_core::{JobId, JobView, store::JobLookup};
 use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::Response,
@@ -28,7 +28,7 @@ pub(super) async fn job(call: &Call) -> Result<Response, Problem> {
 
 /// The job now; with `wait`, as soon as it is not the version that the client has, or has ended if it has none. Nobody
 /// waits for a job that is not theirs, or longer than they listen.
-async fn look(call: &Call, id: JobId, wait: Option<u64>) -> Result<Lookup, Problem> {
+async fn look(call: &Call, id: JobId, wait: Option<u64>) -> Result<JobLookup, Problem> {
     let endpoints = &call.endpoints;
     let Some(seconds) = wait else { return Ok(endpoints.job(id).await?) };
     let conditional = call.headers().contains_key(header::IF_NONE_MATCH);

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, convert::Infallible, fmt::Write, time::Duration};
 
-use async_endpoints_core::{JobId, JobStatus, StoreError, job::LogLine, store::Lookup};
+use async_endpoints_core::{JobId, JobStatus, StoreError, job::LogLine, store::JobLookup};
 use axum::{
     body::Body,
     http::{HeaderValue, StatusCode, header},
@@ -205,8 +205,8 @@ impl Following {
             let Some(news) = call.unless_gone(news).await?? else { return Some(may_write) };
             let before = *status;
             match &*news {
-                Lookup::Found(job) => (*version, *status) = (job.version, job.status),
-                Lookup::Gone { .. } | Lookup::NotFound => return None,
+                JobLookup::Found(job) => (*version, *status) = (job.version, job.status),
+                JobLookup::Gone { .. } | JobLookup::NotFound => return None,
             }
             if *status != before {
                 return Some(true);

@@ -1,6 +1,6 @@
 //! `POST /jobs/{id}/retry`: for operators, a new job out of one that failed or was canceled.
 
-use async_endpoints_core::store::{Lookup, Retry};
+use async_endpoints_core::store::{JobLookup, RetryOutcome};
 use axum::{http::StatusCode, response::Response};
 
 use super::{
@@ -20,14 +20,14 @@ pub(super) async fn retry(call: &Call) -> Result<Response, Problem> {
         Ok(call.endpoints.retry_traced(id, call.trace.clone()).await?)
     });
     let (job, replayed) = match retried.await? {
-        Retry::Created(job) => (job, false),
-        Retry::Existing(Lookup::Found(job)) => (job, true),
-        Retry::Existing(_) => return Err(Problem::expired()),
-        Retry::NotEnded(status) => return Err(Problem::not_retryable(status.as_str())),
+        RetryOutcome::Created(job) => (job, false),
+        RetryOutcome::Existing(JobLookup::Found(job)) => (job, true),
+        RetryOutcome::Existing(_) => return Err(Problem::expired()),
+        RetryOutcome::NotEnded(status) => return Err(Problem::not_retryable(status.as_str())),
         // Ids are random: a repeat of the request finds another.
-        Retry::Conflict => return Err(Problem::internal()),
-        Retry::Gone { owner } => return Err(call.gone(owner)),
-        Retry::NotFound => return Err(Problem::not_found()),
+        RetryOutcome::Conflict => return Err(Problem::internal()),
+        RetryOutcome::Gone { owner } => return Err(call.gone(owner)),
+        RetryOutcome::NotFound => return Err(Problem::not_found()),
     };
     let document = call.document(&job).await;
     let ours = || job::accepted(&document, StatusCode::ACCEPTED, replayed);

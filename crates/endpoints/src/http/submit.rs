@@ -2,7 +2,7 @@
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use async_endpoints_core::{JobName, store::Lookup};
+use async_endpoints_core::{JobName, store::JobLookup};
 use axum::{
     body::Body,
     extract::Request,
@@ -169,7 +169,7 @@ async fn accepted_answer(call: &Call, mut accepted: Accepted, wait: Option<u64>)
         // The job is accepted whatever becomes of this: a wait that fails is a wait that is over.
         let wait = call.endpoints.wait(accepted.job.id, Duration::from_secs(seconds));
         // Apart, so that those who do not wait do not carry it.
-        if let Some(Ok(Lookup::Found(job))) = Box::pin(call.unless_gone(wait)).await {
+        if let Some(Ok(JobLookup::Found(job))) = Box::pin(call.unless_gone(wait)).await {
             accepted.job = *job;
         }
     }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use async_endpoints_core::{
     JobName,
-    store::{LiveBeat, Stats, TypeStats},
+    store::{LiveWorker, Stats, TypeStats},
 };
 use opentelemetry::{
     KeyValue,
@@ -35,7 +35,7 @@ pub(crate) fn register(
     fleet.by_type(&c::STUCK, |row| row.stuck as f64);
     fleet.by_type(&c::WORKERS, |row| row.workers as f64);
     fleet.of_store(&c::QUARANTINED, store, |stats| stats.quarantined);
-    fleet.of_store(&c::MENDED, store, |stats| stats.mended);
+    fleet.of_store(&c::MENDED, store, |stats| stats.repaired);
     slots(meter, Arc::downgrade(worker));
 }
 
@@ -52,8 +52,8 @@ struct Row {
 impl Row {
     fn of(of_type: &TypeStats, stats: &Stats) -> Self {
         let age = |since: Option<_>| since.map_or(0.0, |since| stats.now.since(since).as_secs_f64());
-        let takes = |beat: &&LiveBeat| beat.types.iter().any(|kind| kind.name == of_type.name);
-        let workers = stats.beats.iter().filter(takes).count();
+        let takes = |beat: &&LiveWorker| beat.types.iter().any(|kind| kind.name == of_type.name);
+        let workers = stats.workers.iter().filter(takes).count();
         // Runnable jobs that no worker takes wait for nothing.
         let untaken = if workers == 0 { of_type.stale } else { 0 };
         Self {
@@ -177,7 +177,7 @@ mod tests {
 
     use async_endpoints_core::{
         Timestamp,
-        store::{BeatType, Slots, WorkerId},
+        store::{TypeCapacity, WorkerId, WorkerSlots},
     };
     use uuid::Uuid;
 
@@ -206,9 +206,9 @@ mod tests {
     }
 
     /// A worker of these types.
-    fn beat(types: &[&str]) -> LiveBeat {
-        let types = types.iter().map(|of| BeatType { name: name(of), running: 0, limit: 1 }).collect();
-        LiveBeat { worker: WorkerId(Uuid::new_v4()), types, slots: Slots::default(), at: NOW }
+    fn beat(types: &[&str]) -> LiveWorker {
+        let types = types.iter().map(|of| TypeCapacity { name: name(of), running: 0, limit: 1 }).collect();
+        LiveWorker { worker: WorkerId(Uuid::new_v4()), types, slots: WorkerSlots::default(), at: NOW }
     }
 
     #[test]
@@ -222,7 +222,7 @@ mod tests {
         let stats = Stats {
             now: NOW,
             types: types.map(|(of, queued, ages)| of_type(of, queued, ages)).into(),
-            beats: vec![beat(&["Taken", "Busy"]), beat(&["Taken", "Busy", "Rare"])],
+            workers: vec![beat(&["Taken", "Busy"]), beat(&["Taken", "Busy", "Rare"])],
             ..Stats::default()
         };
         let mut rows: Vec<(String, Row)> =

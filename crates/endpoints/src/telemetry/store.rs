@@ -10,9 +10,9 @@ use async_endpoints_core::{
     JobId, JobStatus, JobStore, SharedState, Store,
     job::{AttemptOutcome, ErrorRecord, LogLine},
     store::{
-        Attempt, Beat, Cancel, Claim, Claimed, DocVersion, Document, Fenced, Hint, Insert, Lease, ListFilter, ListPage,
-        Lookup, NewJob, Outcome, Page, Put, Reclaim, Reclaimed, Recovered, Renewed, Report, Result, Retry, RetryAs,
-        Role, RoleToken, Settle, Settled, Stats, StatsQuery,
+        Attempt, CancelOutcome, Claim, Claimed, DocVersion, Document, Fenced, Heartbeat, Hint, InsertOutcome,
+        JobLookup, Lease, ListFilter, ListPage, NewJob, Outcome, Page, PutOutcome, Reclaim, Reclaimed, Recovered,
+        Renewed, Report, Result, RetryAs, RetryOutcome, Role, RoleToken, Settled, Settlement, Stats, StatsQuery,
     },
 };
 use async_trait::async_trait;
@@ -71,13 +71,13 @@ struct Submitting<'a> {
 }
 
 impl Submitting<'_> {
-    fn end(mut self, answer: &Result<Insert>) {
+    fn end(mut self, answer: &Result<InsertOutcome>) {
         self.done = true;
         let result = match answer {
-            Ok(Insert::Inserted { .. }) => Submission::Accepted,
-            Ok(Insert::Existing(_)) => Submission::Duplicate,
-            Ok(Insert::Conflict) => Submission::Conflict,
-            Ok(Insert::Full) | Err(_) => Submission::Rejected,
+            Ok(InsertOutcome::Inserted { .. }) => Submission::Accepted,
+            Ok(InsertOutcome::Existing(_)) => Submission::Duplicate,
+            Ok(InsertOutcome::Conflict) => Submission::Conflict,
+            Ok(InsertOutcome::Full) | Err(_) => Submission::Rejected,
         };
         self.of_type.submission(result);
         if result == Submission::Accepted {
@@ -129,7 +129,7 @@ impl Instrumented {
         self.running.start(claimed.attempts.iter().map(start).collect());
     }
 
-    fn settled(&self, settles: &[Settle], answers: &[Settled], now: Instant) {
+    fn settled(&self, settles: &[Settlement], answers: &[Settled], now: Instant) {
         let started = self.running.take(settles.iter().map(|settle| settle.lease));
         for ((settle, answer), started) in settles.iter().zip(answers).zip(started) {
             if let (Settled::Settled(status), Some(started)) = (answer, started) {
@@ -138,7 +138,7 @@ impl Instrumented {
         }
     }
 
-    fn ended(&self, settle: &Settle, status: JobStatus, started: &Started, now: Instant) {
+    fn ended(&self, settle: &Settlement, status: JobStatus, started: &Started, now: Instant) {
         // A cancel request turns whatever did not complete into Canceled.
         let outcome = if status == JobStatus::Canceled { AttemptOutcome::Canceled } else { settle.outcome.kind() };
         let (ran, total) = started.times(now);
@@ -178,7 +178,7 @@ fn code(outcome: &Outcome) -> &str {
 #[async_trait]
 impl JobStore for Instrumented {
     /// No `async fn`: the job goes to the inner store at once and is not carried along by the future that waits for it.
-    fn insert<'s: 'a, 'a>(&'s self, job: NewJob) -> BoxFuture<'a, Result<Insert>> {
+    fn insert<'s: 'a, 'a>(&'s self, job: NewJob) -> BoxFuture<'a, Result<InsertOutcome>> {
         let watch = self.watch(Operation::Insert);
         let submitting = Submitting { of_type: self.instruments.of(&job.name), began: watch.began, done: false };
         let call = self.inner.insert(job);
@@ -190,7 +190,7 @@ impl JobStore for Instrumented {
         })
     }
 
-    async fn get(&self, id: JobId) -> Result<Lookup> {
+    async fn get(&self, id: JobId) -> Result<JobLookup> {
         self.observe(Operation::Get, self.inner.get(id)).await
     }
 
@@ -220,7 +220,7 @@ impl JobStore for Instrumented {
         answer
     }
 
-    async fn renew(&self, beat: &Beat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
+    async fn renew(&self, beat: &Heartbeat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
         // One that is lost stays for now: it may have been settled by a call whose answer was lost, and is asked again.
         self.running.renewed(leases, lease * 2);
         self.observe(Operation::Renew, self.inner.renew(beat, leases, lease)).await
@@ -230,17 +230,17 @@ impl JobStore for Instrumented {
         self.observe(Operation::Report, self.inner.report(reports)).await
     }
 
-    async fn settle(&self, settles: &[Settle]) -> Result<Vec<Settled>> {
-        let (answer, now) = self.timed(Operation::Settle, self.inner.settle(settles)).await;
+    async fn settle(&self, settles: &[Settlement]) -> Result<Vec<Settled>> {
+        let (answer, now) = self.timed(Operation::Settlement, self.inner.settle(settles)).await;
         if let Ok(answers) = &answer {
             self.settled(settles, answers, now);
         }
         answer
     }
 
-    async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<Cancel> {
+    async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<CancelOutcome> {
         let answer = self.observe(Operation::Cancel, self.inner.cancel(id, error)).await?;
-        if let Cancel::Canceled(job) = &answer {
+        if let CancelOutcome::Canceled(job) = &answer {
             let total = job.completed_at.unwrap_or(job.created_at).since(job.created_at);
             let cause = Cause { job: id, span: job.trace.as_ref().and_then(SpanRef::of) };
             self.instruments.of(&job.name).canceled_unstarted(total, cause);
@@ -248,9 +248,9 @@ impl JobStore for Instrumented {
         Ok(answer)
     }
 
-    async fn retry(&self, id: JobId, new: &RetryAs) -> Result<Retry> {
+    async fn retry(&self, id: JobId, new: &RetryAs) -> Result<RetryOutcome> {
         let answer = self.observe(Operation::Retry, self.inner.retry(id, new)).await?;
-        if let Retry::Created(job) = &answer {
+        if let RetryOutcome::Created(job) = &answer {
             self.instruments.of(&job.name).queued.add(1);
         }
         Ok(answer)
@@ -297,7 +297,7 @@ impl SharedState for Instrumented {
         expected: Option<DocVersion>,
         bytes: Bytes,
         role: Option<(&str, RoleToken)>,
-    ) -> Result<Put> {
+    ) -> Result<PutOutcome> {
         self.observe(Operation::PutDocument, self.inner.put_document(name, expected, bytes, role)).await
     }
 }

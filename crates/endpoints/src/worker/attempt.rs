@@ -8,7 +8,7 @@ use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
 use async_endpoints_core::{
     job::ErrorRecord,
     lifecycle::{Failure, settle_failure},
-    store::{Outcome, Settle},
+    store::{Outcome, Settlement},
 };
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
@@ -112,10 +112,10 @@ async fn within_limits(running: &Running, handler: BoxFuture<'static, Ended>) ->
     }
 }
 
-fn settle(worker: &Worker, running: &Running, end: End) -> Settle {
+fn settle(worker: &Worker, running: &Running, end: End) -> Settlement {
     // What an application wrote can panic here as well: a retry policy, an error's text.
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| outcome(worker, running, end)));
-    Settle {
+    Settlement {
         lease: running.lease,
         outcome: outcome.unwrap_or_else(|_| Outcome::Failed { error: Builtin::Panic.record(None) }),
         if_canceled: canceled(),

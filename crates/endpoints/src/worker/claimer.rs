@@ -8,7 +8,7 @@ use std::{
 
 use async_endpoints_core::{
     limits::{BATCH_BYTES, BATCH_JOBS},
-    store::{Attempt, Claim, LeaseToken, Result, Want},
+    store::{Attempt, Claim, LeaseToken, Result, TypeQuota},
 };
 
 use super::{Worker, attempt::Seat, backoff::Backoff, running::Running};
@@ -67,8 +67,8 @@ pub(super) async fn claim(worker: &Arc<Worker>) -> Result<Round> {
     let poll = jitter::about(POLL);
     let (free, by_kind) = worker.slots.free();
     let wants = worker.kinds.iter().zip(by_kind).filter(|(_, n)| *n > 0);
-    let wants: Vec<Want> =
-        wants.map(|(kind, n)| Want { name: kind.name.clone(), n, timeout: kind.policy.timeout }).collect();
+    let wants: Vec<TypeQuota> =
+        wants.map(|(kind, n)| TypeQuota { name: kind.name.clone(), max: n, timeout: kind.policy.timeout }).collect();
     if wants.is_empty() {
         return Ok(Round { started: 0, next: poll });
     }
@@ -77,7 +77,7 @@ pub(super) async fn claim(worker: &Arc<Worker>) -> Result<Round> {
     let claim = Claim {
         worker: worker.id,
         token: LeaseToken::random(),
-        wants,
+        quotas: wants,
         max: free.min(BATCH_JOBS as u32),
         max_bytes: BATCH_BYTES,
         lease: worker.options.lease,

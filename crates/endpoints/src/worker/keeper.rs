@@ -11,7 +11,7 @@ use std::{
 
 use async_endpoints_core::{
     limits::RENEW_LEASES,
-    store::{Beat, BeatType, Lease, Renewed},
+    store::{Heartbeat, Lease, Renewed, TypeCapacity},
 };
 use futures_util::future::join_all;
 use tokio::time::MissedTickBehavior;
@@ -141,14 +141,14 @@ fn end_stalled(worker: &Worker, running: &[Arc<Running>]) -> Vec<Settling> {
     ended.collect()
 }
 
-fn beat(worker: &Worker, ttl: Duration) -> Beat {
+fn beat(worker: &Worker, ttl: Duration) -> Heartbeat {
     let running = worker.slots.running();
-    let types = worker.kinds.iter().zip(running).map(|(kind, (running, limit))| BeatType {
+    let types = worker.kinds.iter().zip(running).map(|(kind, (running, limit))| TypeCapacity {
         name: kind.name.clone(),
         running,
         limit,
     });
-    Beat { worker: worker.id, types: types.collect(), slots: worker.slots.snapshot(), ttl }
+    Heartbeat { worker: worker.id, types: types.collect(), slots: worker.slots.snapshot(), ttl }
 }
 
 /// Takes the worker off the list of live ones. If that fails, the list forgets it by itself.

@@ -43,7 +43,7 @@ use self::{
     reporter::Reporter,
     running::{Table, Why},
     settler::Settler,
-    slots::Slots,
+    slots::SlotPool,
     supervise::Restarts,
 };
 pub(crate) use self::{running::LATEST_END, supervise::supervise};
@@ -64,7 +64,7 @@ pub struct WorkerStatus {
     /// Fresh with every start of the process.
     pub worker: WorkerId,
     /// What its slots do.
-    pub slots: store::Slots,
+    pub slots: store::WorkerSlots,
     /// How often each background task was started again after a panic; empty is good.
     pub restarts: BTreeMap<&'static str, u32>,
 }
@@ -76,7 +76,7 @@ pub(crate) struct Worker {
     kinds: Arc<[Kind]>,
     places: HashMap<JobName, usize>,
     middlewares: Arc<[Arc<dyn Middleware>]>,
-    slots: Arc<Slots>,
+    slots: Arc<SlotPool>,
     table: Arc<Table>,
     settler: Settler,
     reporter: Arc<Reporter>,
@@ -112,7 +112,7 @@ impl Worker {
         Arc::new(Self {
             id,
             // One without handlers has none.
-            slots: Slots::new(if kinds.is_empty() { 0 } else { options.concurrency }, limits, wake.clone()),
+            slots: SlotPool::new(if kinds.is_empty() { 0 } else { options.concurrency }, limits, wake.clone()),
             store,
             options,
             kinds,

@@ -10,7 +10,7 @@ use std::{
 
 use async_endpoints_core::{
     limits::{BATCH_BYTES, BATCH_JOBS},
-    store::{Fenced, Outcome, Report, Settle, Settled, Store, StoreError},
+    store::{Fenced, Outcome, Report, Settled, Settlement, Store, StoreError},
 };
 use tokio::sync::{Mutex, MutexGuard, mpsc};
 
@@ -26,7 +26,7 @@ const TURN: Duration = Duration::from_millis(250);
 
 /// An end on its way to the store.
 pub(super) struct Settling {
-    pub(super) settle: Settle,
+    pub(super) settle: Settlement,
     pub(super) held: Held,
 }
 
@@ -88,7 +88,7 @@ fn fitting(ended: &[Settling]) -> usize {
 
 /// Ends that go to the store in one call: as it takes them, and beside it what they hold.
 struct Batch {
-    settles: Vec<Settle>,
+    settles: Vec<Settlement>,
     held: Vec<Held>,
 }
 

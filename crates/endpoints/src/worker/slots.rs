@@ -8,7 +8,7 @@ use std::sync::{
 use async_endpoints_core::store;
 use tokio::sync::Notify;
 
-pub(crate) struct Slots {
+pub(crate) struct SlotPool {
     total: u32,
     limits: Vec<u32>,
     used: Mutex<Used>,
@@ -22,7 +22,7 @@ struct Used {
     by_kind: Vec<u32>,
 }
 
-impl Slots {
+impl SlotPool {
     pub(super) fn new(total: u32, limits: Vec<u32>, wake: Arc<Notify>) -> Arc<Self> {
         let used = Used { busy: 0, leaked: 0, by_kind: vec![0; limits.len()] };
         Arc::new(Self { total, limits, used: Mutex::new(used), wake })
@@ -48,9 +48,9 @@ impl Slots {
         self.used().by_kind.iter().copied().zip(self.limits.iter().copied()).collect()
     }
 
-    pub(crate) fn snapshot(&self) -> store::Slots {
+    pub(crate) fn snapshot(&self) -> store::WorkerSlots {
         let used = self.used();
-        store::Slots {
+        store::WorkerSlots {
             busy: used.busy - used.leaked,
             idle: self.total - used.busy.min(self.total),
             leaked: used.leaked,
@@ -65,7 +65,7 @@ impl Slots {
 /// The right to run one attempt; given back when the last holder is gone. A handler that cannot be stopped
 /// holds on to it after its attempt was settled: then it counts as leaked.
 pub(super) struct Permit {
-    slots: Arc<Slots>,
+    slots: Arc<SlotPool>,
     kind: usize,
     leaked: AtomicBool,
 }
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn permits_are_counted_by_type_and_in_all() {
-        let slots = Slots::new(3, vec![1, 3], Arc::default());
+        let slots = SlotPool::new(3, vec![1, 3], Arc::default());
         assert_eq!(slots.free(), (3, vec![1, 3]));
         let first = slots.take(0);
         assert_eq!(slots.free(), (2, vec![0, 2]));
@@ -108,14 +108,14 @@ mod tests {
 
     #[test]
     fn a_leaked_permit_counts_until_its_last_holder_is_gone() {
-        let slots = Slots::new(2, vec![2], Arc::default());
+        let slots = SlotPool::new(2, vec![2], Arc::default());
         let permit = slots.take(0);
         let thread = permit.clone();
         permit.mark_leaked();
         permit.mark_leaked();
         drop(permit);
-        assert_eq!(slots.snapshot(), store::Slots { busy: 0, idle: 1, leaked: 1 });
+        assert_eq!(slots.snapshot(), store::WorkerSlots { busy: 0, idle: 1, leaked: 1 });
         drop(thread);
-        assert_eq!(slots.snapshot(), store::Slots { busy: 0, idle: 2, leaked: 0 });
+        assert_eq!(slots.snapshot(), store::WorkerSlots { busy: 0, idle: 2, leaked: 0 });
     }
 }

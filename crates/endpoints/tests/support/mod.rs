@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_endpoints::{AsyncEndpoints, Builder, JobId, JobView, Lookup, MemoryStore, Options};
+use async_endpoints::{AsyncEndpoints, Builder, JobId, JobLookup, JobView, MemoryStore, Options};
 use async_endpoints_testkit::Checked;
 use reqwest::{Client, Response, StatusCode};
 use serde_json::Value;
@@ -117,7 +117,7 @@ pub fn routes(endpoints: &AsyncEndpoints) -> axum::Router {
 /// A job, once it is terminal.
 pub async fn ended(endpoints: &AsyncEndpoints, id: JobId) -> JobView {
     match endpoints.wait(id, PATIENCE).await.unwrap() {
-        Lookup::Found(job) if job.status.is_terminal() => *job,
+        JobLookup::Found(job) if job.status.is_terminal() => *job,
         other => panic!("not ended: {other:?}"),
     }
 }
@@ -125,7 +125,7 @@ pub async fn ended(endpoints: &AsyncEndpoints, id: JobId) -> JobView {
 /// A job that must be there.
 pub async fn found(endpoints: &AsyncEndpoints, id: JobId) -> JobView {
     match endpoints.job(id).await.unwrap() {
-        Lookup::Found(job) => *job,
+        JobLookup::Found(job) => *job,
         other => panic!("not found: {other:?}"),
     }
 }

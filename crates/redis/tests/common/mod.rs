@@ -14,8 +14,8 @@ use std::{
 use async_endpoints_core::{
     StoreError,
     store::{
-        Attempt, Claim, Insert, JobStore as _, Lease, LeaseToken, NewJob, Outcome, Reclaim, Result, Settle, Settled,
-        Want, WorkerId,
+        Attempt, Claim, InsertOutcome, JobStore as _, Lease, LeaseToken, NewJob, Outcome, Reclaim, Result, Settled,
+        Settlement, TypeQuota, WorkerId,
     },
 };
 use async_endpoints_redis::{Options, RedisStore};
@@ -56,7 +56,7 @@ pub fn claim_of(kind: &str, n: u32) -> Claim {
     Claim {
         worker: WorkerId(Uuid::new_v4()),
         token: LeaseToken::random(),
-        wants: vec![Want { name: name(kind), n, timeout: HOUR }],
+        quotas: vec![TypeQuota { name: name(kind), max: n, timeout: HOUR }],
         max: n,
         max_bytes: 1 << 20,
         lease: HOUR,
@@ -67,7 +67,7 @@ pub fn claim_of(kind: &str, n: u32) -> Claim {
 pub async fn insert(store: &RedisStore) -> Result<NewJob> {
     let job = job("alpha", HOUR);
     match store.insert(job.clone()).await? {
-        Insert::Inserted { .. } => Ok(job),
+        InsertOutcome::Inserted { .. } => Ok(job),
         other => panic!("{other:?}"),
     }
 }
@@ -76,8 +76,8 @@ pub async fn take(store: &RedisStore, n: u32) -> Vec<Attempt> {
     store.claim(&claim_of("alpha", n)).await.expect("the store answers").attempts
 }
 
-pub fn settlement(lease: Lease, outcome: Outcome) -> Settle {
-    Settle { lease, outcome, if_canceled: error("C"), slow: false, span: None }
+pub fn settlement(lease: Lease, outcome: Outcome) -> Settlement {
+    Settlement { lease, outcome, if_canceled: error("C"), slow: false, span: None }
 }
 
 pub async fn settle(store: &RedisStore, lease: Lease, outcome: Outcome) -> Settled {

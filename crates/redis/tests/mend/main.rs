@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_endpoints_core::{
     JobId, JobStatus, JobStore as _, SharedState as _, StoreError,
-    store::{Fenced, Lookup, NewJob, Outcome, Put, Reclaimed, Report, RetryAs, Role, Settled, StatsQuery},
+    store::{Fenced, JobLookup, NewJob, Outcome, PutOutcome, Reclaimed, Report, RetryAs, Role, Settled, StatsQuery},
 };
 use async_endpoints_redis::Options;
 use async_endpoints_testkit::{
@@ -203,7 +203,7 @@ async fn no_call_fails_or_leaves_a_half_over_a_shared_number() {
         in_order(store).await;
         let stats = store.stats(&StatsQuery { since_minute: Some(0), cutoffs: Vec::new() }).await.expect(value);
         // A lowest count is a number, and counts on.
-        assert!(value.starts_with('-') || stats.mended == 2, "{value}: {}", stats.mended);
+        assert!(value.starts_with('-') || stats.repaired == 2, "{value}: {}", stats.repaired);
         world.survey().await;
     }
 }
@@ -240,7 +240,7 @@ async fn whatever_is_damaged_work_goes_on_and_what_fails_leaves_no_half() {
             done(&world, "insert", insert(LEASE)).await.expect("accepted");
             done(&world, "insert", store.insert(keyed)).await;
             let mut claim = common::claim_of("alpha", 3);
-            claim.wants.extend(common::claim_of("beta", 3).wants);
+            claim.quotas.extend(common::claim_of("beta", 3).quotas);
             let taken = done(&world, "claim", store.claim(&claim)).await.expect("claimed").attempts;
             leases.extend(taken.iter().map(|one| one.lease));
             let report = |lease| Report { lease, progress: None, logs: vec![line("one")] };
@@ -275,7 +275,7 @@ async fn a_job_that_cannot_be_read_leaves_no_half_of_the_others() {
         let ends = [0, 1].map(|at| common::settlement(attempts[at].lease, completed("1")));
         let answers = store.settle(&ends).await.unwrap();
         assert_eq!(answers[0], Settled::Settled(JobStatus::Completed), "{value}");
-        let Lookup::Found(job) = store.get(ends[0].lease.job).await.unwrap() else { panic!("it is there") };
+        let JobLookup::Found(job) = store.get(ends[0].lease.job).await.unwrap() else { panic!("it is there") };
         assert_eq!(job.result.as_deref(), Some(b"1".as_slice()), "{value}");
         for field in ["n", "a", "rs"] {
             let (broken, fine) = (insert(store).await.unwrap().id, insert(store).await.unwrap().id);
@@ -397,14 +397,17 @@ async fn a_role_and_a_document_that_cannot_be_read_begin_anew() {
         let Role::Held(token) = store.role("r", holder, HOUR).await.unwrap() else { panic!("it is free") };
         world.cli(&["HSET", &role, "until", value]);
         let put = store.put_document("d", None, "1".into(), Some(("r", token))).await.expect(value);
-        assert_eq!(put, Put::Fenced, "{value}");
+        assert_eq!(put, PutOutcome::Fenced, "{value}");
         assert!(matches!(store.role("r", uuid::Uuid::new_v4(), HOUR).await.expect(value), Role::Held(_)), "{value}");
         world.cli(&["DEL", &role]);
     }
     world.cli(&["SADD", &role, "somebody's"]);
     world.cli(&["SADD", &document, "somebody's"]);
     let Role::Held(token) = store.role("r", holder, HOUR).await.unwrap() else { panic!("it is free") };
-    assert!(matches!(store.put_document("d", None, "1".into(), Some(("r", token))).await.unwrap(), Put::Stored(_)));
+    assert!(matches!(
+        store.put_document("d", None, "1".into(), Some(("r", token))).await.unwrap(),
+        PutOutcome::Stored(_)
+    ));
     assert_eq!(world.cli(&["SMEMBERS", &world.key("aside:role:r")]), "somebody's");
 }
 
@@ -419,7 +422,7 @@ async fn a_claim_goes_on_past_an_index_of_another_type() {
         world.clock.advance(LEASE * 2);
         overwrite(&world, place);
         let mut claim = common::claim_of("alpha", 3);
-        claim.wants.extend(common::claim_of("beta", 3).wants);
+        claim.quotas.extend(common::claim_of("beta", 3).quotas);
         let taken = store.claim(&claim).await.expect(place).attempts;
         assert_eq!(taken.iter().map(|one| one.lease.job).collect::<Vec<_>>(), [due.id], "{place}");
         assert_eq!(world.cli(&["GET", &world.key(format_args!("aside:{place}"))]), "somebody's");
@@ -452,10 +455,10 @@ async fn pruning_drops_what_does_not_belong_and_puts_aside_what_cannot_be_read()
     assert_eq!(store.prune(9).await.unwrap(), 4, "each entry is dealt with once");
     assert_eq!(store.prune(9).await.unwrap(), 0);
     let stats = store.stats(&StatsQuery::default()).await.unwrap();
-    assert_eq!((stats.mended, stats.quarantined), (2, 4));
+    assert_eq!((stats.repaired, stats.quarantined), (2, 4));
     let why = world.cli(&["HGET", &world.key("quarantine"), &unreadable.to_string()]);
     assert!(why.ends_with("completed:alpha a field cannot be read"), "{why}");
-    assert!(matches!(store.get(ended).await.unwrap(), Lookup::Gone { .. }));
+    assert!(matches!(store.get(ended).await.unwrap(), JobLookup::Gone { .. }));
     in_order(store).await;
     assert_eq!(take(store, 9).await[0].lease.job, queued);
 }
@@ -469,7 +472,7 @@ async fn it_mends_by_itself_and_goes_on_where_another_process_came_to() {
         let job = insert(&one).await.unwrap();
         server.cli(&["ZREM", &format!("{{{prefix}}}:queued:alpha"), &job.id.to_string()]);
         let began = std::time::Instant::now();
-        while two.stats(&StatsQuery::default()).await.unwrap().mended < round {
+        while two.stats(&StatsQuery::default()).await.unwrap().repaired < round {
             assert!(began.elapsed() < common::SOON, "nobody mends");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -492,7 +495,7 @@ async fn it_mends_by_itself_from_the_beginning_if_its_place_cannot_be_read() {
     let job = insert(&store).await.unwrap();
     server.cli(&["ZREM", &format!("{{{prefix}}}:queued:alpha"), &job.id.to_string()]);
     let began = std::time::Instant::now();
-    while store.stats(&StatsQuery::default()).await.unwrap().mended == 0 {
+    while store.stats(&StatsQuery::default()).await.unwrap().repaired == 0 {
         assert!(began.elapsed() < common::SOON, "nobody mends");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

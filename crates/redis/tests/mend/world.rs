@@ -8,7 +8,8 @@ use std::{
 use async_endpoints_core::{
     JobId, JobStatus, JobStore as _, StoreError,
     store::{
-        Insert, ListFilter, Lookup, NewJob, Outcome, Page, Report, ReportedProgress, Settled, StatsQuery, TypeCutoffs,
+        InsertOutcome, JobLookup, ListFilter, NewJob, Outcome, Page, Report, ReportedProgress, Settled, StatsQuery,
+        TypeCutoffs,
     },
 };
 use async_endpoints_redis::{Options, RedisStore};
@@ -70,7 +71,7 @@ impl World {
                 delay: if delayed { Duration::from_secs(self.rng.random_range(1..100)) } else { Duration::ZERO },
                 ..job(TYPES[number % 2], HOUR)
             };
-            assert!(matches!(self.store.insert(new.clone()).await.unwrap(), Insert::Inserted { .. }));
+            assert!(matches!(self.store.insert(new.clone()).await.unwrap(), InsertOutcome::Inserted { .. }));
             self.jobs.push(new);
             self.clock.advance(Duration::from_millis(500));
             if self.rng.random_bool(0.4) {
@@ -307,7 +308,7 @@ impl World {
                 continue;
             }
             match self.store.get(job.id).await {
-                Ok(Lookup::Found(view)) => {
+                Ok(JobLookup::Found(view)) => {
                     let index =
                         ["queued", "scheduled", "running", "completed", "failed", "canceled"][view.status as usize];
                     assert_eq!(places, [format!("{index}:{}", view.name)], "{}", job.id);
@@ -315,7 +316,7 @@ impl World {
                 // A damaged outcome or attempt: the job itself stands, and runs.
                 Err(StoreError::Corrupt(_)) => assert_eq!(places.len(), 1, "{}", job.id),
                 // Its end, or its whole, was damaged to nothing.
-                Ok(Lookup::Gone { .. } | Lookup::NotFound) => {}
+                Ok(JobLookup::Gone { .. } | JobLookup::NotFound) => {}
                 Err(other) => panic!("{other:?}"),
             }
         }
@@ -329,7 +330,7 @@ impl World {
         let aside = self.quarantine();
         for job in &self.jobs {
             match self.store.get(job.id).await {
-                Ok(Lookup::Found(view)) => assert!(view.status.is_terminal(), "{view:?}"),
+                Ok(JobLookup::Found(view)) => assert!(view.status.is_terminal(), "{view:?}"),
                 Ok(_) => {}
                 Err(error) => {
                     let known = aside.contains_key(&job.id.to_string()) || self.places(job.id).len() == 1;

@@ -103,10 +103,10 @@ async fn all_calls(store: &RedisStore) {
         store.logs(id, 0, 9).await.unwrap();
     }
     let again = take(store, 1).await;
-    let beat = async_endpoints_core::store::Beat {
+    let beat = async_endpoints_core::store::Heartbeat {
         worker: async_endpoints_core::store::WorkerId(Uuid::new_v4()),
         types: Vec::new(),
-        slots: async_endpoints_core::store::Slots::default(),
+        slots: async_endpoints_core::store::WorkerSlots::default(),
         ttl: Duration::from_millis(1),
     };
     store.renew(&beat, &[again[0].lease], Duration::from_millis(1)).await.unwrap();

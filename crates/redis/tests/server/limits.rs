@@ -11,8 +11,8 @@ use std::{
 use async_endpoints_core::{
     JobId, JobStatus, JobStore as _, SharedState as _,
     store::{
-        Beat, Cancel, Claim, Lease, ListFilter, Lookup, Outcome, Page, Reclaimed, Renewed, Report, RetryAs, Role,
-        Settled, Slots, StatsQuery, WorkerId,
+        CancelOutcome, Claim, Heartbeat, JobLookup, Lease, ListFilter, Outcome, Page, Reclaimed, Renewed, Report,
+        RetryAs, Role, Settled, StatsQuery, WorkerId, WorkerSlots,
     },
 };
 use async_endpoints_redis::OpenError;
@@ -49,7 +49,7 @@ async fn without_memory_nothing_is_accepted_and_what_runs_goes_on() {
     assert_eq!(store.renew(&beat(), &[running[1].lease], HOUR).await.unwrap(), [Renewed::Held]);
     let more = take(&store, 1).await;
     assert_eq!(more[0].lease.job, jobs[2]);
-    assert!(matches!(store.cancel(jobs[3], &error("C")).await.unwrap(), Cancel::Canceled(_)));
+    assert!(matches!(store.cancel(jobs[3], &error("C")).await.unwrap(), CancelOutcome::Canceled(_)));
     store.reclaim(&sweep(HOUR)).await.unwrap();
     store.prune(9).await.unwrap();
     store.get(jobs[0]).await.unwrap();
@@ -103,14 +103,14 @@ async fn without_memory_roles_mending_recovery_and_pruning_go_on_too() {
     clock.advance(HOUR);
     assert_eq!(store.prune(9).await.unwrap(), 2);
     assert_eq!(settle(&store, lease(kept), completed("1")).await, Settled::Settled(JobStatus::Completed));
-    assert!(matches!(store.get(ended).await.unwrap(), Lookup::Gone { .. }));
+    assert!(matches!(store.get(ended).await.unwrap(), JobLookup::Gone { .. }));
 
     server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     in_order(&store).await;
 }
 
-fn beat() -> Beat {
-    Beat { worker: WorkerId(Uuid::new_v4()), types: Vec::new(), slots: Slots::default(), ttl: HOUR }
+fn beat() -> Heartbeat {
+    Heartbeat { worker: WorkerId(Uuid::new_v4()), types: Vec::new(), slots: WorkerSlots::default(), ttl: HOUR }
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use std::{
 
 use async_endpoints_core::{
     JobId, JobStore as _, SharedState as _,
-    store::{Hint, Insert, Lookup, Settled, StatsQuery},
+    store::{Hint, InsertOutcome, JobLookup, Settled, StatsQuery},
 };
 use async_endpoints_redis::{OpenError, RedisStore};
 use async_endpoints_testkit::{
@@ -27,7 +27,7 @@ async fn everything_is_there_after_the_server_was_killed() {
     let server = RedisServer::with(&[("appendfsync", "always")]);
     let store = open(&server, options()).await;
     let ended = async_endpoints_core::store::NewJob { key: Some(key("k")), ..job("alpha", HOUR) };
-    assert!(matches!(store.insert(ended.clone()).await.unwrap(), Insert::Inserted { .. }));
+    assert!(matches!(store.insert(ended.clone()).await.unwrap(), InsertOutcome::Inserted { .. }));
     let taken = take(&store, 1).await.remove(0);
     let report = async_endpoints_core::store::Report { lease: taken.lease, progress: None, logs: vec![line("one")] };
     store.report(&[report]).await.unwrap();
@@ -47,9 +47,9 @@ async fn everything_is_there_after_the_server_was_killed() {
 
     assert_eq!(store.get(ended.id).await.unwrap(), seen);
     let again = store.stats(&query).await.unwrap();
-    assert_eq!((again.types, again.slots), (stats.types, stats.slots));
+    assert_eq!((again.types, again.minutes), (stats.types, stats.minutes));
     assert_eq!(store.logs(ended.id, 0, 9).await.unwrap()[0].message, "one");
-    assert_eq!(store.insert(ended).await.unwrap(), Insert::Existing(seen));
+    assert_eq!(store.insert(ended).await.unwrap(), InsertOutcome::Existing(seen));
     assert_eq!(store.document("d").await.unwrap().unwrap().bytes, Bytes::from_static(b"doc"));
     assert_eq!(settle(&store, taken.lease, completed("{\"b\":2}")).await, done, "a repeat");
     assert_eq!((lease.job, settle(&store, lease, completed("1")).await), (running.id, done));
@@ -161,7 +161,7 @@ async fn a_frozen_server_is_unavailable_and_comes_back() {
     unavailable(take_one(&store)).await;
     server.resume();
     back(&store).await;
-    assert!(matches!(store.get(kept.id).await.unwrap(), Lookup::Found(_)));
+    assert!(matches!(store.get(kept.id).await.unwrap(), JobLookup::Found(_)));
     in_order(&store).await;
 }
 
@@ -234,7 +234,7 @@ async fn a_primary_that_became_a_replica_is_waited_for() {
     in_order(&store).await;
     // Whoever goes to the other one finds what it had.
     let there = open(&other, options).await;
-    assert!(matches!(there.get(kept.id).await.unwrap(), Lookup::Found(_)));
+    assert!(matches!(there.get(kept.id).await.unwrap(), JobLookup::Found(_)));
 }
 
 #[tokio::test]
@@ -248,7 +248,7 @@ async fn a_replica_that_lost_its_primary_is_waited_for() {
     assert!(why.contains("a replica that lost its primary"), "{why}");
     server.promote();
     back(&store).await;
-    assert!(matches!(store.get(kept.id).await.unwrap(), Lookup::Found(_)));
+    assert!(matches!(store.get(kept.id).await.unwrap(), JobLookup::Found(_)));
     in_order(&store).await;
 }
 

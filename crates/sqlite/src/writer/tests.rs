@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::mpsc};
 
-use async_endpoints_core::{JobId, JobName, JobStatus, SystemClock, job, store::Insert, store::NewJob};
+use async_endpoints_core::{JobId, JobName, JobStatus, SystemClock, job, store::InsertOutcome, store::NewJob};
 use futures_util::future::{join, join_all};
 
 use super::*;
@@ -42,7 +42,7 @@ impl Rig {
         Self { queue, folder }
     }
 
-    async fn insert(&self, bytes: usize) -> Result<Insert, Fail> {
+    async fn insert(&self, bytes: usize) -> Result<InsertOutcome, Fail> {
         let job = new_job(bytes);
         self.queue.ask(false, bytes, move |state| state.insert(&job)).await
     }

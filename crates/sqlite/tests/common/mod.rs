@@ -12,7 +12,8 @@ use std::{
 use async_endpoints_core::{
     Clock, JobId, JobStatus, JobStore as _, Priority, StoreError, SystemClock,
     store::{
-        Attempt, Beat, Claim, Insert, LeaseToken, Lookup, NewJob, Outcome, Reclaim, Settle, Slots, Want, WorkerId,
+        Attempt, Claim, Heartbeat, InsertOutcome, JobLookup, LeaseToken, NewJob, Outcome, Reclaim, Settlement,
+        TypeQuota, WorkerId, WorkerSlots,
     },
 };
 use async_endpoints_sqlite::{Options, SqliteStore, Synchronous};
@@ -27,7 +28,7 @@ pub fn claim(n: u32) -> Claim {
     Claim {
         worker: WorkerId(Uuid::new_v4()),
         token: LeaseToken::random(),
-        wants: vec![Want { name: name("alpha"), n, timeout: HOUR }],
+        quotas: vec![TypeQuota { name: name("alpha"), max: n, timeout: HOUR }],
         max: n,
         max_bytes: 1 << 20,
         lease: HOUR,
@@ -43,7 +44,7 @@ pub fn by_hand(path: &Path, sql: &str) {
 
 pub async fn insert(store: &SqliteStore, job: &NewJob) {
     let answer = store.insert(job.clone()).await.expect("the store answers");
-    assert!(matches!(answer, Insert::Inserted { .. }), "{answer:?}");
+    assert!(matches!(answer, InsertOutcome::Inserted { .. }), "{answer:?}");
 }
 
 /// A fresh folder, removed when it is dropped.
@@ -97,13 +98,13 @@ pub fn number(conn: &Connection, sql: &str) -> u64 {
     conn.query_row(sql, [], |row| row.get::<_, i64>(0)).expect("a number").unsigned_abs()
 }
 
-pub fn end(attempt: &Attempt, outcome: Outcome) -> Settle {
-    Settle { lease: attempt.lease, outcome, if_canceled: error("X"), slow: false, span: None }
+pub fn end(attempt: &Attempt, outcome: Outcome) -> Settlement {
+    Settlement { lease: attempt.lease, outcome, if_canceled: error("X"), slow: false, span: None }
 }
 
-pub fn beat() -> Beat {
-    let slots = Slots { busy: 1, idle: 1, leaked: 0 };
-    Beat { worker: WorkerId(uuid::Uuid::new_v4()), types: Vec::new(), slots, ttl: HOUR }
+pub fn beat() -> Heartbeat {
+    let slots = WorkerSlots { busy: 1, idle: 1, leaked: 0 };
+    Heartbeat { worker: WorkerId(uuid::Uuid::new_v4()), types: Vec::new(), slots, ttl: HOUR }
 }
 
 /// A sweep takes nothing for one lease if there was none for one.
@@ -134,7 +135,7 @@ pub fn aside(path: &Path) -> u64 {
 
 pub async fn status(store: &SqliteStore, id: JobId) -> Result<JobStatus, StoreError> {
     match store.get(id).await? {
-        Lookup::Found(job) => Ok(job.status),
+        JobLookup::Found(job) => Ok(job.status),
         other => panic!("{other:?}"),
     }
 }

@@ -2,7 +2,7 @@
 
 use async_endpoints_core::{
     JobId, JobStatus, JobStore as _,
-    store::{Cancel, NewJob, Outcome, Renewed, Settled},
+    store::{CancelOutcome, NewJob, Outcome, Renewed, Settled},
 };
 
 use crate::{
@@ -20,7 +20,7 @@ pub async fn a_waiting_job_is_canceled_at_once(rig: &Rig) {
         let before = rig.view(id).await;
         let answer = rig.cancel(id).await;
         let view = rig.view(id).await;
-        assert_eq!(answer, Cancel::Canceled(Box::new(view.clone())));
+        assert_eq!(answer, CancelOutcome::Canceled(Box::new(view.clone())));
         assert_eq!((view.status, view.error), (JobStatus::Canceled, Some(error("JOB_CANCELED"))));
         assert_eq!(view.completed_at, Some(view.last_updated_at));
         assert_eq!(view.expires_at, view.completed_at.map(|at| at + rig.units(crate::rig::LONG)));
@@ -38,7 +38,7 @@ pub async fn a_running_job_is_asked(rig: &Rig) {
     rig.advance(1).await;
     let answer = rig.cancel(lease.job).await;
     let view = rig.view(lease.job).await;
-    assert_eq!(answer, Cancel::Requested(Box::new(view.clone())));
+    assert_eq!(answer, CancelOutcome::Requested(Box::new(view.clone())));
     assert_eq!((view.status, view.cancel_requested_at), (JobStatus::InProgress, Some(view.last_updated_at)));
     assert!(view.version > before.version, "a visible change");
     assert_eq!(rig.renew(lease, 9_000).await, Renewed::CancelRequested);
@@ -58,8 +58,8 @@ pub async fn a_repeat_changes_nothing(rig: &Rig) {
     assert_eq!(rig.view(queued).await, before);
 }
 
-fn terminal(view: &async_endpoints_core::JobView) -> Cancel {
-    Cancel::Terminal(Box::new(view.clone()))
+fn terminal(view: &async_endpoints_core::JobView) -> CancelOutcome {
+    CancelOutcome::Terminal(Box::new(view.clone()))
 }
 
 /// An ended job stays as it ended.
@@ -77,7 +77,7 @@ pub async fn an_ended_job_is_untouched(rig: &Rig) {
 
 /// Nothing is known of an unknown id.
 pub async fn an_unknown_job_is_not_found(rig: &Rig) {
-    assert_eq!(rig.cancel(JobId::random()).await, Cancel::NotFound);
+    assert_eq!(rig.cancel(JobId::random()).await, CancelOutcome::NotFound);
 }
 
 /// A request outlives nothing: a lost lease after it ends Canceled, never a new attempt.
@@ -109,9 +109,9 @@ pub async fn a_cancel_racing_a_settle_ends_once(rig: &Rig) {
         let view = rig.view(lease.job).await;
         assert_eq!(settled, Settled::Settled(view.status));
         match canceled {
-            Cancel::Requested(_) if round % 2 == 0 => assert_eq!(view.status, JobStatus::Completed),
-            Cancel::Requested(_) => assert_eq!(view.status, JobStatus::Canceled),
-            Cancel::Terminal(seen) => assert_eq!(*seen, view),
+            CancelOutcome::Requested(_) if round % 2 == 0 => assert_eq!(view.status, JobStatus::Completed),
+            CancelOutcome::Requested(_) => assert_eq!(view.status, JobStatus::Canceled),
+            CancelOutcome::Terminal(seen) => assert_eq!(*seen, view),
             other => panic!("{other:?}"),
         }
     }
@@ -129,8 +129,8 @@ pub async fn racing_cancels_agree(rig: &Rig) {
     let mut did = 0;
     for task in tasks {
         match task.await.expect("no task panics") {
-            Cancel::Canceled(_) => did += 1,
-            Cancel::Terminal(_) => {}
+            CancelOutcome::Canceled(_) => did += 1,
+            CancelOutcome::Terminal(_) => {}
             other => panic!("{other:?}"),
         }
     }

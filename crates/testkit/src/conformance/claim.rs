@@ -6,7 +6,7 @@ use async_endpoints_core::{
     JobId, JobStatus, JobStore as _, Priority,
     job::TraceContext,
     limits::BATCH_JOBS,
-    store::{Claim, NewJob, Outcome, Settle, Want},
+    store::{Claim, NewJob, Outcome, Settlement, TypeQuota},
 };
 use bytes::Bytes;
 
@@ -64,8 +64,8 @@ pub async fn wants_and_max_bound_a_claim(rig: &Rig) {
         rig.queue("alpha").await;
         rig.queue("beta").await;
     }
-    let want = |of: &str, n| Want { name: name(of), n, timeout: rig.units(9) };
-    let claim = Claim { wants: vec![want("alpha", 2), want("beta", 4)], ..rig.wanting(&[], 5) };
+    let want = |of: &str, n| TypeQuota { name: name(of), max: n, timeout: rig.units(9) };
+    let claim = Claim { quotas: vec![want("alpha", 2), want("beta", 4)], ..rig.wanting(&[], 5) };
     let taken = rig.claim(&claim).await.attempts;
     let of = |name: &str| taken.iter().filter(|attempt| attempt.name.as_str() == name).count();
     assert_eq!((of("alpha"), of("beta")), (2, 3));
@@ -109,8 +109,8 @@ pub async fn what_is_left_is_told(rig: &Rig) {
     rig.queue("beta").await;
     let next = async |names: &[&str], max| rig.claim(&rig.wanting(names, max)).await.next_claim;
     assert_eq!(next(&["alpha"], 1).await, Some(std::time::Duration::ZERO));
-    let want = Want { name: name("alpha"), n: 1, timeout: rig.units(9) };
-    let claim = Claim { wants: vec![want], ..rig.wanting(&[], 5) };
+    let want = TypeQuota { name: name("alpha"), max: 1, timeout: rig.units(9) };
+    let claim = Claim { quotas: vec![want], ..rig.wanting(&[], 5) };
     assert_eq!(rig.claim(&claim).await.next_claim, Some(std::time::Duration::ZERO));
     let later = next(&["alpha"], 5).await.expect("one is scheduled");
     assert!(later > rig.units(800) && later <= rig.units(900), "{later:?}: beta is not asked for");
@@ -183,7 +183,7 @@ pub async fn the_span_of_the_last_attempt_is_carried(rig: &Rig) {
     let first = rig.start("alpha").await;
     let span = format!("00-{:032x}-{:016x}-01", 1, 2);
     let outcome = Outcome::Released;
-    rig.settle_one(Settle { span: Some(span.clone()), ..rig.settlement(first.lease, outcome) }).await;
+    rig.settle_one(Settlement { span: Some(span.clone()), ..rig.settlement(first.lease, outcome) }).await;
     let second = rig.take("alpha").await;
     assert_eq!(second.previous_span, Some(span));
     rig.release(second.lease).await;
@@ -196,7 +196,7 @@ pub async fn a_lost_attempt_has_no_span(rig: &Rig) {
     rig.warm().await;
     let first = rig.start("alpha").await;
     let span = Some("00-1-2-01".to_owned());
-    rig.settle_one(Settle { span, ..rig.settlement(first.lease, Outcome::Released) }).await;
+    rig.settle_one(Settlement { span, ..rig.settlement(first.lease, Outcome::Released) }).await;
     rig.lose("alpha").await;
     assert_eq!(rig.take("alpha").await.previous_span, None);
 }
@@ -255,10 +255,10 @@ pub async fn a_cancel_racing_a_claim_loses_nothing(rig: &Rig) {
         let claiming = tokio::spawn(async move { store.claim(&claim).await.expect("the store answers").attempts });
         let canceled = rig.cancel(id).await;
         let taken = claiming.await.expect("no task panics");
-        use async_endpoints_core::store::Cancel;
+        use async_endpoints_core::store::CancelOutcome;
         match canceled {
-            Cancel::Canceled(_) => assert!(taken.is_empty(), "what is canceled never starts"),
-            Cancel::Requested(_) => {
+            CancelOutcome::Canceled(_) => assert!(taken.is_empty(), "what is canceled never starts"),
+            CancelOutcome::Requested(_) => {
                 let lease = taken[0].lease;
                 let settled = rig.settle(lease, jobs::completed("1")).await;
                 assert_eq!(settled, async_endpoints_core::store::Settled::Settled(JobStatus::Completed));

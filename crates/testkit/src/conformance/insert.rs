@@ -4,7 +4,7 @@ use async_endpoints_core::{
     JobId, JobStatus, JobStore as _, Priority,
     job::{JobTerms, TraceContext},
     limits::AHEAD_COUNTED,
-    store::{Insert, Lookup, NewJob, Retry},
+    store::{InsertOutcome, JobLookup, NewJob, RetryOutcome},
 };
 use bytes::Bytes;
 
@@ -13,9 +13,9 @@ use crate::{
     jobs::{digest, error, key},
 };
 
-fn existing(answer: Insert) -> JobId {
+fn existing(answer: InsertOutcome) -> JobId {
     match answer {
-        Insert::Existing(Lookup::Found(view)) => view.id,
+        InsertOutcome::Existing(JobLookup::Found(view)) => view.id,
         other => panic!("the job that was there, not {other:?}"),
     }
 }
@@ -31,7 +31,7 @@ pub async fn a_new_job_reads_as_it_was_given(rig: &Rig) {
     let full = NewJob { terms, trace: Some(trace), ..keyed(rig, "a.b_c-9") };
     let delayed = NewJob { delay: rig.units(5), ..rig.job("alpha") };
     for job in [rig.job("alpha"), full, delayed, rig.job("alpha")] {
-        let Insert::Inserted { created_at, version, ahead } = rig.insert(&job).await else {
+        let InsertOutcome::Inserted { created_at, version, ahead } = rig.insert(&job).await else {
             panic!("a new job is accepted")
         };
         assert_eq!(rig.view(job.id).await, job.view(created_at, version, ahead));
@@ -73,7 +73,7 @@ pub async fn a_key_answers_with_its_job(rig: &Rig) {
     assert_eq!(existing(rig.insert(&job).await), job.id);
     let again = NewJob { id: JobId::random(), ..job.clone() };
     assert_eq!(existing(rig.insert(&again).await), job.id);
-    assert_eq!(rig.lookup(again.id).await, Lookup::NotFound);
+    assert_eq!(rig.lookup(again.id).await, JobLookup::NotFound);
     assert_eq!(rig.ids(None).await, [job.id]);
 }
 
@@ -82,8 +82,8 @@ pub async fn a_key_with_another_fingerprint_conflicts(rig: &Rig) {
     let job = keyed(rig, "alpha");
     rig.put(&job).await;
     let other = NewJob { id: JobId::random(), fingerprint: digest(2), ..job.clone() };
-    assert_eq!(rig.insert(&other).await, Insert::Conflict);
-    assert_eq!(rig.insert(&NewJob { id: job.id, ..other }).await, Insert::Conflict);
+    assert_eq!(rig.insert(&other).await, InsertOutcome::Conflict);
+    assert_eq!(rig.insert(&NewJob { id: job.id, ..other }).await, InsertOutcome::Conflict);
     assert_eq!(rig.ids(None).await, [job.id]);
 }
 
@@ -117,9 +117,9 @@ pub async fn an_id_answers_with_its_job(rig: &Rig) {
     let job = NewJob { owner: Some(digest(9)), ..rig.job("alpha") };
     rig.put(&job).await;
     assert_eq!(existing(rig.insert(&job).await), job.id);
-    assert_eq!(rig.insert(&NewJob { fingerprint: digest(2), ..job.clone() }).await, Insert::Conflict);
-    assert_eq!(rig.insert(&NewJob { owner: Some(digest(8)), ..job.clone() }).await, Insert::Conflict);
-    assert_eq!(rig.insert(&NewJob { owner: None, ..job.clone() }).await, Insert::Conflict);
+    assert_eq!(rig.insert(&NewJob { fingerprint: digest(2), ..job.clone() }).await, InsertOutcome::Conflict);
+    assert_eq!(rig.insert(&NewJob { owner: Some(digest(8)), ..job.clone() }).await, InsertOutcome::Conflict);
+    assert_eq!(rig.insert(&NewJob { owner: None, ..job.clone() }).await, InsertOutcome::Conflict);
     assert_eq!(rig.ids(None).await, [job.id]);
     // Accepted under a key, repeated without: the id alone tells.
     let with_key = keyed(rig, "alpha");
@@ -135,7 +135,7 @@ pub async fn the_key_decides_over_the_id(rig: &Rig) {
     let known_key = NewJob { id: two.id, ..one.clone() };
     assert_eq!(existing(rig.insert(&known_key).await), one.id, "a known key wins over a taken id");
     let unknown_key = NewJob { key: Some(key("order-18")), ..two.clone() };
-    assert_eq!(rig.insert(&unknown_key).await, Insert::Conflict, "an unknown key with a taken id");
+    assert_eq!(rig.insert(&unknown_key).await, InsertOutcome::Conflict, "an unknown key with a taken id");
     let fresh = NewJob { id: JobId::random(), ..unknown_key };
     rig.put(&fresh).await;
     assert_eq!(rig.view(fresh.id).await.id, fresh.id);
@@ -146,13 +146,13 @@ pub async fn checks_come_in_order(rig: &Rig) {
     let job = NewJob { queue_limit: Some(1), ..keyed(rig, "alpha") };
     rig.put(&job).await;
     let full = NewJob { id: JobId::random(), key: Some(key("order-18")), ..job.clone() };
-    assert_eq!(rig.insert(&full).await, Insert::Full);
+    assert_eq!(rig.insert(&full).await, InsertOutcome::Full);
     assert_eq!(existing(rig.insert(&job).await), job.id, "a replay is never refused as full");
-    assert_eq!(rig.insert(&NewJob { fingerprint: digest(2), ..job.clone() }).await, Insert::Conflict);
+    assert_eq!(rig.insert(&NewJob { fingerprint: digest(2), ..job.clone() }).await, InsertOutcome::Conflict);
     assert_eq!(existing(rig.insert(&NewJob { key: None, ..job.clone() }).await), job.id);
-    assert_eq!(rig.insert(&NewJob { key: None, owner: None, ..job.clone() }).await, Insert::Conflict);
+    assert_eq!(rig.insert(&NewJob { key: None, owner: None, ..job.clone() }).await, InsertOutcome::Conflict);
     // What was refused left nothing behind: neither its key nor its id is taken.
-    assert_eq!(rig.lookup(full.id).await, Lookup::NotFound);
+    assert_eq!(rig.lookup(full.id).await, JobLookup::NotFound);
     rig.put(&NewJob { queue_limit: None, fingerprint: digest(3), ..full }).await;
 }
 
@@ -161,11 +161,11 @@ pub async fn a_replay_carries_the_job_as_it_is_now(rig: &Rig) {
     let job = keyed(rig, "alpha");
     rig.put(&job).await;
     let lease = rig.take("alpha").await.lease;
-    assert_eq!(rig.insert(&job).await, Insert::Existing(Lookup::Found(Box::new(rig.view(job.id).await))));
+    assert_eq!(rig.insert(&job).await, InsertOutcome::Existing(JobLookup::Found(Box::new(rig.view(job.id).await))));
     rig.complete(lease).await;
     let view = rig.view(job.id).await;
     assert_eq!((view.status, view.result.as_deref()), (JobStatus::Completed, Some(&b"1"[..])));
-    assert_eq!(rig.insert(&job).await, Insert::Existing(Lookup::Found(Box::new(view))));
+    assert_eq!(rig.insert(&job).await, InsertOutcome::Existing(JobLookup::Found(Box::new(view))));
 }
 
 /// Many at once with one key make one job.
@@ -180,7 +180,7 @@ pub async fn one_key_inserted_by_many_makes_one_job(rig: &Rig) {
     let (mut inserted, mut met) = (Vec::new(), Vec::new());
     for call in calls {
         match call.await.expect("no call panics") {
-            (id, Insert::Inserted { .. }) => inserted.push(id),
+            (id, InsertOutcome::Inserted { .. }) => inserted.push(id),
             (_, answer) => met.push(existing(answer)),
         }
     }
@@ -194,11 +194,11 @@ pub async fn the_queue_limit_counts_what_waits(rig: &Rig) {
     let limited = |name: &str| NewJob { queue_limit: Some(2), ..rig.job(name) };
     rig.put(&limited("alpha")).await;
     rig.put(&NewJob { delay: rig.units(5_000), ..limited("alpha") }).await;
-    assert_eq!(rig.insert(&limited("alpha")).await, Insert::Full);
+    assert_eq!(rig.insert(&limited("alpha")).await, InsertOutcome::Full);
     rig.put(&limited("beta")).await;
     let lease = rig.take("alpha").await.lease;
     rig.put(&limited("alpha")).await;
-    assert_eq!(rig.insert(&limited("alpha")).await, Insert::Full);
+    assert_eq!(rig.insert(&limited("alpha")).await, InsertOutcome::Full);
     rig.again(lease, 5_000).await;
     let counts = rig.counts("alpha").await;
     assert_eq!((counts.count(JobStatus::Scheduled), counts.never_started, counts.waiting()), (2, 1, 2));
@@ -207,7 +207,7 @@ pub async fn the_queue_limit_counts_what_waits(rig: &Rig) {
     let never_started = if first.attempt == 0 { delayed[0] } else { delayed[1] };
     rig.cancel(never_started).await;
     rig.put(&limited("alpha")).await;
-    assert_eq!(rig.insert(&NewJob { queue_limit: Some(0), ..rig.job("gamma") }).await, Insert::Full);
+    assert_eq!(rig.insert(&NewJob { queue_limit: Some(0), ..rig.job("gamma") }).await, InsertOutcome::Full);
 }
 
 /// Retried, released and recovered jobs come back however full the queue is; an operator's retry too.
@@ -218,7 +218,7 @@ pub async fn the_queue_limit_never_refuses_what_was_accepted(rig: &Rig) {
     let back = rig.take("alpha").await.lease;
     rig.put(&limited()).await;
     rig.release(back).await;
-    assert_eq!(rig.insert(&limited()).await, Insert::Full, "a released job counts again");
+    assert_eq!(rig.insert(&limited()).await, InsertOutcome::Full, "a released job counts again");
     let (_, recovered) = rig.lose("alpha").await;
     assert_eq!((recovered.id, recovered.status), (back.job, JobStatus::Queued));
     let again = rig.take("alpha").await.lease;
@@ -227,7 +227,7 @@ pub async fn the_queue_limit_never_refuses_what_was_accepted(rig: &Rig) {
     let lease = rig.take("alpha").await.lease;
     rig.fail(lease).await;
     let answer = rig.retry_as(lease.job, JobId::random()).await;
-    assert!(matches!(answer, Retry::Created(_)), "{answer:?}");
+    assert!(matches!(answer, RetryOutcome::Created(_)), "{answer:?}");
 }
 
 /// The store never looks inside a payload: what went in comes out, byte by byte.

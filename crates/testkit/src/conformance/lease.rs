@@ -3,7 +3,7 @@
 use async_endpoints_core::{
     JobId, JobStatus, JobStore as _,
     limits::RENEW_LEASES,
-    store::{Beat, Claim, Fenced, Lease, LeaseToken, Lookup, Reclaimed, Renewed, Report, Settled},
+    store::{Claim, Fenced, Heartbeat, JobLookup, Lease, LeaseToken, Reclaimed, Renewed, Report, Settled},
 };
 
 use crate::{Rig, jobs::completed};
@@ -105,7 +105,7 @@ pub async fn writes_are_fenced_by_the_lease(rig: &Rig) {
         assert_eq!(rig.report(report).await, Fenced::Lost);
     }
     assert_eq!(rig.view(attempt.lease.job).await, before);
-    assert_eq!(rig.lookup(unknown.job).await, Lookup::NotFound);
+    assert_eq!(rig.lookup(unknown.job).await, JobLookup::NotFound);
 }
 
 /// A queued job has no lease: not even a token of zeros writes to it.
@@ -181,7 +181,7 @@ pub async fn an_old_lease_is_lost_after_the_next_claim(rig: &Rig) {
     assert_eq!(rig.settle(old.lease, completed("2")).await, Settled::Lost);
     let report = Report { lease: old.lease, progress: None, logs: vec![crate::jobs::line("old")] };
     assert_eq!(rig.report(report).await, Fenced::Lost);
-    let beat = Beat { ttl: rig.units(1), ..rig.beat() };
+    let beat = Heartbeat { ttl: rig.units(1), ..rig.beat() };
     let answers = rig.store.renew(&beat, &[old.lease, new.lease], rig.units(9_000)).await.expect("the store answers");
     assert_eq!(answers, [Renewed::Lost, Renewed::Held]);
     rig.complete(new.lease).await;

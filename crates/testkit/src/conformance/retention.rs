@@ -2,7 +2,7 @@
 
 use async_endpoints_core::{
     JobId, JobStatus, JobStore as _,
-    store::{Cancel, Insert, Lookup, NewJob, Outcome, Retry, Settled},
+    store::{CancelOutcome, InsertOutcome, JobLookup, NewJob, Outcome, RetryOutcome, Settled},
 };
 
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     jobs::{completed, digest, error, key},
 };
 
-const GONE: Lookup = Lookup::Gone { owner: Some(digest(9)) };
+const GONE: JobLookup = JobLookup::Gone { owner: Some(digest(9)) };
 
 /// A job with a key and an owner that is kept for so many units after its end.
 fn kept(rig: &Rig, units: u32) -> NewJob {
@@ -37,13 +37,13 @@ pub async fn an_expired_job_reads_as_gone_before_it_is_pruned(rig: &Rig) {
     rig.fail(lease).await;
     rig.advance(21).await;
     assert_eq!(rig.lookup(job.id).await, GONE);
-    assert_eq!(rig.cancel(job.id).await, Cancel::Gone { owner: Some(digest(9)) });
-    assert_eq!(rig.retry_as(job.id, JobId::random()).await, Retry::Gone { owner: Some(digest(9)) });
+    assert_eq!(rig.cancel(job.id).await, CancelOutcome::Gone { owner: Some(digest(9)) });
+    assert_eq!(rig.retry_as(job.id, JobId::random()).await, RetryOutcome::Gone { owner: Some(digest(9)) });
     assert_eq!(rig.version(job.id).await, None);
     assert_eq!(rig.store.logs(job.id, 0, 10).await.expect("the store answers"), []);
     assert_eq!(rig.ids(None).await, []);
     assert_eq!(rig.ids(Some(JobStatus::Failed)).await, []);
-    assert_eq!(rig.insert(&job).await, Insert::Existing(GONE));
+    assert_eq!(rig.insert(&job).await, InsertOutcome::Existing(GONE));
 }
 
 /// Jobs that have not ended do not expire, and ended ones not before their time.
@@ -75,14 +75,14 @@ pub async fn a_tombstone_is_told_for_as_long_again(rig: &Rig) {
     rig.advance(21).await;
     assert_eq!(rig.prune().await, 1);
     assert_eq!(rig.lookup(job.id).await, GONE);
-    assert_eq!(rig.cancel(job.id).await, Cancel::Gone { owner: Some(digest(9)) });
-    assert_eq!(rig.retry_as(job.id, JobId::random()).await, Retry::Gone { owner: Some(digest(9)) });
+    assert_eq!(rig.cancel(job.id).await, CancelOutcome::Gone { owner: Some(digest(9)) });
+    assert_eq!(rig.retry_as(job.id, JobId::random()).await, RetryOutcome::Gone { owner: Some(digest(9)) });
     assert_eq!(rig.version(job.id).await, None);
     assert_eq!(rig.ids(None).await, []);
     rig.advance(21).await;
-    assert_eq!(rig.lookup(job.id).await, Lookup::NotFound);
-    assert_eq!(rig.cancel(job.id).await, Cancel::NotFound);
-    assert_eq!(rig.retry_as(job.id, JobId::random()).await, Retry::NotFound);
+    assert_eq!(rig.lookup(job.id).await, JobLookup::NotFound);
+    assert_eq!(rig.cancel(job.id).await, CancelOutcome::NotFound);
+    assert_eq!(rig.retry_as(job.id, JobId::random()).await, RetryOutcome::NotFound);
 }
 
 /// Without a prune the same is told at the same times.
@@ -91,8 +91,8 @@ pub async fn the_same_is_told_without_a_prune(rig: &Rig) {
     rig.advance(21).await;
     assert_eq!(rig.lookup(job.id).await, GONE);
     rig.advance(21).await;
-    assert_eq!(rig.lookup(job.id).await, Lookup::NotFound);
-    assert_eq!(rig.insert(&job).await, Insert::Existing(GONE), "the key is kept for a day");
+    assert_eq!(rig.lookup(job.id).await, JobLookup::NotFound);
+    assert_eq!(rig.insert(&job).await, InsertOutcome::Existing(GONE), "the key is kept for a day");
 }
 
 /// A lease of a job that is gone is lost, whatever it says.
@@ -113,20 +113,20 @@ pub async fn a_replay_within_a_day_never_runs_twice(rig: &Rig) {
     let job = ended(rig, 1).await;
     rig.advance(3).await;
     rig.prune().await;
-    assert_eq!(rig.lookup(job.id).await, Lookup::NotFound, "`get` tells it no more");
+    assert_eq!(rig.lookup(job.id).await, JobLookup::NotFound, "`get` tells it no more");
     rig.prune().await;
     let by_key = NewJob { id: JobId::random(), ..job.clone() };
     let by_id = NewJob { key: None, ..job.clone() };
     for replay in [&job, &by_key, &by_id] {
-        assert_eq!(rig.insert(replay).await, Insert::Existing(GONE));
+        assert_eq!(rig.insert(replay).await, InsertOutcome::Existing(GONE));
     }
-    assert_eq!(rig.insert(&NewJob { fingerprint: digest(2), ..by_key }).await, Insert::Conflict);
-    assert_eq!(rig.insert(&NewJob { fingerprint: digest(2), ..by_id.clone() }).await, Insert::Conflict);
-    assert_eq!(rig.insert(&NewJob { owner: Some(digest(8)), ..by_id }).await, Insert::Conflict);
+    assert_eq!(rig.insert(&NewJob { fingerprint: digest(2), ..by_key }).await, InsertOutcome::Conflict);
+    assert_eq!(rig.insert(&NewJob { fingerprint: digest(2), ..by_id.clone() }).await, InsertOutcome::Conflict);
+    assert_eq!(rig.insert(&NewJob { owner: Some(digest(8)), ..by_id }).await, InsertOutcome::Conflict);
     let Some(clock) = rig.time.clock() else { return };
     clock.advance(std::time::Duration::from_secs(23 * 3600));
     rig.prune().await;
-    assert_eq!(rig.insert(&job).await, Insert::Existing(GONE), "23 hours later");
+    assert_eq!(rig.insert(&job).await, InsertOutcome::Existing(GONE), "23 hours later");
 }
 
 /// Nobody can come again for a job whose id nobody chose: nothing is kept of it once it is no longer told as gone.
@@ -142,8 +142,8 @@ pub async fn a_job_that_cannot_be_repeated_is_forgotten_in_time(rig: &Rig) {
     rig.advance(3).await;
     rig.prune().await;
     rig.prune().await;
-    assert_eq!(rig.insert(&chosen).await, Insert::Existing(GONE));
-    assert!(matches!(rig.insert(&made).await, Insert::Inserted { .. }), "its id is as good as new");
+    assert_eq!(rig.insert(&chosen).await, InsertOutcome::Existing(GONE));
+    assert!(matches!(rig.insert(&made).await, InsertOutcome::Inserted { .. }), "its id is as good as new");
 }
 
 /// A day after the job was created its key and id are free again, once the job is long gone.
@@ -164,15 +164,15 @@ pub async fn a_key_lives_as_long_as_its_job(rig: &Rig) {
     job.terms.retention = 3 * day;
     rig.put(&job).await;
     clock.advance(2 * day);
-    let Insert::Existing(Lookup::Found(_)) = rig.insert(&job).await else { panic!("it waits") };
+    let InsertOutcome::Existing(JobLookup::Found(_)) = rig.insert(&job).await else { panic!("it waits") };
     let lease = rig.take("alpha").await.lease;
     rig.complete(lease).await;
     clock.advance(2 * day);
     rig.prune().await;
-    let Insert::Existing(Lookup::Found(_)) = rig.insert(&job).await else { panic!("it is kept") };
+    let InsertOutcome::Existing(JobLookup::Found(_)) = rig.insert(&job).await else { panic!("it is kept") };
     clock.advance(2 * day);
     rig.prune().await;
-    assert_eq!(rig.insert(&job).await, Insert::Existing(GONE));
+    assert_eq!(rig.insert(&job).await, InsertOutcome::Existing(GONE));
     clock.advance(3 * day);
     rig.prune().await;
     rig.put(&job).await;
@@ -218,7 +218,7 @@ pub async fn a_repeat_of_a_new_job_that_is_gone_tells_so(rig: &Rig) {
     let lease = rig.take("alpha").await.lease;
     rig.settle(lease, Outcome::Failed { error: error("F") }).await;
     let new = JobId::random();
-    assert!(matches!(rig.retry_as(job.id, new).await, Retry::Created(_)));
+    assert!(matches!(rig.retry_as(job.id, new).await, RetryOutcome::Created(_)));
     rig.advance(31).await;
     rig.prune().await;
     let view = rig.view(new).await;

@@ -3,7 +3,7 @@
 use async_endpoints_core::{
     JobId, JobStatus, JobStore as _, JobView, Priority,
     job::TraceContext,
-    store::{Insert, Lease, Lookup, NewJob, Retry, RetryAs},
+    store::{InsertOutcome, JobLookup, Lease, NewJob, RetryAs, RetryOutcome},
 };
 use bytes::Bytes;
 
@@ -19,9 +19,9 @@ async fn failed(rig: &Rig, job: &NewJob) -> Lease {
     lease
 }
 
-fn created(answer: Retry) -> JobView {
+fn created(answer: RetryOutcome) -> JobView {
     match answer {
-        Retry::Created(view) => *view,
+        RetryOutcome::Created(view) => *view,
         other => panic!("a new job, not {other:?}"),
     }
 }
@@ -85,7 +85,7 @@ pub async fn the_key_is_not_copied(rig: &Rig) {
     let job = NewJob { key: Some(key("order-17")), owner: Some(digest(9)), ..rig.job("alpha") };
     failed(rig, &job).await;
     let new = created(rig.retry_as(job.id, JobId::random()).await);
-    let Insert::Existing(Lookup::Found(view)) = rig.insert(&job).await else { panic!("the key is known") };
+    let InsertOutcome::Existing(JobLookup::Found(view)) = rig.insert(&job).await else { panic!("the key is known") };
     assert_eq!((view.id, view.retried_by), (job.id, Some(new.id)));
 }
 
@@ -97,14 +97,14 @@ pub async fn a_repeat_answers_with_the_same_new_job(rig: &Rig) {
     for id in [new.id, other, lease.job] {
         let before = rig.view(lease.job).await;
         let now = rig.view(new.id).await;
-        assert_eq!(rig.retry_as(lease.job, id).await, Retry::Existing(Lookup::Found(Box::new(now))));
+        assert_eq!(rig.retry_as(lease.job, id).await, RetryOutcome::Existing(JobLookup::Found(Box::new(now))));
         assert_eq!(rig.view(lease.job).await, before);
     }
-    assert_eq!(rig.lookup(other).await, Lookup::NotFound);
+    assert_eq!(rig.lookup(other).await, JobLookup::NotFound);
     let again = rig.take("alpha").await.lease;
     rig.complete(again).await;
     let now = rig.view(new.id).await;
-    assert_eq!(rig.retry_as(lease.job, other).await, Retry::Existing(Lookup::Found(Box::new(now))));
+    assert_eq!(rig.retry_as(lease.job, other).await, RetryOutcome::Existing(JobLookup::Found(Box::new(now))));
 }
 
 /// Many repeat one job at once: one new job.
@@ -120,8 +120,8 @@ pub async fn racing_retries_make_one_job(rig: &Rig) {
     let (mut made, mut met) = (Vec::new(), Vec::new());
     for task in tasks {
         match task.await.expect("no task panics") {
-            Retry::Created(view) => made.push(view.id),
-            Retry::Existing(Lookup::Found(view)) => met.push(view.id),
+            RetryOutcome::Created(view) => made.push(view.id),
+            RetryOutcome::Existing(JobLookup::Found(view)) => met.push(view.id),
             other => panic!("{other:?}"),
         }
     }
@@ -154,10 +154,10 @@ pub async fn other_states_are_not_repeated(rig: &Rig) {
     ];
     for (id, status) in states {
         let before = rig.view(id).await;
-        assert_eq!(rig.retry_as(id, JobId::random()).await, Retry::NotEnded(status));
+        assert_eq!(rig.retry_as(id, JobId::random()).await, RetryOutcome::NotEnded(status));
         assert_eq!(rig.view(id).await, before);
     }
-    assert_eq!(rig.retry_as(JobId::random(), JobId::random()).await, Retry::NotFound);
+    assert_eq!(rig.retry_as(JobId::random(), JobId::random()).await, RetryOutcome::NotFound);
 }
 
 /// A taken id is a conflict and changes nothing.
@@ -165,8 +165,8 @@ pub async fn a_taken_id_conflicts(rig: &Rig) {
     let lease = failed(rig, &rig.job("alpha")).await;
     let other = rig.queue("beta").await;
     let before = rig.view(lease.job).await;
-    assert_eq!(rig.retry_as(lease.job, other).await, Retry::Conflict);
-    assert_eq!(rig.retry_as(lease.job, lease.job).await, Retry::Conflict);
+    assert_eq!(rig.retry_as(lease.job, other).await, RetryOutcome::Conflict);
+    assert_eq!(rig.retry_as(lease.job, lease.job).await, RetryOutcome::Conflict);
     assert_eq!(rig.view(lease.job).await, before);
     created(rig.retry_as(lease.job, JobId::random()).await);
 }
@@ -177,7 +177,7 @@ pub async fn an_expired_job_is_not_repeated(rig: &Rig) {
     job.terms.retention = rig.units(20);
     failed(rig, &job).await;
     rig.advance(21).await;
-    let gone = Retry::Gone { owner: Some(digest(9)) };
+    let gone = RetryOutcome::Gone { owner: Some(digest(9)) };
     assert_eq!(rig.retry_as(job.id, JobId::random()).await, gone, "before it is pruned");
     rig.prune().await;
     assert_eq!(rig.retry_as(job.id, JobId::random()).await, gone, "and after");
@@ -193,8 +193,8 @@ pub async fn a_repeat_tells_of_a_new_job_that_expired(rig: &Rig) {
     let new = created(rig.retry_as(lease.job, JobId::random()).await);
     rig.cancel(new.id).await;
     let now = rig.view(new.id).await;
-    assert_eq!(rig.retry_as(lease.job, JobId::random()).await, Retry::Existing(Lookup::Found(Box::new(now))));
+    assert_eq!(rig.retry_as(lease.job, JobId::random()).await, RetryOutcome::Existing(JobLookup::Found(Box::new(now))));
     clock.advance(rig.units(20));
     let answer = rig.retry_as(lease.job, JobId::random()).await;
-    assert_eq!(answer, Retry::Gone { owner: Some(digest(9)) }, "the old one went first");
+    assert_eq!(answer, RetryOutcome::Gone { owner: Some(digest(9)) }, "the old one went first");
 }

@@ -4,7 +4,7 @@ use async_endpoints_core::{
     JobStatus, JobStore as _, JobView,
     job::{AttemptOutcome, ErrorRecord},
     limits::ATTEMPTS_KEPT,
-    store::{Lease, Outcome, Settle, Settled},
+    store::{Lease, Outcome, Settled, Settlement},
 };
 
 use crate::{
@@ -128,7 +128,7 @@ pub async fn a_cancel_request_decides_every_outcome_but_completed(rig: &Rig) {
     for (outcome, status, kind) in outcomes(rig) {
         let lease = rig.start("alpha").await.lease;
         rig.cancel(lease.job).await;
-        let settle = Settle { if_canceled: error("IF_CANCELED"), ..rig.settlement(lease, outcome.clone()) };
+        let settle = Settlement { if_canceled: error("IF_CANCELED"), ..rig.settlement(lease, outcome.clone()) };
         let completes = kind == AttemptOutcome::Completed;
         let (status, kind) = if completes { (status, kind) } else { (JobStatus::Canceled, AttemptOutcome::Canceled) };
         let why = (!completes).then(|| error("IF_CANCELED"));
@@ -165,7 +165,7 @@ pub async fn a_batch_answers_in_order(rig: &Rig) {
     }
     let leases: Vec<Lease> = rig.claim_any(&["alpha"], 6).await.iter().map(|attempt| attempt.lease).collect();
     let stale = Lease { token: async_endpoints_core::store::LeaseToken::random(), ..leases[5] };
-    let mut settles: Vec<Settle> =
+    let mut settles: Vec<Settlement> =
         outcomes(rig).into_iter().zip(&leases).map(|((outcome, ..), lease)| rig.settlement(*lease, outcome)).collect();
     settles.insert(2, rig.settlement(stale, completed("1")));
     settles.push(settles[0].clone());
@@ -182,7 +182,7 @@ pub async fn a_full_batch_settles(rig: &Rig) {
     for _ in 0..64 {
         rig.queue("alpha").await;
     }
-    let settles: Vec<Settle> = rig
+    let settles: Vec<Settlement> = rig
         .claim_any(&["alpha"], 64)
         .await
         .iter()

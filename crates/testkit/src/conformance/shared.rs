@@ -2,7 +2,7 @@
 
 use async_endpoints_core::{
     JobStore as _, SharedState as _,
-    store::{DocVersion, Lookup, Put, Role, RoleToken, StatsQuery},
+    store::{DocVersion, JobLookup, PutOutcome, Role, RoleToken, StatsQuery},
 };
 use bytes::Bytes;
 use uuid::Uuid;
@@ -20,13 +20,18 @@ async fn held(rig: &Rig, name: &str, holder: Uuid, ttl: u32) -> RoleToken {
     }
 }
 
-async fn put(rig: &Rig, expected: Option<DocVersion>, bytes: &'static [u8], role: Option<(&str, RoleToken)>) -> Put {
+async fn put(
+    rig: &Rig,
+    expected: Option<DocVersion>,
+    bytes: &'static [u8],
+    role: Option<(&str, RoleToken)>,
+) -> PutOutcome {
     rig.store.put_document("alerts", expected, Bytes::from_static(bytes), role).await.expect("the store answers")
 }
 
 async fn stored(rig: &Rig, expected: Option<DocVersion>, bytes: &'static [u8]) -> DocVersion {
     match put(rig, expected, bytes, None).await {
-        Put::Stored(version) => version,
+        PutOutcome::Stored(version) => version,
         other => panic!("it is written, not {other:?}"),
     }
 }
@@ -100,12 +105,12 @@ pub async fn racing_for_a_role_one_wins(rig: &Rig) {
 pub async fn a_document_is_written_by_version(rig: &Rig) {
     assert_eq!(rig.store.document("alerts").await.expect("the store answers"), None);
     let unknown = DocVersion(Uuid::new_v4());
-    assert_eq!(put(rig, Some(unknown), b"x", None).await, Put::Stale, "there is none yet");
+    assert_eq!(put(rig, Some(unknown), b"x", None).await, PutOutcome::Stale, "there is none yet");
     let first = stored(rig, None, b"one").await;
-    assert_eq!(put(rig, None, b"x", None).await, Put::Stale, "there is one");
+    assert_eq!(put(rig, None, b"x", None).await, PutOutcome::Stale, "there is one");
     let second = stored(rig, Some(first), b"\xfftwo\0").await;
     assert_ne!(first, second);
-    assert_eq!(put(rig, Some(first), b"x", None).await, Put::Stale);
+    assert_eq!(put(rig, Some(first), b"x", None).await, PutOutcome::Stale);
     let third = stored(rig, Some(second), b"\xfftwo\0").await;
     assert_ne!(second, third, "each write has its version");
     let document = rig.store.document("alerts").await.expect("the store answers").expect("it was written");
@@ -120,18 +125,20 @@ pub async fn a_document_is_written_by_version(rig: &Rig) {
 pub async fn a_role_guards_a_document(rig: &Rig) {
     let (one, two) = (Uuid::new_v4(), Uuid::new_v4());
     let token = held(rig, "leader", one, 20).await;
-    let Put::Stored(first) = put(rig, None, b"one", Some(("leader", token))).await else { panic!("it leads") };
+    let PutOutcome::Stored(first) = put(rig, None, b"one", Some(("leader", token))).await else { panic!("it leads") };
     let forged = RoleToken(Uuid::new_v4());
-    assert_eq!(put(rig, Some(first), b"x", Some(("leader", forged))).await, Put::Fenced);
-    assert_eq!(put(rig, Some(first), b"x", Some(("other", token))).await, Put::Fenced);
+    assert_eq!(put(rig, Some(first), b"x", Some(("leader", forged))).await, PutOutcome::Fenced);
+    assert_eq!(put(rig, Some(first), b"x", Some(("other", token))).await, PutOutcome::Fenced);
     rig.advance(21).await;
-    assert_eq!(put(rig, Some(first), b"x", Some(("leader", token))).await, Put::Fenced, "it led too long ago");
+    assert_eq!(put(rig, Some(first), b"x", Some(("leader", token))).await, PutOutcome::Fenced, "it led too long ago");
     let next = held(rig, "leader", two, 900).await;
-    assert_eq!(put(rig, Some(first), b"x", Some(("leader", token))).await, Put::Fenced);
-    let Put::Stored(_) = put(rig, Some(first), b"two", Some(("leader", next))).await else { panic!("it leads now") };
+    assert_eq!(put(rig, Some(first), b"x", Some(("leader", token))).await, PutOutcome::Fenced);
+    let PutOutcome::Stored(_) = put(rig, Some(first), b"two", Some(("leader", next))).await else {
+        panic!("it leads now")
+    };
     role(rig, "leader", two, 0).await;
     let document = rig.store.document("alerts").await.expect("the store answers").expect("it was written");
-    assert_eq!(put(rig, Some(document.version), b"x", Some(("leader", next))).await, Put::Fenced, "it resigned");
+    assert_eq!(put(rig, Some(document.version), b"x", Some(("leader", next))).await, PutOutcome::Fenced, "it resigned");
     assert_eq!(&document.bytes[..], b"two");
 }
 
@@ -148,7 +155,7 @@ pub async fn racing_writes_of_one_version_one_wins(rig: &Rig) {
     let mut written = 0;
     for task in tasks {
         let answer = task.await.expect("no task panics").expect("the store answers");
-        written += u32::from(matches!(answer, Put::Stored(_)));
+        written += u32::from(matches!(answer, PutOutcome::Stored(_)));
     }
     assert_eq!(written, 1);
 }
@@ -159,8 +166,8 @@ pub async fn a_probe_leaves_nothing_behind(rig: &Rig) {
         rig.store.probe().await.expect("a store that works says so");
     }
     let stats = rig.stats(&StatsQuery { since_minute: Some(0), cutoffs: Vec::new() }).await;
-    assert_eq!((stats.types.len(), stats.slots.len(), stats.beats.len()), (0, 0, 0));
+    assert_eq!((stats.types.len(), stats.minutes.len(), stats.workers.len()), (0, 0, 0));
     assert_eq!(rig.ids(None).await, []);
     let unknown = async_endpoints_core::JobId::random();
-    assert_eq!(rig.lookup(unknown).await, Lookup::NotFound);
+    assert_eq!(rig.lookup(unknown).await, JobLookup::NotFound);
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 use async_endpoints_core::{
     JobStatus, JobStore as _, Timestamp,
     job::AttemptOutcome,
-    limits::SLOT_MINUTES,
+    limits::STATS_MINUTES,
     store::{
-        Beat, BeatType, Claim, NewJob, Outcome, Settle, Slot, Slots, StatsQuery, TypeCutoffs, TypeStats, WorkerId,
+        Claim, Heartbeat, MinuteStats, NewJob, Outcome, Settlement, StatsQuery, TypeCapacity, TypeCutoffs, TypeStats,
+        WorkerId, WorkerSlots,
     },
 };
 use uuid::Uuid;
@@ -30,9 +31,9 @@ async fn older(rig: &Rig, of: &str, slow: u32, overdue: u32, stuck: u32) -> Type
 }
 
 /// All slots of a type, added up.
-async fn slots(rig: &Rig, of: &str) -> Slot {
-    let mut sum = Slot::new(0, name(of));
-    for slot in rig.stats(&ALL_SLOTS).await.slots.into_iter().filter(|slot| slot.name == name(of)) {
+async fn slots(rig: &Rig, of: &str) -> MinuteStats {
+    let mut sum = MinuteStats::new(0, name(of));
+    for slot in rig.stats(&ALL_SLOTS).await.minutes.into_iter().filter(|slot| slot.name == name(of)) {
         for (mine, theirs) in sum.attempts.iter_mut().zip(slot.attempts) {
             *mine += theirs;
         }
@@ -79,7 +80,7 @@ pub async fn an_empty_store_counts_nothing(rig: &Rig) {
     }];
     let stats = rig.stats(&StatsQuery { since_minute: Some(0), cutoffs }).await;
     assert!(stats.types.iter().all(|kind| kind.counts == [0; 6]));
-    assert_eq!((stats.slots.len(), stats.beats.len(), stats.quarantined), (0, 0, 0));
+    assert_eq!((stats.minutes.len(), stats.workers.len(), stats.quarantined), (0, 0, 0));
     rig.advance(1).await;
     assert!(rig.stats(&StatsQuery::default()).await.now > stats.now, "the store's time passes");
 }
@@ -157,8 +158,8 @@ pub async fn expired_leases_are_unrecovered(rig: &Rig) {
 pub async fn slots_count_attempts_and_ends(rig: &Rig) {
     rig.warm().await;
     let (c, r) = (rig.start("alpha").await.lease, rig.start("alpha").await.lease);
-    rig.settle_one(Settle { slow: true, ..rig.settlement(c, completed("1")) }).await;
-    rig.settle_one(Settle { slow: true, ..rig.settlement(c, completed("1")) }).await;
+    rig.settle_one(Settlement { slow: true, ..rig.settlement(c, completed("1")) }).await;
+    rig.settle_one(Settlement { slow: true, ..rig.settlement(c, completed("1")) }).await;
     rig.again(r, 900).await;
     let f = rig.start("alpha").await.lease;
     rig.fail(f).await;
@@ -223,7 +224,7 @@ pub async fn slots_come_by_minute(rig: &Rig) {
     }
     let since = async |minute| -> Vec<i64> {
         let query = StatsQuery { since_minute: minute, cutoffs: Vec::new() };
-        let mut told: Vec<i64> = rig.stats(&query).await.slots.iter().map(|slot| slot.minute).collect();
+        let mut told: Vec<i64> = rig.stats(&query).await.minutes.iter().map(|slot| slot.minute).collect();
         assert!(told.is_sorted(), "oldest first");
         told.dedup();
         told
@@ -232,7 +233,7 @@ pub async fn slots_come_by_minute(rig: &Rig) {
     assert_eq!(since(Some(minutes[1])).await, minutes[1..]);
     assert!(since(Some(minutes[2] + 1)).await.is_empty());
     assert!(since(None).await.is_empty());
-    let of_alpha = rig.stats(&ALL_SLOTS).await.slots.into_iter().filter(|slot| slot.name == name("alpha"));
+    let of_alpha = rig.stats(&ALL_SLOTS).await.minutes.into_iter().filter(|slot| slot.name == name("alpha"));
     assert!(of_alpha.into_iter().all(|slot| slot.ended == [1, 0, 0]), "one end in each minute");
 }
 
@@ -241,7 +242,7 @@ pub async fn slots_are_forgotten(rig: &Rig) {
     let Some(clock) = rig.time.clock() else { return };
     let lease = rig.start("alpha").await.lease;
     rig.complete(lease).await;
-    clock.advance(Duration::from_secs(60 * (SLOT_MINUTES as u64 - 1)));
+    clock.advance(Duration::from_secs(60 * (STATS_MINUTES as u64 - 1)));
     assert_eq!(slots(rig, "alpha").await.ended, [1, 0, 0]);
     clock.advance(Duration::from_secs(60 * 3));
     let lease = rig.start("alpha").await.lease;
@@ -251,36 +252,36 @@ pub async fn slots_are_forgotten(rig: &Rig) {
 
 /// A beat shows who lives, what it takes and what its slots do, until its time is over or it says goodbye.
 pub async fn beats_tell_who_lives(rig: &Rig) {
-    let beat = |ttl: u32, busy: u32| Beat {
+    let beat = |ttl: u32, busy: u32| Heartbeat {
         worker: WorkerId(Uuid::new_v4()),
-        types: vec![BeatType { name: name("alpha"), running: busy, limit: 8 }],
-        slots: Slots { busy, idle: 3, leaked: 1 },
+        types: vec![TypeCapacity { name: name("alpha"), running: busy, limit: 8 }],
+        slots: WorkerSlots { busy, idle: 3, leaked: 1 },
         ttl: rig.units(ttl),
     };
     let (short, lasting) = (beat(20, 1), beat(LONG, 2));
-    let say = async |beat: &Beat| {
+    let say = async |beat: &Heartbeat| {
         rig.store.renew(beat, &[], rig.units(9)).await.expect("the store answers");
     };
     let alive = async || -> Vec<(WorkerId, u32, Timestamp)> {
-        let mut beats = rig.stats(&StatsQuery::default()).await.beats;
+        let mut beats = rig.stats(&StatsQuery::default()).await.workers;
         beats.sort_by_key(|beat| beat.slots.busy);
         beats.iter().map(|beat| (beat.worker, beat.slots.busy, beat.at)).collect()
     };
     say(&short).await;
     say(&lasting).await;
     let both = rig.stats(&StatsQuery::default()).await;
-    assert_eq!(both.beats.len(), 2);
-    let told = both.beats.iter().find(|beat| beat.worker == lasting.worker).expect("it lives");
+    assert_eq!(both.workers.len(), 2);
+    let told = both.workers.iter().find(|beat| beat.worker == lasting.worker).expect("it lives");
     assert_eq!((&told.types, told.slots), (&lasting.types, lasting.slots));
     assert!(told.at <= both.now);
     rig.advance(21).await;
     assert_eq!(alive().await.iter().map(|beat| beat.0).collect::<Vec<_>>(), [lasting.worker]);
-    let changed = Beat { slots: Slots { busy: 5, ..lasting.slots }, ..lasting.clone() };
+    let changed = Heartbeat { slots: WorkerSlots { busy: 5, ..lasting.slots }, ..lasting.clone() };
     say(&changed).await;
     let now = alive().await;
     assert_eq!((now.len(), now[0].1), (1, 5), "the latest beat counts");
     assert!(now[0].2 > told.at);
-    say(&Beat { ttl: Duration::ZERO, ..changed }).await;
+    say(&Heartbeat { ttl: Duration::ZERO, ..changed }).await;
     assert_eq!(alive().await, []);
     say(&short).await;
     assert_eq!(alive().await.len(), 1, "who was gone can come back");
@@ -311,7 +312,7 @@ pub async fn counts_hold_under_contention(rig: &Rig) {
                             2 => Outcome::Failed { error: error("F") },
                             _ => Outcome::Released,
                         };
-                        let settle = Settle { lease: attempt.lease, outcome, ..settle.clone() };
+                        let settle = Settlement { lease: attempt.lease, outcome, ..settle.clone() };
                         store.settle(&[settle]).await.expect("the store answers");
                     }
                     if at % 5 == 0 {

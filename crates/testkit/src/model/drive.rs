@@ -6,8 +6,9 @@ use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
 use async_endpoints_core::{
     Clock as _, JobId, JobStatus, JobView, Priority, Store,
     store::{
-        Cancel, Claim, Fenced, Insert, Lease, LeaseToken, ListFilter, Lookup, NewJob, Outcome, Page, Reclaim,
-        Reclaimed, Recovered, Report, ReportedProgress, Retry, RetryAs, Settle, Settled, StoreError, Want, WorkerId,
+        CancelOutcome, Claim, Fenced, InsertOutcome, JobLookup, Lease, LeaseToken, ListFilter, NewJob, Outcome, Page,
+        Reclaim, Reclaimed, Recovered, Report, ReportedProgress, RetryAs, RetryOutcome, Settled, Settlement,
+        StoreError, TypeQuota, WorkerId,
     },
 };
 use bytes::Bytes;
@@ -95,7 +96,7 @@ impl Drive {
         match op {
             Op::Insert(new) => self.insert(new).await,
             Op::Claim { alpha, beta, max, bytes, lease } => self.claim([*alpha, *beta], *max, *bytes, *lease).await,
-            Op::Settle { lease, outcome } => self.settle(*lease, outcome).await,
+            Op::Settlement { lease, outcome } => self.settle(*lease, outcome).await,
             Op::Renew { leases, lease } => self.renew(leases, *lease).await,
             Op::Report { lease, progress, lines } => self.report(*lease, *progress, *lines).await,
             Op::Cancel { job } => self.cancel(*job).await,
@@ -161,8 +162,8 @@ impl Drive {
         Ok(())
     }
 
-    fn fit_lookup(&mut self, lookup: &mut Lookup) -> Outcomes {
-        if let Lookup::Found(view) = lookup { self.fit(view) } else { Ok(()) }
+    fn fit_lookup(&mut self, lookup: &mut JobLookup) -> Outcomes {
+        if let JobLookup::Found(view) = lookup { self.fit(view) } else { Ok(()) }
     }
 
     async fn check_one(&mut self, at: usize) -> Outcomes {
@@ -215,15 +216,15 @@ impl Drive {
         let mut answer = self.store.insert(job.clone()).await.map_err(answered)?;
         let expected = self.model.insert(&job);
         match &mut answer {
-            Insert::Inserted { version, .. } => {
+            InsertOutcome::Inserted { version, .. } => {
                 self.versions.insert(job.id, (1, *version));
                 *version = 1;
                 if !self.ids.contains(&job.id) {
                     self.ids.push(job.id);
                 }
             }
-            Insert::Existing(lookup) => self.fit_lookup(lookup)?,
-            Insert::Conflict | Insert::Full => {}
+            InsertOutcome::Existing(lookup) => self.fit_lookup(lookup)?,
+            InsertOutcome::Conflict | InsertOutcome::Full => {}
         }
         same("insert", &answer, &expected)
     }
@@ -234,7 +235,7 @@ impl Drive {
         let claim = Claim {
             worker: WorkerId(Uuid::from_u128(3)),
             token: LeaseToken(self.fresh()),
-            wants: wants.map(|(name, n)| Want { name: jobs::name(name), n: n.into(), timeout }).collect(),
+            quotas: wants.map(|(name, n)| TypeQuota { name: jobs::name(name), max: n.into(), timeout }).collect(),
             max: max.into(),
             max_bytes: bytes.into(),
             lease: odd(lease, 5),
@@ -258,7 +259,7 @@ impl Drive {
         };
         let number = self.fresh();
         let span = (!number.as_u128().is_multiple_of(3)).then(|| number.to_string());
-        let settle = Settle { lease, outcome, if_canceled: error("IF_CANCELED"), slow: false, span };
+        let settle = Settlement { lease, outcome, if_canceled: error("IF_CANCELED"), slow: false, span };
         let answer = self.store.settle(std::slice::from_ref(&settle)).await.map_err(answered)?;
         match (self.model.settle(&settle), answer.as_slice()) {
             (Expect::Settled(status) | Expect::Either(status), [Settled::Settled(told)]) if status == *told => Ok(()),
@@ -270,7 +271,7 @@ impl Drive {
     async fn renew(&mut self, leases: &[u8], lasts: u8) -> Outcomes {
         let leases: Vec<Lease> = leases.iter().map(|at| self.lease(*at)).collect();
         let lasts = odd(lasts, 5);
-        let beat = async_endpoints_core::store::Beat {
+        let beat = async_endpoints_core::store::Heartbeat {
             worker: WorkerId(Uuid::from_u128(3)),
             types: Vec::new(),
             slots: Default::default(),
@@ -298,7 +299,9 @@ impl Drive {
         let (id, why) = (self.id(job), error("JOB_CANCELED"));
         let mut answer = self.store.cancel(id, &why).await.map_err(answered)?;
         let expected = self.model.cancel(id, &why);
-        if let Cancel::Canceled(view) | Cancel::Requested(view) | Cancel::Terminal(view) = &mut answer {
+        if let CancelOutcome::Canceled(view) | CancelOutcome::Requested(view) | CancelOutcome::Terminal(view) =
+            &mut answer
+        {
             self.fit(view)?;
         }
         same("cancel", &answer, &expected)
@@ -314,13 +317,13 @@ impl Drive {
         let mut answer = self.store.retry(of, &new).await.map_err(answered)?;
         let expected = self.model.retry(of, &new);
         match &mut answer {
-            Retry::Created(view) => {
+            RetryOutcome::Created(view) => {
                 self.fit(view)?;
                 if !self.ids.contains(&id) {
                     self.ids.push(id);
                 }
             }
-            Retry::Existing(lookup) => self.fit_lookup(lookup)?,
+            RetryOutcome::Existing(lookup) => self.fit_lookup(lookup)?,
             _ => {}
         }
         same("retry", &answer, &expected)
@@ -383,12 +386,12 @@ impl Drive {
 
     async fn all_versions(&mut self) -> Outcomes {
         let versions = self.store.versions(&self.ids).await.map_err(answered)?;
-        let there = |found: &Lookup| matches!(found, Lookup::Found(_));
+        let there = |found: &JobLookup| matches!(found, JobLookup::Found(_));
         let expected: Vec<bool> = self.ids.iter().map(|id| there(&self.model.lookup(*id))).collect();
         let found: Vec<bool> = versions.iter().map(Option::is_some).collect();
         same("versions that are there", &found, &expected)?;
         for (id, version) in self.ids.clone().into_iter().zip(versions) {
-            let Lookup::Found(view) = self.store.get(id).await.map_err(answered)? else { continue };
+            let JobLookup::Found(view) = self.store.get(id).await.map_err(answered)? else { continue };
             same("version", &Some(view.version), &version)?;
         }
         Ok(())

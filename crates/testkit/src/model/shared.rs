@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_endpoints_core::{
     Store, Timestamp,
-    store::{DocVersion, Put, Role, RoleToken},
+    store::{DocVersion, PutOutcome, Role, RoleToken},
 };
 use bytes::Bytes;
 use uuid::Uuid;
@@ -107,12 +107,12 @@ impl Shared {
         let guard = role.map(|(at, token)| (ROLES[at], token));
         let answer = store.put_document("state", expected, bytes.clone(), guard).await.map_err(answered)?;
         match answer {
-            Put::Stored(version) if !fenced && expected == current && Some(version) != current => {
+            PutOutcome::Stored(version) if !fenced && expected == current && Some(version) != current => {
                 self.former_version = current;
                 self.written = Some((version, bytes));
             }
-            Put::Fenced if fenced => {}
-            Put::Stale if expected != current => {}
+            PutOutcome::Fenced if fenced => {}
+            PutOutcome::Stale if expected != current => {}
             _ => return Err(format!("{answer:?} to {expected:?}; it is {current:?}; fenced: {fenced}")),
         }
         let document = store.document("state").await.map_err(answered)?;

@@ -8,8 +8,8 @@ use async_endpoints_core::{
     job::{AttemptOutcome, AttemptRecord, ErrorRecord, JobTerms, LogLine, Progress},
     limits::{ATTEMPTS_KEPT, KEY_SECONDS},
     store::{
-        Attempt, Cancel, Claim, Insert, Lease, LeaseToken, Lookup, NewJob, Outcome, Renewed, Report, Retry, RetryAs,
-        Settle,
+        Attempt, CancelOutcome, Claim, InsertOutcome, JobLookup, Lease, LeaseToken, NewJob, Outcome, Renewed, Report,
+        RetryAs, RetryOutcome, Settlement,
     },
 };
 use bytes::Bytes;
@@ -119,23 +119,23 @@ impl Model {
         JobView { ahead: queued.then(|| before.count() as u64), ..job.view.clone() }
     }
 
-    pub(crate) fn lookup(&self, id: JobId) -> Lookup {
-        let Some(at) = self.at(id) else { return Lookup::NotFound };
+    pub(crate) fn lookup(&self, id: JobId) -> JobLookup {
+        let Some(at) = self.at(id) else { return JobLookup::NotFound };
         let job = &self.jobs[at];
         if self.readable(job) {
-            Lookup::Found(Box::new(self.view(at)))
+            JobLookup::Found(Box::new(self.view(at)))
         } else if gone_until(job) > Some(self.now) {
-            Lookup::Gone { owner: job.view.owner }
+            JobLookup::Gone { owner: job.view.owner }
         } else {
-            Lookup::NotFound
+            JobLookup::NotFound
         }
     }
 
     /// What a replay learns: a record outlives what `get` tells.
-    fn existing(&self, at: usize) -> Lookup {
+    fn existing(&self, at: usize) -> JobLookup {
         let job = &self.jobs[at];
         match self.lookup(job.view.id) {
-            Lookup::NotFound => Lookup::Gone { owner: job.view.owner },
+            JobLookup::NotFound => JobLookup::Gone { owner: job.view.owner },
             other => other,
         }
     }
@@ -147,15 +147,15 @@ impl Model {
         })
     }
 
-    pub(crate) fn insert(&mut self, new: &NewJob) -> Insert {
+    pub(crate) fn insert(&mut self, new: &NewJob) -> InsertOutcome {
         if let Some(at) = self.keyed(new) {
             let same = self.jobs[at].new.fingerprint == new.fingerprint;
-            return if same { Insert::Existing(self.existing(at)) } else { Insert::Conflict };
+            return if same { InsertOutcome::Existing(self.existing(at)) } else { InsertOutcome::Conflict };
         }
         if let Some(at) = self.at(new.id) {
             let old = &self.jobs[at].new;
             let same = old.fingerprint == new.fingerprint && old.owner == new.owner && new.key.is_none();
-            return if same { Insert::Existing(self.existing(at)) } else { Insert::Conflict };
+            return if same { InsertOutcome::Existing(self.existing(at)) } else { InsertOutcome::Conflict };
         }
         let waiting = self.jobs.iter().filter(|job| {
             let view = &job.view;
@@ -163,10 +163,10 @@ impl Model {
             waits && view.name == new.name
         });
         if new.queue_limit.is_some_and(|limit| waiting.count() as u64 >= limit) {
-            return Insert::Full;
+            return InsertOutcome::Full;
         }
         let at = self.add(new, None);
-        Insert::Inserted { created_at: self.now, version: 1, ahead: self.view(at).ahead }
+        InsertOutcome::Inserted { created_at: self.now, version: 1, ahead: self.view(at).ahead }
     }
 
     fn add(&mut self, new: &NewJob, retry_of: Option<JobId>) -> usize {
@@ -203,7 +203,7 @@ impl Model {
     }
 
     fn wanted(claim: &Claim, name: &JobName) -> bool {
-        claim.wants.iter().any(|want| want.name == *name)
+        claim.quotas.iter().any(|want| want.name == *name)
     }
 
     fn promote(&mut self, claim: &Claim) {
@@ -224,7 +224,7 @@ impl Model {
             .filter(|at| Self::wanted(claim, &self.jobs[*at].view.name))
             .collect();
         queue.sort_by_key(|at| Self::first(&self.jobs[*at]));
-        let mut left: Vec<(JobName, u32)> = claim.wants.iter().map(|want| (want.name.clone(), want.n)).collect();
+        let mut left: Vec<(JobName, u32)> = claim.quotas.iter().map(|want| (want.name.clone(), want.max)).collect();
         let (mut taken, mut bytes, mut rest) = (Vec::new(), 0, false);
         let mut full = false;
         for at in queue {
@@ -344,7 +344,7 @@ impl Model {
         job.view.expires_at = Some(self.now + job.new.terms.retention);
     }
 
-    pub(crate) fn settle(&mut self, settle: &Settle) -> Expect {
+    pub(crate) fn settle(&mut self, settle: &Settlement) -> Expect {
         let lease = settle.lease;
         if let Some(at) = self.running(lease) {
             let status = self.apply(at, settle);
@@ -362,7 +362,7 @@ impl Model {
         }
     }
 
-    fn apply(&mut self, at: usize, settle: &Settle) -> JobStatus {
+    fn apply(&mut self, at: usize, settle: &Settlement) -> JobStatus {
         use AttemptOutcome as Out;
         self.jobs[at].span = settle.span.clone();
         let asked = self.jobs[at].view.cancel_requested_at.is_some();
@@ -393,45 +393,45 @@ impl Model {
         self.jobs[at].view.status
     }
 
-    pub(crate) fn cancel(&mut self, id: JobId, error: &ErrorRecord) -> Cancel {
+    pub(crate) fn cancel(&mut self, id: JobId, error: &ErrorRecord) -> CancelOutcome {
         let at = match (self.lookup(id), self.at(id)) {
-            (Lookup::Found(_), Some(at)) => at,
-            (Lookup::Gone { owner }, _) => return Cancel::Gone { owner },
-            _ => return Cancel::NotFound,
+            (JobLookup::Found(_), Some(at)) => at,
+            (JobLookup::Gone { owner }, _) => return CancelOutcome::Gone { owner },
+            _ => return CancelOutcome::NotFound,
         };
         let (status, now) = (self.jobs[at].view.status, self.now);
         if status.is_terminal() {
-            return Cancel::Terminal(Box::new(self.view(at)));
+            return CancelOutcome::Terminal(Box::new(self.view(at)));
         }
         if status == JobStatus::InProgress {
             if self.jobs[at].view.cancel_requested_at.is_none() {
                 self.touch(at).view.cancel_requested_at = Some(now);
             }
-            return Cancel::Requested(Box::new(self.view(at)));
+            return CancelOutcome::Requested(Box::new(self.view(at)));
         }
         let place = self.numbered();
         let view = &mut self.touch(at).view;
         (view.status, view.error) = (JobStatus::Canceled, Some(error.clone()));
         self.jobs[at].error_open = false;
         self.terminal(at, place);
-        Cancel::Canceled(Box::new(self.view(at)))
+        CancelOutcome::Canceled(Box::new(self.view(at)))
     }
 
-    pub(crate) fn retry(&mut self, id: JobId, new: &RetryAs) -> Retry {
+    pub(crate) fn retry(&mut self, id: JobId, new: &RetryAs) -> RetryOutcome {
         let at = match (self.lookup(id), self.at(id)) {
-            (Lookup::Found(_), Some(at)) => at,
-            (Lookup::Gone { owner }, _) => return Retry::Gone { owner },
-            _ => return Retry::NotFound,
+            (JobLookup::Found(_), Some(at)) => at,
+            (JobLookup::Gone { owner }, _) => return RetryOutcome::Gone { owner },
+            _ => return RetryOutcome::NotFound,
         };
         let view = &self.jobs[at].view;
         if let Some(again) = view.retried_by {
-            return Retry::Existing(self.lookup(again));
+            return RetryOutcome::Existing(self.lookup(again));
         }
         if !matches!(view.status, JobStatus::Failed | JobStatus::Canceled) {
-            return Retry::NotEnded(view.status);
+            return RetryOutcome::NotEnded(view.status);
         }
         if self.at(new.id).is_some() {
-            return Retry::Conflict;
+            return RetryOutcome::Conflict;
         }
         let job = &mut self.jobs[at];
         job.view.version += 1;
@@ -446,7 +446,7 @@ impl Model {
             ..job.new.clone()
         };
         let made = self.add(&copy, Some(id));
-        Retry::Created(Box::new(self.view(made)))
+        RetryOutcome::Created(Box::new(self.view(made)))
     }
 
     /// Jobs whose lease has expired, oldest first.
