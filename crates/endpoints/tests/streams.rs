@@ -295,7 +295,7 @@ async fn claim_by_hand(store: &dyn Store) -> Lease {
     let minute = Duration::from_secs(60);
     let wants = vec![TypeQuota { name: JobName::new("Waiting").unwrap(), max: 1, timeout: minute }];
     let (worker, token) = (WorkerId(uuid::Uuid::new_v4()), LeaseToken(uuid::Uuid::new_v4()));
-    let claim = Claim { worker, token, quotas, max: 1, max_bytes: 1 << 20, lease: minute };
+    let claim = Claim { worker, token, quotas: wants, max: 1, max_bytes: 1 << 20, lease: minute };
     store.claim(&claim).await.unwrap().attempts[0].lease
 }
 
