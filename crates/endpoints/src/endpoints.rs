@@ -33,7 +33,8 @@ use crate::{
     options::Options,
     sampler::Sampler,
     stats::{self, JobStats},
-    submit::{Submit, within},
+    store_call::within,
+    submit::Submit,
     telemetry::{Measured, encode::Format},
     worker::{Kind, Worker, WorkerStatus, supervise},
 };

@@ -12,7 +12,7 @@ use async_endpoints_core::{
 };
 use serde::Serialize;
 
-use crate::submit::within;
+use crate::store_call::within;
 
 /// How old the picture may be.
 const FRESH: Duration = Duration::from_secs(1);

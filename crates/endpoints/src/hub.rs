@@ -20,7 +20,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{jitter, submit::within, telemetry::events};
+use crate::{jitter, store_call::within, telemetry::events};
 
 /// Followers of one process, all jobs together.
 const FOLLOWERS: usize = 10_000;

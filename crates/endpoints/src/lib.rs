@@ -47,6 +47,7 @@ mod options;
 mod sampler;
 mod signal;
 mod stats;
+mod store_call;
 mod submission;
 mod submit;
 pub mod telemetry;

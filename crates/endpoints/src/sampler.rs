@@ -11,7 +11,7 @@ use async_endpoints_core::{
 };
 use tokio::{runtime::Handle, sync::watch};
 
-use crate::{stats, submit::within};
+use crate::{stats, store_call::within};
 
 /// Statistics younger than that are not asked for again.
 const FRESH: Duration = Duration::from_secs(5);

@@ -12,10 +12,9 @@ use futures_util::future::BoxFuture;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::{AsyncEndpoints, envelope, envelope::RequestParts, job_type::Policy, json, telemetry::Submission};
-
-/// How long a caller waits for the store before it is told to come back.
-pub(crate) const STORE_TIMEOUT: Duration = Duration::from_millis(4500);
+use crate::{
+    AsyncEndpoints, envelope, envelope::RequestParts, job_type::Policy, json, store_call::within, telemetry::Submission,
+};
 
 /// Why a job was not accepted. Nothing is stored of it, unless the store did not answer: then a repeat with the
 /// same key is safe.
@@ -113,20 +112,6 @@ impl AsyncEndpoints {
             measured.refused(name, result);
         }
     }
-}
-
-/// A store call that a caller waits for.
-pub(crate) async fn within<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    limited(STORE_TIMEOUT, call).await
-}
-
-/// A store call that must end: one that does not answer is as good as a store that cannot be reached.
-pub(crate) async fn limited<T>(
-    limit: Duration,
-    call: impl Future<Output = Result<T, StoreError>>,
-) -> Result<T, StoreError> {
-    let late = |_| StoreError::Unavailable(format!("no answer within {limit:?}"));
-    tokio::time::timeout(limit, call).await.map_err(late)?
 }
 
 /// Tells a repeat from another request: SHA-256 of job name, path parameters, query and body, each with its length.

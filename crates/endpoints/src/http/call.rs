@@ -16,7 +16,7 @@ use axum::{
 };
 
 use super::{access::Sees, document::JobDocument, headers, job, problem::Problem, socket::Peer};
-use crate::{AsyncEndpoints, submit::STORE_TIMEOUT};
+use crate::{AsyncEndpoints, store_call::STORE_TIMEOUT};
 
 pub(super) struct Call {
     pub(super) endpoints: AsyncEndpoints,

@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 use sha2::{Digest, Sha256};
 
 use super::{call::Call, document::JobDocument, problem::Problem};
-use crate::submit::within;
+use crate::store_call::within;
 
 const LIMIT: u32 = 50;
 const LIMITS: std::ops::RangeInclusive<u32> = 1..=200;

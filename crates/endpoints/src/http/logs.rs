@@ -18,7 +18,7 @@ use super::{
     headers,
     problem::Problem,
 };
-use crate::{hub::Follower, submit::within};
+use crate::{hub::Follower, store_call::within};
 
 const NDJSON: &str = "application/x-ndjson";
 const TEXT: &str = "text/plain";

@@ -15,7 +15,7 @@ use super::{Worker, attempt::Seat, backoff::Backoff, running::Running};
 use crate::{
     context::{AttemptInfo, ProgressReporter},
     jitter,
-    submit::limited,
+    store_call::limited,
     telemetry::events,
 };
 

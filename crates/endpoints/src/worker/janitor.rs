@@ -9,7 +9,7 @@ use async_endpoints_core::{
 };
 
 use super::Worker;
-use crate::{error::Builtin, jitter, submit::limited, telemetry::events};
+use crate::{error::Builtin, jitter, store_call::limited, telemetry::events};
 
 /// Calls of one sweep at most.
 const CALLS: u32 = 50;

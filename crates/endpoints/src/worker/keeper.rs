@@ -22,7 +22,7 @@ use super::{
     settler::{self, Settling},
     supervise::supervise,
 };
-use crate::{signal::Signals, submit::limited, telemetry::events};
+use crate::{signal::Signals, store_call::limited, telemetry::events};
 
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_millis(500);

@@ -48,7 +48,7 @@ use self::{
 };
 pub(crate) use self::{running::LATEST_END, supervise::supervise};
 use crate::{
-    handler::ErasedHandler, job_type::Policy, middleware::Middleware, options::Options, submit::STORE_TIMEOUT,
+    handler::ErasedHandler, job_type::Policy, middleware::Middleware, options::Options, store_call::STORE_TIMEOUT,
 };
 
 /// A type that this worker runs.

@@ -19,7 +19,7 @@ use super::{
     running::{Ending, Running, Why},
     slots::Permit,
 };
-use crate::{submit::limited, telemetry::events};
+use crate::{store_call::limited, telemetry::events};
 
 /// How long an end waits for progress that is on its way to the store, to send the last of it after that.
 const TURN: Duration = Duration::from_millis(250);
