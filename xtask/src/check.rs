@@ -1,11 +1,12 @@
-//! What a change has to pass beside its tests. Runs all of it, and then says what failed.
+//! The checks that a change has to pass besides the tests. All of them run, then the failed ones are listed.
 
 use std::process::Command;
 
 use crate::{
     command::{Failed, cargo, cargo_program, run, works},
+    cycles, layers,
     metadata::Metadata,
-    msrv, rooms, sources,
+    msrv, sources, wording,
 };
 
 /// Runs every check.
@@ -14,12 +15,12 @@ pub(crate) fn run_all() -> Result<(), Failed> {
         ("formatting", cargo(&["fmt", "--all", "--check"])),
         ("lints", cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
         ("documentation", documentation()),
-        ("the house's own rules", house()),
+        ("rules", rules()),
         ("cargo-deny", deny()),
     ];
     let failed: Vec<&str> = results.iter().filter(|(_, result)| result.is_err()).map(|(name, _)| *name).collect();
     if failed.is_empty() {
-        eprintln!("everything checked is fine");
+        eprintln!("all checks passed");
         return Ok(());
     }
     Err(Failed::because(format_args!("failed: {}", failed.join(", "))))
@@ -30,13 +31,15 @@ fn documentation() -> Result<(), Failed> {
     run("cargo", Command::new(cargo_program()).args(args).env("RUSTDOCFLAGS", "-D warnings"))
 }
 
-/// What no tool knows of.
-fn house() -> Result<(), Failed> {
-    eprintln!("$ the promised Rust version, what each crate and room may know, how long files may be");
+/// Checks the rules of this repository: those that neither cargo nor clippy knows.
+pub(crate) fn rules() -> Result<(), Failed> {
+    eprintln!("$ minimum Rust version, layers, import cycles, file lengths, wording");
     let metadata = Metadata::read()?;
     let mut broken = msrv::broken(&metadata);
-    broken.extend(rooms::broken(&metadata));
-    broken.extend(sources::broken().map_err(Failed::because)?);
+    broken.extend(layers::broken(&metadata));
+    for lines in [cycles::broken(), sources::broken(), wording::broken()] {
+        broken.extend(lines.map_err(Failed::because)?);
+    }
     for line in &broken {
         eprintln!("{line}");
     }

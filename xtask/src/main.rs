@@ -1,14 +1,18 @@
-//! The workspace's tasks. Owns what a contributor and the build run; must not know what the product does.
+//! The workspace's tasks, for contributors and for the build.
 
 mod chaos;
 mod check;
 mod command;
+mod cycles;
+mod files;
+mod layers;
 mod metadata;
 mod msrv;
 mod packages;
 mod python;
-mod rooms;
+mod rust;
 mod sources;
+mod wording;
 
 use std::{env, path::Path, process::ExitCode};
 
@@ -17,8 +21,9 @@ use command::{Failed, cargo};
 const MENU: &str = "\
 cargo xtask <task>
 
-  test    every test, documentation and README examples included; installs what is missing if it may
-  check   formatting, lints, documentation, minimum Rust version, the rooms' rules, cargo-deny
+  test    every test, documentation and README examples included; installs missing packages as root
+  check   formatting, lints, documentation, minimum Rust version, layers, import cycles, file lengths, wording, cargo-deny;
+          `check rules` runs the checks of this list that are not cargo's
   chaos   real processes killed, stopped, frozen and cut off under load: --store sqlite --minutes 10 --seed 7, each
           optional; stores: sqlite, redis, redis-failover
   generate  the alert rules, the dashboard and the table of metrics, from the catalogue
@@ -40,6 +45,7 @@ fn main() -> ExitCode {
         }
         ["test"] => test(),
         ["check"] => check::run_all(),
+        ["check", "rules"] => check::rules(),
         ["generate"] => cargo(&["run", "--quiet", "--package", "async-endpoints-ops"]),
         ["chaos", options @ ..] => chaos::run(options),
         ["bench", only @ ..] => {

@@ -1,9 +1,8 @@
-//! Which crates each room of the house may not know. The compiler keeps these rules as long as no `Cargo.toml` is
-//! changed; this keeps the `Cargo.toml`s. Dependencies for tests only are free.
+//! Checks that each crate depends only on layers below it. Dependencies for tests are free.
 
 use crate::metadata::{Metadata, items, text};
 
-/// Names of crates; a last `*` stands for anything.
+/// Names of crates; a `*` at the end matches any rest.
 type Names = &'static [&'static str];
 
 const HTTP: Names = &["axum*", "hyper*", "http", "http-*", "tower", "tower-*", "reqwest"];
@@ -12,7 +11,7 @@ const DRIVERS: Names = &["rusqlite", "redis", "tokio-postgres", "deadpool*", "sq
 const PRODUCT: Names = &["async-endpoints"];
 const STORES: Names = &["async-endpoints-sqlite", "async-endpoints-redis", "async-endpoints-postgres"];
 
-/// A crate, what it must not know, and the names that are allowed all the same.
+/// A crate, the crates that it must not depend on, and exceptions.
 const RULES: &[(&str, &[Names], Names)] = &[
     ("async-endpoints-core", &[HTTP, SIGNALS, DRIVERS, PRODUCT, STORES], &[]),
     ("async-endpoints-testkit", &[DRIVERS, PRODUCT, STORES], &[]),
@@ -27,18 +26,18 @@ pub(crate) fn broken(metadata: &Metadata) -> Vec<String> {
     let mut lines = Vec::new();
     for package in metadata.members() {
         for dep in items(&package["dependencies"]).iter().filter(|dep| dep["kind"] != "dev") {
-            let (room, name) = (text(&package["name"]), text(&dep["name"]));
-            if is_forbidden(room, name) {
-                lines.push(format!("{room} must not know {name}: take it out of its Cargo.toml"));
+            let (from, to) = (text(&package["name"]), text(&dep["name"]));
+            if is_forbidden(from, to) {
+                lines.push(format!("{from} must not depend on {to}: remove {to} from its Cargo.toml"));
             }
         }
     }
     lines
 }
 
-fn is_forbidden(room: &str, name: &str) -> bool {
-    let Some((_, forbidden, allowed)) = RULES.iter().find(|(of, ..)| *of == room) else { return false };
-    forbidden.iter().any(|names| matches(names, name)) && !matches(allowed, name)
+fn is_forbidden(from: &str, to: &str) -> bool {
+    let Some((_, forbidden, allowed)) = RULES.iter().find(|(of, ..)| *of == from) else { return false };
+    forbidden.iter().any(|names| matches(names, to)) && !matches(allowed, to)
 }
 
 fn matches(names: Names, name: &str) -> bool {
@@ -55,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_store_knows_its_own_driver_alone() {
+    fn store_may_depend_on_its_own_driver_only() {
         for (name, forbidden) in [
             ("rusqlite", false),
             ("async-endpoints-core", false),
@@ -70,13 +69,16 @@ mod tests {
     }
 
     #[test]
-    fn tests_may_know_more() {
+    fn test_dependency_is_free() {
         let metadata = Metadata::from_value(json!({
             "workspace_members": ["core"],
             "packages": [{ "id": "core", "name": "async-endpoints-core", "dependencies": [
                 { "name": "tracing", "kind": null }, { "name": "axum", "kind": "dev" }, { "name": "serde", "kind": null },
             ]}],
         }));
-        assert_eq!(broken(&metadata), ["async-endpoints-core must not know tracing: take it out of its Cargo.toml"]);
+        assert_eq!(
+            broken(&metadata),
+            ["async-endpoints-core must not depend on tracing: remove tracing from its Cargo.toml"]
+        );
     }
 }
