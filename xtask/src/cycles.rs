@@ -1,5 +1,5 @@
-//! Finds import cycles between the modules of a crate. Modules may use their own ancestors and descendants freely; test
-//! modules do not count.
+//! Finds import cycles between sibling modules, each taken with its descendants. A module may use its own ancestors and
+//! descendants freely. Test modules do not count.
 //!
 //! An import counts for the module that defines the name: re-exports are followed.
 
@@ -60,10 +60,9 @@ impl Modules {
         for (from, (file, module)) in &self.0 {
             for (name, line) in &module.paths {
                 let Some((to, _)) = self.resolve(from, name, 0) else { continue };
-                if !from.starts_with(&to) && !to.starts_with(from) {
-                    let place = format!("{}:{line}", file.display());
-                    graph.entry(from.clone()).or_default().entry(to).or_insert(place);
-                }
+                let Some((from, to)) = siblings(from, &to) else { continue };
+                let place = format!("{}:{line}", file.display());
+                graph.entry(from).or_default().entry(to).or_insert(place);
             }
         }
         graph
@@ -109,6 +108,12 @@ impl Modules {
 
 fn joined(path: &[String], name: &str) -> ModulePath {
     path.iter().cloned().chain([name.to_owned()]).collect()
+}
+
+/// The siblings that contain two modules. `None` if one module contains the other.
+fn siblings(from: &[String], to: &[String]) -> Option<(ModulePath, ModulePath)> {
+    let shared = from.iter().zip(to).take_while(|(a, b)| a == b).count();
+    Some((from.get(..=shared)?.to_vec(), to.get(..=shared)?.to_vec()))
 }
 
 /// A shortest cycle through each group of modules that use each other.
@@ -181,6 +186,13 @@ mod tests {
     #[test]
     fn parent_and_child_may_use_each_other() {
         assert_eq!(found(&[(&["a"], "mod b; use b::B;"), (&["a", "b"], "use super::A; use crate::a::C;")]), [""; 0]);
+    }
+
+    #[test]
+    fn cycle_through_children_is_reported() {
+        let files: &[(&[&str], &str)] =
+            &[(&["a"], "use crate::b::B;"), (&["a", "x"], ""), (&["b"], "use crate::a::x::X;")];
+        assert_eq!(found(files), ["a → b (a.rs:1), b → a (b.rs:1)"]);
     }
 
     #[test]
