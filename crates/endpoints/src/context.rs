@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::{
     envelope::RequestParts,
     error::{JobError, cut},
+    sync::Mutex,
 };
 
 /// Bytes of a progress message that are kept.
@@ -347,7 +348,7 @@ impl ProgressReporter {
     }
 
     fn told(&self) -> std::sync::MutexGuard<'_, Told> {
-        self.0.told.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.told.lock()
     }
 }
 

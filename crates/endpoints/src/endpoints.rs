@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     io,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -31,13 +31,17 @@ use crate::{
     job_type::{JobType, Policy, Rules},
     middleware::Middleware,
     options::Options,
-    sampler::Sampler,
     stats::{self, JobStats},
+    stats_cache::StatsCache,
     store_call::within,
     submit::Submit,
+    sync::Mutex,
     telemetry::{Measured, encode::Format},
     worker::{Kind, Worker, WorkerStatus, supervise},
 };
+
+/// How long a scrape waits for the store's statistics.
+const SCRAPE_WAITS: Duration = Duration::from_secs(1);
 
 /// Asynchronous endpoints and the workers behind them. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -54,7 +58,7 @@ struct Inner {
     listening: Mutex<Option<AbortOnDropHandle<()>>>,
     started: AtomicBool,
     fleet: Fleet,
-    sampler: Arc<Sampler>,
+    stats_cache: Arc<StatsCache>,
     measured: Option<Measured>,
 }
 
@@ -88,9 +92,13 @@ impl AsyncEndpoints {
         let worker = Worker::new(id, store.clone(), options.clone(), kinds.into(), middlewares.into());
         let (rules, defaults) = (Rules::default(), options.clone());
         let others = move |name: &JobName| rules.resolve(&defaults).cutoffs(name, &defaults);
-        let sampler = Sampler::new(store.clone(), cutoffs, others);
+        let stats_cache = StatsCache::new(store.clone(), cutoffs, others);
         if let Some(measured) = &measured {
-            measured.gauges(&sampler, &worker);
+            let (cached, slots) = (Arc::downgrade(&stats_cache), Arc::downgrade(&worker));
+            measured.gauges(
+                move || cached.upgrade()?.latest(),
+                move || slots.upgrade().map(|worker| worker.status().slots),
+            );
         }
         Self(Arc::new(Inner {
             types: names.into_iter().map(|name| (name.to_string(), name)).collect(),
@@ -103,7 +111,7 @@ impl AsyncEndpoints {
             listening: Mutex::default(),
             started: AtomicBool::new(false),
             fleet: Fleet::default(),
-            sampler,
+            stats_cache,
             measured,
         }))
     }
@@ -281,21 +289,21 @@ impl AsyncEndpoints {
     /// ```
     pub async fn stats(&self, window: Duration) -> Result<JobStats, StoreError> {
         // Which minutes a window has only the store's clock can say: all that it keeps are asked for.
-        let query = StatsQuery { since_minute: Some(0), cutoffs: self.0.sampler.cutoffs().to_vec() };
+        let query = StatsQuery { since_minute: Some(0), cutoffs: self.0.stats_cache.cutoffs().to_vec() };
         let stats = within(self.0.store.stats(&query)).await?;
         Ok(JobStats::of(&stats, window, self.0.types.values()))
     }
 
     /// The same of the last hour, at most five seconds old, however many ask.
     pub(crate) async fn sampled_stats(&self) -> Result<JobStats, StoreError> {
-        Ok(JobStats::of(&*self.0.sampler.read().await?, stats::HOUR, self.0.types.values()))
+        Ok(JobStats::of(&*self.0.stats_cache.refresh().await?, stats::HOUR, self.0.types.values()))
     }
 
     /// What `/metrics` shows, or why it cannot be had; none if there is nothing.
     pub(crate) async fn scrape(&self, format: Format) -> Option<Result<String, String>> {
         let telemetry = &self.0.measured.as_ref().filter(|measured| measured.telemetry.is_scraped())?.telemetry;
-        // What the store does not tell is left out; the rest is told all the same.
-        self.0.sampler.refresh().await;
+        // Without an answer of the store in time, its gauges have older values or none.
+        let _ = tokio::time::timeout(SCRAPE_WAITS, self.0.stats_cache.refresh()).await;
         // Callbacks, the application's too, and a page for each of many series: nothing for a thread that drives others.
         let telemetry = telemetry.clone();
         let scraped = tokio::task::spawn_blocking(move || telemetry.scrape(format)).await;
@@ -367,7 +375,6 @@ impl AsyncEndpoints {
             return Err(io::Error::other("these endpoints were started before; build new ones to start again"));
         }
         self.start_hub();
-        self.0.sampler.enter();
         self.0.worker.start()?;
         Ok(self.0.worker.stopping().clone().drop_guard())
     }
@@ -375,11 +382,14 @@ impl AsyncEndpoints {
     /// Starts to listen to hints, unless somebody listens already. Ends with the last of these endpoints, and with the
     /// runtime that it was started on; then it is started again when it is needed.
     fn start_hub(&self) {
-        let mut listening = self.0.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listening = self.0.listening.lock();
         if listening.as_ref().is_some_and(|task| !task.is_finished()) {
             return;
         }
         let (hub, store, worker) = (self.0.hub.clone(), self.0.store.clone(), self.0.worker.clone());
+        // A scrape refreshes the cache itself; other readers of metrics cannot.
+        let is_read_elsewhere = self.0.measured.as_ref().is_some_and(|measured| measured.telemetry.is_read_elsewhere());
+        let stats_cache = is_read_elsewhere.then(|| self.0.stats_cache.clone());
         *listening = Some(AbortOnDropHandle::new(tokio::spawn(async move {
             let work = |name: Option<&JobName>| {
                 if name.is_none_or(|name| worker.takes(name)) {
@@ -389,6 +399,11 @@ impl AsyncEndpoints {
             tokio::join!(
                 supervise("hub", worker.restarts(), || hub.listen(&*store, work)),
                 supervise("hub tell", worker.restarts(), || hub.tell(&*store)),
+                supervise("statistics", worker.restarts(), || async {
+                    if let Some(cache) = &stats_cache {
+                        cache.keep_fresh().await;
+                    }
+                }),
             );
         })));
     }

@@ -1,7 +1,7 @@
 //! What is known of the fleet's workers, asked of the store at most once a second however many want to know.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -12,7 +12,7 @@ use async_endpoints_core::{
 };
 use serde::Serialize;
 
-use crate::store_call::within;
+use crate::{store_call::within, sync::Mutex};
 
 /// How old the picture may be.
 const FRESH: Duration = Duration::from_secs(1);
@@ -95,7 +95,7 @@ async fn ask(store: Arc<dyn Store>, seen: Arc<Mutex<Seen>>) {
 }
 
 fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
-    seen.lock().unwrap_or_else(PoisonError::into_inner)
+    seen.lock()
 }
 
 fn reason(beats: &[LiveWorker], name: &JobName) -> Reason {

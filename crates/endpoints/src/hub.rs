@@ -6,7 +6,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard},
     time::Duration,
 };
 
@@ -20,7 +20,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{jitter, store_call::within, telemetry::events};
+use crate::{jitter, store_call::within, sync::Mutex, telemetry::events};
 
 /// Followers of one process, all jobs together.
 const FOLLOWERS: usize = 10_000;
@@ -202,7 +202,7 @@ impl Hub {
     }
 
     fn followed(&self) -> MutexGuard<'_, Followed> {
-        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.followed.lock()
     }
 }
 

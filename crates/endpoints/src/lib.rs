@@ -44,12 +44,13 @@ mod json;
 mod late;
 mod middleware;
 mod options;
-mod sampler;
 mod signal;
 mod stats;
+mod stats_cache;
 mod store_call;
 mod submission;
 mod submit;
+mod sync;
 pub mod telemetry;
 mod worker;
 

@@ -1,10 +1,10 @@
 //! Metrics that are read when somebody looks: what the store has, and what the worker's slots do.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use async_endpoints_core::{
     JobName,
-    store::{LiveWorker, Stats, TypeStats},
+    store::{LiveWorker, Stats, TypeStats, WorkerSlots},
 };
 use opentelemetry::{
     KeyValue,
@@ -15,7 +15,9 @@ use super::{
     catalogue::{self as c, Instrument},
     instruments::{Instruments, OTHER},
 };
-use crate::{sampler::Sampler, worker::Worker};
+
+/// Returns the store's statistics; none if there are none that are recent enough.
+type ReadStats = Arc<dyn Fn() -> Option<Arc<Stats>> + Send + Sync>;
 
 /// The states of jobs, as the label `state` names them, in the order of `JobStatus::ALL`.
 const STATES: [&str; 6] = ["queued", "scheduled", "in_progress", "completed", "failed", "canceled"];
@@ -25,10 +27,10 @@ pub(crate) fn register(
     meter: &Meter,
     instruments: &Arc<Instruments>,
     store: &'static str,
-    sampler: &Arc<Sampler>,
-    worker: &Arc<Worker>,
+    stats: ReadStats,
+    worker_slots: impl Fn() -> Option<WorkerSlots> + Send + Sync + 'static,
 ) {
-    let fleet = Fleet { meter, sampler, instruments };
+    let fleet = Fleet { meter, stats, instruments };
     fleet.jobs();
     fleet.by_type(&c::OLDEST_QUEUED_AGE, |row| row.oldest_queued);
     fleet.by_type(&c::OLDEST_RUNNING_AGE, |row| row.oldest_running);
@@ -36,7 +38,7 @@ pub(crate) fn register(
     fleet.by_type(&c::WORKERS, |row| row.workers as f64);
     fleet.of_store(&c::QUARANTINED, store, |stats| stats.quarantined);
     fleet.of_store(&c::MENDED, store, |stats| stats.repaired);
-    slots(meter, Arc::downgrade(worker));
+    slots(meter, worker_slots);
 }
 
 /// What the gauges say of one job type, or of all that have no series of their own.
@@ -102,7 +104,7 @@ fn rows(stats: &Stats, instruments: &Instruments) -> Vec<(KeyValue, Row)> {
 
 struct Fleet<'a> {
     meter: &'a Meter,
-    sampler: &'a Arc<Sampler>,
+    stats: ReadStats,
     instruments: &'a Arc<Instruments>,
 }
 
@@ -142,19 +144,18 @@ impl Fleet<'_> {
         instrument: &Instrument,
         tell: impl Fn(&dyn AsyncInstrument<f64>, &Stats, &Instruments) + Send + Sync + 'static,
     ) {
-        let (sampler, instruments) = (Arc::downgrade(self.sampler), self.instruments.clone());
+        let (stats, instruments) = (self.stats.clone(), self.instruments.clone());
         observe(self.meter, instrument, move |gauge| {
-            if let Some(stats) = sampler.upgrade().and_then(|sampler| sampler.read_blocking()) {
+            if let Some(stats) = stats() {
                 tell(gauge, &stats, &instruments);
             }
         });
     }
 }
 
-fn slots(meter: &Meter, worker: Weak<Worker>) {
+fn slots(meter: &Meter, worker_slots: impl Fn() -> Option<WorkerSlots> + Send + Sync + 'static) {
     observe(meter, &c::SLOTS, move |gauge| {
-        let Some(worker) = worker.upgrade() else { return };
-        let slots = worker.status().slots;
+        let Some(slots) = worker_slots() else { return };
         for (count, state) in [(slots.busy, "busy"), (slots.idle, "idle"), (slots.leaked, "leaked")] {
             gauge.observe(f64::from(count), &[KeyValue::new("state", state)]);
         }
@@ -177,7 +178,7 @@ mod tests {
 
     use async_endpoints_core::{
         Timestamp,
-        store::{TypeCapacity, WorkerId, WorkerSlots},
+        store::{TypeCapacity, WorkerId},
     };
     use uuid::Uuid;
 

@@ -34,7 +34,10 @@ use std::sync::Arc;
 
 pub use opentelemetry;
 
-use async_endpoints_core::{JobName, Store};
+use async_endpoints_core::{
+    JobName, Store,
+    store::{Stats, WorkerSlots},
+};
 
 pub(crate) use self::instruments::Submission;
 #[cfg(feature = "otlp")]
@@ -47,7 +50,7 @@ use self::{
     http::RequestDuration, instruments::Instruments, job::Observed, provider::Attached, running::Running,
     store::Instrumented,
 };
-use crate::{middleware::Middleware, sampler::Sampler, worker::Worker};
+use crate::middleware::Middleware;
 
 /// What one set of endpoints is measured with.
 pub(crate) struct Measured {
@@ -95,9 +98,14 @@ impl Measured {
         self.requests.clone()
     }
 
-    /// Registers what is read when somebody looks.
-    pub(crate) fn gauges(&self, sampler: &Arc<Sampler>, worker: &Arc<Worker>) {
-        gauges::register(&self.telemetry.own_meter(), &self.instruments, self.store, sampler, worker);
+    /// Registers the observable gauges. A closure returns none when there is no value.
+    pub(crate) fn gauges(
+        &self,
+        stats: impl Fn() -> Option<Arc<Stats>> + Send + Sync + 'static,
+        worker_slots: impl Fn() -> Option<WorkerSlots> + Send + Sync + 'static,
+    ) {
+        let meter = self.telemetry.own_meter();
+        gauges::register(&meter, &self.instruments, self.store, Arc::new(stats), worker_slots);
     }
 
     /// A submission that did not come to the store.

@@ -181,6 +181,17 @@ impl Telemetry {
         self.0.own.is_some()
     }
 
+    /// Whether metrics are read without a scrape: by the OTLP push or by an application's own provider.
+    pub(crate) fn is_read_elsewhere(&self) -> bool {
+        match &self.0.own {
+            #[cfg(feature = "otlp")]
+            Some(own) => own.push.is_some(),
+            #[cfg(not(feature = "otlp"))]
+            Some(_) => false,
+            None => self.is_on(),
+        }
+    }
+
     /// What `/metrics` shows; an error if a callback of the application's has panicked, as the SDK collects nothing then.
     pub(crate) fn scrape(&self, format: Format) -> Result<String, OTelSdkError> {
         let mut collected = ResourceMetrics::default();

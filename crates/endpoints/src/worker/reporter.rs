@@ -1,7 +1,7 @@
 //! Stores progress soon after it was told: at most once in a fifth of a second for all attempts together.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -12,7 +12,7 @@ use super::{
     running::Running,
     settler::{Told, report},
 };
-use crate::telemetry::events;
+use crate::{sync::Mutex, telemetry::events};
 
 /// Between two flushes. Progress must be visible within half a second of a change.
 const PACE: Duration = Duration::from_millis(200);
@@ -29,7 +29,7 @@ pub(super) struct Reporter {
 
 impl Reporter {
     pub(super) fn changed(&self, running: Weak<Running>) {
-        self.changed.lock().unwrap_or_else(PoisonError::into_inner).push(running);
+        self.changed.lock().push(running);
         self.wake.notify_one();
     }
 
@@ -43,7 +43,7 @@ impl Reporter {
 
     /// Whether the store took everything.
     async fn flush(&self, store: &dyn Store, limit: Duration) -> bool {
-        let changed = std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner));
+        let changed = std::mem::take(&mut *self.changed.lock());
         let changed: Vec<Arc<Running>> = changed.iter().filter_map(Weak::upgrade).collect();
         let mut stored = true;
         for some in changed.chunks(BATCH_JOBS) {

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        Arc, MutexGuard, OnceLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -13,7 +13,7 @@ use async_endpoints_core::store::Lease;
 use tokio::{sync::Notify, task::AbortHandle};
 
 use super::slots::Permit;
-use crate::context::AttemptInfo;
+use crate::{context::AttemptInfo, sync::Mutex};
 
 /// How long a handler may go on after its token fired.
 pub(super) const GRACE: Duration = Duration::from_secs(5);
@@ -86,12 +86,12 @@ impl Running {
 
     /// Its lease was renewed.
     pub(super) fn hold_until(&self, end: Instant) {
-        *self.held_until.lock().unwrap_or_else(PoisonError::into_inner) = end;
+        *self.held_until.lock() = end;
     }
 
     /// Whether its lease has run out as far as this process knows: another worker may run the job from then on.
     pub(super) fn is_expired(&self, now: Instant) -> bool {
-        now >= *self.held_until.lock().unwrap_or_else(PoisonError::into_inner)
+        now >= *self.held_until.lock()
     }
 
     /// Whether its own task should have ended it by now.
@@ -153,7 +153,7 @@ impl Table {
     }
 
     fn running(&self) -> MutexGuard<'_, HashMap<Lease, Arc<Running>>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        self.running.lock()
     }
 }
 

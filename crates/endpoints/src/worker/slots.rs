@@ -1,12 +1,14 @@
 //! How many attempts may run: permits for the process and for each type. Must not know stores or handlers.
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
+    Arc, MutexGuard,
     atomic::{AtomicBool, Ordering},
 };
 
 use async_endpoints_core::store;
 use tokio::sync::Notify;
+
+use crate::sync::Mutex;
 
 pub(crate) struct SlotPool {
     total: u32,
@@ -58,7 +60,7 @@ impl SlotPool {
     }
 
     fn used(&self) -> MutexGuard<'_, Used> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+        self.used.lock()
     }
 }
 

@@ -1,15 +1,10 @@
 //! Background tasks that panic are started again, and it shows. Must not know what the tasks do.
 
-use std::{
-    collections::BTreeMap,
-    panic::AssertUnwindSafe,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::FutureExt;
 
-use crate::{error::panic_message, telemetry::events};
+use crate::{error::panic_message, sync::Mutex, telemetry::events};
 
 /// How often each background task was started again after a panic.
 #[derive(Debug, Default)]
@@ -17,11 +12,11 @@ pub(crate) struct Restarts(Mutex<BTreeMap<&'static str, u32>>);
 
 impl Restarts {
     pub(crate) fn snapshot(&self) -> BTreeMap<&'static str, u32> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 
     fn count(&self, task: &'static str) -> u32 {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.0.lock();
         let count = counts.entry(task).or_default();
         *count += 1;
         *count
