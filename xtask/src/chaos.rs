@@ -1,21 +1,27 @@
-//! The long form of the crash test: builds the demo as it is shipped, and lets things happen to it.
+//! Builds the demo in release mode and runs the chaos tool on it.
 
 use crate::command::{Failed, cargo};
 
 const DEMO: &str = "target/release/async-endpoints-demo";
 
-/// `--store sqlite|redis|redis-failover --minutes 10 --seed 7`, each optional.
+/// Options: `--store sqlite|redis|redis-failover --minutes 10 --seed 7`, each optional.
 pub(crate) fn run(options: &[&str]) -> Result<(), Failed> {
     let (mut store, mut seconds, mut seed) = ("sqlite", 60.0, None);
     for option in options.chunks(2) {
         match option {
             ["--store", name @ ("sqlite" | "redis" | "redis-failover")] => store = name,
             ["--minutes", minutes] => {
-                let minutes: f64 = minutes.parse().map_err(|_| Failed::because("--minutes takes a number"))?;
+                let minutes: f64 = minutes
+                    .parse()
+                    .map_err(|_| Failed::because(format_args!("invalid --minutes {minutes:?}: expected a number")))?;
                 seconds = minutes * 60.0;
             }
             ["--seed", number] => seed = Some(*number),
-            _ => return Err(Failed::because(format_args!("{option:?} is no option of chaos"))),
+            _ => {
+                return Err(Failed::because(format_args!(
+                    "invalid option {option:?}: expected --store, --minutes or --seed with a value"
+                )));
+            }
         }
     }
     cargo(&["build", "--release", "--package", "async-endpoints-demo"])?;

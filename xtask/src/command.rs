@@ -1,4 +1,4 @@
-//! Runs other programs: says what it runs, and turns every way to fail into one error.
+//! Runs other programs. Prints each command line first.
 
 use std::{
     env,
@@ -6,18 +6,18 @@ use std::{
     process::{Command, ExitCode, Stdio},
 };
 
-/// A task that did not succeed. What there was to say is already on stderr.
+/// A task that failed. The reason is already on stderr.
 #[derive(Debug)]
 pub(crate) struct Failed(u8);
 
 impl Failed {
-    /// Says why, and fails with exit code 1.
+    /// Prints the reason. The exit code is 1.
     pub(crate) fn because(reason: impl std::fmt::Display) -> Self {
         eprintln!("error: {reason}");
         Self(1)
     }
 
-    /// What this process ends with: the code of the program that failed, where there was one.
+    /// The exit code for this process: that of the program that failed, or 1.
     pub(crate) fn exit_code(self) -> ExitCode {
         ExitCode::from(self.0)
     }
@@ -33,7 +33,7 @@ pub(crate) fn cargo(args: &[&str]) -> Result<(), Failed> {
     run("cargo", Command::new(cargo_program()).args(args))
 }
 
-/// Runs `command` and prints it first, with the variables that it sets.
+/// Prints `command` with the environment variables that it sets, and runs it.
 pub(crate) fn run(shown_as: &str, command: &mut Command) -> Result<(), Failed> {
     let text = |s: &std::ffi::OsStr| s.to_string_lossy().into_owned();
     let vars = command.get_envs().filter_map(|(k, v)| Some(format!("{}={:?} ", text(k), text(v?))));
@@ -44,11 +44,11 @@ pub(crate) fn run(shown_as: &str, command: &mut Command) -> Result<(), Failed> {
     if status.success() {
         return Ok(());
     }
-    // A signal has no code.
+    // A program that a signal ended has no code.
     Err(Failed(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
 }
 
-/// Whether `program` is there and answers `args` with success.
+/// Whether `program` is installed and succeeds with `args`.
 pub(crate) fn works(program: &str, args: &[&str]) -> bool {
     let status =
         Command::new(program).args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();

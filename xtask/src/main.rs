@@ -24,11 +24,11 @@ cargo xtask <task>
   test    every test, documentation and README examples included; installs missing packages as root
   check   formatting, lints, documentation, minimum Rust version, layers, import cycles, file lengths, wording, cargo-deny;
           `check rules` runs the checks of this list that are not cargo's
-  chaos   real processes killed, stopped, frozen and cut off under load: --store sqlite --minutes 10 --seed 7, each
+  chaos   kills, stops, freezes and disconnects real processes under load: --store sqlite --minutes 10 --seed 7, each
           optional; stores: sqlite, redis, redis-failover
-  generate  the alert rules, the dashboard and the table of metrics, from the catalogue
-  bench   the figures of docs/performance.md beside their references; one of them by name: throughput, pickup, claim, memory,
-          submission, telemetry, sqlite, redis (installs nothing: it needs redis-server and redis-cli)
+  generate  writes the alert rules, the dashboard and the table of metrics from the catalogue
+  bench   measures the figures of docs/performance.md and their references; one by name: throughput, pickup, claim, memory,
+          submission, telemetry, sqlite, redis; needs redis-server and redis-cli, and installs nothing
 ";
 
 fn main() -> ExitCode {
@@ -36,9 +36,9 @@ fn main() -> ExitCode {
         eprintln!("cannot enter {}: {error}", root().display());
         return ExitCode::FAILURE;
     }
-    let words: Vec<String> = env::args().skip(1).collect();
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let done = match words.as_slice() {
+    let args: Vec<String> = env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let result = match args.as_slice() {
         [] | ["help" | "--help" | "-h"] => {
             print!("{MENU}");
             Ok(())
@@ -52,21 +52,21 @@ fn main() -> ExitCode {
             cargo(&[&["run", "--quiet", "--release", "--package", "async-endpoints-benches", "--"], only].concat())
         }
         _ => {
-            eprintln!("no such task: {:?}\n\n{MENU}", words.join(" "));
+            eprintln!("unknown task {:?}\n\n{MENU}", args.join(" "));
             return ExitCode::from(2);
         }
     };
-    done.map_or_else(Failed::exit_code, |()| ExitCode::SUCCESS)
+    result.map_or_else(Failed::exit_code, |()| ExitCode::SUCCESS)
 }
 
-/// The workspace's folder: this package's parent.
+/// The workspace's folder.
 fn root() -> &'static Path {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     package.parent().unwrap_or(package)
 }
 
 /// Plain `cargo test` runs unit, integration and documentation tests, and builds the examples. README examples are
-/// documentation tests of the crate that includes the README. Nothing is printed after cargo's own last lines.
+/// documentation tests of the crate that includes the README.
 fn test() -> Result<(), Failed> {
     packages::ensure(packages::FOR_TESTS)?;
     python::ensure()?;

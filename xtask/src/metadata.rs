@@ -1,4 +1,4 @@
-//! What cargo knows about the workspace and everything it depends on.
+//! The output of `cargo metadata`: the workspace and its dependencies.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -9,11 +9,11 @@ use serde_json::Value;
 
 use crate::command::{Failed, cargo_program};
 
-/// The answer of `cargo metadata`.
+/// Parsed `cargo metadata`.
 pub(crate) struct Metadata(Value);
 
 impl Metadata {
-    /// Asks cargo, with every feature on: optional dependencies count too.
+    /// Runs cargo with all features, so that optional dependencies are included.
     pub(crate) fn read() -> Result<Self, Failed> {
         let args = ["metadata", "--format-version", "1", "--all-features"];
         let out = Command::new(cargo_program())
@@ -40,30 +40,30 @@ impl Metadata {
         self.packages().filter(|package| members.contains(&package["id"]))
     }
 
-    /// The packages of this workspace that are published.
+    /// The published packages of this workspace.
     pub(crate) fn published(&self) -> impl Iterator<Item = &Value> {
-        // `publish` lists where a package may go; null means anywhere.
+        // `publish` lists the allowed registries; null allows all.
         self.members().filter(|package| !package["publish"].is_array())
     }
 
-    /// Everything that whoever uses one of `roots` has to build, each with the way to it, `roots` included.
+    /// `roots` and all packages that a user of `roots` builds, each with the dependency path to it.
     pub(crate) fn closure<'a>(&'a self, roots: impl Iterator<Item = &'a Value>) -> Vec<(&'a Value, Vec<&'a str>)> {
         let packages: HashMap<&str, &Value> = self.packages().map(|p| (text(&p["id"]), p)).collect();
         let nodes: HashMap<&str, &Value> =
             items(&self.0["resolve"]["nodes"]).iter().map(|n| (text(&n["id"]), n)).collect();
-        let mut ways: HashMap<&str, Vec<&str>> = HashMap::new();
+        let mut paths: HashMap<&str, Vec<&str>> = HashMap::new();
         let mut next: VecDeque<(&str, Vec<&str>)> = roots.map(|p| (text(&p["id"]), Vec::new())).collect();
-        while let Some((id, mut way)) = next.pop_front() {
-            if ways.contains_key(id) {
+        while let Some((id, mut path)) = next.pop_front() {
+            if paths.contains_key(id) {
                 continue;
             }
-            way.push(packages.get(id).map_or(id, |p| text(&p["name"])));
+            path.push(packages.get(id).map_or(id, |p| text(&p["name"])));
             let needs = nodes.get(id).map(|node| items(&node["deps"])).unwrap_or_default();
-            next.extend(needs.iter().filter(|dep| is_built(dep)).map(|dep| (text(&dep["pkg"]), way.clone())));
-            ways.insert(id, way);
+            next.extend(needs.iter().filter(|dep| is_built(dep)).map(|dep| (text(&dep["pkg"]), path.clone())));
+            paths.insert(id, path);
         }
-        let mut found: Vec<_> = ways.into_iter().filter_map(|(id, way)| Some((*packages.get(id)?, way))).collect();
-        found.sort_by_key(|(_, way)| way.clone());
+        let mut found: Vec<_> = paths.into_iter().filter_map(|(id, path)| Some((*packages.get(id)?, path))).collect();
+        found.sort_by_key(|(_, path)| path.clone());
         found
     }
 
@@ -72,17 +72,17 @@ impl Metadata {
     }
 }
 
-/// The text of a value; empty if it is none.
+/// The text of a value; empty for other kinds of value.
 pub(crate) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// The items of a value; empty if it is no array.
+/// The items of a value; empty for other kinds of value.
 pub(crate) fn items(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-/// Whether an edge of the graph is followed for users: a normal or a build dependency.
+/// Whether users build this dependency: a normal or a build dependency.
 fn is_built(dep: &Value) -> bool {
     items(&dep["dep_kinds"]).iter().any(|kind| kind["kind"].is_null() || kind["kind"] == "build")
 }

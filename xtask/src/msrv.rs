@@ -1,22 +1,22 @@
-//! Whether the workspace's `rust-version` is true: nothing that a published crate needs asks for a newer Rust.
+//! Checks that no dependency of a published crate needs a newer Rust than the workspace's `rust-version`.
 
 use crate::metadata::{Metadata, text};
 
 /// A Rust version, compared part by part.
 type Version = Vec<u64>;
 
-/// What needs a newer Rust than the published crates say, one line each.
+/// Dependencies that need a newer Rust than the published crates declare, one line each.
 pub(crate) fn broken(metadata: &Metadata) -> Vec<String> {
     let Some(lowest) = metadata.published().filter_map(|p| version(text(&p["rust_version"]))).min() else {
-        return vec!["no published crate names its rust-version".to_owned()];
+        return vec!["no published crate declares rust-version".to_owned()];
     };
     let needed = metadata.closure(metadata.published());
     needed
         .into_iter()
-        .filter(|(package, _)| version(text(&package["rust_version"])).is_some_and(|asked| asked > lowest))
-        .map(|(package, way)| {
-            let (number, asked) = (text(&package["version"]), text(&package["rust_version"]));
-            format!("{} {number} needs Rust {asked}, and we promise {}", way.join(" → "), shown(&lowest))
+        .filter(|(package, _)| version(text(&package["rust_version"])).is_some_and(|needed_rust| needed_rust > lowest))
+        .map(|(package, path)| {
+            let (number, needed_rust) = (text(&package["version"]), text(&package["rust_version"]));
+            format!("{} {number} needs Rust {needed_rust}, expected at most {}", path.join(" → "), shown(&lowest))
         })
         .collect()
 }
@@ -71,8 +71,8 @@ mod tests {
     }
 
     #[test]
-    fn only_what_users_build_counts() {
+    fn dev_dependency_may_need_newer_rust() {
         assert_eq!(broken(&workspace("1.89.0")), Vec::<String>::new());
-        assert_eq!(broken(&workspace("1.90")), ["ours → near → far 1.0.0 needs Rust 1.90, and we promise 1.89.0"]);
+        assert_eq!(broken(&workspace("1.90")), ["ours → near → far 1.0.0 needs Rust 1.90, expected at most 1.89.0"]);
     }
 }

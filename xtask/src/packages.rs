@@ -1,10 +1,10 @@
-//! The Debian packages that the tests need beside Rust: says which are missing, installs them where it may.
+//! The Debian packages that the tests need besides Rust. Installs missing ones if this user has the right to.
 
 use std::{env, path::Path, process::Command};
 
 use crate::command::{Failed, run, works};
 
-/// A program and the arguments that it must succeed with, the Debian packages that bring it, and what needs it.
+/// A program that must succeed with these arguments, and the Debian packages that contain it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Needed {
     program: &'static str,
@@ -13,7 +13,7 @@ pub(crate) struct Needed {
     why: &'static str,
 }
 
-/// What the tests need.
+/// The programs that the tests need.
 pub(crate) const FOR_TESTS: &[Needed] = &[
     Needed {
         program: "cc",
@@ -37,7 +37,7 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
         program: "redis-cli",
         arguments: &["--version"],
         packages: &["redis-tools"],
-        why: "tests look into their servers",
+        why: "tests inspect their servers",
     },
     Needed {
         program: "openssl",
@@ -49,11 +49,11 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
         program: "prometheus",
         arguments: &["--version"],
         packages: &["prometheus"],
-        why: "it scrapes the demo in tests, and its promtool judges metrics and rules",
+        why: "it scrapes the demo in tests, and promtool checks metrics and rules",
     },
 ];
 
-/// Makes sure that all of `needed` is there. Runs nothing if it is.
+/// Installs the packages of missing programs.
 pub(crate) fn ensure(needed: &[Needed]) -> Result<(), Failed> {
     let missing: Vec<Needed> = needed.iter().copied().filter(|n| !works(n.program, n.arguments)).collect();
     if missing.is_empty() {
@@ -67,17 +67,18 @@ pub(crate) fn ensure(needed: &[Needed]) -> Result<(), Failed> {
 }
 
 fn install(packages: &[&str]) -> Result<(), Failed> {
-    let by_hand = |reason| Failed::because(format_args!("{reason}; please install: {}", packages.join(" ")));
+    let not_installed =
+        |reason| Failed::because(format_args!("{reason}; install these packages: {}", packages.join(" ")));
     if !on_path("apt-get") {
-        return Err(by_hand("there is no apt-get here"));
+        return Err(not_installed("apt-get is not installed"));
     }
     let allowed: &[&str] = match is_root() {
         true => &["env"],
         false if works("sudo", &["-n", "true"]) => &["sudo", "-n", "env"],
-        false => return Err(by_hand("this user may not install packages")),
+        false => return Err(not_installed("this user has no right to install packages")),
     };
-    // They go through `env`, because sudo drops those it is started with. At run level 1 Debian starts no service: a
-    // server that tests start themselves must not run beside them.
+    // `env` sets the variables, because sudo drops its own. At run level 1 Debian starts no service for an installed
+    // server: tests start their own.
     let variables = ["DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1"];
     let apt = |args: &[&str]| {
         let (program, before) = (allowed[0], &allowed[1..]);
@@ -106,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_programs_and_misses_others() {
+    fn installed_program_is_found() {
         assert!(on_path("sh"));
         assert!(!on_path("no-such-program-anywhere"));
         let shell = Needed { program: "sh", arguments: &["-c", "true"], packages: &["dash"], why: "a test" };

@@ -1,19 +1,19 @@
-//! Programs in Python that tests need, each set in an environment of its own under `target/tools`, in the versions that a
-//! file of this package lists.
+//! Installs the Python programs that tests need. Each set has its own virtual environment under `target/tools`, with the
+//! versions that a file of this package lists.
 
 use std::{fs, path::Path, process::Command};
 
 use crate::command::{Failed, run};
 
-/// What the tests use: an environment, and which versions it has.
+/// Name of each environment and its pip requirements.
 const ENVIRONMENTS: [(&str, &str); 2] = [
-    // Let loose on the demo's OpenAPI document.
+    // Sends generated requests according to the demo's OpenAPI document.
     ("schemathesis", include_str!("../schemathesis.txt")),
-    // A strict reader of OpenMetrics, and receivers of OTLP.
+    // A strict OpenMetrics parser and OTLP receivers.
     ("telemetry", include_str!("../telemetry.txt")),
 ];
 
-/// Makes sure that all of it is there in these versions.
+/// Installs each environment whose versions differ from its list.
 pub(crate) fn ensure() -> Result<(), Failed> {
     ENVIRONMENTS.iter().try_for_each(|(name, versions)| ensure_one(name, versions))
 }
@@ -28,6 +28,6 @@ fn ensure_one(name: &str, versions: &str) -> Result<(), Failed> {
     let (pip, list) = (format!("{environment}/bin/pip"), format!("xtask/{name}.txt"));
     let args = ["install", "--quiet", "--disable-pip-version-check", "--requirement", &list];
     run(&pip, Command::new(&pip).args(args))?;
-    // Last: an installation that was cut off is begun anew.
+    // Written last, so that an interrupted installation is repeated.
     fs::write(&installed, versions).map_err(|e| Failed::because(format_args!("{}: {e}", installed.display())))
 }

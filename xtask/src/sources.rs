@@ -1,14 +1,14 @@
 //! Limits the length of source files, and keeps the modules of the product apart.
 //!
-//! Modules of one crate have no `Cargo.toml` each, and clippy cannot ban a macro in all modules but one. So this searches
-//! the code of each module for words, outside comments.
+//! Dependencies are declared per crate, and clippy cannot ban a macro in all modules but one. So this check searches the
+//! code of each module for words, outside comments.
 
 use std::{fs, io, path::Path};
 
 use crate::files;
 
 /// Maximum number of lines of a file; the aim is 250.
-const STOP: usize = 600;
+const MAX_LINES: usize = 600;
 
 /// Words that the files of a folder must not contain.
 struct Rule {
@@ -58,7 +58,8 @@ pub(crate) fn broken() -> io::Result<Vec<String>> {
 
 fn too_long(file: &Path, text: &str) -> Option<String> {
     let count = text.lines().count();
-    (count > STOP).then(|| format!("{}: {count} lines, expected at most {STOP}: split the file", file.display()))
+    (count > MAX_LINES)
+        .then(|| format!("{}: {count} lines, expected at most {MAX_LINES}: split the file", file.display()))
 }
 
 impl Rule {
@@ -99,14 +100,14 @@ mod tests {
     }
 
     #[test]
-    fn words_in_tests_are_free() {
+    fn forbidden_word_in_tests_is_free() {
         let text = "fn f() {}\n\n#[cfg(test)]\nmod tests {\n    use crate::http::x;\n}\n";
         assert_eq!(broken_by("crates/endpoints/src/worker/mod.rs", text), Vec::<String>::new());
     }
 
     #[test]
     fn file_above_the_limit_is_reported() {
-        assert_eq!(too_long(Path::new("x.rs"), &"\n".repeat(STOP)), None);
-        assert!(too_long(Path::new("x.rs"), &"\n".repeat(STOP + 1)).is_some());
+        assert_eq!(too_long(Path::new("x.rs"), &"\n".repeat(MAX_LINES)), None);
+        assert!(too_long(Path::new("x.rs"), &"\n".repeat(MAX_LINES + 1)).is_some());
     }
 }
