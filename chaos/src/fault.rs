@@ -1,22 +1,21 @@
-//! What may happen, as data: which faults, how often beside each other, and to which processes. How they are carried out
-//! is the stage's.
+//! The faults of each scenario as data: their weights and the processes that they affect. `injection` carries them out.
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use crate::proxy::Way;
+use crate::proxy::LinkState;
 
-/// Where jobs are kept, and with it what can happen.
+/// The store of a run. It decides the processes and the faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Store {
-    /// One file, shared by processes of one machine.
+    /// One file that the processes share.
     Sqlite,
-    /// One server, and a way to it of each process's own.
+    /// One server, with a proxy for each process.
     Redis,
-    /// The same, and a replica that is promoted now and then: what was acknowledged in the last moment may be lost.
+    /// One server and a replica that is promoted repeatedly. A promotion may lose the last acknowledged writes.
     RedisFailover,
 }
 
-/// What a process is for: `AE_ROLE`.
+/// `AE_ROLE` of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     All,
@@ -24,15 +23,15 @@ pub(crate) enum Role {
     Worker,
 }
 
-/// Whom it happens to.
+/// The processes that a fault may affect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Who {
-    Anyone,
-    Accepts,
-    Works,
+pub(crate) enum Target {
+    Any,
+    Accepting,
+    Working,
 }
 
-/// For how long.
+/// How long a process is frozen, compared with its lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Span {
     Short,
@@ -41,68 +40,68 @@ pub(crate) enum Span {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// SIGKILL, and another takes its place.
-    Kill(Who),
-    /// SIGTERM, and another takes its place.
-    Stop(Who),
-    /// One process after the other: SIGTERM, and the next when another has taken its place.
+    /// SIGKILL to a process, which is then replaced.
+    Kill(Target),
+    /// SIGTERM to a process, which is then replaced.
+    Stop(Target),
+    /// SIGTERM to each process in turn. The next one follows when the process was replaced.
     Roll,
-    /// SIGSTOP, and SIGCONT later.
-    Freeze(Who, Span),
-    /// The way of one process to the store is like that for longer than its leases last, while others go on.
-    CutOff(Who, Way),
-    /// Everybody's way is like that.
-    Outage(Way),
+    /// SIGSTOP to a process, later SIGCONT.
+    Freeze(Target, Span),
+    /// Sets the link of one process for longer than a lease.
+    CutOff(Target, LinkState),
+    /// Sets the links of all processes.
+    Outage(LinkState),
     /// Each connection loses its next answer.
     LoseAnswers,
-    /// SIGKILL to the server; it comes back after a moment, with what its append-only file has.
+    /// SIGKILL to the server. It restarts later with its append-only file.
     KillStore,
-    /// SIGSTOP to the server. Of a file, to a process that happened to hold its lock: nobody else can write until that one
-    /// goes on, and nobody can take the lock from it.
+    /// SIGSTOP to the server. With SQLite: SIGSTOP to a process that holds the write lock, so that no other process can
+    /// write.
     FreezeStore,
-    /// The server has reached its memory limit.
+    /// Lowers the server's memory limit below its use.
     FillStore,
-    /// The server forgets its scripts.
+    /// Flushes the server's script cache.
     FlushScripts,
-    /// The server closes connections of that type.
+    /// Closes the server's connections of that type.
     KillClients(&'static str),
-    /// A replica becomes the primary; the former primary follows it.
+    /// Promotes the replica. The former primary becomes its replica.
     Promote,
 }
 
-/// What a run has.
+/// The processes and faults of a run.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Scene {
+pub(crate) struct Scenario {
     pub(crate) roles: &'static [Role],
-    /// And how often each happens, beside the others.
+    /// Faults with their weights.
     pub(crate) faults: &'static [(Fault, usize)],
 }
 
-const SQLITE: Scene = Scene {
+const SQLITE: Scenario = Scenario {
     roles: &[Role::All, Role::All, Role::All],
     faults: &[
-        (Fault::Kill(Who::Anyone), 10),
-        (Fault::Stop(Who::Anyone), 6),
-        (Fault::Freeze(Who::Anyone, Span::Short), 3),
-        (Fault::Freeze(Who::Anyone, Span::PastLease), 1),
+        (Fault::Kill(Target::Any), 10),
+        (Fault::Stop(Target::Any), 6),
+        (Fault::Freeze(Target::Any, Span::Short), 3),
+        (Fault::Freeze(Target::Any, Span::PastLease), 1),
     ],
 };
 
-const REDIS: Scene = Scene {
+const REDIS: Scenario = Scenario {
     roles: &[Role::Api, Role::All, Role::Worker, Role::Worker],
     faults: &[
-        (Fault::Kill(Who::Accepts), 3),
-        (Fault::Kill(Who::Works), 5),
-        (Fault::Stop(Who::Anyone), 3),
+        (Fault::Kill(Target::Accepting), 3),
+        (Fault::Kill(Target::Working), 5),
+        (Fault::Stop(Target::Any), 3),
         (Fault::Roll, 1),
-        (Fault::Freeze(Who::Works, Span::PastLease), 2),
-        (Fault::Freeze(Who::Accepts, Span::Short), 1),
-        (Fault::CutOff(Who::Works, Way::Cut), 1),
-        (Fault::CutOff(Who::Works, Way::Stalled), 1),
-        (Fault::CutOff(Who::Works, Way::HalfOpen), 1),
-        (Fault::Outage(Way::Cut), 1),
-        (Fault::Outage(Way::Stalled), 1),
-        (Fault::Outage(Way::HalfOpen), 1),
+        (Fault::Freeze(Target::Working, Span::PastLease), 2),
+        (Fault::Freeze(Target::Accepting, Span::Short), 1),
+        (Fault::CutOff(Target::Working, LinkState::Cut), 1),
+        (Fault::CutOff(Target::Working, LinkState::Stalled), 1),
+        (Fault::CutOff(Target::Working, LinkState::HalfOpen), 1),
+        (Fault::Outage(LinkState::Cut), 1),
+        (Fault::Outage(LinkState::Stalled), 1),
+        (Fault::Outage(LinkState::HalfOpen), 1),
         (Fault::LoseAnswers, 4),
         (Fault::KillStore, 2),
         (Fault::FreezeStore, 1),
@@ -113,19 +112,19 @@ const REDIS: Scene = Scene {
     ],
 };
 
-/// Little else, so that what is lost is lost by a promotion.
-const REDIS_FAILOVER: Scene = Scene {
+/// Few other faults, so that lost writes are due to promotions.
+const REDIS_FAILOVER: Scenario = Scenario {
     roles: REDIS.roles,
     faults: &[
         (Fault::Promote, 3),
-        (Fault::Kill(Who::Works), 2),
+        (Fault::Kill(Target::Working), 2),
         (Fault::LoseAnswers, 1),
-        (Fault::Stop(Who::Anyone), 1),
+        (Fault::Stop(Target::Any), 1),
     ],
 };
 
 impl Store {
-    pub(crate) fn scene(self) -> Scene {
+    pub(crate) fn scene(self) -> Scenario {
         match self {
             Self::Sqlite => SQLITE,
             Self::Redis => REDIS,
@@ -156,11 +155,11 @@ impl Role {
         }
     }
 
-    pub(crate) fn is(self, who: Who) -> bool {
-        match who {
-            Who::Anyone => true,
-            Who::Accepts => self != Self::Worker,
-            Who::Works => self != Self::Api,
+    pub(crate) fn is(self, target: Target) -> bool {
+        match target {
+            Target::Any => true,
+            Target::Accepting => self != Self::Worker,
+            Target::Working => self != Self::Api,
         }
     }
 }
@@ -175,13 +174,13 @@ impl Span {
 }
 
 impl Fault {
-    /// Whether nobody can work with the store meanwhile. There is one of those at a time.
+    /// Whether no process can use the store during the fault. At most one outage is in progress at a time.
     pub(crate) fn is_outage(self) -> bool {
         matches!(self, Self::Outage(_) | Self::KillStore | Self::FreezeStore | Self::FillStore | Self::Promote)
     }
 }
 
-/// Faults as they come: each as often as its weight before all of them come again, so that a short run has many kinds.
+/// Draws faults in random order, each as often as its weight before any round repeats. A short run so has many kinds.
 #[derive(Debug)]
 pub(crate) struct Deck {
     all: Vec<Fault>,
@@ -194,7 +193,7 @@ impl Deck {
         Self { all, left: Vec::new() }
     }
 
-    /// None if nothing may happen.
+    /// `None` if there are no faults.
     pub(crate) fn draw(&mut self, rng: &mut fastrand::Rng) -> Option<Fault> {
         if self.left.is_empty() {
             self.left.clone_from(&self.all);
@@ -207,13 +206,13 @@ impl Deck {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Kill(who) => write!(f, "{who} killed"),
-            Self::Stop(who) => write!(f, "{who} stopped by SIGTERM"),
+            Self::Kill(target) => write!(f, "{target} killed"),
+            Self::Stop(target) => write!(f, "{target} stopped by SIGTERM"),
             Self::Roll => f.write_str("all restarted, one by one"),
-            Self::Freeze(who, Span::Short) => write!(f, "{who} frozen"),
-            Self::Freeze(who, Span::PastLease) => write!(f, "{who} frozen past its lease"),
-            Self::CutOff(who, way) => write!(f, "{who} cut off past its lease: {}", named(*way)),
-            Self::Outage(way) => write!(f, "all cut off: {}", named(*way)),
+            Self::Freeze(target, Span::Short) => write!(f, "{target} frozen"),
+            Self::Freeze(target, Span::PastLease) => write!(f, "{target} frozen past its lease"),
+            Self::CutOff(target, link) => write!(f, "{target} cut off past its lease: {}", named(*link)),
+            Self::Outage(link) => write!(f, "all cut off: {}", named(*link)),
             Self::LoseAnswers => f.write_str("answers lost, requests carried out"),
             Self::KillStore => f.write_str("server killed"),
             Self::FreezeStore => f.write_str("store frozen"),
@@ -225,21 +224,21 @@ impl fmt::Display for Fault {
     }
 }
 
-fn named(way: Way) -> &'static str {
-    match way {
-        Way::Open => "open",
-        Way::Cut => "closed",
-        Way::Stalled => "stalled",
-        Way::HalfOpen => "half-open",
+fn named(link: LinkState) -> &'static str {
+    match link {
+        LinkState::Open => "open",
+        LinkState::Cut => "closed",
+        LinkState::Stalled => "stalled",
+        LinkState::HalfOpen => "half-open",
     }
 }
 
-impl fmt::Display for Who {
+impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Anyone => "process",
-            Self::Accepts => "process that accepts",
-            Self::Works => "worker",
+            Self::Any => "process",
+            Self::Accepting => "accepting process",
+            Self::Working => "worker",
         })
     }
 }
@@ -249,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_comes_as_often_as_its_weight() {
+    fn fault_is_drawn_as_often_as_its_weight() {
         let (mut deck, mut rng) = (Deck::new(REDIS.faults), fastrand::Rng::with_seed(1));
         let drawn: Vec<Fault> = std::iter::from_fn(|| deck.draw(&mut rng)).take(deck_size() * 2).collect();
         for (fault, weight) in REDIS.faults {
@@ -263,11 +262,13 @@ mod tests {
     }
 
     #[test]
-    fn each_finds_somebody() {
+    fn every_fault_has_a_target() {
         for scene in [SQLITE, REDIS, REDIS_FAILOVER] {
             for (fault, _) in scene.faults {
-                if let Fault::Kill(who) | Fault::Stop(who) | Fault::Freeze(who, _) | Fault::CutOff(who, _) = *fault {
-                    assert!(scene.roles.iter().any(|role| role.is(who)), "{fault}");
+                if let Fault::Kill(target) | Fault::Stop(target) | Fault::Freeze(target, _) | Fault::CutOff(target, _) =
+                    *fault
+                {
+                    assert!(scene.roles.iter().any(|role| role.is(target)), "{fault}");
                 }
             }
         }

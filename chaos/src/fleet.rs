@@ -1,4 +1,4 @@
-//! The processes in their places, and their store. Whoever does something to one holds its place meanwhile.
+//! The processes of a run and their store. A fault locks the process that it affects.
 
 use std::{
     io,
@@ -10,24 +10,24 @@ use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
 
 use crate::{
     Plan,
-    backing::Backing,
-    diary::Diary,
-    fault::{Role, Who},
+    fault::{Role, Target},
+    history::FaultLog,
     process::Process,
+    servers::StoreServers,
 };
 
 pub(crate) struct Fleet {
     plan: Plan,
-    pub(crate) backing: Backing,
-    pub(crate) diary: Diary,
-    /// Held by what happens to the store: one thing at a time.
-    pub(crate) store: AsyncMutex<()>,
+    pub(crate) servers: StoreServers,
+    pub(crate) history: FaultLog,
+    /// Held during an outage of the store.
+    pub(crate) outage: AsyncMutex<()>,
     roles: &'static [Role],
     places: Vec<AsyncMutex<Process>>,
     addresses: Mutex<Vec<Address>>,
 }
 
-/// Where the process listens that is in some place now.
+/// The address of a running process.
 #[derive(Clone, Debug)]
 pub(crate) struct Address {
     pub(crate) url: String,
@@ -38,28 +38,29 @@ impl Fleet {
     pub(crate) async fn start(plan: &Plan) -> io::Result<Self> {
         std::fs::create_dir_all(&plan.folder)?;
         let roles = plan.store.scene().roles;
-        let backing = Backing::start(plan.store, roles.len()).await?;
+        let servers = StoreServers::start(plan.store, roles.len()).await?;
         let (mut places, mut addresses) = (Vec::new(), Vec::new());
         for (place, role) in roles.iter().enumerate() {
-            let process = start(plan, &backing, place, *role).await?;
+            let process = start(plan, &servers, place, *role).await?;
             addresses.push(Address::of(&process));
             places.push(AsyncMutex::new(process));
         }
-        let (plan, diary, addresses) = (plan.clone(), Diary::default(), Mutex::new(addresses));
-        Ok(Self { plan, backing, diary, store: AsyncMutex::default(), roles, places, addresses })
+        let (plan, history, addresses) = (plan.clone(), FaultLog::default(), Mutex::new(addresses));
+        Ok(Self { plan, servers, history, outage: AsyncMutex::default(), roles, places, addresses })
     }
 
     pub(crate) fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// One that accepts.
+    /// A process that accepts submissions.
     pub(crate) fn accepting(&self, number: usize) -> Address {
-        let accepting: Vec<usize> = (0..self.roles.len()).filter(|place| self.roles[*place].is(Who::Accepts)).collect();
+        let accepting: Vec<usize> =
+            (0..self.roles.len()).filter(|place| self.roles[*place].is(Target::Accepting)).collect();
         self.addresses()[accepting[number % accepting.len()]].clone()
     }
 
-    /// Any of them: all know every job.
+    /// Any process: all of them serve every job.
     pub(crate) fn any(&self, number: usize) -> Address {
         let addresses = self.addresses();
         addresses[number % addresses.len()].clone()
@@ -69,9 +70,13 @@ impl Fleet {
         ledger(&self.plan)
     }
 
-    /// One to whom nothing happens now; none if something happens to all of them.
-    pub(crate) fn take(&self, who: Who, rng: &mut fastrand::Rng) -> Option<(usize, AsyncMutexGuard<'_, Process>)> {
-        let mut places: Vec<usize> = (0..self.places.len()).filter(|place| self.roles[*place].is(who)).collect();
+    /// A random process that no other fault affects now. `None` if there is none.
+    pub(crate) fn take(
+        &self,
+        target: Target,
+        rng: &mut fastrand::Rng,
+    ) -> Option<(usize, AsyncMutexGuard<'_, Process>)> {
+        let mut places: Vec<usize> = (0..self.places.len()).filter(|place| self.roles[*place].is(target)).collect();
         rng.shuffle(&mut places);
         places.into_iter().find_map(|place| Some((place, self.places[place].try_lock().ok()?)))
     }
@@ -80,13 +85,13 @@ impl Fleet {
         self.places.len()
     }
 
-    /// That one, once nothing else happens to it.
+    /// Waits until no other fault affects the process at `place`.
     pub(crate) async fn wait_for(&self, place: usize) -> AsyncMutexGuard<'_, Process> {
         self.places[place].lock().await
     }
 
     pub(crate) async fn kill(&self, place: usize, process: &mut Process) -> io::Result<()> {
-        self.diary.write().gone(process.id, true);
+        self.history.lock().gone(process.id, true);
         process.kill().await?;
         self.replace(place, process).await
     }
@@ -96,8 +101,8 @@ impl Fleet {
         self.replace(place, process).await
     }
 
-    /// Asks all to stop.
-    pub(crate) async fn end(&self) -> io::Result<()> {
+    /// Stops all processes gracefully.
+    pub(crate) async fn stop_all(&self) -> io::Result<()> {
         for place in &self.places {
             self.stop(&mut *place.lock().await).await?;
         }
@@ -105,14 +110,14 @@ impl Fleet {
     }
 
     async fn stop(&self, process: &mut Process) -> io::Result<()> {
-        self.diary.write().gone(process.id, false);
-        let wrong = process.stop().await?;
-        self.diary.write().bad_exits.extend(wrong);
+        self.history.lock().gone(process.id, false);
+        let bad_exit = process.stop().await?;
+        self.history.lock().bad_exits.extend(bad_exit);
         Ok(())
     }
 
     async fn replace(&self, place: usize, process: &mut Process) -> io::Result<()> {
-        *process = start(&self.plan, &self.backing, place, self.roles[place]).await?;
+        *process = start(&self.plan, &self.servers, place, self.roles[place]).await?;
         self.addresses()[place] = Address::of(process);
         Ok(())
     }
@@ -132,8 +137,8 @@ fn ledger(plan: &Plan) -> PathBuf {
     plan.folder.join("ledger")
 }
 
-async fn start(plan: &Plan, backing: &Backing, place: usize, role: Role) -> io::Result<Process> {
-    let (store, ledger, lease) = (backing.url(place), ledger(plan), plan.lease.as_secs().to_string());
+async fn start(plan: &Plan, servers: &StoreServers, place: usize, role: Role) -> io::Result<Process> {
+    let (store, ledger, lease) = (servers.url(place), ledger(plan), plan.lease.as_secs().to_string());
     let ledger = ledger.to_string_lossy();
     let vars =
         [("AE_STORE", store.as_str()), ("AE_ROLE", role.name()), ("AE_LEDGER", &ledger), ("AE_LEASE_SECONDS", &lease)];

@@ -1,4 +1,4 @@
-//! What the handlers write down while they run, outside any store, and when each line was there.
+//! Reads the ledger: a file outside the store to which handlers append a line when an attempt starts and ends.
 
 use std::{
     fs::File,
@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A start or an end of an attempt.
+/// The start or the end of an attempt. `at` is the time of reading the line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Line {
     pub(crate) at: Timestamp,
@@ -23,9 +23,9 @@ pub(crate) struct Line {
     pub(crate) is_end: bool,
 }
 
-/// Reads along.
+/// Reads the ledger every 20 ms while processes append to it.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub(crate) struct LedgerReader {
     reader: Arc<Mutex<Reader>>,
     task: AbortHandle,
 }
@@ -33,18 +33,18 @@ pub(crate) struct Watch {
 #[derive(Debug)]
 struct Reader {
     path: PathBuf,
-    /// So many bytes have been read, and they are whole lines.
+    /// Number of bytes read: whole lines only.
     read: u64,
     lines: Vec<Line>,
 }
 
-impl Watch {
+impl LedgerReader {
     pub(crate) fn start(path: PathBuf) -> Self {
         let reader = Arc::new(Mutex::new(Reader { path, read: 0, lines: Vec::new() }));
         let reads = reader.clone();
         let task = tokio::spawn(async move {
             loop {
-                // A file that cannot be read is reported in the end.
+                // `lines` reports an error that persists.
                 drop(reads.lock().unwrap_or_else(PoisonError::into_inner).read());
                 tokio::time::sleep(PAUSE).await;
             }
@@ -52,7 +52,7 @@ impl Watch {
         Self { reader, task: task.abort_handle() }
     }
 
-    /// All lines so far, in the order in which they were written.
+    /// All lines so far, in the order of writing.
     pub(crate) fn lines(&self) -> io::Result<Vec<Line>> {
         let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         reader.read()?;
@@ -60,7 +60,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for LedgerReader {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn half_a_line_waits_for_its_rest() {
+    fn incomplete_line_is_not_parsed() {
         let path = std::env::temp_dir().join(format!("chaos-ledger-{}", std::process::id()));
         let mut reader = Reader { path: path.clone(), read: 0, lines: Vec::new() };
         assert!(reader.read().is_err());

@@ -1,33 +1,35 @@
-//! Real processes of the demo share one store, and under load things happen to them, to their store, and to the ways
-//! between. In the end every job that was accepted is looked at, next to what clients saw and to what the handlers wrote
-//! into a ledger of their own while they ran.
+//! Chaos test: injects faults into processes of the demo that share one store, into the store's server and into the
+//! network between them, while clients submit jobs. The report then compares three records of every accepted job: the
+//! service's final answer, the clients' responses, and the ledger that handlers write outside the store.
 //!
-//! | file | owns |
+//! | module | contents |
 //! |---|---|
-//! | `fault` | what may happen, as data: for each store its processes, its faults and their weights |
-//! | `stage` | lets it happen |
-//! | `fleet`, `process` | the processes in their places |
-//! | `backing`, `proxy` | the servers, and each process's own way to them |
-//! | `load` | clients that submit, and repeat what was not answered |
-//! | `diary`, `ledger` | what was done and when; what handlers did and when |
-//! | `file` | who is writing to a SQLite file, and whether it fits together in the end |
-//! | `report`, `recovery` | what became of every job: lost, changed, stuck; how long it took to come back |
-//! | `table` | how that is printed |
+//! | `fault` | processes, faults and weights of each store's scenario, as data |
+//! | `injection` | draws faults and carries them out |
+//! | `fleet`, `process` | the processes of the demo |
+//! | `servers`, `proxy` | the store's servers, and a proxy for each process |
+//! | `load` | clients that submit jobs and repeat unanswered requests |
+//! | `history`, `ledger` | faults and attempts with their times |
+//! | `file` | write lock and consistency of the SQLite file |
+//! | `report`, `recovery` | violated guarantees per job, and recovery times |
+//! | `document` | reads job documents |
+//! | `table` | prints the report |
 
 #![allow(missing_docs, reason = "a tool of this repository, not a library")]
 
-mod backing;
-mod diary;
+mod document;
 mod fault;
 mod file;
 mod fleet;
+mod history;
+mod injection;
 mod ledger;
 mod load;
 mod process;
 pub mod proxy;
 mod recovery;
 mod report;
-mod stage;
+mod servers;
 mod table;
 
 use std::{
@@ -41,51 +43,53 @@ pub use fault::Store;
 pub use report::Report;
 
 use fleet::Fleet;
-use ledger::Watch;
+use ledger::LedgerReader;
 use load::Load;
 
-/// How a run goes.
+/// The settings of a run.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The demo's program.
     pub demo: PathBuf,
-    /// A folder of its own, for store, ledger and logs.
+    /// An empty folder for store, ledger and logs.
     pub folder: PathBuf,
-    /// Where jobs are kept, and with it what can happen.
     pub store: Store,
-    /// `AE_LEASE_SECONDS`; what is to last longer than a lease lasts as much longer.
+    /// `AE_LEASE_SECONDS`. Long freezes and disconnections last 1.3 to 1.7 leases.
     pub lease: Duration,
-    /// For how long things happen.
+    /// How long faults are injected.
     pub time: Duration,
-    /// The same one lets the same things happen, as far as machines repeat themselves.
+    /// Seed for faults and requests. Equal seeds draw equal faults.
     pub seed: u64,
 }
 
 impl Plan {
-    /// Of the processes that keep their jobs in one.
+    /// The SQLite file.
     fn file(&self) -> PathBuf {
         self.folder.join("jobs.db")
     }
 }
 
-/// Clients at once.
+/// Number of concurrent clients.
 const CLIENTS: usize = 4;
-/// How long jobs may take to end once nothing happens any more: a lease, retries, and some more.
-const LAST_ENDS: Duration = Duration::from_secs(60);
+/// How long jobs may take to end after the last fault: a lease, retries and a margin.
+const LAST_JOBS: Duration = Duration::from_secs(60);
 
-/// Runs it.
+/// Runs the chaos test.
+///
+/// # Errors
+/// If processes or servers cannot be started, controlled or queried. Violated guarantees are in the report.
 pub async fn run(plan: Plan) -> io::Result<Report> {
     let mut rng = fastrand::Rng::with_seed(plan.seed);
     let fleet = Arc::new(Fleet::start(&plan).await?);
-    let watch = Watch::start(fleet.ledger());
+    let ledger = LedgerReader::start(fleet.ledger());
     let load = Load::start(&fleet, CLIENTS, rng.fork());
-    stage::play(&fleet, Instant::now() + plan.time, &mut rng).await?;
-    let heard = load.stop().await;
-    let mut report = report::of(&fleet, heard, &watch, LAST_ENDS).await?;
-    fleet.end().await?;
-    report.bad_exits = fleet.diary.write().bad_exits.clone();
+    injection::inject_faults(&fleet, Instant::now() + plan.time, &mut rng).await?;
+    let clients = load.stop().await;
+    let mut report = report::of(&fleet, clients, &ledger, LAST_JOBS).await?;
+    fleet.stop_all().await?;
+    report.bad_exits = fleet.history.lock().bad_exits.clone();
     if plan.store == Store::Sqlite {
-        report.unfit = file::misfits(&plan.file());
+        report.inconsistent = file::inconsistencies(&plan.file());
     }
     Ok(report)
 }

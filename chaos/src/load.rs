@@ -1,5 +1,5 @@
-//! Clients that submit, and repeat under the same key whatever was not answered: what they count as accepted has its 202.
-//! They also read what they submitted, and remember how they saw it end.
+//! Clients that submit jobs and repeat unanswered requests with the same idempotency key until they receive 202. They also
+//! read their jobs and record finished ones.
 
 use std::{
     collections::HashMap,
@@ -17,30 +17,30 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::{
-    diary::between,
     fleet::{Address, Fleet},
+    history::between,
 };
 
-/// What a store that is away may cost a client: its answer has to come in that time, whatever it says.
-pub(crate) const PROMISED: Duration = Duration::from_secs(5);
-/// For one answer: a frozen process gives none.
-const PATIENCE: Duration = Duration::from_millis(5500);
+/// Every submission is answered within this time, even during an outage of the store.
+pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// Client timeout for one request.
+const TIMEOUT: Duration = Duration::from_millis(5500);
 
 pub(crate) struct Load {
-    over: Arc<AtomicBool>,
-    clients: JoinSet<Heard>,
+    stopped: Arc<AtomicBool>,
+    clients: JoinSet<ClientLog>,
 }
 
-/// What clients were told.
+/// The responses that clients received.
 #[derive(Debug, Default)]
-pub(crate) struct Heard {
+pub(crate) struct ClientLog {
     pub(crate) accepted: Vec<Accepted>,
-    /// Jobs as they were when they were first seen to have ended.
+    /// Jobs as first read after their end.
     pub(crate) ended: HashMap<String, Value>,
-    /// Submissions that were told that it cannot be done now.
-    pub(crate) refused: Vec<Answer>,
-    /// Submissions that were not answered in time.
-    pub(crate) late: Vec<Answer>,
+    /// Submissions with a 5xx status.
+    pub(crate) refused: Vec<Response>,
+    /// Submissions answered after `ANSWER_LIMIT`, or not at all.
+    pub(crate) late: Vec<Response>,
 }
 
 #[derive(Clone, Debug)]
@@ -50,53 +50,46 @@ pub(crate) struct Accepted {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) process: u32,
     pub(crate) from: Timestamp,
     pub(crate) until: Timestamp,
     pub(crate) what: String,
 }
 
-impl Answer {
+impl Response {
     pub(crate) fn took(&self) -> Duration {
         between(self.from, self.until)
     }
 }
 
-impl fmt::Display for Answer {
+impl fmt::Display for Response {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} by process {}, asked at {}, {:?} later",
-            self.what,
-            self.process,
-            self.from,
-            between(self.from, self.until)
-        )
+        write!(f, "{} by process {}, sent at {}, after {:?}", self.what, self.process, self.from, self.took())
     }
 }
 
 impl Load {
     pub(crate) fn start(fleet: &Arc<Fleet>, clients: usize, mut rng: fastrand::Rng) -> Self {
-        let over = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::new(AtomicBool::new(false));
         let mut running = JoinSet::new();
         for number in 0..clients {
-            let http = Client::builder().timeout(PATIENCE).no_proxy().build().unwrap_or_default();
-            let client = OneClient { fleet: fleet.clone(), http, rng: rng.fork(), heard: Heard::default() };
-            running.spawn(client.run(over.clone(), number));
+            let http = Client::builder().timeout(TIMEOUT).no_proxy().build().unwrap_or_default();
+            let client = OneClient { fleet: fleet.clone(), http, rng: rng.fork(), log: ClientLog::default() };
+            running.spawn(client.run(stopped.clone(), number));
         }
-        Self { over, clients: running }
+        Self { stopped, clients: running }
     }
 
-    /// Returns when everything that was begun is accepted.
-    pub(crate) async fn stop(self) -> Heard {
-        self.over.store(true, Ordering::Relaxed);
-        let mut all = Heard::default();
-        for heard in self.clients.join_all().await {
-            all.accepted.extend(heard.accepted);
-            all.ended.extend(heard.ended);
-            all.refused.extend(heard.refused);
-            all.late.extend(heard.late);
+    /// Returns when all submissions that clients began are accepted.
+    pub(crate) async fn stop(self) -> ClientLog {
+        self.stopped.store(true, Ordering::Relaxed);
+        let mut all = ClientLog::default();
+        for log in self.clients.join_all().await {
+            all.accepted.extend(log.accepted);
+            all.ended.extend(log.ended);
+            all.refused.extend(log.refused);
+            all.late.extend(log.late);
         }
         all
     }
@@ -106,27 +99,27 @@ struct OneClient {
     fleet: Arc<Fleet>,
     http: Client,
     rng: fastrand::Rng,
-    heard: Heard,
+    log: ClientLog,
 }
 
 impl OneClient {
-    async fn run(mut self, over: Arc<AtomicBool>, client: usize) -> Heard {
+    async fn run(mut self, stopped: Arc<AtomicBool>, client: usize) -> ClientLog {
         for number in 0_u64.. {
-            if over.load(Ordering::Relaxed) {
+            if stopped.load(Ordering::Relaxed) {
                 break;
             }
             let (path, body) = request(&mut self.rng);
             let accepted = self.until_accepted(path, &body, &format!("{client}-{number}")).await;
-            self.heard.accepted.push(accepted);
+            self.log.accepted.push(accepted);
             if self.rng.u8(..4) == 0 {
-                self.look().await;
+                self.read_one().await;
             }
             tokio::time::sleep(Duration::from_millis(self.rng.u64(20..180))).await;
         }
-        self.heard
+        self.log
     }
 
-    /// Asks one process after the other until one says 202: a repeat under the same key makes no second job.
+    /// Sends the request to random processes until one answers 202.
     async fn until_accepted(&mut self, path: &str, body: &Value, key: &str) -> Accepted {
         loop {
             let address = self.fleet.accepting(self.rng.usize(..1000));
@@ -138,19 +131,19 @@ impl OneClient {
         }
     }
 
-    /// The job's id, if it was accepted.
+    /// Returns the job's id if the request was accepted.
     async fn submit(&mut self, address: &Address, request: RequestBuilder) -> Option<String> {
         let from = Timestamp::now();
         let sent = request.send().await;
         let until = Timestamp::now();
         let what = sent.as_ref().map_or_else(ToString::to_string, |answer| answer.status().to_string());
-        let answered = Answer { process: address.process, from, until, what };
-        if answered.took() > PROMISED {
-            self.heard.late.push(answered.clone());
+        let response = Response { process: address.process, from, until, what };
+        if response.took() > ANSWER_LIMIT {
+            self.log.late.push(response.clone());
         }
         let answer = sent.ok()?;
         if answer.status().is_server_error() {
-            self.heard.refused.push(answered);
+            self.log.refused.push(response);
         }
         if answer.status() != StatusCode::ACCEPTED {
             return None;
@@ -158,21 +151,21 @@ impl OneClient {
         Some(answer.json::<Value>().await.ok()?["id"].as_str()?.to_owned())
     }
 
-    /// Looks at a job of its own; one that has ended is not to change any more.
-    async fn look(&mut self) {
-        let Some(Accepted { id, .. }) = self.rng.choice(&self.heard.accepted).cloned() else { return };
+    /// Reads one of this client's jobs, and records the job if it has ended.
+    async fn read_one(&mut self) {
+        let Some(Accepted { id, .. }) = self.rng.choice(&self.log.accepted).cloned() else { return };
         let address = self.fleet.accepting(self.rng.usize(..1000));
         if let Ok(answer) = self.http.get(format!("{}/jobs/{id}", address.url)).send().await
             && answer.status() == StatusCode::OK
             && let Ok(job) = answer.json::<Value>().await
             && !job["completedAt"].is_null()
         {
-            self.heard.ended.entry(id).or_insert(job);
+            self.log.ended.entry(id).or_insert(job);
         }
     }
 }
 
-/// Less than two processes can do, so that what takes long takes long for another reason.
+/// A random request. The total load is below the capacity of two processes, so that delays have another cause.
 fn request(rng: &mut fastrand::Rng) -> (&'static str, Value) {
     match rng.u8(..100) {
         0..70 => ("/api/sleep", json!({ "seconds": f64::from(rng.u32(..400)) / 1000.0 })),

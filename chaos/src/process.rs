@@ -1,4 +1,4 @@
-//! One process of the demo. It ends with its handle, and everything goes by its id.
+//! A process of the demo. Dropping the handle kills the process.
 
 use std::{fs::File, io, path::Path, process::Stdio, time::Duration};
 
@@ -8,8 +8,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// How long one may take to start, and to stop when it is asked to.
-const PATIENCE: Duration = Duration::from_secs(45);
+/// Maximum time for a start or a graceful stop.
+const TIMEOUT: Duration = Duration::from_secs(45);
 
 pub(crate) struct Process {
     child: Child,
@@ -18,7 +18,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a demo and waits until it says where it listens. What it logs is appended to a file of that name.
+    /// Starts a demo, waits until it prints its address, and appends its log to the file `log`.
     pub(crate) async fn start(demo: &Path, folder: &Path, log: &str, vars: &[(&str, &str)]) -> io::Result<Self> {
         let stderr = File::options().create(true).append(true).open(folder.join(log))?;
         let mut command = Command::new(demo);
@@ -27,11 +27,13 @@ impl Process {
         let mut child = command.spawn()?;
         let mut line = String::new();
         if let Some(out) = child.stdout.take() {
-            timeout(PATIENCE, BufReader::new(out).read_line(&mut line)).await??;
+            timeout(TIMEOUT, BufReader::new(out).read_line(&mut line)).await??;
         }
         let url = line.trim().strip_prefix("listening on ").map(str::to_owned);
         let (Some(url), Some(id)) = (url, child.id()) else {
-            return Err(io::Error::other(format!("the demo said {line:?}; see {log}")));
+            return Err(io::Error::other(format!(
+                "unexpected first line {line:?}: expected the demo's address; its log is {log}"
+            )));
         };
         Ok(Self { child, id, url })
     }
@@ -40,25 +42,25 @@ impl Process {
         self.child.kill().await
     }
 
-    /// SIGTERM. What was wrong with its end, if anything was.
+    /// Sends SIGTERM and waits. Returns a description of a bad exit.
     pub(crate) async fn stop(&mut self) -> io::Result<Option<String>> {
         self.signal("TERM").await?;
-        match timeout(PATIENCE, self.child.wait()).await {
+        match timeout(TIMEOUT, self.child.wait()).await {
             Ok(status) => {
                 let status = status?;
                 Ok((!status.success()).then(|| format!("{}: {status}", self.id)))
             }
             Err(_) => {
                 self.kill().await?;
-                Ok(Some(format!("{}: nothing in {PATIENCE:?}", self.id)))
+                Ok(Some(format!("{}: still running after {TIMEOUT:?}", self.id)))
             }
         }
     }
 
-    /// Returns when none of its threads runs any more.
+    /// Sends SIGSTOP. Returns when all threads have stopped.
     pub(crate) async fn freeze(&self) -> io::Result<()> {
         self.signal("STOP").await?;
-        timeout(PATIENCE, async {
+        timeout(TIMEOUT, async {
             while !is_stopped(self.id) {
                 sleep(Duration::from_millis(1)).await;
             }
@@ -72,7 +74,7 @@ impl Process {
     }
 
     async fn signal(&self, name: &str) -> io::Result<()> {
-        // None once it has been waited for: the id may be another's by now.
+        // `None` after a wait: another process may have the id.
         if let Some(id) = self.child.id() {
             Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &id.to_string()]).status().await?;
         }
@@ -80,11 +82,11 @@ impl Process {
     }
 }
 
-/// By what the kernel says of its threads; by the signal alone where there is no such kernel.
+/// Whether all threads are stopped, according to `/proc`. True if there is no such folder.
 fn is_stopped(process: u32) -> bool {
     let Ok(threads) = std::fs::read_dir(format!("/proc/{process}/task")) else { return true };
     threads.flatten().all(|thread| {
-        // A thread that ended meanwhile does not run either.
+        // A thread without a status file has ended.
         let status = std::fs::read_to_string(thread.path().join("status")).unwrap_or_default();
         status
             .lines()

@@ -1,31 +1,33 @@
-//! What lies between a process and a server: a TCP proxy on 127.0.0.1 that forwards, until it is told to do worse. Owns
-//! connections; must not know what is said on them, nor by whom.
+//! A TCP proxy on 127.0.0.1 that can cut, stall or break the connections between a process and a server. It does not
+//! interpret the forwarded bytes.
 
 use std::{future::pending, io};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream, tcp::OwnedReadHalf, tcp::OwnedWriteHalf},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
     select,
     sync::watch,
     task::AbortHandle,
 };
 
-/// How the way is.
+/// The state of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// Everything passes.
+pub enum LinkState {
+    /// Forwards everything.
     Open,
-    /// Connections were closed, and new ones are closed at once.
+    /// Closes all connections, and new ones at once.
     Cut,
-    /// Whatever is sent is held, in both directions, and delivered later.
+    /// Holds back all bytes in both directions, and delivers them later.
     Stalled,
-    /// Connections are accepted and stay, and nothing is ever answered on them: no end, no reset, not even later. What
-    /// is sent there is gone.
+    /// Accepts connections and discards what they send. They are never answered or closed, not even in a later state.
     HalfOpen,
 }
 
-/// A way to one port. It ends with this.
+/// A proxy to one port. Dropping it closes its connections.
 #[derive(Debug)]
 pub struct Proxy {
     port: u16,
@@ -33,16 +35,16 @@ pub struct Proxy {
     accepting: AbortHandle,
 }
 
-/// What was said to the proxy so far. Each connection compares the counts with those it was born under.
+/// The state of the proxy. Each connection compares these counts with their values when it was accepted.
 #[derive(Clone, Copy, Debug)]
 struct State {
     target: u16,
-    way: Way,
-    /// Connections born under fewer cuts are closed.
+    link: LinkState,
+    /// Connections from before the last cut are closed.
     cuts: u64,
-    /// Connections born under fewer deaths answer nothing any more.
-    deaths: u64,
-    /// Connections born under fewer losses lose their next answer.
+    /// Connections from before the last half-open state stay unanswered.
+    half_opened: u64,
+    /// Connections from before the last loss lose their next answer.
     losses: u64,
 }
 
@@ -51,7 +53,7 @@ impl Proxy {
     pub async fn start(target: u16) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
-        let (state, seen) = watch::channel(State { target, way: Way::Open, cuts: 0, deaths: 0, losses: 0 });
+        let (state, seen) = watch::channel(State { target, link: LinkState::Open, cuts: 0, half_opened: 0, losses: 0 });
         let accepting = tokio::spawn(accept(listener, seen)).abort_handle();
         Ok(Self { port, state, accepting })
     }
@@ -61,23 +63,23 @@ impl Proxy {
         self.port
     }
 
-    /// From now on the way is like that.
-    pub fn set(&self, way: Way) {
+    /// Sets the state of the link.
+    pub fn set(&self, link: LinkState) {
         self.state.send_modify(|state| {
-            state.way = way;
-            state.cuts += u64::from(way == Way::Cut);
-            state.deaths += u64::from(way == Way::HalfOpen);
+            state.link = link;
+            state.cuts += u64::from(link == LinkState::Cut);
+            state.half_opened += u64::from(link == LinkState::HalfOpen);
         });
     }
 
-    /// Each connection that there is loses its next answer, and is closed instead: the request has been carried out, and
-    /// whoever sent it cannot know.
+    /// Drops the next answer on each existing connection and closes the connection. The server has carried out the
+    /// request, and the client cannot tell.
     pub fn lose_answers(&self) {
         self.state.send_modify(|state| state.losses += 1);
     }
 
-    /// From now on it leads elsewhere. Connections to where it led before are closed.
-    pub fn turn_to(&self, target: u16) {
+    /// Forwards new connections to another port, and closes existing ones.
+    pub fn redirect(&self, target: u16) {
         self.state.send_modify(|state| {
             state.target = target;
             state.cuts += 1;
@@ -88,51 +90,50 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.accepting.abort();
-        // Nobody is left to say otherwise.
-        self.set(Way::Cut);
+        self.set(LinkState::Cut);
     }
 }
 
 async fn accept(listener: TcpListener, state: watch::Receiver<State>) {
     loop {
-        // Out of descriptors, for example: others may be closed meanwhile.
+        // For example out of descriptors, which is temporary.
         let Ok((client, _)) = listener.accept().await else { continue };
-        let (way, born) = (state.clone(), *state.borrow());
+        let (link, start) = (state.clone(), *state.borrow());
         tokio::spawn(async move {
-            let mut cut = way.clone();
+            let mut cut = link.clone();
             select! {
-                // First: what was held when a cut comes is not delivered.
+                // Checked first, so that held bytes are not delivered after a cut.
                 biased;
-                _ = cut.wait_for(|now| now.cuts > born.cuts) => {}
-                // How it ended is seen by both ends.
-                _ = forward(client, born, way) => {}
+                _ = cut.wait_for(|now| now.cuts > start.cuts) => {}
+                // Both ends see how the connection ended.
+                _ = forward(client, start, link) => {}
             }
         });
     }
 }
 
-/// Until one end closes.
-async fn forward(mut client: TcpStream, born: State, mut state: watch::Receiver<State>) -> io::Result<()> {
-    match born.way {
-        Way::Cut => return Ok(()),
-        Way::HalfOpen => return swallow(&mut client).await,
-        Way::Stalled => drop(state.wait_for(|now| now.way != Way::Stalled).await),
-        Way::Open => {}
+/// Forwards until one end closes the connection.
+async fn forward(mut client: TcpStream, start: State, mut state: watch::Receiver<State>) -> io::Result<()> {
+    match start.link {
+        LinkState::Cut => return Ok(()),
+        LinkState::HalfOpen => return discard(&mut client).await,
+        LinkState::Stalled => drop(state.wait_for(|now| now.link != LinkState::Stalled).await),
+        LinkState::Open => {}
     }
-    let server = TcpStream::connect(("127.0.0.1", born.target)).await?;
+    let server = TcpStream::connect(("127.0.0.1", start.target)).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
     select! {
-        ended = requests(from_client, to_server, born, state.clone()) => ended,
-        ended = answers(from_server, to_client, born, state) => ended,
+        ended = requests(from_client, to_server, start, state.clone()) => ended,
+        ended = answers(from_server, to_client, start, state) => ended,
     }
 }
 
 async fn requests(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    born: State,
+    start: State,
     mut state: watch::Receiver<State>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 16 * 1024];
@@ -141,7 +142,7 @@ async fn requests(
         let now = flowing(&mut state).await;
         match read {
             0 => return Ok(()),
-            _ if now.deaths > born.deaths => {}
+            _ if now.half_opened > start.half_opened => {}
             _ => to.write_all(&buffer[..read]).await?,
         }
     }
@@ -150,7 +151,7 @@ async fn requests(
 async fn answers(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    born: State,
+    start: State,
     mut state: watch::Receiver<State>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 16 * 1024];
@@ -158,24 +159,24 @@ async fn answers(
         let read = from.read(&mut buffer).await;
         let now = flowing(&mut state).await;
         match read {
-            // Nor is the client told that the server closed.
-            _ if now.deaths > born.deaths => return pending().await,
+            // A closed server connection is hidden from the client too.
+            _ if now.half_opened > start.half_opened => return pending().await,
             Ok(0) => return Ok(()),
-            Ok(_) if now.losses > born.losses => return Ok(()),
+            Ok(_) if now.losses > start.losses => return Ok(()),
             Ok(read) => to.write_all(&buffer[..read]).await?,
             Err(error) => return Err(error),
         }
     }
 }
 
-/// The state, once nothing is held.
+/// Waits while the link is stalled, then returns the state.
 async fn flowing(state: &mut watch::Receiver<State>) -> State {
-    let held = state.wait_for(|now| now.way != Way::Stalled).await.map(|now| *now);
+    let held = state.wait_for(|now| now.link != LinkState::Stalled).await.map(|now| *now);
     held.unwrap_or_else(|_| *state.borrow())
 }
 
-/// Reads for as long as the client sends, and answers nothing.
-async fn swallow(client: &mut TcpStream) -> io::Result<()> {
+/// Discards the client's bytes until it closes the connection.
+async fn discard(client: &mut TcpStream) -> io::Result<()> {
     let mut buffer = [0; 1024];
     while client.read(&mut buffer).await? > 0 {}
     Ok(())

@@ -1,37 +1,37 @@
-//! How a report is printed: what happened, set by set what became of the jobs, and how long it took to come back.
+//! Prints a report: faults, jobs, violated guarantees and recovery times.
 
 use std::{fmt, time::Duration};
 
 use crate::{Report, recovery::quantile};
 
-/// So many examples of each broken promise.
+/// Maximum number of examples of each violation.
 const EXAMPLES: usize = 3;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (what, times) in &self.happened {
+        for (what, times) in &self.faults {
             row(f, what, *times)?;
         }
         writeln!(f)?;
         row(f, "jobs accepted", self.accepted)?;
-        row(f, "  found in the end", self.found)?;
-        row(f, "  seen to have ended by clients meanwhile", self.seen_ended)?;
-        row(f, "submissions refused, and repeated", self.refused.len())?;
-        if !self.tail.is_empty() {
-            row(f, "gone with the last second before a promotion", self.tail.len())?;
+        row(f, "  found at the end", self.found)?;
+        row(f, "  read by clients after their end", self.seen_ended)?;
+        row(f, "submissions answered 5xx and repeated", self.refused.len())?;
+        if !self.lost_by_failover.is_empty() {
+            row(f, "affected by a promotion's lost second", self.lost_by_failover.len())?;
         }
-        for (promise, broken) in self.broken() {
-            row(f, &format!("  {promise}"), broken.len())?;
+        for (violation, found) in self.violations() {
+            row(f, &format!("  {violation}"), found.len())?;
         }
         let ends: Vec<String> = self.ends.iter().map(|(status, n)| format!("{n} {status}")).collect();
         writeln!(f, "  ended: {}", ends.join(", "))?;
         writeln!(f)?;
-        row(f, "attempts that a kill cut off, outages apart", self.recovery.cut_off)?;
+        row(f, "attempts interrupted by a kill, outside outages", self.recovery.interrupted)?;
         let times = [
             ("from a kill to the next attempt", &self.recovery.after_kill),
-            ("from an outage's end to the next attempt", &self.recovery.after_outage),
-            ("from a cut's end to the worker's next attempt", &self.recovery.after_cut),
-            ("until a submission was refused", &self.refused),
+            ("from the end of an outage to the next attempt", &self.recovery.after_outage),
+            ("from reconnection to the worker's next attempt", &self.recovery.after_cut),
+            ("until a submission was answered 5xx", &self.refused),
         ];
         for (what, times) in times.iter().filter(|(_, times)| !times.is_empty()) {
             writeln!(f, "  {what:<46}{}", quantiles(times))?;
@@ -42,9 +42,9 @@ impl fmt::Display for Report {
 
 impl Report {
     fn examples(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (promise, broken) in self.broken() {
-            for example in broken.iter().take(EXAMPLES) {
-                writeln!(f, "  {promise}: {example}")?;
+        for (violation, found) in self.violations() {
+            for example in found.iter().take(EXAMPLES) {
+                writeln!(f, "  {violation}: {example}")?;
             }
         }
         Ok(())

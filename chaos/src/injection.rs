@@ -1,0 +1,142 @@
+//! Draws faults from the scenario, carries them out and records them. The seed decides order, times and processes.
+
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use tokio::{task::JoinSet, time::sleep};
+
+use crate::{
+    fault::{Deck, Fault, Span, Target},
+    file,
+    fleet::Fleet,
+    history::FaultEvent,
+    proxy::LinkState,
+};
+
+/// Pause after an outage or a disconnection, so that no other fault hides the recovery.
+const RECOVERY: Duration = Duration::from_secs(6);
+
+/// Injects faults until the given time. Returns when all of them are over.
+pub(crate) async fn inject_faults(fleet: &Arc<Fleet>, until: Instant, rng: &mut fastrand::Rng) -> io::Result<()> {
+    let mut deck = Deck::new(fleet.plan().store.scene().faults);
+    let mut running = JoinSet::new();
+    while Instant::now() < until {
+        sleep(Duration::from_millis(rng.u64(300..2500))).await;
+        while let Some(result) = running.try_join_next() {
+            result??;
+        }
+        let Some(fault) = deck.draw(rng) else { continue };
+        let alone = fault.is_outage() && rng.u8(..3) > 0;
+        let injection = Box::pin(inject(fleet.clone(), fault, alone, rng.fork()));
+        if !alone {
+            running.spawn(async { injection.await.map(drop) });
+        } else if injection.await? {
+            sleep(RECOVERY).await;
+        }
+    }
+    while let Some(result) = running.join_next().await {
+        result??;
+    }
+    Ok(())
+}
+
+/// Returns false if no process is free for the fault, or another outage is in progress.
+async fn inject(fleet: Arc<Fleet>, fault: Fault, alone: bool, mut rng: fastrand::Rng) -> io::Result<bool> {
+    let from = Timestamp::now();
+    let event = |process| FaultEvent { fault, process, from, until: Timestamp::now(), alone };
+    match fault {
+        Fault::Kill(target) | Fault::Stop(target) | Fault::Freeze(target, _) | Fault::CutOff(target, _) => {
+            return inject_into_one(&fleet, fault, target, &mut rng).await;
+        }
+        Fault::Roll => {
+            for place in 0..fleet.places() {
+                fleet.restart(place, &mut *fleet.wait_for(place).await).await?;
+            }
+        }
+        Fault::LoseAnswers => fleet.servers.lose_answers(),
+        Fault::FlushScripts => fleet.servers.command(&["SCRIPT", "FLUSH"]).await?,
+        Fault::KillClients("pubsub") => fleet.servers.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await?,
+        Fault::KillClients(_) => fleet.servers.command(&["CLIENT", "KILL", "TYPE", "normal"]).await?,
+        Fault::Outage(_) | Fault::KillStore | Fault::FreezeStore | Fault::FillStore | Fault::Promote => {
+            let Ok(_held) = fleet.outage.try_lock() else { return Ok(false) };
+            let until = outage(&fleet, fault, &mut rng).await?;
+            fleet.history.lock().events.push(FaultEvent { until, ..event(None) });
+            return Ok(true);
+        }
+    }
+    fleet.history.lock().events.push(event(None));
+    Ok(true)
+}
+
+async fn inject_into_one(fleet: &Fleet, fault: Fault, target: Target, rng: &mut fastrand::Rng) -> io::Result<bool> {
+    let Some((place, mut process)) = fleet.take(target, rng) else { return Ok(false) };
+    let (from, id, lease) = (Timestamp::now(), process.id, fleet.plan().lease);
+    let record = |until| {
+        fleet.history.lock().events.push(FaultEvent { fault, process: Some(id), from, until, alone: false });
+    };
+    let mut held_write_lock = false;
+    match fault {
+        Fault::Kill(_) => fleet.kill(place, &mut process).await?,
+        Fault::Freeze(_, span) => {
+            process.freeze().await?;
+            held_write_lock = file::is_written_by(id, &fleet.plan().file());
+            sleep(span.draw(lease, rng)).await;
+            process.thaw().await?;
+        }
+        Fault::CutOff(_, link) => {
+            fleet.servers.set_one(place, link);
+            sleep(Span::PastLease.draw(lease, rng)).await;
+            fleet.servers.set_one(place, LinkState::Open);
+            record(Timestamp::now());
+            sleep(RECOVERY).await;
+            return Ok(true);
+        }
+        _ => fleet.restart(place, &mut process).await?,
+    }
+    let until = Timestamp::now();
+    record(until);
+    if held_write_lock {
+        let fault = Fault::FreezeStore;
+        fleet.history.lock().events.push(FaultEvent { fault, process: None, from, until, alone: false });
+    }
+    Ok(true)
+}
+
+/// Carries out an outage. Returns the time of its end.
+async fn outage(fleet: &Fleet, fault: Fault, rng: &mut fastrand::Rng) -> io::Result<Timestamp> {
+    let (servers, span) = (&fleet.servers, Duration::from_millis(rng.u64(1000..8000)));
+    match fault {
+        Fault::KillStore => {
+            servers.kill().await?;
+            sleep(span / 2).await;
+            servers.restart().await?;
+        }
+        Fault::FreezeStore => {
+            servers.freeze().await?;
+            sleep(span).await;
+            servers.thaw().await?;
+        }
+        Fault::FillStore => {
+            servers.command(&["CONFIG", "SET", "maxmemory", "1"]).await?;
+            sleep(span).await;
+            servers.command(&["CONFIG", "SET", "maxmemory", "0"]).await?;
+        }
+        Fault::Promote => {
+            servers.promote().await?;
+            let until = Timestamp::now();
+            servers.follow().await?;
+            return Ok(until);
+        }
+        Fault::Outage(link) => {
+            servers.set_all(link);
+            sleep(span).await;
+            servers.set_all(LinkState::Open);
+        }
+        _ => {}
+    }
+    Ok(Timestamp::now())
+}
