@@ -262,9 +262,9 @@ mod tests {
     use async_endpoints_core::{
         JobStore, MemoryStore, Priority,
         job::{Digest, ErrorRecord, JobTerms},
-        store::NewJob,
+        store::{NewJob, StoreOperation},
     };
-    use async_endpoints_testkit::{FlakyStore, Op, When};
+    use async_endpoints_testkit::{FlakyStore, When};
 
     use super::*;
 
@@ -326,7 +326,7 @@ mod tests {
             followers.push(follow(&hub, &memory, id).await);
             cancel(&memory, id).await;
         }
-        store.fail_next(Op::Get, When::Never);
+        store.fail_next(StoreOperation::Get, When::Never);
         assert!(hub.tell_missed(&store).await.is_err(), "it is told that one failed");
         let told = followers
             .iter()

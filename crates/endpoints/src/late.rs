@@ -11,20 +11,13 @@ use std::{
 };
 
 use async_endpoints_core::{
-    JobId, JobStore, SharedState, Store, StoreError,
-    job::{ErrorRecord, LogLine},
-    store::{
-        CancelOutcome, Claim, Claimed, DocVersion, Document, Fenced, Heartbeat, Hint, InsertOutcome, JobLookup, Lease,
-        ListFilter, ListPage, NewJob, Page, PutOutcome, Reclaim, Reclaimed, Renewed, Report, Result, RetryAs,
-        RetryOutcome, Role, RoleToken, Settled, Settlement, Stats, StatsQuery,
-    },
+    JobStore, SharedState, Store, StoreError, forward_store_calls,
+    store::{Hint, Result},
 };
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future, stream, stream::BoxStream};
 use tokio::{sync::watch, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
-use uuid::Uuid;
 
 use crate::{error::panic_message, jitter, telemetry::events};
 
@@ -188,51 +181,8 @@ fn pause(tries: u32) -> Duration {
 
 #[async_trait]
 impl JobStore for DeferredStore {
-    async fn insert(&self, job: NewJob) -> Result<InsertOutcome> {
-        self.store()?.insert(job).await
-    }
-    async fn get(&self, id: JobId) -> Result<JobLookup> {
-        self.store()?.get(id).await
-    }
-    async fn versions(&self, ids: &[JobId]) -> Result<Vec<Option<u64>>> {
-        self.store()?.versions(ids).await
-    }
-    async fn list(&self, filter: &ListFilter, page: &Page) -> Result<ListPage> {
-        self.store()?.list(filter, page).await
-    }
-    async fn logs(&self, id: JobId, after: u64, limit: u32) -> Result<Vec<LogLine>> {
-        self.store()?.logs(id, after, limit).await
-    }
-    async fn stats(&self, query: &StatsQuery) -> Result<Stats> {
-        self.store()?.stats(query).await
-    }
-    async fn claim(&self, claim: &Claim) -> Result<Claimed> {
-        self.store()?.claim(claim).await
-    }
-    async fn renew(&self, beat: &Heartbeat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
-        self.store()?.renew(beat, leases, lease).await
-    }
-    async fn report(&self, reports: &[Report]) -> Result<Vec<Fenced>> {
-        self.store()?.report(reports).await
-    }
-    async fn settle(&self, settles: &[Settlement]) -> Result<Vec<Settled>> {
-        self.store()?.settle(settles).await
-    }
-    async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<CancelOutcome> {
-        self.store()?.cancel(id, error).await
-    }
-    async fn retry(&self, id: JobId, new: &RetryAs) -> Result<RetryOutcome> {
-        self.store()?.retry(id, new).await
-    }
-    async fn reclaim(&self, reclaim: &Reclaim) -> Result<Reclaimed> {
-        self.store()?.reclaim(reclaim).await
-    }
-    async fn prune(&self, limit: u32) -> Result<u32> {
-        self.store()?.prune(limit).await
-    }
-    async fn probe(&self) -> Result<()> {
-        self.store()?.probe().await
-    }
+    forward_store_calls!(async self => self.store()?; job_calls);
+
     fn kind(&self) -> &'static str {
         self.kind
     }
@@ -260,21 +210,7 @@ impl JobStore for DeferredStore {
 
 #[async_trait]
 impl SharedState for DeferredStore {
-    async fn role(&self, name: &str, holder: Uuid, ttl: Duration) -> Result<Role> {
-        self.store()?.role(name, holder, ttl).await
-    }
-    async fn document(&self, name: &str) -> Result<Option<Document>> {
-        self.store()?.document(name).await
-    }
-    async fn put_document(
-        &self,
-        name: &str,
-        expected: Option<DocVersion>,
-        bytes: Bytes,
-        role: Option<(&str, RoleToken)>,
-    ) -> Result<PutOutcome> {
-        self.store()?.put_document(name, expected, bytes, role).await
-    }
+    forward_store_calls!(async self => self.store()?; shared_calls);
 }
 
 impl fmt::Debug for DeferredStore {

@@ -11,8 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_endpoints::{AsyncEndpoints, JobContext, JobLookup, JobStatus, JobType, Options, core::store::StatsQuery};
-use async_endpoints_testkit::{FlakyStore, Op, When};
+use async_endpoints::{
+    AsyncEndpoints, JobContext, JobLookup, JobStatus, JobType, Options,
+    core::store::{StatsQuery, StoreOperation},
+};
+use async_endpoints_testkit::{FlakyStore, When};
 use support::{PATIENCE, Process, TestStore, ended, found, quick, store, watch};
 use tokio::sync::{Notify, mpsc};
 
@@ -90,7 +93,7 @@ async fn work_goes_on_after_an_outage_of_the_store_and_no_result_is_lost() {
     go.notify_one(); // it ends while nothing can be settled
     assert!(process.endpoints.submit(WORK, 8).await.is_err());
     flaky.outage(false);
-    flaky.fail_next(Op::Settlement, When::After); // and the reply to its settlement is lost
+    flaky.fail_next(StoreOperation::Settle, When::After); // and the reply to its settlement is lost
     let job = ended(&process.endpoints, id).await;
     assert_eq!((job.status, job.attempt, job.result.as_deref()), (JobStatus::Completed, 1, Some(b"7".as_slice())));
     go.notify_one();
@@ -195,7 +198,13 @@ async fn background_tasks_that_panic_are_started_again_and_it_shows() {
         .handler(WORK, async |ctx: JobContext<u32>| Ok(*ctx.request()))
         .build()
         .unwrap();
-    for op in [Op::Claim, Op::Settlement, Op::Renew, Op::Reclaim, Op::Reclaim] {
+    for op in [
+        StoreOperation::Claim,
+        StoreOperation::Settle,
+        StoreOperation::Renew,
+        StoreOperation::Reclaim,
+        StoreOperation::Reclaim,
+    ] {
         flaky.fail_next(op, When::Panic);
     }
     let process = Process::start(endpoints, 2);
@@ -230,7 +239,7 @@ async fn progress_told_during_an_outage_is_stored_after_it() {
         })
         .build()
         .unwrap();
-    flaky.fail_next(Op::Report, When::Before);
+    flaky.fail_next(StoreOperation::Report, When::Before);
     let process = Process::start(endpoints, 2);
     let id = process.endpoints.submit(WORK, ()).await.unwrap().job.id;
     let stored = async {
@@ -257,8 +266,8 @@ async fn an_end_that_the_store_refuses_for_good_takes_no_other_with_it() {
         .unwrap();
     let process = Process::start(endpoints, 2);
     // The first refusal may be of many: each is then tried alone, and one of them is refused again.
-    flaky.fail_next(Op::Settlement, When::Never);
-    flaky.fail_next(Op::Settlement, When::Never);
+    flaky.fail_next(StoreOperation::Settle, When::Never);
+    flaky.fail_next(StoreOperation::Settle, When::Never);
     let mut ids = Vec::new();
     for n in 0..40 {
         ids.push(process.endpoints.submit(WORK, n).await.unwrap().job.id);
@@ -307,7 +316,7 @@ async fn the_last_progress_is_stored_though_its_report_fails_and_is_late() {
         })
         .build()
         .unwrap();
-    flaky.fail_next(Op::Report, When::Before);
+    flaky.fail_next(StoreOperation::Report, When::Before);
     let process = Process::start(endpoints, 2);
     for _ in 0..5 {
         let id = process.endpoints.submit(WORK, ()).await.unwrap().job.id;
@@ -335,8 +344,8 @@ async fn a_report_that_comes_late_does_not_take_later_progress_back() {
         .build()
         .unwrap();
     // The end is later still, so that the job runs when the report comes.
-    flaky.fail_next(Op::Report, When::Late);
-    flaky.fail_next(Op::Settlement, When::Late);
+    flaky.fail_next(StoreOperation::Report, When::Late);
+    flaky.fail_next(StoreOperation::Settle, When::Late);
     let process = Process::start(endpoints, 2);
     let id = process.endpoints.submit(WORK, ()).await.unwrap().job.id;
     let job = ended(&process.endpoints, id).await;
@@ -360,7 +369,7 @@ async fn a_stop_is_heard_while_handlers_block_every_thread() {
     let store = store();
     // Progress is on its way when the last thread blocks, and its answer is heard by nobody.
     let flaky = Arc::new(FlakyStore::new(Arc::new(store.clone())));
-    flaky.fail_next(Op::Report, When::Late);
+    flaky.fail_next(StoreOperation::Report, When::Late);
     let (started, mut starts) = mpsc::unbounded_channel();
     let over = Arc::new(OnceLock::new());
     let released = over.clone();

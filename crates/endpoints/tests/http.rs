@@ -287,7 +287,7 @@ async fn a_store_that_is_down_is_503_and_a_repeat_with_the_key_is_safe() {
         assert_eq!((status, code.as_str()), (503, "STORE_UNAVAILABLE"));
     }
     flaky.outage(false);
-    flaky.fail_next(async_endpoints_testkit::Op::Insert, async_endpoints_testkit::When::After);
+    flaky.fail_next(async_endpoints::core::store::StoreOperation::Insert, async_endpoints_testkit::When::After);
     assert_eq!(submit().await.unwrap().status(), 503, "stored, but its reply was lost");
     let replay = submit().await.unwrap();
     assert_eq!((replay.status().as_u16(), replay.headers()["idempotent-replayed"].to_str().unwrap()), (202, "true"));

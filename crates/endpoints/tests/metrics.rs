@@ -16,11 +16,11 @@ use async_endpoints::{
     axum::response::Response,
     core::{
         JobName, JobStore,
-        store::{Claim, LeaseToken, TypeQuota, WorkerId},
+        store::{Claim, LeaseToken, StoreOperation, TypeQuota, WorkerId},
     },
     telemetry::{CATALOGUE, Kind},
 };
-use async_endpoints_testkit::{FlakyStore, Op, When};
+use async_endpoints_testkit::{FlakyStore, When};
 use flate2::read::GzDecoder;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -430,7 +430,7 @@ async fn a_lost_worker_and_an_outage_are_counted_as_what_they_were() {
     // The reply to the settlement is lost for so long that a renewal tells before that its lease is no more.
     const LOST: u32 = 4;
     for _ in 0..LOST {
-        flaky.fail_next(Op::Settlement, When::After);
+        flaky.fail_next(StoreOperation::Settle, When::After);
     }
     let running = endpoints.clone();
     let running = tokio::spawn(async move { running.run().await });

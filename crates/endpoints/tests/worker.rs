@@ -13,9 +13,9 @@ use std::{
 
 use async_endpoints::{
     AsyncEndpoints, Endpoint, JobContext, JobError, JobLookup, JobStatus, JobType, MemoryStore, Options, Priority,
-    core::store::StatsQuery,
+    core::store::{StatsQuery, StoreOperation},
 };
-use async_endpoints_testkit::{FlakyStore, Op, When};
+use async_endpoints_testkit::{FlakyStore, When};
 use reqwest::StatusCode;
 use serde_json::json;
 use support::{PATIENCE, Process, Service, ended, quick, store, watch};
@@ -344,7 +344,7 @@ async fn a_cancellation_in_the_same_process_needs_no_renewal() {
     let process = Process::start(endpoints.clone(), 2);
     let id = endpoints.submit(JOB, ()).await.unwrap().job.id;
     tokio::time::timeout(PATIENCE, running.acquire()).await.unwrap().unwrap().forget();
-    (0..1000).for_each(|_| flaky.fail_next(Op::Renew, When::Before));
+    (0..1000).for_each(|_| flaky.fail_next(StoreOperation::Renew, When::Before));
     endpoints.cancel(id).await.unwrap();
     assert_eq!(ended(&endpoints, id).await.status, JobStatus::Canceled);
     drop(process);

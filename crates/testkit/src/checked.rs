@@ -7,18 +7,15 @@ use std::{
 };
 
 use async_endpoints_core::{
-    JobId, JobName, JobStore, JobView, SharedState, Store, Timestamp,
-    job::{Digest, ErrorRecord, LogLine},
+    JobId, JobName, JobStore, JobView, SharedState, Store, Timestamp, forward_store_calls,
+    job::{Digest, ErrorRecord},
     store::{
-        Attempt, CancelOutcome, Claim, Claimed, DocVersion, Document, Fenced, Heartbeat, Hint, IdempotencyKey,
-        InsertOutcome, JobLookup, Lease, ListFilter, ListPage, NewJob, Page, PutOutcome, Reclaim, Reclaimed, Recovered,
-        Renewed, Report, Result, RetryAs, RetryOutcome, Role, RoleToken, Settled, Settlement, Stats, StatsQuery,
+        Attempt, CancelOutcome, Claim, Claimed, IdempotencyKey, InsertOutcome, JobLookup, Lease, ListFilter, ListPage,
+        NewJob, Page, Reclaim, Reclaimed, Recovered, Result, RetryAs, RetryOutcome, Settled, Settlement,
     },
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
-use uuid::Uuid;
 
 /// A job as an answer showed it.
 #[derive(Clone, Debug)]
@@ -163,10 +160,6 @@ impl<S: Store> JobStore for Checked<S> {
         Ok(answer)
     }
 
-    async fn versions(&self, ids: &[JobId]) -> Result<Vec<Option<u64>>> {
-        self.inner.versions(ids).await
-    }
-
     async fn list(&self, filter: &ListFilter, page: &Page) -> Result<ListPage> {
         let asked = self.ask();
         let answer = self.inner.list(filter, page).await?;
@@ -178,28 +171,12 @@ impl<S: Store> JobStore for Checked<S> {
         Ok(answer)
     }
 
-    async fn logs(&self, id: JobId, after: u64, limit: u32) -> Result<Vec<LogLine>> {
-        self.inner.logs(id, after, limit).await
-    }
-
-    async fn stats(&self, query: &StatsQuery) -> Result<Stats> {
-        self.inner.stats(query).await
-    }
-
     async fn claim(&self, claim: &Claim) -> Result<Claimed> {
         let answer = self.inner.claim(claim).await?;
         // Payloads are not judged, and may be large.
         let taken = answer.attempts.iter().map(|attempt| Attempt { payload: Bytes::new(), ..attempt.clone() });
         self.record().claims.extend(taken);
         Ok(answer)
-    }
-
-    async fn renew(&self, beat: &Heartbeat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
-        self.inner.renew(beat, leases, lease).await
-    }
-
-    async fn report(&self, reports: &[Report]) -> Result<Vec<Fenced>> {
-        self.inner.report(reports).await
     }
 
     async fn settle(&self, settles: &[Settlement]) -> Result<Vec<Settled>> {
@@ -234,40 +211,10 @@ impl<S: Store> JobStore for Checked<S> {
         Ok(answer)
     }
 
-    async fn prune(&self, limit: u32) -> Result<u32> {
-        self.inner.prune(limit).await
-    }
-
-    fn hints(&self) -> BoxStream<'static, Hint> {
-        self.inner.hints()
-    }
-
-    async fn probe(&self) -> Result<()> {
-        self.inner.probe().await
-    }
-
-    fn kind(&self) -> &'static str {
-        self.inner.kind()
-    }
+    forward_store_calls!(self => self.inner; versions, logs, stats, renew, report, prune, probe, hints, kind);
 }
 
 #[async_trait]
 impl<S: Store> SharedState for Checked<S> {
-    async fn role(&self, name: &str, holder: Uuid, ttl: Duration) -> Result<Role> {
-        self.inner.role(name, holder, ttl).await
-    }
-
-    async fn document(&self, name: &str) -> Result<Option<Document>> {
-        self.inner.document(name).await
-    }
-
-    async fn put_document(
-        &self,
-        name: &str,
-        expected: Option<DocVersion>,
-        bytes: Bytes,
-        role: Option<(&str, RoleToken)>,
-    ) -> Result<PutOutcome> {
-        self.inner.put_document(name, expected, bytes, role).await
-    }
+    forward_store_calls!(self => self.inner; shared_calls);
 }

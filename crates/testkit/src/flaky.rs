@@ -9,43 +9,13 @@ use std::{
 };
 
 use async_endpoints_core::{
-    JobId, JobStore, SharedState, Store, StoreError,
-    job::{ErrorRecord, LogLine},
-    store::{
-        CancelOutcome, Claim, Claimed, DocVersion, Document, Fenced, Heartbeat, Hint, InsertOutcome, JobLookup, Lease,
-        ListFilter, ListPage, NewJob, Page, PutOutcome, Reclaim, Reclaimed, Renewed, Report, Result, RetryAs,
-        RetryOutcome, Role, RoleToken, Settled, Settlement, Stats, StatsQuery,
-    },
+    JobStore, SharedState, Store, StoreError, forward_store_calls,
+    store::{DocVersion, InsertOutcome, NewJob, PutOutcome, Result, RoleToken, StoreOperation},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
+use futures_util::future::BoxFuture;
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use uuid::Uuid;
-
-/// A call of a store.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is named after its call")]
-pub enum Op {
-    Insert,
-    Get,
-    Versions,
-    List,
-    Logs,
-    Stats,
-    Claim,
-    Renew,
-    Report,
-    Settlement,
-    Cancel,
-    Retry,
-    Reclaim,
-    Prune,
-    Probe,
-    Role,
-    Document,
-    PutDocument,
-}
 
 /// When a call fails.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -79,7 +49,7 @@ pub struct FlakyStore {
     inner: Arc<dyn Store>,
     out: AtomicBool,
     faults: AtomicU64,
-    script: Mutex<Vec<(Op, When)>>,
+    script: Mutex<Vec<(StoreOperation, When)>>,
     chance: Mutex<Chance>,
 }
 
@@ -115,8 +85,8 @@ impl FlakyStore {
     }
 
     /// The next call of this kind fails. Several add up, in order.
-    pub fn fail_next(&self, op: Op, when: When) {
-        lock(&self.script).push((op, when));
+    pub fn fail_next(&self, operation: StoreOperation, when: When) {
+        lock(&self.script).push((operation, when));
     }
 
     /// From now on every call fails, or none does because of this.
@@ -135,36 +105,41 @@ impl FlakyStore {
         self.faults.load(Ordering::Relaxed)
     }
 
-    async fn around<T: Send>(&self, op: Op, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
-        let (fault, delay) = self.draw(op);
+    async fn around<'a, T>(
+        &self,
+        operation: StoreOperation,
+        call: impl FnOnce() -> BoxFuture<'a, Result<T>> + Send,
+    ) -> Result<T> {
+        let (fault, delay) = self.draw(operation);
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
+        let name = operation.as_str();
         match fault {
-            Some(When::Before) => return Err(self.fault(op, "the call was lost")),
-            Some(When::Never) => return Err(StoreError::Backend { source: format!("{op:?} is refused").into() }),
-            Some(When::Panic) => panic!("{op:?} panics on purpose"),
+            Some(When::Before) => return Err(self.fault(operation, "the call was lost")),
+            Some(When::Never) => return Err(StoreError::Backend { source: format!("{name} is refused").into() }),
+            Some(When::Panic) => panic!("{name} panics on purpose"),
             Some(When::After | When::Late) | None => {}
         }
-        let answer = call.await?;
+        let answer = call().await?;
         match fault {
-            Some(_) => Err(self.fault(op, "the reply was lost")),
+            Some(_) => Err(self.fault(operation, "the reply was lost")),
             None => Ok(answer),
         }
     }
 
-    fn fault(&self, op: Op, what: &str) -> StoreError {
+    fn fault(&self, operation: StoreOperation, what: &str) -> StoreError {
         self.faults.fetch_add(1, Ordering::Relaxed);
-        StoreError::Unavailable(format!("{op:?}: {what}"))
+        StoreError::Unavailable(format!("{}: {what}", operation.as_str()))
     }
 
     /// Decides the fate of a call.
-    fn draw(&self, op: Op) -> (Option<When>, Duration) {
+    fn draw(&self, operation: StoreOperation) -> (Option<When>, Duration) {
         if self.out.load(Ordering::SeqCst) {
             return (Some(When::Before), Duration::ZERO);
         }
         let mut script = lock(&self.script);
-        if let Some(at) = script.iter().position(|(scripted, _)| *scripted == op) {
+        if let Some(at) = script.iter().position(|(scripted, _)| *scripted == operation) {
             return match script.remove(at).1 {
                 When::Late => (None, LATE),
                 when => (Some(when), Duration::ZERO),
@@ -194,156 +169,42 @@ pub struct Retrying<S>(pub S);
 /// More than any sane fault rate needs.
 const TRIES: u32 = 200;
 
-/// A method cannot take the call: a closure's future that borrows has no name that is known to be `Send`.
-macro_rules! repeat {
-    ($call:expr) => {{
+impl<S: Store> Retrying<S> {
+    async fn repeat<'a, T>(&self, _: StoreOperation, call: impl Fn() -> BoxFuture<'a, Result<T>> + Send) -> Result<T> {
         for _ in 1..TRIES {
-            match $call.await {
+            match call().await {
                 Err(error) if error.is_transient() => tokio::task::yield_now().await,
                 answer => return answer,
             }
         }
-        $call.await
-    }};
+        call().await
+    }
 }
 
 #[async_trait]
 impl JobStore for FlakyStore {
-    async fn insert(&self, job: NewJob) -> Result<InsertOutcome> {
-        self.around(Op::Insert, self.inner.insert(job)).await
-    }
-    async fn get(&self, id: JobId) -> Result<JobLookup> {
-        self.around(Op::Get, self.inner.get(id)).await
-    }
-    async fn versions(&self, ids: &[JobId]) -> Result<Vec<Option<u64>>> {
-        self.around(Op::Versions, self.inner.versions(ids)).await
-    }
-    async fn list(&self, filter: &ListFilter, page: &Page) -> Result<ListPage> {
-        self.around(Op::List, self.inner.list(filter, page)).await
-    }
-    async fn logs(&self, id: JobId, after: u64, limit: u32) -> Result<Vec<LogLine>> {
-        self.around(Op::Logs, self.inner.logs(id, after, limit)).await
-    }
-    async fn stats(&self, query: &StatsQuery) -> Result<Stats> {
-        self.around(Op::Stats, self.inner.stats(query)).await
-    }
-    async fn claim(&self, claim: &Claim) -> Result<Claimed> {
-        self.around(Op::Claim, self.inner.claim(claim)).await
-    }
-    async fn renew(&self, beat: &Heartbeat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
-        self.around(Op::Renew, self.inner.renew(beat, leases, lease)).await
-    }
-    async fn report(&self, reports: &[Report]) -> Result<Vec<Fenced>> {
-        self.around(Op::Report, self.inner.report(reports)).await
-    }
-    async fn settle(&self, settles: &[Settlement]) -> Result<Vec<Settled>> {
-        self.around(Op::Settlement, self.inner.settle(settles)).await
-    }
-    async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<CancelOutcome> {
-        self.around(Op::Cancel, self.inner.cancel(id, error)).await
-    }
-    async fn retry(&self, id: JobId, new: &RetryAs) -> Result<RetryOutcome> {
-        self.around(Op::Retry, self.inner.retry(id, new)).await
-    }
-    async fn reclaim(&self, reclaim: &Reclaim) -> Result<Reclaimed> {
-        self.around(Op::Reclaim, self.inner.reclaim(reclaim)).await
-    }
-    async fn prune(&self, limit: u32) -> Result<u32> {
-        self.around(Op::Prune, self.inner.prune(limit)).await
-    }
-    async fn probe(&self) -> Result<()> {
-        self.around(Op::Probe, self.inner.probe()).await
-    }
-    fn kind(&self) -> &'static str {
-        self.inner.kind()
-    }
-    fn hints(&self) -> BoxStream<'static, Hint> {
-        self.inner.hints()
-    }
+    forward_store_calls!(self.around => self.inner; job_calls);
+    forward_store_calls!(self => self.inner; hints, kind);
 }
 
 #[async_trait]
 impl SharedState for FlakyStore {
-    async fn role(&self, name: &str, holder: Uuid, ttl: Duration) -> Result<Role> {
-        self.around(Op::Role, self.inner.role(name, holder, ttl)).await
-    }
-    async fn document(&self, name: &str) -> Result<Option<Document>> {
-        self.around(Op::Document, self.inner.document(name)).await
-    }
-    async fn put_document(
-        &self,
-        name: &str,
-        expected: Option<DocVersion>,
-        bytes: Bytes,
-        role: Option<(&str, RoleToken)>,
-    ) -> Result<PutOutcome> {
-        self.around(Op::PutDocument, self.inner.put_document(name, expected, bytes, role)).await
-    }
+    forward_store_calls!(self.around => self.inner; shared_calls);
 }
 
 #[async_trait]
 impl<S: Store> JobStore for Retrying<S> {
     async fn insert(&self, job: NewJob) -> Result<InsertOutcome> {
-        repeat!(self.0.insert(job.clone()))
+        self.repeat(StoreOperation::Insert, || self.0.insert(job.clone())).await
     }
-    async fn get(&self, id: JobId) -> Result<JobLookup> {
-        repeat!(self.0.get(id))
-    }
-    async fn versions(&self, ids: &[JobId]) -> Result<Vec<Option<u64>>> {
-        repeat!(self.0.versions(ids))
-    }
-    async fn list(&self, filter: &ListFilter, page: &Page) -> Result<ListPage> {
-        repeat!(self.0.list(filter, page))
-    }
-    async fn logs(&self, id: JobId, after: u64, limit: u32) -> Result<Vec<LogLine>> {
-        repeat!(self.0.logs(id, after, limit))
-    }
-    async fn stats(&self, query: &StatsQuery) -> Result<Stats> {
-        repeat!(self.0.stats(query))
-    }
-    async fn claim(&self, claim: &Claim) -> Result<Claimed> {
-        repeat!(self.0.claim(claim))
-    }
-    async fn renew(&self, beat: &Heartbeat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
-        repeat!(self.0.renew(beat, leases, lease))
-    }
-    async fn report(&self, reports: &[Report]) -> Result<Vec<Fenced>> {
-        repeat!(self.0.report(reports))
-    }
-    async fn settle(&self, settles: &[Settlement]) -> Result<Vec<Settled>> {
-        repeat!(self.0.settle(settles))
-    }
-    async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<CancelOutcome> {
-        repeat!(self.0.cancel(id, error))
-    }
-    async fn retry(&self, id: JobId, new: &RetryAs) -> Result<RetryOutcome> {
-        repeat!(self.0.retry(id, new))
-    }
-    async fn reclaim(&self, reclaim: &Reclaim) -> Result<Reclaimed> {
-        repeat!(self.0.reclaim(reclaim))
-    }
-    async fn prune(&self, limit: u32) -> Result<u32> {
-        repeat!(self.0.prune(limit))
-    }
-    async fn probe(&self) -> Result<()> {
-        repeat!(self.0.probe())
-    }
-    fn kind(&self) -> &'static str {
-        self.0.kind()
-    }
-    fn hints(&self) -> BoxStream<'static, Hint> {
-        self.0.hints()
-    }
+
+    forward_store_calls!(self.repeat => self.0;
+        get, versions, list, logs, stats, claim, renew, report, settle, cancel, retry, reclaim, prune, probe);
+    forward_store_calls!(self => self.0; hints, kind);
 }
 
 #[async_trait]
 impl<S: Store> SharedState for Retrying<S> {
-    async fn role(&self, name: &str, holder: Uuid, ttl: Duration) -> Result<Role> {
-        repeat!(self.0.role(name, holder, ttl))
-    }
-    async fn document(&self, name: &str) -> Result<Option<Document>> {
-        repeat!(self.0.document(name))
-    }
     async fn put_document(
         &self,
         name: &str,
@@ -351,6 +212,9 @@ impl<S: Store> SharedState for Retrying<S> {
         bytes: Bytes,
         role: Option<(&str, RoleToken)>,
     ) -> Result<PutOutcome> {
-        repeat!(self.0.put_document(name, expected, bytes.clone(), role))
+        let call = || self.0.put_document(name, expected, bytes.clone(), role);
+        self.repeat(StoreOperation::PutDocument, call).await
     }
+
+    forward_store_calls!(self.repeat => self.0; role, document);
 }

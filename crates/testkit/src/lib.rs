@@ -33,7 +33,7 @@ pub use checked::Checked;
 pub use clock::ManualClock;
 pub use faults::check_faults;
 pub use fixture::{Fixture, Timeline};
-pub use flaky::{FlakyStore, Op, Retrying, When};
+pub use flaky::{FlakyStore, Retrying, When};
 pub use model::check_model;
 pub use rig::Rig;
 pub use turns::Turns;

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use async_endpoints_core::{
     JobStore as _, MemoryStore,
-    store::{InsertOutcome, JobLookup},
+    store::{InsertOutcome, JobLookup, StoreOperation},
 };
-use async_endpoints_testkit::{FlakyStore, Op, Retrying, When, jobs};
+use async_endpoints_testkit::{FlakyStore, Retrying, When, jobs};
 
 fn flaky() -> (Arc<MemoryStore>, FlakyStore) {
     let store = Arc::new(MemoryStore::new());
@@ -17,8 +17,8 @@ fn flaky() -> (Arc<MemoryStore>, FlakyStore) {
 async fn a_scripted_fault_comes_once_before_or_after() {
     let (store, flaky) = flaky();
     let job = jobs::job("alpha", std::time::Duration::from_secs(9));
-    flaky.fail_next(Op::Insert, When::Before);
-    flaky.fail_next(Op::Insert, When::After);
+    flaky.fail_next(StoreOperation::Insert, When::Before);
+    flaky.fail_next(StoreOperation::Insert, When::After);
     assert!(flaky.insert(job.clone()).await.is_err_and(|error| error.is_transient()));
     assert_eq!(store.get(job.id).await.expect("memory answers"), JobLookup::NotFound);
     assert_eq!(flaky.get(job.id).await.expect("other calls work"), JobLookup::NotFound);
@@ -57,7 +57,7 @@ async fn chance_repeats_itself_by_its_seed() {
 async fn retrying_hides_what_passes() {
     let (_, flaky) = flaky();
     for _ in 0..3 {
-        flaky.fail_next(Op::Probe, When::Before);
+        flaky.fail_next(StoreOperation::Probe, When::Before);
     }
     Retrying(flaky).probe().await.expect("the fourth try succeeds");
 }

@@ -18,6 +18,7 @@
 //!   priority, then order. A promoted job takes its due time as order; a released or recovered one keeps its place.
 
 mod client;
+mod forward;
 mod read;
 mod shared;
 mod worker;
@@ -28,6 +29,9 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 
 pub use client::{CancelOutcome, IdempotencyKey, InsertOutcome, NewJob, RetryAs, RetryOutcome};
+#[doc(hidden)]
+pub use forward::__private;
+pub use forward::StoreOperation;
 pub use read::{
     BOUNDS, Cursor, Histogram, JobLookup, ListFilter, ListPage, LiveWorker, MinuteStats, Page, Stats, StatsQuery,
     TypeCutoffs, TypeStats,
@@ -143,9 +147,7 @@ pub trait JobStore: Send + Sync + 'static {
 
     /// What operators call this kind of store, in metrics and health checks: `memory`, `sqlite`, `redis`. A store around a
     /// store has its name.
-    fn kind(&self) -> &'static str {
-        "custom"
-    }
+    fn kind(&self) -> &'static str;
 }
 
 /// A whole store. Implemented for everything that implements its two halves.
@@ -155,55 +157,5 @@ impl<T: JobStore + SharedState + ?Sized> Store for T {}
 
 #[async_trait]
 impl<T: JobStore + ?Sized> JobStore for Arc<T> {
-    async fn insert(&self, job: NewJob) -> Result<InsertOutcome> {
-        (**self).insert(job).await
-    }
-    async fn get(&self, id: JobId) -> Result<JobLookup> {
-        (**self).get(id).await
-    }
-    async fn versions(&self, ids: &[JobId]) -> Result<Vec<Option<u64>>> {
-        (**self).versions(ids).await
-    }
-    async fn list(&self, filter: &ListFilter, page: &Page) -> Result<ListPage> {
-        (**self).list(filter, page).await
-    }
-    async fn logs(&self, id: JobId, after: u64, limit: u32) -> Result<Vec<LogLine>> {
-        (**self).logs(id, after, limit).await
-    }
-    async fn stats(&self, query: &StatsQuery) -> Result<Stats> {
-        (**self).stats(query).await
-    }
-    async fn claim(&self, claim: &Claim) -> Result<Claimed> {
-        (**self).claim(claim).await
-    }
-    async fn renew(&self, beat: &Heartbeat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
-        (**self).renew(beat, leases, lease).await
-    }
-    async fn report(&self, reports: &[Report]) -> Result<Vec<Fenced>> {
-        (**self).report(reports).await
-    }
-    async fn settle(&self, settles: &[Settlement]) -> Result<Vec<Settled>> {
-        (**self).settle(settles).await
-    }
-    async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<CancelOutcome> {
-        (**self).cancel(id, error).await
-    }
-    async fn retry(&self, id: JobId, new: &RetryAs) -> Result<RetryOutcome> {
-        (**self).retry(id, new).await
-    }
-    async fn reclaim(&self, reclaim: &Reclaim) -> Result<Reclaimed> {
-        (**self).reclaim(reclaim).await
-    }
-    async fn prune(&self, limit: u32) -> Result<u32> {
-        (**self).prune(limit).await
-    }
-    fn hints(&self) -> BoxStream<'static, Hint> {
-        (**self).hints()
-    }
-    async fn probe(&self) -> Result<()> {
-        (**self).probe().await
-    }
-    fn kind(&self) -> &'static str {
-        (**self).kind()
-    }
+    crate::forward_store_calls!(self => **self; job_calls, hints, kind);
 }

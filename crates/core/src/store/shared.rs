@@ -69,19 +69,5 @@ pub trait SharedState: Send + Sync + 'static {
 
 #[async_trait]
 impl<T: SharedState + ?Sized> SharedState for Arc<T> {
-    async fn role(&self, name: &str, holder: Uuid, ttl: Duration) -> Result<Role> {
-        (**self).role(name, holder, ttl).await
-    }
-    async fn document(&self, name: &str) -> Result<Option<Document>> {
-        (**self).document(name).await
-    }
-    async fn put_document(
-        &self,
-        name: &str,
-        expected: Option<DocVersion>,
-        bytes: Bytes,
-        role: Option<(&str, RoleToken)>,
-    ) -> Result<PutOutcome> {
-        (**self).put_document(name, expected, bytes, role).await
-    }
+    crate::forward_store_calls!(self => **self; shared_calls);
 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_endpoints_core::{JobName, JobStatus, job::AttemptOutcome};
+use async_endpoints_core::{JobName, JobStatus, job::AttemptOutcome, store::StoreOperation};
 use foldhash::HashMap;
 use opentelemetry::{
     KeyValue,
@@ -46,52 +46,6 @@ impl Submission {
         (Self::Conflict, "conflict"),
         (Self::Invalid, "invalid"),
         (Self::Rejected, "rejected"),
-    ];
-}
-
-/// Calls of a store, as the label `operation` names them.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Operation {
-    Insert,
-    Get,
-    Versions,
-    List,
-    Logs,
-    Stats,
-    Claim,
-    Renew,
-    Report,
-    Settlement,
-    Cancel,
-    Retry,
-    Reclaim,
-    Prune,
-    Probe,
-    Role,
-    Document,
-    PutDocument,
-}
-
-impl Operation {
-    const ALL: [(Self, &str); 18] = [
-        (Self::Insert, "insert"),
-        (Self::Get, "get"),
-        (Self::Versions, "versions"),
-        (Self::List, "list"),
-        (Self::Logs, "logs"),
-        (Self::Stats, "stats"),
-        (Self::Claim, "claim"),
-        (Self::Renew, "renew"),
-        (Self::Report, "report"),
-        (Self::Settlement, "settle"),
-        (Self::Cancel, "cancel"),
-        (Self::Retry, "retry"),
-        (Self::Reclaim, "reclaim"),
-        (Self::Prune, "prune"),
-        (Self::Probe, "probe"),
-        (Self::Role, "role"),
-        (Self::Document, "document"),
-        (Self::PutDocument, "put_document"),
     ];
 }
 
@@ -217,7 +171,7 @@ impl Instruments {
         self.types.keys()
     }
 
-    pub(crate) fn operation(&self, operation: Operation, ok: bool, took: Duration) {
+    pub(crate) fn operation(&self, operation: StoreOperation, ok: bool, took: Duration) {
         self.operations[operation as usize][usize::from(!ok)].record(took.as_secs_f64());
     }
 
@@ -360,7 +314,7 @@ impl Binder<'_> {
             let labels = [("store", store), ("operation", operation), ("outcome", outcome)];
             histogram.bind(&labels.map(|(name, value)| KeyValue::new(name, value)))
         };
-        Operation::ALL.iter().map(|(_, name)| [bind(name, "ok"), bind(name, "error")]).collect()
+        StoreOperation::ALL.map(|call| [bind(call.as_str(), "ok"), bind(call.as_str(), "error")]).into()
     }
 }
 
@@ -380,7 +334,6 @@ mod tests {
     #[test]
     fn labels_are_in_the_order_of_their_places() {
         assert!(Submission::ALL.iter().enumerate().all(|(place, (result, _))| *result as usize == place));
-        assert!(Operation::ALL.iter().enumerate().all(|(place, (operation, _))| *operation as usize == place));
         assert!(AttemptOutcome::ALL.iter().enumerate().all(|(place, outcome)| *outcome as usize == place));
     }
 }

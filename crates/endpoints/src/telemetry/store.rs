@@ -7,22 +7,19 @@ use std::{
 };
 
 use async_endpoints_core::{
-    JobId, JobStatus, JobStore, SharedState, Store,
-    job::{AttemptOutcome, ErrorRecord, LogLine},
+    JobId, JobStatus, JobStore, SharedState, Store, forward_store_calls,
+    job::{AttemptOutcome, ErrorRecord},
     store::{
-        Attempt, CancelOutcome, Claim, Claimed, DocVersion, Document, Fenced, Heartbeat, Hint, InsertOutcome,
-        JobLookup, Lease, ListFilter, ListPage, NewJob, Outcome, Page, PutOutcome, Reclaim, Reclaimed, Recovered,
-        Renewed, Report, Result, RetryAs, RetryOutcome, Role, RoleToken, Settled, Settlement, Stats, StatsQuery,
+        Attempt, CancelOutcome, Claim, Claimed, Heartbeat, InsertOutcome, Lease, NewJob, Outcome, Reclaim, Reclaimed,
+        Recovered, Renewed, Result, RetryAs, RetryOutcome, Settled, Settlement, StoreOperation,
     },
 };
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures_util::{future::BoxFuture, stream::BoxStream};
-use uuid::Uuid;
+use futures_util::future::BoxFuture;
 
 use super::{
     exemplars::{Cause, SpanRef},
-    instruments::{End, Instruments, LOST, OfType, Operation, Submission},
+    instruments::{End, Instruments, LOST, OfType, Submission},
     running::{Running, Started},
 };
 
@@ -39,7 +36,7 @@ pub(crate) struct Instrumented {
 /// The time of one call. Dropped before its end, the call was given up.
 struct Watch<'a> {
     instruments: &'a Instruments,
-    operation: Operation,
+    operation: StoreOperation,
     began: Instant,
     done: bool,
 }
@@ -99,24 +96,24 @@ impl Instrumented {
         Self { inner, instruments, running }
     }
 
-    fn watch(&self, operation: Operation) -> Watch<'_> {
+    fn watch(&self, operation: StoreOperation) -> Watch<'_> {
         Watch { instruments: &self.instruments, operation, began: Instant::now(), done: false }
     }
 
     /// Times a call; also says when it ended.
-    async fn timed<T>(
-        &self,
-        operation: Operation,
-        call: impl Future<Output = Result<T>> + Send,
-    ) -> (Result<T>, Instant) {
+    async fn timed<'a, T>(&self, operation: StoreOperation, call: BoxFuture<'a, Result<T>>) -> (Result<T>, Instant) {
         let watch = self.watch(operation);
         let answer = call.await;
         let now = watch.end(answer.is_ok());
         (answer, now)
     }
 
-    async fn observe<T>(&self, operation: Operation, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
-        self.timed(operation, call).await.0
+    async fn observe<'a, T>(
+        &self,
+        operation: StoreOperation,
+        call: impl FnOnce() -> BoxFuture<'a, Result<T>> + Send,
+    ) -> Result<T> {
+        self.timed(operation, call()).await.0
     }
 
     fn claimed(&self, claimed: &Claimed, now: Instant) {
@@ -179,7 +176,7 @@ fn code(outcome: &Outcome) -> &str {
 impl JobStore for Instrumented {
     /// No `async fn`: the job goes to the inner store at once and is not carried along by the future that waits for it.
     fn insert<'s: 'a, 'a>(&'s self, job: NewJob) -> BoxFuture<'a, Result<InsertOutcome>> {
-        let watch = self.watch(Operation::Insert);
+        let watch = self.watch(StoreOperation::Insert);
         let submitting = Submitting { of_type: self.instruments.of(&job.name), began: watch.began, done: false };
         let call = self.inner.insert(job);
         Box::pin(async move {
@@ -190,28 +187,11 @@ impl JobStore for Instrumented {
         })
     }
 
-    async fn get(&self, id: JobId) -> Result<JobLookup> {
-        self.observe(Operation::Get, self.inner.get(id)).await
-    }
-
-    async fn versions(&self, ids: &[JobId]) -> Result<Vec<Option<u64>>> {
-        self.observe(Operation::Versions, self.inner.versions(ids)).await
-    }
-
-    async fn list(&self, filter: &ListFilter, page: &Page) -> Result<ListPage> {
-        self.observe(Operation::List, self.inner.list(filter, page)).await
-    }
-
-    async fn logs(&self, id: JobId, after: u64, limit: u32) -> Result<Vec<LogLine>> {
-        self.observe(Operation::Logs, self.inner.logs(id, after, limit)).await
-    }
-
-    async fn stats(&self, query: &StatsQuery) -> Result<Stats> {
-        self.observe(Operation::Stats, self.inner.stats(query)).await
-    }
+    forward_store_calls!(self.observe => self.inner; get, versions, list, logs, stats, report, prune, probe);
+    forward_store_calls!(self => self.inner; hints, kind);
 
     async fn claim(&self, claim: &Claim) -> Result<Claimed> {
-        let (answer, now) = self.timed(Operation::Claim, self.inner.claim(claim)).await;
+        let (answer, now) = self.timed(StoreOperation::Claim, self.inner.claim(claim)).await;
         if let Ok(claimed) = &answer
             && !claimed.attempts.is_empty()
         {
@@ -223,15 +203,11 @@ impl JobStore for Instrumented {
     async fn renew(&self, beat: &Heartbeat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
         // One that is lost stays for now: it may have been settled by a call whose answer was lost, and is asked again.
         self.running.renewed(leases, lease * 2);
-        self.observe(Operation::Renew, self.inner.renew(beat, leases, lease)).await
-    }
-
-    async fn report(&self, reports: &[Report]) -> Result<Vec<Fenced>> {
-        self.observe(Operation::Report, self.inner.report(reports)).await
+        self.observe(StoreOperation::Renew, || self.inner.renew(beat, leases, lease)).await
     }
 
     async fn settle(&self, settles: &[Settlement]) -> Result<Vec<Settled>> {
-        let (answer, now) = self.timed(Operation::Settlement, self.inner.settle(settles)).await;
+        let (answer, now) = self.timed(StoreOperation::Settle, self.inner.settle(settles)).await;
         if let Ok(answers) = &answer {
             self.settled(settles, answers, now);
         }
@@ -239,7 +215,7 @@ impl JobStore for Instrumented {
     }
 
     async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<CancelOutcome> {
-        let answer = self.observe(Operation::Cancel, self.inner.cancel(id, error)).await?;
+        let answer = self.observe(StoreOperation::Cancel, || self.inner.cancel(id, error)).await?;
         if let CancelOutcome::Canceled(job) = &answer {
             let total = job.completed_at.unwrap_or(job.created_at).since(job.created_at);
             let cause = Cause { job: id, span: job.trace.as_ref().and_then(SpanRef::of) };
@@ -249,7 +225,7 @@ impl JobStore for Instrumented {
     }
 
     async fn retry(&self, id: JobId, new: &RetryAs) -> Result<RetryOutcome> {
-        let answer = self.observe(Operation::Retry, self.inner.retry(id, new)).await?;
+        let answer = self.observe(StoreOperation::Retry, || self.inner.retry(id, new)).await?;
         if let RetryOutcome::Created(job) = &answer {
             self.instruments.of(&job.name).queued.add(1);
         }
@@ -257,49 +233,17 @@ impl JobStore for Instrumented {
     }
 
     async fn reclaim(&self, reclaim: &Reclaim) -> Result<Reclaimed> {
-        let (answer, now) = self.timed(Operation::Reclaim, self.inner.reclaim(reclaim)).await;
+        let (answer, now) = self.timed(StoreOperation::Reclaim, self.inner.reclaim(reclaim)).await;
         if let Ok(Reclaimed::Done { recovered, .. }) = &answer {
             self.recovered(recovered, now);
         }
         answer
     }
-
-    async fn prune(&self, limit: u32) -> Result<u32> {
-        self.observe(Operation::Prune, self.inner.prune(limit)).await
-    }
-
-    fn hints(&self) -> BoxStream<'static, Hint> {
-        self.inner.hints()
-    }
-
-    async fn probe(&self) -> Result<()> {
-        self.observe(Operation::Probe, self.inner.probe()).await
-    }
-
-    fn kind(&self) -> &'static str {
-        self.inner.kind()
-    }
 }
 
 #[async_trait]
 impl SharedState for Instrumented {
-    async fn role(&self, name: &str, holder: Uuid, ttl: Duration) -> Result<Role> {
-        self.observe(Operation::Role, self.inner.role(name, holder, ttl)).await
-    }
-
-    async fn document(&self, name: &str) -> Result<Option<Document>> {
-        self.observe(Operation::Document, self.inner.document(name)).await
-    }
-
-    async fn put_document(
-        &self,
-        name: &str,
-        expected: Option<DocVersion>,
-        bytes: Bytes,
-        role: Option<(&str, RoleToken)>,
-    ) -> Result<PutOutcome> {
-        self.observe(Operation::PutDocument, self.inner.put_document(name, expected, bytes, role)).await
-    }
+    forward_store_calls!(self.observe => self.inner; shared_calls);
 }
 
 #[cfg(test)]
