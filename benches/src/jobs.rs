@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_endpoints::{
     AsyncEndpoints, JobContext, JobType,
     core::{
-        JobId, JobName, JobStatus, MemoryStore, Priority, Store,
+        JobId, JobName, JobStatus, MemoryStore, Store,
         job::{Digest, ErrorRecord, JobTerms},
         store::{
             Attempt, Claim, InsertOutcome, LeaseToken, NewJob, Outcome, Settlement, StatsQuery, TypeQuota, WorkerId,
@@ -34,24 +34,8 @@ impl Template {
     /// With a payload that no handler can read.
     pub(crate) fn plain(name: &str) -> Result<Self> {
         let payload = Bytes::from(vec![b'x'; PAYLOAD]);
-        Ok(Self(NewJob {
-            id: JobId::random(),
-            id_chosen: false,
-            name: JobName::new(name)?,
-            payload,
-            terms: JobTerms {
-                priority: Priority::default(),
-                max_retries: 3,
-                max_losses: 5,
-                retention: Duration::from_secs(86_400),
-            },
-            delay: Duration::ZERO,
-            queue_limit: None,
-            key: None,
-            fingerprint: Digest([7; 32]),
-            owner: None,
-            trace: None,
-        }))
+        let name = JobName::new(name)?;
+        Ok(Self(NewJob::new(JobId::random(), name, payload, JobTerms::default(), Digest([7; 32]))))
     }
 
     /// What the product submits, with all that it puts around a request.

@@ -365,6 +365,14 @@ pub struct JobTerms {
     pub retention: Duration,
 }
 
+impl Default for JobTerms {
+    /// Middle priority, 3 retries, 5 losses, readable for a day.
+    fn default() -> Self {
+        let retention = Duration::from_secs(24 * 60 * 60);
+        Self { priority: Priority::default(), max_retries: 3, max_losses: 5, retention }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -260,7 +260,7 @@ impl Drop for Follower {
 #[cfg(test)]
 mod tests {
     use async_endpoints_core::{
-        JobStore, MemoryStore, Priority,
+        JobStore, MemoryStore,
         job::{Digest, ErrorRecord, JobTerms},
         store::{NewJob, StoreOperation},
     };
@@ -272,21 +272,8 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(20);
 
     async fn queued(store: &MemoryStore) -> JobId {
-        let hour = Duration::from_secs(3600);
-        let terms = JobTerms { priority: Priority::default(), max_retries: 0, max_losses: 0, retention: hour };
-        let job = NewJob {
-            id: JobId::random(),
-            id_chosen: false,
-            name: JobName::new("Followed").expect("a name"),
-            payload: bytes::Bytes::new(),
-            terms,
-            delay: Duration::ZERO,
-            queue_limit: None,
-            key: None,
-            fingerprint: Digest([0; 32]),
-            owner: None,
-            trace: None,
-        };
+        let name = JobName::new("Followed").expect("a name");
+        let job = NewJob::new(JobId::random(), name, bytes::Bytes::new(), JobTerms::default(), Digest([0; 32]));
         let id = job.id;
         store.insert(job).await.expect("memory is there");
         id

@@ -68,24 +68,20 @@ impl AsyncEndpoints {
     /// No `async fn`: what is only needed before the call must not swell the future that waits for it.
     pub(crate) fn accept(&self, draft: Draft) -> impl Future<Output = Result<Accepted, SubmitError>> + Send + '_ {
         // All but the payload, to make the answer of what was sent and what comes back: no second trip.
-        let sent = NewJob {
-            id: draft.id.unwrap_or_else(JobId::random),
-            id_chosen: draft.id.is_some(),
-            name: draft.name,
-            payload: Bytes::new(),
-            terms: JobTerms {
-                priority: draft.policy.priority,
-                max_retries: draft.policy.max_retries,
-                max_losses: self.options().max_losses,
-                retention: draft.policy.retention,
-            },
-            delay: draft.policy.delay,
-            queue_limit: Some(draft.policy.max_queue_size),
-            key: draft.key,
-            fingerprint: draft.fingerprint,
-            owner: draft.owner,
-            trace: draft.trace,
+        let terms = JobTerms {
+            priority: draft.policy.priority,
+            max_retries: draft.policy.max_retries,
+            max_losses: self.options().max_losses,
+            retention: draft.policy.retention,
         };
+        let id = draft.id.unwrap_or_else(JobId::random);
+        let sent = NewJob::new(id, draft.name, Bytes::new(), terms, draft.fingerprint)
+            .id_chosen(draft.id.is_some())
+            .delay(draft.policy.delay)
+            .queue_limit(draft.policy.max_queue_size)
+            .key(draft.key)
+            .owner(draft.owner)
+            .trace(draft.trace);
         let insert = self.store().insert(NewJob { payload: draft.payload, ..sent.clone() });
         async move {
             if self.is_shutting_down() {

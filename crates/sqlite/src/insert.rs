@@ -1,7 +1,5 @@
 //! Calls of clients: insert, cancel, retry.
 
-use std::time::Duration;
-
 use async_endpoints_core::{
     JobId, JobStatus,
     job::ErrorRecord,
@@ -169,19 +167,11 @@ impl State {
         if !matches!(old.status, JobStatus::Failed | JobStatus::Canceled) {
             return Ok(RetryOutcome::NotEnded(old.status));
         }
-        let again = NewJob {
-            id: new.id,
-            id_chosen: false,
-            name: self.ledger.name(&self.conn, old.kind)?,
-            payload: view::payload(&self.conn, old.seq)?.map_err(Fail::Bad)?,
-            terms: old.terms.clone(),
-            delay: Duration::ZERO,
-            queue_limit: None,
-            key: None,
-            fingerprint: old.fingerprint,
-            owner: old.owner,
-            trace: new.trace.clone(),
-        };
+        let name = self.ledger.name(&self.conn, old.kind)?;
+        let payload = view::payload(&self.conn, old.seq)?.map_err(Fail::Bad)?;
+        let again = NewJob::new(new.id, name, payload, old.terms.clone(), old.fingerprint)
+            .owner(old.owner)
+            .trace(new.trace.clone());
         let Some(job) = self.accept(&again, Some(id))? else { return Ok(RetryOutcome::Conflict) };
         let updated_at = old.updated_at;
         self.change(&mut old, updated_at, |old| old.retried_by = Some(new.id))?;

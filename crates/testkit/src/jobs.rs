@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use async_endpoints_core::{
-    JobId, JobName, Priority, Timestamp,
+    JobId, JobName, Timestamp,
     job::{Digest, ErrorRecord, JobTerms, LogLine},
     store::{IdempotencyKey, NewJob, Outcome},
 };
@@ -51,17 +51,6 @@ pub fn line(message: impl Into<String>) -> LogLine {
 /// A runnable job of that type: an id that may come again, no key, no owner, no limit, `retention` as told, 3 retries, 5 losses.
 #[must_use]
 pub fn job(of: &str, retention: Duration) -> NewJob {
-    NewJob {
-        id: JobId::random(),
-        id_chosen: true,
-        name: name(of),
-        payload: Bytes::from_static(br#"{"a":1}"#),
-        terms: JobTerms { priority: Priority::default(), max_retries: 3, max_losses: 5, retention },
-        delay: Duration::ZERO,
-        queue_limit: None,
-        key: None,
-        fingerprint: digest(1),
-        owner: None,
-        trace: None,
-    }
+    let terms = JobTerms { retention, ..JobTerms::default() };
+    NewJob::new(JobId::random(), name(of), Bytes::from_static(br#"{"a":1}"#), terms, digest(1)).id_chosen(true)
 }

@@ -1,35 +1,34 @@
 //! Calls of clients: insert, cancel, retry.
 
 use super::{
-    job::{Draft, Job},
+    job::Job,
     state::{Request, State},
 };
 use crate::{
     job::{Digest, ErrorRecord, JobId, JobStatus},
     lifecycle::{self, Event},
     limits::AHEAD_COUNTED,
-    store::{CancelOutcome, InsertOutcome, JobLookup, RetryAs, RetryOutcome},
+    store::{CancelOutcome, InsertOutcome, JobLookup, NewJob, RetryAs, RetryOutcome},
     time::Timestamp,
 };
 
 impl State {
-    pub(super) fn insert(&mut self, new: Draft, now: Timestamp) -> InsertOutcome {
+    pub(super) fn insert(&mut self, new: NewJob, now: Timestamp) -> InsertOutcome {
         let kind = self.kind_or_new(&new.name);
-        let job = &new.job;
-        let request: Option<Request> = job.key.as_ref().map(|key| (job.owner, kind, key.clone()));
+        let request: Option<Request> = new.key.as_ref().map(|key| (new.owner, kind, key.clone()));
         if let Some(known) = request.as_ref().and_then(|request| self.keys.get(request)).copied() {
-            return self.existing(known, job, now);
+            return self.existing(known, &new, now);
         }
-        if self.identity(job.id).is_some() {
+        if self.identity(new.id).is_some() {
             // A new key must not take over a job that was made under another one, or under none.
-            return if job.key.is_some() { InsertOutcome::Conflict } else { self.existing(job.id, job, now) };
+            return if new.key.is_some() { InsertOutcome::Conflict } else { self.existing(new.id, &new, now) };
         }
         if new.queue_limit.is_some_and(|limit| self.types[kind as usize].waiting() >= limit) {
             return InsertOutcome::Full;
         }
-        let id = job.id;
+        let id = new.id;
         let order = self.next_order(now);
-        let place = self.put(new.accept(kind, order, now));
+        let place = self.put(Box::new(Job::new(new, kind, order, now)));
         if let Some(request) = request {
             self.keys.insert(request, id);
         }
@@ -47,7 +46,7 @@ impl State {
         self.tombs.get(&id).map(|tomb| (tomb.owner, tomb.fingerprint))
     }
 
-    fn existing(&self, id: JobId, new: &Job, now: Timestamp) -> InsertOutcome {
+    fn existing(&self, id: JobId, new: &NewJob, now: Timestamp) -> InsertOutcome {
         match self.identity(id) {
             Some(identity) if identity == (new.owner, new.fingerprint) => match self.lookup(id, now) {
                 // Its record outlives the time in which readers are told: a replay is never a second run.
@@ -106,10 +105,10 @@ impl State {
             return RetryOutcome::Conflict;
         }
         let kind = job.kind;
-        let again = job.again(new.id, new.trace.clone(), self.types[kind as usize].name.clone());
+        let again = job.again(new, self.types[kind as usize].name.clone());
         let old = self.ids[&id];
         let order = self.next_order(now);
-        let mut job = again.accept(kind, order, now);
+        let mut job = Box::new(Job::new(again, kind, order, now));
         job.extra().retry_of = Some(id);
         let place = self.put(job);
         let updated_at = self.job(old).updated_at;

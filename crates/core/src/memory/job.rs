@@ -1,6 +1,6 @@
 //! A job as this store keeps it. Rarely used parts are boxed: most of a million queued jobs have none.
 
-use std::{collections::VecDeque, time::Duration};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 
@@ -10,7 +10,7 @@ use crate::{
         Progress, TraceContext,
     },
     limits::{ATTEMPTS_KEPT, LOG_BYTES_PER_JOB},
-    store::{LeaseToken, NewJob},
+    store::{IdempotencyKey, LeaseToken, NewJob, RetryAs},
     time::Timestamp,
 };
 
@@ -25,7 +25,7 @@ pub(super) struct Job {
     pub(super) payload: Bytes,
     pub(super) fingerprint: Digest,
     pub(super) owner: Option<Digest>,
-    pub(super) key: Option<Box<str>>,
+    pub(super) key: Option<IdempotencyKey>,
     pub(super) trace: Option<Box<TraceContext>>,
 
     pub(super) version: u64,
@@ -77,85 +77,52 @@ pub(super) struct Extra {
     lines: u64,
 }
 
-/// A job that was not accepted yet. Made before the lock is taken: memory is allocated outside of it.
-pub(super) struct Draft {
-    pub(super) name: JobName,
-    pub(super) queue_limit: Option<u64>,
-    delay: Duration,
-    pub(super) job: Box<Job>,
-}
-
-impl From<NewJob> for Draft {
-    fn from(new: NewJob) -> Self {
+impl Job {
+    /// A job accepted at `now`, in the place that `order` gives.
+    pub(super) fn new(new: NewJob, kind: u32, order: u64, now: Timestamp) -> Self {
         let delayed = !new.delay.is_zero();
-        let accepted_later = Timestamp::default();
-        let job = Box::new(Job {
+        let runnable_since = now + new.delay;
+        Self {
             id: new.id,
             repeatable: new.id_chosen || new.key.is_some(),
-            kind: 0,
+            kind,
             status: if delayed { JobStatus::Scheduled } else { JobStatus::Queued },
             terms: new.terms,
             payload: new.payload,
             fingerprint: new.fingerprint,
             owner: new.owner,
-            key: new.key.map(|key| key.as_str().into()),
+            key: new.key,
             trace: new.trace.map(Box::new),
             version: 1,
             attempt: 0,
             retries: 0,
             losses: 0,
             releases: 0,
-            accepted: 0,
-            order: 0,
-            created_at: accepted_later,
-            updated_at: accepted_later,
-            entered_at: accepted_later,
-            runnable_since: accepted_later,
-            due: None,
+            accepted: order,
+            order,
+            created_at: now,
+            updated_at: now,
+            entered_at: now,
+            runnable_since,
+            due: delayed.then_some(runnable_since),
             started_at: None,
             ended_at: None,
             cancel_requested_at: None,
             current: None,
             settled: None,
             last: None,
-            lease_until: accepted_later,
+            lease_until: now,
             result: None,
             error: None,
             extra: None,
-        });
-        Self { name: new.name, queue_limit: new.queue_limit, delay: new.delay, job }
+        }
     }
-}
 
-impl Draft {
-    pub(super) fn accept(self, kind: u32, order: u64, now: Timestamp) -> Box<Job> {
-        let mut job = self.job;
-        job.kind = kind;
-        (job.accepted, job.order) = (order, order);
-        (job.created_at, job.updated_at, job.entered_at) = (now, now, now);
-        job.runnable_since = now + self.delay;
-        job.due = (job.status == JobStatus::Scheduled).then_some(job.runnable_since);
-        job
-    }
-}
-
-impl Job {
     /// A job like this one, new: the operator's retry.
-    pub(super) fn again(&self, id: JobId, trace: Option<TraceContext>, name: JobName) -> Draft {
-        let new = NewJob {
-            id,
-            id_chosen: false,
-            name,
-            payload: self.payload.clone(),
-            terms: self.terms.clone(),
-            delay: Duration::ZERO,
-            queue_limit: None,
-            key: None,
-            fingerprint: self.fingerprint,
-            owner: self.owner,
-            trace,
-        };
-        new.into()
+    pub(super) fn again(&self, new: &RetryAs, name: JobName) -> NewJob {
+        NewJob::new(new.id, name, self.payload.clone(), self.terms.clone(), self.fingerprint)
+            .owner(self.owner)
+            .trace(new.trace.clone())
     }
 
     /// Until when it can be read, once it ended.

@@ -116,8 +116,7 @@ impl std::fmt::Debug for MemoryStore {
 #[async_trait]
 impl JobStore for MemoryStore {
     async fn insert(&self, job: NewJob) -> Result<InsertOutcome> {
-        let draft = job.into();
-        Ok(self.step(|state, now| state.insert(draft, now)))
+        Ok(self.step(|state, now| state.insert(job, now)))
     }
 
     async fn get(&self, id: JobId) -> Result<JobLookup> {

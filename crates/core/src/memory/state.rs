@@ -13,12 +13,12 @@ use crate::{
     job::{AttemptOutcome, Digest, ErrorRecord, JobId, JobName, JobStatus, JobView},
     lifecycle::{self, Event},
     limits::AHEAD_COUNTED,
-    store::{Heartbeat, JobLookup, WorkerId},
+    store::{Heartbeat, IdempotencyKey, JobLookup, WorkerId},
     time::Timestamp,
 };
 
 /// Who made which request: owner, type, idempotency key.
-pub(super) type Request = (Option<Digest>, u32, Box<str>);
+pub(super) type Request = (Option<Digest>, u32, IdempotencyKey);
 
 pub(super) struct State {
     /// Jobs at fixed places; a freed place is used again.

@@ -76,6 +76,59 @@ pub enum InsertOutcome {
 }
 
 impl NewJob {
+    /// A job that is runnable at once, without a key, an owner or a queue limit.
+    pub const fn new(id: JobId, name: JobName, payload: Bytes, terms: JobTerms, fingerprint: Digest) -> Self {
+        Self {
+            id,
+            id_chosen: false,
+            name,
+            payload,
+            terms,
+            delay: Duration::ZERO,
+            queue_limit: None,
+            key: None,
+            fingerprint,
+            owner: None,
+            trace: None,
+        }
+    }
+
+    /// Sets [`id_chosen`](Self::id_chosen).
+    #[must_use]
+    pub fn id_chosen(self, id_chosen: bool) -> Self {
+        Self { id_chosen, ..self }
+    }
+
+    /// Sets [`delay`](Self::delay).
+    #[must_use]
+    pub fn delay(self, delay: Duration) -> Self {
+        Self { delay, ..self }
+    }
+
+    /// Sets [`queue_limit`](Self::queue_limit).
+    #[must_use]
+    pub fn queue_limit(self, limit: impl Into<Option<u64>>) -> Self {
+        Self { queue_limit: limit.into(), ..self }
+    }
+
+    /// Sets [`key`](Self::key).
+    #[must_use]
+    pub fn key(self, key: impl Into<Option<IdempotencyKey>>) -> Self {
+        Self { key: key.into(), ..self }
+    }
+
+    /// Sets [`owner`](Self::owner).
+    #[must_use]
+    pub fn owner(self, owner: impl Into<Option<Digest>>) -> Self {
+        Self { owner: owner.into(), ..self }
+    }
+
+    /// Sets [`trace`](Self::trace).
+    #[must_use]
+    pub fn trace(self, trace: impl Into<Option<TraceContext>>) -> Self {
+        Self { trace: trace.into(), ..self }
+    }
+
     /// The job as a reader sees it right after it was inserted, without asking the store again.
     pub fn view(&self, created_at: Timestamp, version: u64, ahead: Option<u64>) -> JobView {
         let delayed = !self.delay.is_zero();

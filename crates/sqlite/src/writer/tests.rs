@@ -67,20 +67,8 @@ impl Drop for Rig {
 }
 
 fn new_job(bytes: usize) -> NewJob {
-    let retention = Duration::from_secs(60);
-    NewJob {
-        id: JobId::random(),
-        id_chosen: false,
-        name: JobName::new("alpha").unwrap(),
-        payload: vec![7; bytes].into(),
-        terms: job::JobTerms { priority: Default::default(), max_retries: 0, max_losses: 0, retention },
-        delay: Duration::ZERO,
-        queue_limit: None,
-        key: None,
-        fingerprint: job::Digest([1; 32]),
-        owner: None,
-        trace: None,
-    }
+    let name = JobName::new("alpha").unwrap();
+    NewJob::new(JobId::random(), name, vec![7; bytes].into(), job::JobTerms::default(), job::Digest([1; 32]))
 }
 
 #[tokio::test]
