@@ -1,4 +1,4 @@
-//! What a claim costs with a thousand, a hundred thousand and a million jobs queued.
+//! The cost of a claim with a thousand, a hundred thousand and a million queued jobs.
 
 use std::{sync::Arc, time::Instant};
 
@@ -11,10 +11,10 @@ use crate::{
 };
 
 pub(crate) const SIZES: [u32; 3] = [1_000, 100_000, 1_000_000];
-/// Jobs taken from each store in a round; few, so that a thousand stay about a thousand.
-const TAKEN: u32 = 320;
+/// Number of jobs claimed from each store in a round: few, so that the size of the queue hardly changes.
+const CLAIMED: u32 = 320;
 
-/// Stores and how many jobs each has queued; the first has the fewest.
+/// Number of queued jobs and the store that holds them. The first store has the fewest.
 pub(crate) type Queues = Vec<(u32, Arc<dyn Store>)>;
 
 pub(crate) fn template() -> Result<Template> {
@@ -30,16 +30,16 @@ pub(crate) fn run(runtime: &Runtime) -> Result<()> {
     runtime.block_on(on("in memory", &queues, 101))
 }
 
-/// Prints what claims cost on stores that are filled.
+/// Prints the cost of claims on filled stores.
 pub(crate) async fn on(name: &str, queues: &Queues, rounds: usize) -> Result<()> {
     let template = template()?;
     for batch in [1, 16] {
-        title(&format!("Claim {name} in batches of {batch}, {rounds} rounds of {TAKEN} jobs, sizes in turns"));
+        title(&format!("Claim {name} in batches of {batch}, {rounds} rounds of {CLAIMED} jobs, sizes in turns"));
         let mut costs = vec![Vec::new(); queues.len()];
         for _ in 0..rounds {
             for ((_, store), costs) in queues.iter().zip(&mut costs) {
                 costs.push(claim(store, template.name(), batch).await?);
-                template.fill(store, TAKEN, CALLERS).await?;
+                template.fill(store, CLAIMED, CALLERS).await?;
             }
         }
         let least = median(&costs[0]);
@@ -55,10 +55,10 @@ pub(crate) async fn on(name: &str, queues: &Queues, rounds: usize) -> Result<()>
 /// Microseconds per job.
 async fn claim(store: &Arc<dyn Store>, name: &JobName, batch: u32) -> Result<f64> {
     let began = Instant::now();
-    for _ in 0..TAKEN / batch {
+    for _ in 0..CLAIMED / batch {
         let attempts = jobs::claim(&**store, name, batch).await?;
-        assert_eq!(attempts.len(), batch as usize, "a claim came back short");
+        assert_eq!(attempts.len(), batch as usize, "incomplete batch");
         std::hint::black_box(attempts);
     }
-    Ok(began.elapsed().as_secs_f64() * 1e6 / f64::from(TAKEN / batch * batch))
+    Ok(began.elapsed().as_secs_f64() * 1e6 / f64::from(CLAIMED / batch * batch))
 }

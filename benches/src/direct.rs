@@ -1,5 +1,4 @@
-//! What a store alone can do: its calls made as densely as they go, with no worker between them. The product is held
-//! against this.
+//! The reference for the product: calls of a store in close succession, without a worker.
 
 use std::{
     sync::{
@@ -16,24 +15,24 @@ use crate::{
     report::{Result, per_second},
 };
 
-/// Between two looks at an empty queue.
+/// Pause between polls of an empty queue.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Jobs inserted per second by so many callers.
+/// Jobs inserted per second by this number of callers.
 pub(crate) async fn inserts(store: &Arc<dyn Store>, template: &Template, jobs: u32, callers: u32) -> Result<f64> {
     let began = Instant::now();
     template.fill(store, jobs, callers).await?;
     Ok(per_second(jobs, began.elapsed()))
 }
 
-/// Jobs per second claimed and settled in batches by so many at once, of a backlog that holds them.
+/// Jobs per second that this number of drivers claims and settles in batches from a backlog.
 pub(crate) async fn drain(store: &Arc<dyn Store>, name: &JobName, jobs: u32, drivers: u32, batch: u32) -> Result<f64> {
     let began = Instant::now();
     work(store, name, jobs, drivers, batch).await?;
     Ok(per_second(jobs, began.elapsed()))
 }
 
-/// Jobs per second from insert to settlement, while others insert.
+/// Jobs per second from insert to settlement, with concurrent inserts.
 pub(crate) async fn lives(
     store: &Arc<dyn Store>,
     template: &Template,
@@ -48,7 +47,7 @@ pub(crate) async fn lives(
     Ok(per_second(jobs, began.elapsed()))
 }
 
-/// Microseconds from before an insert to after its claim, one job after the other.
+/// Microseconds from before the insert to after the claim of each job, one job after the other.
 pub(crate) async fn insert_and_claim(
     store: &Arc<dyn Store>,
     template: &Template,
@@ -67,7 +66,7 @@ pub(crate) async fn insert_and_claim(
     Ok(micros)
 }
 
-/// Claims and settles so many.
+/// Claims and settles this number of jobs.
 async fn work(store: &Arc<dyn Store>, name: &JobName, jobs: u32, drivers: u32, batch: u32) -> Result<()> {
     let left = Arc::new(AtomicU32::new(jobs));
     jobs::at_once(drivers, |_| {
@@ -87,7 +86,7 @@ async fn work(store: &Arc<dyn Store>, name: &JobName, jobs: u32, drivers: u32, b
     .await
 }
 
-/// Sets some of what is left aside for one claim.
+/// Reserves the next batch out of the remaining jobs.
 fn take(left: &AtomicU32, batch: u32) -> Option<u32> {
     let taken =
         left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| (left > 0).then(|| left.saturating_sub(batch)));

@@ -1,4 +1,4 @@
-//! A folder for what stores write: on the disk that the program was built on, as `/tmp` may be memory.
+//! A temporary folder for stores, next to the program: `/tmp` may be in memory.
 
 use std::{
     env, fs,
@@ -7,13 +7,13 @@ use std::{
 
 use crate::report::Result;
 
-/// Removed with this.
+/// Removed on drop.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
     pub(crate) fn new(name: &str) -> Result<Self> {
         let program = env::current_exe()?;
-        let target = program.parent().and_then(Path::parent).ok_or("a program without a folder")?;
+        let target = program.parent().and_then(Path::parent).ok_or("the program has no folder")?;
         let path = target.join(format!("bench-{name}-{}", std::process::id()));
         fs::create_dir_all(&path)?;
         Ok(Self(path))
@@ -26,7 +26,6 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What is left there is in nobody's way.
         drop(fs::remove_dir_all(&self.0));
     }
 }

@@ -1,4 +1,4 @@
-//! Those who follow jobs that wait, as many as a busy service has: event streams and long polls.
+//! Followers of waiting jobs, half of them with event streams and half with long polls.
 
 use std::io;
 
@@ -11,30 +11,31 @@ use crate::{
 };
 
 pub(crate) const FOLLOWERS: usize = 5_000;
-/// How many of them have an event stream; the others poll.
+/// Number of followers with an event stream. The others poll.
 pub(crate) const STREAMS: usize = FOLLOWERS / 2;
 
-/// They follow until this is dropped.
+/// Open connections that follow jobs until this is dropped.
 pub(crate) struct Followers(JoinSet<io::Result<()>>);
 
 impl Followers {
-    /// An error if one of them is no longer there: what was measured was then not what it seems.
-    pub(crate) fn all_there(&mut self) -> io::Result<()> {
+    /// # Errors
+    /// If a connection has ended, which makes the measurement invalid.
+    pub(crate) fn check(&mut self) -> io::Result<()> {
         match self.0.try_join_next() {
             None => Ok(()),
-            Some(ended) => Err(ended?.err().unwrap_or_else(|| io::Error::other("a follower has left"))),
+            Some(ended) => Err(ended?.err().unwrap_or_else(|| io::Error::other("the connection of a follower ended"))),
         }
     }
 }
 
-/// Follows as many jobs. One connection after the other, for the queue of those that wait for a server is short.
+/// Submits and follows `FOLLOWERS` jobs. Opens one connection after the other, because a server's backlog is short.
 pub(crate) async fn follow(server: &Server) -> io::Result<Followers> {
     let mut submitter = Client::connect(server.address).await?;
     let submission = post(WAITING, ORDER);
     let mut followers = JoinSet::new();
     for n in 0..FOLLOWERS {
         let accepted = submitter.ask(&submission).await?.expect("202")?;
-        let job = accepted.header("location").ok_or_else(|| io::Error::other("a 202 without its job"))?.to_owned();
+        let job = accepted.header("location").ok_or_else(|| io::Error::other("a 202 without location"))?.to_owned();
         let mut client = Client::connect(server.address).await?;
         if n < STREAMS {
             let request = get(&format!("{job}/events"), "text/event-stream");
@@ -50,7 +51,7 @@ pub(crate) async fn follow(server: &Server) -> io::Result<Followers> {
             });
         }
     }
-    // Nothing tells that a poll is held but that its server has nothing left to do.
-    server.quiet().await?;
+    // All polls are waiting when the server is idle.
+    server.idle().await?;
     Ok(Followers(followers))
 }

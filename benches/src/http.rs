@@ -1,5 +1,5 @@
-//! A client that does little, so that a measured server shares its machine with little: one connection that is kept,
-//! one request at a time, buffers that are used again. It reads of HTTP what our servers write, and no more.
+//! A small HTTP client that takes little processor time from the measured server: one persistent connection, one request
+//! at a time, reused buffers. It reads only the HTTP that the servers of the bench write.
 
 use std::{io, net::SocketAddr};
 
@@ -8,12 +8,12 @@ use tokio::{
     net::TcpStream,
 };
 
-/// What most answers fit into; a buffer grows if one does not.
+/// Initial size of the buffer in bytes. Most answers fit.
 const ANSWER: usize = 2048;
 
 pub(crate) struct Client {
     stream: TcpStream,
-    /// The answer, as far as it was read.
+    /// The part of the answer that was read.
     buffer: Vec<u8>,
 }
 
@@ -28,20 +28,20 @@ impl Client {
     pub(crate) async fn ask(&mut self, request: &[u8]) -> io::Result<Head<'_>> {
         let end = self.open(request).await?;
         let length = Head(&self.buffer[..end]).header("content-length").and_then(|text| text.parse::<usize>().ok());
-        let length = length.ok_or_else(|| io::Error::other("an answer without its length"))?;
+        let length = length.ok_or_else(|| io::Error::other("an answer without content-length"))?;
         while self.buffer.len() < end + length {
             self.read_more().await?;
         }
         Ok(Head(&self.buffer[..end]))
     }
 
-    /// Sends a request and reads the head of its answer, which may have a body without end.
+    /// Sends a request and reads the head of the answer, whose body may be endless.
     pub(crate) async fn stream(&mut self, request: &[u8]) -> io::Result<Head<'_>> {
         let end = self.open(request).await?;
         Ok(Head(&self.buffer[..end]))
     }
 
-    /// Reads and throws away what comes, until nothing more does.
+    /// Reads and discards bytes until the server closes the connection.
     pub(crate) async fn drain(&mut self) -> io::Result<()> {
         loop {
             self.buffer.clear();
@@ -51,10 +51,10 @@ impl Client {
         }
     }
 
-    /// Where the head ends.
+    /// Sends a request and reads the head of the answer. Returns the length of the head.
     async fn open(&mut self, request: &[u8]) -> io::Result<usize> {
         self.stream.write_all(request).await?;
-        // One request at a time: nothing that follows the answer before is in the buffer.
+        // The buffer holds nothing but the previous answer: there is one request at a time.
         self.buffer.clear();
         loop {
             self.read_more().await?;
@@ -66,7 +66,7 @@ impl Client {
 
     async fn read_more(&mut self) -> io::Result<()> {
         match self.stream.read_buf(&mut self.buffer).await? {
-            0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server ended a connection within an answer")),
+            0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection within an answer")),
             _ => Ok(()),
         }
     }
@@ -76,13 +76,14 @@ impl Client {
 pub(crate) struct Head<'a>(&'a [u8]);
 
 impl<'a> Head<'a> {
-    /// An error unless the answer has this status.
+    /// # Errors
+    /// If the answer has another status.
     pub(crate) fn expect(self, status: &str) -> io::Result<Self> {
         match self.0.strip_prefix(b"HTTP/1.1 ").is_some_and(|rest| rest.starts_with(status.as_bytes())) {
             true => Ok(self),
             false => {
                 let line = self.0.split(|byte| *byte == b'\r').next().unwrap_or_default();
-                Err(io::Error::other(format!("{status} was expected, not {:?}", String::from_utf8_lossy(line))))
+                Err(io::Error::other(format!("invalid status {:?}: expected {status}", String::from_utf8_lossy(line))))
             }
         }
     }

@@ -1,5 +1,5 @@
-//! What a process costs that serves, works and has nothing to do; references: the same without a durable store, and axum
-//! alone. All wait at the same time.
+//! The processor time of an idle process that serves and works. References, measured at the same time: a process with the
+//! memory store, and axum alone.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use crate::{
     report::{Result, row, title},
 };
 
-/// How long to watch them: a tick of the clock is a twentieth of a percent of it.
+/// Duration of the measurement. A tick of the clock is a twentieth of a percent of it.
 pub(crate) const TIME: Duration = Duration::from_secs(20);
-/// Until they have started, and nothing of that is left to do.
+/// Time for processes to start.
 const START: Duration = Duration::from_secs(3);
 
-/// Prints the processor time of a process with a store that `serve <store>` opens, and that of the store's server.
+/// Prints the processor time of a process with the store that `serve <store>` opens, and of the store's server.
 pub(crate) async fn on(name: &str, store: &[&str], server: Option<u32>, time: Duration) -> Result<()> {
     title(&format!("Idle {name}: processes that serve and wait, for {time:?}, at the same time"));
     let names = ["axum alone (reference)", "serving and working, in memory (reference)", "serving and working"];

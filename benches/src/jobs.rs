@@ -1,4 +1,4 @@
-//! Jobs as the benches make them: such as the product submits, so that calls with and without it carry the same.
+//! Jobs of the benches. Calls with and without the product carry equal jobs.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,28 +17,28 @@ use bytes::Bytes;
 use crate::report::Result;
 
 pub(crate) const NOOP: JobType<String, ()> = JobType::new("Noop");
-/// As large as a job's request is here, with the quotes that JSON adds.
+/// Size of a request in bytes, including the quotes of JSON.
 pub(crate) const PAYLOAD: usize = 200;
-/// Those who call at once.
+/// Number of concurrent callers.
 pub(crate) const CALLERS: u32 = 64;
 
 pub(crate) fn request() -> String {
     "x".repeat(PAYLOAD - 2)
 }
 
-/// A job for calls of the store alone, with another id each time it is taken.
+/// A job for direct calls of a store. Each insert gets a new id.
 #[derive(Clone)]
 pub(crate) struct Template(NewJob);
 
 impl Template {
-    /// With a payload that no handler can read.
+    /// A job with a payload that no handler can read.
     pub(crate) fn plain(name: &str) -> Result<Self> {
         let payload = Bytes::from(vec![b'x'; PAYLOAD]);
         let name = JobName::new(name)?;
         Ok(Self(NewJob::new(JobId::random(), name, payload, JobTerms::default(), Digest([7; 32]))))
     }
 
-    /// What the product submits, with all that it puts around a request.
+    /// A job as the product submits it, including the envelope around the request.
     pub(crate) async fn submitted() -> Result<Self> {
         let store = Arc::new(MemoryStore::new());
         let endpoints =
@@ -46,7 +46,7 @@ impl Template {
         endpoints.submit(NOOP, request()).await?;
         let mut template = Self::plain(NOOP.name())?;
         let claimed = claim(&*store, &template.0.name, 1).await?;
-        template.0.payload = claimed.first().ok_or("what was submitted is not there")?.payload.clone();
+        template.0.payload = claimed.first().ok_or("the submitted job is missing")?.payload.clone();
         template.0.queue_limit = Some(u64::MAX);
         Ok(template)
     }
@@ -58,11 +58,11 @@ impl Template {
     pub(crate) async fn insert(&self, store: &dyn Store) -> Result<()> {
         match store.insert(NewJob { id: JobId::random(), ..self.0.clone() }).await? {
             InsertOutcome::Inserted { .. } => Ok(()),
-            other => Err(format!("a job was not inserted: {other:?}").into()),
+            other => Err(format!("unexpected outcome of an insert: {other:?}").into()),
         }
     }
 
-    /// Inserts so many, by so many callers with one call at a time each.
+    /// Inserts jobs with concurrent callers, each with one call at a time.
     pub(crate) async fn fill(&self, store: &Arc<dyn Store>, jobs: u32, callers: u32) -> Result<()> {
         at_once(callers, |caller| {
             let (store, template, share) = (store.clone(), self.clone(), share(jobs, callers, caller));
@@ -77,12 +77,12 @@ impl Template {
     }
 }
 
-/// What one of so many callers does of all jobs.
+/// Number of jobs for one of the callers.
 pub(crate) const fn share(jobs: u32, callers: u32, caller: u32) -> u32 {
     jobs / callers + (caller < jobs % callers) as u32
 }
 
-/// Runs so many tasks and waits for all.
+/// Runs this number of tasks and waits for all of them.
 pub(crate) async fn at_once<F>(tasks: u32, task: impl Fn(u32) -> F) -> Result<()>
 where
     F: Future<Output = Result<()>> + Send + 'static,
@@ -97,7 +97,7 @@ where
     Ok(())
 }
 
-/// Claims so many at most, under leases that outlast the bench.
+/// Claims at most `batch` jobs, with leases that outlast the bench.
 pub(crate) async fn claim(store: &(impl Store + ?Sized), name: &JobName, batch: u32) -> Result<Vec<Attempt>> {
     let claim = Claim {
         worker: WorkerId(uuid::Uuid::from_u128(7)),
@@ -110,7 +110,7 @@ pub(crate) async fn claim(store: &(impl Store + ?Sized), name: &JobName, batch: 
     Ok(store.claim(&claim).await?.attempts)
 }
 
-/// Completes them, as a worker does.
+/// Settles attempts as completed.
 pub(crate) async fn settle(store: &(impl Store + ?Sized), attempts: &[Attempt]) -> Result<()> {
     let settle = |attempt: &Attempt| Settlement {
         lease: attempt.lease,
@@ -129,8 +129,8 @@ pub(crate) async fn settle(store: &(impl Store + ?Sized), attempts: &[Attempt]) 
     Ok(())
 }
 
-/// Jobs in a state, of all types.
+/// Number of jobs with this status, of all types.
 pub(crate) async fn count(store: &dyn Store, status: JobStatus) -> Result<u64> {
     let stats = store.stats(&StatsQuery::default()).await?;
-    Ok(stats.types.iter().map(|kind| kind.count(status)).sum())
+    Ok(stats.types.iter().map(|entry| entry.count(status)).sum())
 }

@@ -1,4 +1,4 @@
-//! Submissions as fast as one server answers them, round by round, and what came of them.
+//! Submits jobs as fast as a server answers, round by round, and computes rates and times.
 
 use std::{
     io,
@@ -31,7 +31,7 @@ struct Round {
     per_second: f64,
     p50_micros: f64,
     p99_micros: f64,
-    /// Processor time of the server, with all that a request led to.
+    /// Processor time of the server for each request, including work after the answer.
     cpu_micros: f64,
 }
 
@@ -41,15 +41,15 @@ impl Load {
         Ok(Self { server, clients, request: post(ORDERS, ORDER).into(), rounds: Vec::new() })
     }
 
-    /// Not counted: processes get their memory, and the processor its caches.
+    /// Runs an uncounted round, which fills memory and caches.
     pub(crate) async fn warm_up(&mut self) -> io::Result<()> {
         self.round().await?;
         self.rounds.clear();
         Ok(())
     }
 
-    /// Goes on with a new server, so that what the rounds leave behind does not pile up. Its first round is not counted.
-    pub(crate) async fn renew(&mut self, server: Server) -> io::Result<()> {
+    /// Continues with a new server, so that jobs of earlier rounds do not accumulate. Its first round is not counted.
+    pub(crate) async fn replace_server(&mut self, server: Server) -> io::Result<()> {
         self.clients = connect(&server).await?;
         self.server = server;
         self.round().await?;
@@ -57,7 +57,7 @@ impl Load {
         Ok(())
     }
 
-    /// One round, and the time that the server needs after it for jobs that still wait.
+    /// Runs one round, then waits until the server is idle.
     pub(crate) async fn round(&mut self) -> io::Result<()> {
         let (began, cpu) = (Instant::now(), self.server.cpu()?);
         let mut clients = JoinSet::new();
@@ -71,7 +71,7 @@ impl Load {
             micros.extend(taken);
         }
         let per_second = per_second(micros.len() as u64, began.elapsed());
-        self.server.quiet().await?;
+        self.server.idle().await?;
         self.rounds.push(Round {
             per_second,
             p50_micros: quantile(&micros, 0.5),
@@ -81,7 +81,7 @@ impl Load {
         Ok(())
     }
 
-    /// Requests per second, in the median of the rounds.
+    /// Requests per second: the median of the rounds.
     pub(crate) fn rate(&self) -> f64 {
         self.median_of(|round| round.per_second)
     }
@@ -95,7 +95,7 @@ impl Load {
         format!("{:>6.0} requests/s   p50 {p50:>5.2} ms   p99 {:>5.2} ms", self.rate(), self.p99_millis())
     }
 
-    /// Microseconds of processor time, of the server alone and with all that a request led to.
+    /// Processor time of the server in microseconds for each request: the median of the rounds.
     pub(crate) fn cpu_micros(&self) -> f64 {
         self.median_of(|round| round.cpu_micros)
     }
@@ -113,7 +113,7 @@ async fn connect(server: &Server) -> io::Result<Vec<Client>> {
     Ok(clients)
 }
 
-/// One request after the other; microseconds that each took.
+/// Sends one request after the other. Returns the microseconds that each took.
 async fn submit(mut client: Client, request: Arc<[u8]>, until: Instant) -> io::Result<(Client, Vec<f64>)> {
     let mut micros = Vec::new();
     let mut sent = Instant::now();

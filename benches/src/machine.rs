@@ -1,5 +1,4 @@
-//! The limit of the machine for a durable store in a file: rows as large as a job's, committed by a bare connection that
-//! does nothing else.
+//! The limit of the machine for a durable store in a file: commits of rows as large as jobs through a bare connection.
 
 use std::{path::Path, time::Instant};
 
@@ -11,10 +10,10 @@ use crate::{
     report::{Result, per_second},
 };
 
-/// Rows of one commit.
+/// Number of rows in a batched commit.
 pub(crate) const BATCH: u32 = 64;
 
-/// A table with one index, in a file whose commits wait for the disk.
+/// A table with one index, in a file with synchronous commits.
 pub(crate) struct Machine {
     connection: Connection,
     next: i64,
@@ -31,7 +30,7 @@ impl Machine {
         Ok(Self { connection, next: 0 })
     }
 
-    /// Rows per second, so many of them in each commit.
+    /// Rows per second, with this number of rows in each commit.
     pub(crate) fn commits(&mut self, commits: u32, rows: u32) -> Result<f64> {
         let began = Instant::now();
         for _ in 0..commits {

@@ -1,17 +1,17 @@
-//! Measures stores, the worker and the HTTP face next to the limit of the same machine, all in one run.
+//! Benches of the stores, the worker and the HTTP layer.
 //!
-//! Every figure comes with its reference, taken in turns with it: machines differ and are noisy, so ratios count.
-//! `cargo xtask bench` runs it; `docs/performance.md` shows and explains a run.
+//! Every figure has a reference that is measured in turns with it. Machines differ and are noisy, so ratios count.
+//! `cargo xtask bench` runs the benches; `docs/performance.md` shows and explains a run.
 //!
-//! | module | owns |
+//! | module | contents |
 //! |---|---|
-//! | `memory`, `throughput`, `pickup`, `claim` | the in-memory store and the worker; the last two for any store |
-//! | `telemetry` | what measuring costs |
-//! | `submission`, `load`, `followers`, `http` | the HTTP face |
-//! | `sqlite`, `machine`, `space`; `redis` | a durable store and what it stands on |
-//! | `rounds` | what both of them have in common: the product in turns with the store's own calls |
-//! | `jobs`, `direct`, `product` | jobs; calls of a store alone; the product on a store |
-//! | `served`, `process`, `idle` | servers in processes of their own |
+//! | `memory`, `throughput`, `pickup`, `claim` | the in-memory store and the worker; `pickup` and `claim` for any store |
+//! | `telemetry` | the cost of telemetry |
+//! | `submission`, `load`, `followers`, `http` | the HTTP layer |
+//! | `sqlite`, `sqlite_file`, `machine`, `space`; `redis` | the durable stores, their files and servers |
+//! | `rounds` | the product in turns with calls of a durable store |
+//! | `jobs`, `direct`, `product` | jobs, calls of a store alone, the product on a store |
+//! | `served`, `process`, `idle` | servers as separate processes |
 
 mod claim;
 mod direct;
@@ -32,20 +32,21 @@ mod rounds;
 mod served;
 mod space;
 mod sqlite;
+mod sqlite_file;
 mod submission;
 mod telemetry;
 mod throughput;
 
-/// What a service with many threads should use, and what the demo uses: here it is worth a factor of two.
+/// The allocator that the demo uses. It doubles the rates of the in-memory store.
 #[cfg(not(feature = "system-allocator"))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How much is measured.
+/// Length of the measurements.
 #[derive(Copy, Clone)]
 pub(crate) enum Effort {
     Whole,
-    /// To try the bench out. Its figures say little.
+    /// For trying out the bench. The figures are not meaningful.
     Quick,
 }
 
@@ -59,18 +60,18 @@ impl Effort {
 }
 
 fn main() -> report::Result<()> {
-    let words: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<String> = std::env::args().skip(1).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    // Not for people: the bench starts itself again for its servers.
-    if let [serve, what @ ..] = words.as_slice()
+    // Internal: the bench starts itself again for its servers.
+    if let [serve, what @ ..] = args.as_slice()
         && serve == "serve"
     {
         return served::run(&runtime, what);
     }
-    let (quick, only): (Vec<_>, Vec<_>) = words.iter().partition(|word| *word == "quick");
+    let (quick, only): (Vec<_>, Vec<_>) = args.iter().partition(|arg| *arg == "quick");
     let effort = if quick.is_empty() { Effort::Whole } else { Effort::Quick };
     let wanted = |name: &str| only.is_empty() || only.iter().any(|only| *only == name);
-    // First, while the process is small: freed memory is used again.
+    // First, because later benches reuse memory that earlier ones freed.
     if wanted("memory") {
         memory::run(&runtime)?;
     }

@@ -1,5 +1,5 @@
-//! From a submission into an empty queue to the start of its handler. References: a channel and a task; and the store's
-//! own insert and claim, one after the other.
+//! Time from a submission into an empty queue to the start of its handler. References: a channel and a task; an insert and
+//! a claim of the store.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -26,7 +26,7 @@ pub(crate) fn run(runtime: &Runtime) -> Result<()> {
     runtime.block_on(on("in memory", &(Arc::new(MemoryStore::new()) as Arc<dyn Store>), 1800))
 }
 
-/// Prints how soon jobs start on a store.
+/// Prints pickup times on a store.
 pub(crate) async fn on(name: &str, store: &Arc<dyn Store>, jobs: u32) -> Result<()> {
     title(&format!("Pickup {name}: one job every {PACE:?} into an empty queue, {jobs} jobs each, in turns"));
     let (mut ours, mut calls, mut reference) = (Vec::new(), Vec::new(), Vec::new());
@@ -46,11 +46,11 @@ pub(crate) async fn on(name: &str, store: &Arc<dyn Store>, jobs: u32) -> Result<
 
 type Times = Arc<Mutex<Vec<f64>>>;
 
-fn note(times: &Times, since: Instant) {
+fn record(times: &Times, since: Instant) {
     times.lock().unwrap_or_else(PoisonError::into_inner).push(since.elapsed().as_secs_f64() * 1e6);
 }
 
-fn taken(times: &Times) -> Vec<f64> {
+fn take(times: &Times) -> Vec<f64> {
     std::mem::take(&mut *times.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
@@ -60,7 +60,7 @@ async fn submit_to_start(store: &Arc<dyn Store>, jobs: u32) -> Result<Vec<f64>> 
     let (started, sent_at) = (times.clone(), sent.clone());
     let endpoints = AsyncEndpoints::builder(store.clone())
         .handler(TIMED, move |_: JobContext<u32>| {
-            note(&started, *sent_at.lock().unwrap_or_else(PoisonError::into_inner));
+            record(&started, *sent_at.lock().unwrap_or_else(PoisonError::into_inner));
             async { Ok(()) }
         })
         .build()?;
@@ -77,7 +77,7 @@ async fn submit_to_start(store: &Arc<dyn Store>, jobs: u32) -> Result<Vec<f64>> 
     tokio::time::sleep(Duration::from_millis(100)).await;
     endpoints.shutdown();
     working.await??;
-    Ok(taken(&times))
+    Ok(take(&times))
 }
 
 async fn channel_and_spawn(jobs: u32) -> Vec<f64> {
@@ -87,7 +87,7 @@ async fn channel_and_spawn(jobs: u32) -> Vec<f64> {
     tokio::spawn(async move {
         while let Some(at) = receive.recv().await {
             let started = started.clone();
-            tokio::spawn(async move { note(&started, at) });
+            tokio::spawn(async move { record(&started, at) });
         }
     });
     for _ in 0..jobs {
@@ -95,5 +95,5 @@ async fn channel_and_spawn(jobs: u32) -> Vec<f64> {
         let _ = send.send(Instant::now()).await;
     }
     tokio::time::sleep(Duration::from_millis(50)).await;
-    taken(&times)
+    take(&times)
 }

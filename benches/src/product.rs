@@ -1,4 +1,4 @@
-//! The product on a store: those who submit no-op jobs, and a worker that runs them.
+//! The product on a store: callers that submit no-op jobs, and a worker that runs them.
 
 use std::{
     sync::{
@@ -21,8 +21,8 @@ use crate::{
 };
 
 pub(crate) const SLOTS: u32 = 256;
-/// Between two looks at whether all is done.
-const LOOK: Duration = Duration::from_millis(1);
+/// Interval for polling progress.
+const POLL: Duration = Duration::from_millis(1);
 
 pub(crate) struct Product {
     endpoints: AsyncEndpoints,
@@ -31,13 +31,17 @@ pub(crate) struct Product {
 }
 
 impl Product {
-    /// It accepts jobs, and runs none yet.
+    /// Accepts jobs. `work` starts the worker.
     pub(crate) fn on(store: &Arc<dyn Store>, retention: Duration) -> Result<Self> {
-        Self::measured(store, retention, None)
+        Self::with_telemetry(store, retention, None)
     }
 
-    /// The same with telemetry, or without.
-    pub(crate) fn measured(store: &Arc<dyn Store>, retention: Duration, telemetry: Option<&Telemetry>) -> Result<Self> {
+    /// Like `on`, with optional telemetry.
+    pub(crate) fn with_telemetry(
+        store: &Arc<dyn Store>,
+        retention: Duration,
+        telemetry: Option<&Telemetry>,
+    ) -> Result<Self> {
         let options = Options { concurrency: SLOTS, max_queue_size: u64::MAX, retention, ..Options::default() };
         let ran = Arc::new(AtomicU32::new(0));
         let count = ran.clone();
@@ -55,11 +59,11 @@ impl Product {
     pub(crate) fn work(&mut self) {
         let endpoints = self.endpoints.clone();
         self.working = Some(tokio::spawn(async move {
-            endpoints.run().await.expect("a worker that runs");
+            endpoints.run().await.expect("the worker runs");
         }));
     }
 
-    /// Submits so many, by many callers with one call at a time each.
+    /// Submits jobs with concurrent callers, each with one call at a time.
     pub(crate) async fn submit(&self, jobs: u32) -> Result<()> {
         jobs::at_once(CALLERS, |caller| {
             let endpoints = self.endpoints.clone();
@@ -78,18 +82,18 @@ impl Product {
         self.ran.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many ran.
+    /// Waits until this number of jobs have run.
     pub(crate) async fn until_ran(&self, jobs: u32) {
         while self.ran() < jobs {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL).await;
         }
     }
 
-    /// Waits until so many are settled: whoever asks, reads their results. The store is asked only when they all ran.
+    /// Waits until this number of jobs are settled. Queries the store only after all of them have run.
     pub(crate) async fn until_settled(&self, jobs: u32) -> Result<()> {
         self.until_ran(jobs).await;
         while jobs::count(&**self.endpoints.store(), JobStatus::Completed).await? < u64::from(jobs) {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL).await;
         }
         Ok(())
     }
@@ -103,10 +107,10 @@ impl Product {
     }
 }
 
-/// As long as a bench takes, and longer.
+/// Longer than any bench.
 pub(crate) const DAY: Duration = Duration::from_secs(86_400);
 
-/// Jobs submitted per second, while nobody works.
+/// Jobs submitted per second, without a worker.
 pub(crate) async fn submits(store: &Arc<dyn Store>, jobs: u32) -> Result<f64> {
     let product = Product::on(store, DAY)?;
     let began = Instant::now();
@@ -126,14 +130,14 @@ pub(crate) async fn submit_to_settled(store: &Arc<dyn Store>, jobs: u32) -> Resu
     Ok(per_second(jobs, took))
 }
 
-/// How a backlog was drained.
+/// Result of draining a backlog.
 pub(crate) struct Drained {
     pub(crate) per_second: f64,
-    /// MiB by which this process grew from a tenth of the backlog to its end.
+    /// Growth of this process in MiB, from a tenth of the backlog to its end.
     pub(crate) growth: f64,
 }
 
-/// Runs so many jobs that wait already.
+/// Runs this number of queued jobs.
 pub(crate) async fn drain(store: &Arc<dyn Store>, jobs: u32) -> Result<Drained> {
     let mut product = Product::on(store, DAY)?;
     let began = Instant::now();

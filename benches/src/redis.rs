@@ -1,4 +1,4 @@
-//! The product on `RedisStore` and a `redis-server` of the bench's own, next to the store's calls on the same server.
+//! The product on `RedisStore`, in turns with the store's calls on the same `redis-server`, which the bench starts.
 
 use std::{process, sync::Arc, thread::sleep, time::Duration};
 
@@ -16,10 +16,11 @@ use crate::{
     jobs::{CALLERS, Template},
     pickup, product,
     report::{Result, row, title},
-    rounds::{self, Place},
+    rounds::{self, StorePlace},
 };
 
-const LOOK: Duration = Duration::from_millis(20);
+/// Interval for polling the server.
+const POLL: Duration = Duration::from_millis(20);
 
 pub(crate) fn run(runtime: &Runtime, effort: Effort) -> Result<()> {
     let mut server = Server::start("everysec")?;
@@ -54,18 +55,18 @@ impl Server {
         Ok(Arc::new(store))
     }
 
-    /// Empties it, its file as well, so that no rewrite of what was before falls into what is measured next.
+    /// Empties the server and its append-only file, so that no rewrite of old data disturbs the next measurement.
     fn clean(&self) {
         self.redis.cli(&["FLUSHALL", "SYNC"]);
-        self.quiet();
+        self.finish_rewrite();
         self.redis.cli(&["BGREWRITEAOF"]);
-        self.quiet();
+        self.finish_rewrite();
     }
 
-    /// Waits until it writes its file no more.
-    fn quiet(&self) {
+    /// Waits until the server does not rewrite its append-only file.
+    fn finish_rewrite(&self) {
         while ["aof_rewrite_in_progress", "aof_rewrite_scheduled"].iter().any(|key| self.info(key) != 0) {
-            sleep(LOOK);
+            sleep(POLL);
         }
     }
 
@@ -76,7 +77,7 @@ impl Server {
     }
 }
 
-impl Place for Server {
+impl StorePlace for Server {
     async fn fresh(&mut self) -> Result<Arc<dyn Store>> {
         self.clean();
         self.open(&format!("bench-{}", process::id())).await
@@ -87,13 +88,13 @@ impl Place for Server {
     }
 }
 
-/// Memory of the server that a job takes.
+/// Prints the server's memory for each job.
 async fn bytes(server: &mut Server, jobs: u32) -> Result<()> {
     title(&format!("Memory of the server: {jobs} jobs with a request of 200 bytes"));
     let store = server.fresh().await?;
     let memory = || {
-        // What it keeps for its file is gone when that is written.
-        server.quiet();
+        // The server frees its rewrite buffers with the rewrite.
+        server.finish_rewrite();
         sleep(Duration::from_millis(1500));
         server.info("used_memory")
     };
@@ -118,6 +119,6 @@ async fn claims(server: &mut Server, effort: Effort) -> Result<()> {
         template.fill(&store, size, CALLERS).await?;
         queues.push((size, store));
     }
-    server.quiet();
+    server.finish_rewrite();
     claim::on("in Redis", &queues, effort.of(21, 3)).await
 }

@@ -1,11 +1,10 @@
-//! Medians, and how they are printed.
+//! Computes and prints medians and quantiles.
 
 use std::time::Duration;
 
-/// What a bench comes to: nothing is left out, so whatever fails ends it.
+/// Any failure ends the bench.
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// The value that half of them do not exceed.
 pub(crate) fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
@@ -33,18 +32,18 @@ pub(crate) fn row(what: &str, value: &str) {
     println!("  {what:<58} {value}");
 }
 
-/// A rate: the median of its rounds, and how far they lie apart.
+/// Prints the median of a rate with the slowest and the fastest round.
 pub(crate) fn rate(what: &str, unit: &str, rounds: &[f64]) {
     let (slowest, fastest) = (quantile(rounds, 0.0), quantile(rounds, 1.0));
     row(what, &format!("{:>9.0} {unit}   ({slowest:.0} … {fastest:.0})", median(rounds)));
 }
 
-/// Its ratio to a reference, in the median.
+/// Prints the ratio of the medians.
 pub(crate) fn ratio(what: &str, ours: &[f64], reference: &[f64]) {
     row(what, &format!("{:>9.2}", median(ours) / median(reference)));
 }
 
-/// Times in microseconds: most of them, and the slow ones.
+/// Prints p50 and p99 of times in microseconds.
 pub(crate) fn times(what: &str, micros: &[f64]) {
     row(what, &format!("p50 {:>6.0} µs   p99 {:>6.0} µs", quantile(micros, 0.5), quantile(micros, 0.99)));
 }

@@ -1,4 +1,4 @@
-//! The product on a durable store, in turns with that store's own calls: inserts, a backlog that is drained, and jobs from
+//! The product on a durable store, in turns with the store's own calls: inserts, draining a backlog, and jobs from
 //! submission to settlement.
 
 use std::{sync::Arc, time::Duration};
@@ -13,15 +13,15 @@ use crate::{
     report::{self, Result, median, quantile, row, title},
 };
 
-/// Where stores are: each round begins with an empty one.
-pub(crate) trait Place {
+/// Provides an empty store for each part of a round.
+pub(crate) trait StorePlace {
     async fn fresh(&mut self) -> Result<Arc<dyn Store>>;
 
-    /// The process that holds the jobs, if that is another one.
+    /// Id of the store's server process, if there is one.
     fn server(&self) -> Option<u32>;
 }
 
-/// How often something was done in a second, and the processor time that each took, of this process and of the server.
+/// Jobs per second, and processor time for each job in microseconds, of this process and of the server.
 #[derive(Default)]
 pub(crate) struct Rates {
     pub(crate) rates: Vec<f64>,
@@ -55,29 +55,29 @@ impl Rates {
 
 #[derive(Default)]
 pub(crate) struct Rounds {
-    /// By 1, 16 and 64 callers.
+    /// With the callers of `INSERTERS`.
     inserts: [Rates; 3],
     pub(crate) submits: Rates,
-    /// By `WAYS`.
-    drains: [Rates; WAYS.len()],
+    /// With the drivers and batches of `DRAINS`.
+    drains: [Rates; DRAINS.len()],
     drained: Rates,
     /// In MiB.
     growths: Vec<f64>,
-    /// By `DRIVERS`.
+    /// With the drivers of `DRIVERS`.
     lives: [Rates; DRIVERS.len()],
     settled: Rates,
 }
 
 const INSERTERS: [u32; 3] = [1, 16, CALLERS];
-/// Those who claim and settle at once.
+/// Numbers of concurrent drivers, which claim and settle.
 const DRIVERS: [u32; 3] = [1, 2, 4];
-/// The same, and in batches of how many: the fastest is what the product is held against.
-const WAYS: [(u32, u32); 6] = [(1, 16), (2, 16), (4, 16), (1, 64), (2, 64), (4, 64)];
-/// What the product claims at once.
+/// Numbers of drivers and sizes of batches. The fastest pair is the reference.
+const DRAINS: [(u32, u32); 6] = [(1, 16), (2, 16), (4, 16), (1, 64), (2, 64), (4, 64)];
+/// The batch size of the product.
 const BATCH: u32 = 64;
 
 impl Rounds {
-    pub(crate) async fn round(&mut self, place: &mut impl Place, template: &Template, jobs: u32) -> Result<()> {
+    pub(crate) async fn round(&mut self, place: &mut impl StorePlace, template: &Template, jobs: u32) -> Result<()> {
         let (store, server) = (place.fresh().await?, place.server());
         let parts = [jobs / 20, jobs / 4, jobs - jobs / 20 - jobs / 4];
         for ((rates, callers), jobs) in self.inserts.iter_mut().zip(INSERTERS).zip(parts) {
@@ -93,8 +93,8 @@ impl Rounds {
 
         let store = place.fresh().await?;
         self.submits.add(jobs, server, product::submits(&store, jobs)).await?;
-        let some = jobs / WAYS.len() as u32;
-        for (rates, (drivers, batch)) in self.drains.iter_mut().zip(WAYS) {
+        let some = jobs / DRAINS.len() as u32;
+        for (rates, (drivers, batch)) in self.drains.iter_mut().zip(DRAINS) {
             rates.add(some, server, direct::drain(&store, template.name(), some, drivers, batch)).await?;
         }
 
@@ -112,25 +112,25 @@ impl Rounds {
         for (rates, callers) in self.inserts.iter().zip(INSERTERS) {
             rates.show(&format!("inserts alone, {callers} callers"));
         }
-        self.submits.show(&format!("submissions, {CALLERS} callers, nobody works"));
+        self.submits.show(&format!("submissions, {CALLERS} callers, no worker"));
         report::ratio("  ratio to inserts alone", &self.submits.rates, &self.inserts[2].rates);
-        let way = |(drivers, batch)| format!("claims and settlements alone, {drivers} × batches of {batch}");
-        let reference = fastest(&self.drains, &WAYS.map(way));
+        let name = |(drivers, batch)| format!("claims and settlements alone, {drivers} × batches of {batch}");
+        let reference = fastest(&self.drains, &DRAINS.map(name));
         self.drained.show("a backlog drained by the worker");
         report::ratio("  ratio to the fastest claims and settlements", &self.drained.rates, &reference.rates);
         let text = format!("{:>9.1} MiB, {:.1} at most", median(&self.growths), quantile(&self.growths, 1.0));
         row("  growth of this process, from a tenth to the end", &text);
-        let way = |drivers| format!("the three calls alone, {drivers} × batches of {BATCH}");
-        let reference = fastest(&self.lives, &DRIVERS.map(way));
+        let name = |drivers| format!("the three calls alone, {drivers} × batches of {BATCH}");
+        let reference = fastest(&self.lives, &DRIVERS.map(name));
         self.settled.show("submit to settled");
         report::ratio("  ratio to the fastest three calls", &self.settled.rates, &reference.rates);
     }
 }
 
-/// Shows them all, and the one that comes first in the median: the reference.
-fn fastest<'a, const N: usize>(ways: &'a [Rates; N], names: &[String; N]) -> &'a Rates {
-    let mut best = (&ways[0], &names[0]);
-    for (rates, name) in ways.iter().zip(names) {
+/// Prints all rates, and returns the one with the highest median as the reference.
+fn fastest<'a, const N: usize>(all: &'a [Rates; N], names: &[String; N]) -> &'a Rates {
+    let mut best = (&all[0], &names[0]);
+    for (rates, name) in all.iter().zip(names) {
         report::rate(name, "jobs/s", &rates.rates);
         if median(&rates.rates) > median(&best.0.rates) {
             best = (rates, name);
@@ -140,11 +140,11 @@ fn fastest<'a, const N: usize>(ways: &'a [Rates; N], names: &[String; N]) -> &'a
     best.0
 }
 
-/// Rounds of so many jobs, and what they came to.
-pub(crate) async fn run(name: &str, place: &mut impl Place, rounds: usize, jobs: u32) -> Result<()> {
+/// Runs rounds of this number of jobs, and prints the results.
+pub(crate) async fn run(name: &str, place: &mut impl StorePlace, rounds: usize, jobs: u32) -> Result<()> {
     title(&format!("{name}: {rounds} rounds of {jobs} no-op jobs, {CALLERS} callers, {SLOTS} slots, in turns"));
     let template = Template::submitted().await?;
-    // Not counted: processes get their memory.
+    // Not counted: the process allocates its memory.
     Rounds::default().round(place, &template, jobs / 10).await?;
     let mut all = Rounds::default();
     for _ in 0..rounds {

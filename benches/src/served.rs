@@ -1,4 +1,4 @@
-//! What the servers of the bench serve: the product, and axum alone.
+//! The servers of the bench: the product, and axum alone.
 
 use std::{future::Future, io, sync::Arc, time::Duration};
 
@@ -21,18 +21,18 @@ use tokio::{
 
 use crate::report::Result;
 
-/// Submissions to be run.
+/// Path for jobs that a worker may run.
 pub(crate) const ORDERS: &str = "/api/orders";
-/// Submissions that wait for ever: jobs to follow.
+/// Path for jobs without a handler: they wait, for followers.
 pub(crate) const WAITING: &str = "/api/waiting";
-/// What both servers read of a request: 200 bytes, as in the other benches.
+/// The request to both servers: 200 bytes, as in the other benches.
 pub(crate) const ORDER: &str = concat!(
     r#"{"customer":"0197a6c0-0000-7000-8000-000000000001","items":[{"article":"A-1007","count":3},"#,
     r#"{"article":"B-2210","count":1}],"express":true,"note":"leave it at the neighbour's door, they are always in"}"#,
 );
 
-/// What axum alone answers: a job as the product writes it, the same one every time, so that both send the same bytes and
-/// the difference is what a job costs.
+/// The constant answer of axum alone: a job document as the product writes it. Both servers send equally many bytes, so
+/// the difference is the cost of a job.
 const ANSWER: &str = concat!(
     r#"{"id":"01a20320-ff19-70f3-bf41-f26409de69a3","name":"Run","status":"Queued","attempt":0,"retryCount":0,"l"#,
     r#"ossCount":0,"maxRetries":3,"priority":4,"version":1,"createdAt":"2026-11-22T12:49:32.954254Z","scheduledA"#,
@@ -44,7 +44,7 @@ const ANSWER: &str = concat!(
     r#"gs","result":"/jobs/01a20320-ff19-70f3-bf41-f26409de69a3/result"}}"#,
 );
 const LOCATION: &str = "/jobs/01a20320-ff19-70f3-bf41-f26409de69a3";
-/// The headers that go with it.
+/// The headers of `ANSWER`.
 const HEADERS: [(&str, &str); 7] = [
     ("content-type", "application/json"),
     ("etag", "\"1\""),
@@ -54,7 +54,7 @@ const HEADERS: [(&str, &str); 7] = [
     ("operation-location", LOCATION),
     ("x-async-job-id", "01a20320-ff19-70f3-bf41-f26409de69a3"),
 ];
-/// As the product reads at most.
+/// Maximum size of a request in bytes, as in the product.
 const LIMIT: usize = 1 << 20;
 
 const RUN: JobType<Order, ()> = JobType::new("Run");
@@ -76,18 +76,18 @@ struct Item {
     count: u32,
 }
 
-/// Serves until standard input closes: the bench ended, or does not need it any more.
+/// Serves until standard input closes, which the bench does when it drops the server or exits.
 pub(crate) fn run(runtime: &Runtime, what: &[String]) -> Result<()> {
-    let words: Vec<&str> = what.iter().map(String::as_str).collect();
+    let args: Vec<&str> = what.iter().map(String::as_str).collect();
     let memory = || Arc::new(MemoryStore::new());
     runtime.block_on(async {
-        match *words {
+        match *args {
             ["bare"] => until_closed(bare()).await?,
             ["accepting"] => until_closed(endpoints(memory(), false)?).await?,
             ["endpoints"] => until_closed(endpoints(memory(), true)?).await?,
             ["sqlite", file] => until_closed(endpoints(Arc::new(SqliteStore::open(file).await?), true)?).await?,
             ["redis", url] => until_closed(endpoints(Arc::new(RedisStore::open(url).await?), true)?).await?,
-            _ => return Err(format!("{what:?} cannot be served").into()),
+            _ => return Err(format!("unknown server {what:?}").into()),
         }
         Ok(())
     })
@@ -100,11 +100,10 @@ async fn until_closed(serving: impl Future<Output = io::Result<()>>) -> io::Resu
     }
 }
 
-/// On a thread of its own, as a read of standard input cannot be given up.
+/// Reads standard input on a separate thread, because the read cannot be canceled.
 fn input_closed() -> Receiver<()> {
     let (send, closed) = oneshot::channel();
     std::thread::spawn(move || {
-        // A failed read is an end, too.
         let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
         let _ = send.send(());
     });
@@ -128,15 +127,15 @@ async fn accept(request: Request) -> Response {
     }
 }
 
-/// Accepts jobs, and runs them or leaves them to others.
+/// The product. Runs jobs if `run` is set.
 fn endpoints(
     store: Arc<dyn Store>,
     run: bool,
 ) -> std::result::Result<impl Future<Output = io::Result<()>>, async_endpoints::BuildError> {
     let options = Options {
-        // However far the worker falls behind, a submission is measured and not a refusal.
+        // The bench measures accepted jobs only, however far the worker falls behind.
         max_queue_size: u64::MAX,
-        // So that jobs go as fast as they come, and memory stays flat.
+        // Keeps memory constant.
         retention: Duration::from_secs(1),
         ..Options::default()
     };
@@ -152,7 +151,7 @@ fn endpoints(
     Ok(async move { endpoints.serve(listen().await?, app).await })
 }
 
-/// Listens, and tells the bench where.
+/// Listens on a free port and prints the address for the bench.
 async fn listen() -> io::Result<TcpListener> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", listener.local_addr()?);

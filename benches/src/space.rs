@@ -1,4 +1,4 @@
-//! How large a file grows with a burst of jobs, and whether it comes back when they are pruned.
+//! The size of the SQLite file during a burst of jobs and after they are pruned.
 
 use std::{
     fs,
@@ -16,14 +16,15 @@ use crate::{
     Effort, jobs,
     product::Product,
     report::{Result, mib, row, title},
-    sqlite::{beside, open},
+    sqlite_file::{open, with_ending},
 };
 
-const LOOK: Duration = Duration::from_millis(500);
-/// Looks in a row at which nothing changed: nothing more will. Longer than what is left of pruned jobs is kept.
-const STILL: u32 = 50;
-/// How long pruning and giving back may take.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Interval for polling sizes.
+const POLL: Duration = Duration::from_millis(500);
+/// Number of polls without a change after which the size is final: longer than tombstones are kept.
+const STABLE_POLLS: u32 = 50;
+/// Maximum time for pruning, and for the size to become stable.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 pub(crate) async fn run(path: &Path, effort: Effort) -> Result<()> {
     let burst = effort.of(100_000, 10_000);
@@ -39,7 +40,7 @@ pub(crate) async fn run(path: &Path, effort: Effort) -> Result<()> {
     let began = Instant::now();
     let gone = until_pruned(&store).await?;
     show(&format!("{gone:.0?} later, all jobs pruned"), path);
-    until_still(path).await;
+    until_stable(path).await;
     show(&format!("{:.0?} later, nothing changes any more", began.elapsed()), path);
     product.stop().await
 }
@@ -47,18 +48,18 @@ pub(crate) async fn run(path: &Path, effort: Effort) -> Result<()> {
 async fn until_pruned(store: &Arc<dyn Store>) -> Result<Duration> {
     let began = Instant::now();
     while jobs::count(&**store, JobStatus::Completed).await? > 0 {
-        if began.elapsed() > PATIENCE {
-            return Err("ended jobs are not pruned".into());
+        if began.elapsed() > TIMEOUT {
+            return Err("ended jobs are not pruned in time".into());
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL).await;
     }
     Ok(began.elapsed())
 }
 
-async fn until_still(path: &Path) {
+async fn until_stable(path: &Path) {
     let (began, mut last, mut same) = (Instant::now(), sizes(path), 0);
-    while same < STILL && began.elapsed() < PATIENCE {
-        tokio::time::sleep(LOOK).await;
+    while same < STABLE_POLLS && began.elapsed() < TIMEOUT {
+        tokio::time::sleep(POLL).await;
         let now = sizes(path);
         same = if now == last { same + 1 } else { 0 };
         last = now;
@@ -67,7 +68,7 @@ async fn until_still(path: &Path) {
 
 fn sizes(path: &Path) -> (u64, u64) {
     let size = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
-    (size(path), size(&beside(path, "-wal")))
+    (size(path), size(&with_ending(path, "-wal")))
 }
 
 fn show(what: &str, path: &Path) {

@@ -1,16 +1,8 @@
-//! The product on `SqliteStore`, next to what a bare connection commits on the same disk.
+//! The product on `SqliteStore`, in turns with commits of a bare connection on the same disk.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use async_endpoints::{
-    core::Store,
-    sqlite::{Options, Synchronous},
-};
+use async_endpoints::{core::Store, sqlite::Synchronous};
 use tokio::runtime::Runtime;
 
 use crate::{
@@ -21,8 +13,9 @@ use crate::{
     machine::{BATCH, Machine},
     pickup,
     report::{self, Result},
-    rounds::{self, Place},
+    rounds::{self, StorePlace},
     space,
+    sqlite_file::{open, remove},
 };
 
 pub(crate) fn run(runtime: &Runtime, effort: Effort) -> Result<()> {
@@ -46,11 +39,7 @@ pub(crate) fn run(runtime: &Runtime, effort: Effort) -> Result<()> {
     })
 }
 
-pub(crate) async fn open(path: &Path, synchronous: Synchronous) -> Result<Arc<dyn Store>> {
-    Ok(Arc::new(Options::new().synchronous(synchronous).open(path).await?))
-}
-
-/// Files, one after the other. Before each, the bare connection has its turn.
+/// Opens one file after the other. The bare connection commits before each of them.
 struct Files<'a> {
     folder: &'a Folder,
     machine: Machine,
@@ -70,11 +59,11 @@ impl<'a> Files<'a> {
     }
 }
 
-impl Place for Files<'_> {
+impl StorePlace for Files<'_> {
     async fn fresh(&mut self) -> Result<Arc<dyn Store>> {
         self.single.push(self.machine.commits(1_000, 1)?);
         self.batched.push(self.machine.commits(200, BATCH)?);
-        // The one before is closed, but its threads may still write.
+        // A new name each time, because threads of the previous store may still write.
         let path = self.folder.path(&format!("{}.db", self.single.len()));
         let before = self.folder.path(&format!("{}.db", self.single.len() - 1));
         remove(&before);
@@ -86,24 +75,11 @@ impl Place for Files<'_> {
     }
 }
 
-/// Removes a file with what is beside it, as far as there is something.
-fn remove(path: &Path) {
-    for file in [path.to_owned(), beside(path, "-wal"), beside(path, "-shm")] {
-        drop(fs::remove_file(file));
-    }
-}
-
-pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(ending);
-    name.into()
-}
-
 async fn claims(folder: &Folder, effort: Effort) -> Result<()> {
     let (sizes, template) = (effort.of(claim::SIZES, [1_000, 10_000, 30_000]), claim::template()?);
     let file = |size: u32| folder.path(&format!("queued-{size}.db"));
     for size in sizes {
-        // Not measured, so not waited for.
+        // Filling is not measured, so commits need not wait for the disk.
         template.fill(&open(&file(size), Synchronous::Off).await?, size, CALLERS).await?;
     }
     for (what, synchronous) in

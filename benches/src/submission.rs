@@ -1,26 +1,25 @@
-//! What it costs to accept a job over HTTP; reference: an axum handler that reads the same request and answers a
-//! constant 202. Then the same while thousands follow jobs.
+//! The cost of accepting a job over HTTP. Reference: an axum handler that reads the same request and answers a constant
+//! 202. The second part repeats the measurement with thousands of followers.
 
 use tokio::runtime::Runtime;
 
 use crate::{
     followers::{self, FOLLOWERS, STREAMS},
     load::{CONNECTIONS, Load, ROUND, ROUNDS},
-    process::{Server, may_open},
+    process::{Server, require_open_files},
     report::{Result, mib, row, title},
     served::ORDER,
 };
 
 pub(crate) fn run(runtime: &Runtime) -> Result<()> {
-    // The bench has one end of all connections: those of the followers, and the load of two servers. The rest is for
-    // what a process opens besides.
-    may_open(FOLLOWERS + 2 * CONNECTIONS + 100)?;
-    runtime.block_on(beside_axum_alone())?;
-    runtime.block_on(beside_followers())?;
+    // One file for each connection of followers and clients, and some for other purposes.
+    require_open_files(FOLLOWERS + 2 * CONNECTIONS + 100)?;
+    runtime.block_on(compare_with_axum())?;
+    runtime.block_on(compare_with_followers())?;
     Ok(())
 }
 
-async fn beside_axum_alone() -> std::io::Result<()> {
+async fn compare_with_axum() -> std::io::Result<()> {
     let bytes = ORDER.len();
     title(&format!(
         "Submission over HTTP: {bytes} bytes of JSON, {CONNECTIONS} connections, {ROUNDS} × {ROUND:?} in turns"
@@ -32,8 +31,8 @@ async fn beside_axum_alone() -> std::io::Result<()> {
     running.warm_up().await?;
     for _ in 0..ROUNDS {
         reference.round().await?;
-        // Its jobs stay: nobody runs them there.
-        accepting.renew(Server::start("accepting")?).await?;
+        // Without a worker, jobs of earlier rounds would remain.
+        accepting.replace_server(Server::start("accepting")?).await?;
         accepting.round().await?;
         running.round().await?;
     }
@@ -53,9 +52,9 @@ async fn beside_axum_alone() -> std::io::Result<()> {
     Ok(())
 }
 
-async fn beside_followers() -> std::io::Result<()> {
+async fn compare_with_followers() -> std::io::Result<()> {
     let polls = FOLLOWERS - STREAMS;
-    title(&format!("Followers: {STREAMS} event streams and {polls} long polls, each of a queued job of its own"));
+    title(&format!("Followers: {STREAMS} event streams and {polls} long polls, each of another queued job"));
     let mut alone = Load::on(Server::start("endpoints")?).await?;
     let mut followed = Load::on(Server::start("endpoints")?).await?;
     let before = followed.server.memory("VmRSS")?;
@@ -67,7 +66,7 @@ async fn beside_followers() -> std::io::Result<()> {
         alone.round().await?;
         followed.round().await?;
     }
-    followers.all_there()?;
+    followers.check()?;
     row("resident memory before them", &format!("{:>6.1} MiB", mib(before)));
     let each = (with.saturating_sub(before)) as f64 / FOLLOWERS as f64 / 1024.0;
     row("resident memory with them", &format!("{:>6.1} MiB, {each:.1} KiB for each and its job", mib(with)));

@@ -1,4 +1,4 @@
-//! What measuring costs: processor time for each no-op job on the memory store, with telemetry on and off in turns.
+//! The cost of telemetry: processor time for each no-op job on the memory store, with telemetry on and off in turns.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ const ROUNDS: usize = 15;
 pub(crate) fn run(runtime: &Runtime) -> Result<()> {
     title(&format!("Telemetry: processor time of {JOBS} no-op jobs from submission to settlement, {ROUNDS} rounds"));
     let telemetry = Telemetry::builder().build()?;
-    // Not counted: the process gets its memory.
+    // Not counted: the process allocates its memory.
     runtime.block_on(round(None))?;
     let (mut off, mut on, mut added) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
@@ -39,7 +39,7 @@ pub(crate) fn run(runtime: &Runtime) -> Result<()> {
 /// Microseconds of processor time for each job.
 async fn round(telemetry: Option<&Telemetry>) -> Result<f64> {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-    let mut product = Product::measured(&store, DAY, telemetry)?;
+    let mut product = Product::with_telemetry(&store, DAY, telemetry)?;
     product.work();
     let before = cpu()?;
     product.submit(JOBS).await?;

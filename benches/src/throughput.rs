@@ -30,7 +30,7 @@ pub(crate) fn run(runtime: &Runtime) -> Result<()> {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         runtime.block_on(submit_to_settled(&store, JOBS))
     };
-    // Not counted: the process gets its memory.
+    // Not counted: the process allocates its memory.
     settled()?;
     for _ in 0..ROUNDS {
         reference.push(runtime.block_on(channel_and_spawn()));
