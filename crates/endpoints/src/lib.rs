@@ -91,6 +91,10 @@ pub use worker::WorkerStatus;
 struct Readme;
 
 #[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide.md")]
+struct Guide;
+
+#[cfg(doctest)]
 #[doc = include_str!("../../../docs/http.md")]
 struct HttpPage;
 
