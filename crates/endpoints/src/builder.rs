@@ -11,11 +11,10 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     context::JobContext,
-    endpoint::{Declared, Endpoint},
     endpoints::{Assembly, AsyncEndpoints},
     error::JobError,
     handler::{Blocking, Erased, ErasedHandler, JobHandler},
-    http::{Access, Face, Operation, Owner, Responses},
+    http::{self, Access, Declared, Endpoint, HttpConfig, Owner, Responses, Route},
     job_type::{JobType, Policy, Rules},
     middleware::Middleware,
     options::{Options, OptionsError},
@@ -73,21 +72,27 @@ pub enum BuildError {
 pub struct Builder {
     store: Arc<dyn Store>,
     options: Options,
-    endpoints: Vec<Declared>,
-    face: Face,
+    http: HttpConfig,
     handlers: Vec<(&'static str, Rules, Arc<dyn ErasedHandler>)>,
     middlewares: Vec<Arc<dyn Middleware>>,
     telemetry: Option<Telemetry>,
 }
 
-impl Builder {
-    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
-        let options = Options::default();
-        let face = Face::default();
-        let (endpoints, handlers, middlewares) = (Vec::new(), Vec::new(), Vec::new());
-        Self { store, options, endpoints, face, handlers, middlewares, telemetry: None }
+impl AsyncEndpoints {
+    /// Starts a builder with the store that keeps the jobs.
+    pub fn builder(store: impl Store) -> Builder {
+        Builder {
+            store: Arc::new(store),
+            options: Options::default(),
+            http: HttpConfig::default(),
+            handlers: Vec::new(),
+            middlewares: Vec::new(),
+            telemetry: None,
+        }
     }
+}
 
+impl Builder {
     /// Replaces the default settings.
     pub fn options(mut self, options: Options) -> Self {
         self.options = options;
@@ -96,13 +101,13 @@ impl Builder {
 
     /// Accepts jobs over HTTP.
     pub fn endpoint<Req, Res>(mut self, endpoint: Endpoint<Req, Res>) -> Self {
-        self.endpoints.push(endpoint.declared);
+        self.http.endpoints.push(endpoint.declared);
         self
     }
 
     /// Who may use the routes for operators. Default: [`Access::loopback`].
     pub fn access(mut self, access: Access) -> Self {
-        self.face.access = access;
+        self.http.access = access;
         self
     }
 
@@ -118,13 +123,13 @@ impl Builder {
     ///     .owner(|request: &Parts| request.extensions.get::<User>().map(|user| user.id.clone()));
     /// ```
     pub fn owner<O: Into<Owner>>(mut self, rule: impl Fn(&Parts) -> O + Send + Sync + 'static) -> Self {
-        self.face.owner = Some(Arc::new(move |request| rule(request).into()));
+        self.http.owner = Some(Arc::new(move |request| rule(request).into()));
         self
     }
 
     /// Replaces answers, or adds to them.
     pub fn responses(mut self, responses: impl Responses) -> Self {
-        self.face.responses = Box::new(responses);
+        self.http.responses = Box::new(responses);
         self
     }
 
@@ -168,8 +173,8 @@ impl Builder {
     pub fn build(self) -> Result<AsyncEndpoints, BuildError> {
         self.options.check(str::to_owned)?;
         let types = self.types()?;
-        check_paths(&self.endpoints)?;
-        check_schemas(&self.endpoints)?;
+        check_paths(&self.http.endpoints)?;
+        check_schemas(&self.http.endpoints)?;
         let mut kinds: Vec<Kind> = Vec::new();
         for (name, rules, handler) in self.handlers {
             let name = JobName::new(name)?;
@@ -178,8 +183,8 @@ impl Builder {
             }
             kinds.push(Kind { name, policy: rules.resolve(&self.options), handler });
         }
-        let face = Face { base_path: self.options.base_path.clone(), ..self.face };
-        let (endpoints, middlewares) = (self.endpoints, self.middlewares);
+        let config = Arc::new(HttpConfig { base_path: self.options.base_path.clone(), ..self.http });
+        let routes = Box::new(move |endpoints: &AsyncEndpoints, group| http::routes(endpoints, &config, group));
         let measured = match self.telemetry.filter(Telemetry::is_on) {
             Some(telemetry) => {
                 let names = types.iter().map(|(name, _)| name);
@@ -188,7 +193,7 @@ impl Builder {
             }
             None => None,
         };
-        let parts = Assembly { types, endpoints, face, kinds, middlewares, measured };
+        let parts = Assembly { types, routes, kinds, middlewares: self.middlewares, measured };
         Ok(AsyncEndpoints::assemble(self.store, self.options, parts))
     }
 
@@ -199,7 +204,7 @@ impl Builder {
 
     /// The job types by name. One name has one set of rules, or the two halves of a service would disagree.
     fn types(&self) -> Result<Vec<(JobName, Policy)>, BuildError> {
-        let endpoints = self.endpoints.iter().map(|endpoint| (endpoint.name, &endpoint.rules));
+        let endpoints = self.http.endpoints.iter().map(|endpoint| (endpoint.name, &endpoint.rules));
         let handlers = self.handlers.iter().map(|(name, rules, _)| (*name, rules));
         let mut known: BTreeMap<JobName, &Rules> = BTreeMap::new();
         for (name, rules) in endpoints.chain(handlers) {
@@ -227,7 +232,7 @@ fn check_schemas(endpoints: &[Declared]) -> Result<(), BuildError> {
 /// axum panics at paths that it cannot route, so they are tried here first.
 fn check_paths(endpoints: &[Declared]) -> Result<(), BuildError> {
     let mut routes: matchit::Router<()> = matchit::Router::new();
-    for own in Operation::ALL.into_iter().chain(Operation::MONITORING) {
+    for own in Route::JOBS.into_iter().chain(Route::MONITORING) {
         // They are merged into the same router, and do not conflict with each other.
         let _ = routes.insert(own.path(), ());
     }
@@ -267,7 +272,7 @@ impl std::fmt::Debug for Builder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let handlers: Vec<_> = self.handlers.iter().map(|(name, ..)| name).collect();
         f.debug_struct("Builder")
-            .field("endpoints", &self.endpoints)
+            .field("endpoints", &self.http.endpoints)
             .field("handlers", &handlers)
             .finish_non_exhaustive()
     }

@@ -16,25 +16,21 @@ use async_endpoints_core::{
     store::{CancelOutcome, JobLookup, RetryAs, RetryOutcome, StatsQuery, WorkerId},
 };
 use axum::Router;
-use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::{sync::DropGuard, task::AbortOnDropHandle};
 use uuid::Uuid;
 
 use crate::{
-    builder::Builder,
-    endpoint::Declared,
     error::Builtin,
     fleet::{Fleet, Reason, Waiting},
-    http::{self, Face},
     hub::{Follower, Hub, version},
-    job_type::{JobType, Policy, Rules},
+    job_type::{Policy, Rules},
     middleware::Middleware,
     options::Options,
+    server,
     stats::{self, JobStats},
     stats_cache::StatsCache,
     store_call::within,
-    submit::Submit,
     sync::Mutex,
     telemetry::{Measured, encode::Format},
     worker::{Kind, Worker, WorkerStatus, supervise},
@@ -51,8 +47,7 @@ struct Inner {
     store: Arc<dyn Store>,
     options: Options,
     types: HashMap<String, JobName>,
-    endpoints: Vec<Declared>,
-    face: Face,
+    routes: MakeRoutes,
     worker: Arc<Worker>,
     hub: Arc<Hub>,
     listening: Mutex<Option<AbortOnDropHandle<()>>>,
@@ -62,24 +57,29 @@ struct Inner {
     measured: Option<Measured>,
 }
 
+/// A group of routes that an application mounts together.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RouteGroup {
+    Submit,
+    Jobs,
+    Monitoring,
+}
+
+/// Makes the router of a group. A function, so that this module does not depend on the HTTP layer.
+pub(crate) type MakeRoutes = Box<dyn Fn(&AsyncEndpoints, RouteGroup) -> Router + Send + Sync>;
+
 /// What the builder found to fit together.
 pub(crate) struct Assembly {
     pub(crate) types: Vec<(JobName, Policy)>,
-    pub(crate) endpoints: Vec<Declared>,
-    pub(crate) face: Face,
+    pub(crate) routes: MakeRoutes,
     pub(crate) kinds: Vec<Kind>,
     pub(crate) middlewares: Vec<Arc<dyn Middleware>>,
     pub(crate) measured: Option<Measured>,
 }
 
 impl AsyncEndpoints {
-    /// Begins with the store that jobs live in.
-    pub fn builder(store: impl Store) -> Builder {
-        Builder::new(Arc::new(store))
-    }
-
     pub(crate) fn assemble(store: Arc<dyn Store>, options: Options, parts: Assembly) -> Self {
-        let Assembly { types, endpoints, face, kinds, mut middlewares, measured } = parts;
+        let Assembly { types, routes, kinds, mut middlewares, measured } = parts;
         let cutoffs = types.iter().map(|(name, policy)| policy.cutoffs(name, &options)).collect();
         let names: Vec<JobName> = types.into_iter().map(|(name, _)| name).collect();
         let store = match &measured {
@@ -103,8 +103,7 @@ impl AsyncEndpoints {
         Self(Arc::new(Inner {
             types: names.into_iter().map(|name| (name.to_string(), name)).collect(),
             worker,
-            endpoints,
-            face,
+            routes,
             store,
             options,
             hub: Arc::default(),
@@ -118,19 +117,23 @@ impl AsyncEndpoints {
 
     /// The routes that accept jobs, for any router.
     pub fn submit_routes<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
-        http::submit_routes(self)
+        self.routes(RouteGroup::Submit)
     }
 
     /// The routes that list, follow, cancel and retry jobs, and `/openapi.json`, for any router. Mount them under the same
     /// prefix as the [submit routes](Self::submit_routes), or say in [`Options::base_path`] where they are.
     pub fn job_routes<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
-        http::job_routes(self)
+        self.routes(RouteGroup::Jobs)
     }
 
     /// The routes of monitoring, for any router: `/metrics/jobs`, and `/metrics` if [telemetry](Builder::telemetry) was set up
     /// here. Who may use them is what [`Builder::access`] says.
     pub fn monitoring_routes<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
-        http::monitoring_routes(self)
+        self.routes(RouteGroup::Monitoring)
+    }
+
+    fn routes<S: Clone + Send + Sync + 'static>(&self, group: RouteGroup) -> Router<S> {
+        (self.0.routes)(self, group).with_state(())
     }
 
     /// Serves HTTP and works until SIGTERM, Ctrl-C or [`shutdown`](Self::shutdown); then drains both within
@@ -140,8 +143,8 @@ impl AsyncEndpoints {
     /// Dropping the future stops the worker in the same way, in the background.
     pub async fn serve(&self, listener: TcpListener, app: Router) -> io::Result<()> {
         let _stop = self.start()?;
-        let (limits, worker) = (http::Limits::of(&self.0.options), &self.0.worker);
-        http::serve(listener, app, limits, worker.gone().clone(), worker.over().clone()).await;
+        let worker = &self.0.worker;
+        server::serve(listener, app, &self.0.options, worker.gone().clone(), worker.over().clone()).await;
         worker.over().cancel();
         Ok(())
     }
@@ -191,21 +194,6 @@ impl AsyncEndpoints {
     /// ```
     pub async fn run_until_idle(&self) -> Result<(), StoreError> {
         self.0.worker.run_until_idle().await
-    }
-
-    /// Submits a job from code. Await it, or first set what is special about it.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use async_endpoints::{AsyncEndpoints, JobType, MemoryStore};
-    /// # const RESIZE: JobType<String, u32> = JobType::new("Resize");
-    /// # async fn submit(endpoints: &AsyncEndpoints) -> Result<(), async_endpoints::SubmitError> {
-    /// let accepted = endpoints.submit(RESIZE, "photo.jpg".to_owned()).await?;
-    /// let later = endpoints.submit(RESIZE, "photo.jpg".to_owned()).delay(Duration::from_secs(60)).await?;
-    /// # Ok(()) }
-    /// ```
-    pub fn submit<Req: Serialize, Res>(&self, job: JobType<Req, Res>, request: Req) -> Submit<'_> {
-        Submit::new(self, job.name(), job.rules.resolve(&self.0.options), &request)
     }
 
     /// A job as it is now.
@@ -344,15 +332,6 @@ impl AsyncEndpoints {
         self.0.worker.gone().cancelled().await;
     }
 
-    pub(crate) fn endpoints(&self) -> &[Declared] {
-        &self.0.endpoints
-    }
-
-    /// How they are shown.
-    pub(crate) fn face(&self) -> &Face {
-        &self.0.face
-    }
-
     /// Why a job waits; none if it does not. What this process works on, it need not ask the fleet about.
     pub(crate) async fn waiting(&self, job: &JobView) -> Option<Waiting> {
         let worker = &self.0.worker;
@@ -411,9 +390,6 @@ impl AsyncEndpoints {
 
 impl std::fmt::Debug for AsyncEndpoints {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AsyncEndpoints")
-            .field("endpoints", &self.0.endpoints)
-            .field("worker", &self.worker_status())
-            .finish_non_exhaustive()
+        f.debug_struct("AsyncEndpoints").field("worker", &self.worker_status()).finish_non_exhaustive()
     }
 }

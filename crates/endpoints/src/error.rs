@@ -66,7 +66,13 @@ impl JobError {
 
     /// The handler stopped because its token told it to, or because it found nothing left to do: the job ends Canceled.
     pub fn canceled() -> Self {
-        Self { failure: Failure::Canceled, code: "JOB_CANCELED".into(), status: 410, detail: None, source: None }
+        Self {
+            failure: Failure::Canceled,
+            code: Builtin::Canceled.code().into(),
+            status: 410,
+            detail: None,
+            source: None,
+        }
     }
 
     /// The HTTP status that a synchronous endpoint would have answered; 500 unless told. Not an error status: 500.
@@ -131,7 +137,13 @@ impl JobError {
 impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for JobError {
     fn from(error: E) -> Self {
         let source = Some(error.into());
-        Self { failure: Failure::Retryable, code: "HANDLER_ERROR".into(), status: 500, detail: None, source }
+        Self {
+            failure: Failure::Retryable,
+            code: Builtin::HandlerError.code().into(),
+            status: 500,
+            detail: None,
+            source,
+        }
     }
 }
 
@@ -146,9 +158,10 @@ impl fmt::Display for JobError {
     }
 }
 
-/// What the library itself says of a job that did not complete.
+/// Errors of jobs that the library itself sets.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Builtin {
+    HandlerError,
     Panic,
     Timeout,
     Canceled,
@@ -158,47 +171,69 @@ pub(crate) enum Builtin {
     PayloadUnreadable,
 }
 
+/// One row of the table of job errors.
+pub(crate) struct JobErrorKind {
+    pub(crate) code: &'static str,
+    pub(crate) status: u16,
+    pub(crate) retryable: bool,
+    pub(crate) title: &'static str,
+}
+
 impl Builtin {
-    /// The codes of failures that come from the library, and so are known before they occur.
-    pub(crate) const FAILURES: [&'static str; 7] = [
-        "HANDLER_ERROR",
-        "HANDLER_PANIC",
-        "JOB_TIMEOUT",
-        "WORKER_LOST",
-        "RESULT_TOO_LARGE",
-        "RESULT_UNSERIALIZABLE",
-        "PAYLOAD_UNREADABLE",
+    pub(crate) const ALL: [Self; 8] = [
+        Self::HandlerError,
+        Self::Panic,
+        Self::Timeout,
+        Self::Canceled,
+        Self::WorkerLost,
+        Self::ResultTooLarge,
+        Self::ResultUnserializable,
+        Self::PayloadUnreadable,
     ];
 
-    pub(crate) fn record(self, detail: Option<String>) -> ErrorRecord {
-        let (code, status, retryable) = match self {
-            Self::Panic => ("HANDLER_PANIC", 500, true),
-            Self::Timeout => ("JOB_TIMEOUT", 504, true),
-            Self::Canceled => ("JOB_CANCELED", 410, false),
-            Self::WorkerLost => ("WORKER_LOST", 500, true),
-            Self::ResultTooLarge => ("RESULT_TOO_LARGE", 500, false),
-            Self::ResultUnserializable => ("RESULT_UNSERIALIZABLE", 500, false),
-            Self::PayloadUnreadable => ("PAYLOAD_UNREADABLE", 500, true),
+    /// The codes of failures, all but cancellation.
+    pub(crate) const FAILURES: [&'static str; 7] = [
+        Self::HandlerError.code(),
+        Self::Panic.code(),
+        Self::Timeout.code(),
+        Self::WorkerLost.code(),
+        Self::ResultTooLarge.code(),
+        Self::ResultUnserializable.code(),
+        Self::PayloadUnreadable.code(),
+    ];
+
+    /// The table of job errors. The OpenAPI document and `docs/http.md` are made from it too.
+    pub(crate) const fn kind(self) -> JobErrorKind {
+        let (code, status, retryable, title) = match self {
+            Self::HandlerError => ("HANDLER_ERROR", 500, true, "The handler failed"),
+            Self::Panic => ("HANDLER_PANIC", 500, true, "The handler panicked"),
+            Self::Timeout => ("JOB_TIMEOUT", 504, true, "The attempt took too long"),
+            Self::Canceled => ("JOB_CANCELED", 410, false, "The job was canceled"),
+            Self::WorkerLost => ("WORKER_LOST", 500, true, "The worker died or lost its lease"),
+            Self::ResultTooLarge => ("RESULT_TOO_LARGE", 500, false, "The result is too large"),
+            Self::ResultUnserializable => ("RESULT_UNSERIALIZABLE", 500, false, "The result cannot be written as JSON"),
+            Self::PayloadUnreadable => {
+                ("PAYLOAD_UNREADABLE", 500, true, "The stored request cannot be read by this worker")
+            }
         };
+        JobErrorKind { code, status, retryable, title }
+    }
+
+    pub(crate) const fn code(self) -> &'static str {
+        self.kind().code
+    }
+
+    pub(crate) fn record(self, detail: Option<String>) -> ErrorRecord {
+        let JobErrorKind { code, status, retryable, title } = self.kind();
         let detail = detail.map(|detail| cut(detail, DETAIL_BYTES));
-        ErrorRecord { code: code.into(), title: title(code), status, detail, retryable }
+        ErrorRecord { code: code.into(), title: title.into(), status, detail, retryable }
     }
 }
 
-/// The kind of problem in a few words: written out for our codes, a common phrase for an application's own.
+/// The title of a code: from the table, or a common one for the application's own codes.
 fn title(code: &str) -> Cow<'static, str> {
-    match code {
-        "HANDLER_ERROR" => "The handler failed",
-        "HANDLER_PANIC" => "The handler panicked",
-        "JOB_TIMEOUT" => "The attempt took too long",
-        "JOB_CANCELED" => "The job was canceled",
-        "WORKER_LOST" => "Its worker died or was cut off",
-        "RESULT_TOO_LARGE" => "The result is too large",
-        "RESULT_UNSERIALIZABLE" => "The result cannot be written as JSON",
-        "PAYLOAD_UNREADABLE" => "The stored request cannot be read by this worker",
-        _ => "The job failed",
-    }
-    .into()
+    let known = Builtin::ALL.into_iter().find(|known| known.code() == code);
+    known.map_or("The job failed", |known| known.kind().title).into()
 }
 
 /// Cuts text to at most `bytes`, between characters.

@@ -1,10 +1,10 @@
-//! Accepting a job, from HTTP or from code. Must not know how either words its answer.
+//! Accepting jobs, from HTTP and from code. Must not know HTTP.
 
 use std::{future::IntoFuture, time::Duration};
 
 use async_endpoints_core::{
     JobId, JobName, JobView, Priority,
-    job::{Digest, JobTerms, TraceContext},
+    job::{Digest, JobTerms},
     store::{IdempotencyKey, InsertOutcome, JobLookup, NewJob, StoreError},
 };
 use bytes::Bytes;
@@ -13,96 +13,111 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    AsyncEndpoints, envelope, envelope::RequestParts, job_type::Policy, json, store_call::within, telemetry::Submission,
+    AsyncEndpoints,
+    envelope::{self, RequestParts},
+    job_type::{JobType, Policy},
+    json,
+    store_call::within,
+    telemetry::Submission,
 };
 
-/// Why a job was not accepted. Nothing is stored of it, unless the store did not answer: then a repeat with the
+/// Why a job was not accepted. No job was stored, except perhaps after [`Store`](Self::Store): then a repeat with the
 /// same key is safe.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SubmitError {
-    /// As many jobs of its name wait as may.
+    /// The queue limit of this job type is reached.
     #[error("the queue is full")]
     QueueFull,
-    /// The key or the id belongs to another request.
+    /// The key or the id was used for another request.
     #[error("the idempotency key or the id belongs to another request")]
     Conflict,
-    /// The same request was made before, and its job is past its retention.
+    /// The same request was submitted before, and its job's retention time has passed.
     #[error("the job of this request has expired")]
     Expired,
-    /// The process stops.
+    /// The process is shutting down.
     #[error("shutting down")]
     ShuttingDown,
-    /// The name is none, or the request cannot be written as JSON.
+    /// The job name or the key is invalid, or the request cannot be written as JSON.
     #[error("{0}")]
     Invalid(String),
-    /// The store failed.
+    /// The store failed or did not answer in time.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// A job that the store has.
+/// A job that the store has accepted.
 #[derive(Clone, Debug)]
 pub struct Accepted {
-    /// As it is now.
+    /// The job as it is now.
     pub job: JobView,
-    /// It was accepted before: the same key or id came again.
+    /// Whether the job was accepted earlier, under the same key or id.
     pub replayed: bool,
 }
 
-/// A job on its way to the store.
-pub(crate) struct Draft {
+/// How the store recognizes a repeated submission.
+pub(crate) struct Identity {
+    /// The id that the submitter chose.
     pub(crate) id: Option<JobId>,
-    pub(crate) name: JobName,
-    pub(crate) policy: Policy,
-    pub(crate) payload: Bytes,
     pub(crate) key: Option<IdempotencyKey>,
-    pub(crate) fingerprint: Digest,
     pub(crate) owner: Option<Digest>,
-    pub(crate) trace: Option<TraceContext>,
+    pub(crate) fingerprint: Digest,
 }
 
 impl AsyncEndpoints {
-    /// Hands a job to the store; what it had before counts as well.
+    /// Submits a job from code. Set its options on the returned [`Submit`], then await it.
     ///
-    /// No `async fn`: what is only needed before the call must not swell the future that waits for it.
-    pub(crate) fn accept(&self, draft: Draft) -> impl Future<Output = Result<Accepted, SubmitError>> + Send + '_ {
-        // All but the payload, to make the answer of what was sent and what comes back: no second trip.
+    /// ```
+    /// # use std::time::Duration;
+    /// # use async_endpoints::{AsyncEndpoints, JobType, MemoryStore};
+    /// # const RESIZE: JobType<String, u32> = JobType::new("Resize");
+    /// # async fn submit(endpoints: &AsyncEndpoints) -> Result<(), async_endpoints::SubmitError> {
+    /// let accepted = endpoints.submit(RESIZE, "photo.jpg".to_owned()).await?;
+    /// let later = endpoints.submit(RESIZE, "photo.jpg".to_owned()).delay(Duration::from_secs(60)).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn submit<Req: Serialize, Res>(&self, job: JobType<Req, Res>, request: Req) -> Submit<'_> {
+        let body = serde_json::value::to_raw_value(&request);
+        let policy = job.rules.resolve(self.options());
+        Submit { endpoints: self, name: job.name(), policy, body, id: None, key: None, owner: None }
+    }
+
+    /// Makes a job with the rules of its type.
+    pub(crate) fn new_job(&self, name: JobName, policy: &Policy, identity: Identity, payload: Bytes) -> NewJob {
+        let Identity { id, key, owner, fingerprint } = identity;
         let terms = JobTerms {
-            priority: draft.policy.priority,
-            max_retries: draft.policy.max_retries,
+            priority: policy.priority,
+            max_retries: policy.max_retries,
             max_losses: self.options().max_losses,
-            retention: draft.policy.retention,
+            retention: policy.retention,
         };
-        let id = draft.id.unwrap_or_else(JobId::random);
-        let sent = NewJob::new(id, draft.name, Bytes::new(), terms, draft.fingerprint)
-            .id_chosen(draft.id.is_some())
-            .delay(draft.policy.delay)
-            .queue_limit(draft.policy.max_queue_size)
-            .key(draft.key)
-            .owner(draft.owner)
-            .trace(draft.trace);
-        let insert = self.store().insert(NewJob { payload: draft.payload, ..sent.clone() });
-        async move {
-            if self.is_shutting_down() {
-                self.refused(&sent.name, Submission::Rejected);
-                return Err(SubmitError::ShuttingDown);
+        NewJob::new(id.unwrap_or_else(JobId::random), name, payload, terms, fingerprint)
+            .id_chosen(id.is_some())
+            .delay(policy.delay)
+            .queue_limit(policy.max_queue_size)
+            .key(key)
+            .owner(owner)
+    }
+
+    /// Inserts a job, or finds the job of the same submission.
+    pub(crate) async fn accept(&self, job: NewJob) -> Result<Accepted, SubmitError> {
+        if self.is_shutting_down() {
+            self.refused(&job.name, Submission::Rejected);
+            return Err(SubmitError::ShuttingDown);
+        }
+        let inserted = job.clone();
+        match within(self.store().insert(job)).await? {
+            InsertOutcome::Inserted { created_at, version, ahead } => {
+                Ok(Accepted { job: inserted.view(created_at, version, ahead), replayed: false })
             }
-            match within(insert).await? {
-                InsertOutcome::Inserted { created_at, version, ahead } => {
-                    Ok(Accepted { job: sent.view(created_at, version, ahead), replayed: false })
-                }
-                InsertOutcome::Existing(JobLookup::Found(job)) => Ok(Accepted { job: *job, replayed: true }),
-                InsertOutcome::Existing(_) => Err(SubmitError::Expired),
-                InsertOutcome::Conflict => Err(SubmitError::Conflict),
-                InsertOutcome::Full => Err(SubmitError::QueueFull),
-            }
+            InsertOutcome::Existing(JobLookup::Found(job)) => Ok(Accepted { job: *job, replayed: true }),
+            InsertOutcome::Existing(_) => Err(SubmitError::Expired),
+            InsertOutcome::Conflict => Err(SubmitError::Conflict),
+            InsertOutcome::Full => Err(SubmitError::QueueFull),
         }
     }
-}
 
-impl AsyncEndpoints {
-    /// Counts a submission that does not come to the store.
+    /// Counts a submission that was refused before `insert`.
     pub(crate) fn refused(&self, name: &JobName, result: Submission) {
         if let Some(measured) = self.measured() {
             measured.refused(name, result);
@@ -110,7 +125,7 @@ impl AsyncEndpoints {
     }
 }
 
-/// Tells a repeat from another request: SHA-256 of job name, path parameters, query and body, each with its length.
+/// Identifies a request: SHA-256 of job name, path parameters, query and body, each preceded by its length.
 pub(crate) fn fingerprint(name: &JobName, path: &[(String, String)], query: &str, body: &[u8]) -> Digest {
     let mut hash = Sha256::new();
     let mut add = |part: &[u8]| {
@@ -127,13 +142,13 @@ pub(crate) fn fingerprint(name: &JobName, path: &[(String, String)], query: &str
     Digest(hash.finalize().into())
 }
 
-/// Whose a job is, as stores know it: they compare owners and need not know them.
+/// The owner as stores keep it: a hash, since stores only compare owners.
 pub(crate) fn owner_digest(name: &str) -> Digest {
     Digest(Sha256::digest(name.as_bytes()).into())
 }
 
-/// A job to submit from code: set what is special about it and await it.
-#[must_use = "a job is submitted when this is awaited"]
+/// A submission from code: set its options, then await it.
+#[must_use = "the job is submitted when this is awaited"]
 #[derive(Debug)]
 pub struct Submit<'a> {
     endpoints: &'a AsyncEndpoints,
@@ -146,66 +161,53 @@ pub struct Submit<'a> {
 }
 
 impl<'a> Submit<'a> {
-    pub(crate) fn new(
-        endpoints: &'a AsyncEndpoints,
-        name: &'static str,
-        policy: Policy,
-        request: &impl Serialize,
-    ) -> Self {
-        let body = serde_json::value::to_raw_value(request);
-        Self { endpoints, name, policy, body, id: None, key: None, owner: None }
-    }
-
-    /// Goes before or after others of its type.
+    /// Sets the job's priority.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.policy.priority = priority;
         self
     }
 
-    /// May not start before that time has passed.
+    /// Sets the job's delay: it starts no earlier than this time after it was accepted.
     pub fn delay(mut self, delay: Duration) -> Self {
         self.policy.delay = delay;
         self
     }
 
-    /// Has this id; submitted again with the same request, it is the same job.
+    /// Sets the job's id. A repeat of the same request with this id returns the same job.
     pub fn id(mut self, id: JobId) -> Self {
         self.id = Some(id);
         self
     }
 
-    /// Submitted again under the same key, it is the same job.
+    /// Sets an idempotency key: 1 to 255 visible ASCII characters. A repeat of the same request with this key returns the
+    /// same job.
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
         self
     }
 
-    /// Is that one's, as if they had sent it: see [`Builder::owner`](crate::Builder::owner). Else it is nobody's.
+    /// Sets the job's owner, like [`Builder::owner`](crate::Builder::owner) does for requests. Defaults to no owner.
     pub fn owner(mut self, name: &str) -> Self {
         self.owner = Some(owner_digest(name));
         self
     }
 
-    fn draft(self) -> Result<Draft, SubmitError> {
-        let name = self.endpoints.job_name(self.name).map_err(|error| SubmitError::Invalid(error.to_string()))?;
-        let invalid = |error: serde_json::Error| SubmitError::Invalid(error.to_string());
-        let body = self.body.map_err(invalid)?;
+    fn new_job(self) -> Result<NewJob, SubmitError> {
+        let invalid = SubmitError::Invalid;
+        let name = self.endpoints.job_name(self.name).map_err(|error| invalid(error.to_string()))?;
+        let body = self.body.map_err(|error| invalid(error.to_string()))?;
         if json::depth(body.get().as_bytes()) > json::DEPTH {
-            return Err(SubmitError::Invalid(format!("the request is nested deeper than {}", json::DEPTH)));
+            return Err(invalid(format!("the request is nested deeper than {} levels", json::DEPTH)));
         }
         let key = self.key.map(|key| {
-            IdempotencyKey::new(&key).ok_or_else(|| SubmitError::Invalid(format!("{key:?} is no idempotency key")))
+            let expected = "1 to 255 visible ASCII characters";
+            IdempotencyKey::new(&key)
+                .ok_or_else(|| invalid(format!("invalid idempotency key {key:?}: expected {expected}")))
         });
-        Ok(Draft {
-            id: self.id,
-            fingerprint: fingerprint(&name, &[], "", body.get().as_bytes()),
-            name,
-            policy: self.policy,
-            payload: envelope::write(body.get(), &RequestParts::default()),
-            key: key.transpose()?,
-            owner: self.owner,
-            trace: None,
-        })
+        let fingerprint = fingerprint(&name, &[], "", body.get().as_bytes());
+        let identity = Identity { id: self.id, key: key.transpose()?, owner: self.owner, fingerprint };
+        let payload = envelope::write(body.get(), &RequestParts::default());
+        Ok(self.endpoints.new_job(name, &self.policy, identity, payload))
     }
 }
 
@@ -215,8 +217,8 @@ impl<'a> IntoFuture for Submit<'a> {
 
     fn into_future(self) -> Self::IntoFuture {
         let endpoints = self.endpoints;
-        match self.draft() {
-            Ok(draft) => Box::pin(endpoints.accept(draft)),
+        match self.new_job() {
+            Ok(job) => Box::pin(endpoints.accept(job)),
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }
     }

@@ -1,4 +1,4 @@
-//! Who may do what: operators' routes by the access policy, jobs by their owner. Must not know what is done.
+//! Authorization: the access policy of operator routes, and the owners of jobs.
 
 use std::{fmt, net::IpAddr, net::SocketAddr, sync::Arc};
 
@@ -10,10 +10,10 @@ use axum::{
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::problem::Problem;
+use super::{codes, problem::Problem};
 use crate::submit::owner_digest;
 
-/// Who may use the routes for operators: the list of jobs, retries, and all monitoring.
+/// The access policy of operator routes: the job list, retries, and all monitoring.
 ///
 /// ```
 /// # use async_endpoints::Access;
@@ -34,34 +34,34 @@ enum Policy {
 }
 
 impl Access {
-    /// Requests that come from this machine, say so in `Host`, and passed no proxy. A peer that is not known, because
-    /// the server does not tell it ([`serve`](crate::AsyncEndpoints::serve) does), is refused.
+    /// Allows requests with a loopback peer and a loopback `Host` that passed no proxy. Requests without a known peer are
+    /// refused; [`serve`](crate::AsyncEndpoints::serve) provides it.
     pub fn loopback() -> Self {
         Self(Policy::Loopback)
     }
 
-    /// Requests with `Authorization: Bearer <token>`. An empty token lets nobody in.
+    /// Allows requests with `Authorization: Bearer <token>`. An empty token refuses all requests.
     pub fn token(token: &str) -> Self {
         Self(Policy::Token((!token.is_empty()).then(|| digest(token))))
     }
 
-    /// Requests that the application lets in; it sees what its own layers put into `extensions`.
+    /// Allows requests for which the function returns true. It can read the `extensions` that the application's layers set.
     pub fn when(allowed: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
         Self(Policy::When(Arc::new(allowed)))
     }
 
-    /// Everybody.
+    /// Allows all requests.
     pub fn open() -> Self {
         Self(Policy::Open)
     }
 
-    /// Whether callers show a token.
+    /// Whether the policy asks for a token.
     pub(super) fn takes_token(&self) -> bool {
         matches!(self.0, Policy::Token(_))
     }
 
-    /// Why this request may not use a route for operators, if so. Browsers say where an unsafe request comes from: one
-    /// that another site made is refused whatever it carries.
+    /// Returns the problem of a request that may not use an operator route. Unsafe requests from other sites, which
+    /// browsers mark with `Sec-Fetch-Site`, are refused under every policy.
     pub(super) fn check(&self, request: &Parts) -> Result<(), Problem> {
         let granted = match &self.0 {
             Policy::Loopback => is_local(request),
@@ -73,9 +73,11 @@ impl Access {
             Policy::Open => true,
         };
         match granted {
-            false if self.takes_token() => Err(Problem::unauthorized()),
-            false => Err(Problem::forbidden()),
-            true if !request.method.is_safe() && is_cross_site(&request.headers) => Err(Problem::cross_site()),
+            false if self.takes_token() => Err(codes::UNAUTHORIZED.into()),
+            false => Err(codes::FORBIDDEN.into()),
+            true if !request.method.is_safe() && is_cross_site(&request.headers) => {
+                Err(codes::CROSS_SITE_REQUEST.into())
+            }
             true => Ok(()),
         }
     }
@@ -96,7 +98,7 @@ fn digest(token: &str) -> Digest {
     Digest(Sha256::digest(token.as_bytes()).into())
 }
 
-/// The token of `Authorization: Bearer`, if that is said once.
+/// The token of `Authorization: Bearer`; `None` if the header occurs more than once.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (value, None) = (values.next()?, values.next()) else { return None };
@@ -114,7 +116,7 @@ fn is_local(request: &Parts) -> bool {
     let mut hosts = names.get_all(header::HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
         (Some(host), None) => Authority::try_from(host.as_bytes()).is_ok_and(|host| is_loopback_host(&host)),
-        // HTTP/2 has the authority alone.
+        // HTTP/2 sends the authority instead of `Host`.
         (None, _) => request.uri.authority().is_some(),
         _ => false,
     };
@@ -132,19 +134,20 @@ fn is_loopback_host(authority: &Authority) -> bool {
         && (host.eq_ignore_ascii_case("localhost") || ip.parse().is_ok_and(|ip: IpAddr| is_loopback(ip)))
 }
 
-/// Whether a browser says that another site than this one made the request.
+/// Whether a browser marked the request as coming from another site.
 fn is_cross_site(headers: &HeaderMap) -> bool {
     headers.get_all("sec-fetch-site").iter().any(|site| site != "same-origin" && site != "none")
 }
 
-/// Whose a job is, and who may see it. Made by the application's [rule](crate::Builder::owner).
+/// The owner of a request, returned by the application's [rule](crate::Builder::owner). It decides which owner new jobs
+/// get and which jobs the request sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Owner {
-    /// This one's jobs are made and seen.
+    /// New jobs belong to this owner; jobs of this owner are visible.
     Of(String),
-    /// Jobs that are nobody's are made and seen.
+    /// New jobs have no owner; jobs without an owner are visible.
     Nobody,
-    /// Jobs that are nobody's are made, everybody's are seen; for support staff and services of one's own.
+    /// New jobs have no owner; all jobs are visible. For support staff and internal services.
     Every,
 }
 
@@ -166,10 +169,10 @@ impl<T: Into<Owner>> From<Option<T>> for Owner {
     }
 }
 
-/// The application's rule: whose jobs a request makes and sees.
+/// Maps a request to its owner.
 pub(crate) type OwnerRule = Arc<dyn Fn(&Parts) -> Owner + Send + Sync>;
 
-/// Which jobs a caller sees.
+/// Which jobs a caller can see.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(super) enum Sees {
     All,
@@ -185,7 +188,7 @@ impl Sees {
         }
     }
 
-    /// Whose the caller's own jobs are.
+    /// The owner of the caller's new jobs.
     pub(super) fn owner(self) -> Option<Digest> {
         match self {
             Self::All => None,
@@ -217,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_is_peer_and_host_and_no_proxy() {
+    fn loopback_requires_peer_host_and_no_proxy() {
         let local = |peer, headers: &[(&str, &str)]| is_local(&parts(peer, headers));
         for peer in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
             for host in ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "127.1.2.3", "[::1]:8080", "[::ffff:127.0.0.1]"]
@@ -239,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_said_once_and_whole() {
+    fn token_must_match_and_occur_once() {
         let access = Access::token("secret");
         let check = |values: &[&str]| {
             let headers: Vec<_> = values.iter().map(|value| ("authorization", *value)).collect();
@@ -254,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_site_made_is_refused_if_it_changes_something() {
+    fn unsafe_cross_site_request_is_refused() {
         let mut request = parts(None, &[("sec-fetch-site", "cross-site")]);
         assert!(Access::open().check(&request).is_ok(), "a read");
         request.method = axum::http::Method::POST;

@@ -1,4 +1,4 @@
-//! The body of a submission: read within its limit, and found to be JSON before anything else looks at it.
+//! The body of a submission: reading within limits, and checks before it is parsed as the request type.
 
 use std::time::Duration;
 
@@ -10,34 +10,34 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use serde::de::IgnoredAny;
 
-use super::problem::Problem;
+use super::{codes, problem::Problem};
 use crate::json;
 
-/// Bytes a body may have.
+/// Maximum bytes of a body.
 const LIMIT: usize = 1 << 20;
-/// Bytes of a refused body that are read and thrown away, so that the client gets to read the answer.
+/// Bytes of a refused body that are read and discarded, so that the client can read the response.
 const DRAINED: usize = 8 << 20;
-/// How long a whole body may take.
+/// Deadline for reading a whole body.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The body as bytes; empty if there is none. A client that says beforehand that it is too large, and waits for an answer
-/// or has more to send than is ever read, is told at once.
+/// Reads the body; empty if there is none. A body whose announced length is over the limit is refused without reading if
+/// the client waits for `100 Continue`, or if the length is more than is ever drained.
 pub(super) async fn read(body: Body, headers: &HeaderMap) -> Result<Bytes, Problem> {
-    let said = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     let waits =
         headers.get(header::EXPECT).is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    if said > LIMIT + DRAINED || said > LIMIT && waits {
-        return Err(Problem::too_large(LIMIT));
+    if announced > LIMIT + DRAINED || announced > LIMIT && waits {
+        return Err(codes::BODY_TOO_LARGE.into());
     }
     let mut size = 0;
     match in_time(collect(body, &mut size)).await {
         Some(read) => read,
-        None if size.max(said) > LIMIT => Err(Problem::too_large(LIMIT)),
-        None => Err(Problem::body_timeout()),
+        None if size.max(announced) > LIMIT => Err(codes::BODY_TOO_LARGE.into()),
+        None => Err(codes::BODY_TIMEOUT.into()),
     }
 }
 
-/// Reads a body that nobody wants, as much as a client may still be writing.
+/// Reads and discards the body of a request that has no use for one.
 pub(super) async fn drain(body: Body) {
     if body.is_end_stream() {
         return;
@@ -59,7 +59,7 @@ async fn collect(body: Body, size: &mut usize) -> Result<Bytes, Problem> {
     let mut chunks = body.into_data_stream();
     let mut read: Option<BytesMut> = None;
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|error| Problem::unreadable_body(error.to_string()))?;
+        let chunk = chunk.map_err(|error| codes::INVALID_BODY.with_detail(error.to_string()))?;
         *size += chunk.len();
         if *size <= LIMIT {
             match &mut read {
@@ -72,17 +72,17 @@ async fn collect(body: Body, size: &mut usize) -> Result<Bytes, Problem> {
         }
     }
     if *size > LIMIT {
-        return Err(Problem::too_large(LIMIT));
+        return Err(codes::BODY_TOO_LARGE.into());
     }
     Ok(read.map(BytesMut::freeze).unwrap_or_default())
 }
 
-/// What comes of reading a body, unless its client takes its time.
+/// Applies the body deadline; `None` if it has passed.
 async fn in_time<T>(read: impl Future<Output = T>) -> Option<T> {
     tokio::time::timeout(DEADLINE, read).await.ok()
 }
 
-/// Whether a body, if there is one, says that it is JSON, once and as it is.
+/// Checks that a body, if there is one, is declared as JSON, once and without content encoding.
 pub(super) fn check_type(headers: &HeaderMap, bytes: &[u8]) -> Result<(), Problem> {
     if bytes.is_empty() {
         return Ok(());
@@ -90,32 +90,37 @@ pub(super) fn check_type(headers: &HeaderMap, bytes: &[u8]) -> Result<(), Proble
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     let (content_type, more) = (types.next(), types.next());
     if more.is_some() || !content_type.is_some_and(is_json) {
-        return Err(Problem::unsupported_media_type(content_type));
+        let found = content_type.map_or_else(|| "none".to_owned(), |value| format!("{value:?}"));
+        let detail = format!("A body needs the content type application/json; it has {found}.");
+        return Err(codes::UNSUPPORTED_MEDIA_TYPE.with_detail(detail));
     }
     match headers.get(header::CONTENT_ENCODING) {
-        Some(encoding) if encoding != "identity" => Err(Problem::unsupported_encoding(encoding)),
+        Some(encoding) if encoding != "identity" => {
+            let detail = format!("A body must have no content encoding; it has {encoding:?}.");
+            Err(codes::UNSUPPORTED_MEDIA_TYPE.with_detail(detail))
+        }
         _ => Ok(()),
     }
 }
 
-/// The body as text that may be JSON, nested no deeper than allowed; `null` if there is none.
+/// The body as text, after the check of its depth; `null` for an empty body. The text may still be invalid JSON.
 pub(super) fn text(bytes: &[u8]) -> Result<&str, Problem> {
-    let text = std::str::from_utf8(bytes).map_err(|error| Problem::invalid_json(error.to_string()))?;
+    let text = std::str::from_utf8(bytes).map_err(|error| codes::INVALID_JSON.with_detail(error.to_string()))?;
     if json::depth(bytes) > json::DEPTH {
-        return Err(Problem::invalid_json(format!("Values are nested deeper than {}.", json::DEPTH)));
+        return Err(codes::INVALID_JSON.with_detail(format!("Values are nested deeper than {} levels.", json::DEPTH)));
     }
     Ok(if text.is_empty() { "null" } else { text })
 }
 
-/// Why a text was not taken as a request: it is no JSON at all, or JSON that does not fit.
+/// The problem of a body that could not be parsed: invalid JSON, or JSON that does not fit the request type.
 pub(super) fn misfit(text: &str, detail: String) -> Problem {
     match json::read::<IgnoredAny>(text) {
-        Ok(_) => Problem::invalid_request(detail),
-        Err(error) => Problem::invalid_json(error.to_string()),
+        Ok(_) => codes::INVALID_REQUEST.with_detail(detail),
+        Err(error) => codes::INVALID_JSON.with_detail(error.to_string()),
     }
 }
 
-/// `application/json`, or a type that is written in it such as `application/merge-patch+json`.
+/// `application/json`, or a type based on it such as `application/merge-patch+json`.
 fn is_json(content_type: &HeaderValue) -> bool {
     let text = content_type.to_str().unwrap_or_default();
     let essence = text.split(';').next().unwrap_or_default().trim();

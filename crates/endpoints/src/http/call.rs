@@ -1,4 +1,4 @@
-//! What every route needs of its request: who asks for which job, under which prefix, in which trace.
+//! A request in the form that all routes need: caller, job id, prefix, trace.
 
 use std::sync::Arc;
 
@@ -15,37 +15,41 @@ use axum::{
     response::Response,
 };
 
-use super::{access::Sees, document::JobDocument, headers, job, problem::Problem, socket::Peer};
+use super::{
+    access::Sees, codes, config::HttpConfig, document::JobDocument, headers, job, problem::Problem, responses::replaced,
+};
 use crate::{AsyncEndpoints, store_call::STORE_TIMEOUT};
 
 pub(super) struct Call {
     pub(super) endpoints: AsyncEndpoints,
+    pub(super) config: Arc<HttpConfig>,
     pub(super) head: Arc<Parts>,
-    /// What the paths of jobs begin with: the prefix that these routes are mounted under.
+    /// Prefix of the job routes, in `Location` and links.
     pub(super) base: String,
     pub(super) trace: Option<TraceContext>,
     pub(super) sees: Sees,
-    /// Parameters of the path.
+    /// Path parameters.
     pub(super) path: Result<Vec<(String, String)>, Problem>,
 }
 
 impl Call {
-    pub(super) async fn of(endpoints: &AsyncEndpoints, request: Request) -> (Self, Body) {
+    pub(super) async fn of(endpoints: &AsyncEndpoints, config: Arc<HttpConfig>, request: Request) -> (Self, Body) {
         let (mut head, body) = request.into_parts();
         let call = Self {
-            base: endpoints.face().base_path.clone().unwrap_or_else(|| prefix(&head)),
+            base: config.base_path.clone().unwrap_or_else(|| prefix(&head)),
             trace: headers::trace(&head.headers),
             sees: Sees::Own(None),
             path: path(&mut head).await,
             endpoints: endpoints.clone(),
+            config,
             head: Arc::new(head),
         };
         (call, body)
     }
 
-    /// The same once it is known who asks, by the application's rule.
+    /// Applies the application's owner rule. Panics if the rule does.
     pub(super) fn identified(mut self) -> Self {
-        self.sees = Sees::of(self.endpoints.face().owner.as_ref(), &self.head);
+        self.sees = Sees::of(self.config.owner.as_ref(), &self.head);
         self
     }
 
@@ -57,28 +61,29 @@ impl Call {
         self.head.uri.query().unwrap_or_default()
     }
 
-    /// The id of a job in the path; what is no id is no job. The last one, as the prefix may have one of that name.
+    /// The job id in the path. The last parameter `id` counts, since a mount prefix may have one too. A malformed id is
+    /// answered like an unknown one.
     pub(super) fn id(&self) -> Result<JobId, Problem> {
-        let params = self.path.as_ref().map_err(|_| Problem::not_found())?;
+        let params = self.path.as_deref().unwrap_or_default();
         let id = params.iter().rev().find(|(name, _)| name == "id");
-        id.and_then(|(_, text)| text.parse().ok()).ok_or_else(Problem::not_found)
+        Ok(id.and_then(|(_, text)| text.parse().ok()).ok_or(codes::JOB_NOT_FOUND)?)
     }
 
-    /// A job that the caller may see. One that is somebody else's is answered as one that never was.
+    /// A job that the caller may see. Jobs of other owners are answered like unknown ones.
     pub(super) fn found(&self, lookup: JobLookup) -> Result<Box<JobView>, Problem> {
         match lookup {
             JobLookup::Found(job) if self.sees.sees(job.owner) => Ok(job),
             JobLookup::Gone { owner } => Err(self.gone(owner)),
-            JobLookup::Found(_) | JobLookup::NotFound => Err(Problem::not_found()),
+            JobLookup::Found(_) | JobLookup::NotFound => Err(codes::JOB_NOT_FOUND.into()),
         }
     }
 
-    /// Why a job that is past its retention is not told about.
+    /// The problem of an expired job.
     pub(super) fn gone(&self, owner: Option<Digest>) -> Problem {
-        if self.sees.sees(owner) { Problem::expired() } else { Problem::not_found() }
+        if self.sees.sees(owner) { codes::JOB_EXPIRED.into() } else { codes::JOB_NOT_FOUND.into() }
     }
 
-    /// Before something is done with a job: that it is the caller's. Whose it is never changes, so looking first is safe.
+    /// Checks that the caller may act on a job. An owner never changes, so the check may come before the action.
     pub(super) async fn own(&self, id: JobId) -> Result<(), Problem> {
         if self.sees != Sees::All {
             self.found(self.endpoints.job(id).await?)?;
@@ -86,38 +91,26 @@ impl Call {
         Ok(())
     }
 
-    /// A job as it is written down for this caller.
+    /// A job in the form that clients read.
     pub(super) async fn document<'a>(&'a self, job: &'a JobView) -> JobDocument<'a> {
         JobDocument { job, waiting: self.endpoints.waiting(job).await, base: &self.base }
     }
 
-    /// A job as the answer, replaced as the application likes.
+    /// A response with a job, after the application's hook.
     pub(super) async fn status(&self, job: &JobView, status: StatusCode) -> Response {
         let document = self.document(job).await;
-        let ours = || job::answer(&document, status);
-        let responses = &self.endpoints.face().responses;
-        super::replaced(ours, |answer| responses.status(&self.head, Ok(&document), answer))
-    }
-
-    /// What comes of a wait; none if the client hung up before. One that closed its half of the connection may be gone
-    /// for good or may still read: it gets its answer, but nothing is held for it.
-    pub(super) async fn unless_gone<T>(&self, wait: impl Future<Output = T>) -> Option<T> {
-        let Some(peer) = self.head.extensions.get::<Peer>() else { return Some(wait.await) };
-        tokio::select! {
-            biased;
-            done = wait => Some(done),
-            () = peer.hung_up() => None,
-        }
+        let response = || job::answer(&document, status);
+        replaced(response, |response| self.config.responses.status(&self.head, Ok(&document), response))
     }
 }
 
-/// What several store calls come to, in the time that a client waits for one.
+/// Runs several store calls with the limit of one, [`STORE_TIMEOUT`].
 pub(super) async fn in_time<T>(calls: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
     let late = |_| StoreError::Unavailable(format!("no answer within {STORE_TIMEOUT:?}"));
     tokio::time::timeout(STORE_TIMEOUT, calls).await.map_err(late)?
 }
 
-/// What the router took away from the path before it looked for the route.
+/// The part of the path that a router removed before it found the route.
 fn prefix(head: &Parts) -> String {
     let original = head.extensions.get::<OriginalUri>().map(|OriginalUri(uri)| uri);
     original.and_then(|uri| uri.path().strip_suffix(Uri::path(&head.uri))).unwrap_or_default().to_owned()
@@ -125,6 +118,6 @@ fn prefix(head: &Parts) -> String {
 
 async fn path(head: &mut Parts) -> Result<Vec<(String, String)>, Problem> {
     let params = head.extract::<RawPathParams>().await;
-    let params = params.map_err(|rejection| Problem::invalid_path(rejection.body_text()))?;
+    let params = params.map_err(|rejection| codes::INVALID_PATH.with_detail(rejection.body_text()))?;
     Ok(params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
 }

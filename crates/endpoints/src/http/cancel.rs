@@ -1,10 +1,11 @@
-//! `POST /jobs/{id}/cancel`: cancel a job that waits, or ask for it if it runs.
+//! `POST /jobs/{id}/cancel`: cancels a waiting job, or requests it of a running one.
 
 use async_endpoints_core::store::CancelOutcome;
 use axum::{http::StatusCode, response::Response};
 
 use super::{
     call::{Call, in_time},
+    codes,
     problem::Problem,
 };
 
@@ -17,8 +18,11 @@ pub(super) async fn cancel(call: &Call) -> Result<Response, Problem> {
     match canceled.await? {
         CancelOutcome::Canceled(job) => Ok(call.status(&job, StatusCode::OK).await),
         CancelOutcome::Requested(job) => Ok(call.status(&job, StatusCode::ACCEPTED).await),
-        CancelOutcome::Terminal(job) => Err(Problem::ended(job.status.as_str())),
+        CancelOutcome::Terminal(job) => {
+            let detail = format!("The job is {} and can no longer be canceled.", job.status.as_str());
+            Err(codes::JOB_ENDED.with_detail(detail))
+        }
         CancelOutcome::Gone { owner } => Err(call.gone(owner)),
-        CancelOutcome::NotFound => Err(Problem::not_found()),
+        CancelOutcome::NotFound => Err(codes::JOB_NOT_FOUND.into()),
     }
 }

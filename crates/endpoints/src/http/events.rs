@@ -1,4 +1,4 @@
-//! `GET /jobs/{id}/events`: a job as a stream of its states, until it has ended.
+//! `GET /jobs/{id}/events`: the states of a job as server-sent events, until the job has ended.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -11,40 +11,40 @@ use axum::{
 use bytes::Bytes;
 use futures_util::stream;
 
-use super::{call::Call, headers, problem::Problem};
+use super::{call::Call, codes, headers, problem::Problem};
 use crate::hub::Follower;
 
-/// Between two signs of life on a stream that has nothing to tell.
+/// Interval of comments on a stream without events.
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
-/// Comes first on each stream: browsers come back a second after it was cut off.
+/// Start of each stream: browsers reconnect one second after a stream was cut off.
 pub(super) const OPENING: &str = "retry: 1000\n\n";
 pub(super) const COMMENT: &str = ":\n\n";
 
 pub(super) async fn events(call: Call) -> Result<Response, Problem> {
     let id = call.id()?;
-    let follower = call.endpoints.follow(id).ok_or_else(Problem::too_many_streams)?;
+    let follower = call.endpoints.follow(id).ok_or(codes::TOO_MANY_STREAMS)?;
     let lookup = call.endpoints.job(id).await?;
     follower.saw(&lookup);
     let job = call.found(lookup)?;
     let known = headers::last_event_id(call.headers());
     if job.status.is_terminal() && known == Some(job.version) {
-        // Nothing is left to tell; this is how browsers are told not to come back.
+        // The client has the terminal event. 204 makes browsers stop reconnecting.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    // An end is told whatever the client claims to know: nothing would ever follow it.
-    let is_news = job.status.is_terminal() || known.is_none_or(|known| job.version > known);
-    let told = Told::of(&job);
-    let first = match is_news {
+    // A terminal event is sent even if the client claims a later version: no other event would follow.
+    let is_newer = job.status.is_terminal() || known.is_none_or(|known| job.version > known);
+    let sent = Sent::of(&job);
+    let first = match is_newer {
         true => [OPENING.as_bytes(), &event(&call, "status", &job).await].concat(),
         false => OPENING.into(),
     };
-    let watching = (!job.status.is_terminal()).then_some(Watching { call, follower, told });
+    let watching = (!job.status.is_terminal()).then_some(Watching { call, follower, sent });
     let rest = stream::unfold(watching, |watching| async { next(watching?).await });
-    Ok(answer(stream::StreamExt::chain(stream::iter([Ok(Bytes::from(first))]), rest)))
+    Ok(response(stream::StreamExt::chain(stream::iter([Ok(Bytes::from(first))]), rest)))
 }
 
-/// A stream as an answer that nobody keeps or holds back.
-pub(super) fn answer(body: impl stream::Stream<Item = Result<Bytes, Infallible>> + Send + 'static) -> Response {
+/// A response with an event stream, which proxies must neither store nor buffer.
+pub(super) fn response(body: impl stream::Stream<Item = Result<Bytes, Infallible>> + Send + 'static) -> Response {
     let head = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
@@ -56,26 +56,26 @@ pub(super) fn answer(body: impl stream::Stream<Item = Result<Bytes, Infallible>>
 struct Watching {
     call: Call,
     follower: Follower,
-    told: Told,
+    sent: Sent,
 }
 
-/// What the client was told last, as far as it decides what to call the next event.
+/// The job of the last event, as far as it decides the name of the next one.
 #[derive(PartialEq, Eq)]
-struct Told {
+struct Sent {
     version: u64,
     status: JobStatus,
     attempt: u32,
     cancel_requested_at: Option<Timestamp>,
 }
 
-impl Told {
+impl Sent {
     fn of(job: &JobView) -> Self {
         let JobView { version, status, attempt, cancel_requested_at, .. } = *job;
         Self { version, status, attempt, cancel_requested_at }
     }
 
-    /// What the event is called that tells this after `before`.
-    fn kind(&self, before: &Self) -> &'static str {
+    /// The name of the event for this state after `before`.
+    fn event_name(&self, before: &Self) -> &'static str {
         match *self == (Self { version: self.version, ..*before }) {
             true => "progress",
             false => "status",
@@ -85,31 +85,28 @@ impl Told {
 
 type Chunk = Result<Bytes, Infallible>;
 
-/// The next thing to send, and what goes on after it. Ends with the job, with this process, with the client.
+/// Waits for the next chunk. The stream ends with the terminal event, or when this process has drained.
 async fn next(mut watching: Watching) -> Option<(Chunk, Option<Watching>)> {
-    let Watching { call, follower, told } = &mut watching;
-    let news = async {
-        tokio::select! {
-            biased;
-            news = follower.changed(Some(told.version)) => Some(Some(news)),
-            () = call.endpoints.gone() => None,
-            () = tokio::time::sleep(HEARTBEAT) => Some(None),
+    let Watching { call, follower, sent } = &mut watching;
+    let news = tokio::select! {
+        biased;
+        news = follower.changed(Some(sent.version)) => news,
+        () = call.endpoints.gone() => return None,
+        () = tokio::time::sleep(HEARTBEAT) => {
+            return Some((Ok(Bytes::from_static(COMMENT.as_bytes())), Some(watching)));
         }
     };
-    let Some(news) = call.unless_gone(news).await?? else {
-        return Some((Ok(Bytes::from_static(COMMENT.as_bytes())), Some(watching)));
-    };
     let JobLookup::Found(job) = &*news else { return None };
-    let now = Told::of(job);
-    let event = event(call, now.kind(told), job).await;
-    *told = now;
+    let now = Sent::of(job);
+    let event = event(call, now.event_name(sent), job).await;
+    *sent = now;
     let more = !job.status.is_terminal();
     Some((Ok(event.into()), more.then_some(watching)))
 }
 
-/// One event: the whole job, its version as id.
-async fn event(call: &Call, kind: &str, job: &JobView) -> Vec<u8> {
-    let mut event = format!("event: {kind}\nid: {}\ndata: ", job.version).into_bytes();
+/// An event with the whole job as data and its version as id.
+async fn event(call: &Call, name: &str, job: &JobView) -> Vec<u8> {
+    let mut event = format!("event: {name}\nid: {}\ndata: ", job.version).into_bytes();
     call.document(job).await.write(&mut event);
     event.extend_from_slice(b"\n\n");
     event
@@ -124,10 +121,10 @@ mod tests {
     use crate::{AsyncEndpoints, JobType, MemoryStore};
 
     #[tokio::test]
-    async fn beyond_the_limit_streams_are_refused_and_waits_answer_at_once() {
+    async fn follower_limit_refuses_streams_and_ends_waits() {
         const WAITING: JobType<(), ()> = JobType::new("Waiting");
-        let endpoints = AsyncEndpoints::builder(MemoryStore::new()).build().expect("it fits");
-        let id = endpoints.submit(WAITING, ()).await.expect("memory is there").job.id;
+        let endpoints = AsyncEndpoints::builder(MemoryStore::new()).build().expect("valid endpoints");
+        let id = endpoints.submit(WAITING, ()).await.expect("the memory store accepts").job.id;
         let mut followers: Vec<_> = (0..10_000).map_while(|_| endpoints.follow(id)).collect();
         assert_eq!(followers.len(), 10_000);
         let get = async |path: &str| {
@@ -135,11 +132,12 @@ mod tests {
             endpoints.job_routes::<()>().call(request).await.expect("routes do not fail")
         };
         for path in ["/events", "/events?x", "?wait=60"] {
-            let response = tokio::time::timeout(Duration::from_secs(20), get(path)).await.expect("it is not held");
+            let response =
+                tokio::time::timeout(Duration::from_secs(20), get(path)).await.expect("the request is not held");
             assert!(response.headers().contains_key("retry-after"));
             assert_eq!(response.status().as_u16(), if path == "?wait=60" { 200 } else { 503 });
         }
         followers.pop();
-        assert_eq!(get("/events").await.status(), 200, "a place is free again");
+        assert_eq!(get("/events").await.status(), 200, "the limit is no longer reached");
     }
 }

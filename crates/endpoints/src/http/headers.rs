@@ -1,9 +1,9 @@
-//! What is read from a request's head: idempotency, trace context, captured headers, parameters.
+//! Parsing of request headers and query parameters.
 
 use async_endpoints_core::{JobId, job::TraceContext, store::IdempotencyKey};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::problem::Problem;
+use super::{codes, problem::Problem};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-async-request-id");
@@ -12,40 +12,40 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// Bytes of captured headers, names and values, that a job keeps.
+/// Maximum bytes of captured headers per job, names and values together.
 const CAPTURED_BYTES: usize = 8 << 10;
-/// Bytes of a `tracestate` that must be passed on; longer ones may be dropped.
+/// Maximum length of a `tracestate`; W3C allows to drop longer ones.
 const TRACESTATE_BYTES: usize = 512;
 
-/// The one value of a header; an error if there are several, as nobody could tell which one counts.
+/// The value of a header; an error if the header occurs more than once.
 fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a HeaderValue>, ()> {
     let mut values = headers.get_all(name).iter();
     let value = values.next();
     if values.next().is_some() { Err(()) } else { Ok(value) }
 }
 
-/// `Idempotency-Key`, quoted as its draft wants it, or bare as most send it.
+/// `Idempotency-Key`, quoted as in its draft, or bare as most clients send it.
 pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
-    let Some(value) = single(headers, &IDEMPOTENCY_KEY).map_err(|()| Problem::invalid_key())? else {
+    let Some(value) = single(headers, &IDEMPOTENCY_KEY).map_err(|()| codes::INVALID_IDEMPOTENCY_KEY)? else {
         return Ok(None);
     };
-    let text = value.to_str().map_err(|_| Problem::invalid_key())?.trim();
-    // One quote alone is a mistake, and would be another key than with both.
+    let text = value.to_str().map_err(|_| codes::INVALID_IDEMPOTENCY_KEY)?.trim();
+    // A single quote is a mistake of the client: accepting it would make a different key.
     let key = match (text.strip_prefix('"'), text.strip_suffix('"')) {
         (None, None) => text,
-        _ => text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).ok_or_else(Problem::invalid_key)?,
+        _ => text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).ok_or(codes::INVALID_IDEMPOTENCY_KEY)?,
     };
-    IdempotencyKey::new(key).map(Some).ok_or_else(Problem::invalid_key)
+    Ok(Some(IdempotencyKey::new(key).ok_or(codes::INVALID_IDEMPOTENCY_KEY)?))
 }
 
-/// `X-Async-Request-Id`: the id that the client wants for its job.
+/// `X-Async-Request-Id`: the job id that the client chose.
 pub(super) fn request_id(headers: &HeaderMap) -> Result<Option<JobId>, Problem> {
-    let value = single(headers, &REQUEST_ID).map_err(|()| Problem::invalid_id())?;
+    let value = single(headers, &REQUEST_ID).map_err(|()| codes::INVALID_REQUEST_ID)?;
     let parse = |value: &HeaderValue| value.to_str().ok()?.trim().parse().ok();
-    value.map(|value| parse(value).ok_or_else(Problem::invalid_id)).transpose()
+    value.map(|value| parse(value).ok_or(codes::INVALID_REQUEST_ID.into())).transpose()
 }
 
-/// The W3C trace context, if there is a valid one; a malformed one is as good as none.
+/// The W3C trace context; `None` if it is missing or malformed.
 pub(super) fn trace(headers: &HeaderMap) -> Option<TraceContext> {
     let traceparent = single(headers, &TRACEPARENT).ok()??.to_str().ok()?.trim();
     let states: Vec<&str> = headers.get_all(TRACESTATE).iter().filter_map(|value| value.to_str().ok()).collect();
@@ -75,11 +75,10 @@ fn is_traceparent(text: &str) -> bool {
     }
 }
 
-/// Seconds that a request is held at most.
+/// Maximum seconds that a request is held.
 const LONGEST_WAIT: u64 = 60;
 
-/// How long the client would wait for an answer: `Prefer: wait=N` (RFC 7240), capped. What is not understood is no
-/// preference.
+/// The seconds of `Prefer: wait=N` (RFC 7240), at most 60. Malformed preferences are ignored.
 pub(super) fn prefer_wait(headers: &HeaderMap) -> Option<u64> {
     let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
     let mut preferences = values.flat_map(|value| value.split(',')).filter_map(|preference| {
@@ -89,26 +88,27 @@ pub(super) fn prefer_wait(headers: &HeaderMap) -> Option<u64> {
     preferences.next()?
 }
 
-/// Whole seconds, as many as a request is held at most.
+/// Whole seconds, capped at [`LONGEST_WAIT`].
 fn seconds(text: &str) -> Option<u64> {
     let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     is_number.then(|| text.parse().map_or(LONGEST_WAIT, |seconds: u64| seconds.min(LONGEST_WAIT)))
 }
 
-/// The same as a query, `wait=N`, for clients that cannot set headers; an error if it is no number, or there twice.
+/// The seconds of the query parameter `wait=N`, for clients that cannot set headers. An error if it is malformed or
+/// repeated.
 pub(super) fn query_wait(text: &str) -> Result<Option<u64>, Problem> {
     let mut waits = form_urlencoded::parse(text.as_bytes()).filter(|(name, _)| name == "wait");
     match (waits.next(), waits.next()) {
         (None, _) => Ok(None),
         (Some((_, text)), None) => {
-            seconds(&text).map(Some).ok_or_else(|| Problem::invalid_query("wait takes whole seconds."))
+            seconds(&text).map(Some).ok_or_else(|| codes::INVALID_QUERY.with_detail("wait must be whole seconds."))
         }
-        (Some(_), Some(_)) => Err(Problem::invalid_query("wait comes once.")),
+        (Some(_), Some(_)) => Err(codes::INVALID_QUERY.with_detail("wait must occur once.")),
     }
 }
 
-/// What a handler finds as headers, as much as fits into 8 KiB: those that a validator `set`, and of the request those
-/// that are allowed; a value that is no text is left out.
+/// The headers that a handler can read: the ones that a validator `set`, then the `allowed` ones of the request. Headers
+/// beyond 8 KiB and values that are not visible ASCII are left out.
 pub(super) fn captured(set: &[(String, String)], headers: &HeaderMap, allowed: &[HeaderName]) -> Vec<(String, String)> {
     let mut bytes = 0;
     let replaced = |name: &HeaderName| set.iter().any(|(set, _)| set == name.as_str());
@@ -124,13 +124,13 @@ pub(super) fn captured(set: &[(String, String)], headers: &HeaderMap, allowed: &
     fitting.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// What is missing of a stream that was cut off: everything after this number.
+/// `Last-Event-ID`: the number of the last event that the client received.
 pub(super) fn last_event_id(headers: &HeaderMap) -> Option<u64> {
     single(headers, &LAST_EVENT_ID).ok()??.to_str().ok()?.trim().parse().ok()
 }
 
-/// Which of these types the client likes best, by the quality of the range that fits each most closely; the first of
-/// equals. None if it takes none of them.
+/// The offered content type with the highest quality in `Accept`; the first of equals, `None` if none is acceptable. The
+/// most specific range decides the quality of a type.
 pub(super) fn accepted<'a>(headers: &HeaderMap, offered: &[&'a str]) -> Option<&'a str> {
     let values: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     if values.is_empty() {
@@ -158,7 +158,7 @@ fn range(text: &str) -> (&str, f32) {
     (kind, q)
 }
 
-/// The parameters of a query, in order.
+/// The query parameters, in order.
 pub(super) fn query(query: &str) -> Vec<(String, String)> {
     form_urlencoded::parse(query.as_bytes()).into_owned().collect()
 }
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_come_quoted_or_bare_and_once() {
+    fn idempotency_key_is_quoted_or_bare_and_single() {
         assert_eq!(key(&[]), Ok(None));
         assert_eq!(key(&["abc"]), Ok(Some("abc".to_owned())));
         assert_eq!(key(&["\"abc\""]), Ok(Some("abc".to_owned())));
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn request_ids_are_uuids() {
+    fn request_id_must_be_uuid() {
         let id = "0197a6c0-0000-7000-8000-000000000001";
         let parse = |text: &str| request_id(&headers(&[("x-async-request-id", text)])).map_err(|_| ());
         assert_eq!(parse(id), Ok(Some(id.parse().expect("a UUID"))));
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn only_valid_trace_contexts_are_kept() {
+    fn malformed_traceparent_is_ignored() {
         let valid = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let found = trace(&headers(&[("traceparent", valid), ("tracestate", "a=1")])).expect("a context");
         assert_eq!(found.tracestate.as_deref(), Some("a=1"));
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_are_capped_and_what_is_not_understood_is_no_preference() {
+    fn prefer_wait_is_capped_or_ignored() {
         let prefer = |text: &str| prefer_wait(&headers(&[("prefer", text)]));
         assert_eq!(prefer("wait=5"), Some(5));
         assert_eq!(prefer("respond-async, Wait = \"7\"; x=1"), Some(7));
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn the_form_that_is_liked_best_is_sent() {
+    fn accept_selects_highest_quality() {
         let offered = ["application/x-ndjson", "text/plain", "text/event-stream"];
         let best = |values: &[(&'static str, &str)]| accepted(&headers(values), &offered);
         assert_eq!(best(&[]), Some(offered[0]));
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn captured_headers_are_allowed_ones_and_bounded() {
+    fn captured_headers_are_allowed_and_limited() {
         let allowed = [HeaderName::from_static("user-agent"), HeaderName::from_static("x-user-id")];
         let long = "x".repeat(9000);
         let found =
@@ -268,6 +268,6 @@ mod tests {
         let user = |name: &str| [("x-user-id".to_owned(), name.to_owned())];
         assert_eq!(found, user("7"));
         let found = captured(&user("8"), &headers(&[("x-user-id", "7")]), &allowed);
-        assert_eq!(found, user("8"), "what a validator says stands for what was sent");
+        assert_eq!(found, user("8"), "the validator's value replaces the client's");
     }
 }

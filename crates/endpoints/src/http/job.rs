@@ -1,4 +1,4 @@
-//! A job as an answer, and the headers that go with it.
+//! Responses with a job, and their headers.
 
 use std::time::SystemTime;
 
@@ -15,28 +15,28 @@ const OPERATION_LOCATION: HeaderName = HeaderName::from_static("operation-locati
 const JOB_ID: HeaderName = HeaderName::from_static("x-async-job-id");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// As many headers as an answer with a job has at most.
+/// Maximum number of headers of a response with a job.
 const HEADERS: usize = 10;
 
-/// A job as an answer, with its `ETag` and, while it is not terminal, `Retry-After`.
+/// A response with a job, its `ETag` and, until the job has ended, `Retry-After`.
 pub(super) fn answer(document: &JobDocument<'_>, status: StatusCode) -> Response {
     let mut response = Response::new(Body::from(document.json()));
     *response.status_mut() = status;
     response.headers_mut().reserve(HEADERS);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    mark(&mut response, document.job);
+    set_version(&mut response, document.job);
     response
 }
 
-/// The answer to who has this version already.
+/// `304` for a client that has this version.
 pub(super) fn not_modified(job: &JobView) -> Response {
     let mut response = StatusCode::NOT_MODIFIED.into_response();
-    mark(&mut response, job);
+    set_version(&mut response, job);
     response
 }
 
-/// Says which version it is, and when it is worth asking again.
-fn mark(response: &mut Response, job: &JobView) {
+/// Sets `ETag` and `Retry-After`.
+fn set_version(response: &mut Response, job: &JobView) {
     let headers = response.headers_mut();
     headers.insert(header::ETAG, etag(job.version));
     if let Some(seconds) = retry_after(job) {
@@ -44,15 +44,15 @@ fn mark(response: &mut Response, job: &JobView) {
     }
 }
 
-/// The answer to a submission that was accepted: which job was made, where it is, and when to ask for it.
+/// The response to an accepted submission or a retry: the job, its location and `Retry-After`.
 pub(super) fn accepted(document: &JobDocument<'_>, status: StatusCode, replayed: bool) -> Response {
     let mut response = answer(document, status);
     let headers = response.headers_mut();
     if status == StatusCode::ACCEPTED {
-        // Also for a job that ended meanwhile.
+        // A replayed job may have ended already.
         headers.entry(header::RETRY_AFTER).or_insert_with(|| 1.into());
     }
-    // A path came as one and an id has no other characters; should they not fit, the body still has them.
+    // A base path with other characters is not a header value; then only the body has the location.
     if let Ok(location) = HeaderValue::try_from(document.location()) {
         headers.insert(header::LOCATION, location.clone());
         headers.insert(OPERATION_LOCATION, location);
@@ -64,12 +64,12 @@ pub(super) fn accepted(document: &JobDocument<'_>, status: StatusCode, replayed:
     response
 }
 
-/// A job's version as an entity tag.
+/// The entity tag of a version.
 pub(super) fn etag(version: u64) -> HeaderValue {
     HeaderValue::try_from(format!("\"{version}\"")).unwrap_or_else(|_| unreachable!("digits and quotes are visible"))
 }
 
-/// Seconds until it is worth asking again.
+/// Seconds until the next poll is useful; `None` for an ended job.
 pub(super) fn retry_after(job: &JobView) -> Option<u64> {
     match job.status {
         JobStatus::Completed | JobStatus::Failed | JobStatus::Canceled => None,

@@ -1,4 +1,4 @@
-//! `GET /jobs`: for operators, the jobs page by page.
+//! `GET /jobs`, for operators: jobs in pages.
 
 use std::{borrow::Cow, collections::HashSet};
 
@@ -13,7 +13,7 @@ use axum::{
 use futures_util::future::join_all;
 use sha2::{Digest, Sha256};
 
-use super::{call::Call, document::JobDocument, problem::Problem};
+use super::{call::Call, codes, document::JobDocument, problem::Problem};
 use crate::store_call::within;
 
 const LIMIT: u32 = 50;
@@ -22,7 +22,7 @@ const LIMITS: std::ops::RangeInclusive<u32> = 1..=200;
 pub(super) async fn list(call: &Call) -> Result<Response, Problem> {
     let (filter, page) = read(call.query())?;
     let page = within(call.endpoints.store().list(&filter, &page)).await?;
-    // The store knows of no owners' lists, so a page may be short: who sees everything is the operators' matter.
+    // Stores do not filter by owner, so a page may be short for callers that do not see all jobs.
     let seen = page.jobs.iter().filter(|job| call.sees.sees(job.owner));
     let jobs = join_all(seen.map(|job| call.document(job))).await;
     let next_cursor = page.next.map(|cursor| write_cursor(&filter, cursor));
@@ -37,45 +37,48 @@ fn answer(jobs: &[JobDocument<'_>], next_cursor: Option<&str>) -> Response {
         }
         job.write(&mut out);
     }
-    // A cursor is hexadecimal.
+    // A cursor has hexadecimal digits only, so it needs no escaping.
     let next_cursor = next_cursor.map_or("null".to_owned(), |cursor| format!("\"{cursor}\""));
     out.extend_from_slice(format!("],\"nextCursor\":{next_cursor}}}").as_bytes());
     ([(header::CONTENT_TYPE, "application/json")], out).into_response()
 }
 
-/// Which part of which list a query asks for.
+/// Reads filter and page from the query.
 fn read(query: &str) -> Result<(ListFilter, Page), Problem> {
     let (mut filter, mut page) = (ListFilter::default(), Page { cursor: None, limit: LIMIT });
     let (mut names, mut cursor) = (HashSet::new(), None);
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         match &*name {
             "status" => filter.status = Some(status(&value)?),
-            "name" => filter.name = Some(JobName::new(&value).map_err(|e| Problem::invalid_query(e.to_string()))?),
+            "name" => filter.name = Some(JobName::new(&value).map_err(|e| invalid(e.to_string()))?),
             "limit" => page.limit = limit(&value)?,
             "cursor" => cursor = Some(value),
-            _ => return Err(Problem::invalid_query("There are status, name, limit and cursor.")),
+            _ => return Err(invalid(format!("{name:?} is unknown: expected status, name, limit or cursor."))),
         }
-        if !names.insert(name.into_owned()) {
-            return Err(Problem::invalid_query("Each parameter comes once."));
+        if let Some(name) = names.replace(name) {
+            return Err(invalid(format!("{name} must occur once.")));
         }
     }
     page.cursor = cursor.map(|text: Cow<'_, str>| read_cursor(&filter, &text)).transpose()?;
     Ok((filter, page))
 }
 
+fn invalid(detail: impl Into<String>) -> Problem {
+    codes::INVALID_QUERY.with_detail(detail)
+}
+
 fn status(text: &str) -> Result<JobStatus, Problem> {
     let status = JobStatus::ALL.into_iter().find(|status| status.as_str() == text);
-    status.ok_or_else(|| {
-        Problem::invalid_query(format!("status is one of {}.", JobStatus::ALL.map(|s| s.as_str()).join(", ")))
-    })
+    let expected = || JobStatus::ALL.map(JobStatus::as_str).join(", ");
+    status.ok_or_else(|| invalid(format!("status must be one of {}.", expected())))
 }
 
 fn limit(text: &str) -> Result<u32, Problem> {
     let limit = text.parse().ok().filter(|limit| LIMITS.contains(limit) && text.bytes().all(|b| b.is_ascii_digit()));
-    limit.ok_or_else(|| Problem::invalid_query(format!("limit is {} to {}.", LIMITS.start(), LIMITS.end())))
+    limit.ok_or_else(|| invalid(format!("limit must be {} to {}.", LIMITS.start(), LIMITS.end())))
 }
 
-/// A cursor as clients carry it: time, score and id in hexadecimal, and which list it belongs to.
+/// Writes a cursor: time, score and id in hexadecimal, then the mark of its list.
 fn write_cursor(filter: &ListFilter, cursor: Cursor) -> String {
     format!("{:016x}{:016x}{:032x}{}", cursor.since.as_micros(), cursor.score, cursor.id.0.as_u128(), mark(filter))
 }
@@ -90,11 +93,10 @@ fn read_cursor(filter: &ListFilter, text: &str) -> Result<Cursor, Problem> {
         let cursor = Cursor { since: Timestamp::from_micros(since), score, id: JobId(uuid::Uuid::from_u128(id)) };
         (list == mark(filter)).then_some(cursor)
     };
-    let wrong = "cursor is the nextCursor of a page of the same status and name.";
-    parse().ok_or_else(|| Problem::invalid_query(wrong))
+    parse().ok_or_else(|| invalid("cursor must be the nextCursor of a page with the same status and name."))
 }
 
-/// Tells lists apart: their orders differ, so a cursor of one means nothing in another.
+/// A short hash of the filter. Lists of different filters have different orders, so a cursor is valid for one filter.
 fn mark(filter: &ListFilter) -> String {
     let status = filter.status.map_or("", JobStatus::as_str);
     let name = filter.name.as_ref().map_or("", JobName::as_str);
@@ -107,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_comes_back_as_it_was_and_belongs_to_one_list() {
+    fn cursor_round_trips_for_one_filter() {
         let failed = ListFilter { status: Some(JobStatus::Failed), name: None };
         let cursor = Cursor { since: Timestamp::from_micros(1 << 50), score: u64::MAX, id: JobId::random() };
         let text = write_cursor(&failed, cursor);
@@ -120,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_list_is_is_told() {
+    fn malformed_query_is_rejected() {
         assert!(read("").is_ok() && read("limit=200&name=a&status=Queued").is_ok());
         for bad in
             ["limit=0", "limit=201", "limit=%2B1", "limit=", "status=queued", "name=a%20b", "limit=1&limit=1", "x=1"]

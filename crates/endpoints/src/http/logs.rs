@@ -1,4 +1,4 @@
-//! `GET /jobs/{id}/logs`: the lines that a job's handler logged, as JSON lines, as text, or as a stream that follows.
+//! `GET /jobs/{id}/logs`: the log lines of a job's handler, as JSON lines, as text, or as an event stream.
 
 use std::{collections::VecDeque, convert::Infallible, fmt::Write, time::Duration};
 
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::{
     call::{Call, in_time},
+    codes,
     events::{self, COMMENT, HEARTBEAT, OPENING},
     headers,
     problem::Problem,
@@ -23,23 +24,24 @@ use crate::{hub::Follower, store_call::within};
 const NDJSON: &str = "application/x-ndjson";
 const TEXT: &str = "text/plain";
 const EVENTS: &str = "text/event-stream";
-/// Lines of one read.
+/// Lines per read of the store.
 const LINES: u32 = 500;
-/// Between two looks for new lines of a running job: they are no change of the job, so no hint tells of them.
-const LOOK: Duration = Duration::from_secs(1);
+/// Polling interval for the lines of a running job. A new line does not change the job, so the store sends no hint.
+const POLL: Duration = Duration::from_secs(1);
 
 pub(super) async fn logs(call: Call) -> Result<Response, Problem> {
     let id = call.id()?;
-    let form = headers::accepted(call.headers(), &[NDJSON, TEXT, EVENTS]);
-    let form = form.ok_or_else(|| {
-        let problem = Problem::not_acceptable("application/x-ndjson, text/plain and text/event-stream");
+    let available = [NDJSON, TEXT, EVENTS];
+    let content_type = headers::accepted(call.headers(), &available).ok_or_else(|| {
+        let detail = format!("The Accept header must allow one of {}.", available.join(", "));
+        let problem = codes::NOT_ACCEPTABLE.with_detail(detail);
         problem.with_header(header::VARY, HeaderValue::from_static("Accept"))
     })?;
-    if form == EVENTS {
+    if content_type == EVENTS {
         return follow(call, id).await;
     }
-    let write = if form == TEXT { text } else { json };
-    // The first lines before the answer begins: a store that is away can still be told.
+    let write = if content_type == TEXT { text } else { json };
+    // The first lines are read before the response starts, so that an error can still be a problem response.
     let first = in_time(async {
         call.found(call.endpoints.job(id).await?)?;
         Ok(read(&call, id, 0).await?)
@@ -50,15 +52,17 @@ pub(super) async fn logs(call: Call) -> Result<Response, Problem> {
         let lines = read(&call, id, after?).await.map(|lines| (next_after(&lines), lines));
         Some(match lines {
             Ok((after, lines)) => (Ok(lines), (call, after)),
-            // Cuts the answer off, so that nobody takes it for the whole.
+            // Aborts the response, so that the client sees that it is incomplete.
             Err(error) => (Err(error), (call, None)),
         })
     });
     let lines = stream::iter([Ok(first)]).chain(rest);
     let body = lines.map(move |lines| lines.map(|lines| Bytes::from(lines.iter().map(write).collect::<String>())));
-    let form = if form == TEXT { "text/plain; charset=utf-8" } else { NDJSON };
-    let head =
-        [(header::CONTENT_TYPE, HeaderValue::from_static(form)), (header::VARY, HeaderValue::from_static("Accept"))];
+    let content_type = if content_type == TEXT { "text/plain; charset=utf-8" } else { NDJSON };
+    let head = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
+        (header::VARY, HeaderValue::from_static("Accept")),
+    ];
     Ok((head, Body::from_stream(body)).into_response())
 }
 
@@ -66,7 +70,7 @@ async fn read(call: &Call, id: JobId, after: u64) -> Result<Vec<LogLine>, StoreE
     within(call.endpoints.store().logs(id, after, LINES)).await
 }
 
-/// Where the next part begins; none if this was the last.
+/// The line after which the next read starts; `None` after the last line.
 fn next_after(lines: &[LogLine]) -> Option<u64> {
     lines.last().filter(|_| lines.len() == LINES as usize).map(|line| line.line)
 }
@@ -77,7 +81,7 @@ fn json(line: &LogLine) -> String {
     text
 }
 
-/// `2026-11-22T12:49:33.759604Z INFO 1 the message key=value`, on one line whatever was logged.
+/// `2026-11-22T12:49:33.759604Z INFO 1 the message key=value`. Control characters are escaped, so each entry is one line.
 fn text(line: &LogLine) -> String {
     let LogLine { timestamp, level, attempt, message, fields, .. } = line;
     let mut text = format!("{timestamp} {level} {attempt} ");
@@ -85,32 +89,31 @@ fn text(line: &LogLine) -> String {
         if c.is_control() { text.extend(c.escape_default()) } else { text.push(c) }
     }
     for (name, value) in fields {
-        // Writing to a string does not fail.
+        // Writing to a `String` cannot fail.
         let _ = write!(text, " {name}={value}");
     }
     text.push('\n');
     text
 }
 
-/// A stream of lines, each with its number as id, until the job has ended and its last line was told.
+/// An event stream of lines with their numbers as ids, until the job has ended and its last line was sent.
 async fn follow(call: Call, id: JobId) -> Result<Response, Problem> {
-    let follower = call.endpoints.follow(id).ok_or_else(Problem::too_many_streams)?;
+    let follower = call.endpoints.follow(id).ok_or(codes::TOO_MANY_STREAMS)?;
     let known = headers::last_event_id(call.headers());
-    let told = known.unwrap_or(0);
+    let last_read = known.unwrap_or(0);
     let (job, lines) = in_time(async {
         let lookup = call.endpoints.job(id).await?;
         follower.saw(&lookup);
         let job = call.found(lookup)?;
-        // After the job: whatever an ended job's handler said is there.
-        Ok((job, read(&call, id, told).await?))
+        // Read after the job: if the job has ended, all its lines are stored.
+        Ok((job, read(&call, id, last_read).await?))
     })
     .await?;
     let (version, status) = (job.version, job.status);
     if status.is_terminal() && known.is_some() && lines.is_empty() {
-        // Nothing is left to tell; this is how browsers are told not to come back.
+        // The client has all lines. 204 makes browsers stop reconnecting.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let sent = Instant::now();
     let following = Following {
         call,
         id,
@@ -119,30 +122,30 @@ async fn follow(call: Call, id: JobId) -> Result<Response, Problem> {
         status,
         more: false,
         complete: false,
-        told,
+        last_read,
         lines: VecDeque::new(),
-        sent,
+        sent: Instant::now(),
     };
     let following = following.with(lines);
     let rest = stream::unfold(Some(following), |following| async { next(following?).await });
-    Ok(events::answer(stream::iter([Ok(Bytes::from_static(OPENING.as_bytes()))]).chain(rest)))
+    Ok(events::response(stream::iter([Ok(Bytes::from_static(OPENING.as_bytes()))]).chain(rest)))
 }
 
 struct Following {
     call: Call,
     id: JobId,
     follower: Follower,
-    /// The job's, as last seen.
+    /// The job's version, as last read.
     version: u64,
     status: JobStatus,
-    /// The last read was full: more is there.
+    /// The last read was full, so more lines may be stored.
     more: bool,
     /// The job has ended, and all its lines were read since.
     complete: bool,
     /// The number of the last line that was read.
-    told: u64,
+    last_read: u64,
     lines: VecDeque<LogLine>,
-    /// When something was sent last.
+    /// When the last chunk was sent.
     sent: Instant,
 }
 
@@ -156,7 +159,7 @@ async fn next(mut following: Following) -> Option<(Chunk, Option<Following>)> {
             None if following.sent.elapsed() >= HEARTBEAT => Bytes::from_static(COMMENT.as_bytes()),
             None => {
                 if following.more || following.wait().await? {
-                    following = following.look().await;
+                    following = following.read_more().await;
                 }
                 continue;
             }
@@ -170,39 +173,36 @@ impl Following {
     fn with(mut self, lines: Vec<LogLine>) -> Self {
         self.more = lines.len() == LINES as usize;
         self.complete = self.status.is_terminal() && !self.more;
-        self.told = lines.last().map_or(self.told, |line| line.line);
+        self.last_read = lines.last().map_or(self.last_read, |line| line.line);
         self.lines = lines.into();
         self
     }
 
-    /// Reads what is new. What cannot be read now comes with the next look.
-    async fn look(mut self) -> Self {
+    /// Reads new lines. After an error, the next poll reads them.
+    async fn read_more(mut self) -> Self {
         self.more = false;
-        match read(&self.call, self.id, self.told).await {
+        match read(&self.call, self.id, self.last_read).await {
             Ok(lines) => self.with(lines),
             Err(_) => self,
         }
     }
 
-    /// Whether there may be new lines, now or after a while; none if this process or the client goes. A job that waits
-    /// writes none, and progress tells of none: only a running one is looked at again.
+    /// Waits until new lines are possible (`true`) or a comment is due. `None` when the job is gone or this process has
+    /// drained. Only running jobs are polled: waiting jobs write no lines.
     async fn wait(&mut self) -> Option<bool> {
         let Self { call, follower, version, status, sent, .. } = self;
         let now = Instant::now();
         let may_write = *status == JobStatus::InProgress || status.is_terminal();
-        let look = now + if may_write { LOOK } else { HEARTBEAT };
-        let pause = tokio::time::sleep_until(look.min(*sent + HEARTBEAT));
+        let poll_at = now + if may_write { POLL } else { HEARTBEAT };
+        let pause = tokio::time::sleep_until(poll_at.min(*sent + HEARTBEAT));
         tokio::pin!(pause);
         loop {
-            let news = async {
-                tokio::select! {
-                    biased;
-                    () = call.endpoints.gone() => None,
-                    () = &mut pause => Some(None),
-                    news = follower.changed(Some(*version)) => Some(Some(news)),
-                }
+            let news = tokio::select! {
+                biased;
+                () = call.endpoints.gone() => return None,
+                () = &mut pause => return Some(may_write),
+                news = follower.changed(Some(*version)) => news,
             };
-            let Some(news) = call.unless_gone(news).await?? else { return Some(may_write) };
             let before = *status;
             match &*news {
                 JobLookup::Found(job) => (*version, *status) = (job.version, job.status),
@@ -220,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_of_text_is_one_line() {
+    fn text_line_escapes_line_breaks() {
         let line = LogLine {
             line: 3,
             attempt: 2,

@@ -1,4 +1,4 @@
-//! `GET /metrics` and `GET /metrics/jobs`: figures for machines, and for whoever asks without one.
+//! `GET /metrics` (Prometheus) and `GET /metrics/jobs` (JSON).
 
 use std::io::Write;
 
@@ -11,7 +11,7 @@ use flate2::{Compression, write::GzEncoder};
 
 use super::{
     call::Call,
-    headers,
+    codes, headers,
     problem::{Problem, json},
 };
 use crate::telemetry::{encode::Format, events as log};
@@ -19,13 +19,13 @@ use crate::telemetry::{encode::Format, events as log};
 const OPENMETRICS: &str = "application/openmetrics-text";
 const TEXT: &str = "text/plain";
 
-/// Everything that this process measures and all that the store says of the fleet.
+/// The metrics of this process, and the gauges of the store.
 pub(super) async fn metrics(call: &Call) -> Result<Response, Problem> {
     let format = format(call.headers());
-    let Some(scraped) = call.endpoints.scrape(format).await else { return Err(Problem::not_found()) };
+    let Some(scraped) = call.endpoints.scrape(format).await else { return Err(codes::JOB_NOT_FOUND.into()) };
     let text = scraped.map_err(|error| {
         log::internal("metrics cannot be collected", &error);
-        Problem::internal()
+        Problem::from(codes::INTERNAL_ERROR)
     })?;
     let mut response = compressed(text, call.headers()).into_response();
     let headers = response.headers_mut();
@@ -35,14 +35,14 @@ pub(super) async fn metrics(call: &Call) -> Result<Response, Problem> {
     Ok(response)
 }
 
-/// Counts, rates and times of jobs, from the store.
+/// Counts, rates and durations of jobs in the whole fleet, from the store.
 pub(super) async fn jobs(call: &Call) -> Result<Response, Problem> {
     let mut response = json("application/json", &call.endpoints.sampled_stats().await?);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }
 
-/// The format that the client likes best, in a version that we write; whoever says nothing we know gets plain text.
+/// The accepted format with the highest quality, among the versions that are supported; else the text format.
 fn format(headers: &HeaderMap) -> Format {
     let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let known: Vec<&str> = values.flat_map(|value| value.split(',')).filter(|range| is_known(range)).collect();
@@ -62,9 +62,9 @@ fn is_known(range: &str) -> bool {
         .all(|(name, value)| name.trim() != "version" || value.trim() == expected)
 }
 
-/// The text, compressed if the client takes that; it is a tenth then.
+/// The text, compressed by gzip if the client accepts that (about a tenth of the size).
 fn compressed(text: String, headers: &HeaderMap) -> Response {
-    if !takes_gzip(headers) {
+    if !accepts_gzip(headers) {
         return Body::from(text).into_response();
     }
     let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 8), Compression::fast());
@@ -74,7 +74,7 @@ fn compressed(text: String, headers: &HeaderMap) -> Response {
     }
 }
 
-fn takes_gzip(headers: &HeaderMap) -> bool {
+fn accepts_gzip(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|coding| {
         let mut parts = coding.split(';').map(str::trim);
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn the_format_goes_by_quality_and_version() {
+    fn format_follows_quality_and_version() {
         const PROMETHEUS_2: &str = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;\
                                     q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
         const PROMETHEUS_3: &str = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
@@ -115,11 +115,11 @@ mod tests {
     }
 
     #[test]
-    fn gzip_is_taken_when_it_is_named_and_not_refused() {
+    fn gzip_is_used_when_accepted() {
         for (coding, expected) in
             [("gzip", true), ("deflate, GZIP;q=0.5", true), ("gzip;q=0", false), ("br", false), ("identity", false)]
         {
-            assert_eq!(takes_gzip(&with(header::ACCEPT_ENCODING, coding)), expected, "{coding}");
+            assert_eq!(accepts_gzip(&with(header::ACCEPT_ENCODING, coding)), expected, "{coding}");
         }
     }
 }

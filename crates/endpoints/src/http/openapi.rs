@@ -1,44 +1,126 @@
-//! `GET /openapi.json`: what all routes are, as an OpenAPI 3.1 document. The routes of jobs are written down in
-//! `openapi.json`; the declared endpoints are added from what the application says of them. Our schemas begin with `Async`,
-//! so that an application may have a `Job` of its own.
+//! `GET /openapi.json`: the OpenAPI 3.1 document. The job routes are in the file `openapi.json`; problem responses come from
+//! the table in `codes`, and declared endpoints are added. Names of our schemas start with `Async`, so that an application
+//! can have a `Job` of its own.
 
 use std::{
     collections::HashSet,
     sync::{LazyLock, atomic::Ordering},
 };
 
-use axum::response::Response;
+use axum::{http::StatusCode, response::Response};
 use serde_json::{Map, Value, json};
 
 use super::{
     call::Call,
-    problem::{Problem, json as answer},
+    codes::{self, ProblemKind},
+    endpoint::Declared,
+    problem::{Problem, json as response, type_uri},
+    submission::Check,
 };
-use crate::{endpoint::Declared, submission::Check};
+use crate::error::Builtin;
 
 const ROUTES: &str = include_str!("openapi.json");
 
+/// Problem responses by their name in the document, with the kinds of each. The first kind is the example.
+const PROBLEMS: [(&str, &[ProblemKind]); 18] = [
+    (
+        "BadRequest",
+        &[
+            codes::INVALID_JSON,
+            codes::INVALID_BODY,
+            codes::INVALID_PATH,
+            codes::INVALID_IDEMPOTENCY_KEY,
+            codes::INVALID_REQUEST_ID,
+        ],
+    ),
+    ("BadQuery", &[codes::INVALID_QUERY]),
+    ("Unauthorized", &[codes::UNAUTHORIZED]),
+    ("Forbidden", &[codes::FORBIDDEN, codes::CROSS_SITE_REQUEST]),
+    ("NotFound", &[codes::JOB_NOT_FOUND]),
+    ("MethodNotAllowed", &[codes::METHOD_NOT_ALLOWED]),
+    ("NotAcceptable", &[codes::NOT_ACCEPTABLE]),
+    ("BodyTimeout", &[codes::BODY_TIMEOUT]),
+    ("Ended", &[codes::JOB_ENDED]),
+    ("NotEnded", &[codes::JOB_NOT_ENDED]),
+    ("NotRetryable", &[codes::JOB_NOT_RETRYABLE]),
+    ("Expired", &[codes::JOB_EXPIRED]),
+    ("TooLarge", &[codes::BODY_TOO_LARGE]),
+    ("UnsupportedMediaType", &[codes::UNSUPPORTED_MEDIA_TYPE]),
+    ("Unprocessable", &[codes::INVALID_REQUEST, codes::IDEMPOTENCY_CONFLICT]),
+    ("Internal", &[codes::INTERNAL_ERROR]),
+    ("Unavailable", &[codes::STORE_UNAVAILABLE, codes::SHUTTING_DOWN, codes::TOO_MANY_STREAMS]),
+    ("SubmitUnavailable", &[codes::STORE_UNAVAILABLE, codes::QUEUE_FULL, codes::SHUTTING_DOWN]),
+];
+
+/// Problem responses of a submission.
+const SUBMIT_PROBLEMS: [&str; 8] = [
+    "BadRequest",
+    "BodyTimeout",
+    "Expired",
+    "TooLarge",
+    "UnsupportedMediaType",
+    "Unprocessable",
+    "Internal",
+    "SubmitUnavailable",
+];
+
 pub(super) fn document(call: &Call) -> Result<Response, Problem> {
-    static READ: LazyLock<Option<Value>> = LazyLock::new(|| serde_json::from_str(ROUTES).ok());
-    let face = call.endpoints.face();
-    let mut document = READ.clone().ok_or_else(Problem::internal)?;
-    document["info"] = json!({
-        "title": "Asynchronous endpoints",
-        "version": env!("CARGO_PKG_VERSION"),
-        "description": "A submission is answered with a job at once; the job is followed until it has ended.",
-    });
+    static LIBRARY: LazyLock<Option<Value>> = LazyLock::new(|| library().ok());
+    let config = &call.config;
+    let mut document = LIBRARY.clone().ok_or(codes::INTERNAL_ERROR)?;
     document["servers"] = json!([{ "url": if call.base.is_empty() { "/" } else { &call.base } }]);
-    if face.accepts.load(Ordering::Relaxed) {
+    if config.accepts.load(Ordering::Relaxed) {
         let mut ids = HashSet::new();
-        call.endpoints.endpoints().iter().for_each(|declared| add(&mut document, declared, &mut ids));
+        config.endpoints.iter().for_each(|declared| add(&mut document, declared, &mut ids));
     }
-    if face.access.takes_token() {
+    if config.access.takes_token() {
         document["components"]["securitySchemes"] = json!({ "token": { "type": "http", "scheme": "bearer" } });
         for (path, method) in [("/jobs", "get"), ("/jobs/{id}/retry", "post")] {
             document["paths"][path][method]["security"] = json!([{ "token": [] }]);
         }
     }
-    Ok(answer("application/json", &document))
+    Ok(response("application/json", &document))
+}
+
+/// The part of the document that is the same for all applications.
+fn library() -> serde_json::Result<Value> {
+    let mut document: Value = serde_json::from_str(ROUTES)?;
+    document["info"] = json!({
+        "title": "Asynchronous endpoints",
+        "version": env!("CARGO_PKG_VERSION"),
+        "description": "A submission is answered with a job at once. The job can be followed until it has ended.",
+    });
+    for (name, kinds) in PROBLEMS {
+        document["components"]["responses"][name] = problem(name, kinds);
+    }
+    let codes = Builtin::ALL.map(Builtin::code);
+    document["components"]["schemas"]["AsyncJobError"]["properties"]["code"]["examples"] = json!(codes);
+    Ok(document)
+}
+
+fn problem(name: &str, kinds: &[ProblemKind]) -> Value {
+    let lines: Vec<String> = kinds.iter().map(|kind| format!("`{}`: {}", kind.code, kind.doc)).collect();
+    let example = kinds.first().map(|kind| {
+        json!({
+            "type": type_uri(kind.code),
+            "title": kind.title,
+            "status": kind.status.as_u16(),
+            "detail": kind.doc,
+            "code": kind.code,
+            "traceId": null,
+        })
+    });
+    let status = kinds.first().map(|kind| kind.status);
+    let mut headers = Map::new();
+    headers.extend((status == Some(StatusCode::UNAUTHORIZED)).then(|| header("WWW-Authenticate")));
+    headers.extend((status == Some(StatusCode::SERVICE_UNAVAILABLE)).then(|| header("Retry-After")));
+    headers.extend(SUBMIT_PROBLEMS.contains(&name).then(|| header("Vary")));
+    let schema = json!({ "$ref": "#/components/schemas/AsyncProblem" });
+    json!({
+        "description": lines.join("\n\n"),
+        "headers": headers,
+        "content": { "application/problem+json": { "schema": schema, "example": example } },
+    })
 }
 
 fn add(document: &mut Value, declared: &Declared, ids: &mut HashSet<String>) {
@@ -49,7 +131,7 @@ fn add(document: &mut Value, declared: &Declared, ids: &mut HashSet<String>) {
     document["paths"][path][&method] = operation;
     let Some(schemas) = &declared.schemas else { return };
     if let Some(known) = document["components"]["schemas"].as_object_mut() {
-        // Written out rather than put together with `allOf`, which generators of clients do not all understand.
+        // A full copy instead of `allOf`, which some client generators do not support.
         let mut job = known.get("AsyncJob").cloned().unwrap_or_default();
         job["properties"]["result"] = json!({ "oneOf": [schemas.result, { "type": "null" }] });
         known.insert(own_job(declared), job);
@@ -59,7 +141,7 @@ fn add(document: &mut Value, declared: &Declared, ids: &mut HashSet<String>) {
     }
 }
 
-/// Several endpoints may accept the same type; generated clients want a name for each.
+/// Makes an operation id unique: several endpoints may accept the same job type.
 fn unique(id: &str, ids: &mut HashSet<String>) -> String {
     let numbered = (2..).map(|n| format!("{id}{n}"));
     let free = std::iter::once(id.to_owned()).chain(numbered).find(|id| !ids.contains(id)).unwrap_or_default();
@@ -85,43 +167,31 @@ fn operation(declared: &Declared, mut params: Vec<Value>) -> Value {
     operation
 }
 
-/// A body that is not there counts as `null`.
+/// Whether the body may be empty, which counts as `null`.
 fn takes_null(declared: &Declared) -> bool {
     matches!(&declared.check, Check::Shape(fits) if fits("null").is_ok())
 }
 
 fn responses(declared: &Declared) -> Value {
-    let shared = [
-        ("400", "BadRequest"),
-        ("408", "BodyTimeout"),
-        ("410", "Expired"),
-        ("413", "TooLarge"),
-        ("415", "UnsupportedMediaType"),
-        ("422", "Unprocessable"),
-        ("500", "Internal"),
-        ("503", "Unavailable"),
-    ];
-    let mut responses: Map<String, Value> = shared
-        .iter()
-        .map(|(status, name)| ((*status).to_owned(), json!({ "$ref": format!("#/components/responses/{name}") })))
-        .collect();
+    let mut responses = Map::new();
+    for (name, kinds) in PROBLEMS.iter().filter(|(name, _)| SUBMIT_PROBLEMS.contains(name)) {
+        let statuses = kinds.first().map(|kind| kind.status.as_str().to_owned());
+        let reference = json!({ "$ref": format!("#/components/responses/{name}") });
+        responses.extend(statuses.map(|status| (status, reference)));
+    }
     let accepted = ["Location", "Operation-Location", "X-Async-Job-Id", "ETag", "Vary", "Idempotent-Replayed"];
-    responses.insert(
-        "202".into(),
-        job("The job was accepted, or had been before.", &accepted, Some("Retry-After"), declared),
-    );
-    responses
-        .insert("200".into(), job("The job ended within the wait.", &accepted, Some("Preference-Applied"), declared));
-    if matches!(declared.check, Check::Validated(_)) || !declared.layers.is_empty() {
-        responses.insert("default".into(), json!({ "description": "What the application answers in place of a job." }));
+    let text = "The job was accepted now, or by an earlier request with the same key or id.";
+    responses.insert("202".into(), job(text, &accepted, "Retry-After", declared));
+    responses.insert("200".into(), job("The job ended within the wait.", &accepted, "Preference-Applied", declared));
+    if matches!(declared.check, Check::Validator(_)) || !declared.layers.is_empty() {
+        responses.insert("default".into(), json!({ "description": "A response of the application." }));
     }
     Value::Object(responses)
 }
 
-/// A job of this type as an answer, with these headers.
-fn job(description: &str, headers: &[&str], more: Option<&str>, declared: &Declared) -> Value {
-    let headers: Map<String, Value> =
-        headers.iter().copied().chain(more).map(|name| (name.to_owned(), header(name))).collect();
+/// A response with a job of this type and these headers.
+fn job(description: &str, headers: &[&str], another: &str, declared: &Declared) -> Value {
+    let headers: Map<String, Value> = headers.iter().copied().chain([another]).map(header).collect();
     let schema = match &declared.schemas {
         None => "AsyncJob".to_owned(),
         Some(_) => own_job(declared),
@@ -130,22 +200,23 @@ fn job(description: &str, headers: &[&str], more: Option<&str>, declared: &Decla
     json!({ "description": description, "headers": headers, "content": { "application/json": { "schema": schema } } })
 }
 
-/// What a job of this type is called as a schema: the general one with a result of its own.
+/// The schema of this type's jobs: `AsyncJob` with the type's result.
 fn own_job(declared: &Declared) -> String {
     format!("AsyncJob.{}", declared.name)
 }
 
-/// A header under its name on the wire, which is also its name in `openapi.json` but for dashes.
-fn header(name: &str) -> Value {
+/// A header and the reference to its description.
+fn header(name: &str) -> (String, Value) {
     let component = match name {
         "X-Async-Job-Id" => "JobId".to_owned(),
         "Idempotent-Replayed" => "Replayed".to_owned(),
+        "WWW-Authenticate" => "Challenge".to_owned(),
         name => name.replace('-', ""),
     };
-    json!({ "$ref": format!("#/components/headers/{component}") })
+    (name.to_owned(), json!({ "$ref": format!("#/components/headers/{component}") }))
 }
 
-/// axum's path as OpenAPI writes it, and its parameters.
+/// Converts an axum path to an OpenAPI path and its parameters.
 fn path(path: &str) -> (String, Vec<Value>) {
     let mut params = Vec::new();
     let segments = path.split('/').map(|segment| {
@@ -166,22 +237,38 @@ fn path(path: &str) -> (String, Vec<Value>) {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::{super::Operation, *};
+    use super::{super::Route, *};
 
     #[test]
-    fn every_route_of_jobs_is_written_down_and_nothing_else() {
-        let routes: Value = serde_json::from_str(ROUTES).expect("JSON");
+    fn document_lists_exactly_the_job_routes() {
+        let document = library().expect("JSON");
         let methods = |(path, methods): (&String, &Value)| {
             let methods = methods.as_object().expect("methods").keys();
             methods.map(|method| (method.to_uppercase(), path.clone())).collect::<Vec<_>>()
         };
-        let written: BTreeSet<_> = routes["paths"].as_object().expect("paths").iter().flat_map(methods).collect();
-        assert_eq!(written, Operation::ALL.map(|own| (own.method().to_string(), own.path().to_owned())).into());
+        let documented: BTreeSet<_> = document["paths"].as_object().expect("paths").iter().flat_map(methods).collect();
+        assert_eq!(documented, Route::JOBS.map(|route| (route.method().to_string(), route.path().to_owned())).into());
     }
 
     #[test]
-    fn every_reference_leads_somewhere() {
-        let document: Value = serde_json::from_str(ROUTES).expect("JSON");
+    fn document_has_every_problem_code() {
+        let document = library().expect("JSON");
+        let responses = document["components"]["responses"].to_string();
+        for kind in codes::ALL {
+            assert!(responses.contains(&format!("`{}`", kind.code)), "{} is missing in PROBLEMS", kind.code);
+        }
+    }
+
+    #[test]
+    fn problem_responses_have_one_status() {
+        for (name, kinds) in PROBLEMS {
+            assert!(kinds.iter().all(|kind| kind.status == kinds[0].status), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_reference_resolves() {
+        let document = library().expect("JSON");
         fn check(document: &Value, value: &Value) {
             if let Some(target) = value["$ref"].as_str() {
                 assert!(document.pointer(&target[1..]).is_some(), "{target}");
@@ -196,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn wildcards_are_plain_parameters() {
+    fn wildcard_becomes_plain_parameter() {
         let (path, params) = path("/files/{album}/{*rest}");
         assert_eq!(path, "/files/{album}/{rest}");
         assert_eq!((params[0]["name"].as_str(), params[1]["name"].as_str()), (Some("album"), Some("rest")));

@@ -1,4 +1,4 @@
-//! Everything that can be answered instead of a job: one problem object (RFC 9457) for each, with a stable code.
+//! Problem objects (RFC 9457): the body of every error response.
 
 use async_endpoints_core::{
     StoreError,
@@ -6,20 +6,21 @@ use async_endpoints_core::{
 };
 use axum::{
     body::Body,
-    http::{HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::{Serialize, Serializer};
 
+use super::codes::{self, ProblemKind};
 use crate::{error::cut, submit::SubmitError, telemetry::events};
 
-/// Bytes of a detail that are told.
+/// Maximum bytes of a detail.
 const DETAIL_BYTES: usize = 4 << 10;
-/// Seconds after which a refused client may come back.
-const COME_BACK: u64 = 1;
+/// `Retry-After` of `503` responses, in seconds.
+const RETRY_AFTER: u64 = 1;
 
-/// A refusal as it is told: a problem object (RFC 9457), `application/problem+json`. Validators may answer with one;
-/// serialized, it is its JSON.
+/// An error response: a problem object (RFC 9457), sent as `application/problem+json`. Validators may return one;
+/// `Serialize` writes its JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     status: StatusCode,
@@ -30,12 +31,12 @@ pub struct Problem {
     trace_id: Option<String>,
 }
 
-/// The members of every problem object that we send; a failed job's `error` has two more.
+/// The members of a problem object. Only a job's error has `attempt` and `retryable`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ProblemBody<'a> {
     #[serde(rename = "type")]
-    kind: String,
+    type_uri: String,
     title: &'a str,
     status: u16,
     detail: Option<&'a str>,
@@ -48,10 +49,10 @@ pub(super) struct ProblemBody<'a> {
 }
 
 impl<'a> ProblemBody<'a> {
-    /// A job's error, with what its store does not keep of it.
+    /// A job's error, with the attempt and the trace of the job.
     pub(super) fn of_job(error: &'a ErrorRecord, attempt: u32, trace: Option<&'a TraceContext>) -> Self {
         Self {
-            kind: kind(&error.code),
+            type_uri: type_uri(&error.code),
             title: &error.title,
             status: error.status,
             detail: error.detail.as_deref(),
@@ -63,27 +64,25 @@ impl<'a> ProblemBody<'a> {
     }
 }
 
-/// A problem's type: a name, not an address.
-fn kind(code: &str) -> String {
+/// A problem's `type`: a URN, which names the problem and cannot be fetched.
+pub(super) fn type_uri(code: &str) -> String {
     format!("urn:async-endpoints:problem:{code}")
 }
 
 impl Problem {
-    /// A problem of that kind: its HTTP status, its stable code in `UPPER_SNAKE_CASE`, and a title that is the same for
-    /// every occurrence.
+    /// A problem with its HTTP status, its stable code in `UPPER_SNAKE_CASE`, and the title of all problems with this code.
     pub fn new(status: StatusCode, code: &'static str, title: &'static str) -> Self {
         Self { status, code, title, detail: None, headers: Vec::new(), trace_id: None }
     }
 
-    /// Says what is wrong this time, in words that a caller may see; 4 KiB of them are kept.
+    /// Describes this occurrence to the caller. At most 4 KiB are kept.
     #[must_use]
     pub fn with_detail(mut self, text: impl Into<String>) -> Self {
-        // What was sent may be in it, as long as it is.
         self.detail = Some(cut(text.into(), DETAIL_BYTES));
         self
     }
 
-    /// Sends a header along, in place of one of that name.
+    /// Sets a response header, replacing an earlier value.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.retain(|(own, _)| *own != name);
@@ -91,195 +90,79 @@ impl Problem {
         self
     }
 
-    /// Says when it is worth trying again, in seconds.
+    /// Sets `Retry-After`, in seconds.
     #[must_use]
     pub fn with_retry_after(self, seconds: u64) -> Self {
         self.with_header(header::RETRY_AFTER, seconds.into())
     }
 
-    /// Its HTTP status.
+    /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// Its code.
+    /// The code.
     pub fn code(&self) -> &'static str {
         self.code
     }
 
-    /// Its title.
+    /// The title.
     pub fn title(&self) -> &'static str {
         self.title
     }
 
-    /// What is wrong this time.
+    /// The description of this occurrence.
     pub fn detail(&self) -> Option<&str> {
         self.detail.as_deref()
     }
 
-    /// The trace that the refused request belongs to.
+    /// The trace of the request.
     pub fn trace_id(&self) -> Option<&str> {
         self.trace_id.as_deref()
     }
 
-    fn of(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self::new(status, code, title).with_detail(detail)
-    }
-
-    fn unavailable(code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self::of(StatusCode::SERVICE_UNAVAILABLE, code, title, detail).with_retry_after(COME_BACK)
-    }
-
-    /// What the application's own code did to the request.
-    pub(super) fn internal() -> Self {
-        let detail = "The request could not be handled. The service's log says more.";
-        Self::of(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", "Internal error", detail)
-    }
-
-    pub(super) fn unauthorized() -> Self {
-        let detail = "This needs the header Authorization: Bearer <token>.";
-        let problem = Self::of(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "A token is needed", detail);
-        problem.with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
-    }
-
-    pub(super) fn forbidden() -> Self {
-        let detail = "This is for the service's operators; the access policy does not let this request in.";
-        Self::of(StatusCode::FORBIDDEN, "FORBIDDEN", "Not for this caller", detail)
-    }
-
-    pub(super) fn cross_site() -> Self {
-        let detail = "Sec-Fetch-Site says that another site made this request.";
-        Self::of(StatusCode::FORBIDDEN, "CROSS_SITE_REQUEST", "Another site's request", detail)
-    }
-
-    pub(super) fn too_many_streams() -> Self {
-        let detail = "As many clients follow jobs here as may. GET /jobs/{id} still answers.";
-        Self::unavailable("TOO_MANY_STREAMS", "Too many streams", detail)
-    }
-
-    pub(super) fn body_timeout() -> Self {
-        let detail = "The body did not come in time.";
-        Self::of(StatusCode::REQUEST_TIMEOUT, "BODY_TIMEOUT", "The body is too slow", detail)
-    }
-
-    pub(super) fn not_acceptable(types: &str) -> Self {
-        let detail = format!("There is {types}; Accept allows none of them.");
-        Self::of(StatusCode::NOT_ACCEPTABLE, "NOT_ACCEPTABLE", "No acceptable form", detail)
-    }
-
-    pub(super) fn not_retryable(status: &str) -> Self {
-        let detail = format!("The job is {status}; only one that failed or was canceled can be run again.");
-        Self::of(StatusCode::CONFLICT, "JOB_NOT_RETRYABLE", "The job cannot be run again", detail)
-    }
-
-    /// The trace that the refused request belongs to.
     pub(super) fn traced(mut self, trace: Option<&TraceContext>) -> Self {
         self.trace_id = trace.and_then(TraceContext::trace_id).map(str::to_owned);
         self
     }
+}
 
-    pub(super) fn invalid_json(detail: impl Into<String>) -> Self {
-        Self::of(StatusCode::BAD_REQUEST, "INVALID_JSON", "The body is not JSON", detail)
-    }
-
-    pub(super) fn unreadable_body(detail: impl Into<String>) -> Self {
-        Self::of(StatusCode::BAD_REQUEST, "INVALID_BODY", "The body cannot be read", detail)
-    }
-
-    pub(super) fn unsupported_media_type(found: Option<&HeaderValue>) -> Self {
-        let found = found.map_or_else(|| "none".to_owned(), |value| format!("{value:?}"));
-        let detail = format!("A body needs the content type application/json; it has {found}.");
-        Self::of(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", "The body must be JSON", detail)
-    }
-
-    pub(super) fn unsupported_encoding(found: &HeaderValue) -> Self {
-        let detail = format!("A body is taken as it is; it has the content encoding {found:?}.");
-        Self::of(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", "The body must be JSON", detail)
-    }
-
-    pub(super) fn too_large(limit: usize) -> Self {
-        let detail = format!("The body may have {limit} bytes.");
-        Self::of(StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE", "The body is too large", detail)
-    }
-
-    pub(super) fn invalid_request(detail: impl Into<String>) -> Self {
-        let title = "The body does not fit the job type";
-        Self::of(StatusCode::UNPROCESSABLE_ENTITY, "INVALID_REQUEST", title, detail)
-    }
-
-    pub(super) fn invalid_path(detail: impl Into<String>) -> Self {
-        Self::of(StatusCode::BAD_REQUEST, "INVALID_PATH", "The path cannot be read", detail)
-    }
-
-    pub(super) fn invalid_query(detail: impl Into<String>) -> Self {
-        Self::of(StatusCode::BAD_REQUEST, "INVALID_QUERY", "The query cannot be read", detail)
-    }
-
-    pub(super) fn invalid_key() -> Self {
-        let detail = "Idempotency-Key takes 1 to 255 visible ASCII characters, quoted or bare, once.";
-        Self::of(StatusCode::BAD_REQUEST, "INVALID_IDEMPOTENCY_KEY", "The idempotency key is malformed", detail)
-    }
-
-    pub(super) fn invalid_id() -> Self {
-        let detail = "X-Async-Request-Id takes a UUID, once.";
-        Self::of(StatusCode::BAD_REQUEST, "INVALID_REQUEST_ID", "The request id is malformed", detail)
-    }
-
-    pub(super) fn not_found() -> Self {
-        let detail = "There is no job of this id.";
-        Self::of(StatusCode::NOT_FOUND, "JOB_NOT_FOUND", "No such job", detail)
-    }
-
-    pub(super) fn expired() -> Self {
-        let detail = "The job ended and was kept for its retention time, which is over.";
-        Self::of(StatusCode::GONE, "JOB_EXPIRED", "The job has expired", detail)
-    }
-
-    pub(super) fn ended(status: &str) -> Self {
-        let detail = format!("The job is {status} and can no longer be canceled.");
-        Self::of(StatusCode::CONFLICT, "JOB_ENDED", "The job has ended", detail)
-    }
-
-    pub(super) fn not_ended(status: &str, retry_after: Option<u64>) -> Self {
-        let detail = format!("The job is {status}; it has no result yet.");
-        let problem = Self::of(StatusCode::CONFLICT, "JOB_NOT_ENDED", "The job has not ended", detail);
-        retry_after.into_iter().fold(problem, Self::with_retry_after)
-    }
-
-    pub(super) fn method_not_allowed(method: &Method) -> Self {
-        let detail = format!("{method} is not supported here; see the Allow header.");
-        Self::of(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "Method not allowed", detail)
+impl From<ProblemKind> for Problem {
+    fn from(kind: ProblemKind) -> Self {
+        kind.with_detail(kind.doc)
     }
 }
 
+impl ProblemKind {
+    /// A problem of this kind with a detail of its own.
+    pub(super) fn with_detail(self, text: impl Into<String>) -> Problem {
+        let problem = Problem::new(self.status, self.code, self.title).with_detail(text);
+        match self.status {
+            StatusCode::UNAUTHORIZED => {
+                problem.with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+            }
+            StatusCode::SERVICE_UNAVAILABLE => problem.with_retry_after(RETRY_AFTER),
+            _ => problem,
+        }
+    }
+}
+
+/// The store's own error text is logged, not sent.
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        // What the store said is the operators' to know.
         events::store_failed("request", &error);
-        let detail =
-            "The job store does not answer. Nothing is half done; with an Idempotency-Key, repeating it is safe.";
-        Self::unavailable("STORE_UNAVAILABLE", "The job store is unavailable", detail)
+        codes::STORE_UNAVAILABLE.into()
     }
 }
 
 impl From<SubmitError> for Problem {
     fn from(error: SubmitError) -> Self {
         match error {
-            SubmitError::QueueFull => {
-                let detail = "As many jobs of this type wait as may. Nothing was stored.";
-                Self::unavailable("QUEUE_FULL", "The queue is full", detail)
-            }
-            SubmitError::ShuttingDown => {
-                let detail = "This process stops. Nothing was stored.";
-                Self::unavailable("SHUTTING_DOWN", "Shutting down", detail)
-            }
-            SubmitError::Conflict => {
-                let detail = "The idempotency key or the request id was used for another request.";
-                let title = "The key belongs to another request";
-                Self::of(StatusCode::UNPROCESSABLE_ENTITY, "IDEMPOTENCY_CONFLICT", title, detail)
-            }
-            SubmitError::Expired => Self::expired(),
-            SubmitError::Invalid(detail) => Self::invalid_request(detail),
+            SubmitError::QueueFull => codes::QUEUE_FULL.into(),
+            SubmitError::ShuttingDown => codes::SHUTTING_DOWN.into(),
+            SubmitError::Conflict => codes::IDEMPOTENCY_CONFLICT.into(),
+            SubmitError::Expired => codes::JOB_EXPIRED.into(),
+            SubmitError::Invalid(detail) => codes::INVALID_REQUEST.with_detail(detail),
             SubmitError::Store(error) => error.into(),
         }
     }
@@ -288,7 +171,7 @@ impl From<SubmitError> for Problem {
 impl Serialize for Problem {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let body = ProblemBody {
-            kind: kind(self.code),
+            type_uri: type_uri(self.code),
             title: self.title,
             status: self.status.as_u16(),
             detail: self.detail.as_deref(),
@@ -312,12 +195,12 @@ impl IntoResponse for Problem {
     }
 }
 
-/// A value as a body.
+/// A response with this value as JSON.
 pub(super) fn json(content_type: &'static str, value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
         Ok(bytes) => ([(header::CONTENT_TYPE, content_type)], Body::from(bytes)).into_response(),
         Err(error) => {
-            events::internal("an answer cannot be written as JSON", &error);
+            events::internal("a response cannot be written as JSON", &error);
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }

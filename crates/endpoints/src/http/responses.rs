@@ -1,11 +1,21 @@
-//! Answers that an application may replace.
+//! Response hooks of the application, and the protection against their panics.
 
-use axum::{http::request::Parts, response::Response};
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
-use super::{document::JobDocument, problem::Problem};
+use async_endpoints_core::job::TraceContext;
+use axum::{
+    http::request::Parts,
+    response::{IntoResponse, Response},
+};
 
-/// Replaces answers, or adds to them. Each method is given the answer as it would be sent, with its status, headers and
-/// body, and the request without its body; without a method of your own the answer is sent as it is.
+use super::{codes, document::JobDocument, problem::Problem};
+use crate::{error::panic_message, telemetry::events as log};
+
+/// Replaces or extends the library's responses. Each method receives the request head and the response as it would be
+/// sent, with status, headers and body. The default methods return the response unchanged.
 ///
 /// ```
 /// # use async_endpoints::{JobDocument, Responses, axum::{http::request::Parts, response::Response}};
@@ -20,35 +30,57 @@ use super::{document::JobDocument, problem::Problem};
 /// }
 /// ```
 ///
-/// Replaced answers are the application's: `/openapi.json` keeps describing ours.
+/// `/openapi.json` describes the library's responses, not the replacements. If a method panics, the library's response is
+/// sent.
 pub trait Responses: Send + Sync + 'static {
-    /// A job was accepted, or had been before: `202`, or `200` if the client waited for its end.
+    /// A job was accepted or replayed: `202`, or `200` if the job ended while the client waited.
     fn submitted(&self, request: &Parts, job: &JobDocument<'_>, answer: Response) -> Response {
         let _ = (request, job);
         answer
     }
 
-    /// A job was asked for, or canceled; or there is none to tell about.
+    /// A job was read or canceled; or the request failed with a problem.
     fn status(&self, request: &Parts, job: Result<&JobDocument<'_>, &Problem>, answer: Response) -> Response {
         let _ = (request, job);
         answer
     }
 
-    /// A submission was refused, by the library or by a validator that answers with a [`Problem`]. Whatever else a
-    /// validator answers is the application's own already.
+    /// A submission was refused, by the library or by a validator that returned a [`Problem`]. Not called for other
+    /// responses of a validator.
     fn submission_error(&self, request: &Parts, problem: &Problem, answer: Response) -> Response {
         let _ = (request, problem);
         answer
     }
 
-    /// Any route could not do its work: the store is away, or a function of the application panicked.
+    /// A server error on any route: the store is unavailable, or a function of the application panicked.
     fn internal_error(&self, request: &Parts, problem: &Problem, answer: Response) -> Response {
         let _ = (request, problem);
         answer
     }
 }
 
-/// Every answer as it is.
-pub(crate) struct Unchanged;
+/// Leaves every response as it is.
+pub(super) struct Unchanged;
 
 impl Responses for Unchanged {}
+
+/// Applies a hook to a response. If the hook panics, the response is made again and sent unchanged: a client must learn of
+/// a job that was stored.
+pub(super) fn replaced(response: impl Fn() -> Response, hook: impl FnOnce(Response) -> Response) -> Response {
+    catch_unwind(AssertUnwindSafe(|| hook(response()))).unwrap_or_else(|panic| {
+        log::internal("the application's responses panicked", &panic_message(&*panic));
+        response()
+    })
+}
+
+/// The response when a function of the application panicked.
+pub(super) fn panicked(
+    responses: &dyn Responses,
+    head: &Parts,
+    panic: &(dyn Any + Send),
+    trace: Option<&TraceContext>,
+) -> Response {
+    log::internal("the application's code panicked while a request was answered", &panic_message(panic));
+    let problem = Problem::from(codes::INTERNAL_ERROR).traced(trace);
+    replaced(|| problem.clone().into_response(), |response| responses.internal_error(head, &problem, response))
+}

@@ -1,4 +1,4 @@
-//! `GET /jobs/{id}/result`: what the handler returned, and nothing around it.
+//! `GET /jobs/{id}/result`: the bare result of the handler.
 
 use async_endpoints_core::{JobStatus, JobView};
 use axum::{
@@ -9,7 +9,7 @@ use axum::{
 
 use super::{
     call::Call,
-    job,
+    codes, job,
     problem::{Problem, ProblemBody, json},
 };
 
@@ -20,7 +20,7 @@ pub(super) async fn result(call: &Call) -> Result<Response, Problem> {
     Ok(response)
 }
 
-/// The bare result; for a job that has none, why not, with the status that a synchronous endpoint would have sent.
+/// The result; for a failed or canceled job its error, with the error's status.
 fn answer(job: &JobView, call: &Call) -> Response {
     match (job.status, &job.result, &job.error) {
         (JobStatus::Completed, Some(result), _) => {
@@ -33,8 +33,9 @@ fn answer(job: &JobView, call: &Call) -> Response {
             response
         }
         _ => {
-            let problem = Problem::not_ended(job.status.as_str(), job::retry_after(job));
-            problem.traced(call.trace.as_ref()).into_response()
+            let detail = format!("The job is {} and has no result yet.", job.status.as_str());
+            let problem = codes::JOB_NOT_ENDED.with_detail(detail).traced(call.trace.as_ref());
+            job::retry_after(job).into_iter().fold(problem, Problem::with_retry_after).into_response()
         }
     }
 }

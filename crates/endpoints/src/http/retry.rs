@@ -1,19 +1,19 @@
-//! `POST /jobs/{id}/retry`: for operators, a new job out of one that failed or was canceled.
+//! `POST /jobs/{id}/retry`, for operators: a new job with the request of a failed or canceled one.
 
 use async_endpoints_core::store::{JobLookup, RetryOutcome};
 use axum::{http::StatusCode, response::Response};
 
 use super::{
     call::{Call, in_time},
-    job,
+    codes, job,
     problem::Problem,
+    responses::replaced,
 };
-use crate::submit::SubmitError;
 
 pub(super) async fn retry(call: &Call) -> Result<Response, Problem> {
     let id = call.id()?;
     if call.endpoints.is_shutting_down() {
-        return Err(SubmitError::ShuttingDown.into());
+        return Err(codes::SHUTTING_DOWN.into());
     }
     let retried = in_time(async {
         call.own(id).await?;
@@ -22,15 +22,17 @@ pub(super) async fn retry(call: &Call) -> Result<Response, Problem> {
     let (job, replayed) = match retried.await? {
         RetryOutcome::Created(job) => (job, false),
         RetryOutcome::Existing(JobLookup::Found(job)) => (job, true),
-        RetryOutcome::Existing(_) => return Err(Problem::expired()),
-        RetryOutcome::NotEnded(status) => return Err(Problem::not_retryable(status.as_str())),
-        // Ids are random: a repeat of the request finds another.
-        RetryOutcome::Conflict => return Err(Problem::internal()),
+        RetryOutcome::Existing(_) => return Err(codes::JOB_EXPIRED.into()),
+        RetryOutcome::NotEnded(status) => {
+            let detail = format!("The job is {}. Only a failed or canceled job can be retried.", status.as_str());
+            return Err(codes::JOB_NOT_RETRYABLE.with_detail(detail));
+        }
+        // The new id exists already. Ids are random, so a repeat of the request succeeds.
+        RetryOutcome::Conflict => return Err(codes::INTERNAL_ERROR.into()),
         RetryOutcome::Gone { owner } => return Err(call.gone(owner)),
-        RetryOutcome::NotFound => return Err(Problem::not_found()),
+        RetryOutcome::NotFound => return Err(codes::JOB_NOT_FOUND.into()),
     };
     let document = call.document(&job).await;
-    let ours = || job::accepted(&document, StatusCode::ACCEPTED, replayed);
-    let responses = &call.endpoints.face().responses;
-    Ok(super::replaced(ours, |answer| responses.submitted(&call.head, &document, answer)))
+    let response = || job::accepted(&document, StatusCode::ACCEPTED, replayed);
+    Ok(replaced(response, |response| call.config.responses.submitted(&call.head, &document, response)))
 }

@@ -1,47 +1,59 @@
-//! `POST`, `PUT`, `PATCH` or `DELETE` on a declared path: accept a job and answer 202.
+//! `POST`, `PUT`, `PATCH` or `DELETE` on a declared path: accepts a job and answers 202.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use async_endpoints_core::{JobName, store::JobLookup};
+use async_endpoints_core::{
+    JobName,
+    store::{JobLookup, NewJob},
+};
 use axum::{
     body::Body,
     extract::Request,
-    http::{HeaderName, HeaderValue, StatusCode, header, request::Parts},
+    http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
 
-use super::{body, call::Call, follow, headers, job, problem::Problem};
+use super::{
+    body,
+    call::Call,
+    config::HttpConfig,
+    endpoint::Declared,
+    follow, headers, job,
+    problem::Problem,
+    responses::{panicked, replaced},
+    submission::{Received, Refusal},
+};
 use crate::{
     AsyncEndpoints,
-    endpoint::Declared,
     envelope::{self, RequestParts},
     job_type::Policy,
-    submission::{Check, Refusal, Sent, Wishes},
-    submit::{Accepted, Draft, SubmitError, fingerprint},
+    submit::{Accepted, Identity, SubmitError, fingerprint},
     telemetry::Submission,
 };
 
-/// A declared endpoint with all that each of its requests needs.
+/// A declared endpoint, with everything that its requests share.
 pub(super) struct Accepting {
     endpoints: AsyncEndpoints,
-    /// Its place among the endpoints.
-    place: usize,
+    config: Arc<HttpConfig>,
+    /// Index into the declared endpoints.
+    index: usize,
     name: JobName,
     policy: Policy,
     captured: Vec<HeaderName>,
 }
 
 impl Accepting {
-    pub(super) fn new(endpoints: &AsyncEndpoints, place: usize) -> Option<Self> {
-        let (options, declared) = (endpoints.options(), endpoints.endpoints().get(place)?);
+    pub(super) fn new(endpoints: &AsyncEndpoints, config: &Arc<HttpConfig>, index: usize) -> Option<Self> {
+        let (options, declared) = (endpoints.options(), config.endpoints.get(index)?);
         Some(Self {
-            place,
-            // The name was checked when the endpoints were built.
+            // `build` checked the name.
             name: endpoints.job_name(declared.name).ok()?,
             policy: declared.rules.resolve(options),
             captured: options.captured_headers.iter().filter_map(|name| name.parse().ok()).collect(),
             endpoints: endpoints.clone(),
+            config: config.clone(),
+            index,
         })
     }
 
@@ -50,41 +62,41 @@ impl Accepting {
     }
 
     fn declared(&self) -> &Declared {
-        &self.endpoints.endpoints()[self.place]
+        &self.config.endpoints[self.index]
     }
 }
 
 pub(super) async fn submit(accepting: &Accepting, request: Request) -> Response {
-    let (call, body) = Call::of(&accepting.endpoints, request).await;
+    let (call, body) = Call::of(&accepting.endpoints, accepting.config.clone(), request).await;
     let (head, trace) = (call.head.clone(), call.trace.clone());
-    // The application's validators, rules and replaced answers may panic; its clients still get an answer.
+    let responses = &*accepting.config.responses;
+    // The application's validators, rules and response hooks may panic; the client still gets a response.
     let refused = match AssertUnwindSafe(answer(accepting, call, body)).catch_unwind().await {
         Ok(Ok(response)) => return response,
-        Ok(Err(Refused::Answer(mut response))) => {
+        Ok(Err(Refused::Response(mut response))) => {
             response.headers_mut().append(header::VARY, HeaderValue::from_static("Prefer"));
             return *response;
         }
         Ok(Err(Refused::Problem(problem))) => problem.traced(trace.as_ref()),
         Err(panic) => {
-            // What is the application's runs before the store is asked, or is caught where it runs.
+            // Functions of the application run before `insert`, so no job was stored.
             accepting.endpoints.refused(&accepting.name, Submission::Rejected);
-            return super::panicked(&accepting.endpoints, &head, &*panic, trace.as_ref());
+            return panicked(responses, &head, &*panic, trace.as_ref());
         }
     };
-    let ours = || {
+    let problem = || {
         let mut response = refused.clone().into_response();
         follow::prefer(&mut response, None);
         response
     };
-    let responses = &accepting.endpoints.face().responses;
-    super::replaced(ours, |answer| responses.submission_error(&head, &refused, answer))
+    replaced(problem, |response| responses.submission_error(&head, &refused, response))
 }
 
-/// What is answered instead of a job.
+/// The response in place of a job.
 enum Refused {
     Problem(Problem),
-    /// The validator's own.
-    Answer(Box<Response>),
+    /// The validator's own response.
+    Response(Box<Response>),
 }
 
 impl<E: Into<Problem>> From<E> for Refused {
@@ -93,94 +105,78 @@ impl<E: Into<Problem>> From<E> for Refused {
     }
 }
 
+impl Refused {
+    /// The result for the metrics: server errors are rejections, all others are errors of the request.
+    fn result(&self) -> Submission {
+        match self {
+            Self::Problem(problem) if problem.status().is_server_error() => Submission::Rejected,
+            Self::Problem(_) | Self::Response(_) => Submission::Invalid,
+        }
+    }
+}
+
 async fn answer(accepting: &Accepting, call: Call, body: Body) -> Result<Response, Refused> {
     let mut call = call.identified();
     let wait = headers::prefer_wait(call.headers());
-    let draft = draft(accepting, &mut call, body).await.inspect_err(|refused| {
-        call.endpoints.refused(&accepting.name, refused.kind());
+    let job = read(accepting, &mut call, body).await.inspect_err(|refused| {
+        call.endpoints.refused(&accepting.name, refused.result());
     })?;
-    let accepted = call.endpoints.accept(draft).await?;
-    Ok(accepted_answer(&call, accepted, wait).await)
+    let accepted = call.endpoints.accept(job).await?;
+    Ok(accepted_response(&call, accepted, wait).await)
 }
 
-/// What is to be accepted, if the request can be.
-async fn draft(accepting: &Accepting, call: &mut Call, body: Body) -> Result<Draft, Refused> {
-    // Before anything is refused: a client that still writes does not read the answer.
+/// Reads and checks the request, and makes the job.
+async fn read(accepting: &Accepting, call: &mut Call, body: Body) -> Result<NewJob, Refused> {
+    // The body is read before any refusal: a client that is still writing does not read the response.
     let bytes = body::read(body, call.headers()).await?;
     if call.endpoints.is_shutting_down() {
         return Err(SubmitError::ShuttingDown.into());
     }
     let path = std::mem::replace(&mut call.path, Ok(Vec::new()))?;
-    let key = headers::idempotency_key(call.headers())?;
-    let id = headers::request_id(call.headers())?;
+    let identity = Identity {
+        key: headers::idempotency_key(call.headers())?,
+        id: headers::request_id(call.headers())?,
+        owner: call.sees.owner(),
+        fingerprint: fingerprint(&accepting.name, &path, call.query(), &bytes),
+    };
     body::check_type(call.headers(), &bytes)?;
-    let fingerprint = fingerprint(&accepting.name, &path, call.query(), &bytes);
-    let sent = body::text(&bytes)?;
+    let text = body::text(&bytes)?;
     let declared = accepting.declared();
     let parts = RequestParts { headers: Vec::new(), path, query: headers::query(call.query()) };
-    let (wishes, mut parts) = check(declared, sent, &call.head, parts).await?;
-    parts.headers = headers::captured(&wishes.headers, call.headers(), &accepting.captured);
-    let payload = envelope::write(if declared.bodiless { "null" } else { sent }, &parts);
-    let policy = Policy {
-        priority: wishes.priority.unwrap_or(accepting.policy.priority),
-        delay: wishes.delay.unwrap_or(accepting.policy.delay),
-        ..accepting.policy
-    };
-    let (name, owner, trace) = (accepting.name.clone(), call.sees.owner(), call.trace.clone());
-    Ok(Draft { id, name, policy, payload, key, fingerprint, owner, trace })
-}
-
-impl Refused {
-    /// How it is counted: what this process cannot take now it has rejected, all else was wrong with the request.
-    fn kind(&self) -> Submission {
-        match self {
-            Self::Problem(problem) if problem.status().is_server_error() => Submission::Rejected,
-            Self::Problem(_) | Self::Answer(_) => Submission::Invalid,
-        }
-    }
-}
-
-/// Whether the body fits the type, and what the validator would have otherwise.
-async fn check(
-    declared: &Declared,
-    text: &str,
-    head: &Arc<Parts>,
-    parts: RequestParts,
-) -> Result<(Wishes, RequestParts), Refused> {
-    let validate = match &declared.check {
-        Check::Shape(fits) => {
-            fits(text).map_err(|detail| body::misfit(text, detail))?;
-            return Ok((Wishes::default(), parts));
-        }
-        Check::Validated(validate) => validate,
-    };
-    let sent = Sent { head: head.clone(), parts };
-    let (wishes, sent) = validate(text, sent).await.map_err(|refusal| match refusal {
+    let received = Received { head: call.head.clone(), parts };
+    let (overrides, mut parts) = declared.check.run(text, received).await.map_err(|refusal| match refusal {
         Refusal::Shape(detail) => Refused::Problem(body::misfit(text, detail)),
         Refusal::Problem(problem) => Refused::Problem(problem),
-        Refusal::Answer(response) => Refused::Answer(Box::new(response)),
+        Refusal::Response(response) => Refused::Response(response),
     })?;
-    Ok((wishes, sent.parts))
+    parts.headers = headers::captured(&overrides.headers, call.headers(), &accepting.captured);
+    let payload = envelope::write(if declared.bodiless { "null" } else { text }, &parts);
+    let policy = Policy {
+        priority: overrides.priority.unwrap_or(accepting.policy.priority),
+        delay: overrides.delay.unwrap_or(accepting.policy.delay),
+        ..accepting.policy
+    };
+    let job = call.endpoints.new_job(accepting.name.clone(), &policy, identity, payload);
+    Ok(job.trace(call.trace.clone()))
 }
 
-/// 202 with the job; 200 if the client would wait and the job ended meanwhile.
-async fn accepted_answer(call: &Call, mut accepted: Accepted, wait: Option<u64>) -> Response {
+/// 202 with the job; 200 if the client waits and the job ends in time.
+async fn accepted_response(call: &Call, mut accepted: Accepted, wait: Option<u64>) -> Response {
     if let Some(seconds) = wait {
-        // The job is accepted whatever becomes of this: a wait that fails is a wait that is over.
+        // The job is accepted, so an error of the wait only ends the wait.
         let wait = call.endpoints.wait(accepted.job.id, Duration::from_secs(seconds));
-        // Apart, so that those who do not wait do not carry it.
-        if let Some(Ok(JobLookup::Found(job))) = Box::pin(call.unless_gone(wait)).await {
+        // Boxed, to keep the future of submissions without a wait small.
+        if let Ok(JobLookup::Found(job)) = Box::pin(wait).await {
             accepted.job = *job;
         }
     }
     let ended = wait.filter(|_| accepted.job.status.is_terminal());
     let status = if ended.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
     let document = call.document(&accepted.job).await;
-    let ours = || {
+    let response = || {
         let mut response = job::accepted(&document, status, accepted.replayed);
         follow::prefer(&mut response, ended);
         response
     };
-    let responses = &call.endpoints.face().responses;
-    super::replaced(ours, |answer| responses.submitted(&call.head, &document, answer))
+    replaced(response, |response| call.config.responses.submitted(&call.head, &document, response))
 }

@@ -1,4 +1,4 @@
-//! What an application declares: a method and a path that accept jobs of one type. Must not know how.
+//! Declared endpoints: a method and a path that accept jobs of one type.
 
 use std::{any::TypeId, borrow::Cow, convert::Infallible, fmt, future::Future, marker::PhantomData};
 
@@ -12,10 +12,10 @@ use serde::de::DeserializeOwned;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use super::submission::{Check, Submission};
 use crate::{
     job_type::{JobType, Rules},
     json,
-    submission::{Check, Submission},
 };
 
 /// A method and a path that accept jobs of one type. Several endpoints may accept the same type.
@@ -30,31 +30,31 @@ pub struct Endpoint<Req, Res> {
     types: PhantomData<fn(Req) -> Res>,
 }
 
-/// An endpoint without its types.
+/// An endpoint without its type parameters.
 pub(crate) struct Declared {
     pub(crate) method: Method,
     pub(crate) path: Cow<'static, str>,
     pub(crate) name: &'static str,
     pub(crate) rules: Rules,
-    pub(crate) check: Check,
-    /// The type's request is `()`: whatever body comes, nothing is kept of it.
-    pub(crate) bodiless: bool,
-    /// The application's own, innermost first.
-    pub(crate) layers: Vec<Box<dyn Fn(MethodRouter) -> MethodRouter + Send + Sync>>,
-    pub(crate) summary: Option<Cow<'static, str>>,
+    pub(super) check: Check,
+    /// The request type is `()`: any JSON body is accepted, and none is stored.
+    pub(super) bodiless: bool,
+    /// Layers of the application, innermost first.
+    pub(super) layers: Vec<Box<dyn Fn(MethodRouter) -> MethodRouter + Send + Sync>>,
+    pub(super) summary: Option<Cow<'static, str>>,
     pub(crate) schemas: Option<Schemas>,
 }
 
-/// What a document says of an endpoint's types: JSON Schemas, and the named ones that they refer to.
+/// JSON Schemas of an endpoint's types, and the named schemas that they refer to.
 #[derive(Debug)]
 pub(crate) struct Schemas {
-    pub(crate) request: serde_json::Value,
-    pub(crate) result: serde_json::Value,
+    pub(super) request: serde_json::Value,
+    pub(super) result: serde_json::Value,
     pub(crate) named: Vec<(String, serde_json::Value)>,
 }
 
 impl<Req: DeserializeOwned + Send + 'static, Res> Endpoint<Req, Res> {
-    /// Accepts jobs by `POST`. The path is axum's: `/{name}` is a parameter.
+    /// Accepts jobs by `POST`. The path has axum's syntax: `/{name}` is a parameter.
     pub fn post(path: impl Into<Cow<'static, str>>, job: JobType<Req, Res>) -> Self {
         Self::new(Method::POST, path.into(), job)
     }
@@ -94,9 +94,9 @@ impl<Req: DeserializeOwned + Send + 'static, Res> Endpoint<Req, Res> {
         Self { declared, types: PhantomData }
     }
 
-    /// Looks at each request before it is stored. It is given the whole [`Submission`] and hands it back, perhaps with
-    /// another priority or a delay; or it answers itself, and nothing is stored. A repeat under an idempotency key is
-    /// looked at again.
+    /// Validates each request before it is stored. The validator receives a [`Submission`] and either returns it, perhaps
+    /// with another priority or a delay, or returns an error response; then nothing is stored. A repeat with the same
+    /// idempotency key is validated again.
     ///
     /// ```
     /// use async_endpoints::{Endpoint, JobType, Priority, Problem, Submission, axum::http::StatusCode};
@@ -123,11 +123,12 @@ impl<Req: DeserializeOwned + Send + 'static, Res> Endpoint<Req, Res> {
         Fut: Future<Output = Result<Submission<Req>, E>> + Send,
         E: IntoResponse + 'static,
     {
-        self.declared.check = Check::validated(self.declared.bodiless, check);
+        self.declared.check = Check::validator(self.declared.bodiless, check);
         self
     }
 
-    /// Wraps the endpoint in a layer: authentication, rate limits, whatever is made for axum. The last one is outermost.
+    /// Wraps the endpoint in a layer that works with axum, for authentication or rate limits for example. The layer added
+    /// last is outermost.
     #[must_use]
     pub fn layer<L>(mut self, layer: L) -> Self
     where
@@ -140,14 +141,14 @@ impl<Req: DeserializeOwned + Send + 'static, Res> Endpoint<Req, Res> {
         self
     }
 
-    /// What it does, in a few words, for `/openapi.json`. Default: that it submits a job of its type.
+    /// The summary in `/openapi.json`. Defaults to "Submits a NAME job".
     #[must_use]
     pub fn summary(mut self, text: impl Into<Cow<'static, str>>) -> Self {
         self.declared.summary = Some(text.into());
         self
     }
 
-    /// Tells the schemas of request and result in `/openapi.json`.
+    /// Adds the schemas of request and result to `/openapi.json`.
     #[cfg(feature = "openapi")]
     #[must_use]
     pub fn documented(mut self) -> Self
@@ -175,12 +176,12 @@ mod schemas {
         Schemas { request: refer::<Req>(&mut named), result: refer::<Res>(&mut named), named }
     }
 
-    /// A type of the application's making goes by its name, so that clients generated from the document have it.
+    /// The schema of a type; a reference by name for structs and enums, so that generated clients have a type of that name.
     fn refer<T: ToSchema>(named: &mut Vec<(String, Value)>) -> Value {
         let schema = json(T::schema());
-        let is_made = ["properties", "oneOf", "anyOf", "allOf", "enum"].iter().any(|word| schema.get(word).is_some());
-        // An optional one is no type of its own, and has no name.
-        if !is_made || schema["oneOf"].as_array().is_some_and(|of| of.iter().any(|one| one["type"] == "null")) {
+        let is_named = ["properties", "oneOf", "anyOf", "allOf", "enum"].iter().any(|key| schema.get(key).is_some());
+        // `Option<T>` has no name of its own.
+        if !is_named || schema["oneOf"].as_array().is_some_and(|of| of.iter().any(|option| option["type"] == "null")) {
             return schema;
         }
         let reference = serde_json::json!({ "$ref": format!("#/components/schemas/{}", T::name()) });

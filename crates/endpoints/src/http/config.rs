@@ -1,0 +1,34 @@
+//! What an application configures for all routes.
+
+use std::sync::atomic::AtomicBool;
+
+use super::{
+    access::{Access, OwnerRule},
+    endpoint::Declared,
+    responses::{Responses, Unchanged},
+};
+
+/// Configuration of the HTTP layer, collected by the builder.
+pub(crate) struct HttpConfig {
+    pub(crate) endpoints: Vec<Declared>,
+    pub(crate) access: Access,
+    pub(crate) owner: Option<OwnerRule>,
+    pub(crate) responses: Box<dyn Responses>,
+    /// [`Options::base_path`](crate::Options::base_path).
+    pub(crate) base_path: Option<String>,
+    /// Set when the submit routes are made. `/openapi.json` lists the declared endpoints only then.
+    pub(crate) accepts: AtomicBool,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            endpoints: Vec::new(),
+            access: Access::loopback(),
+            owner: None,
+            responses: Box::new(Unchanged),
+            base_path: None,
+            accepts: AtomicBool::new(false),
+        }
+    }
+}

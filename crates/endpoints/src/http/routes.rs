@@ -1,0 +1,215 @@
+//! The routers, and what all routes have in common.
+
+use std::{
+    collections::BTreeMap,
+    panic::AssertUnwindSafe,
+    sync::{Arc, atomic::Ordering},
+};
+
+use axum::{
+    Router,
+    extract::Request,
+    http::{HeaderValue, Method, header},
+    response::{IntoResponse, Response},
+    routing::{MethodFilter, MethodRouter, on},
+};
+use futures_util::FutureExt;
+
+use super::{
+    body,
+    call::Call,
+    cancel, codes,
+    config::HttpConfig,
+    events, follow, headers, list, logs, monitoring, openapi,
+    problem::Problem,
+    responses::{panicked, replaced},
+    result, retry,
+    submit::{self, Accepting},
+};
+use crate::endpoints::{AsyncEndpoints, RouteGroup};
+
+/// The library's own routes: job routes and monitoring routes. The routers, the OpenAPI document, the reserved paths and
+/// the tests are made from these lists.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    List,
+    Job,
+    Result,
+    Events,
+    Logs,
+    Cancel,
+    Retry,
+    OpenApi,
+    Metrics,
+    JobMetrics,
+}
+
+impl Route {
+    pub(crate) const JOBS: [Self; 8] =
+        [Self::List, Self::Job, Self::Result, Self::Events, Self::Logs, Self::Cancel, Self::Retry, Self::OpenApi];
+
+    pub(crate) const MONITORING: [Self; 2] = [Self::Metrics, Self::JobMetrics];
+
+    pub(crate) const fn path(self) -> &'static str {
+        match self {
+            Self::List => "/jobs",
+            Self::Job => "/jobs/{id}",
+            Self::Result => "/jobs/{id}/result",
+            Self::Events => "/jobs/{id}/events",
+            Self::Logs => "/jobs/{id}/logs",
+            Self::Cancel => "/jobs/{id}/cancel",
+            Self::Retry => "/jobs/{id}/retry",
+            Self::OpenApi => "/openapi.json",
+            Self::Metrics => "/metrics",
+            Self::JobMetrics => "/metrics/jobs",
+        }
+    }
+
+    pub(super) fn method(self) -> Method {
+        match self {
+            Self::Cancel | Self::Retry => Method::POST,
+            _ => Method::GET,
+        }
+    }
+
+    const fn is_for_operators(self) -> bool {
+        match self {
+            Self::List | Self::Retry | Self::Metrics | Self::JobMetrics => true,
+            Self::Job | Self::Result | Self::Events | Self::Logs | Self::Cancel | Self::OpenApi => false,
+        }
+    }
+
+    async fn answer(self, call: Call) -> Result<Response, Problem> {
+        match self {
+            Self::List => list::list(&call).await,
+            Self::Job => follow::job(&call).await,
+            Self::Result => result::result(&call).await,
+            Self::Events => events::events(call).await,
+            Self::Logs => logs::logs(call).await,
+            Self::Cancel => cancel::cancel(&call).await,
+            Self::Retry => retry::retry(&call).await,
+            Self::OpenApi => openapi::document(&call),
+            Self::Metrics => monitoring::metrics(&call).await,
+            Self::JobMetrics => monitoring::jobs(&call).await,
+        }
+    }
+}
+
+/// Makes the router of one group of routes.
+pub(crate) fn routes(endpoints: &AsyncEndpoints, config: &Arc<HttpConfig>, group: RouteGroup) -> Router {
+    let router = match group {
+        RouteGroup::Submit => submit_routes(endpoints, config),
+        RouteGroup::Jobs => own_routes(endpoints, config, Route::JOBS.into_iter()),
+        RouteGroup::Monitoring => {
+            // Without telemetry, or with the application's own meter provider, there is nothing to scrape.
+            let exists = |route: &Route| *route != Route::Metrics || endpoints.is_scraped();
+            own_routes(endpoints, config, Route::MONITORING.into_iter().filter(exists))
+        }
+    };
+    match endpoints.measured() {
+        // Measures the library's routes only; a request that matches none of them belongs to the application.
+        Some(measured) if router.has_routes() => router.route_layer(measured.layer()),
+        _ => router,
+    }
+}
+
+/// One route per declared path, with all methods of that path.
+fn submit_routes(endpoints: &AsyncEndpoints, config: &Arc<HttpConfig>) -> Router {
+    config.accepts.store(true, Ordering::Relaxed);
+    let mut by_path: BTreeMap<&str, MethodRouter> = BTreeMap::new();
+    for (index, declared) in config.endpoints.iter().enumerate() {
+        let Some(accepting) = Accepting::new(endpoints, config, index) else { continue };
+        let accepting = Arc::new(accepting);
+        let handler = move |request| {
+            let accepting = accepting.clone();
+            async move {
+                let mut response = submit::submit(&accepting, request).await;
+                close_on_shutdown(accepting.endpoints(), &mut response);
+                response
+            }
+        };
+        let method = on(filter(&declared.method), handler);
+        let method = declared.layers.iter().fold(method, |method, layer| layer(method));
+        let methods = by_path.remove(&*declared.path).unwrap_or_default();
+        by_path.insert(&declared.path, methods.merge(method));
+    }
+    let routes = by_path.into_iter().map(|(path, methods)| (path, with_fallback(methods)));
+    routes.fold(Router::new(), |router, (path, methods)| router.route(path, methods))
+}
+
+fn own_routes(endpoints: &AsyncEndpoints, config: &Arc<HttpConfig>, routes: impl Iterator<Item = Route>) -> Router {
+    routes.fold(Router::new(), |router, route| {
+        let (endpoints, config) = (endpoints.clone(), config.clone());
+        let handler = move |request| answer(route, endpoints.clone(), config.clone(), request);
+        router.route(route.path(), with_fallback(on(filter(&route.method()), handler)))
+    })
+}
+
+/// Answers a request of one of the library's own routes.
+async fn answer(route: Route, endpoints: AsyncEndpoints, config: Arc<HttpConfig>, request: Request) -> Response {
+    let mut response = answer_or_problem(route, &endpoints, config, request).await;
+    // A job changes, and may belong to one owner: caches must revalidate, and shared caches must not store it.
+    let cached = HeaderValue::from_static("private, no-cache");
+    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(cached);
+    close_on_shutdown(&endpoints, &mut response);
+    response
+}
+
+/// Makes clients of a process that shuts down open a new connection, which may reach another process.
+fn close_on_shutdown(endpoints: &AsyncEndpoints, response: &mut Response) {
+    if endpoints.is_shutting_down() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
+async fn answer_or_problem(
+    route: Route,
+    endpoints: &AsyncEndpoints,
+    config: Arc<HttpConfig>,
+    request: Request,
+) -> Response {
+    let (call, body) = Call::of(endpoints, config.clone(), request).await;
+    let (head, trace) = (call.head.clone(), call.trace.clone());
+    body::drain(body).await;
+    // The application's rules and response hooks may panic; the client still gets a response.
+    let answered = AssertUnwindSafe(async {
+        let call = call.identified();
+        if route.is_for_operators() {
+            call.config.access.check(&call.head)?;
+        }
+        route.answer(call).await
+    });
+    let problem = match answered.catch_unwind().await {
+        Ok(Ok(response)) => return response,
+        Ok(Err(problem)) => problem.traced(trace.as_ref()),
+        Err(panic) => return panicked(&*config.responses, &head, &*panic, trace.as_ref()),
+    };
+    replaced(
+        || problem.clone().into_response(),
+        |response| match route {
+            _ if problem.status().is_server_error() => config.responses.internal_error(&head, &problem, response),
+            Route::Job | Route::Cancel => config.responses.status(&head, Err(&problem), response),
+            _ => response,
+        },
+    )
+}
+
+/// Answers other methods with a problem object too.
+fn with_fallback(methods: MethodRouter) -> MethodRouter {
+    methods.fallback(async |request: Request| {
+        let (head, body) = request.into_parts();
+        body::drain(body).await;
+        let detail = format!("{} is not supported here; the Allow header lists the supported methods.", head.method);
+        codes::METHOD_NOT_ALLOWED.with_detail(detail).traced(headers::trace(&head.headers).as_ref())
+    })
+}
+
+fn filter(method: &Method) -> MethodFilter {
+    match *method {
+        Method::PUT => MethodFilter::PUT,
+        Method::PATCH => MethodFilter::PATCH,
+        Method::DELETE => MethodFilter::DELETE,
+        Method::GET => MethodFilter::GET,
+        _ => MethodFilter::POST,
+    }
+}

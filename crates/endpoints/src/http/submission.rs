@@ -1,0 +1,181 @@
+//! A request as an application's validators see it, before it becomes a job.
+
+use std::{any::Any, fmt, future::Future, sync::Arc, time::Duration};
+
+use async_endpoints_core::Priority;
+use axum::{
+    http::{Extensions, HeaderMap, Method, Uri, request::Parts},
+    response::{IntoResponse, Response},
+};
+use futures_util::future::BoxFuture;
+use serde::de::DeserializeOwned;
+
+use super::problem::Problem;
+use crate::{envelope::RequestParts, json};
+
+/// A request that is about to be stored as a job.
+pub struct Submission<Req> {
+    request: Req,
+    received: Received,
+    overrides: SubmitOverrides,
+}
+
+/// The request around its body.
+#[derive(Debug)]
+pub(super) struct Received {
+    pub(super) head: Arc<Parts>,
+    pub(super) parts: RequestParts,
+}
+
+/// What a validator sets for one job, in place of the job type's rules and of captured headers.
+#[derive(Debug, Default)]
+pub(super) struct SubmitOverrides {
+    pub(super) priority: Option<Priority>,
+    pub(super) delay: Option<Duration>,
+    pub(super) headers: Vec<(String, String)>,
+}
+
+impl<Req> Submission<Req> {
+    /// The body. The job stores the body as it was sent; a validator cannot change it.
+    pub fn request(&self) -> &Req {
+        &self.request
+    }
+
+    /// All request headers, not only the captured ones.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.received.head.headers
+    }
+
+    /// The text of a header; `None` if it is missing or not visible ASCII.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers().get(name)?.to_str().ok()
+    }
+
+    /// A path parameter.
+    pub fn path_param(&self, name: &str) -> Option<&str> {
+        value(&self.received.parts.path, name)
+    }
+
+    /// A query parameter; the first one with this name.
+    pub fn query_param(&self, name: &str) -> Option<&str> {
+        value(&self.received.parts.query, name)
+    }
+
+    /// Request extensions, set by the application's layers.
+    pub fn extensions(&self) -> &Extensions {
+        &self.received.head.extensions
+    }
+
+    /// The method.
+    pub fn method(&self) -> &Method {
+        &self.received.head.method
+    }
+
+    /// The URI, without the prefix that the endpoint is mounted under.
+    pub fn uri(&self) -> &Uri {
+        &self.received.head.uri
+    }
+
+    /// Sets the job's priority.
+    #[must_use]
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.overrides.priority = Some(priority);
+        self
+    }
+
+    /// Sets the job's delay: it starts no earlier than this time after it was accepted.
+    #[must_use]
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.overrides.delay = Some(delay);
+        self
+    }
+
+    /// Sets a header for the handler (`ctx.header(name)`), replacing the client's; for example the user that a layer
+    /// authenticated. Counts towards the 8 KiB limit of captured headers.
+    #[must_use]
+    pub fn with_header(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.overrides.headers.push((name.to_ascii_lowercase(), value.into()));
+        self
+    }
+}
+
+impl<Req: fmt::Debug> fmt::Debug for Submission<Req> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { request, received, overrides } = self;
+        f.debug_struct("Submission")
+            .field("request", request)
+            .field("uri", &received.head.uri)
+            .field("overrides", overrides)
+            .finish_non_exhaustive()
+    }
+}
+
+fn value<'a>(params: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    params.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+}
+
+/// How an endpoint checks a body.
+pub(super) enum Check {
+    /// The body must have the shape of the request type. The function returns why it has not.
+    Shape(fn(&str) -> Result<(), String>),
+    /// The application's validator must accept the request too.
+    Validator(Arc<Validate>),
+}
+
+pub(super) type Validate =
+    dyn Fn(&str, Received) -> BoxFuture<'static, Result<(SubmitOverrides, RequestParts), Refusal>> + Send + Sync;
+
+/// Why a check failed.
+pub(super) enum Refusal {
+    /// The body does not fit the request type: the path of the field and the reason.
+    Shape(String),
+    /// The validator returned a problem.
+    Problem(Problem),
+    /// The validator returned another response.
+    Response(Box<Response>),
+}
+
+impl Refusal {
+    fn of<E: IntoResponse + 'static>(error: E) -> Self {
+        match (&error as &dyn Any).downcast_ref::<Problem>() {
+            Some(problem) => Self::Problem(problem.clone()),
+            None => Self::Response(Box::new(error.into_response())),
+        }
+    }
+}
+
+impl Check {
+    pub(super) fn validator<Req, F, Fut, E>(bodiless: bool, validate: F) -> Self
+    where
+        Req: DeserializeOwned + Send + 'static,
+        F: Fn(Submission<Req>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Submission<Req>, E>> + Send,
+        E: IntoResponse + 'static,
+    {
+        let validate = Arc::new(validate);
+        Self::Validator(Arc::new(move |body, received| {
+            let read = match bodiless {
+                true => json::is_any(body).and_then(|()| json::read_with_path::<Req>("null")),
+                false => json::read_with_path::<Req>(body),
+            };
+            let validate = validate.clone();
+            Box::pin(async move {
+                let request = read.map_err(Refusal::Shape)?;
+                let submission = Submission { request, received, overrides: SubmitOverrides::default() };
+                let Submission { received, overrides, .. } = validate(submission).await.map_err(Refusal::of)?;
+                Ok((overrides, received.parts))
+            })
+        }))
+    }
+
+    /// Checks a body; returns the validator's overrides and the request's parts.
+    pub(super) async fn run(&self, body: &str, received: Received) -> Result<(SubmitOverrides, RequestParts), Refusal> {
+        match self {
+            Self::Shape(fits) => {
+                fits(body).map_err(Refusal::Shape)?;
+                Ok((SubmitOverrides::default(), received.parts))
+            }
+            Self::Validator(validate) => validate(body, received).await,
+        }
+    }
+}
