@@ -1,14 +1,15 @@
-//! One service as several processes: one accepts jobs over HTTP, two run them, and Redis is all that they share.
+//! One service as several processes: an API process accepts jobs over HTTP, two workers run them, and Redis holds them.
 //!
 //! ```console
 //! $ cargo run -p async-endpoints-fleet
-//! worker 41234 takes jobs
-//! worker 41235 takes jobs
+//! worker 41234 claims jobs
+//! worker 41235 claims jobs
 //! listening on http://127.0.0.1:8080
 //! ```
 //!
-//! That starts all of it: a Redis server of its own, unless `REDIS_URL` names one, and this same program once as `api` and
-//! twice as `worker`. In production each is a service unit or a container of its own: see `docs/deployment.md`.
+//! The command starts a Redis server, unless `REDIS_URL` names one, and this program once as `api` and twice as `worker`. In
+//! production each process is a service unit or a container: see `docs/deployment.md`. After `kill -9` the other worker
+//! runs the job:
 //!
 //! ```console
 //! $ JOB=localhost:8080/jobs/$(curl -s localhost:8080/api/print --json '{"pages": 100}' | jq -r .id)
@@ -25,7 +26,7 @@ use std::time::Duration;
 use async_endpoints::{AsyncEndpoints, Endpoint, JobContext, JobError, JobType, RedisStore};
 use serde::{Deserialize, Serialize};
 
-type Failed = Box<dyn std::error::Error>;
+type Error = Box<dyn std::error::Error>;
 
 #[derive(Deserialize, Serialize)]
 struct Order {
@@ -37,7 +38,7 @@ struct Printed {
     pages: u64,
 }
 
-/// What both kinds of process agree on: in larger services, a library of its own.
+/// Shared by both kinds of process. In larger services it belongs in a library.
 const PRINT: JobType<Order, Printed> = JobType::new("Print");
 
 async fn print(ctx: JobContext<Order>) -> Result<Printed, JobError> {
@@ -51,8 +52,8 @@ async fn print(ctx: JobContext<Order>) -> Result<Printed, JobError> {
     Ok(Printed { pages })
 }
 
-/// Accepts, and runs nothing.
-async fn api(url: &str, address: &str) -> Result<(), Failed> {
+/// Accepts jobs and runs none.
+async fn api(url: &str, address: &str) -> Result<(), Error> {
     let endpoints =
         AsyncEndpoints::builder(RedisStore::open(url).await?).endpoint(Endpoint::post("/api/print", PRINT)).build()?;
     let app = axum::Router::new().merge(endpoints.submit_routes()).merge(endpoints.job_routes());
@@ -61,22 +62,22 @@ async fn api(url: &str, address: &str) -> Result<(), Failed> {
     Ok(endpoints.serve(listener, app).await?)
 }
 
-/// Runs, and accepts nothing.
-async fn worker(url: &str) -> Result<(), Failed> {
+/// Runs jobs and accepts none.
+async fn worker(url: &str) -> Result<(), Error> {
     let endpoints = AsyncEndpoints::builder(RedisStore::open(url).await?).handler(PRINT, print).build()?;
-    println!("worker {} takes jobs", std::process::id());
+    println!("worker {} claims jobs", std::process::id());
     Ok(endpoints.run().await?)
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Failed> {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let url = || std::env::var("REDIS_URL").map_err(|_| "REDIS_URL names the server");
-    match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+async fn main() -> Result<(), Error> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let url = || std::env::var("REDIS_URL").map_err(|_| "REDIS_URL is not set: expected the address of a server");
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["api", address] => api(&url()?, address).await,
         ["worker"] => worker(&url()?).await,
         [] => start::everything("127.0.0.1:8080").await,
         [address] => start::everything(address).await,
-        _ => Err("async-endpoints-fleet [ADDRESS] | api ADDRESS | worker".into()),
+        _ => Err("usage: async-endpoints-fleet [ADDRESS] | api ADDRESS | worker".into()),
     }
 }

@@ -1,4 +1,4 @@
-//! Starts all processes of the example, and ends them together. What runs a real service does this instead.
+//! Starts all processes of the example and stops them together. In production a service manager does this.
 
 use std::{env, io, net::TcpListener, process::Stdio, time::Duration};
 
@@ -7,42 +7,42 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::Failed;
+use crate::Error;
 
-/// How long a drain may take.
-const PATIENCE: Duration = Duration::from_secs(40);
+/// Maximum time for draining.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// Everything, until Ctrl-C or SIGTERM.
-pub(crate) async fn everything(address: &str) -> Result<(), Failed> {
-    // Before anything is started: a signal from now on ends it all.
-    let mut told = signals()?;
+/// Runs all processes until Ctrl-C or SIGTERM.
+pub(crate) async fn everything(address: &str) -> Result<(), Error> {
+    // Installed before the processes start, so that no signal is missed.
+    let mut signals = signals()?;
     let (redis, url) = redis().await?;
     let mut all = vec![this(&["worker"], &url)?, this(&["worker"], &url)?, this(&["api", address], &url)?];
     let ended = tokio::select! {
-        () = told.next() => Ok(()),
-        status = all[2].wait() => Err(format!("the process that accepts ended: {}", status?)),
+        () = signals.next() => Ok(()),
+        status = all[2].wait() => Err(format!("the API process ended: {}", status?)),
     };
-    // They drain side by side; what is not done in time is given back, and the store keeps it.
+    // All processes drain at the same time. Workers release jobs that they cannot finish; the store keeps them.
     for child in &all {
         if let Some(id) = child.id() {
             Command::new("kill").args(["-TERM", &id.to_string()]).status().await?;
         }
     }
     for child in &mut all {
-        drop(timeout(PATIENCE, child.wait()).await);
+        drop(timeout(DRAIN_TIMEOUT, child.wait()).await);
     }
     drop(redis);
     Ok(ended?)
 }
 
-/// This program again, in another role; it does not outlive this one's end. The server's address may hold a password, which a
-/// list of processes would show among its arguments.
-fn this(words: &[&str], url: &str) -> io::Result<Child> {
-    Command::new(env::current_exe()?).args(words).env("REDIS_URL", url).kill_on_drop(true).spawn()
+/// Starts this program in another role. The child is killed when this process exits. The address of the server goes into a
+/// variable, because it may hold a password and process lists show arguments.
+fn this(args: &[&str], url: &str) -> io::Result<Child> {
+    Command::new(env::current_exe()?).args(args).env("REDIS_URL", url).kill_on_drop(true).spawn()
 }
 
-/// The server that `REDIS_URL` names, or one of our own whose jobs end with it.
-async fn redis() -> Result<(Option<Child>, String), Failed> {
+/// Returns the address of the server: that of `REDIS_URL`, or of a temporary one that this starts.
+async fn redis() -> Result<(Option<Child>, String), Error> {
     if let Ok(url) = env::var("REDIS_URL") {
         return Ok((None, url));
     }
@@ -51,23 +51,23 @@ async fn redis() -> Result<(Option<Child>, String), Failed> {
     std::fs::create_dir_all(&folder)?;
     let settings = ["--bind", "127.0.0.1", "--port", &port, "--appendonly", "yes", "--maxmemory-policy", "noeviction"];
     let mut server = Command::new("redis-server");
-    // Ctrl-C is for this program: the server is needed until all have drained.
+    // In a separate process group, Ctrl-C does not reach the server, which is needed until all processes have drained.
     #[cfg(unix)]
     server.process_group(0);
     let started = server.args(settings).arg("--dir").arg(folder).stdout(Stdio::null()).kill_on_drop(true).spawn();
     let mut server =
-        started.map_err(|error| format!("redis-server cannot be started ({error}); install it, or set REDIS_URL"))?;
+        started.map_err(|error| format!("cannot start redis-server ({error}): install it, or set REDIS_URL"))?;
     let address = format!("127.0.0.1:{port}");
     while tokio::net::TcpStream::connect(&address).await.is_err() {
         if let Some(status) = server.try_wait()? {
-            return Err(format!("redis-server ended at once: {status}").into());
+            return Err(format!("redis-server exited at start: {status}").into());
         }
         sleep(Duration::from_millis(20)).await;
     }
     Ok((Some(server), format!("redis://{address}")))
 }
 
-/// Requests to stop.
+/// Receives SIGINT and SIGTERM.
 #[cfg(unix)]
 struct Signals(tokio::signal::unix::Signal, tokio::signal::unix::Signal);
 

@@ -1,6 +1,5 @@
-//! One command starts it, a killed worker's job runs elsewhere, what one process asks for another does, and one signal ends it
-//! all.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+//! Tests the example as separate processes over Redis.
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 use std::{
     process::Stdio,
@@ -17,8 +16,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-const PATIENCE: Duration = Duration::from_secs(60);
-const LOOK: Duration = Duration::from_millis(20);
+const TIMEOUT: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(20);
 
 async fn signal(name: &str, id: &str) {
     assert!(Command::new("kill").args([name, id]).status().await.unwrap().success());
@@ -39,7 +38,7 @@ impl Fleet {
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let (mut url, mut workers) = (None, Vec::new());
         while url.is_none() || workers.len() < 2 {
-            let line = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap();
+            let line = timeout(TIMEOUT, lines.next_line()).await.unwrap().unwrap().unwrap();
             match line.strip_prefix("listening on ") {
                 Some(address) => url = Some(address.to_owned()),
                 None => workers.push(line.split(' ').nth(1).unwrap().to_owned()),
@@ -52,7 +51,7 @@ impl Fleet {
         Self::start(|command| _ = command.env("REDIS_URL", redis.url())).await
     }
 
-    /// The address of a new job.
+    /// Submits a job and returns its address.
     async fn submit(&self, pages: u32) -> String {
         let submit = self.client.post(format!("{}/api/print", self.url)).json(&json!({ "pages": pages }));
         let accepted = submit.send().await.unwrap();
@@ -63,22 +62,22 @@ impl Fleet {
         self.client.get(address).send().await.unwrap().json().await.unwrap()
     }
 
-    /// The job, once it is so.
-    async fn until(&self, job: &str, so: impl Fn(&Value) -> bool) -> Value {
-        let seen = timeout(PATIENCE, async {
+    /// Polls the job until `condition` holds.
+    async fn until(&self, job: &str, condition: impl Fn(&Value) -> bool) -> Value {
+        let seen = timeout(TIMEOUT, async {
             loop {
                 let seen = self.get(job).await;
-                if so(&seen) {
+                if condition(&seen) {
                     return seen;
                 }
-                sleep(LOOK).await;
+                sleep(POLL).await;
             }
         });
         seen.await.unwrap()
     }
 
-    /// Who runs the job.
-    async fn printing(&self, job: &str) -> String {
+    /// Process id of the worker that runs the job.
+    async fn worker_of(&self, job: &str) -> String {
         let printing =
             |seen: &Value| Some(seen["progress"]["message"].as_str()?.strip_prefix("by worker ")?.to_owned());
         let worker = printing(&self.until(job, |seen| printing(seen).is_some()).await).unwrap();
@@ -86,9 +85,9 @@ impl Fleet {
         worker
     }
 
-    async fn end(mut self) {
+    async fn stop(mut self) {
         signal("-TERM", &self.process.id().unwrap().to_string()).await;
-        assert!(timeout(PATIENCE, self.process.wait()).await.unwrap().unwrap().success());
+        assert!(timeout(TIMEOUT, self.process.wait()).await.unwrap().unwrap().success());
     }
 }
 
@@ -97,26 +96,26 @@ fn is(status: &str) -> impl Fn(&Value) -> bool {
 }
 
 #[tokio::test]
-async fn a_killed_workers_job_runs_elsewhere_and_one_signal_ends_all() {
+async fn job_of_killed_worker_runs_on_other_worker() {
     let redis = RedisServer::start();
     let fleet = Fleet::on(&redis).await;
     let job = fleet.submit(10).await;
-    let printing = fleet.printing(&job).await;
+    let printing = fleet.worker_of(&job).await;
     signal("-KILL", &printing).await;
     let ended = fleet.until(&format!("{job}?wait=30"), is("Completed")).await;
     assert_eq!((&ended["attempt"], &ended["lossCount"]), (&json!(2), &json!(1)), "{ended}");
     let other = fleet.workers.iter().find(|worker| **worker != printing).unwrap();
     assert_eq!(ended["progress"]["message"], format!("by worker {other}"), "{ended}");
-    fleet.end().await;
+    fleet.stop().await;
 }
 
 #[tokio::test]
-async fn a_cancel_reaches_the_process_that_runs_the_job_within_two_seconds() {
+async fn cancel_reaches_worker_within_two_seconds() {
     let redis = RedisServer::start();
     let fleet = Fleet::on(&redis).await;
     for _ in 0..3 {
         let job = fleet.submit(10_000).await;
-        fleet.printing(&job).await;
+        fleet.worker_of(&job).await;
         let asked = Instant::now();
         let answer = fleet.client.post(format!("{job}/cancel")).send().await.unwrap();
         assert!(answer.status().is_success(), "{answer:?}");
@@ -124,12 +123,12 @@ async fn a_cancel_reaches_the_process_that_runs_the_job_within_two_seconds() {
         assert_eq!(ended["status"], "Canceled", "{ended}");
         assert!(asked.elapsed() < Duration::from_secs(2), "{:?}: {ended}", asked.elapsed());
     }
-    fleet.end().await;
+    fleet.stop().await;
 }
 
-/// Subscriptions that are cut all the time tell nearly nothing; jobs start all the same, once workers look by themselves.
+/// Subscriptions are cut all the time, so that most hints are lost. Polling finds the jobs.
 #[tokio::test]
-async fn lost_hints_cost_the_polling_interval_and_no_more() {
+async fn job_without_hint_starts_within_polling_interval() {
     let redis = Arc::new(RedisServer::start());
     let fleet = Fleet::on(&redis).await;
     let (stop, stopped) = mpsc::channel::<()>();
@@ -137,7 +136,7 @@ async fn lost_hints_cost_the_polling_interval_and_no_more() {
         let redis = redis.clone();
         move || {
             let mut cuts = 0;
-            while stopped.recv_timeout(LOOK) == Err(mpsc::RecvTimeoutError::Timeout) {
+            while stopped.recv_timeout(POLL) == Err(mpsc::RecvTimeoutError::Timeout) {
                 cuts += redis.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]).parse::<u32>().unwrap();
             }
             cuts
@@ -146,19 +145,19 @@ async fn lost_hints_cost_the_polling_interval_and_no_more() {
     for _ in 0..5 {
         let (job, accepted) = (fleet.submit(1).await, Instant::now());
         fleet.until(&job, |seen| seen["status"] != "Queued").await;
-        // A worker looks by itself once a second, a quarter more or less.
+        // A worker polls once a second, with a jitter of a quarter.
         assert!(accepted.elapsed() < Duration::from_secs(2), "{:?}", accepted.elapsed());
         let ended = fleet.until(&job, is("Completed")).await;
         assert_eq!(ended["attempt"], 1, "{ended}");
     }
     drop(stop);
     let cuts = cutting.join().unwrap();
-    assert!(cuts >= 3, "{cuts}: they were cut all the time");
-    fleet.end().await;
+    assert!(cuts >= 3, "only {cuts} subscriptions were cut");
+    fleet.stop().await;
 }
 
 #[tokio::test]
-async fn without_an_address_it_has_a_server_of_its_own_that_ends_with_it() {
+async fn own_redis_server_stops_with_the_fleet() {
     let folder = std::env::temp_dir().join(format!("fleet-test-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let fleet = Fleet::start(|command| _ = command.env_remove("REDIS_URL").env("TMPDIR", &folder)).await;
@@ -168,11 +167,11 @@ async fn without_an_address_it_has_a_server_of_its_own_that_ends_with_it() {
     let [made] = &made[..] else { panic!("{made:?}") };
     let port = made.to_str().unwrap().rsplit('-').next().unwrap();
     let reached = async || tokio::net::TcpStream::connect(format!("127.0.0.1:{port}")).await.is_ok();
-    assert!(reached().await, "it listens where its folder says");
-    fleet.end().await;
-    let gone = timeout(PATIENCE, async {
+    assert!(reached().await, "the server listens on the port in the name of its folder");
+    fleet.stop().await;
+    let gone = timeout(TIMEOUT, async {
         while reached().await {
-            sleep(LOOK).await;
+            sleep(POLL).await;
         }
     });
     gone.await.unwrap();

@@ -1,5 +1,5 @@
-//! The quickstart does what the README shows.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+//! Tests that the quickstart works and that the README shows its code.
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 use std::process::Stdio;
 
@@ -10,7 +10,7 @@ use tokio::{
 };
 
 #[tokio::test]
-async fn a_job_is_accepted_run_and_followed() {
+async fn submitted_job_completes() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_async-endpoints-quickstart"));
     let mut service = command.arg("127.0.0.1:0").stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
     let mut lines = BufReader::new(service.stdout.take().unwrap()).lines();
@@ -32,8 +32,8 @@ async fn a_job_is_accepted_run_and_followed() {
 }
 
 #[test]
-fn the_readme_shows_this_very_program() {
+fn readme_shows_this_program() {
     let readme = include_str!("../../../README.md");
     let program = include_str!("../src/main.rs");
-    assert!(readme.contains(program), "README.md shows another program than examples/quickstart/src/main.rs");
+    assert!(readme.contains(program), "README.md does not show examples/quickstart/src/main.rs");
 }

@@ -1,16 +1,16 @@
-//! A handler that owns what it needs, and whose errors say by themselves whether trying again can help.
+//! A handler that owns its dependencies, and a function that decides which of its errors are retryable.
 //!
 //! `Welcome` holds the templates and the mailer, each behind an `Arc`, so that the rest of the application shares them:
-//! `GET /api/outbox` shows what the handler sent. The mailer's errors know nothing of jobs; `lasting` sorts them. What
-//! callers should read in words is told with `JobError::permanent`: of errors passed on with `?` they see only a code.
+//! `GET /api/outbox` shows the mails that the handler sent. The mailer's errors do not depend on this library; `classify`
+//! sorts them. Callers see only a code for errors passed on with `?`, and the detail of `JobError::permanent`.
 //!
 //! ```console
 //! $ cargo run -p async-endpoints-recipes --bin dependencies
 //! listening on http://127.0.0.1:8080
 //! ```
 //!
-//! `Prefer: wait=5` holds the answer until the job has ended. A host that wants to be asked again is asked again; what
-//! trying again cannot help fails at once:
+//! `Prefer: wait=5` delays the answer until the job has ended. The second job is retried after a temporary refusal by the
+//! mail host. The third and the fourth fail at once:
 //!
 //! ```console
 //! $ welcome() { curl -s localhost:8080/api/welcome -H 'Content-Type: application/json' -H 'Prefer: wait=5' -d "$1"; }
@@ -51,7 +51,7 @@ struct Sent {
 
 const WELCOME: JobType<Signup, Sent> = JobType::new("Welcome");
 
-/// What the handler needs, given to it once.
+/// The handler with its dependencies.
 struct Welcome {
     templates: Arc<Templates>,
     mailer: Arc<dyn Mailer>,
@@ -64,14 +64,14 @@ impl JobHandler<Signup, Sent> for Welcome {
             let detail = format!("There is no welcome in the language {language:?}.");
             return Err(JobError::permanent("NO_TEMPLATE", detail).status(422));
         };
-        // A job can run again after a crash, so each mail has a key that the mailer can tell a repeat by.
+        // A job can run again after a crash. The key lets the mailer recognize the repeated mail.
         self.mailer.send(&ctx.job_id().to_string(), address, &subject).await?;
         Ok(Sent { subject })
     }
 }
 
-/// Which errors are final. Everything unknown is worth another try.
-fn lasting(error: &(dyn std::error::Error + 'static)) -> Classification {
+/// Decides which errors are permanent. Unknown errors are retryable.
+fn classify(error: &(dyn std::error::Error + 'static)) -> Classification {
     match error.downcast_ref() {
         Some(MailError::NoSuchAddress(_)) => Classification::Permanent,
         Some(MailError::Greylisted(wait)) => Classification::RetryAfter(*wait),
@@ -93,22 +93,22 @@ impl Default for Templates {
     }
 }
 
-/// What sends mail: a provider's client in production, the [`Outbox`] here and in tests.
+/// Sends mail: a provider's client in production, the [`Outbox`] here and in tests.
 #[async_trait]
 trait Mailer: Send + Sync {
-    /// A key that came before sends nothing again.
+    /// Idempotent: sends one mail for each key.
     async fn send(&self, key: &str, address: &str, subject: &str) -> Result<(), MailError>;
 }
 
 #[derive(Debug, thiserror::Error)]
 enum MailError {
-    #[error("{0} is no address")]
+    #[error("invalid address {0:?}: expected user@host")]
     NoSuchAddress(String),
-    #[error("the host wants to be asked again in {0:?}")]
+    #[error("the host asks to retry in {0:?}")]
     Greylisted(Duration),
 }
 
-/// Keeps mail in memory. Hosts under `.slow` refuse each mail once, as mail hosts do with senders that they do not know.
+/// Keeps mails in memory. Hosts under `.slow` refuse each mail once, as greylisting mail hosts do.
 #[derive(Default)]
 struct Outbox(Mutex<Mails>);
 
@@ -152,7 +152,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let welcome = Welcome { templates: Arc::default(), mailer: outbox.clone() };
     let endpoints = AsyncEndpoints::builder(MemoryStore::new())
         .endpoint(Endpoint::post("/api/welcome", WELCOME))
-        .handler(WELCOME, welcome.classify(lasting))
+        .handler(WELCOME, welcome.classify(classify))
         .build()?;
     let app = Router::new()
         .route("/api/outbox", get(async move || outbox.sent().concat()))
@@ -174,11 +174,11 @@ mod tests {
 
     /// The handler with its classification, as the service runs it.
     fn welcome(outbox: &Arc<Outbox>) -> impl JobHandler<Signup, Sent> {
-        Welcome { templates: Arc::default(), mailer: outbox.clone() }.classify(lasting)
+        Welcome { templates: Arc::default(), mailer: outbox.clone() }.classify(classify)
     }
 
     #[tokio::test]
-    async fn a_welcome_is_sent_in_the_language_of_the_signup() {
+    async fn welcome_is_sent_in_the_language_of_the_signup() {
         let outbox = Arc::default();
         let sent = welcome(&outbox).run(signup("ada@example.com", "de")).await.unwrap();
         assert_eq!(sent, Sent { subject: "Willkommen!".to_owned() });
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn errors_that_trying_again_cannot_help_are_final() {
+    async fn unknown_address_or_language_is_permanent() {
         for (address, language, retryable) in
             [("nowhere", "en", false), ("ada@example.com", "tlh", false), ("ada@host.slow", "en", true)]
         {

@@ -1,8 +1,7 @@
-//! One service in two halves: one accepts jobs over HTTP and has no handlers, the other has handlers and no routes.
+//! One service in two halves: `api` accepts jobs over HTTP and has no handlers, `worker` has handlers and no routes.
 //!
-//! What they share is the module `jobs` and the store. With `MemoryStore` both must live in one process, which shows the
-//! shape and no more. With a store that processes share, `api` and `worker` are two programs, each with its part of
-//! `main`, and of each there can be as many as are needed.
+//! Both use the module `jobs` and one store. With `MemoryStore` they must run in one process, as here. With SQLite or Redis
+//! `api` and `worker` are two programs, each with its part of `main`, and any number of processes runs each of them.
 //!
 //! ```console
 //! $ cargo run -p async-endpoints-recipes --bin halves
@@ -20,12 +19,12 @@ use std::sync::Arc;
 use async_endpoints::MemoryStore;
 use axum::Router;
 
-/// What both halves agree on; in two programs, a library of its own.
+/// Shared by both halves. With two programs it belongs in a library.
 mod jobs {
     use async_endpoints::JobType;
     use serde::{Deserialize, Serialize};
 
-    /// Rules are part of the constant, so the halves cannot disagree on them.
+    /// Limits are part of the constant, so both halves use the same.
     pub(crate) const COUNT_WORDS: JobType<Text, Count> = JobType::new("CountWords").max_retries(1);
 
     #[derive(Deserialize)]
@@ -39,7 +38,7 @@ mod jobs {
     }
 }
 
-/// The half that accepts.
+/// Accepts jobs.
 mod api {
     use async_endpoints::{AsyncEndpoints, BuildError, Endpoint, Store};
 
@@ -50,7 +49,7 @@ mod api {
     }
 }
 
-/// The half that works.
+/// Runs jobs.
 mod worker {
     use async_endpoints::{AsyncEndpoints, BuildError, JobContext, JobError, Store};
 
@@ -73,7 +72,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:8080".to_owned());
     let listener = tokio::net::TcpListener::bind(address).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    // Each hears SIGTERM and Ctrl-C by itself and drains; one that ends for another reason takes the other with it.
+    // Each half drains on SIGTERM and Ctrl-C. If a half ends for another reason, it shuts down the other.
     let serving = async {
         let served = api.serve(listener, app).await;
         worker.shutdown();

@@ -1,12 +1,11 @@
-//! A long job that says how far it is, and what it does, and can be canceled in the middle of it. `watch`, beside this
-//! file, is a client for it.
+//! A long job that reports progress and can be canceled. The recipe `watch` is a client for it.
 //!
 //! ```console
 //! $ cargo run -p async-endpoints-recipes --bin progress
 //! listening on http://127.0.0.1:8080
 //! ```
 //!
-//! A job's events are its states as they change, for `EventSource` in a browser or any other client:
+//! Each change of a job is sent as an event, for `EventSource` in a browser or any other client:
 //!
 //! ```console
 //! $ pack() { curl -s localhost:8080/api/pack -H 'Content-Type: application/json' -d "{\"photos\": $1}" | jq -r .id; }
@@ -20,7 +19,7 @@
 //! $ curl -s -X POST localhost:8080/jobs/$JOB/cancel | jq -c '{status, cancelRequestedAt}'
 //! {"status":"InProgress","cancelRequestedAt":"2026-11-23T15:51:49.844327Z"}
 //! $ curl -s "localhost:8080/jobs/$JOB?wait=10" | jq -c '{status, progress: .progress | {completed, percent, message}}'
-//! {"status":"Canceled","progress":{"completed":19,"percent":1.9,"message":"threw away 19 photos"}}
+//! {"status":"Canceled","progress":{"completed":19,"percent":1.9,"message":"discarded 19 photos"}}
 //! ```
 
 use std::time::Duration;
@@ -45,10 +44,10 @@ async fn pack(ctx: JobContext<Album>) -> Result<Archive, JobError> {
         ctx.progress().message(format!("packing photo {photo} of {photos}"));
         tokio::select! {
             () = pack_one() => ctx.progress().set(photo, photos),
-            // Canceled, out of time, or the worker stops: the library knows which, and in the last case the job runs again.
-            // Between two photos, `ctx.check_canceled()?` would do in fewer words.
+            // The job was canceled, timed out, or the worker stops and the job will run again. Between two photos
+            // `ctx.check_canceled()?` would be shorter.
             () = ctx.cancellation().cancelled() => {
-                ctx.progress().message(format!("threw away {} photos", photo - 1));
+                ctx.progress().message(format!("discarded {} photos", photo - 1));
                 return Err(JobError::canceled());
             }
         }

@@ -1,11 +1,11 @@
-//! What happens before a job is stored: who asks, what may be asked, whose the job is, and answers in the service's words.
+//! Authentication, validation, owners and custom responses of submissions.
 //!
-//! - A layer on the endpoint finds out who asks and puts a `User` into the request's extensions.
-//! - The validator sees the whole submission: it refuses with a `Problem`, lets some wait and some go first, and passes
-//!   the user on to the handler.
-//! - By the owner rule everybody sees their own jobs alone; the same layer is around the routes of jobs.
-//! - `Responses` adds a header to what is accepted, and gives refusals another shape.
-//! - All of it is mounted under `/v1`, which `Location` and `links` show.
+//! - A layer on the endpoint authenticates the caller and puts a `User` into the request's extensions.
+//! - The validator gets the whole submission. It rejects with a `Problem`, sets delay and priority, and passes the user to
+//!   the handler in a header.
+//! - The owner function maps a request to its user. The jobs of other users answer 404. The job routes have the same layer.
+//! - `Responses` adds a header to accepted submissions and changes the body of rejections.
+//! - All routes are nested under `/v1`, which `Location` and `links` include.
 //!
 //! ```console
 //! $ cargo run -p async-endpoints-recipes --bin validation
@@ -68,14 +68,14 @@ struct Printed {
 
 const PRINT: JobType<Order, Printed> = JobType::new("Print");
 
-/// Who asks; put into a request's extensions by [`authenticate`].
+/// The caller. [`authenticate`] puts it into the request's extensions.
 #[derive(Copy, Clone)]
 struct User {
     id: &'static str,
     has_priority: bool,
 }
 
-/// Stands for sessions, an identity provider, whatever the application has.
+/// Stands for a session or an identity provider.
 fn user_of(token: &str) -> Option<User> {
     match token {
         "ada-secret" => Some(User { id: "ada", has_priority: true }),
@@ -84,7 +84,7 @@ fn user_of(token: &str) -> Option<User> {
     }
 }
 
-/// A layer: nobody comes past it without a token.
+/// A layer that rejects requests without a valid token.
 async fn authenticate(mut request: Request, next: Next) -> Response {
     let Some(user) = bearer(request.headers()).and_then(user_of) else { return unauthorized() };
     request.extensions_mut().insert(user);
@@ -101,19 +101,19 @@ fn unauthorized() -> Response {
         .into_response()
 }
 
-/// The validator: it gets the submission by value and hands it back, perhaps changed, or refuses it.
+/// The validator. Takes the submission by value, and returns it with changes or rejects it.
 async fn check(order: Submission<Order>) -> Result<Submission<Order>, Problem> {
-    // There is no user if the layer was forgotten: then nobody may print.
+    // There is no user if the layer is missing.
     let user = order.extensions().get::<User>().copied();
-    let user = user.ok_or_else(|| Problem::new(StatusCode::FORBIDDEN, "NO_USER", "Nobody is signed in"))?;
+    let user = user.ok_or_else(|| Problem::new(StatusCode::FORBIDDEN, "NO_USER", "The request has no user"))?;
     let order = match order.request().pages {
         1..=99 => order,
-        // Much paper waits until the others went home.
+        // Large prints wait.
         100..=500 => order.delay(Duration::from_secs(3600)),
         pages => return Err(wrong_pages(pages)),
     };
     let order = if user.has_priority { order.priority(Priority::HIGHEST) } else { order };
-    // Stands for whatever a client sent under that name.
+    // Replaces a header of that name from the client.
     Ok(order.with_header("x-user-id", user.id))
 }
 
@@ -126,11 +126,11 @@ async fn print(ctx: JobContext<Order>) -> Result<Printed, JobError> {
     Ok(Printed { pages: ctx.request().pages, user: ctx.header("x-user-id").map(str::to_owned) })
 }
 
-/// The application's own answers.
+/// The application's responses.
 struct Answers;
 
 impl Responses for Answers {
-    /// `Location`, `X-Async-Job-Id` and the others are there already.
+    /// `answer` has `Location`, `X-Async-Job-Id` and the other headers already.
     fn submitted(&self, _request: &Parts, _job: &JobDocument<'_>, mut answer: Response) -> Response {
         let now = Timestamp::from(SystemTime::now()).to_string();
         if let Ok(now) = HeaderValue::try_from(now) {
@@ -139,11 +139,11 @@ impl Responses for Answers {
         answer
     }
 
-    /// Refusals in this service's shape, the validator's as well.
+    /// Changes the body of rejections, including those of the validator.
     fn submission_error(&self, _request: &Parts, problem: &Problem, answer: Response) -> Response {
         let help = format!("https://example.com/help#{}", problem.code());
         let body = serde_json::json!({ "error": problem.code(), "message": problem.detail(), "help": help });
-        // Status and headers stay: `Retry-After` says when to come back.
+        // Keeps the status and headers such as `Retry-After`.
         let (mut head, _) = answer.into_parts();
         head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Response::from_parts(head, Body::from(body.to_string()))

@@ -1,8 +1,8 @@
-//! A client on the command line: submits a job to `progress`, follows its server-sent events and shows how far it is. A
-//! lost connection is taken up where it was; Ctrl-C cancels the job and waits for its end. Exits with 0 if the job
-//! completed, otherwise with 1.
+//! A command-line client: submits a job to `progress`, follows its server-sent events and shows the progress. It resumes a
+//! lost connection at the last event. Ctrl-C cancels the job and waits for its end. Exits with 0 if the job completed,
+//! otherwise with 1.
 //!
-//! On a terminal there is a bar, elsewhere a line for each event:
+//! On a terminal it shows a bar, elsewhere a line for each event:
 //!
 //! ```console
 //! $ cargo run -p async-endpoints-recipes --bin watch -- http://127.0.0.1:8080 8
@@ -18,14 +18,14 @@
 //! Completed: {"photos":10}
 //! ```
 //!
-//! The end of one that was interrupted:
+//! The output after Ctrl-C:
 //!
 //! ```console
-//! asking it to stop
+//! requesting cancellation
 //! status   InProgress   8 % packing photo 9 of 100
 //! progress InProgress  10 % packing photo 11 of 100
 //! …
-//! status   Canceled    19 % threw away 19 photos
+//! status   Canceled    19 % discarded 19 photos
 //! Canceled at 19 %: The job was canceled (JOB_CANCELED)
 //! ```
 
@@ -45,12 +45,12 @@ use tokio::{signal::ctrl_c, time::sleep};
 
 type Failure = Box<dyn std::error::Error>;
 
-/// Connections in a row that brought no event, until the service is given up.
-const TRIES: u32 = 10;
-/// The service sends something every 15 seconds; a connection silent for three times as long is dead.
-const SILENCE: Duration = Duration::from_secs(45);
+/// Maximum number of consecutive connections without an event.
+const MAX_TRIES: u32 = 10;
+/// A connection is dead after three missing heartbeats. The service sends one every 15 s.
+const READ_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// A job, as far as it is shown here.
+/// The shown fields of a job document.
 #[derive(Deserialize)]
 struct Job {
     status: String,
@@ -92,8 +92,8 @@ impl Job {
         self.progress.as_ref().and_then(|progress| progress.message.as_deref()).unwrap_or_default()
     }
 
-    /// What became of it.
-    fn verdict(&self) -> String {
+    /// The last line of the output.
+    fn summary(&self) -> String {
         match (&self.error, &self.result) {
             (Some(Problem { code, title, detail }), _) => {
                 let why = detail.as_ref().unwrap_or(title);
@@ -117,12 +117,12 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Submits a job and stays until it has ended.
+/// Submits a job and follows it until its end.
 async fn watch() -> Result<Job, Failure> {
     let mut args = std::env::args().skip(1);
     let service = Url::parse(&args.next().unwrap_or("http://127.0.0.1:8080".to_owned()))?;
     let photos: u64 = args.next().map_or(Ok(50), |photos| photos.parse())?;
-    let client = Client::builder().read_timeout(SILENCE).build()?;
+    let client = Client::builder().read_timeout(READ_TIMEOUT).build()?;
     let Links { events, cancel } = submit(&client, &service, photos).await?.links;
     let display = Display::new()?;
     let following = follow(&client, service.join(&events)?, &display);
@@ -131,7 +131,7 @@ async fn watch() -> Result<Job, Failure> {
     Ok(job)
 }
 
-/// Waits for the job's end; Ctrl-C asks it to stop, another one leaves it alone.
+/// Waits for the job's end. The first Ctrl-C requests cancellation, the second stops waiting.
 async fn or_cancel(
     following: impl Future<Output = Result<Job, Failure>>,
     client: &Client,
@@ -139,17 +139,17 @@ async fn or_cancel(
     display: &Display,
 ) -> Result<Job, Failure> {
     let mut following = pin!(following);
-    // Ctrl-C is looked for first, so that it is heard before anything is shown.
+    // Ctrl-C is polled first, so that its handler is installed before any output.
     tokio::select! {
         biased;
         Ok(()) = ctrl_c() => {}
         job = &mut following => return job,
     }
-    display.note("asking it to stop");
+    display.note("requesting cancellation");
     request_cancel(client, cancel).await?;
     tokio::select! {
         biased;
-        Ok(()) = ctrl_c() => Err("left it alone; it was asked to stop".into()),
+        Ok(()) = ctrl_c() => Err("stopped waiting; cancellation was requested".into()),
         job = following => job,
     }
 }
@@ -165,7 +165,7 @@ async fn submit(client: &Client, service: &Url, photos: u64) -> Result<Job, Fail
 
 async fn request_cancel(client: &Client, url: Url) -> Result<(), Failure> {
     let answer = client.post(url).send().await?;
-    // A conflict: it ended meanwhile, and its last event is on the way.
+    // Conflict means that the job has ended. Its last event follows.
     match answer.status() {
         StatusCode::OK | StatusCode::ACCEPTED | StatusCode::CONFLICT => Ok(()),
         _ => Err(refusal(answer).await.into()),
@@ -176,28 +176,30 @@ async fn refusal(answer: Response) -> String {
     format!("{} answers {}: {}", answer.url().clone(), answer.status(), answer.text().await.unwrap_or_default())
 }
 
-/// Where a stream of events is, over all its connections.
+/// The position in the stream of events, kept over reconnects.
 struct Position {
     last_id: Option<String>,
     retry: Duration,
     tries: u32,
 }
 
-/// Why a connection brings no more events.
+/// Why a connection ended before the job.
 enum Lost {
-    /// Coming back may help.
-    ForNow(String),
-    ForGood(String),
+    /// A reconnect may help.
+    Temporary(String),
+    Permanent(String),
 }
 
-/// Shows events until the job has ended, over as many connections as it takes.
+/// Shows events until the job has ended, and reconnects when a connection is lost.
 async fn follow(client: &Client, events: Url, display: &Display) -> Result<Job, Failure> {
     let mut at = Position { last_id: None, retry: Duration::from_secs(1), tries: 0 };
     loop {
         match listen(client, events.clone(), &mut at, display).await {
             Ok(job) => return Ok(job),
-            Err(Lost::ForNow(why)) if at.tries < TRIES => display.note(&format!("connection lost, coming back: {why}")),
-            Err(Lost::ForNow(why) | Lost::ForGood(why)) => return Err(why.into()),
+            Err(Lost::Temporary(why)) if at.tries < MAX_TRIES => {
+                display.note(&format!("connection lost, reconnecting: {why}"));
+            }
+            Err(Lost::Temporary(why) | Lost::Permanent(why)) => return Err(why.into()),
         }
         at.tries += 1;
         sleep(at.retry).await;
@@ -209,22 +211,22 @@ async fn connect(client: &Client, events: Url, last_id: Option<&str>) -> Result<
     if let Some(id) = last_id {
         request = request.header("last-event-id", id);
     }
-    let answer = request.send().await.map_err(|error| Lost::ForNow(error.to_string()))?;
+    let answer = request.send().await.map_err(|error| Lost::Temporary(error.to_string()))?;
     match answer.status() {
         StatusCode::OK => Ok(answer),
-        status if status.is_server_error() => Err(Lost::ForNow(refusal(answer).await)),
-        _ => Err(Lost::ForGood(refusal(answer).await)),
+        status if status.is_server_error() => Err(Lost::Temporary(refusal(answer).await)),
+        _ => Err(Lost::Permanent(refusal(answer).await)),
     }
 }
 
-/// One connection.
+/// Shows the events of one connection.
 async fn listen(client: &Client, events: Url, at: &mut Position, display: &Display) -> Result<Job, Lost> {
     let answer = connect(client, events, at.last_id.as_deref()).await?;
     let (mut body, mut parser) = (pin!(answer.bytes_stream()), Parser::default());
     while let Some(chunk) = body.next().await {
-        let chunk = chunk.map_err(|error| Lost::ForNow(error.to_string()))?;
+        let chunk = chunk.map_err(|error| Lost::Temporary(error.to_string()))?;
         for event in parser.push(&chunk) {
-            let job: Job = serde_json::from_str(&event.data).map_err(|error| Lost::ForGood(error.to_string()))?;
+            let job: Job = serde_json::from_str(&event.data).map_err(|error| Lost::Permanent(error.to_string()))?;
             at.last_id = event.id.or(at.last_id.take());
             at.tries = 0;
             display.show(&event.kind, &job);
@@ -234,7 +236,7 @@ async fn listen(client: &Client, events: Url, at: &mut Position, display: &Displ
         }
         at.retry = parser.retry.unwrap_or(at.retry);
     }
-    Err(Lost::ForNow("the stream ended before the job".to_owned()))
+    Err(Lost::Temporary("the stream ended before the job".to_owned()))
 }
 
 /// One server-sent event.
@@ -245,15 +247,15 @@ struct Event {
     data: String,
 }
 
-/// Reads events from a stream that is cut into chunks anywhere; one for each connection, so that half an event of a lost
-/// one is forgotten. Follows the HTML standard, "Server-sent events".
+/// Parses events from a stream of chunks with arbitrary boundaries, as in the HTML standard, "Server-sent events". Each
+/// connection has a new parser, which discards an incomplete event of the previous connection.
 #[derive(Default)]
 struct Parser {
-    /// The line so far, in bytes: a chunk may end within a character.
+    /// The incomplete line. Bytes, because a chunk may end within a character.
     line: Vec<u8>,
     after_cr: bool,
     event: Event,
-    /// How long to wait before coming back, if the service said so.
+    /// Time before a reconnect, if the service sent one.
     retry: Option<Duration>,
 }
 
@@ -263,7 +265,7 @@ impl Parser {
         let mut events = Vec::new();
         for &byte in chunk {
             match byte {
-                // The line ended with its first half.
+                // Second half of a CR LF.
                 b'\n' if self.after_cr => {}
                 b'\n' | b'\r' => events.extend(self.end_line()),
                 _ => self.line.push(byte),
@@ -273,7 +275,7 @@ impl Parser {
         events
     }
 
-    /// Takes the line in; an empty one completes an event.
+    /// Processes a complete line. An empty line completes an event.
     fn end_line(&mut self) -> Option<Event> {
         let line = mem::take(&mut self.line);
         let line = String::from_utf8_lossy(&line);
@@ -287,13 +289,13 @@ impl Parser {
             "id" => self.event.id = Some(value.to_owned()),
             "data" => self.event.data.extend([value, "\n"]),
             "retry" => self.retry = value.parse().map(Duration::from_millis).ok().or(self.retry),
-            // A comment has no name; other names are for others.
+            // A comment has an empty name. Unknown fields are ignored.
             _ => {}
         }
         None
     }
 
-    /// An event without data is none. An id holds until there is another.
+    /// Returns the event unless it has no data. The id stays until another one follows.
     fn end_event(&mut self) -> Option<Event> {
         let next = Event { id: self.event.id.clone(), ..Event::default() };
         let mut event = mem::replace(&mut self.event, next);
@@ -301,7 +303,7 @@ impl Parser {
     }
 }
 
-/// A bar on a terminal; elsewhere a line for each event.
+/// A bar on a terminal, otherwise a line for each event.
 enum Display {
     Bar(ProgressBar),
     Lines,
@@ -338,7 +340,7 @@ impl Display {
         if let Self::Bar(bar) = self {
             bar.abandon();
         }
-        println!("{}", job.verdict());
+        println!("{}", job.summary());
     }
 }
 
@@ -351,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn events_come_whole_wherever_the_stream_is_cut() {
+    fn events_are_parsed_with_any_chunk_boundary() {
         let stream =
             "retry: 250\n\n: a comment\nevent: status\nid: 1\ndata: {\"é\":\ndata: 1}\n\n:\n\nid: 2\ndata:x\n\n";
         let expected = [event("status", "1", "{\"é\":\n1}"), event("", "2", "x")];
@@ -366,11 +368,11 @@ mod tests {
     }
 
     #[test]
-    fn half_an_event_is_none() {
+    fn incomplete_event_is_not_returned() {
         let mut parser = Parser::default();
         assert_eq!(parser.push(b"id: 7\ndata: half\n"), []);
         assert_eq!(parser.push(b"\n"), [event("", "7", "half")]);
-        assert_eq!(parser.push(b"event: status\n\n"), [], "nothing was said");
-        assert_eq!(parser.push(b"data\n\n"), [event("", "7", "")], "an empty line was said, under the last id");
+        assert_eq!(parser.push(b"event: status\n\n"), [], "no data");
+        assert_eq!(parser.push(b"data\n\n"), [event("", "7", "")], "empty data with the last id");
     }
 }

@@ -1,5 +1,5 @@
-//! The recipes do what their first lines say: each as a program of its own, over real connections.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+//! Tests each recipe as a program over real connections.
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod services;
 mod support;

@@ -1,11 +1,11 @@
-//! The services, one after another.
+//! Tests of the services.
 
 use crate::support::{Service, in_time};
 use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
 
 #[tokio::test]
-async fn dependencies_a_handler_uses_what_it_owns_and_its_errors_are_classified() {
+async fn dependencies_errors_are_classified() {
     let service = Service::start(env!("CARGO_BIN_EXE_dependencies")).await;
     let welcome = async |address: &str, language: &str| {
         service.finish("/api/welcome", &json!({ "address": address, "language": language })).await
@@ -32,14 +32,14 @@ fn media(answer: &Response) -> &str {
     answer.headers()["content-type"].to_str().unwrap()
 }
 
-/// Orders pages as that user.
+/// Submits a print as this user.
 async fn order(service: &Service, user: &str, pages: u32) -> Response {
     let request = service.client.post(format!("{}/v1/print", service.url)).json(&json!({ "pages": pages }));
     sent(request.bearer_auth(format!("{user}-secret")).header("x-user-id", "mallory")).await
 }
 
 #[tokio::test]
-async fn validation_submissions_are_checked_sorted_and_signed() {
+async fn validation_rejects_delays_and_prioritizes() {
     let service = Service::start(env!("CARGO_BIN_EXE_validation")).await;
     let accepted = order(&service, "ada", 3).await;
     let headers = accepted.headers().clone();
@@ -68,7 +68,7 @@ async fn validation_submissions_are_checked_sorted_and_signed() {
 }
 
 #[tokio::test]
-async fn validation_jobs_are_seen_by_their_owner_alone() {
+async fn validation_job_of_other_user_is_not_found() {
     let service = Service::start(env!("CARGO_BIN_EXE_validation")).await;
     let location = order(&service, "ada", 3).await.headers()["location"].to_str().unwrap().to_owned();
     let get = |path: &str| service.client.get(format!("{}{path}?wait=30", service.url));
@@ -79,7 +79,7 @@ async fn validation_jobs_are_seen_by_their_owner_alone() {
 }
 
 #[tokio::test]
-async fn halves_one_accepts_the_other_works_and_both_stop() {
+async fn halves_run_a_job_and_stop_together() {
     let service = Service::start(env!("CARGO_BIN_EXE_halves")).await;
     let job = service.finish("/api/count-words", &json!({ "text": "to be or not to be" })).await;
     assert_eq!((&job["status"], &job["result"]), (&json!("Completed"), &json!({ "words": 6 })));

@@ -1,4 +1,4 @@
-//! A program of these recipes for one test: own port, ended by its own handle.
+//! Runs a recipe as a program on a free port. Dropping the handle kills the program.
 
 use std::{
     io,
@@ -14,14 +14,13 @@ use tokio::{
     time::timeout,
 };
 
-/// Longer than anything here takes: who waits that long waits for what never comes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(crate) async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what}: nothing came in {PATIENCE:?}"))
+    timeout(TIMEOUT, future).await.unwrap_or_else(|_| panic!("{what}: timeout after {TIMEOUT:?}"))
 }
 
-/// A program that runs, and what it says.
+/// A running program and its output.
 pub(crate) struct Program {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -36,28 +35,28 @@ impl Program {
         Self { child, lines }
     }
 
-    /// The next line of its output; none at its end.
+    /// The next line of output; `None` at the end.
     pub(crate) async fn line(&mut self) -> Option<String> {
         in_time("a line", self.lines.next_line()).await.expect("stdout is text")
     }
 
-    /// Every line that is left, once it has ended, and how it ended.
+    /// Waits for the exit. Returns the remaining lines and the exit status.
     pub(crate) async fn end(mut self) -> (Vec<String>, ExitStatus) {
         let mut lines = Vec::new();
         while let Some(line) = self.line().await {
             lines.push(line);
         }
-        (lines, in_time("the end", self.child.wait()).await.expect("its status"))
+        (lines, in_time("exit", self.child.wait()).await.expect("an exit status"))
     }
 
     /// Sends a signal: `INT` is Ctrl-C.
     pub(crate) async fn signal(&self, name: &str) -> io::Result<ExitStatus> {
-        let pid = self.child.id().expect("it runs").to_string();
+        let pid = self.child.id().expect("a running program").to_string();
         Command::new("sh").args(["-c", "kill -\"$0\" \"$1\"", name, &pid]).status().await
     }
 }
 
-/// A service that listens.
+/// A running service.
 pub(crate) struct Service {
     pub(crate) program: Program,
     pub(crate) url: String,
@@ -67,8 +66,9 @@ pub(crate) struct Service {
 impl Service {
     pub(crate) async fn start(binary: &str) -> Self {
         let mut program = Program::start(binary, &["127.0.0.1:0"]);
-        let line = program.line().await.expect("it says where it listens");
-        let url = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("{line:?} is no address")).to_owned();
+        let line = program.line().await.expect("an address");
+        let url =
+            line.strip_prefix("listening on ").unwrap_or_else(|| panic!("invalid address line {line:?}")).to_owned();
         Self { program, url, client: Client::new() }
     }
 
@@ -76,7 +76,7 @@ impl Service {
         in_time(path, self.client.post(format!("{}{path}", self.url)).json(body).send()).await.expect("an answer")
     }
 
-    /// Submits a job and returns it as it has ended.
+    /// Submits a job, waits for its end and returns it.
     pub(crate) async fn finish(&self, path: &str, body: &Value) -> Value {
         let answer = self.post(path, body).await;
         assert_eq!(answer.status(), 202, "{path} {body}");
