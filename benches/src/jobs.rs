@@ -112,18 +112,16 @@ pub(crate) async fn claim(store: &(impl Store + ?Sized), name: &JobName, batch: 
 
 /// Settles attempts as completed.
 pub(crate) async fn settle(store: &(impl Store + ?Sized), attempts: &[Attempt]) -> Result<()> {
-    let settle = |attempt: &Attempt| Settlement {
-        lease: attempt.lease,
-        outcome: Outcome::Completed { result: Bytes::from_static(b"null") },
-        if_canceled: ErrorRecord {
-            code: "JOB_CANCELED".into(),
-            title: "The job was canceled".into(),
-            status: 409,
-            detail: None,
-            retryable: false,
-        },
-        slow: false,
-        span: None,
+    let if_canceled = ErrorRecord {
+        code: "JOB_CANCELED".into(),
+        title: "The job was canceled".into(),
+        status: 409,
+        detail: None,
+        retryable: false,
+    };
+    let settle = |attempt: &Attempt| {
+        let outcome = Outcome::Completed { result: Bytes::from_static(b"null") };
+        Settlement::new(attempt.lease, outcome, if_canceled.clone())
     };
     store.settle(&attempts.iter().map(settle).collect::<Vec<_>>()).await?;
     Ok(())

@@ -302,5 +302,5 @@ async fn claim_by_hand(store: &dyn Store) -> Lease {
 async fn end_by_hand(store: &dyn Store, lease: Lease) {
     let error = ErrorRecord { code: "X".into(), title: "X".into(), status: 410, detail: None, retryable: false };
     let outcome = Outcome::Completed { result: "null".into() };
-    store.settle(&[Settlement { lease, outcome, if_canceled: error, slow: false, span: None }]).await.unwrap();
+    store.settle(&[Settlement::new(lease, outcome, error)]).await.unwrap();
 }

@@ -8,7 +8,7 @@ use async_endpoints_core::{
     job::{ErrorRecord, JobTerms, TraceContext},
     store::{
         Attempt, Claim, Claimed, Cursor, InsertOutcome, Lease, ListFilter, ListPage, NewJob, Outcome, Reclaimed,
-        Recovered, Report, Settlement,
+        Recovered, Report, ReportedProgress, Settlement,
     },
 };
 use redis::Value;
@@ -130,18 +130,18 @@ pub(crate) fn attempt(mut one: Items, claim: &Claim, now: Timestamp) -> Done<Att
     })
 }
 
+/// Progress as scripts read it: completed, total, percent and `=`message between spaces; empty if there is none.
+fn progress(reported: Option<&ReportedProgress>) -> String {
+    let Some(ReportedProgress { completed, total, percent, message }) = reported else { return String::new() };
+    let total = total.map(|total| total.to_string()).unwrap_or_default();
+    let percent = percent.map(|percent| percent.to_string()).unwrap_or_default();
+    // No message is not an empty one.
+    let message = message.as_ref().map(|message| format!("={message}")).unwrap_or_default();
+    format!("{completed} {total} {percent} {message}")
+}
+
 pub(crate) fn report_args(args: Args, report: &Report) -> Args {
-    let args = args.text(report.lease.job).text(report.lease.token.0);
-    let args = match &report.progress {
-        Some(told) => args
-            .bytes("1")
-            .text(told.completed)
-            .maybe(told.total.map(|total| total.to_string()))
-            .maybe(told.percent.map(|percent| percent.to_string()))
-            // No message is not an empty one.
-            .maybe(told.message.as_ref().map(|message| format!("={message}"))),
-        None => args.bytes("").bytes("").bytes("").bytes("").bytes(""),
-    };
+    let args = args.text(report.lease.job).text(report.lease.token.0).bytes(progress(report.progress.as_ref()));
     let args = args.text(report.logs.len());
     report.logs.iter().fold(args, |args, line| args.text(line.bytes()).bytes(json(line)))
 }
@@ -166,7 +166,10 @@ pub(crate) fn settle_args(settles: &[Settlement]) -> Args {
             Outcome::Failed { error } | Outcome::Canceled { error } => args.bytes(json(error)).text(0),
             Outcome::Released => args.bytes("").text(0),
         };
-        args.text(place + 1).bytes(if settle.slow { "1" } else { "" }).maybe(settle.span.as_ref())
+        args.text(place + 1)
+            .bytes(if settle.slow { "1" } else { "" })
+            .maybe(settle.span.as_ref())
+            .bytes(progress(settle.progress.as_ref()))
     })
 }
 

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use async_endpoints_core::{
     JobName, JobStatus, Timestamp,
-    job::Progress,
     lifecycle::{self, Event},
     limits::{BATCH_JOBS, LOG_BYTES_PER_JOB, SWEEP_JOBS},
     store::{
@@ -226,15 +225,8 @@ impl State {
         let Some(mut job) = self.running_under(report.lease)? else { return Ok(Fenced::Lost) };
         self.log(&mut job, report)?;
         match &report.progress {
-            Some(told) => {
-                let progress = Progress {
-                    completed: told.completed,
-                    total: told.total,
-                    percent: told.percent,
-                    message: told.message.clone(),
-                    updated_at: now,
-                };
-                self.change(&mut job, now, |job| job.progress = Some(progress))?;
+            Some(progress) => {
+                self.change(&mut job, now, |job| job.progress = Some(progress.stored(now)))?;
             }
             None if !report.logs.is_empty() => {
                 self.conn
@@ -282,11 +274,14 @@ impl State {
             Outcome::Retry { delay, error } => (Some(error), *delay),
             Outcome::Failed { error } | Outcome::Canceled { error } => (Some(error), Duration::ZERO),
         };
-        let outcome = settle.outcome.kind();
+        let (outcome, now) = (settle.outcome.kind(), self.now);
         let end = End { outcome, error, if_canceled: &settle.if_canceled, delay, slow: settle.slow };
         let after = self.end(&mut job, &end, |job, after| {
             job.settled = Some(after);
             job.span.clone_from(&settle.span);
+            if let Some(progress) = &settle.progress {
+                job.progress = Some(progress.stored(now));
+            }
         })?;
         if let Outcome::Completed { result } = &settle.outcome {
             self.conn

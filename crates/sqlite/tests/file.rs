@@ -23,13 +23,7 @@ async fn everything_is_there_after_it_was_closed() {
     let taken = store.claim(&claim(1)).await.unwrap().attempts.remove(0);
     let report = async_endpoints_core::store::Report { lease: taken.lease, progress: None, logs: vec![line("one")] };
     store.report(&[report]).await.unwrap();
-    let settle = Settlement {
-        lease: taken.lease,
-        outcome: completed("{\"b\":2}"),
-        if_canceled: error("X"),
-        slow: false,
-        span: None,
-    };
+    let settle = Settlement::new(taken.lease, completed("{\"b\":2}"), error("X"));
     store.settle(std::slice::from_ref(&settle)).await.unwrap();
     let waiting = job("alpha", HOUR);
     insert(&store, &waiting).await;
@@ -264,7 +258,7 @@ async fn an_unknown_job_stays_unknown() {
     let store = open(&folder, Synchronous::Normal, SystemClock::default()).await;
     assert_eq!(store.get(job("alpha", HOUR).id).await.unwrap(), JobLookup::NotFound);
     let lease = async_endpoints_core::store::Lease { job: job("alpha", HOUR).id, token: LeaseToken::random() };
-    let settle = Settlement { lease, outcome: Outcome::Released, if_canceled: error("X"), slow: false, span: None };
+    let settle = Settlement::new(lease, Outcome::Released, error("X"));
     assert_eq!(store.settle(&[settle]).await.unwrap(), [async_endpoints_core::store::Settled::Lost]);
 }
 

@@ -40,13 +40,8 @@ async fn fail_all(store: &SqliteStore) {
         if attempts.is_empty() {
             return;
         }
-        let end = |lease| Settlement {
-            lease,
-            outcome: async_endpoints_core::store::Outcome::Failed { error: error("F") },
-            if_canceled: error("X"),
-            slow: false,
-            span: None,
-        };
+        let failed = async_endpoints_core::store::Outcome::Failed { error: error("F") };
+        let end = |lease| Settlement::new(lease, failed.clone(), error("X"));
         let ends: Vec<_> = attempts.iter().map(|attempt| end(attempt.lease)).collect();
         store.settle(&ends).await.expect("it answers");
     }
@@ -172,13 +167,7 @@ async fn a_copy_made_while_jobs_run_is_a_store() {
     for copy in copies {
         let restored = SqliteStore::open(&copy).await.expect("it answers");
         assert!(restored.versions(&before).await.expect("it answers").iter().all(Option::is_some), "all are in it");
-        let end = Settlement {
-            lease: taken.lease,
-            outcome: completed("1"),
-            if_canceled: error("X"),
-            slow: false,
-            span: None,
-        };
+        let end = Settlement::new(taken.lease, completed("1"), error("X"));
         restored.settle(&[end]).await.expect("it answers");
         let counted = restored.stats(&StatsQuery::default()).await.expect("it answers").types[0].clone();
         assert_eq!((counted.count(JobStatus::Completed), counted.count(JobStatus::InProgress)), (1, 0));

@@ -174,8 +174,7 @@ impl Work {
             2 => Outcome::Released,
             _ => completed("1"),
         };
-        let settle =
-            Settlement { lease: attempt.lease, outcome, if_canceled: error("JOB_CANCELED"), slow: false, span: None };
+        let settle = Settlement::new(attempt.lease, outcome, error("JOB_CANCELED"));
         let settles = [settle];
         let answers = until_answered!(self.store.settle(&settles));
         if let [Settled::Settled(status)] = answers.as_slice() {

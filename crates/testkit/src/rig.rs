@@ -152,7 +152,7 @@ impl Rig {
     /// How a worker ends an attempt.
     #[must_use]
     pub fn settlement(&self, lease: Lease, outcome: Outcome) -> Settlement {
-        Settlement { lease, outcome, if_canceled: error("JOB_CANCELED"), slow: false, span: None }
+        Settlement::new(lease, outcome, error("JOB_CANCELED"))
     }
 
     /// Ends an attempt.

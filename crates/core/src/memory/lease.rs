@@ -10,7 +10,7 @@ use super::{
     state::{End, State},
 };
 use crate::{
-    job::{JobName, JobStatus, Progress},
+    job::{JobName, JobStatus},
     lifecycle::{self, Event},
     limits::{BATCH_JOBS, SWEEP_JOBS},
     store::{
@@ -119,15 +119,8 @@ impl State {
         for line in &report.logs {
             job.extra().log(line, attempt);
         }
-        if let Some(told) = &report.progress {
-            let progress = Progress {
-                completed: told.completed,
-                total: told.total,
-                percent: told.percent,
-                message: told.message.clone(),
-                updated_at: now,
-            };
-            self.change(place, now, |job| job.extra().progress = Some(progress));
+        if let Some(progress) = &report.progress {
+            self.change(place, now, |job| job.extra().progress = Some(progress.stored(now)));
         }
         Fenced::Applied
     }
@@ -153,6 +146,9 @@ impl State {
         }
         if settle.span.is_some() || job.extra.is_some() {
             job.extra().span = settle.span.clone();
+        }
+        if let Some(progress) = &settle.progress {
+            job.extra().progress = Some(progress.stored(now));
         }
         Settled::Settled(after)
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::{
-    job::{AttemptOutcome, ErrorRecord, JobId, JobName, JobStatus, LogLine, Priority, TraceContext},
+    job::{AttemptOutcome, ErrorRecord, JobId, JobName, JobStatus, LogLine, Priority, Progress, TraceContext},
     time::Timestamp,
 };
 
@@ -170,6 +170,14 @@ pub struct ReportedProgress {
     pub message: Option<String>,
 }
 
+impl ReportedProgress {
+    /// The progress as readers see it, reported at `updated_at`.
+    pub fn stored(&self, updated_at: Timestamp) -> Progress {
+        let Self { completed, total, percent, message } = self.clone();
+        Progress { completed, total, percent, message, updated_at }
+    }
+}
+
 /// Progress and log lines of one attempt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
@@ -245,6 +253,15 @@ pub struct Settlement {
     pub slow: bool,
     /// The attempt's own `traceparent`, for the next attempt to link to.
     pub span: Option<String>,
+    /// The attempt's last progress. Replaces what was there, whatever the outcome; none leaves it.
+    pub progress: Option<ReportedProgress>,
+}
+
+impl Settlement {
+    /// Ends an attempt that was not slow, without a span or a last progress.
+    pub const fn new(lease: Lease, outcome: Outcome, if_canceled: ErrorRecord) -> Self {
+        Self { lease, outcome, if_canceled, slow: false, span: None, progress: None }
+    }
 }
 
 /// What became of an attempt to end.

@@ -121,6 +121,7 @@ fn settle(worker: &Worker, running: &Running, end: End) -> Settlement {
         if_canceled: canceled(),
         slow: running.started.elapsed() > worker.kinds[running.kind].policy.slow_after,
         span: None,
+        progress: None,
     }
 }
 

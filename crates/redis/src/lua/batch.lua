@@ -36,6 +36,14 @@ local function set(key, value)
   sets[last + 1], sets[last + 2] = key, value
 end
 
+-- Appends the fields of a progress that is not empty: completed, total, percent and `=`message between spaces.
+local function add_progress(fields, progress)
+  local last = #fields
+  fields[last + 1], fields[last + 3], fields[last + 5], fields[last + 7] = 'pc', 'pt', 'pp', 'pm'
+  fields[last + 2], fields[last + 4], fields[last + 6], fields[last + 8] = progress:match('^(%S*) (%S*) (%S*) (.*)$')
+  fields[last + 9], fields[last + 10] = 'pu', now_text
+end
+
 local function count(field, by) counts[field] = (counts[field] or 0) + by end
 
 local function flush()

@@ -58,7 +58,7 @@ end
 
 -- `value` is the result of a completed attempt, else its error, or nothing. Returns the state that the job went to; nothing
 -- if the job cannot be read.
-local function finish(id, job, outcome, value, if_canceled, delay, slow, span)
+local function finish(id, job, outcome, value, if_canceled, delay, slow, span, progress)
   local name = job.name
   if not (name and job.started and job.attempt and job.version) then return end
   local fields, after, recorded = {'n', text(job.version + 1)}, 3, COMPLETED
@@ -84,6 +84,7 @@ local function finish(id, job, outcome, value, if_canceled, delay, slow, span)
     fields[last + 1], fields[last + 2], fields[last + 3], fields[last + 4] = 'd', order, 'en', now_text
     add(INDEX[after] .. name, order, id)
   end
+  if progress ~= '' then add_progress(fields, progress) end
   call('HSET', ns .. 'job:' .. id, unpack(fields))
   if after == 3 then
     set(ns .. 'end:' .. id, value)

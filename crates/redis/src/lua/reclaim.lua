@@ -24,7 +24,7 @@ for at = 1, math.min(#expired, limit) do
     local named = job.name and job.name:match('^[%w._-]+$')
     local told = read(id, 'w', 'tp', 'ts')
     local accepted = tonumber((terms(told[1])))
-    local after = named and accepted and finish(id, job, LOST, ARGV[4], ARGV[5], 0, false, '')
+    local after = named and accepted and finish(id, job, LOST, ARGV[4], ARGV[5], 0, false, '', '')
     if after then
       answer[#answer + 1] = {id, job.name, job.attempt, after, accepted, told[2] or '', told[3] or ''}
     else

@@ -1,8 +1,8 @@
 -- Progress and log lines of running attempts.
 --
 -- Keys        1 the namespace
--- Arguments   1 now, then for each report: id, token, progress (1 or empty), completed, total, percent, message, how many
---             lines, then for each line: what it counts for, record
+-- Arguments   1 now, then for each report: id, token, progress (see `add_progress`; empty leaves it), how many lines, then
+--             for each line: what it counts for, record
 -- Result      for each report 0 applied, 1 lost
 -- Cost        3 commands for each report, 5 more for one that makes room
 
@@ -52,20 +52,21 @@ end
 
 local at = 2
 while at <= #ARGV do
-  local id, lines = ARGV[at], tonumber(ARGV[at + 7])
+  local id, lines = ARGV[at], tonumber(ARGV[at + 3])
   local f = read(id, 's', 'tk', 'a', 'n')
   if f[1] == '2' and f[2] == ARGV[at + 1] and whole(f[3]) and whole(f[4] or '1') then
-    if lines > 0 then log(id, at + 8, at + 7 + 2 * lines, f[3]) end
-    if ARGV[at + 2] == '1' then
-      call('HSET', ns .. 'job:' .. id, 'n', whole(f[4] or '1') + 1, 'u', now, 'pc', ARGV[at + 3], 'pt', ARGV[at + 4],
-        'pp', ARGV[at + 5], 'pm', ARGV[at + 6], 'pu', now)
+    if lines > 0 then log(id, at + 4, at + 3 + 2 * lines, f[3]) end
+    if ARGV[at + 2] ~= '' then
+      local fields = {'n', text(whole(f[4] or '1') + 1), 'u', now_text}
+      add_progress(fields, ARGV[at + 2])
+      call('HSET', ns .. 'job:' .. id, unpack(fields))
       changed[#changed + 1] = id
     end
     answers[#answers + 1] = 0
   else
     answers[#answers + 1] = 1
   end
-  at = at + 8 + 2 * lines
+  at = at + 4 + 2 * lines
 end
 flush()
 return answers

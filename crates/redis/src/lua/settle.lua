@@ -2,11 +2,12 @@
 --
 -- Keys        1 the namespace
 -- Arguments   1 now, 2 how many errors for jobs whose cancellation was requested, then those, then for each attempt: id,
---             token, outcome (as `AttemptOutcome`), result or error, delay, which of those errors, slow (1 or empty), span
+--             token, outcome (as `AttemptOutcome`), result or error, delay, which of those errors, slow (1 or empty), span,
+--             progress (see `add_progress`; empty leaves it)
 -- Result      for each attempt the state that its job went to by it, or -1: lost
 -- Cost        O(log n) and about 6 commands, 3 or 4 more for each job
 
-local FIELDS = 8
+local FIELDS = 9
 local errors = tonumber(ARGV[2])
 local answers = {}
 
@@ -18,7 +19,7 @@ local function settle(at)
   local job = running(id)
   if job.status == '2' and job.token == token then
     return finish(id, job, ARGV[at + 2], ARGV[at + 3], ARGV[2 + ARGV[at + 5]], ARGV[at + 4], ARGV[at + 6] == '1',
-      ARGV[at + 7]) or -1
+      ARGV[at + 7], ARGV[at + 8]) or -1
   end
   local f = read(id, 'sd', 'lt', 'ls')
   if job.token == token then

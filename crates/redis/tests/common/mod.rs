@@ -77,7 +77,7 @@ pub async fn take(store: &RedisStore, n: u32) -> Vec<Attempt> {
 }
 
 pub fn settlement(lease: Lease, outcome: Outcome) -> Settlement {
-    Settlement { lease, outcome, if_canceled: error("C"), slow: false, span: None }
+    Settlement::new(lease, outcome, error("C"))
 }
 
 pub async fn settle(store: &RedisStore, lease: Lease, outcome: Outcome) -> Settled {

@@ -99,7 +99,7 @@ pub fn number(conn: &Connection, sql: &str) -> u64 {
 }
 
 pub fn end(attempt: &Attempt, outcome: Outcome) -> Settlement {
-    Settlement { lease: attempt.lease, outcome, if_canceled: error("X"), slow: false, span: None }
+    Settlement::new(attempt.lease, outcome, error("X"))
 }
 
 pub fn beat() -> Heartbeat {

@@ -4,7 +4,7 @@ use async_endpoints_core::{
     JobStatus, JobStore as _, JobView,
     job::{AttemptOutcome, ErrorRecord},
     limits::ATTEMPTS_KEPT,
-    store::{Lease, Outcome, Settled, Settlement},
+    store::{Lease, Outcome, Report, ReportedProgress, Settled, Settlement},
 };
 
 use crate::{
@@ -143,6 +143,67 @@ pub async fn a_cancel_request_decides_every_outcome_but_completed(rig: &Rig) {
     }
 }
 
+fn progress(completed: u64) -> ReportedProgress {
+    ReportedProgress { completed, total: Some(80), percent: Some(12.5), message: Some("rows  ünï\n".to_owned()) }
+}
+
+/// The last progress is stored with the end of the attempt, whatever the outcome, in the version of the end.
+pub async fn final_progress_replaces_progress(rig: &Rig) {
+    for cancel in [false, true] {
+        for (outcome, ..) in outcomes(rig) {
+            let lease = rig.start("alpha").await.lease;
+            rig.report(Report { lease, progress: Some(progress(3)), logs: vec![] }).await;
+            if cancel {
+                rig.cancel(lease.job).await;
+            }
+            rig.advance(1).await;
+            let settle = Settlement { progress: Some(progress(79)), ..rig.settlement(lease, outcome) };
+            rig.settle_one(settle.clone()).await;
+            let view = rig.view(lease.job).await;
+            assert_eq!(view.progress, Some(progress(79).stored(view.last_updated_at)));
+            assert_eq!(view.attempts[0].ended_at, Some(view.last_updated_at));
+            rig.advance(1).await;
+            rig.settle_one(Settlement { progress: Some(progress(80)), ..settle }).await;
+            assert_eq!(rig.view(lease.job).await, view, "a repeat changes nothing");
+            rig.cancel(lease.job).await;
+        }
+    }
+}
+
+/// A progress of a few fields, and no progress before it.
+pub async fn final_progress_may_lack_fields(rig: &Rig) {
+    let lease = rig.start("alpha").await.lease;
+    let little = ReportedProgress { completed: 11, total: None, percent: None, message: None };
+    rig.settle_one(Settlement { progress: Some(little.clone()), ..rig.settlement(lease, completed("1")) }).await;
+    let view = rig.view(lease.job).await;
+    assert_eq!(view.progress, Some(little.stored(view.last_updated_at)));
+}
+
+/// Without a last progress, the progress reported before stays.
+pub async fn settle_without_progress_keeps_it(rig: &Rig) {
+    for (outcome, ..) in outcomes(rig) {
+        let lease = rig.start("alpha").await.lease;
+        rig.report(Report { lease, progress: Some(progress(3)), logs: vec![] }).await;
+        let before = rig.view(lease.job).await.progress;
+        rig.advance(1).await;
+        rig.settle(lease, outcome).await;
+        assert_eq!(rig.view(lease.job).await.progress, before);
+        rig.cancel(lease.job).await;
+    }
+}
+
+/// The next attempt begins without the last progress of the one before.
+pub async fn final_progress_ends_with_the_next_claim(rig: &Rig) {
+    let lease = rig.start("alpha").await.lease;
+    rig.settle_one(Settlement { progress: Some(progress(79)), ..rig.settlement(lease, Outcome::Released) }).await;
+    let next = rig.take("alpha").await.lease;
+    assert_eq!(rig.view(lease.job).await.progress, None);
+    let late = Settlement { progress: Some(progress(80)), ..rig.settlement(lease, Outcome::Released) };
+    assert_eq!(rig.settle_one(late).await, Settled::Settled(JobStatus::Queued));
+    assert_eq!(rig.view(lease.job).await.progress, None, "a repeat writes nothing to the running attempt");
+    rig.complete(next).await;
+}
+
 /// A settlement of a lease that was taken away changes nothing.
 pub async fn a_settle_after_reclaim_is_lost(rig: &Rig) {
     rig.warm().await;
@@ -150,7 +211,8 @@ pub async fn a_settle_after_reclaim_is_lost(rig: &Rig) {
         rig.queue("alpha").await;
         let (attempt, _) = rig.lose("alpha").await;
         let before = rig.view(attempt.lease.job).await;
-        assert_eq!(rig.settle(attempt.lease, outcome.clone()).await, Settled::Lost);
+        let settle = Settlement { progress: Some(progress(79)), ..rig.settlement(attempt.lease, outcome.clone()) };
+        assert_eq!(rig.settle_one(settle).await, Settled::Lost);
         assert_eq!(rig.view(attempt.lease.job).await, before);
         let next = rig.take("alpha").await;
         assert_eq!(rig.settle(attempt.lease, outcome).await, Settled::Lost);

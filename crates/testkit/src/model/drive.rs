@@ -96,7 +96,7 @@ impl Drive {
         match op {
             Op::Insert(new) => self.insert(new).await,
             Op::Claim { alpha, beta, max, bytes, lease } => self.claim([*alpha, *beta], *max, *bytes, *lease).await,
-            Op::Settlement { lease, outcome } => self.settle(*lease, outcome).await,
+            Op::Settle { lease, outcome, progress } => self.settle(*lease, outcome, *progress).await,
             Op::Renew { leases, lease } => self.renew(leases, *lease).await,
             Op::Report { lease, progress, lines } => self.report(*lease, *progress, *lines).await,
             Op::Cancel { job } => self.cancel(*job).await,
@@ -248,7 +248,7 @@ impl Drive {
         same("the time", &answer.now, &self.model.now)
     }
 
-    async fn settle(&mut self, lease: u8, op: &OutcomeOp) -> Outcomes {
+    async fn settle(&mut self, lease: u8, op: &OutcomeOp, progress: bool) -> Outcomes {
         let lease = self.lease(lease);
         let outcome = match op {
             OutcomeOp::Complete => Outcome::Completed { result: Bytes::from_static(b"{}") },
@@ -259,7 +259,8 @@ impl Drive {
         };
         let number = self.fresh();
         let span = (!number.as_u128().is_multiple_of(3)).then(|| number.to_string());
-        let settle = Settlement { lease, outcome, if_canceled: error("IF_CANCELED"), slow: false, span };
+        let progress = progress.then(|| self.progress());
+        let settle = Settlement { span, progress, ..Settlement::new(lease, outcome, error("IF_CANCELED")) };
         let answer = self.store.settle(std::slice::from_ref(&settle)).await.map_err(answered)?;
         match (self.model.settle(&settle), answer.as_slice()) {
             (Expect::Settled(status) | Expect::Either(status), [Settled::Settled(told)]) if status == *told => Ok(()),
@@ -282,13 +283,16 @@ impl Drive {
         same("renew", &answer, &expected)
     }
 
+    /// A progress unlike all before.
+    fn progress(&mut self) -> ReportedProgress {
+        self.number += 1;
+        ReportedProgress { completed: self.number, total: None, percent: Some(0.5), message: None }
+    }
+
     async fn report(&mut self, lease: u8, progress: bool, lines: u8) -> Outcomes {
         let lease = self.lease(lease);
-        self.number += 1;
-        let completed = self.number;
-        let progress =
-            progress.then_some(ReportedProgress { completed, total: None, percent: Some(0.5), message: None });
-        let logs = (0..lines).map(|line| jobs::line(format!("{completed}.{line}"))).collect();
+        let progress = progress.then(|| self.progress());
+        let logs = (0..lines).map(|line| jobs::line(format!("{}.{line}", self.number))).collect();
         let report = Report { lease, progress, logs };
         let answer = self.store.report(std::slice::from_ref(&report)).await.map_err(answered)?;
         let expected = if self.model.report(&report) { Fenced::Applied } else { Fenced::Lost };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_endpoints_core::{
     JobId, JobName, JobStatus, JobView, Timestamp,
-    job::{AttemptOutcome, AttemptRecord, ErrorRecord, JobTerms, LogLine, Progress},
+    job::{AttemptOutcome, AttemptRecord, ErrorRecord, JobTerms, LogLine},
     limits::{ATTEMPTS_KEPT, KEY_SECONDS},
     store::{
         Attempt, CancelOutcome, Claim, InsertOutcome, JobLookup, Lease, LeaseToken, NewJob, Outcome, Renewed, Report,
@@ -302,14 +302,8 @@ impl Model {
     pub(crate) fn report(&mut self, report: &Report) -> bool {
         let now = self.now;
         let Some(at) = self.running(report.lease) else { return false };
-        if let Some(progress) = report.progress.clone() {
-            self.touch(at).view.progress = Some(Progress {
-                completed: progress.completed,
-                total: progress.total,
-                percent: progress.percent,
-                message: progress.message,
-                updated_at: now,
-            });
+        if let Some(progress) = &report.progress {
+            self.touch(at).view.progress = Some(progress.stored(now));
         }
         let job = &mut self.jobs[at];
         for line in &report.logs {
@@ -348,6 +342,9 @@ impl Model {
         let lease = settle.lease;
         if let Some(at) = self.running(lease) {
             let status = self.apply(at, settle);
+            if let Some(progress) = &settle.progress {
+                self.jobs[at].view.progress = Some(progress.stored(self.now));
+            }
             self.jobs[at].current = Some((lease.token, Some(status)));
             return Expect::Settled(status);
         }
