@@ -1,8 +1,6 @@
-//! A second HTTP service, as a company's other department might run it: `POST /monthly` takes observations and answers
-//! with the statistics of each calendar month.
+//! A second HTTP service: `POST /monthly` takes observations and returns statistics of each calendar month.
 //!
-//! Owns its port and its answers. Must not know jobs, handlers or the database: it sees what it is sent. It only shares
-//! the process, so that the demo is one program, and listens where nobody else can reach it.
+//! It runs in the demo's process on a port of 127.0.0.1, and does not use jobs, handlers or the database.
 
 use std::{
     collections::BTreeMap,
@@ -24,10 +22,10 @@ use tokio::{net::TcpListener, time::timeout};
 
 use crate::day::Day;
 
-/// How long open connections may hold up the end. Whoever still has one then is no handler: those have ended.
-const GRACE: Duration = Duration::from_secs(1);
+/// Maximum time for open connections at the end. All handlers have ended by then.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What is counted of a day at a place; whatever else a sender knows of it is ignored.
+/// The weather of one place on one day. Other fields are ignored.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Observation {
@@ -39,28 +37,28 @@ struct Observation {
     wind: f64,
 }
 
-/// A calendar month at a place, of however many years.
+/// Statistics of a calendar month at a place, over all years.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Month {
     pub(crate) location: String,
-    /// Its English name.
+    /// The English name of the month.
     pub(crate) month: String,
-    /// Days that were observed.
+    /// Number of observed days.
     pub(crate) days: u32,
-    /// °C, of the coldest night.
+    /// Lowest temperature in °C.
     pub(crate) temp_min: f64,
-    /// °C, of the warmest day.
+    /// Highest temperature in °C.
     pub(crate) temp_max: f64,
-    /// °C, the mean of each day's middle.
+    /// Mean in °C of the days' midpoints.
     pub(crate) temp_mean: f64,
-    /// Millimetres in all.
+    /// Total in millimetres.
     pub(crate) precipitation: f64,
-    /// Metres per second, the mean.
+    /// Mean in metres per second.
     pub(crate) wind: f64,
 }
 
-/// Why there are no statistics: a problem object (RFC 9457).
+/// Problem object of an error response (RFC 9457).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Problem {
     pub(crate) title: String,
@@ -68,14 +66,14 @@ pub(crate) struct Problem {
     pub(crate) detail: String,
 }
 
-/// The service, once it has its port.
+/// The service with its open port.
 pub(crate) struct Climate {
     listener: TcpListener,
     address: SocketAddr,
 }
 
 impl Climate {
-    /// Takes a free port of this machine. Callers wait until it is served.
+    /// Opens a free port of 127.0.0.1. Connections wait until `serve_during`.
     pub(crate) async fn open() -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         Ok(Self { address: listener.local_addr()?, listener })
@@ -85,18 +83,18 @@ impl Climate {
         self.address
     }
 
-    /// Serves for as long as `working` takes. Should that panic or be dropped, the service ends with it.
+    /// Serves until `working` ends, panics or is dropped.
     pub(crate) async fn serve_during<T>(self, working: impl Future<Output = T>) -> T {
-        let over = CancellationToken::new();
-        let serving = axum::serve(self.listener, routes()).with_graceful_shutdown(over.clone().cancelled_owned());
-        let (over, serving) = (over.drop_guard(), tokio::spawn(serving.into_future()));
-        tracing::info!(address = %self.address, "the climate service listens");
-        let worked = working.await;
-        drop(over);
-        if timeout(GRACE, serving).await.is_err() {
-            tracing::warn!("connections to the climate service are still open; they end with the process");
+        let end = CancellationToken::new();
+        let serving = axum::serve(self.listener, routes()).with_graceful_shutdown(end.clone().cancelled_owned());
+        let (end, serving) = (end.drop_guard(), tokio::spawn(serving.into_future()));
+        tracing::info!(address = %self.address, "the climate service is listening");
+        let result = working.await;
+        drop(end);
+        if timeout(CLOSE_TIMEOUT, serving).await.is_err() {
+            tracing::warn!("connections to the climate service are still open and end with the process");
         }
-        worked
+        result
     }
 }
 
@@ -107,28 +105,28 @@ fn routes() -> Router {
 async fn monthly(
     headers: HeaderMap,
     body: Result<Json<Vec<Observation>>, JsonRejection>,
-) -> Result<Json<Vec<Month>>, Refusal> {
+) -> Result<Json<Vec<Month>>, Rejection> {
     let Json(observations) = body?;
     check(&observations)?;
-    tracing::info!(trace_id = trace_id(&headers), rows = observations.len(), "monthly statistics are computed");
+    tracing::info!(trace_id = trace_id(&headers), rows = observations.len(), "computing monthly statistics");
     Ok(Json(statistics(&observations)))
 }
 
-/// The caller's trace: what the log lines of two services have in common.
+/// The trace id of the caller, for the log lines of both services.
 fn trace_id(headers: &HeaderMap) -> Option<&str> {
     headers.get("traceparent")?.to_str().ok()?.get(3..35)
 }
 
-fn check(observations: &[Observation]) -> Result<(), Refusal> {
+fn check(observations: &[Observation]) -> Result<(), Rejection> {
     if observations.is_empty() {
-        return Err(Refusal::unprocessable("there are no observations to compute anything of"));
+        return Err(Rejection::unprocessable("no observations, expected at least one"));
     }
-    let wrong = observations.iter().enumerate().find_map(|(index, day)| Some((index, day.fault()?)));
-    wrong.map_or(Ok(()), |(index, fault)| Err(Refusal::unprocessable(format!("[{index}]: {fault}"))))
+    let invalid = observations.iter().enumerate().find_map(|(index, day)| Some((index, day.fault()?)));
+    invalid.map_or(Ok(()), |(index, fault)| Err(Rejection::unprocessable(format!("[{index}]: {fault}"))))
 }
 
 impl Observation {
-    /// What no weather can be.
+    /// What is invalid about the observation.
     fn fault(&self) -> Option<&'static str> {
         [
             (self.location.is_empty(), "location is empty"),
@@ -141,7 +139,7 @@ impl Observation {
     }
 }
 
-/// By place and then by month, January first.
+/// Statistics by place and month, January first.
 fn statistics(observations: &[Observation]) -> Vec<Month> {
     let mut months: BTreeMap<_, Vec<&Observation>> = BTreeMap::new();
     for day in observations {
@@ -150,7 +148,7 @@ fn statistics(observations: &[Observation]) -> Vec<Month> {
     months.values().filter_map(|days| month(days)).collect()
 }
 
-/// The statistics of the days of one month; none of none.
+/// Statistics of the days of one month. `None` without days.
 fn month(days: &[&Observation]) -> Option<Month> {
     let first = days.first()?;
     let sum = |of: fn(&Observation) -> f64| days.iter().map(|day| of(day)).sum::<f64>();
@@ -167,26 +165,26 @@ fn month(days: &[&Observation]) -> Option<Month> {
     })
 }
 
-/// A request that gets no statistics.
+/// An error response.
 #[derive(Debug)]
-struct Refusal(StatusCode, String);
+struct Rejection(StatusCode, String);
 
-impl Refusal {
+impl Rejection {
     fn unprocessable(detail: impl Into<String>) -> Self {
         Self(StatusCode::UNPROCESSABLE_ENTITY, detail.into())
     }
 }
 
-impl From<JsonRejection> for Refusal {
+impl From<JsonRejection> for Rejection {
     fn from(rejection: JsonRejection) -> Self {
         Self(rejection.status(), rejection.body_text())
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
         let Self(status, detail) = self;
-        let title = status.canonical_reason().unwrap_or("Refused").to_owned();
+        let title = status.canonical_reason().unwrap_or("Rejected").to_owned();
         let problem = Problem { title, status: status.as_u16(), detail };
         (status, [(CONTENT_TYPE, "application/problem+json")], Json(problem)).into_response()
     }
@@ -199,7 +197,7 @@ mod tests {
 
     use super::*;
 
-    /// What the service answers to a body of that type.
+    /// Sends a body of this type and returns the answer.
     async fn ask(content_type: &str, body: String) -> (StatusCode, Value) {
         let climate = Climate::open().await.unwrap();
         let url = format!("http://{}/monthly", climate.address());
@@ -221,7 +219,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn months_of_all_years_are_summed_up_by_place() {
+    async fn months_are_summed_by_place_over_all_years() {
         let days = json!([
             day("Seattle", "2012-02-29", 0.0, 4.0),
             day("New York", "2012-11-30", 3.0, 5.0),
@@ -243,7 +241,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_weather_is_refused_with_its_reason() {
+    async fn invalid_observation_is_rejected_with_a_reason() {
         let good = day("Seattle", "2012-01-01", 0.0, 4.0);
         let with = |name: &str, value: Value| {
             let mut bad = good.clone();
@@ -271,7 +269,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_port_is_closed_when_the_work_is_done() {
+    async fn port_is_closed_when_the_work_ends() {
         let climate = Climate::open().await.unwrap();
         let address = climate.address();
         assert!(address.ip().is_loopback());

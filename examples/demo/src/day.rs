@@ -6,13 +6,12 @@ use jiff::{civil::Date, tz::TimeZone};
 use serde::{Deserialize, Deserializer, de};
 use utoipa::ToSchema;
 
-/// A day, given as `YYYY-MM-DD` or as a point in time, which counts by its day in UTC.
+/// A day: `YYYY-MM-DD`, or an RFC 3339 time, whose day in UTC counts.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, ToSchema)]
 #[schema(value_type = String, format = Date)]
 pub(crate) struct Day(Date);
 
 impl Day {
-    /// The day without its text.
     pub(crate) const fn date(self) -> Date {
         self.0
     }
@@ -25,7 +24,7 @@ impl FromStr for Day {
         if let Ok(time) = text.parse::<jiff::Timestamp>() {
             return Ok(Self(time.to_zoned(TimeZone::UTC).date()));
         }
-        text.parse().map(Self).map_err(|_| format!("{text:?} is neither YYYY-MM-DD nor an RFC 3339 time"))
+        text.parse().map(Self).map_err(|_| format!("invalid day {text:?}: expected YYYY-MM-DD or an RFC 3339 time"))
     }
 }
 
@@ -46,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_and_times_are_read() {
+    fn dates_and_times_are_parsed() {
         for (text, expected) in [
             ("2012-01-31", "2012-01-31"),
             ("2012-01-31T10:00:00", "2012-01-31"),

@@ -1,4 +1,4 @@
-//! What really ran: a file that every attempt of every handler writes to, outside any store.
+//! A record of attempts outside the store: a file to which every attempt of every handler appends its start and end.
 
 use std::{
     fmt::Display,
@@ -9,48 +9,48 @@ use std::{
     sync::Arc,
 };
 
-/// The file, if one was asked for. Cheap to clone.
+/// The optional file. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ledger(Option<Arc<File>>);
 
 impl Ledger {
-    /// Opens the file for appending; without a path nothing is written.
+    /// Opens the file for appending. Without a path, the ledger does nothing.
     pub(crate) fn open(path: Option<&Path>) -> io::Result<Self> {
         let file = path.map(|path| OpenOptions::new().append(true).create(true).open(path)).transpose()?;
         Ok(Self(file.map(Arc::new)))
     }
 
-    /// Writes that an attempt starts. That it ends is written when the answer is dropped: also if the handler is
-    /// canceled, aborted or panics, but not if the process is killed.
+    /// Writes the start of an attempt. Dropping the returned value writes the end, also if the handler is canceled, aborted
+    /// or panics.
     #[must_use = "dropping it ends the attempt"]
-    pub(crate) fn enter(&self, job: impl Display, attempt: u32) -> Running {
-        let running = Running { ledger: self.clone(), attempt: format!("{job},{attempt},{}", process::id()) };
+    pub(crate) fn enter(&self, job: impl Display, attempt: u32) -> LedgerEntry {
+        let running = LedgerEntry { ledger: self.clone(), attempt: format!("{job},{attempt},{}", process::id()) };
         running.write("start");
         running
     }
 }
 
-/// An attempt that runs.
+/// A running attempt.
 #[derive(Debug)]
-pub(crate) struct Running {
+pub(crate) struct LedgerEntry {
     ledger: Ledger,
     attempt: String,
 }
 
-impl Running {
-    /// One line by one call, so that lines of several processes do not mix.
+impl LedgerEntry {
+    /// Writes a line with one call, so that lines of several processes do not mix.
     fn write(&self, what: &str) {
         let Some(mut file) = self.ledger.0.as_deref() else { return };
         let line = format!("{},{what}\n", self.attempt);
         match file.write(line.as_bytes()) {
             Ok(written) if written == line.len() => {}
-            Ok(_) => tracing::error!("a line of the ledger was cut off"),
-            Err(error) => tracing::error!(%error, "the ledger cannot be written"),
+            Ok(_) => tracing::error!("a line of the ledger is incomplete"),
+            Err(error) => tracing::error!(%error, "cannot write to the ledger"),
         }
     }
 }
 
-impl Drop for Running {
+impl Drop for LedgerEntry {
     fn drop(&mut self) {
         self.write("end");
     }
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_attempt_has_a_start_and_an_end() {
+    fn each_attempt_has_a_start_and_an_end() {
         let path = std::env::temp_dir().join(format!("ledger-{}.csv", process::id()));
         drop(fs::remove_file(&path));
         let ledger = Ledger::open(Some(&path)).unwrap();
@@ -79,7 +79,7 @@ mod tests {
         });
         let ended = panic::catch_unwind(|| {
             let _running = ledger.enter("panics", 1);
-            panic!("as a handler may");
+            panic!("a handler's panic");
         });
         assert!(ended.is_err());
         let text = fs::read_to_string(&path).unwrap();
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_path_nothing_is_written() {
+    fn ledger_without_path_writes_nothing() {
         drop(Ledger::open(None).unwrap().enter("job", 1));
     }
 }

@@ -1,4 +1,4 @@
-//! Log lines of this process, on stderr: stdout is for what scripts read.
+//! Logs to stderr. Stdout has only the address, for scripts.
 
 use std::io::{self, IsTerminal};
 
@@ -6,11 +6,14 @@ use tracing_subscriber::EnvFilter;
 
 use crate::settings::{BadSetting, LogFormat, Settings};
 
-/// Starts logging. Call it once.
+/// Starts logging.
+///
+/// # Panics
+/// If called twice.
 pub(crate) fn start(settings: &Settings) -> Result<(), BadSetting> {
     let filter = &settings.log_filter;
     let filter = EnvFilter::try_new(filter).map_err(|_| {
-        BadSetting::new("RUST_LOG", filter, "set a level or directives, info,async_endpoints=debug for example")
+        BadSetting::new("RUST_LOG", filter, "expected a level or directives, such as info,async_endpoints=debug")
     })?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match settings.log_format {

@@ -1,16 +1,16 @@
-//! The demo service: slow work over real weather data behind asynchronous endpoints.
+//! The demo service: slow jobs over real weather data behind asynchronous endpoints.
 //!
-//! | file | owns |
+//! | module | contents |
 //! |---|---|
-//! | `settings` | what the environment says |
-//! | `store` | where jobs are kept |
-//! | `service` | which endpoint leads to which handler |
-//! | `handlers` | the work |
-//! | `weather` | the demo's own database |
+//! | `settings` | environment variables |
+//! | `store` | opens the job store |
+//! | `service` | endpoints and handlers |
+//! | `handlers` | the jobs |
+//! | `weather` | the demo's database |
 //! | `climate` | a second HTTP service, which one of the handlers calls |
-//! | `ledger` | a record of what really ran |
+//! | `ledger` | a record of attempts outside the store |
 //!
-//! Exit codes: 0 after a clean stop, 2 for a setting that cannot be used, 1 for everything else.
+//! Exit codes: 0 after a clean stop, 2 for an invalid setting, 1 for other errors.
 
 mod climate;
 mod day;
@@ -38,18 +38,17 @@ use climate::Climate;
 use ledger::Ledger;
 use service::Parts;
 use settings::{BadSetting, Settings};
-use store::Jobs;
+use store::JobStore;
 use weather::Weather;
 
-/// Jobs are made on one thread and dropped on another; the system's allocator takes twice the time for that.
+/// Jobs are allocated on one thread and freed on another, which takes the system's allocator twice the time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How long the last figures may take to the collector. With this and the closing of the store, the process is gone within
-/// three seconds after its drain.
-const FLUSH: Duration = Duration::from_secs(1);
+/// Timeout for the last push of metrics. The process exits within three seconds of its drain.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Why the process ends with an error. Shown as one line.
+/// An error that ends the process. Printed as one line.
 enum Failure {
     Setting(String),
     Other(String),
@@ -82,10 +81,10 @@ fn run() -> Result<(), Failure> {
     let options = Options::from_env("AE_").map_err(|error| Failure::Setting(error.to_string()))?;
     logging::start(&settings)?;
     let parts = open(&settings)?;
-    let runtime = Runtime::new().map_err(|error| Failure::other("the runtime cannot start", error))?;
-    let jobs = runtime.block_on(Jobs::open(&settings))?;
+    let runtime = Runtime::new().map_err(|error| Failure::other("cannot start the runtime", error))?;
+    let jobs = runtime.block_on(JobStore::open(&settings))?;
     let served = runtime.block_on(serve(&settings, options, parts, &jobs));
-    // A handler that does not stop keeps its thread; the process does not wait for it.
+    // The process does not wait for a blocking handler that ignores cancellation.
     runtime.shutdown_timeout(Duration::from_millis(100));
     jobs.close();
     served
@@ -95,11 +94,7 @@ fn run() -> Result<(), Failure> {
 fn open(settings: &Settings) -> Result<Parts, Failure> {
     let Settings { ledger, data, .. } = settings;
     let bad = |name, path: &std::path::Path, error: &dyn std::fmt::Display| {
-        BadSetting::new(
-            name,
-            path.display(),
-            format_args!("it cannot be opened ({error}), set a file that can be written"),
-        )
+        BadSetting::new(name, path.display(), format_args!("cannot open the file ({error}), expected a writable file"))
     };
     Ok(Parts {
         ledger: Ledger::open(ledger.as_deref())
@@ -108,44 +103,43 @@ fn open(settings: &Settings) -> Result<Parts, Failure> {
     })
 }
 
-async fn serve(settings: &Settings, options: Options, parts: Parts, jobs: &Jobs) -> Result<(), Failure> {
+async fn serve(settings: &Settings, options: Options, parts: Parts, jobs: &JobStore) -> Result<(), Failure> {
     let climate = climate(settings).await?;
     let climate_at = climate.as_ref().map(Climate::address);
     let telemetry = telemetry()?;
     let (endpoints, app) = service::build(settings, options, parts, climate_at, jobs.store.clone(), &telemetry)
-        .map_err(|error| Failure::other("the service cannot be built", error))?;
+        .map_err(|error| Failure::other("cannot build the service", error))?;
     let refused = |error: io::Error| match error.kind() {
-        // Nothing is wrong with the setting.
+        // The setting is valid.
         io::ErrorKind::AddrInUse => Failure::other(&format!("cannot listen on AE_BIND {:?}", settings.bind), error),
-        _ => {
-            BadSetting::new("AE_BIND", &settings.bind, format_args!("set an address of this machine ({error})")).into()
-        }
+        _ => BadSetting::new("AE_BIND", &settings.bind, format_args!("expected an address of this machine ({error})"))
+            .into(),
     };
     let listener = TcpListener::bind(&settings.bind).await.map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
-    // Polled in this order: once the address is out, a signal already counts as a request to stop.
+    // `serve` is polled first and installs the signal handlers before the address is printed.
     let serving = async { tokio::join!(biased; endpoints.serve(listener, app), async { announce(address) }).0 };
-    let serving = unless_refused(serving, jobs, || endpoints.shutdown());
+    let serving = until_store_fails(serving, jobs, || endpoints.shutdown());
     let served = match climate {
         Some(climate) => climate.serve_during(serving).await,
         None => serving.await,
     };
-    telemetry.shutdown(FLUSH).await;
+    telemetry.shutdown(FLUSH_TIMEOUT).await;
     served
 }
 
-/// As OpenTelemetry's own variables say.
+/// Telemetry according to the `OTEL_*` variables.
 fn telemetry() -> Result<Telemetry, Failure> {
     let telemetry =
         Telemetry::builder().service_name(env!("CARGO_PKG_NAME")).service_version(env!("CARGO_PKG_VERSION"));
     telemetry.env().build().map_err(|error| Failure::Setting(error.to_string()))
 }
 
-/// Serves until the end, or until it is known that the store will never do: then callers get their last answers, and
-/// the process ends as it would have at its start.
-async fn unless_refused(
+/// Serves until the end, or until the store is permanently unusable. Then shuts down gracefully and returns the same error
+/// as at start.
+async fn until_store_fails(
     serving: impl Future<Output = io::Result<()>>,
-    jobs: &Jobs,
+    jobs: &JobStore,
     stop: impl FnOnce(),
 ) -> Result<(), Failure> {
     let mut serving = pin!(serving);
@@ -160,7 +154,7 @@ async fn unless_refused(
     }
 }
 
-/// The second service, where attempts are run.
+/// Opens the climate service in roles that run attempts.
 async fn climate(settings: &Settings) -> Result<Option<Climate>, Failure> {
     if !settings.role.runs() {
         return Ok(None);
@@ -169,7 +163,7 @@ async fn climate(settings: &Settings) -> Result<Option<Climate>, Failure> {
     climate.map(Some).map_err(|error| Failure::other("the climate service cannot listen on 127.0.0.1", error))
 }
 
-/// The one line on stdout. Whoever started this process may have closed its end: no reason to stop.
+/// Prints the only line on stdout. Ignores errors such as a closed pipe.
 fn announce(address: SocketAddr) {
     drop(writeln!(io::stdout(), "listening on http://{address}"));
 }

@@ -1,4 +1,4 @@
-//! Which endpoint leads to which handler, and which of them this process has.
+//! The endpoints and handlers of a process, depending on its role.
 
 use std::{error::Error, net::SocketAddr, sync::Arc};
 
@@ -8,7 +8,7 @@ use axum::Router;
 use crate::{
     handlers::{
         monitored::{self, MONITORED},
-        performance::{self, Measures, PERFORMANCE},
+        performance::{self, Metrics, PERFORMANCE},
         sleep::{self, Sleep},
         traced::{TRACED, Traced},
         unreliable::{UNRELIABLE, Unreliable},
@@ -18,14 +18,14 @@ use crate::{
     weather::Weather,
 };
 
-/// What the handlers work with.
+/// Dependencies of the handlers.
 pub(crate) struct Parts {
     pub(crate) ledger: Ledger,
     pub(crate) weather: Arc<Weather>,
 }
 
-/// The service, and the routes of this process's role. Attempts are run by those who have the climate service, which
-/// listens at `climate`.
+/// Builds the service and the routes for the role of this process. Registers handlers only if `climate`, the address of the
+/// climate service, is given.
 pub(crate) fn build(
     settings: &Settings,
     options: Options,
@@ -49,7 +49,7 @@ pub(crate) fn build(
         builder = builder
             .blocking_handler(MONITORED, monitored::handler(weather.clone(), ledger.clone()))
             .handler(TRACED, Traced::new(climate, weather, ledger.clone())?)
-            .blocking_handler(PERFORMANCE, performance::handler(ledger.clone(), Measures::new(telemetry)))
+            .blocking_handler(PERFORMANCE, performance::handler(ledger.clone(), Metrics::new(telemetry)))
             .handler(UNRELIABLE, Unreliable(ledger.clone()))
             .handler(sleep, Sleep(ledger));
     }

@@ -1,6 +1,7 @@
-//! The demo's own settings, from the environment. The library's options are read by the library.
+//! The demo's settings from the environment. The library reads its own options.
 //!
-//! A wrong value is one line that names the variable, what it is set to and what to set. An empty value is none.
+//! An invalid value is an error of one line with the variable, its value and the expected one. An empty value is the same
+//! as none.
 
 use std::{
     env,
@@ -10,15 +11,15 @@ use std::{
     path::PathBuf,
 };
 
-/// A value that cannot be used, in one line.
+/// An invalid setting, as one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BadSetting(String);
 
 impl BadSetting {
-    /// `name` is set to `value`, and should rather be `set`.
-    pub(crate) fn new(name: &str, value: impl fmt::Display, set: impl fmt::Display) -> Self {
+    /// `problem` says what is wrong and what is expected.
+    pub(crate) fn new(name: &str, value: impl fmt::Display, problem: impl fmt::Display) -> Self {
         let value = value.to_string();
-        Self(format!("{name} is set to {value:?}: {set}"))
+        Self(format!("invalid {name} {value:?}: {problem}"))
     }
 }
 
@@ -28,7 +29,7 @@ impl fmt::Display for BadSetting {
     }
 }
 
-/// Which half of the service this process is.
+/// What a process does.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     /// Accepts jobs and runs them.
@@ -40,25 +41,25 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    /// Whether jobs are accepted over HTTP.
+    /// Whether the process accepts jobs over HTTP.
     pub(crate) const fn accepts(self) -> bool {
         matches!(self, Self::All | Self::Api)
     }
 
-    /// Whether jobs are run.
+    /// Whether the process runs jobs.
     pub(crate) const fn runs(self) -> bool {
         matches!(self, Self::All | Self::Worker)
     }
 }
 
-/// Where jobs are kept.
+/// The store of the jobs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StoreChoice {
-    /// In this process, lost with it.
+    /// In memory, lost with the process.
     Memory,
-    /// In that file.
+    /// In a file.
     Sqlite(PathBuf),
-    /// On that server.
+    /// On a Redis server.
     Redis(ServerUrl),
 }
 
@@ -72,12 +73,12 @@ impl fmt::Display for StoreChoice {
     }
 }
 
-/// Where a server is. May hold a password, wherever it stands, so only the scheme is ever shown.
+/// The address of a server. Shows only the scheme, because the rest may contain a password.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct ServerUrl(String);
 
 impl ServerUrl {
-    /// All of it, to connect with and not to show.
+    /// The whole address, to connect with.
     pub(crate) fn secret(&self) -> &str {
         &self.0
     }
@@ -95,37 +96,37 @@ impl fmt::Debug for ServerUrl {
     }
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LogFormat {
-    /// For people.
+    /// Human-readable.
     Pretty,
-    /// One object a line.
+    /// One JSON object for each line.
     Json,
 }
 
-/// Everything that the demo reads from the environment for itself.
+/// The demo's settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
     /// `AE_BIND`: `HOST:PORT` to listen on; port 0 picks a free one.
     pub(crate) bind: String,
     /// `AE_STORE`.
     pub(crate) store: StoreChoice,
-    /// `AE_ALLOW_VOLATILE`: whether a server may do that can lose what it was given.
+    /// `AE_ALLOW_VOLATILE`: whether a Redis server may be able to lose jobs.
     pub(crate) allow_volatile: bool,
     /// `AE_ROLE`.
     pub(crate) role: Role,
     /// `AE_LEDGER`: see [`Ledger`](crate::ledger::Ledger).
     pub(crate) ledger: Option<PathBuf>,
-    /// `AE_DATA`: the demo's own SQLite file; made and filled if it is not there.
+    /// `AE_DATA`: the demo's SQLite file, created and filled if it does not exist.
     pub(crate) data: PathBuf,
-    /// `AE_ADMIN_TOKEN`: the bearer token of operators; without one they are who asks from this machine.
+    /// `AE_ADMIN_TOKEN`: the bearer token of operators. Without one, callers from this machine are operators.
     pub(crate) admin_token: Option<String>,
     /// `AE_LOG_FORMAT`.
     pub(crate) log_format: LogFormat,
     /// `RUST_LOG`.
     pub(crate) log_filter: String,
-    /// Whether `AE_JOB_TIMEOUT_SECONDS` is set, whatever it says: the operator's word then goes before the demo's.
+    /// Whether `AE_JOB_TIMEOUT_SECONDS` is set, which overrides the timeout of `Sleep`.
     pub(crate) job_timeout_is_set: bool,
 }
 
@@ -140,12 +141,12 @@ impl Settings {
         let text = |name, default: &str| match path(name).map(|value| value.into_os_string().into_string()) {
             None => Ok(default.to_owned()),
             Some(Ok(value)) => Ok(value),
-            Some(Err(value)) => Err(BadSetting::new(name, value.to_string_lossy(), "set valid UTF-8")),
+            Some(Err(value)) => Err(BadSetting::new(name, value.to_string_lossy(), "expected valid UTF-8")),
         };
         Ok(Self {
             bind: bind(text("AE_BIND", "127.0.0.1:8080")?)?,
             store: store(&text("AE_STORE", "sqlite:async-endpoints.db")?)?,
-            allow_volatile: truth("AE_ALLOW_VOLATILE", &text("AE_ALLOW_VOLATILE", "false")?)?,
+            allow_volatile: boolean("AE_ALLOW_VOLATILE", &text("AE_ALLOW_VOLATILE", "false")?)?,
             role: role(&text("AE_ROLE", "all")?)?,
             ledger: path("AE_LEDGER"),
             data: path("AE_DATA").unwrap_or_else(|| "weather.db".into()),
@@ -159,28 +160,28 @@ impl Settings {
 
 fn bind(value: String) -> Result<String, BadSetting> {
     let fits = value.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-    if fits { Ok(value) } else { Err(BadSetting::new("AE_BIND", value, "set HOST:PORT, 127.0.0.1:8080 for example")) }
+    if fits { Ok(value) } else { Err(BadSetting::new("AE_BIND", value, "expected HOST:PORT, such as 127.0.0.1:8080")) }
 }
 
 fn store(value: &str) -> Result<StoreChoice, BadSetting> {
     let (scheme, rest) = value.split_once(':').unwrap_or_default();
-    let set = match (scheme, rest) {
+    let problem = match (scheme, rest) {
         ("memory", "") => return Ok(StoreChoice::Memory),
         ("sqlite", path) if !path.is_empty() => return Ok(StoreChoice::Sqlite(path.into())),
         ("redis" | "rediss", server) if server.len() > 2 && server.starts_with("//") => {
             return Ok(StoreChoice::Redis(ServerUrl(value.to_owned())));
         }
-        ("postgres" | "postgresql", _) => "this store is not built yet, set redis://…, sqlite:PATH or memory:",
-        _ => "set sqlite:PATH, memory:, redis://HOST:PORT/DATABASE or rediss://… (to come: postgres://…)",
+        ("postgres" | "postgresql", _) => "PostgreSQL is not supported yet, expected redis://…, sqlite:PATH or memory:",
+        _ => "expected sqlite:PATH, memory:, redis://HOST:PORT/DATABASE or rediss://…",
     };
-    // A server's address may hold a password, also one that is not quite right.
+    // An invalid address of a server may contain a password too.
     let is_file = matches!(scheme, "" | "memory" | "sqlite" | "file");
     let shown = if is_file { value.to_owned() } else { ServerUrl(value.to_owned()).to_string() };
-    Err(BadSetting::new("AE_STORE", shown, set))
+    Err(BadSetting::new("AE_STORE", shown, problem))
 }
 
-fn truth(name: &str, value: &str) -> Result<bool, BadSetting> {
-    value.parse().map_err(|_| BadSetting::new(name, value, "set true or false"))
+fn boolean(name: &str, value: &str) -> Result<bool, BadSetting> {
+    value.parse().map_err(|_| BadSetting::new(name, value, "expected true or false"))
 }
 
 fn role(value: &str) -> Result<Role, BadSetting> {
@@ -188,17 +189,17 @@ fn role(value: &str) -> Result<Role, BadSetting> {
         "all" => Ok(Role::All),
         "api" => Ok(Role::Api),
         "worker" => Ok(Role::Worker),
-        _ => Err(BadSetting::new("AE_ROLE", value, "set all, api or worker")),
+        _ => Err(BadSetting::new("AE_ROLE", value, "expected all, api or worker")),
     }
 }
 
-/// Without a value: for people if people are watching.
+/// Defaults to `pretty` on a terminal, otherwise `json`.
 fn log_format(value: &str) -> Result<LogFormat, BadSetting> {
     match value {
         "pretty" => Ok(LogFormat::Pretty),
         "" if io::stderr().is_terminal() => Ok(LogFormat::Pretty),
         "json" | "" => Ok(LogFormat::Json),
-        _ => Err(BadSetting::new("AE_LOG_FORMAT", value, "set pretty or json")),
+        _ => Err(BadSetting::new("AE_LOG_FORMAT", value, "expected pretty or json")),
     }
 }
 
@@ -212,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_and_empty_values_are_the_same() {
+    fn empty_value_is_the_default() {
         let defaults = read(&[]).unwrap();
         assert_eq!(defaults.bind, "127.0.0.1:8080");
         assert_eq!((&defaults.store, defaults.role), (&StoreChoice::Sqlite("async-endpoints.db".into()), Role::All));
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_taken() {
+    fn value_overrides_the_default() {
         let vars = [("AE_BIND", "[::1]:0"), ("AE_ROLE", "worker"), ("AE_LEDGER", "l"), ("AE_JOB_TIMEOUT_SECONDS", "2")];
         let settings = read(&vars).unwrap();
         assert_eq!((settings.bind.as_str(), settings.ledger), ("[::1]:0", Some("l".into())));
@@ -240,26 +241,26 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_value_is_one_line_with_name_value_and_remedy() {
+    fn invalid_value_is_one_line() {
         for (name, value, says) in [
             ("AE_BIND", "8080", "HOST:PORT"),
             ("AE_BIND", ":8080", "HOST:PORT"),
             ("AE_BIND", "localhost:99999", "HOST:PORT"),
             ("AE_ROLE", "boss", "all, api or worker"),
             ("AE_LOG_FORMAT", "xml", "pretty or json"),
-            ("AE_STORE", "sqlite:", "set sqlite:PATH"),
-            ("AE_STORE", "memory", "set sqlite:PATH"),
-            ("AE_STORE", "memory:x", "set sqlite:PATH"),
+            ("AE_STORE", "sqlite:", "expected sqlite:PATH"),
+            ("AE_STORE", "memory", "expected sqlite:PATH"),
+            ("AE_STORE", "memory:x", "expected sqlite:PATH"),
             ("AE_ALLOW_VOLATILE", "yes", "true or false"),
         ] {
             let line = read(&[(name, value)]).unwrap_err();
-            assert!(line.starts_with(&format!("{name} is set to \"{value}\": ")), "{line}");
+            assert!(line.starts_with(&format!("invalid {name} \"{value}\": ")), "{line}");
             assert!(line.contains(says) && !line.contains('\n'), "{line}");
         }
     }
 
     #[test]
-    fn a_password_is_not_shown() {
+    fn password_is_not_shown() {
         for (secret, shown) in [
             ("postgres://u:p@ss@db/jobs", "postgres:…"),
             ("redis:u:p@ss@db", "redis:…"),
@@ -267,7 +268,7 @@ mod tests {
             ("Redis://u:p@ss@db", "Redis:…"),
         ] {
             let line = read(&[("AE_STORE", secret)]).unwrap_err();
-            assert!(line.starts_with(&format!("AE_STORE is set to \"{shown}\": ")), "{line}");
+            assert!(line.starts_with(&format!("invalid AE_STORE \"{shown}\": ")), "{line}");
             assert!(line.contains("sqlite:PATH") && !line.contains("p@ss"), "{line}");
         }
         for secret in ["redis://user:p@ss@db.example:6379/0", "rediss://db/0?password=p@ss"] {

@@ -1,6 +1,4 @@
-//! Opens the store that `AE_STORE` names.
-//!
-//! Owns which errors of it are the operator's to mend. Must not know endpoints, handlers or HTTP.
+//! Opens the store that `AE_STORE` names. Transient errors are retried; permanent ones are invalid settings.
 
 use std::{
     fmt::Display,
@@ -14,68 +12,73 @@ use async_endpoints::{DeferredStore, MemoryStore, Refusal, SqliteStore, Store, r
 
 use crate::settings::{BadSetting, ServerUrl, Settings, StoreChoice};
 
-/// How long the end of the process waits for others to let go of the store, and between two looks.
-const CLOSING: Duration = Duration::from_secs(1);
-const LOOK: Duration = Duration::from_millis(1);
+/// Maximum time that closing waits for other references to the store.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Interval for polling references.
+const POLL: Duration = Duration::from_millis(1);
 
-/// Where jobs are kept, now or as soon as it can be reached.
-pub(crate) struct Jobs {
+/// The job store, which may still be opening.
+pub(crate) struct JobStore {
     pub(crate) store: Arc<dyn Store>,
-    late: Option<(Arc<DeferredStore>, StoreChoice)>,
+    deferred: Option<(Arc<DeferredStore>, StoreChoice)>,
 }
 
-impl Jobs {
-    /// Opens the store, or keeps trying in the background. One that will never do is a setting to change.
+impl JobStore {
+    /// Opens the store. Retries transient errors in the background.
+    ///
+    /// # Errors
+    /// If the store is permanently unusable.
     pub(crate) async fn open(settings: &Settings) -> Result<Self, BadSetting> {
         match &settings.store {
             StoreChoice::Memory => {
-                tracing::warn!("AE_STORE is memory: every job is in this process, and lost when it ends");
-                Ok(Self { store: Arc::new(MemoryStore::new()), late: None })
+                tracing::warn!("AE_STORE is memory: all jobs are lost when this process ends");
+                Ok(Self { store: Arc::new(MemoryStore::new()), deferred: None })
             }
-            StoreChoice::Sqlite(path) => Self::late(&settings.store, open_sqlite(path).await),
-            StoreChoice::Redis(url) => Self::late(&settings.store, open_redis(url, settings.allow_volatile).await),
+            StoreChoice::Sqlite(path) => Self::deferred(&settings.store, open_sqlite(path).await),
+            StoreChoice::Redis(url) => Self::deferred(&settings.store, open_redis(url, settings.allow_volatile).await),
         }
     }
 
-    fn late(choice: &StoreChoice, opened: Result<DeferredStore, Refusal>) -> Result<Self, BadSetting> {
-        let late = Arc::new(opened.map_err(|refusal| choice.refused(refusal))?);
-        Ok(Self { store: late.clone(), late: Some((late, choice.clone())) })
+    fn deferred(choice: &StoreChoice, opened: Result<DeferredStore, Refusal>) -> Result<Self, BadSetting> {
+        let deferred = Arc::new(opened.map_err(|refusal| choice.refused(refusal))?);
+        Ok(Self { store: deferred.clone(), deferred: Some((deferred, choice.clone())) })
     }
 
-    /// What to change, once it is known that the store will never do; else this never ends.
+    /// Returns the invalid setting when the store turns out to be permanently unusable. Otherwise never returns.
     pub(crate) async fn refused(&self) -> BadSetting {
-        match &self.late {
-            Some((late, choice)) => choice.refused(late.refused().await),
+        match &self.deferred {
+            Some((deferred, choice)) => choice.refused(deferred.refused().await),
             None => std::future::pending().await,
         }
     }
 
-    /// Closes the store in this thread, which the process waits for, and not in whichever happened to have it last. A
-    /// handler that does not stop keeps it open.
+    /// Closes the store on this thread, so that it is closed before the process exits. A handler that does not stop keeps
+    /// the store open.
     pub(crate) fn close(self) {
-        let Self { store, late } = self;
-        drop(late);
+        let Self { store, deferred } = self;
+        drop(deferred);
         let began = Instant::now();
-        while Arc::strong_count(&store) > 1 && began.elapsed() < CLOSING {
-            thread::sleep(LOOK);
+        while Arc::strong_count(&store) > 1 && began.elapsed() < CLOSE_TIMEOUT {
+            thread::sleep(POLL);
         }
     }
 }
 
 impl StoreChoice {
     fn refused(&self, why: impl Display) -> BadSetting {
-        let set = match self {
+        let expected = match self {
             Self::Sqlite(_) | Self::Memory => "sqlite:PATH with a file that this program may write, or memory:",
-            Self::Redis(_) => "redis://… of a server that will do, sqlite:PATH or memory:",
+            Self::Redis(_) => "redis://… of a suitable server, sqlite:PATH or memory:",
         };
-        BadSetting::new("AE_STORE", self, format_args!("{why}; set {set}"))
+        BadSetting::new("AE_STORE", self, format_args!("{why}; expected {expected}"))
     }
 }
 
 async fn open_sqlite(path: &Path) -> Result<DeferredStore, Refusal> {
     let path = path.to_owned();
-    let late = DeferredStore::open(move || SqliteStore::open(path.clone()), sqlite::OpenError::is_transient).await?;
-    Ok(late.named("sqlite"))
+    let deferred =
+        DeferredStore::open(move || SqliteStore::open(path.clone()), sqlite::OpenError::is_transient).await?;
+    Ok(deferred.named("sqlite"))
 }
 
 async fn open_redis(url: &ServerUrl, allow_volatile: bool) -> Result<DeferredStore, Refusal> {

@@ -1,7 +1,7 @@
-//! The demo's own database: weather observations to read, and what became of them to write.
+//! The demo's SQLite database, `AE_DATA`: weather observations, and the results that jobs write.
 //!
-//! Owns the SQLite file named by `AE_DATA`. Must not know jobs beyond their id, nor HTTP. It is apart from any job
-//! store: what a handler does to the world it does here, and it has to survive being done twice.
+//! It is separate from the job store and stands for the effects of handlers. Writes are idempotent, because an attempt may
+//! be repeated.
 
 use std::{
     path::Path,
@@ -15,11 +15,11 @@ use serde::Serialize;
 
 use crate::day::Day;
 
-/// 2 922 daily observations; `data/README.md` tells where they come from.
+/// 2 922 daily observations. `data/README.md` names the source.
 const OBSERVATIONS: &str = include_str!("../data/weather.csv");
 
-/// How long to wait for another process that writes to the same file.
-const BUSY: Duration = Duration::from_secs(10);
+/// Timeout for the lock while another process writes to the file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS observation (
@@ -62,7 +62,7 @@ pub(crate) struct Observation {
     pub(crate) category: String,
 }
 
-/// What a job made of one observation.
+/// The result for one observation.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Processed {
     pub(crate) observation: i64,
@@ -73,20 +73,20 @@ pub(crate) struct Processed {
     pub(crate) summary: String,
 }
 
-/// The open database. Its calls block: they belong on a thread that may.
+/// The open database. Its calls block.
 pub(crate) struct Weather {
-    // One connection is enough: a read takes a millisecond, and SQLite has one writer at a time anyway.
+    // One connection is enough: a read takes a millisecond, and SQLite has one writer at a time.
     connection: Mutex<Connection>,
 }
 
 impl Weather {
-    /// Opens the file, and fills it if it is new. Any number of processes may do so at once.
+    /// Opens the file, and fills it if it is new. Several processes may do so at the same time.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let mut connection = Connection::open(path)?;
-        connection.busy_timeout(BUSY)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
         write_ahead(&connection)?;
-        // The lock is taken before looking, so of many that start at once exactly one loads. A crash before the
-        // commit leaves the file empty, and the next start loads it.
+        // The lock is taken before the count, so exactly one of several processes loads the data. After a crash before
+        // the commit, the next start loads them.
         let load = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         load.execute_batch(TABLES)?;
         if load.query_row("SELECT count(*) FROM observation", [], |row| row.get::<_, i64>(0))? == 0 {
@@ -96,9 +96,9 @@ impl Weather {
         Ok(Self { connection: Mutex::new(connection) })
     }
 
-    /// Observations of a category between two days, both included, oldest first.
+    /// Observations of a category from the day `from` to the day `to`, both included, oldest first.
     pub(crate) fn select(&self, category: &str, from: Option<Day>, to: Option<Day>) -> Result<Vec<Observation>> {
-        // Dates of this form sort as text.
+        // Dates in this format sort as text.
         let (from, to) = (from.map(|day| day.to_string()), to.map(|day| day.to_string()));
         self.connection()
             .prepare_cached(
@@ -110,7 +110,7 @@ impl Weather {
             .collect()
     }
 
-    /// The categories there are.
+    /// All categories, sorted.
     pub(crate) fn categories(&self) -> Result<Vec<String>> {
         self.connection()
             .prepare_cached("SELECT DISTINCT category FROM observation ORDER BY category")?
@@ -118,7 +118,7 @@ impl Weather {
             .collect()
     }
 
-    /// Writes what a job made of its observations: all of it or nothing, and once, however often the job repeats it.
+    /// Writes the results of a job in one transaction. Idempotent: rows that exist are kept.
     pub(crate) fn save(&self, job: &str, at: &str, rows: &[Processed]) -> Result<()> {
         let mut connection = self.connection();
         let save = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -132,15 +132,15 @@ impl Weather {
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
-        // A panic while it was held has rolled its transaction back.
+        // A panic rolls back the transaction.
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Switches the file to write-ahead logging, so that reading does not wait for writing. The switch needs the file
-/// alone and is refused at once when another process is at it, whatever the busy timeout: so it is tried again.
+/// Switches the file to write-ahead logging, so that readers do not wait for writers. Retries, because SQLite ignores the
+/// busy timeout for this switch.
 fn write_ahead(connection: &Connection) -> Result<()> {
-    let until = Instant::now() + BUSY;
+    let until = Instant::now() + BUSY_TIMEOUT;
     loop {
         match connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(())) {
             Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && Instant::now() < until => {
@@ -156,7 +156,7 @@ fn insert_observations(connection: &Connection) -> Result<()> {
         "INSERT INTO observation (location, date, precipitation, temp_max, temp_min, wind, category)
          VALUES (?, ?, ?, ?, ?, ?, ?)",
     )?;
-    // No field of the file holds a comma. Numbers are bound as text, and the strict columns turn them into numbers.
+    // No field contains a comma. Numbers are bound as text, and the strict columns convert them.
     for line in OBSERVATIONS.lines().skip(1) {
         insert.execute(params_from_iter(line.split(',')))?;
     }
@@ -190,7 +190,7 @@ mod tests {
         Weather::open(Path::new(":memory:")).unwrap()
     }
 
-    /// A path of its own for each test, gone before and after.
+    /// A temporary database file, removed on drop.
     struct Scratch(PathBuf);
 
     impl Scratch {
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn holds_every_observation_with_its_numbers() {
+    fn new_file_has_all_observations() {
         let weather = memory();
         let counts: Vec<(String, usize)> = weather
             .categories()
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn both_ends_of_a_range_are_included() {
+    fn first_and_last_day_are_included() {
         let weather = memory();
         let count = |from, to| weather.select("rain", from, to).unwrap().len();
         assert_eq!(count(day("2012-01-01"), day("2012-01-31")), 23);
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_saved_twice_is_there_once() {
+    fn repeated_save_keeps_the_first_rows() {
         let weather = memory();
         let rows: Vec<Processed> = (1..=3)
             .map(|id| Processed { observation: id, feels_like: 1.5, temp_range: 2.0, summary: "cold".to_owned() })
@@ -261,8 +261,8 @@ mod tests {
     }
 
     #[test]
-    fn a_new_file_may_be_opened_by_many_at_once() {
-        // Several rounds, because what goes wrong without the repeats in `write_ahead` does so now and then.
+    fn concurrent_opens_load_the_data_once() {
+        // Several rounds, because without the retries of `write_ahead` only some fail.
         for round in 0..5 {
             let scratch = Scratch::new(&format!("many-{round}"));
             let barrier = Barrier::new(8);

@@ -1,4 +1,4 @@
-//! What becomes of jobs when processes die, and when several share them: all on the store that is the default.
+//! Jobs when processes die and when several processes share them, with the default store.
 
 mod support;
 
@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use support::{Demo, Folder, in_time, until};
 
-/// Attempts of each job that began, by the ledger.
+/// Number of started attempts of each job, according to the ledger.
 fn starts(folder: &Folder) -> BTreeMap<String, usize> {
     let mut starts = BTreeMap::new();
     for [job, .., what] in folder.ledger() {
@@ -18,19 +18,19 @@ fn starts(folder: &Folder) -> BTreeMap<String, usize> {
     starts
 }
 
-/// How each attempt of a job ended, oldest first.
+/// Outcomes of the attempts of a job, oldest first.
 fn outcomes(job: &Value) -> Vec<&str> {
     let attempts = job["attempts"].as_array().expect("attempts");
-    attempts.iter().map(|attempt| attempt["outcome"].as_str().expect("it has ended")).collect()
+    attempts.iter().map(|attempt| attempt["outcome"].as_str().expect("an outcome")).collect()
 }
 
-/// A process that is frozen while it writes keeps the file to itself, and nobody can go on before it does.
-async fn freeze_between_writes(folder: &Folder, demo: &Demo) {
-    let turn = Connection::open(folder.join("async-endpoints.db")).expect("it is there");
-    turn.busy_timeout(Duration::from_secs(30)).expect("a setting");
-    turn.execute_batch("BEGIN IMMEDIATE").expect("a turn to write");
+/// Freezes the process while it does not hold the write lock, which would block all other processes.
+async fn freeze_without_write_lock(folder: &Folder, demo: &Demo) {
+    let lock = Connection::open(folder.join("async-endpoints.db")).expect("the file");
+    lock.busy_timeout(Duration::from_secs(30)).expect("a setting");
+    lock.execute_batch("BEGIN IMMEDIATE").expect("the write lock");
     demo.freeze().await;
-    turn.execute_batch("ROLLBACK").expect("nothing was written");
+    lock.execute_batch("ROLLBACK").expect("a rollback");
 }
 
 fn runs(job: &Value) -> bool {
@@ -56,37 +56,37 @@ async fn jobs_survive_a_killed_process() {
         assert_eq!(ended["status"], "Completed", "{ended}");
         let (losses, retries) = (ended["lossCount"].as_u64().expect("a count"), &ended["retryCount"]);
         assert!(losses <= 1 && *retries == 0 && ended["attempt"] == 1 + losses, "{ended}");
-        // A worker that dies between claim and start has lost an attempt that never began.
+        // A worker that dies between claim and start loses an attempt that has no start in the ledger.
         let starts = starts(&folder)[ended["id"].as_str().expect("an id")] as u64;
         assert!((1..=1 + losses).contains(&starts), "{starts} starts: {ended}");
     }
-    assert!(demo.stop().await.expect("it ends").success());
+    assert!(demo.stop().await.expect("an exit").success());
 }
 
 #[tokio::test]
-async fn one_process_accepts_and_another_works() {
+async fn api_and_worker_process_share_jobs() {
     let folder = Folder::new();
     let api = Demo::start(&folder, &[("AE_ROLE", "api")]).await;
     let job = api.submit("/api/sleep", &json!({ "seconds": 0 })).await;
     assert_eq!(api.get(&job).await.json::<Value>().await.expect("a job")["waiting"]["reason"], "noWorker");
     let worker = Demo::start(&folder, &[("AE_ROLE", "worker")]).await;
     assert_eq!(api.ended(&job).await["status"], "Completed");
-    // Held by the one, ended by the other.
+    // The API process holds the request until the worker has ended the job.
     let request = api.posting("/api/sleep", &json!({ "seconds": 0.2 })).header("prefer", "wait=30");
     let answer = in_time("the end", request.send()).await.expect("an answer");
     assert_eq!(answer.status(), StatusCode::OK);
     assert_eq!(answer.json::<Value>().await.expect("a job")["status"], "Completed");
-    // Asked of the one, heard by the other.
+    // A cancellation at the API process reaches the worker.
     let long = api.submit("/api/sleep", &json!({ "seconds": 3600 })).await;
     api.job_when(&long, runs).await;
     assert_eq!(api.post(&format!("{long}/cancel"), &Value::Null).await.status(), StatusCode::ACCEPTED);
     assert_eq!(worker.ended(&long).await["status"], "Canceled");
-    assert!(worker.stop().await.expect("it ends").success());
-    assert!(api.stop().await.expect("it ends").success());
+    assert!(worker.stop().await.expect("an exit").success());
+    assert!(api.stop().await.expect("an exit").success());
 }
 
 #[tokio::test]
-async fn restarts_use_up_no_attempt() {
+async fn restart_uses_up_no_attempt() {
     let folder = Folder::new();
     let vars = [("AE_LEDGER", "ledger"), ("AE_SHUTDOWN_SECONDS", "0.1"), ("AE_CONCURRENCY", "4")];
     let mut jobs = Vec::new();
@@ -95,14 +95,14 @@ async fn restarts_use_up_no_attempt() {
         for seconds in [0.05, 0.05, 0.6] {
             jobs.push(demo.submit("/api/sleep", &json!({ "seconds": seconds })).await);
         }
-        // The oldest that has not ended goes first, so it is on its way in this process.
+        // The oldest unfinished job runs first.
         for job in &jobs {
             let busy = demo.job_when(job, |job| runs(job) || !job["completedAt"].is_null()).await;
             if runs(&busy) {
                 break;
             }
         }
-        assert_eq!(demo.stop().await.expect("it ends").code(), Some(0), "{}", jobs.len());
+        assert_eq!(demo.stop().await.expect("an exit").code(), Some(0), "{}", jobs.len());
     }
     let demo = Demo::start(&folder, &vars).await;
     let mut releases = 0;
@@ -117,19 +117,19 @@ async fn restarts_use_up_no_attempt() {
         assert!((1..=attempt).contains(&started), "{started} starts: {ended}");
         releases += released;
     }
-    println!("{releases} attempts of {} jobs were given back in 6 restarts", jobs.len());
-    assert!(releases >= 3, "{releases} attempts were given back: this tries nothing");
-    assert_eq!(demo.stop().await.expect("it ends").code(), Some(0));
+    println!("{releases} attempts of {} jobs were released in 6 restarts", jobs.len());
+    assert!(releases >= 3, "{releases} attempts were released, expected at least 3");
+    assert_eq!(demo.stop().await.expect("an exit").code(), Some(0));
 }
 
 #[tokio::test]
-async fn what_runs_for_five_leases_runs_once() {
+async fn job_longer_than_five_leases_runs_once() {
     let folder = Folder::new();
     let vars = [("AE_LEDGER", "ledger"), ("AE_LEASE_SECONDS", "1")];
     let demo = Demo::start(&folder, &vars).await;
     let job = demo.submit("/api/sleep", &json!({ "seconds": 5.2 })).await;
     demo.job_when(&job, runs).await;
-    // Somebody who would take it, if it were to be had.
+    // This process would claim the job if its lease expired.
     let other = Demo::start(&folder, &vars).await;
     let ended = other.ended(&job).await;
     assert_eq!((&ended["status"], outcomes(&ended)), (&json!("Completed"), vec!["completed"]), "{ended}");
@@ -138,28 +138,28 @@ async fn what_runs_for_five_leases_runs_once() {
 }
 
 #[tokio::test]
-async fn a_worker_that_was_frozen_past_its_lease_settles_nothing() {
+async fn worker_frozen_past_its_lease_settles_nothing() {
     let folder = Folder::new();
     let vars = [("AE_LEDGER", "ledger"), ("AE_LEASE_SECONDS", "1")];
     let frozen = Demo::start(&folder, &vars).await;
     let job = frozen.submit("/api/sleep", &json!({ "seconds": 0.8 })).await;
     until("a start", || !folder.ledger().is_empty()).await;
-    freeze_between_writes(&folder, &frozen).await;
+    freeze_without_write_lock(&folder, &frozen).await;
     let other = Demo::start(&folder, &vars).await;
     let ended = other.ended(&job).await;
     assert_eq!((&ended["status"], outcomes(&ended)), (&json!("Completed"), vec!["lost", "completed"]), "{ended}");
     assert_eq!((&ended["lossCount"], &ended["retryCount"]), (&json!(1), &json!(0)), "{ended}");
 
-    // It finds its time over, and its lease lost.
-    frozen.signal("CONT").await.expect("it is there");
+    // After the freeze, its lease is lost.
+    frozen.signal("CONT").await.expect("the file");
     let (one, two) = (frozen.pid().to_string(), other.pid().to_string());
     until("the end of the first attempt", || {
         folder.ledger().iter().any(|[.., pid, what]| *pid == one && what == "end")
     })
     .await;
-    // What it had to settle is settled before it has stopped, or never.
-    assert_eq!(frozen.stop().await.expect("it ends").code(), Some(0));
-    assert_eq!(other.get(&job).await.json::<Value>().await.expect("a job"), ended, "nothing changes after the end");
+    // A stop waits for pending settlements.
+    assert_eq!(frozen.stop().await.expect("an exit").code(), Some(0));
+    assert_eq!(other.get(&job).await.json::<Value>().await.expect("a job"), ended, "an ended job does not change");
     let ran = |pid: &str| folder.ledger().iter().filter(|[_, _, by, _]| by == pid).count();
     assert_eq!((ran(&one), ran(&two)), (2, 2), "each ran it once: {:?}", folder.ledger());
 }

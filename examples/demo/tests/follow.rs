@@ -1,4 +1,4 @@
-//! Following a job at one process while another works on it, and over a restart.
+//! Follows jobs at one process while another process runs them, and over a restart.
 
 mod support;
 
@@ -10,25 +10,24 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use support::{Demo, Folder, events::Events, in_time};
 
-/// How old what this job tells is, by its own time.
+/// Time since the last update of the job.
 fn age(job: &Value) -> Duration {
     let at: Timestamp = job["lastUpdatedAt"].as_str().expect("a time").parse().expect("a time");
     SystemTime::now().duration_since(at.into()).unwrap_or_default()
 }
 
-/// How old each change was when it was seen. A machine that is busy with other tests is given more time than is
-/// promised, but for one in ten only.
-fn judge(how: &str, promise: Duration, mut ages: Vec<Duration>) {
+/// Checks the delay of each change. One in ten may exceed the promise, because the machine is busy with other tests.
+fn check_delays(how: &str, promise: Duration, mut ages: Vec<Duration>) {
     ages.sort_unstable();
     let (median, most, last) = (ages[ages.len() / 2], ages[ages.len() * 9 / 10], ages[ages.len() - 1]);
     println!("{how}: {} changes, median {median:?}, p90 {most:?}, last {last:?}", ages.len());
-    assert!(ages.len() >= 20, "{how}: {} changes are too few", ages.len());
+    assert!(ages.len() >= 20, "{how}: only {} changes", ages.len());
     assert!(most <= promise && last <= Duration::from_secs(2), "{how}: {ages:?}");
 }
 
 async fn by_stream(demo: &Demo, job: &str) -> Vec<Duration> {
     let (mut events, mut ages) = (Events::of(demo, job, None).await, Vec::new());
-    // The first tells what was before.
+    // The first event is the current state.
     events.next().await.expect("the current state");
     while let Some(event) = events.next().await {
         ages.push(age(&event.job));
@@ -53,7 +52,7 @@ async fn by_long_polls(demo: &Demo, job: &str) -> Vec<Duration> {
     }
 }
 
-/// Ends of jobs that were waited for from their submission on, one after the other.
+/// Delays of the ends of jobs whose submission waits for the end.
 async fn by_held_waits(demo: &Demo) -> Vec<Duration> {
     let mut ages = Vec::new();
     for n in 0..25 {
@@ -66,33 +65,33 @@ async fn by_held_waits(demo: &Demo) -> Vec<Duration> {
     ages
 }
 
-async fn what_one_changes_another_tells(store: &str, promise: Duration) {
+async fn check_delays_between_processes(store: &str, promise: Duration) {
     let folder = Folder::new();
     let api = Demo::start(&folder, &[("AE_STORE", store), ("AE_ROLE", "api")]).await;
     let worker = [("AE_STORE", store), ("AE_ROLE", "worker"), ("AE_CONCURRENCY", "8")];
     let _worker = Demo::start(&folder, &worker).await;
-    // Five reports of progress in a second.
+    // Five progress reports per second.
     let job = api.submit("/api/sleep", &json!({ "seconds": 5.5 })).await;
     api.job_when(&job, |job| job["status"] == "InProgress").await;
     let (stream, polls, waits) = tokio::join!(by_stream(&api, &job), by_long_polls(&api, &job), by_held_waits(&api));
-    judge("event stream", promise, stream);
-    judge("long polls", promise, polls);
-    judge("held waits", promise, waits);
+    check_delays("event stream", promise, stream);
+    check_delays("long polls", promise, polls);
+    check_delays("held waits", promise, waits);
 }
 
 #[tokio::test]
-async fn what_one_process_changes_another_tells_soon() {
-    what_one_changes_another_tells("sqlite:jobs.db", Duration::from_millis(300)).await;
+async fn change_over_sqlite_arrives_in_300_ms() {
+    check_delays_between_processes("sqlite:jobs.db", Duration::from_millis(300)).await;
 }
 
 #[tokio::test]
-async fn over_redis_sooner() {
+async fn change_over_redis_arrives_in_100_ms() {
     let redis = RedisServer::start();
-    what_one_changes_another_tells(&redis.url(), Duration::from_millis(100)).await;
+    check_delays_between_processes(&redis.url(), Duration::from_millis(100)).await;
 }
 
 #[tokio::test]
-async fn a_stream_goes_on_after_a_restart() {
+async fn stream_resumes_after_a_restart() {
     let folder = Folder::new();
     let vars = [("AE_SHUTDOWN_SECONDS", "0.1")];
     let demo = Demo::start(&folder, &vars).await;
@@ -105,7 +104,7 @@ async fn a_stream_goes_on_after_a_restart() {
             break;
         }
     }
-    assert!(demo.stop().await.expect("it ends").success());
+    assert!(demo.stop().await.expect("an exit").success());
     while let Some(event) = events.next().await {
         known = event.id;
     }
@@ -113,8 +112,8 @@ async fn a_stream_goes_on_after_a_restart() {
     let demo = Demo::start(&folder, &vars).await;
     let mut events = Events::of(&demo, &job, Some(known)).await;
     loop {
-        let event = events.next().await.expect("the job goes on");
-        assert!(event.id > known, "{} was told before, or is older than {known}", event.id);
+        let event = events.next().await.expect("an event");
+        assert!(event.id > known, "{} is not newer than {known}", event.id);
         known = event.id;
         if event.job["attempt"] == 2 && event.job["status"] == "InProgress" {
             break;
@@ -126,7 +125,7 @@ async fn a_stream_goes_on_after_a_restart() {
         assert!(event.id > known, "{} after {known}", event.id);
         (known, last) = (event.id, event.job);
     }
-    assert_eq!(last["status"], "Canceled", "the end is told before the stream ends");
+    assert_eq!(last["status"], "Canceled", "the last event has the end of the job");
     let nothing = demo.getting(&format!("{job}/events")).header("last-event-id", known).send();
     assert_eq!(in_time("an answer", nothing).await.expect("an answer").status(), StatusCode::NO_CONTENT);
 }

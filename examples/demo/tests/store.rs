@@ -1,4 +1,4 @@
-//! A store that is not there: when the demo starts, later, and for good.
+//! Stores that are unavailable at start, later, or permanently.
 
 mod support;
 
@@ -17,8 +17,8 @@ use tokio::time::sleep;
 
 const SLEEP: &str = "/api/sleep";
 
-/// Submits what must be refused for now, and in time.
-async fn refused(demo: &Demo) {
+/// Checks that a submission is rejected with 503 in time.
+async fn expect_unavailable(demo: &Demo) {
     let began = Instant::now();
     let answer = demo.posting(SLEEP, &json!({ "seconds": 0 })).header("idempotency-key", "k").send();
     let answer = in_time("an answer", answer).await.expect("an answer");
@@ -28,8 +28,8 @@ async fn refused(demo: &Demo) {
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
 
-/// Submits the same until it is accepted, and follows it to its end.
-async fn works(demo: &Demo) {
+/// Repeats the submission until it is accepted, and waits for the job's end.
+async fn expect_available(demo: &Demo) {
     let accepted = async {
         loop {
             let request = demo.posting(SLEEP, &json!({ "seconds": 0 })).header("idempotency-key", "k");
@@ -46,61 +46,61 @@ async fn works(demo: &Demo) {
     assert_eq!((&ended["status"], &ended["attempt"]), (&json!("Completed"), &json!(1)), "{ended}");
 }
 
-/// Somebody else's database.
+/// Creates a database of another program.
 fn foreign(path: &Path) {
     let other = Connection::open(path).expect("a file");
     other.execute_batch("CREATE TABLE birds (name TEXT)").expect("a table");
 }
 
-/// One of a later version.
+/// Creates a store with a newer schema version.
 fn newer(path: &Path) {
     let other = Connection::open(path).expect("a file");
     let header = "CREATE TABLE jobs (id TEXT); PRAGMA application_id = 1095060017; PRAGMA user_version = 9999";
     other.execute_batch(header).expect("a table");
 }
 
-/// The last line says which variable is set to what, what is wrong, and what to set.
-fn tells(stderr: &str, value: &str, why: &str) {
+/// Checks that the last line names the variable, its value, the problem and the expected value.
+fn expect_invalid_store(stderr: &str, value: &str, why: &str) {
     let line = stderr.lines().last().unwrap_or_default();
-    assert!(line.starts_with(&format!("AE_STORE is set to {value:?}: ")), "{stderr}");
-    assert!(line.contains(why) && line.contains("; set ") && line.contains("sqlite:PATH"), "{stderr}");
+    assert!(line.starts_with(&format!("invalid AE_STORE {value:?}: ")), "{stderr}");
+    assert!(line.contains(why) && line.contains("; expected ") && line.contains("sqlite:PATH"), "{stderr}");
 }
 
 #[tokio::test]
-async fn it_waits_for_a_folder_to_be_made() {
+async fn demo_waits_for_a_missing_folder() {
     let folder = Folder::new();
     let demo = Demo::start(&folder, &[("AE_STORE", "sqlite:later/jobs.db")]).await;
-    refused(&demo).await;
+    expect_unavailable(&demo).await;
     assert_eq!(demo.get("/jobs").await.status(), StatusCode::SERVICE_UNAVAILABLE);
     fs::create_dir(folder.join("later")).expect("a folder");
-    works(&demo).await;
+    expect_available(&demo).await;
     assert!(demo.log().contains("the store is open"), "{}", demo.log());
-    assert!(demo.stop().await.expect("it ends").success());
+    assert!(demo.stop().await.expect("an exit").success());
 }
 
 #[tokio::test]
-async fn it_stops_cleanly_while_it_waits() {
+async fn stop_without_a_store_is_clean() {
     let folder = Folder::new();
     let demo = Demo::start(&folder, &[("AE_STORE", "sqlite:never/jobs.db")]).await;
-    refused(&demo).await;
+    expect_unavailable(&demo).await;
     let began = Instant::now();
-    assert_eq!(demo.stop().await.expect("it ends").code(), Some(0));
+    assert_eq!(demo.stop().await.expect("an exit").code(), Some(0));
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
 
 #[tokio::test]
-async fn it_waits_for_a_lock_to_be_given_up() {
+async fn demo_waits_for_a_locked_file() {
     let folder = Folder::new();
     let other = Connection::open(folder.join("jobs.db")).expect("a file");
     other.execute_batch("BEGIN EXCLUSIVE").expect("a lock");
     let demo = Demo::start(&folder, &[("AE_STORE", "sqlite:jobs.db")]).await;
-    refused(&demo).await;
-    other.execute_batch("ROLLBACK").expect("it is given up");
-    works(&demo).await;
+    expect_unavailable(&demo).await;
+    other.execute_batch("ROLLBACK").expect("a rollback");
+    expect_available(&demo).await;
 }
 
 #[tokio::test]
-async fn a_file_that_will_never_do_is_one_line_and_exit_code_2() {
+async fn unusable_file_is_one_line_and_exit_code_2() {
     let folder = Folder::new();
     foreign(&folder.join("foreign.db"));
     newer(&folder.join("newer.db"));
@@ -118,45 +118,45 @@ async fn a_file_that_will_never_do_is_one_line_and_exit_code_2() {
         let out = folder.run(&[("AE_STORE", &value), ("RUST_LOG", "off")]).await;
         let stderr = String::from_utf8_lossy(&out.stderr);
         assert_eq!((out.status.code(), stderr.lines().count()), (Some(2), 1), "{stderr}");
-        assert!(out.stdout.is_empty(), "it never listened");
-        tells(&stderr, &value, why);
+        assert!(out.stdout.is_empty(), "the demo printed an address");
+        expect_invalid_store(&stderr, &value, why);
     }
 }
 
 #[tokio::test]
-async fn what_will_never_do_may_be_found_out_later() {
+async fn unusable_file_found_later_is_exit_code_2() {
     let folder = Folder::new();
     fs::create_dir(folder.join("made")).expect("a folder");
     newer(&folder.join("made/jobs.db"));
     let mut demo = Demo::start(&folder, &[("AE_STORE", "sqlite:later/jobs.db")]).await;
-    refused(&demo).await;
+    expect_unavailable(&demo).await;
     let began = Instant::now();
-    fs::rename(folder.join("made"), folder.join("later")).expect("it has its name");
-    assert_eq!(demo.gone().await.expect("it ends").code(), Some(2));
+    fs::rename(folder.join("made"), folder.join("later")).expect("a rename");
+    assert_eq!(demo.gone().await.expect("an exit").code(), Some(2));
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
-    tells(&demo.log(), "sqlite:later/jobs.db", "version 9999");
+    expect_invalid_store(&demo.log(), "sqlite:later/jobs.db", "version 9999");
 }
 
 #[tokio::test]
-async fn it_goes_on_when_its_file_is_back() {
+async fn demo_recovers_when_its_file_is_restored() {
     let folder = Folder::new();
     let (file, away) = (folder.join("jobs.db"), folder.join("away.db"));
     let demo = Demo::start(&folder, &[("AE_STORE", "sqlite:jobs.db")]).await;
     let before = demo.finish(SLEEP, &json!({ "seconds": 0 })).await;
     let path = before["links"]["self"].as_str().expect("a link");
-    fs::rename(&file, &away).expect("it is there");
-    refused(&demo).await;
+    fs::rename(&file, &away).expect("a rename");
+    expect_unavailable(&demo).await;
     assert_eq!(demo.get(path).await.status(), StatusCode::SERVICE_UNAVAILABLE);
-    fs::rename(&away, &file).expect("it is there");
-    works(&demo).await;
+    fs::rename(&away, &file).expect("a rename");
+    expect_available(&demo).await;
     assert_eq!(demo.get(path).await.json::<Value>().await.expect("a job"), before);
     let listed: Value = demo.get("/jobs").await.json().await.expect("a page");
-    assert_eq!(listed["jobs"].as_array().map(Vec::len), Some(2), "what was refused left nothing: {listed}");
+    assert_eq!(listed["jobs"].as_array().map(Vec::len), Some(2), "a rejected submission created a job: {listed}");
 }
 
-/// The processes of a file stop in order: all that was written is in it, and nothing lies beside it.
+/// After the last process has stopped, the file contains everything and has no log or index beside it.
 #[tokio::test]
-async fn a_stop_leaves_one_file() {
+async fn stop_leaves_one_file() {
     let folder = Folder::new();
     let vars = [("AE_STORE", "sqlite:jobs.db"), ("AE_SHUTDOWN_SECONDS", "0.1")];
     for _restart in 0..5 {
@@ -164,11 +164,11 @@ async fn a_stop_leaves_one_file() {
         one.finish(SLEEP, &json!({ "seconds": 0 })).await;
         let long = other.submit(SLEEP, &json!({ "seconds": 3600 })).await;
         one.job_when(&long, |job| job["status"] == "InProgress").await;
-        assert!(one.stop().await.expect("it ends").success());
-        assert!(folder.join("jobs.db-wal").exists(), "the other still has it open");
-        assert!(other.stop().await.expect("it ends").success());
-        for beside in ["jobs.db-wal", "jobs.db-shm"] {
-            assert!(!folder.join(beside).exists(), "{beside} is left");
+        assert!(one.stop().await.expect("an exit").success());
+        assert!(folder.join("jobs.db-wal").exists(), "the other process has the file open");
+        assert!(other.stop().await.expect("an exit").success());
+        for file in ["jobs.db-wal", "jobs.db-shm"] {
+            assert!(!folder.join(file).exists(), "{file} is left");
         }
     }
     let rows = |sql: &str| {
@@ -179,18 +179,18 @@ async fn a_stop_leaves_one_file() {
 }
 
 #[tokio::test]
-async fn it_waits_for_a_server_to_be_started() {
+async fn demo_waits_for_a_redis_server() {
     let (folder, redis) = (Folder::new(), RedisServer::start());
     redis.kill();
     let demo = Demo::start(&folder, &[("AE_STORE", &redis.url())]).await;
-    refused(&demo).await;
+    expect_unavailable(&demo).await;
     redis.restart();
-    works(&demo).await;
-    assert!(demo.stop().await.expect("it ends").success());
+    expect_available(&demo).await;
+    assert!(demo.stop().await.expect("an exit").success());
 }
 
 #[tokio::test]
-async fn a_server_that_evicts_jobs_is_one_line_and_exit_code_2_unless_it_may() {
+async fn evicting_server_needs_allow_volatile() {
     let folder = Folder::new();
     let redis = RedisServer::with(&[("maxmemory-policy", "allkeys-lru"), ("requirepass", "s3cret")]);
     let url = redis.url();
@@ -198,9 +198,9 @@ async fn a_server_that_evicts_jobs_is_one_line_and_exit_code_2_unless_it_may() {
     let stderr = String::from_utf8_lossy(&out.stderr);
     assert_eq!((out.status.code(), stderr.lines().count()), (Some(2), 1), "{stderr}");
     assert!(out.stdout.is_empty() && !stderr.contains("s3cret"), "{stderr}");
-    tells(&stderr, "redis:…", "noeviction");
+    expect_invalid_store(&stderr, "redis:…", "noeviction");
     let demo = Demo::start(&folder, &[("AE_STORE", &url), ("AE_ALLOW_VOLATILE", "true")]).await;
-    works(&demo).await;
+    expect_available(&demo).await;
     let log = demo.log();
     assert!(log.contains("can lose jobs") && !log.contains("s3cret"), "{log}");
 }

@@ -1,6 +1,6 @@
-//! What the demo's jobs do. Each handler is a file: its job type, its request, its result, and the work.
+//! The demo's handlers. Each file has a job type, its request, its result and its handler.
 //!
-//! Every attempt of every handler is entered into the [`Ledger`](crate::ledger::Ledger) while it runs.
+//! Each handler writes the start and the end of its attempts to the [`Ledger`](crate::ledger::Ledger).
 
 pub(crate) mod monitored;
 pub(crate) mod performance;
@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::weather::Weather;
 
-/// A number of a request. One out of its range is refused with the request, and named by its field.
+/// Deserializes a number and checks its range.
 fn number_within<'de, D, T>(deserializer: D, range: &RangeInclusive<T>) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -25,25 +25,25 @@ where
     if range.contains(&number) {
         return Ok(number);
     }
-    Err(de::Error::custom(format!("it is {number}; it is from {} to {}", range.start(), range.end())))
+    Err(de::Error::custom(format!("{number} is out of range, expected {} to {}", range.start(), range.end())))
 }
 
-/// The request is well-formed and asks for something that makes no sense: trying again cannot help.
+/// A permanent error for a well-formed request with contradictory values.
 fn invalid(detail: impl Into<String>) -> JobError {
     JobError::permanent("INVALID_REQUEST", detail).status(422)
 }
 
-/// The category is one that the weather table has.
+/// Checks that the weather table has the category.
 fn known_category(weather: &Weather, category: &str) -> Result<(), JobError> {
     let known = weather.categories()?;
     if known.iter().any(|name| name == category) {
         return Ok(());
     }
-    let detail = format!("There is no category {category:?}; known are {}.", known.join(", "));
+    let detail = format!("Unknown category {category:?}: expected {}.", known.join(", "));
     Err(JobError::permanent("UNKNOWN_CATEGORY", detail).status(404))
 }
 
-/// The time now as results carry it.
+/// The current time, as in results.
 fn now() -> String {
     format!("{:.3}", jiff::Timestamp::now())
 }

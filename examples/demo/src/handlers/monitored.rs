@@ -1,4 +1,4 @@
-//! `MonitoredProcess`: reads rows of the weather table, computes something for each, and writes it back.
+//! `MonitoredProcess`: reads rows of the weather table, computes the felt temperature of each, and writes the results back.
 
 use std::{sync::Arc, time::Instant};
 
@@ -15,16 +15,16 @@ use crate::{
 
 pub(crate) const MONITORED: JobType<DataProcessingRequest, DataProcessingResult> = JobType::new("MonitoredProcess");
 
-/// Rows between two looks at the cancellation token.
+/// Number of rows between checks of the cancellation token.
 const STEP: usize = 100;
 
 #[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct DataProcessingRequest {
-    /// One of the weather table's, such as `snow`.
+    /// A category of the weather table, such as `snow`.
     #[schema(example = "snow")]
     category: String,
-    /// The first day, as a date or as a point in time.
+    /// The first day, as a date or a time.
     start_date: Option<Day>,
     /// The last day.
     end_date: Option<Day>,
@@ -38,7 +38,7 @@ pub(crate) struct DataProcessingResult {
     summary: String,
 }
 
-/// The handler and what it needs. It blocks, as SQLite does, and so runs on a thread that may.
+/// The handler, which blocks its thread on SQLite.
 pub(crate) fn handler(
     weather: Arc<Weather>,
     ledger: Ledger,
@@ -61,7 +61,7 @@ fn process(weather: &Weather, ctx: &JobContext<DataProcessingRequest>) -> Result
         processed.extend(rows.iter().map(compute));
         ctx.progress().set(processed.len() as u64, observations.len() as u64);
     }
-    // Should this process die between here and the settlement, the next attempt finds its rows written.
+    // Idempotent: after a crash the next attempt writes the same rows again.
     let processed_at = now();
     weather.save(&ctx.job_id().to_string(), &processed_at, &processed)?;
     let seconds = started.elapsed().as_secs_f64();
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn wind_chill_is_as_the_published_table_says() {
+    fn wind_chill_matches_the_published_table() {
         // °C, km/h, felt
         for (celsius, wind, felt) in [(0.0, 20.0, -5.0), (-10.0, 30.0, -20.0), (-25.0, 60.0, -43.0)] {
             assert!((feels_like(celsius, wind / 3.6) - felt).abs() < 0.6, "{celsius} °C at {wind} km/h");
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn one_day_is_computed() {
+    fn felt_temperature_of_a_day_is_computed() {
         let weather = Weather::open(Path::new(":memory:")).unwrap();
         let days = select(&weather, &request("snow", Some("2012-01-15"), Some("2012-01-15"))).unwrap();
         let seattle = days.iter().find(|day| day.location == "Seattle").map(compute).unwrap();
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_for_good() {
+    fn contradictory_request_is_a_permanent_error() {
         let weather = Weather::open(Path::new(":memory:")).unwrap();
         let unknown = select(&weather, &request("hail", None, None)).unwrap_err().to_string();
         assert!(unknown.starts_with("UNKNOWN_CATEGORY") && unknown.contains("drizzle, fog, rain, snow, sun"));
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_summary_of_nothing_has_no_numbers() {
+    fn summary_without_days_has_no_numbers() {
         assert_eq!(summary("fog", &[], 0.0), "Processed 0 fog observations in 0.00s");
     }
 }

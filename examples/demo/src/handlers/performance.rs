@@ -1,4 +1,4 @@
-//! `PerformanceProcess`: keeps a processor busy, and can be stopped while it does.
+//! `PerformanceProcess`: keeps a processor busy and can be canceled.
 
 use std::{
     collections::HashSet,
@@ -23,29 +23,29 @@ use crate::ledger::Ledger;
 
 pub(crate) const PERFORMANCE: JobType<PerformanceRequest, PerformanceResult> = JobType::new("PerformanceProcess");
 
-/// Items between two looks at the cancellation token.
+/// Number of items between checks of the cancellation token.
 const STEP: u64 = 10_000;
-const MOST_ITEMS: u64 = 50_000_000;
-/// Task types that have series of their own.
-const TASK_TYPES: usize = 20;
+const MAX_ITEMS: u64 = 50_000_000;
+/// Maximum number of task types with their own metric series.
+const MAX_TASK_TYPES: usize = 20;
 const SIMULATED_IO: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct PerformanceRequest {
-    /// What it is logged and measured as.
+    /// Value of the metric label `task_type`.
     #[serde(default)]
     task_type: String,
     #[serde(deserialize_with = "item_count")]
     #[schema(minimum = 0, maximum = 50_000_000, example = 100_000)]
     item_count: u64,
-    /// Waits a moment besides, as for a disk.
+    /// Adds a wait of 100 ms, like that for a disk.
     #[serde(default)]
     include_io_simulation: bool,
 }
 
 fn item_count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    number_within(deserializer, &(0..=MOST_ITEMS))
+    number_within(deserializer, &(0..=MAX_ITEMS))
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -55,15 +55,15 @@ pub(crate) struct PerformanceResult {
     processed_at: String,
 }
 
-/// What this handler measures beside what the library does for every handler.
-pub(crate) struct Measures {
+/// Metrics of this handler, besides those of the library.
+pub(crate) struct Metrics {
     processing_time: Histogram<f64>,
     processed_items: Counter<u64>,
     memory_usage: Histogram<f64>,
     task_types: Mutex<HashSet<String>>,
 }
 
-impl Measures {
+impl Metrics {
     pub(crate) fn new(telemetry: &Telemetry) -> Self {
         let meter = telemetry.meter("async_endpoints_demo.performance");
         let sizes = (24..=34).map(|power| f64::from(power).exp2()).collect();
@@ -90,7 +90,7 @@ impl Measures {
     }
 
     fn record(&self, task_type: &str, items: u64, took: Duration) {
-        let labels = [KeyValue::new("task_type", self.known(task_type))];
+        let labels = [KeyValue::new("task_type", self.label(task_type))];
         self.processing_time.record(took.as_secs_f64(), &labels);
         self.processed_items.add(items, &labels);
         if let Ok(bytes) = resident_bytes() {
@@ -98,10 +98,11 @@ impl Measures {
         }
     }
 
-    /// Task types are the clients' words, and each label is a series for ever: the first are told apart.
-    fn known(&self, task_type: &str) -> String {
+    /// The label for a task type. Clients choose task types and each label is a permanent series, so only the first ones
+    /// have their own label.
+    fn label(&self, task_type: &str) -> String {
         let mut known = self.task_types.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() < TASK_TYPES && task_type.len() <= 64 {
+        if known.len() < MAX_TASK_TYPES && task_type.len() <= 64 {
             known.insert(task_type.to_owned());
         }
         known.get(task_type).map_or("_other", String::as_str).to_owned()
@@ -113,10 +114,10 @@ fn resident_bytes() -> procfs::ProcResult<u64> {
     Ok(pages * procfs::page_size())
 }
 
-/// The handler and what it needs. It blocks its thread.
+/// The handler, which blocks its thread.
 pub(crate) fn handler(
     ledger: Ledger,
-    measures: Measures,
+    metrics: Metrics,
 ) -> impl Fn(JobContext<PerformanceRequest>) -> Result<PerformanceResult, JobError> + Send + Sync + 'static {
     move |ctx| {
         let _running = ledger.enter(ctx.job_id(), ctx.attempt());
@@ -131,19 +132,20 @@ pub(crate) fn handler(
             thread::sleep(SIMULATED_IO);
             ctx.check_canceled()?;
         }
-        measures.record(task_type, processed_item_count, began.elapsed());
+        metrics.record(task_type, processed_item_count, began.elapsed());
         Ok(PerformanceResult { processed_item_count, processed_at: now() })
     }
 }
 
-/// Squares every number below `items`, and says every [`STEP`] how many are done; an error there ends it.
+/// Squares every number below `items`. Calls `step` with the number of processed items after every [`STEP`] items, and
+/// stops if `step` fails.
 fn process(items: u64, mut step: impl FnMut(u64) -> Result<(), JobError>) -> Result<u64, JobError> {
     let mut sum = 0_u64;
     for item in 0..items {
         if item.is_multiple_of(STEP) {
             step(item)?;
         }
-        // Hidden from the optimizer, which knows a formula for this.
+        // The optimizer would replace the loop by a formula.
         sum = sum.wrapping_add(black_box(item * item));
     }
     black_box(sum);
@@ -156,20 +158,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_step_is_told() {
+    fn progress_is_reported_every_step() {
         let mut steps = Vec::new();
-        let tell = |done| {
+        let record = |done| {
             steps.push(done);
             Ok(())
         };
-        assert_eq!(process(25_000, tell).unwrap(), 25_000);
+        assert_eq!(process(25_000, record).unwrap(), 25_000);
         assert_eq!(steps, [0, 10_000, 20_000, 25_000]);
     }
 
     #[test]
-    fn it_stops_at_the_step_that_fails() {
+    fn failing_step_stops_processing() {
         let mut last = 0;
-        let stop = process(MOST_ITEMS, |done| {
+        let stop = process(MAX_ITEMS, |done| {
             last = done;
             if done < 30_000 { Ok(()) } else { Err(JobError::canceled()) }
         });
@@ -178,19 +180,19 @@ mod tests {
     }
 
     #[test]
-    fn clients_make_no_series_without_end() {
-        let measures = Measures::new(&Telemetry::builder().build().unwrap());
-        let told = |task_type: &str| measures.known(task_type);
-        assert_eq!((told("cpu"), told(&"x".repeat(65))), ("cpu".to_owned(), "_other".to_owned()));
-        let labels: HashSet<String> = (0..1000).map(|n| told(&n.to_string())).collect();
-        assert_eq!(labels.len(), TASK_TYPES, "19 more, and one for all others");
-        assert_eq!(told("cpu"), "cpu");
+    fn number_of_task_type_labels_is_bounded() {
+        let metrics = Metrics::new(&Telemetry::builder().build().unwrap());
+        let label = |task_type: &str| metrics.label(task_type);
+        assert_eq!((label("cpu"), label(&"x".repeat(65))), ("cpu".to_owned(), "_other".to_owned()));
+        let labels: HashSet<String> = (0..1000).map(|n| label(&n.to_string())).collect();
+        assert_eq!(labels.len(), MAX_TASK_TYPES, "19 more, and one for all others");
+        assert_eq!(label("cpu"), "cpu");
     }
 
     #[test]
-    fn too_many_items_are_refused_before_any_work() {
-        let request = serde_json::json!({ "itemCount": MOST_ITEMS + 1 });
+    fn too_many_items_are_rejected() {
+        let request = serde_json::json!({ "itemCount": MAX_ITEMS + 1 });
         let error = serde_json::from_value::<PerformanceRequest>(request).unwrap_err();
-        assert!(error.to_string().contains("from 0 to 50000000"), "{error}");
+        assert!(error.to_string().contains("expected 0 to 50000000"), "{error}");
     }
 }

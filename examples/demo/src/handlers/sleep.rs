@@ -1,4 +1,4 @@
-//! `Sleep`: does nothing for a while, tells how far it is, and stops when it is told to.
+//! `Sleep`: waits, reports progress and can be canceled.
 
 use std::time::Duration;
 
@@ -12,27 +12,26 @@ use crate::ledger::Ledger;
 
 const SLEEP: JobType<SleepRequest, SleepResult> = JobType::new("Sleep");
 
-const LONGEST: Duration = Duration::from_secs(3600);
-/// Time between two progress reports: five in a second.
+const MAX_SLEEP: Duration = Duration::from_secs(3600);
+/// Interval of progress reports.
 const TICK: Duration = Duration::from_millis(200);
 
-/// The job type. The longest sleep takes longer than an attempt may by default, so it brings a timeout of its own;
-/// but an operator who set one means it.
+/// The job type. Its timeout allows the longest sleep, unless the operator has set `AE_JOB_TIMEOUT_SECONDS`.
 pub(crate) fn job_type(job_timeout_is_set: bool) -> JobType<SleepRequest, SleepResult> {
-    if job_timeout_is_set { SLEEP } else { SLEEP.timeout(LONGEST + Duration::from_secs(60)) }
+    if job_timeout_is_set { SLEEP } else { SLEEP.timeout(MAX_SLEEP + Duration::from_secs(60)) }
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SleepRequest {
-    /// 0 to 3600, fractions allowed.
+    /// Duration in seconds: 0 to 3600, fractions allowed.
     #[serde(deserialize_with = "seconds")]
     #[schema(minimum = 0, maximum = 3600, example = 2.5)]
     seconds: f64,
 }
 
 fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    number_within(deserializer, &(0.0..=LONGEST.as_secs_f64()))
+    number_within(deserializer, &(0.0..=MAX_SLEEP.as_secs_f64()))
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
@@ -42,7 +41,7 @@ pub(crate) struct SleepResult {
     processed_at: String,
 }
 
-/// The handler and what it needs.
+/// The handler.
 pub(crate) struct Sleep(pub(crate) Ledger);
 
 impl JobHandler<SleepRequest, SleepResult> for Sleep {
@@ -57,7 +56,7 @@ impl JobHandler<SleepRequest, SleepResult> for Sleep {
     }
 }
 
-/// Sleeps in ticks, each told as progress in milliseconds.
+/// Sleeps in ticks and reports progress in milliseconds after each of them.
 async fn sleep_for(ctx: &JobContext<SleepRequest>, total: Duration) -> Result<(), JobError> {
     let end = Instant::now() + total;
     loop {
@@ -80,7 +79,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn progress_is_told_until_the_end() {
+    async fn progress_is_reported_until_the_end() {
         let ctx = JobContext::for_test(SleepRequest { seconds: 1.1 });
         let progress = ctx.progress().clone();
         let (sleep, mut seen) = (Sleep(Ledger::default()), Vec::new());
@@ -88,7 +87,7 @@ mod tests {
         let slept = loop {
             match tokio::time::timeout(Duration::from_millis(100), &mut run).await {
                 Ok(slept) => break slept.unwrap(),
-                Err(_) => seen.extend(progress.current().map(|told| told.completed)),
+                Err(_) => seen.extend(progress.current().map(|progress| progress.completed)),
             }
         };
         seen.dedup();
@@ -98,7 +97,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_token_ends_it() {
+    async fn cancellation_ends_the_sleep() {
         let ctx = JobContext::for_test(SleepRequest { seconds: 3600.0 });
         let token = ctx.cancellation().clone();
         let (sleep, started) = (Sleep(Ledger::default()), Instant::now());
@@ -112,13 +111,13 @@ mod tests {
     }
 
     #[test]
-    fn lengths_are_checked() {
+    fn length_out_of_range_is_rejected() {
         let read = |seconds: f64| serde_json::from_value::<SleepRequest>(serde_json::json!({ "seconds": seconds }));
         for right in [0.0, 0.25, 3600.0] {
             assert_eq!(read(right).unwrap().seconds, right);
         }
         for wrong in [-0.001, 3600.001] {
-            assert!(read(wrong).unwrap_err().to_string().contains("from 0 to 3600"), "{wrong}");
+            assert!(read(wrong).unwrap_err().to_string().contains("expected 0 to 3600"), "{wrong}");
         }
     }
 }

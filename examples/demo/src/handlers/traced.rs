@@ -1,5 +1,5 @@
-//! `TracedProcess`: reads rows of the weather table, has the climate service compute something of them over HTTP, and
-//! puts its answer into words. The trace of the job goes along, so that both services' lines can be found by it.
+//! `TracedProcess`: reads rows of the weather table, sends them to the climate service for monthly statistics, and formats
+//! its answer. The request carries the trace of the job, so that the logs of both services have one trace id.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -18,21 +18,21 @@ use crate::{
 
 pub(crate) const TRACED: JobType<TracedRequest, TracedResult> = JobType::new("TracedProcess");
 
-/// The error of everything that goes wrong with the climate service.
+/// The error code of all failures of the climate service.
 const EXTERNAL_SERVICE: &str = "EXTERNAL_SERVICE";
-/// For the whole call. The service takes some milliseconds.
-const CALL: Duration = Duration::from_secs(10);
-const LONGEST_ID: usize = 200;
+/// Timeout for a call, which usually takes milliseconds.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_ID_CHARS: usize = 200;
 const STEPS: u64 = 3;
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TracedRequest {
-    /// The caller's name for this request, for the reader's logs: 1 to 200 characters.
+    /// The caller's id of this request, for logs: 1 to 200 characters.
     #[serde(deserialize_with = "request_id")]
     #[schema(min_length = 1, max_length = 200, example = "r-1")]
     request_id: String,
-    /// One of the weather table's, such as `snow`.
+    /// A category of the weather table, such as `snow`.
     #[schema(example = "snow")]
     category: String,
 }
@@ -40,8 +40,8 @@ pub(crate) struct TracedRequest {
 fn request_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let id = String::deserialize(deserializer)?;
     match id.chars().count() {
-        1..=LONGEST_ID => Ok(id),
-        length => Err(de::Error::custom(format!("it has {length} characters; it has 1 to {LONGEST_ID}"))),
+        1..=MAX_ID_CHARS => Ok(id),
+        length => Err(de::Error::custom(format!("{length} characters, expected 1 to {MAX_ID_CHARS}"))),
     }
 }
 
@@ -51,11 +51,11 @@ pub(crate) struct TracedResult {
     /// A line for each place and month.
     processed_data: Vec<String>,
     processed_at: String,
-    /// Of this attempt, `hh:mm:ss.fffffff`.
+    /// Duration of this attempt, `hh:mm:ss.fffffff`.
     execution_time: String,
 }
 
-/// The handler and what it needs.
+/// The handler.
 pub(crate) struct Traced {
     weather: Arc<Weather>,
     ledger: Ledger,
@@ -64,14 +64,14 @@ pub(crate) struct Traced {
 }
 
 impl Traced {
-    /// Calls the service at that address of this machine.
+    /// `climate` is the address of the climate service.
     pub(crate) fn new(climate: SocketAddr, weather: Arc<Weather>, ledger: Ledger) -> reqwest::Result<Self> {
-        // What the environment says of proxies is not meant for neighbours in the same process.
-        let client = Client::builder().no_proxy().timeout(CALL).build()?;
+        // Proxy settings of the environment do not apply to a service on this machine.
+        let client = Client::builder().no_proxy().timeout(CALL_TIMEOUT).build()?;
         Ok(Self { weather, ledger, client, url: format!("http://{climate}/monthly") })
     }
 
-    /// SQLite blocks, so it has a thread of its own for that long.
+    /// Reads observations on a blocking thread.
     async fn observations(&self, category: &str) -> Result<Vec<Observation>, JobError> {
         let (weather, category) = (self.weather.clone(), category.to_owned());
         spawn_blocking(move || {
@@ -93,7 +93,7 @@ impl Traced {
             let answer = accepted(request.send().await.map_err(|error| unanswered(&error))?).await?;
             answer.json().await.map_err(|error| unanswered(&error))
         };
-        // A call that is dropped closes its connection.
+        // Dropping the call closes its connection.
         ctx.cancellation().run_until_cancelled(call).await.ok_or_else(JobError::canceled)?
     }
 }
@@ -107,8 +107,8 @@ impl JobHandler<TracedRequest, TracedResult> for Traced {
         let observations = self.observations(category).await?;
         step(&ctx, 1, "calling the climate service");
         let months = self.statistics(&ctx, &observations).await?;
-        step(&ctx, 2, "processing its answer");
-        let processed_data: Vec<String> = months.iter().map(|month| in_words(month, category)).collect();
+        step(&ctx, 2, "formatting its answer");
+        let processed_data: Vec<String> = months.iter().map(|month| format_month(month, category)).collect();
         step(&ctx, STEPS, "done");
         let (elapsed, rows) = (started.elapsed(), observations.len());
         tracing::info!(request = request_id, rows, seconds = elapsed.as_secs_f64(), "traced process completed");
@@ -121,7 +121,7 @@ fn step<R>(ctx: &JobContext<R>, done: u64, doing: &str) {
     ctx.progress().message(doing);
 }
 
-/// The answer, if it is one to read on. A 4xx is an answer to what was sent, and the same would be sent again.
+/// Returns a successful answer. A 4xx is a permanent error, because a retry would send the same request.
 async fn accepted(answer: Response) -> Result<Response, JobError> {
     let status = answer.status();
     if status.is_success() {
@@ -136,18 +136,18 @@ async fn accepted(answer: Response) -> Result<Response, JobError> {
     Err(error.status(StatusCode::BAD_GATEWAY.as_u16()))
 }
 
-/// No answer came, or none that can be read.
+/// A retryable error for a missing or unreadable answer.
 fn unanswered(error: &reqwest::Error) -> JobError {
-    tracing::warn!(error = error as &dyn std::error::Error, "the climate service gave no answer");
+    tracing::warn!(error = error as &dyn std::error::Error, "call of the climate service failed");
     let (what, status) = match error {
         error if error.is_timeout() => ("did not answer in time", StatusCode::GATEWAY_TIMEOUT),
         error if error.is_connect() => ("cannot be reached", StatusCode::BAD_GATEWAY),
-        _ => ("gave no answer that can be read", StatusCode::BAD_GATEWAY),
+        _ => ("sent an unreadable answer", StatusCode::BAD_GATEWAY),
     };
     JobError::retryable(EXTERNAL_SERVICE, format!("The climate service {what}.")).status(status.as_u16())
 }
 
-fn in_words(month: &Month, category: &str) -> String {
+fn format_month(month: &Month, category: &str) -> String {
     let Month { location, month, days, temp_min, temp_max, temp_mean, precipitation, wind } = month;
     let plural = if *days == 1 { "" } else { "s" };
     format!(
@@ -156,7 +156,7 @@ fn in_words(month: &Month, category: &str) -> String {
     )
 }
 
-/// As .NET writes a `TimeSpan`, in ticks of 100 ns. No attempt takes days, which would stand before the hours.
+/// Formats a duration as .NET formats a `TimeSpan` of less than a day, in ticks of 100 ns.
 fn time_span(time: Duration) -> String {
     let seconds = time.as_secs();
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
@@ -182,8 +182,8 @@ mod tests {
         JobContext::for_test(TracedRequest { request_id: "r-1".to_owned(), category: category.to_owned() })
     }
 
-    /// What becomes of a job when the climate service always answers that.
-    async fn when_answered(status: u16, body: &'static str) -> JobError {
+    /// Runs a job with a climate service that always returns this answer.
+    async fn error_for_answer(status: u16, body: &'static str) -> JobError {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let status = axum::http::StatusCode::from_u16(status).unwrap();
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn rows_go_through_the_service_and_come_back_in_words() {
+    async fn statistics_of_all_rows_are_formatted() {
         let climate = Climate::open().await.unwrap();
         let (traced, ctx) = (traced(climate.address()), context("snow"));
         let progress = ctx.progress().clone();
@@ -208,14 +208,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_unknown_category_never_reaches_the_service() {
+    async fn unknown_category_is_not_sent() {
         let climate = Climate::open().await.unwrap();
         let error = traced(climate.address()).run(context("hail")).await.unwrap_err();
         assert_eq!((error.code(), error.is_retryable()), ("UNKNOWN_CATEGORY", false));
     }
 
     #[tokio::test]
-    async fn only_what_the_service_refuses_is_final() {
+    async fn only_4xx_of_the_service_is_permanent() {
         for (status, body, retryable, says) in [
             (
                 422,
@@ -226,9 +226,9 @@ mod tests {
             (404, "not found", false, "404 Not Found."),
             (503, "", true, "503 Service Unavailable."),
             (500, r#"{ "detail": 1 }"#, true, "500 Internal Server Error."),
-            (200, "[{}]", true, "no answer that can be read"),
+            (200, "[{}]", true, "unreadable answer"),
         ] {
-            let error = when_answered(status, body).await;
+            let error = error_for_answer(status, body).await;
             assert_eq!((error.code(), error.http_status()), (EXTERNAL_SERVICE, 502), "{error}");
             assert_eq!(error.is_retryable(), retryable, "{error}");
             assert!(error.detail().is_some_and(|detail| detail.contains(says)), "{error}");
@@ -236,26 +236,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_service_that_is_gone_may_come_back() {
+    async fn unreachable_service_is_retryable() {
         let gone = Climate::open().await.unwrap().address();
         let error = traced(gone).run(context("fog")).await.unwrap_err();
         assert!(error.is_retryable() && error.to_string().ends_with("cannot be reached."), "{error}");
     }
 
     #[tokio::test]
-    async fn a_service_that_is_silent_is_waited_for_in_bounds() {
-        // It has its port and is never served.
+    async fn silent_service_is_a_timeout() {
+        // The port is open and never served.
         let silent = Climate::open().await.unwrap();
         let traced = traced(silent.address());
         let observations = traced.observations("fog").await.unwrap();
-        // Time stands still but for what is waited for, so the call's limit is over at once.
+        // Paused time advances to the next timer, so the timeout of the call elapses at once.
         tokio::time::pause();
         let error = traced.statistics(&context("fog"), &observations).await.unwrap_err();
         assert_eq!((error.code(), error.http_status(), error.is_retryable()), (EXTERNAL_SERVICE, 504, true));
     }
 
     #[tokio::test]
-    async fn the_token_ends_the_call() {
+    async fn cancellation_ends_the_call() {
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let ctx = context("fog");
         let token = ctx.cancellation().clone();
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_id_has_its_length() {
+    fn request_id_length_is_checked() {
         let read =
             |id: &str| serde_json::from_value::<TracedRequest>(serde_json::json!({ "requestId": id, "category": "" }));
         for good in ["x", &"é".repeat(200)] {
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_written_as_dotnet_does() {
+    fn duration_is_formatted_as_in_dotnet() {
         for (nanos, text) in [
             (0, "00:00:00.0000000"),
             (12_345_678, "00:00:00.0123456"),

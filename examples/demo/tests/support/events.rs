@@ -1,4 +1,4 @@
-//! A stream of server-sent events, read as it comes.
+//! Reads a stream of server-sent events.
 
 use reqwest::{Response, StatusCode};
 use serde_json::Value;
@@ -10,14 +10,14 @@ pub(crate) struct Events {
     read: String,
 }
 
-/// One event, and what it says of the job.
+/// An event with the job document.
 pub(crate) struct Event {
     pub(crate) id: u64,
     pub(crate) job: Value,
 }
 
 impl Events {
-    /// Follows a job, from the version that is known on.
+    /// Follows a job, starting after the version `known`.
     pub(crate) async fn of(demo: &Demo, job: &str, known: Option<u64>) -> Self {
         let request = demo.getting(&format!("{job}/events"));
         let request = known.into_iter().fold(request, |request, id| request.header("last-event-id", id));
@@ -26,7 +26,7 @@ impl Events {
         Self { answer, read: String::new() }
     }
 
-    /// The next event; none when the stream has ended, or was cut off.
+    /// The next event. `None` when the connection has ended.
     pub(crate) async fn next(&mut self) -> Option<Event> {
         loop {
             while let Some((block, rest)) = self.read.split_once("\n\n") {
@@ -42,9 +42,9 @@ impl Events {
     }
 }
 
-/// Comments and the like are none.
+/// Parses an event. `None` for a comment.
 fn event(block: &str) -> Option<Event> {
     let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-    let job = serde_json::from_str(field("data")?).expect("each has the whole job");
-    Some(Event { id: field("id")?.parse().expect("an id is a version"), job })
+    let job = serde_json::from_str(field("data")?).expect("a job");
+    Some(Event { id: field("id")?.parse().expect("a version"), job })
 }

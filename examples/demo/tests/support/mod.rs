@@ -1,5 +1,5 @@
-//! A demo process for one test: own folder, own port, ended by its own handle.
-#![allow(dead_code, reason = "each test file uses its part")]
+//! Runs a demo for one test in a temporary folder on a free port. Dropping the handle kills the process.
+#![allow(dead_code, reason = "each test uses a part")]
 
 pub(crate) mod events;
 pub(crate) mod peer;
@@ -20,24 +20,23 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Longer than anything here takes: who waits that long waits for what never comes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(crate) async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what}: nothing came in {PATIENCE:?}"))
+    timeout(TIMEOUT, future).await.unwrap_or_else(|_| panic!("{what}: timeout after {TIMEOUT:?}"))
 }
 
-/// Waits for what no answer tells, a line in a file for example.
-pub(crate) async fn until(what: &str, is_so: impl Fn() -> bool) {
+/// Polls until the condition holds.
+pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
     let waiting = async {
-        while !is_so() {
+        while !condition() {
             sleep(Duration::from_millis(5)).await;
         }
     };
     in_time(what, waiting).await;
 }
 
-/// A folder of its own, removed with it.
+/// A temporary folder, removed on drop.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -53,14 +52,14 @@ impl Folder {
         self.0.join(name)
     }
 
-    /// What really ran: `job,attempt,process,start` or the same with `end`, as the ledger of that name has it.
+    /// Lines of the file `ledger`: `job,attempt,process,start` and the same with `end`.
     pub(crate) fn ledger(&self) -> Vec<[String; 4]> {
         let text = fs::read_to_string(self.join("ledger")).unwrap_or_default();
         let fields = |line: &str| line.split(',').map(str::to_owned).collect::<Vec<_>>();
         text.lines().map(|line| fields(line).try_into().expect("four fields")).collect()
     }
 
-    /// A demo that would run here, with nothing of this process's environment.
+    /// A command for a demo in this folder, without this process's environment.
     pub(crate) fn command(&self, vars: &[(&str, &str)]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_async-endpoints-demo"));
         command.current_dir(&self.0).env_clear().env("AE_BIND", "127.0.0.1:0").envs(vars.iter().copied());
@@ -68,7 +67,7 @@ impl Folder {
         command
     }
 
-    /// Runs a demo that is expected to end by itself.
+    /// Runs a demo that exits without a signal.
     pub(crate) async fn run(&self, vars: &[(&str, &str)]) -> Output {
         in_time("the end of the demo", self.command(vars).output()).await.expect("the demo starts")
     }
@@ -80,7 +79,7 @@ impl Drop for Folder {
     }
 }
 
-/// A demo that listens.
+/// A running demo.
 pub(crate) struct Demo {
     child: Child,
     url: String,
@@ -89,7 +88,7 @@ pub(crate) struct Demo {
 }
 
 impl Demo {
-    /// Starts one in that folder and waits until it says where it listens.
+    /// Starts a demo in the folder and waits for its address.
     pub(crate) async fn start(folder: &Folder, vars: &[(&str, &str)]) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let log = folder.join(&format!("log-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
@@ -99,22 +98,22 @@ impl Demo {
         let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
         in_time("the address", stdout.read_line(&mut line)).await.expect("stdout is text");
         let url = line.strip_prefix("listening on ").map(|url| url.trim_end().to_owned());
-        let url =
-            url.unwrap_or_else(|| panic!("{line:?} is no address; {}", fs::read_to_string(&log).unwrap_or_default()));
+        let url = url.unwrap_or_else(|| {
+            panic!("invalid address line {line:?}: {}", fs::read_to_string(&log).unwrap_or_default())
+        });
         Self { child, url, client: Client::new(), log }
     }
 
-    /// An address of it.
+    /// The address of a path.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.url)
     }
 
-    /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id().expect("it runs")
+        self.child.id().expect("a running process")
     }
 
-    /// What it logged.
+    /// The log so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).expect("a log file")
     }
@@ -123,7 +122,7 @@ impl Demo {
         in_time(path, self.posting(path, body).send()).await.expect("an answer")
     }
 
-    /// A request for a test to add to.
+    /// A POST request that is not sent yet.
     pub(crate) fn posting(&self, path: &str, body: &Value) -> RequestBuilder {
         self.client.post(format!("{}{path}", self.url)).json(body)
     }
@@ -132,7 +131,7 @@ impl Demo {
         in_time(path, self.getting(path).send()).await.expect("an answer")
     }
 
-    /// The same for a request to read.
+    /// A GET request that is not sent yet.
     pub(crate) fn getting(&self, path: &str) -> RequestBuilder {
         self.client.get(format!("{}{path}", self.url))
     }
@@ -150,34 +149,33 @@ impl Demo {
         self.signal("TERM").await
     }
 
-    /// Sends any signal.
     pub(crate) async fn signal(&self, name: &str) -> io::Result<ExitStatus> {
         let pid = self.pid().to_string();
         Command::new("sh").args(["-c", "kill -\"$1\" \"$0\"", &pid, name]).status().await
     }
 
-    /// Stops all its threads where they are, and returns when they are stopped.
+    /// Sends SIGSTOP. Returns when all threads have stopped.
     pub(crate) async fn freeze(&self) {
-        self.signal("STOP").await.expect("it runs");
+        self.signal("STOP").await.expect("a running process");
         let threads = format!("/proc/{}/task", self.pid());
         let is_stopped = |thread: &Path| {
             let stat = fs::read_to_string(thread.join("stat")).unwrap_or_default();
             stat.rsplit_once(')').is_none_or(|(_, state)| state.trim_start().starts_with('T'))
         };
-        until("a standstill", || {
+        until("stopped threads", || {
             let mut threads = fs::read_dir(&threads).into_iter().flatten().flatten();
             threads.all(|thread| is_stopped(&thread.path()))
         })
         .await;
     }
 
-    /// How it ended by itself.
+    /// Waits for an exit without a signal.
     pub(crate) async fn gone(&mut self) -> io::Result<ExitStatus> {
         in_time("the end of the demo", self.child.wait()).await
     }
 
-    /// The job, once `is_so`; asked again whenever it changed.
-    pub(crate) async fn job_when(&self, job: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    /// Follows the job until the condition holds.
+    pub(crate) async fn job_when(&self, job: &str, condition: impl Fn(&Value) -> bool) -> Value {
         let mut version = String::new();
         in_time(job, async {
             loop {
@@ -189,7 +187,7 @@ impl Demo {
                 assert_eq!(answer.status(), StatusCode::OK);
                 version = answer.headers()["etag"].to_str().expect("an ETag").to_owned();
                 let found: Value = answer.json().await.expect("a job");
-                if is_so(&found) {
+                if condition(&found) {
                     return found;
                 }
             }
@@ -197,30 +195,30 @@ impl Demo {
         .await
     }
 
-    /// The job, once it has ended.
+    /// Waits for the end of the job.
     pub(crate) async fn ended(&self, job: &str) -> Value {
         self.job_when(job, |job| ["Completed", "Failed", "Canceled"].iter().any(|end| job["status"] == *end)).await
     }
 
-    /// Submits a job and follows it to its end.
+    /// Submits a job and waits for its end.
     pub(crate) async fn finish(&self, path: &str, body: &Value) -> Value {
         let job = self.submit(path, body).await;
         self.ended(&job).await
     }
 
-    /// Ends it with no time for anything, as a crash does.
+    /// Kills the process.
     pub(crate) async fn kill(mut self) {
-        self.child.kill().await.expect("it runs");
+        self.child.kill().await.expect("a running process");
     }
 
-    /// Asks it to stop, and waits until it has.
+    /// Sends SIGTERM and waits for the exit.
     pub(crate) async fn stop(mut self) -> io::Result<ExitStatus> {
         self.terminate().await?;
         in_time("the end of the demo", self.child.wait()).await
     }
 }
 
-/// Held until the job has another version than this one, if there is one.
+/// Makes the request wait for another version of the job than this one.
 fn after(version: &str, request: RequestBuilder) -> RequestBuilder {
     if version.is_empty() { request } else { request.header("if-none-match", version).header("prefer", "wait=10") }
 }
