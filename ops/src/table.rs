@@ -2,12 +2,12 @@
 
 use std::fmt::Write;
 
-use async_endpoints::telemetry::{CATALOGUE, Instrument, Kind, Scope};
+use async_endpoints::telemetry::{CATALOGUE, Instrument, Scope};
 
 const BEGIN: &str = "<!-- generated: metrics -->\n";
 const END: &str = "<!-- end of generated -->";
 
-/// The page with the table between its markers; none if it lacks them.
+/// The page with the table between its markers. None if a marker is missing.
 pub(crate) fn insert(page: &str) -> Option<String> {
     let (before, rest) = page.split_once(BEGIN)?;
     let (_, after) = rest.split_once(END)?;
@@ -15,14 +15,14 @@ pub(crate) fn insert(page: &str) -> Option<String> {
 }
 
 fn table() -> String {
-    let mut table = "| Prometheus name | kind | labels | add up with | meaning |\n|---|---|---|---|---|\n".to_owned();
+    let mut table =
+        "| Prometheus name | kind | labels | aggregate with | meaning |\n|---|---|---|---|---|\n".to_owned();
     for instrument in CATALOGUE {
-        // Writing into a string cannot fail.
         let _ = writeln!(
             table,
             "| `{}` | {} | {} | {} | {} |",
             instrument.prometheus_name(),
-            kind(instrument.kind),
+            instrument.kind.name(),
             labels(instrument),
             scope(instrument.scope),
             instrument.help
@@ -31,20 +31,12 @@ fn table() -> String {
     table
 }
 
-const fn kind(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Counter => "counter",
-        Kind::Gauge => "gauge",
-        Kind::Histogram => "histogram",
-    }
-}
-
-/// Every process reports the same of the fleet: a sum would count it once for each of them.
+/// How to aggregate several processes. Fleet values are the same in every process, so that a sum would multiply them.
 const fn scope(scope: Scope) -> &'static str {
     match scope {
         Scope::Process => "`sum`",
         Scope::Fleet => "`max`",
-        Scope::Single => "each alone",
+        Scope::Single => "nothing",
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     process::{self, Command},
 };
 
-use async_endpoints::telemetry::{CATALOGUE, Instrument, Kind};
+use async_endpoints::telemetry::{CATALOGUE, Instrument, InstrumentKind};
 use serde_json::{Value, json};
 
 use super::*;
@@ -22,7 +22,7 @@ fn series() -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     for instrument in CATALOGUE {
         let name = instrument.prometheus_name();
-        if instrument.kind == Kind::Histogram {
+        if instrument.kind == InstrumentKind::Histogram {
             all.extend(["_bucket", "_sum", "_count"].map(|suffix| format!("{name}{suffix}")));
         } else {
             all.insert(name);
@@ -58,7 +58,7 @@ fn every_metric_named_exists() {
 fn named(query: &str) -> impl Iterator<Item = (String, BTreeSet<String>, &str)> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     CATALOGUE.iter().flat_map(move |instrument| {
-        let (name, histogram) = (instrument.prometheus_name(), instrument.kind == Kind::Histogram);
+        let (name, histogram) = (instrument.prometheus_name(), instrument.kind == InstrumentKind::Histogram);
         let suffixes: &[&str] = if histogram { &["_bucket", "_sum", "_count"] } else { &[""] };
         let mut labels: BTreeSet<String> = instrument.labels.iter().map(|label| label.replace('.', "_")).collect();
         // Prometheus adds these when it scrapes.

@@ -7,6 +7,7 @@ type Names = &'static [&'static str];
 
 const HTTP: Names = &["axum*", "hyper*", "http", "http-*", "tower", "tower-*", "reqwest"];
 const SIGNALS: Names = &["tracing*", "log", "opentelemetry*", "metrics*", "prometheus*"];
+const CORE: Names = &["async-endpoints-core", "async-endpoints-testkit"];
 const DRIVERS: Names = &["rusqlite", "redis", "tokio-postgres", "deadpool*", "sqlx*"];
 const PRODUCT: Names = &["async-endpoints"];
 const STORES: Names = &["async-endpoints-sqlite", "async-endpoints-redis", "async-endpoints-postgres"];
@@ -14,6 +15,7 @@ const STORES: Names = &["async-endpoints-sqlite", "async-endpoints-redis", "asyn
 /// A crate, the crates that it must not depend on, and exceptions.
 const RULES: &[(&str, &[Names], Names)] = &[
     ("async-endpoints-core", &[HTTP, SIGNALS, DRIVERS, PRODUCT, STORES], &[]),
+    ("async-endpoints-telemetry", &[HTTP, DRIVERS, PRODUCT, STORES, CORE], &["hyper*"]),
     ("async-endpoints-testkit", &[DRIVERS, PRODUCT, STORES], &[]),
     ("async-endpoints-sqlite", &[HTTP, SIGNALS, DRIVERS, PRODUCT, STORES], &["rusqlite"]),
     ("async-endpoints-redis", &[HTTP, SIGNALS, DRIVERS, PRODUCT, STORES], &["redis"]),

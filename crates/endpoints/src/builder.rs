@@ -185,7 +185,7 @@ impl Builder {
         }
         let config = Arc::new(HttpConfig { base_path: self.options.base_path.clone(), ..self.http });
         let routes = Box::new(move |endpoints: &AsyncEndpoints, group| http::routes(endpoints, &config, group));
-        let measured = match self.telemetry.filter(Telemetry::is_on) {
+        let measured = match self.telemetry.filter(Telemetry::is_enabled) {
             Some(telemetry) => {
                 let names = types.iter().map(|(name, _)| name);
                 let measured = Measured::new(telemetry, self.store.kind(), names);

@@ -32,7 +32,7 @@ use crate::{
     stats_cache::StatsCache,
     store_call::within,
     sync::Mutex,
-    telemetry::{Measured, encode::Format},
+    telemetry::{Format, Measured},
     worker::{Kind, Worker, WorkerStatus, supervise},
 };
 
@@ -87,7 +87,7 @@ impl AsyncEndpoints {
             None => store,
         };
         middlewares.splice(0..0, measured.as_ref().map(Measured::middleware));
-        let id = measured.as_ref().and_then(|measured| measured.telemetry.take_instance());
+        let id = measured.as_ref().and_then(|measured| measured.telemetry.take_instance_id());
         let id = WorkerId(id.unwrap_or_else(Uuid::new_v4));
         let worker = Worker::new(id, store.clone(), options.clone(), kinds.into(), middlewares.into());
         let (rules, defaults) = (Rules::default(), options.clone());
@@ -289,18 +289,18 @@ impl AsyncEndpoints {
 
     /// What `/metrics` shows, or why it cannot be had; none if there is nothing.
     pub(crate) async fn scrape(&self, format: Format) -> Option<Result<String, String>> {
-        let telemetry = &self.0.measured.as_ref().filter(|measured| measured.telemetry.is_scraped())?.telemetry;
+        let telemetry = &self.0.measured.as_ref().filter(|measured| measured.telemetry.has_exposition())?.telemetry;
         // Without an answer of the store in time, its gauges have older values or none.
         let _ = tokio::time::timeout(SCRAPE_WAITS, self.0.stats_cache.refresh()).await;
         // Callbacks, the application's too, and a page for each of many series: nothing for a thread that drives others.
         let telemetry = telemetry.clone();
-        let scraped = tokio::task::spawn_blocking(move || telemetry.scrape(format)).await;
+        let scraped = tokio::task::spawn_blocking(move || telemetry.exposition(format)).await;
         Some(scraped.map_err(|panic| panic.to_string()).and_then(|scraped| scraped.map_err(|error| error.to_string())))
     }
 
     /// Whether `/metrics` has something to show.
     pub(crate) fn is_scraped(&self) -> bool {
-        self.0.measured.as_ref().is_some_and(|measured| measured.telemetry.is_scraped())
+        self.0.measured.as_ref().is_some_and(|measured| measured.telemetry.has_exposition())
     }
 
     pub(crate) fn measured(&self) -> Option<&Measured> {
@@ -367,7 +367,7 @@ impl AsyncEndpoints {
         }
         let (hub, store, worker) = (self.0.hub.clone(), self.0.store.clone(), self.0.worker.clone());
         // A scrape refreshes the cache itself; other readers of metrics cannot.
-        let is_read_elsewhere = self.0.measured.as_ref().is_some_and(|measured| measured.telemetry.is_read_elsewhere());
+        let is_read_elsewhere = self.0.measured.as_ref().is_some_and(|measured| measured.telemetry.has_other_readers());
         let stats_cache = is_read_elsewhere.then(|| self.0.stats_cache.clone());
         *listening = Some(AbortOnDropHandle::new(tokio::spawn(async move {
             let work = |name: Option<&JobName>| {

@@ -18,7 +18,7 @@ use crate::{
     job_type::{JobType, Policy},
     json,
     store_call::within,
-    telemetry::Submission,
+    telemetry::SubmissionResult,
 };
 
 /// Why a job was not accepted. No job was stored, except perhaps after [`Store`](Self::Store): then a repeat with the
@@ -102,7 +102,7 @@ impl AsyncEndpoints {
     /// Inserts a job, or finds the job of the same submission.
     pub(crate) async fn accept(&self, job: NewJob) -> Result<Accepted, SubmitError> {
         if self.is_shutting_down() {
-            self.refused(&job.name, Submission::Rejected);
+            self.refused(&job.name, SubmissionResult::Rejected);
             return Err(SubmitError::ShuttingDown);
         }
         let inserted = job.clone();
@@ -118,7 +118,7 @@ impl AsyncEndpoints {
     }
 
     /// Counts a submission that was refused before `insert`.
-    pub(crate) fn refused(&self, name: &JobName, result: Submission) {
+    pub(crate) fn refused(&self, name: &JobName, result: SubmissionResult) {
         if let Some(measured) = self.measured() {
             measured.refused(name, result);
         }

@@ -18,7 +18,7 @@ use async_endpoints::{
         JobName, JobStore,
         store::{Claim, LeaseToken, StoreOperation, TypeQuota, WorkerId},
     },
-    telemetry::{CATALOGUE, Kind},
+    telemetry::CATALOGUE,
 };
 use async_endpoints_testkit::{FlakyStore, When};
 use flate2::read::GzDecoder;
@@ -165,12 +165,7 @@ async fn every_metric_is_there_from_the_start_or_with_its_first_request() {
     let text = scrape(&service, "*/*").await;
     for instrument in CATALOGUE {
         let name = instrument.prometheus_name();
-        let kind = match instrument.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
-        };
-        assert!(text.contains(&format!("# TYPE {name} {kind}\n")), "{name} is missing");
+        assert!(text.contains(&format!("# TYPE {name} {}\n", instrument.kind.name())), "{name} is missing");
     }
     let known: Vec<String> = CATALOGUE.iter().map(|instrument| instrument.prometheus_name()).collect();
     for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {

@@ -14,7 +14,7 @@ use super::{
     codes, headers,
     problem::{Problem, json},
 };
-use crate::telemetry::{encode::Format, events as log};
+use crate::telemetry::{Format, events as log};
 
 const OPENMETRICS: &str = "application/openmetrics-text";
 const TEXT: &str = "text/plain";

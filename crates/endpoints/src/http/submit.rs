@@ -29,7 +29,7 @@ use crate::{
     envelope::{self, RequestParts},
     job_type::Policy,
     submit::{Accepted, Identity, SubmitError, fingerprint},
-    telemetry::Submission,
+    telemetry::SubmissionResult,
 };
 
 /// A declared endpoint, with everything that its requests share.
@@ -80,7 +80,7 @@ pub(super) async fn submit(accepting: &Accepting, request: Request) -> Response 
         Ok(Err(Refused::Problem(problem))) => problem.traced(trace.as_ref()),
         Err(panic) => {
             // Functions of the application run before `insert`, so no job was stored.
-            accepting.endpoints.refused(&accepting.name, Submission::Rejected);
+            accepting.endpoints.refused(&accepting.name, SubmissionResult::Rejected);
             return panicked(responses, &head, &*panic, trace.as_ref());
         }
     };
@@ -107,10 +107,10 @@ impl<E: Into<Problem>> From<E> for Refused {
 
 impl Refused {
     /// The result for the metrics: server errors are rejections, all others are errors of the request.
-    fn result(&self) -> Submission {
+    fn result(&self) -> SubmissionResult {
         match self {
-            Self::Problem(problem) if problem.status().is_server_error() => Submission::Rejected,
-            Self::Problem(_) | Self::Response(_) => Submission::Invalid,
+            Self::Problem(problem) if problem.status().is_server_error() => SubmissionResult::Rejected,
+            Self::Problem(_) | Self::Response(_) => SubmissionResult::Invalid,
         }
     }
 }

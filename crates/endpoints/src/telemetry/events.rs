@@ -1,4 +1,4 @@
-//! One plain function for each documented log line that other rooms write.
+//! One function per documented log line of other modules.
 
 use std::time::Duration;
 
@@ -63,14 +63,4 @@ pub(crate) fn stopping(within: Duration) {
 
 pub(crate) fn internal(what: &str, error: &dyn std::fmt::Display) {
     tracing::error!(%error, "{what}");
-}
-
-#[cfg(feature = "otlp")]
-pub(crate) fn push_failed(endpoint: &str, why: &str) {
-    tracing::warn!(endpoint, why, "metrics cannot be pushed; it is tried again");
-}
-
-#[cfg(feature = "otlp")]
-pub(crate) fn push_works(endpoint: &str) {
-    tracing::info!(endpoint, "metrics are pushed again");
 }

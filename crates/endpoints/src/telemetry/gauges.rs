@@ -1,4 +1,4 @@
-//! Metrics that are read when somebody looks: what the store has, and what the worker's slots do.
+//! Observable gauges: the store's statistics and the worker's slots.
 
 use std::sync::Arc;
 
@@ -6,42 +6,42 @@ use async_endpoints_core::{
     JobName,
     store::{LiveWorker, Stats, TypeStats, WorkerSlots},
 };
-use opentelemetry::{
-    KeyValue,
-    metrics::{AsyncInstrument, Meter},
+use async_endpoints_telemetry::{
+    Attachment, Instrument,
+    opentelemetry::{KeyValue, metrics::AsyncInstrument},
 };
 
 use super::{
-    catalogue::{self as c, Instrument},
+    catalogue as c,
     instruments::{Instruments, OTHER},
 };
 
-/// Returns the store's statistics; none if there are none that are recent enough.
+/// Returns the store's statistics; none without recent ones.
 type ReadStats = Arc<dyn Fn() -> Option<Arc<Stats>> + Send + Sync>;
 
-/// The states of jobs, as the label `state` names them, in the order of `JobStatus::ALL`.
+/// Values of the label `state`, in the order of `JobStatus::ALL`.
 const STATES: [&str; 6] = ["queued", "scheduled", "in_progress", "completed", "failed", "canceled"];
 
-/// Registers the gauges of a set of endpoints. They say nothing once the endpoints are gone.
+/// Registers the gauges. They have no values while the closures return none.
 pub(crate) fn register(
-    meter: &Meter,
+    attachment: &Attachment,
     instruments: &Arc<Instruments>,
     store: &'static str,
     stats: ReadStats,
     worker_slots: impl Fn() -> Option<WorkerSlots> + Send + Sync + 'static,
 ) {
-    let fleet = Fleet { meter, stats, instruments };
+    let fleet = Fleet { attachment, stats, instruments };
     fleet.jobs();
     fleet.by_type(&c::OLDEST_QUEUED_AGE, |row| row.oldest_queued);
     fleet.by_type(&c::OLDEST_RUNNING_AGE, |row| row.oldest_running);
     fleet.by_type(&c::STUCK, |row| row.stuck as f64);
     fleet.by_type(&c::WORKERS, |row| row.workers as f64);
     fleet.of_store(&c::QUARANTINED, store, |stats| stats.quarantined);
-    fleet.of_store(&c::MENDED, store, |stats| stats.repaired);
-    slots(meter, worker_slots);
+    fleet.of_store(&c::REPAIRED, store, |stats| stats.repaired);
+    slots(attachment, worker_slots);
 }
 
-/// What the gauges say of one job type, or of all that have no series of their own.
+/// Values of one job type, or of all types without own series.
 #[derive(Debug, Default, PartialEq)]
 struct Row {
     counts: [u64; 6],
@@ -54,21 +54,22 @@ struct Row {
 impl Row {
     fn of(of_type: &TypeStats, stats: &Stats) -> Self {
         let age = |since: Option<_>| since.map_or(0.0, |since| stats.now.since(since).as_secs_f64());
-        let takes = |beat: &&LiveWorker| beat.types.iter().any(|kind| kind.name == of_type.name);
+        let takes = |worker: &&LiveWorker| worker.types.iter().any(|capacity| capacity.name == of_type.name);
         let workers = stats.workers.iter().filter(takes).count();
-        // Runnable jobs that no worker takes wait for nothing.
+        // Runnable jobs are stuck if no live worker runs their type.
         let untaken = if workers == 0 { of_type.stale } else { 0 };
         Self {
             counts: of_type.counts,
             oldest_queued: age(of_type.oldest_runnable),
             oldest_running: age(of_type.oldest_running),
-            // One that runs for too long and whose worker is gone is both.
+            // A job can be overdue and unrecovered at once.
             stuck: of_type.overdue.max(of_type.unrecovered) + untaken,
             workers,
         }
     }
 
-    /// Of workers, those of the type with the fewest that has queued jobs: others cannot help it.
+    /// Adds another type. The number of workers is the smallest of all types with queued jobs, because workers of one type
+    /// cannot run jobs of another.
     fn merge(&mut self, other: &Self) {
         let workers = match (self.counts[0], other.counts[0]) {
             (1.., 1..) => self.workers.min(other.workers),
@@ -84,7 +85,7 @@ impl Row {
     }
 }
 
-/// A row for each declared type, known to the store or not, and one for all others.
+/// One row per declared type, whether the store knows it or not, and one for all other types.
 fn rows(stats: &Stats, instruments: &Instruments) -> Vec<(KeyValue, Row)> {
     let label = |name: &str| KeyValue::new("job_type", name.to_owned());
     let known = |name: &JobName| stats.types.iter().find(|of_type| of_type.name == *name);
@@ -103,7 +104,7 @@ fn rows(stats: &Stats, instruments: &Instruments) -> Vec<(KeyValue, Row)> {
 }
 
 struct Fleet<'a> {
-    meter: &'a Meter,
+    attachment: &'a Attachment,
     stats: ReadStats,
     instruments: &'a Arc<Instruments>,
 }
@@ -138,38 +139,28 @@ impl Fleet<'_> {
         });
     }
 
-    /// A gauge of what the store says. While that cannot be had, there is no value.
+    /// Registers a gauge over the store's statistics.
     fn observe(
         &self,
         instrument: &Instrument,
-        tell: impl Fn(&dyn AsyncInstrument<f64>, &Stats, &Instruments) + Send + Sync + 'static,
+        observe: impl Fn(&dyn AsyncInstrument<f64>, &Stats, &Instruments) + Send + Sync + 'static,
     ) {
         let (stats, instruments) = (self.stats.clone(), self.instruments.clone());
-        observe(self.meter, instrument, move |gauge| {
+        self.attachment.gauge(instrument, move |gauge| {
             if let Some(stats) = stats() {
-                tell(gauge, &stats, &instruments);
+                observe(gauge, &stats, &instruments);
             }
         });
     }
 }
 
-fn slots(meter: &Meter, worker_slots: impl Fn() -> Option<WorkerSlots> + Send + Sync + 'static) {
-    observe(meter, &c::SLOTS, move |gauge| {
+fn slots(attachment: &Attachment, worker_slots: impl Fn() -> Option<WorkerSlots> + Send + Sync + 'static) {
+    attachment.gauge(&c::SLOTS, move |gauge| {
         let Some(slots) = worker_slots() else { return };
         for (count, state) in [(slots.busy, "busy"), (slots.idle, "idle"), (slots.leaked, "leaked")] {
             gauge.observe(f64::from(count), &[KeyValue::new("state", state)]);
         }
     });
-}
-
-/// A gauge of the catalogue that is read when somebody looks.
-pub(crate) fn observe(
-    meter: &Meter,
-    instrument: &Instrument,
-    read: impl Fn(&dyn AsyncInstrument<f64>) + Send + Sync + 'static,
-) {
-    let gauge = meter.f64_observable_gauge(instrument.name).with_unit(instrument.unit);
-    let _registered = gauge.with_description(instrument.help).with_callback(read).build();
 }
 
 #[cfg(test)]
@@ -183,7 +174,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::telemetry::{Telemetry, catalogue::QUEUE_TIME};
+    use crate::telemetry::Telemetry;
 
     const NOW: Timestamp = Timestamp::from_micros(1_000_000_000);
 
@@ -207,30 +198,29 @@ mod tests {
     }
 
     /// A worker of these types.
-    fn beat(types: &[&str]) -> LiveWorker {
+    fn worker(types: &[&str]) -> LiveWorker {
         let types = types.iter().map(|of| TypeCapacity { name: name(of), running: 0, limit: 1 }).collect();
         LiveWorker { worker: WorkerId(Uuid::new_v4()), types, slots: WorkerSlots::default(), at: NOW }
     }
 
     #[test]
-    fn each_declared_type_has_a_row_and_all_others_share_one() {
+    fn undeclared_types_share_a_row() {
         let telemetry = Telemetry::builder().build().expect("telemetry");
         let declared = ["Idle", "Taken"].map(name);
-        let bounds = QUEUE_TIME.bounds().into();
-        let meter = telemetry.own_meter();
-        let instruments = Instruments::new(&meter, telemetry.exemplars(), &bounds, "memory", declared.iter());
+        let attachment = telemetry.attach(c::CATALOGUE).expect("the only attachment");
+        let instruments = Instruments::new(&attachment, "memory", declared.iter());
         let types = [("Busy", 0, [7, 8]), ("Left", 20, [70, 8]), ("Rare", 1, [7, 80]), ("Taken", 1, [7, 8])];
         let stats = Stats {
             now: NOW,
             types: types.map(|(of, queued, ages)| of_type(of, queued, ages)).into(),
-            workers: vec![beat(&["Taken", "Busy"]), beat(&["Taken", "Busy", "Rare"])],
+            workers: vec![worker(&["Taken", "Busy"]), worker(&["Taken", "Busy", "Rare"])],
             ..Stats::default()
         };
         let mut rows: Vec<(String, Row)> =
             rows(&stats, &instruments).into_iter().map(|(label, row)| (label.value.to_string(), row)).collect();
         rows.sort_by(|a, b| a.0.cmp(&b.0));
         let taken = Row { counts: [1, 2, 3, 4, 5, 6], oldest_queued: 7.0, oldest_running: 8.0, stuck: 3, workers: 2 };
-        // Left waits and nobody takes it: its ten are stuck, and that the types beside it have workers does not hide it.
+        // Left has ten stuck jobs and no worker. The workers of Busy and Rare do not change that.
         let other =
             Row { counts: [21, 6, 9, 12, 15, 18], oldest_queued: 70.0, oldest_running: 80.0, stuck: 19, workers: 0 };
         let expected = [("Idle", Row::default()), ("Taken", taken), (OTHER, other)];

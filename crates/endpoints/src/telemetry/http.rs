@@ -1,32 +1,33 @@
-//! The layer around the library's routes: how long requests took, by route, never by path.
+//! The layer around the library's routes: request durations by route.
 
 use std::{
     task::{Context, Poll},
     time::Instant,
 };
 
+use async_endpoints_telemetry::{
+    Attachment,
+    opentelemetry::{KeyValue, metrics::Histogram},
+};
 use axum::{
     extract::{MatchedPath, Request},
     http::{Method, StatusCode, Uri, uri::Scheme},
     response::Response,
 };
 use futures_util::future::BoxFuture;
-use opentelemetry::{
-    KeyValue,
-    metrics::{Histogram, Meter},
-};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{catalogue::REQUEST_DURATION, instruments::histogram};
+use super::catalogue::REQUEST_DURATION;
 
-/// Times requests to their answers: `http.server.request.duration`, by method, route and status.
+/// Records `http.server.request.duration` by method, route and status. A request whose client disconnects before the
+/// response begins is not recorded.
 #[derive(Clone)]
 pub(crate) struct RequestDuration(Histogram<f64>);
 
 impl RequestDuration {
-    pub(crate) fn new(meter: &Meter) -> Self {
-        Self(histogram(meter, &REQUEST_DURATION, REQUEST_DURATION.bounds()))
+    pub(crate) fn new(attachment: &Attachment) -> Self {
+        Self(attachment.histogram(&REQUEST_DURATION))
     }
 }
 
@@ -89,13 +90,13 @@ fn labels(
     labels
 }
 
-/// Methods that are none of HTTP's are anybody's invention.
+/// Unknown methods share a value: clients can send any.
 fn method(method: &Method) -> &'static str {
     const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"];
     KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("_OTHER")
 }
 
-/// HTTP/2 tells it with each request; HTTP/1.1 does not, and is plain here: who ends TLS before us is not asked.
+/// HTTP/2 requests carry the scheme. HTTP/1.1 requests do not, and count as `http`, even behind a proxy with TLS.
 fn scheme(uri: &Uri) -> &'static str {
     if uri.scheme() == Some(&Scheme::HTTPS) { "https" } else { "http" }
 }
@@ -105,11 +106,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_scheme_is_one_of_two_whatever_is_sent() {
-        for (uri, told) in
+    fn unknown_scheme_is_http() {
+        for (uri, expected) in
             [("/jobs", "http"), ("https://h/jobs", "https"), ("http://h/jobs", "http"), ("x://h", "http")]
         {
-            assert_eq!(scheme(&uri.parse().expect("a URI")), told, "{uri}");
+            assert_eq!(scheme(&uri.parse().expect("a URI")), expected, "{uri}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The middleware around every attempt: it alone sees when a handler ends, before its end is on its way to the store.
+//! The middleware around every attempt. It alone sees when a handler ends.
 
 use std::sync::Arc;
 
@@ -6,22 +6,22 @@ use async_endpoints_core::store::Lease;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::running::Running;
+use super::running::RunningTable;
 use crate::{
     context::AttemptInfo,
     error::JobError,
     middleware::{Middleware, Next},
 };
 
-pub(crate) struct Observed(pub(crate) Arc<Running>);
+pub(crate) struct Observed(pub(crate) Arc<RunningTable>);
 
-/// Says that the handler has ended, however it does: by returning, by a panic, or because it was dropped.
-struct Ends<'a> {
-    running: &'a Running,
+/// Records the handler's end on drop: after its return, its panic, or its cancellation.
+struct HandlerGuard<'a> {
+    running: &'a RunningTable,
     lease: Lease,
 }
 
-impl Drop for Ends<'_> {
+impl Drop for HandlerGuard<'_> {
     fn drop(&mut self) {
         self.running.handler_ended(self.lease);
     }
@@ -30,7 +30,7 @@ impl Drop for Ends<'_> {
 #[async_trait]
 impl Middleware for Observed {
     async fn run(&self, attempt: &AttemptInfo, next: Next<'_>) -> Result<Bytes, JobError> {
-        let _ends = Ends { running: &self.0, lease: attempt.lease };
+        let _guard = HandlerGuard { running: &self.0, lease: attempt.lease };
         next.run().await
     }
 }

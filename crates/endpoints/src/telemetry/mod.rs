@@ -1,99 +1,101 @@
-//! Everything the library tells its operators. Must not know how jobs are decided; never panics, never blocks,
-//! never fails a job.
+//! Telemetry of endpoints and jobs. It never decides about jobs, panics, blocks, or fails a job.
 //!
-//! | file | owns |
+//! The set-up is [`Telemetry`]'s. [`CATALOGUE`] declares every metric.
+//!
+//! ```
+//! use async_endpoints::{AsyncEndpoints, MemoryStore, Telemetry};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let telemetry = Telemetry::builder().service_name("reports").build()?;
+//! let endpoints = AsyncEndpoints::builder(MemoryStore::new()).telemetry(&telemetry).build()?;
+//! // Metrics of handlers take the same way.
+//! let pages = telemetry.meter("reports").u64_counter("report.pages").build();
+//! pages.add(7, &[]);
+//! # Ok(()) }
+//! ```
+//!
+//! | file | contains |
 //! |---|---|
-//! | `catalogue` | every metric: name, kind, unit, labels, meaning |
-//! | `instruments` | the metrics of jobs and stores, bound to their labels |
+//! | `catalogue` | every metric: name, kind, unit, labels, description |
+//! | `instruments`, `series` | the metrics of jobs and stores, bound to their labels |
 //! | `store`, `job`, `http` | the three places where telemetry is attached |
-//! | `running` | what ends of attempts are measured from |
-//! | `gauges`, `process` | what is read when somebody looks |
-//! | `exemplars` | the latest job behind a series |
-//! | `provider`, `otlp` | where metrics go |
-//! | `encode`, `naming` | metrics as Prometheus reads them, and what they are called there |
-//! | `events` | the log lines |
-#![allow(clippy::disallowed_macros, reason = "the one room that may write telemetry")]
+//! | `running` | the running attempts, for their durations |
+//! | `gauges` | observable gauges |
+//! | `cause` | the job and trace behind an exemplar |
+//! | `events` | log lines |
+#![allow(clippy::disallowed_macros, reason = "the one module that may write telemetry")]
 
 mod catalogue;
-pub(crate) mod encode;
+mod cause;
 pub(crate) mod events;
-mod exemplars;
 mod gauges;
 mod http;
 mod instruments;
 mod job;
-mod naming;
-#[cfg(feature = "otlp")]
-mod otlp;
-mod process;
-mod provider;
 mod running;
+mod series;
 mod store;
 
 use std::sync::Arc;
-
-pub use opentelemetry;
 
 use async_endpoints_core::{
     JobName, Store,
     store::{Stats, WorkerSlots},
 };
-
-pub(crate) use self::instruments::Submission;
+use async_endpoints_telemetry::Attachment;
 #[cfg(feature = "otlp")]
-pub use self::otlp::Otlp;
-pub use self::{
-    catalogue::{CATALOGUE, Instrument, Kind, Scope},
-    provider::{Telemetry, TelemetryBuilder, TelemetryError},
+pub use async_endpoints_telemetry::Otlp;
+pub use async_endpoints_telemetry::{
+    ExpositionError, Format, Instrument, InstrumentKind, Scope, Telemetry, TelemetryBuilder, TelemetryError,
+    opentelemetry,
 };
+
+pub use self::catalogue::CATALOGUE;
+pub(crate) use self::series::SubmissionResult;
 use self::{
-    http::RequestDuration, instruments::Instruments, job::Observed, provider::Attached, running::Running,
-    store::Instrumented,
+    http::RequestDuration, instruments::Instruments, job::Observed, running::RunningTable, store::Instrumented,
 };
 use crate::middleware::Middleware;
 
-/// What one set of endpoints is measured with.
+/// The telemetry of one set of endpoints.
 pub(crate) struct Measured {
     pub(crate) telemetry: Telemetry,
-    _attached: Attached,
+    attachment: Attachment,
     instruments: Arc<Instruments>,
-    running: Arc<Running>,
+    running: Arc<RunningTable>,
     requests: RequestDuration,
     store: &'static str,
 }
 
 impl Measured {
-    /// None if the telemetry measures others.
+    /// None if the telemetry is attached to other endpoints.
     pub(crate) fn new<'a>(
         telemetry: Telemetry,
         store: &'static str,
         types: impl Iterator<Item = &'a JobName>,
     ) -> Option<Self> {
-        let _attached = telemetry.attach()?;
-        let meter = telemetry.own_meter();
-        let instruments = Instruments::new(&meter, telemetry.exemplars(), telemetry.bounds(), store, types);
-        let requests = RequestDuration::new(&meter);
+        let attachment = telemetry.attach(CATALOGUE)?;
         Some(Self {
-            instruments: Arc::new(instruments),
+            instruments: Arc::new(Instruments::new(&attachment, store, types)),
             running: Arc::default(),
-            requests,
+            requests: RequestDuration::new(&attachment),
             store,
             telemetry,
-            _attached,
+            attachment,
         })
     }
 
-    /// The store, counted and timed.
+    /// Wraps the store, to count and time its calls.
     pub(crate) fn store(&self, inner: Arc<dyn Store>) -> Arc<dyn Store> {
         Arc::new(Instrumented::new(inner, self.instruments.clone(), self.running.clone()))
     }
 
-    /// What goes around every attempt.
+    /// The middleware around every attempt.
     pub(crate) fn middleware(&self) -> Arc<dyn Middleware> {
         Arc::new(Observed(self.running.clone()))
     }
 
-    /// What goes around every route.
+    /// The layer around every route.
     pub(crate) fn layer(&self) -> RequestDuration {
         self.requests.clone()
     }
@@ -104,12 +106,11 @@ impl Measured {
         stats: impl Fn() -> Option<Arc<Stats>> + Send + Sync + 'static,
         worker_slots: impl Fn() -> Option<WorkerSlots> + Send + Sync + 'static,
     ) {
-        let meter = self.telemetry.own_meter();
-        gauges::register(&meter, &self.instruments, self.store, Arc::new(stats), worker_slots);
+        gauges::register(&self.attachment, &self.instruments, self.store, Arc::new(stats), worker_slots);
     }
 
-    /// A submission that did not come to the store.
-    pub(crate) fn refused(&self, name: &JobName, result: Submission) {
+    /// Counts a submission that did not reach the store.
+    pub(crate) fn refused(&self, name: &JobName, result: SubmissionResult) {
         self.instruments.of(name).submission(result);
     }
 }

@@ -1,7 +1,7 @@
-//! Attempts that this process claimed and did not end yet, as the telemetry sees them: what their ends are measured from.
+//! Attempts that this process claimed and has not ended yet: the base of durations at their end.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -11,89 +11,80 @@ use async_endpoints_core::{
 };
 use foldhash::HashMap;
 
-use super::{
-    exemplars::{Cause, SpanRef},
-    instruments::OfType,
-};
+use super::{cause::Cause, series::TypeSeries};
+use crate::sync::Mutex;
 
-/// How often those that are no longer renewed are looked for.
+/// Time between two sweeps for attempts whose leases are no longer renewed.
 const SWEEP: Duration = Duration::from_secs(60);
 
-/// An attempt that was claimed.
+/// A claimed attempt.
 pub(crate) struct Started {
-    pub(crate) of_type: Arc<OfType>,
+    pub(crate) series: Arc<TypeSeries>,
     pub(crate) cause: Cause,
     at: Instant,
-    /// How old the job was then, by the store's clock.
+    /// Age of the job at `at`, by the store's clock.
     age: Duration,
-    /// When its handler ended, if it has.
-    ended: Option<Instant>,
-    /// When its lease was last asked to be renewed.
-    seen: Instant,
+    handler_ended: Option<Instant>,
+    /// The last renewal of the lease.
+    renewed: Instant,
 }
 
 impl Started {
-    pub(crate) fn new(of_type: Arc<OfType>, attempt: &Attempt, store_now: Timestamp, at: Instant) -> Self {
-        let span = attempt.trace.as_ref().and_then(SpanRef::of);
-        let cause = Cause { job: attempt.lease.job, span };
-        Self { of_type, cause, at, age: store_now.since(attempt.created_at), ended: None, seen: at }
+    pub(crate) fn new(series: Arc<TypeSeries>, attempt: &Attempt, store_now: Timestamp, at: Instant) -> Self {
+        let cause = Cause::new(attempt.lease.job, attempt.trace.as_ref());
+        Self { series, cause, at, age: store_now.since(attempt.created_at), handler_ended: None, renewed: at }
     }
 
-    /// How long its handler ran, and how old its job is; `now` where the handler was not seen to end.
+    /// Duration of the handler and age of the job. The handler ran until `now` if its end was not seen.
     pub(crate) fn times(&self, now: Instant) -> (Duration, Duration) {
-        let ran = self.ended.unwrap_or(now).saturating_duration_since(self.at);
+        let ran = self.handler_ended.unwrap_or(now).saturating_duration_since(self.at);
         (ran, self.age + now.saturating_duration_since(self.at))
     }
 }
 
-/// All of them.
-pub(crate) struct Running(Mutex<Table>);
+/// The running attempts by lease.
+pub(crate) struct RunningTable(Mutex<Table>);
 
 struct Table {
     started: HashMap<Lease, Started>,
     swept: Instant,
 }
 
-impl Default for Running {
+impl Default for RunningTable {
     fn default() -> Self {
         Self(Mutex::new(Table { started: HashMap::default(), swept: Instant::now() }))
     }
 }
 
-impl Running {
-    /// Of a list that is made: whoever ends one meanwhile does not wait for that.
+impl RunningTable {
     pub(crate) fn start(&self, attempts: Vec<(Lease, Started)>) {
-        self.lock().started.extend(attempts);
+        self.0.lock().started.extend(attempts);
     }
 
-    /// Its handler has ended: what comes until the store knows is not its doing.
+    /// Records the end of a handler: what follows until the settlement is no processing time.
     pub(crate) fn handler_ended(&self, lease: Lease) {
-        if let Some(started) = self.lock().started.get_mut(&lease) {
-            started.ended.get_or_insert_with(Instant::now);
+        if let Some(started) = self.0.lock().started.get_mut(&lease) {
+            started.handler_ended.get_or_insert_with(Instant::now);
         }
     }
 
-    /// Takes these out, in their order; none for one that is not there, as its end was counted before.
+    /// Removes attempts, in the order of `leases`. None for an attempt that was counted before.
     pub(crate) fn take(&self, leases: impl Iterator<Item = Lease>) -> Vec<Option<Started>> {
-        let mut table = self.lock();
+        let mut table = self.0.lock();
         leases.map(|lease| table.started.remove(&lease)).collect()
     }
 
-    /// Their leases are held; those that nobody has renewed for `forgotten` are somebody else's by now.
-    pub(crate) fn renewed(&self, leases: &[Lease], forgotten: Duration) {
-        let (mut table, now) = (self.lock(), Instant::now());
+    /// Records renewals. Once a minute, removes attempts that were not renewed for `expiry`: their leases are lost.
+    pub(crate) fn renewed(&self, leases: &[Lease], expiry: Duration) {
+        let (mut table, now) = (self.0.lock(), Instant::now());
         for lease in leases {
             if let Some(started) = table.started.get_mut(lease) {
-                started.seen = now;
+                started.renewed = now;
             }
         }
         if now.saturating_duration_since(table.swept) >= SWEEP {
             table.swept = now;
-            table.started.retain(|_, started| now.saturating_duration_since(started.seen) < forgotten);
+            table.started.retain(|_, started| now.saturating_duration_since(started.renewed) < expiry);
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,5 +1,4 @@
-//! A store around a store, which counts and times what goes through it. It changes nothing: every answer is the inner
-//! store's, and what is not an accepted change is not counted as one.
+//! A store decorator that counts and times calls. Answers pass through unchanged, and only accepted changes are counted.
 
 use std::{
     sync::Arc,
@@ -18,22 +17,22 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 
 use super::{
-    exemplars::{Cause, SpanRef},
-    instruments::{End, Instruments, LOST, OfType, Submission},
-    running::{Running, Started},
+    cause::Cause,
+    instruments::{AttemptEnd, Instruments},
+    running::{RunningTable, Started},
+    series::{SubmissionResult, TypeSeries, WORKER_LOST},
 };
 
-/// A call that its caller gave up counts as failed if it had not answered for so long; before that, it was the caller's
-/// client who hung up.
+/// Minimum duration of a dropped call that counts as failed. A call dropped earlier ended with the client's connection.
 const HANGING: Duration = Duration::from_millis(500);
 
 pub(crate) struct Instrumented {
     inner: Arc<dyn Store>,
     instruments: Arc<Instruments>,
-    running: Arc<Running>,
+    running: Arc<RunningTable>,
 }
 
-/// The time of one call. Dropped before its end, the call was given up.
+/// Times one call. Dropped without `end`, the call was dropped too.
 struct Watch<'a> {
     instruments: &'a Instruments,
     operation: StoreOperation,
@@ -59,10 +58,9 @@ impl Drop for Watch<'_> {
     }
 }
 
-/// A job on its way into the store. One whose call was given up while it hung was not accepted, as far as its submitter
-/// knows.
+/// A submission during its store call. A submitter that dropped a hanging call counts as rejected.
 struct Submitting<'a> {
-    of_type: &'a OfType,
+    series: &'a TypeSeries,
     began: Instant,
     done: bool,
 }
@@ -71,14 +69,14 @@ impl Submitting<'_> {
     fn end(mut self, answer: &Result<InsertOutcome>) {
         self.done = true;
         let result = match answer {
-            Ok(InsertOutcome::Inserted { .. }) => Submission::Accepted,
-            Ok(InsertOutcome::Existing(_)) => Submission::Duplicate,
-            Ok(InsertOutcome::Conflict) => Submission::Conflict,
-            Ok(InsertOutcome::Full) | Err(_) => Submission::Rejected,
+            Ok(InsertOutcome::Inserted { .. }) => SubmissionResult::Accepted,
+            Ok(InsertOutcome::Existing(_)) => SubmissionResult::Duplicate,
+            Ok(InsertOutcome::Conflict) => SubmissionResult::Conflict,
+            Ok(InsertOutcome::Full) | Err(_) => SubmissionResult::Rejected,
         };
-        self.of_type.submission(result);
-        if result == Submission::Accepted {
-            self.of_type.queued.add(1);
+        self.series.submission(result);
+        if result == SubmissionResult::Accepted {
+            self.series.queued.add(1);
         }
     }
 }
@@ -86,13 +84,13 @@ impl Submitting<'_> {
 impl Drop for Submitting<'_> {
     fn drop(&mut self) {
         if !self.done && self.began.elapsed() >= HANGING {
-            self.of_type.submission(Submission::Rejected);
+            self.series.submission(SubmissionResult::Rejected);
         }
     }
 }
 
 impl Instrumented {
-    pub(crate) fn new(inner: Arc<dyn Store>, instruments: Arc<Instruments>, running: Arc<Running>) -> Self {
+    pub(crate) fn new(inner: Arc<dyn Store>, instruments: Arc<Instruments>, running: Arc<RunningTable>) -> Self {
         Self { inner, instruments, running }
     }
 
@@ -100,7 +98,7 @@ impl Instrumented {
         Watch { instruments: &self.instruments, operation, began: Instant::now(), done: false }
     }
 
-    /// Times a call; also says when it ended.
+    /// Times a call. Also returns its end.
     async fn timed<'a, T>(&self, operation: StoreOperation, call: BoxFuture<'a, Result<T>>) -> (Result<T>, Instant) {
         let watch = self.watch(operation);
         let answer = call.await;
@@ -120,51 +118,52 @@ impl Instrumented {
         let start = |attempt: &Attempt| {
             let started = Started::new(self.instruments.of(&attempt.name).clone(), attempt, claimed.now, now);
             let waited = attempt.started_at.since(attempt.runnable_since);
-            started.of_type.queue_time.record(waited, now, || started.cause);
+            started.series.queue_time.record(waited, now, || started.cause.labels());
             (attempt.lease, started)
         };
         self.running.start(claimed.attempts.iter().map(start).collect());
     }
 
-    fn settled(&self, settles: &[Settlement], answers: &[Settled], now: Instant) {
-        let started = self.running.take(settles.iter().map(|settle| settle.lease));
-        for ((settle, answer), started) in settles.iter().zip(answers).zip(started) {
+    fn settled(&self, settlements: &[Settlement], answers: &[Settled], now: Instant) {
+        let started = self.running.take(settlements.iter().map(|settlement| settlement.lease));
+        for ((settlement, answer), started) in settlements.iter().zip(answers).zip(started) {
             if let (Settled::Settled(status), Some(started)) = (answer, started) {
-                self.ended(settle, *status, &started, now);
+                self.ended(settlement, *status, &started, now);
             }
         }
     }
 
-    fn ended(&self, settle: &Settlement, status: JobStatus, started: &Started, now: Instant) {
-        // A cancel request turns whatever did not complete into Canceled.
-        let outcome = if status == JobStatus::Canceled { AttemptOutcome::Canceled } else { settle.outcome.kind() };
+    fn ended(&self, settlement: &Settlement, status: JobStatus, started: &Started, now: Instant) {
+        // After a cancel request, every outcome but Completed becomes Canceled.
+        let canceled = status == JobStatus::Canceled;
+        let outcome = if canceled { AttemptOutcome::Canceled } else { settlement.outcome.kind() };
         let (ran, total) = started.times(now);
-        let (of_type, cause) = (&started.of_type, started.cause);
-        for (timer, duration) in [(of_type.processing_time(outcome), ran), (of_type.total_time(status), total)] {
+        let (series, cause) = (&started.series, started.cause);
+        for (timer, duration) in [(series.processing_time(outcome), ran), (series.total_time(status), total)] {
             if let Some(timer) = timer {
-                timer.record(duration, now, || cause);
+                timer.record(duration, now, || cause.labels());
             }
         }
-        self.instruments.ended(of_type, &End { outcome, code: code(&settle.outcome), status, now, cause });
+        self.instruments.ended(series, &AttemptEnd { outcome, code: code(&settlement.outcome), status, now, cause });
     }
 
     fn recovered(&self, recovered: &[Recovered], now: Instant) {
         for job in recovered {
-            let of_type = self.instruments.of(&job.name);
-            // A cancel request turns what did not complete into Canceled here too.
+            let series = self.instruments.of(&job.name);
+            // After a cancel request, a lost attempt is Canceled.
             let canceled = job.status == JobStatus::Canceled;
             let outcome = if canceled { AttemptOutcome::Canceled } else { AttemptOutcome::Lost };
-            let cause = Cause { job: job.id, span: job.trace.as_ref().and_then(SpanRef::of) };
-            if let Some(timer) = of_type.total_time(job.status) {
-                timer.record(job.recovered_at.since(job.created_at), now, || cause);
+            let cause = Cause::new(job.id, job.trace.as_ref());
+            if let Some(timer) = series.total_time(job.status) {
+                timer.record(job.recovered_at.since(job.created_at), now, || cause.labels());
             }
-            self.instruments.ended(of_type, &End { outcome, code: LOST, status: job.status, now, cause });
-            of_type.recovered.add(1);
+            self.instruments.ended(series, &AttemptEnd { outcome, code: WORKER_LOST, status: job.status, now, cause });
+            series.recovered.add(1);
         }
     }
 }
 
-/// The code of what went wrong.
+/// The error code; empty without an error.
 fn code(outcome: &Outcome) -> &str {
     match outcome {
         Outcome::Retry { error, .. } | Outcome::Failed { error } | Outcome::Canceled { error } => &error.code,
@@ -174,10 +173,10 @@ fn code(outcome: &Outcome) -> &str {
 
 #[async_trait]
 impl JobStore for Instrumented {
-    /// No `async fn`: the job goes to the inner store at once and is not carried along by the future that waits for it.
+    /// Not an `async fn`, so that the job moves into the inner call at once instead of being kept in this future as well.
     fn insert<'s: 'a, 'a>(&'s self, job: NewJob) -> BoxFuture<'a, Result<InsertOutcome>> {
         let watch = self.watch(StoreOperation::Insert);
-        let submitting = Submitting { of_type: self.instruments.of(&job.name), began: watch.began, done: false };
+        let submitting = Submitting { series: self.instruments.of(&job.name), began: watch.began, done: false };
         let call = self.inner.insert(job);
         Box::pin(async move {
             let answer = call.await;
@@ -200,16 +199,16 @@ impl JobStore for Instrumented {
         answer
     }
 
-    async fn renew(&self, beat: &Heartbeat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
-        // One that is lost stays for now: it may have been settled by a call whose answer was lost, and is asked again.
+    async fn renew(&self, heartbeat: &Heartbeat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
+        // An attempt with a lost lease stays: it may have been settled by a call whose answer was lost and that is repeated.
         self.running.renewed(leases, lease * 2);
-        self.observe(StoreOperation::Renew, || self.inner.renew(beat, leases, lease)).await
+        self.observe(StoreOperation::Renew, || self.inner.renew(heartbeat, leases, lease)).await
     }
 
-    async fn settle(&self, settles: &[Settlement]) -> Result<Vec<Settled>> {
-        let (answer, now) = self.timed(StoreOperation::Settle, self.inner.settle(settles)).await;
+    async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Settled>> {
+        let (answer, now) = self.timed(StoreOperation::Settle, self.inner.settle(settlements)).await;
         if let Ok(answers) = &answer {
-            self.settled(settles, answers, now);
+            self.settled(settlements, answers, now);
         }
         answer
     }
@@ -218,7 +217,7 @@ impl JobStore for Instrumented {
         let answer = self.observe(StoreOperation::Cancel, || self.inner.cancel(id, error)).await?;
         if let CancelOutcome::Canceled(job) = &answer {
             let total = job.completed_at.unwrap_or(job.created_at).since(job.created_at);
-            let cause = Cause { job: id, span: job.trace.as_ref().and_then(SpanRef::of) };
+            let cause = Cause::new(id, job.trace.as_ref());
             self.instruments.of(&job.name).canceled_unstarted(total, cause);
         }
         Ok(answer)
@@ -258,7 +257,7 @@ mod tests {
         let clock = ManualClock::new();
         let telemetry = Telemetry::builder().build().expect("telemetry");
         let store = Arc::new(MemoryStore::with_clock(clock.clone()));
-        let measured = Measured::new(telemetry, store.kind(), [].iter()).expect("nobody else is measured");
+        let measured = Measured::new(telemetry, store.kind(), [].iter()).expect("the only attachment");
         Fixture::manual(measured.store(store), clock)
     });
 }

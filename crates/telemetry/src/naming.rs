@@ -1,22 +1,30 @@
-//! OpenTelemetry's names, units and labels as Prometheus has them, by the rules that OpenTelemetry gives for that.
-//! Must not know which metrics there are: an application's own are named in the same way.
+//! Converts OpenTelemetry's names, units and labels to Prometheus', by the rules of OpenTelemetry's specification.
 
 use std::{borrow::Cow, collections::BTreeMap, fmt::Write};
 
 use opentelemetry::KeyValue;
 
-use super::catalogue::Kind;
+use crate::instrument::{Instrument, InstrumentKind};
 
-/// A metric's name as Prometheus allows it, its unit behind it; a counter's without `_total`.
-pub(super) fn family_name(name: &str, unit: &str, kind: Kind) -> String {
+impl Instrument {
+    /// Prometheus name, such as `report_render_time_seconds`. Counters end in `_total`. A histogram's series append
+    /// `_bucket`, `_sum` and `_count`.
+    pub fn prometheus_name(&self) -> String {
+        let total = if self.kind == InstrumentKind::Counter { "_total" } else { "" };
+        format!("{}{total}", family_name(self.name, self.unit, self.kind))
+    }
+}
+
+/// Name of a metric family: the sanitized name with its unit appended, without a counter's `_total`.
+pub(crate) fn family_name(name: &str, unit: &str, kind: InstrumentKind) -> String {
     let mut family = String::new();
     for c in sanitized(name).chars() {
-        // OpenTelemetry wants one for several.
+        // Several underscores become one.
         if c != '_' || !family.ends_with('_') {
             family.push(c);
         }
     }
-    if kind == Kind::Counter {
+    if kind == InstrumentKind::Counter {
         family.truncate(family.strip_suffix("_total").unwrap_or(&family).len());
     }
     if let Some(unit) = unit_name(unit, kind)
@@ -28,10 +36,10 @@ pub(super) fn family_name(name: &str, unit: &str, kind: Kind) -> String {
     family
 }
 
-/// A unit in words, as `meters_per_second`; none for what is only counted.
-pub(super) fn unit_name(unit: &str, kind: Kind) -> Option<Cow<'_, str>> {
+/// A unit in words, such as `meters_per_second`. None for counted things.
+pub(crate) fn unit_name(unit: &str, kind: InstrumentKind) -> Option<Cow<'_, str>> {
     match unit {
-        "1" if kind == Kind::Gauge => return Some("ratio".into()),
+        "1" if kind == InstrumentKind::Gauge => return Some("ratio".into()),
         "" | "1" => return None,
         annotation if annotation.starts_with('{') && annotation.ends_with('}') => return None,
         _ => {}
@@ -83,7 +91,7 @@ fn in_words(unit: &str) -> Cow<'_, str> {
     words.into()
 }
 
-/// The name with an underscore for whatever Prometheus does not allow.
+/// Replaces characters that Prometheus does not allow by underscores.
 fn sanitized(name: &str) -> Cow<'_, str> {
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
     if name.chars().all(fits) && !name.starts_with(|c: char| c.is_ascii_digit()) {
@@ -94,11 +102,11 @@ fn sanitized(name: &str) -> Cow<'_, str> {
     lead.chars().chain(rest).collect::<String>().into()
 }
 
-/// The bound of a histogram's bucket, which no other label may be called.
-pub(super) const BOUND: &str = "le";
+/// Label of a histogram bucket's upper bound. Other labels of this name are renamed.
+pub(crate) const BOUND: &str = "le";
 
-/// Labels as they stand between braces, in the order of their names. Two names that become one have their values joined.
-pub(super) fn labels<'a>(attributes: impl Iterator<Item = &'a KeyValue>) -> String {
+/// Labels as written between braces, sorted by name. Values of names that become equal are joined by a semicolon.
+pub(crate) fn labels<'a>(attributes: impl Iterator<Item = &'a KeyValue>) -> String {
     let mut sorted: BTreeMap<Cow<'_, str>, String> = BTreeMap::new();
     for attribute in attributes {
         let value = attribute.value.as_str();
@@ -120,7 +128,8 @@ pub(super) fn labels<'a>(attributes: impl Iterator<Item = &'a KeyValue>) -> Stri
     text
 }
 
-pub(super) fn escaped(text: &str, quotes: bool) -> Cow<'_, str> {
+/// Escapes a label value or, without `quotes`, a description in Prometheus' text format.
+pub(crate) fn escaped(text: &str, quotes: bool) -> Cow<'_, str> {
     if !text.contains(['\\', '\n', '"']) {
         return text.into();
     }
@@ -133,24 +142,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_become_what_prometheus_takes() {
-        for (name, unit, kind, told) in [
-            ("http.server.request.duration", "s", Kind::Histogram, "http_server_request_duration_seconds"),
-            ("process.cpu", "s", Kind::Counter, "process_cpu_seconds"),
-            ("performance.processed_items", "{item}", Kind::Counter, "performance_processed_items"),
-            ("cache.total", "", Kind::Counter, "cache"),
-            ("cache.total", "", Kind::Gauge, "cache_total"),
-            ("cache.hit", "1", Kind::Gauge, "cache_hit_ratio"),
-            ("cache.hits", "1", Kind::Counter, "cache_hits"),
-            ("load_seconds", "s", Kind::Histogram, "load_seconds"),
-            ("5xx", "", Kind::Counter, "_5xx"),
-            ("a..b__c", "", Kind::Gauge, "a_b_c"),
-            ("speed", "m/s", Kind::Gauge, "speed_meters_per_second"),
-            ("load", "{request}/s", Kind::Gauge, "load_per_second"),
-            ("disk.size", "GBy", Kind::Gauge, "disk_size_gigabytes"),
-            ("odd", "foo", Kind::Gauge, "odd_foo"),
+    fn names_and_units_are_converted() {
+        for (name, unit, kind, expected) in [
+            ("http.server.request.duration", "s", InstrumentKind::Histogram, "http_server_request_duration_seconds"),
+            ("process.cpu", "s", InstrumentKind::Counter, "process_cpu_seconds"),
+            ("performance.processed_items", "{item}", InstrumentKind::Counter, "performance_processed_items"),
+            ("cache.total", "", InstrumentKind::Counter, "cache"),
+            ("cache.total", "", InstrumentKind::Gauge, "cache_total"),
+            ("cache.hit", "1", InstrumentKind::Gauge, "cache_hit_ratio"),
+            ("cache.hits", "1", InstrumentKind::Counter, "cache_hits"),
+            ("load_seconds", "s", InstrumentKind::Histogram, "load_seconds"),
+            ("5xx", "", InstrumentKind::Counter, "_5xx"),
+            ("a..b__c", "", InstrumentKind::Gauge, "a_b_c"),
+            ("speed", "m/s", InstrumentKind::Gauge, "speed_meters_per_second"),
+            ("load", "{request}/s", InstrumentKind::Gauge, "load_per_second"),
+            ("disk.size", "GBy", InstrumentKind::Gauge, "disk_size_gigabytes"),
+            ("odd", "foo", InstrumentKind::Gauge, "odd_foo"),
         ] {
-            assert_eq!(family_name(name, unit, kind), told);
+            assert_eq!(family_name(name, unit, kind), expected);
         }
     }
 

@@ -1,31 +1,32 @@
-//! Metrics as Prometheus reads them: text 0.0.4 and OpenMetrics 1.0.
-//! Must not know which metrics there are: an application's own are written in the same way.
+//! Writes collected metrics as Prometheus text 0.0.4 or OpenMetrics 1.0.
 
 use std::{
     collections::{BTreeMap, HashSet},
     fmt::Write,
+    sync::Arc,
 };
 
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::metrics::data::{AggregatedMetrics, Metric, MetricData, ResourceMetrics};
 
-use super::{
-    catalogue::Kind,
-    exemplars::{Exemplar, Exemplars, Series},
+use crate::{
+    exemplars::{Exemplar, Exemplars, SeriesExemplars},
+    instrument::InstrumentKind as Kind,
     naming::{BOUND, escaped, family_name, labels, unit_name},
 };
 
-/// A way to write metrics down.
+/// Text format of an exposition.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Format {
-    /// Prometheus' own, version 0.0.4.
+pub enum Format {
+    /// Prometheus text, version 0.0.4. Has no exemplars.
     Text,
-    /// OpenMetrics 1.0, which carries exemplars.
+    /// OpenMetrics 1.0, with exemplars.
     OpenMetrics,
 }
 
 impl Format {
-    pub(crate) const fn content_type(self) -> &'static str {
+    /// Value of the `Content-Type` header.
+    pub const fn content_type(self) -> &'static str {
         match self {
             Self::Text => "text/plain; version=0.0.4; charset=utf-8",
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -33,7 +34,7 @@ impl Format {
     }
 }
 
-/// The names that a metric takes for itself: of its family, of its samples, and of those that it could have.
+/// Names that a metric family reserves: its own, and those of the samples that it may have.
 fn names(family: &str, kind: Kind) -> impl Iterator<Item = String> + Clone {
     let suffixes: &[&str] = match kind {
         Kind::Counter => &["", "_total", "_created"],
@@ -43,7 +44,7 @@ fn names(family: &str, kind: Kind) -> impl Iterator<Item = String> + Clone {
     suffixes.iter().map(move |suffix| format!("{family}{suffix}"))
 }
 
-/// Everything that was collected, as one body.
+/// Writes all collected metrics.
 pub(crate) fn encode(collected: &ResourceMetrics, exemplars: &Exemplars, format: Format) -> String {
     let mut writer = Writer { format, exemplars, out: String::with_capacity(64 << 10) };
     let target = labels(
@@ -60,14 +61,14 @@ pub(crate) fn encode(collected: &ResourceMetrics, exemplars: &Exemplars, format:
         let kind = kind(metric.data());
         let (first, metrics) =
             families.entry(family_name(metric.name(), metric.unit(), kind)).or_insert_with(|| (kind, Vec::new()));
-        // Two of one name and different kinds cannot both be told.
+        // Of two kinds with one name, the first is written.
         if *first == kind {
             metrics.push(metric);
         }
     }
     let mut taken: HashSet<String> = ["target", "target_info"].map(str::to_owned).into();
     for (family, (kind, metrics)) in &families {
-        // A gauge `wait.count` beside a histogram `wait` would be taken for a part of it.
+        // A gauge `wait.count` beside a histogram `wait` would be read as a part of the histogram.
         let names = names(family, *kind);
         if names.clone().all(|name| !taken.contains(&name)) {
             taken.extend(names);
@@ -80,7 +81,7 @@ pub(crate) fn encode(collected: &ResourceMetrics, exemplars: &Exemplars, format:
     writer.out
 }
 
-/// What a metric is for Prometheus.
+/// A metric's kind in Prometheus.
 fn kind(data: &AggregatedMetrics) -> Kind {
     fn of<T>(data: &MetricData<T>) -> Kind {
         match data {
@@ -97,7 +98,7 @@ fn kind(data: &AggregatedMetrics) -> Kind {
     }
 }
 
-/// A value as both formats write it.
+/// Number text, common to both formats.
 trait Number: Copy {
     fn text(self) -> String;
 }
@@ -124,15 +125,15 @@ impl Number for f64 {
     }
 }
 
-/// Points with their labels, in the order of those: a reader finds them, and they compress better. Labels that were told
-/// before are left out: two samples of one series, of two meters perhaps, would make Prometheus refuse all of them.
+/// Points with their labels, sorted by labels so that the text compresses better. Points with labels in `written` are
+/// skipped: Prometheus rejects a page with two samples of one series, which two meters can produce.
 fn sorted<P>(
-    told: &mut HashSet<String>,
+    written: &mut HashSet<String>,
     points: impl Iterator<Item = P>,
     labels: impl Fn(&P) -> String,
 ) -> Vec<(String, P)> {
     let points = points.map(|point| (labels(&point), point));
-    let mut points: Vec<(String, P)> = points.filter(|(labels, _)| told.insert(labels.clone())).collect();
+    let mut points: Vec<(String, P)> = points.filter(|(labels, _)| written.insert(labels.clone())).collect();
     points.sort_by(|a, b| a.0.cmp(&b.0));
     points
 }
@@ -144,7 +145,7 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// What reports: the resource, as OpenTelemetry wants it told.
+    /// The resource, in OpenTelemetry's `target_info` metric.
     fn target(&mut self, labels: &str) {
         let kind = if self.format == Format::OpenMetrics { "target info" } else { "target_info gauge" };
         let name = if self.format == Format::OpenMetrics { "target" } else { "target_info" };
@@ -155,7 +156,7 @@ impl Writer<'_> {
         let Some(first) = metrics.first() else { return };
         let is_open = self.format == Format::OpenMetrics;
         let total = if kind == Kind::Counter { "_total" } else { "" };
-        // OpenMetrics names the family, Prometheus' text the samples.
+        // Metadata name the family in OpenMetrics, and the samples in Prometheus text.
         let named = if is_open { family.to_owned() } else { format!("{family}{total}") };
         let help = escaped(first.description(), is_open);
         let _ = writeln!(self.out, "# HELP {named} {help}\n# TYPE {named} {}", kind.name());
@@ -165,38 +166,38 @@ impl Writer<'_> {
             let _ = writeln!(self.out, "# UNIT {named} {unit}");
         }
         let sample = format!("{family}{total}");
-        let mut told = HashSet::new();
+        let mut written = HashSet::new();
         for metric in metrics {
             match metric.data() {
-                AggregatedMetrics::F64(data) => self.samples(&mut told, &sample, metric.name(), data),
-                AggregatedMetrics::U64(data) => self.samples(&mut told, &sample, metric.name(), data),
-                AggregatedMetrics::I64(data) => self.samples(&mut told, &sample, metric.name(), data),
+                AggregatedMetrics::F64(data) => self.samples(&mut written, &sample, metric.name(), data),
+                AggregatedMetrics::U64(data) => self.samples(&mut written, &sample, metric.name(), data),
+                AggregatedMetrics::I64(data) => self.samples(&mut written, &sample, metric.name(), data),
             }
         }
     }
 
-    fn samples<T: Number>(&mut self, told: &mut HashSet<String>, sample: &str, metric: &str, data: &MetricData<T>) {
+    fn samples<T: Number>(&mut self, written: &mut HashSet<String>, sample: &str, metric: &str, data: &MetricData<T>) {
         match data {
             MetricData::Gauge(gauge) => {
-                for (labels, point) in sorted(told, gauge.data_points(), |point| labels(point.attributes())) {
+                for (labels, point) in sorted(written, gauge.data_points(), |point| labels(point.attributes())) {
                     self.sample(sample, "", &labels, &point.value().text(), None);
                 }
             }
             MetricData::Sum(sum) => {
-                for (labels, point) in sorted(told, sum.data_points(), |point| labels(point.attributes())) {
+                for (labels, point) in sorted(written, sum.data_points(), |point| labels(point.attributes())) {
                     let exemplar = self.series(metric, &labels).and_then(|series| series.get(0));
                     self.sample(sample, "", &labels, &point.value().text(), exemplar);
                 }
             }
             MetricData::Histogram(histogram) => {
-                for (labels, point) in sorted(told, histogram.data_points(), |point| labels(point.attributes())) {
+                for (labels, point) in sorted(written, histogram.data_points(), |point| labels(point.attributes())) {
                     let buckets = point.bounds().chain([f64::INFINITY]).zip(point.bucket_counts());
                     self.histogram(sample, metric, &labels, buckets, point.count(), point.sum());
                 }
             }
-            // Its buckets have no bounds that both formats could name.
+            // Neither format can express exponential buckets.
             MetricData::ExponentialHistogram(histogram) => {
-                for (labels, point) in sorted(told, histogram.data_points(), |point| labels(point.attributes())) {
+                for (labels, point) in sorted(written, histogram.data_points(), |point| labels(point.attributes())) {
                     let count = point.count() as u64;
                     self.histogram(sample, metric, &labels, [(f64::INFINITY, count)].into_iter(), count, point.sum());
                 }
@@ -226,11 +227,11 @@ impl Writer<'_> {
         self.sample(family, "_count", labels, &count.text(), None);
     }
 
-    fn series(&self, metric: &str, labels: &str) -> Option<std::sync::Arc<Series>> {
+    fn series(&self, metric: &str, labels: &str) -> Option<Arc<SeriesExemplars>> {
         if self.format == Format::OpenMetrics { self.exemplars.find(metric, labels) } else { None }
     }
 
-    /// OpenMetrics writes bounds as numbers with a point.
+    /// OpenMetrics requires a decimal point in bounds.
     fn bound(&self, bound: f64) -> String {
         match self.format {
             Format::OpenMetrics if bound.is_finite() => format!("{bound:?}"),
@@ -244,8 +245,7 @@ impl Writer<'_> {
             _ => write!(self.out, "{family}{suffix}{{{labels}}} {value}"),
         };
         if let Some(exemplar) = exemplar {
-            let (labels, at) = exemplar.write();
-            let _ = write!(self.out, " # {{{labels}}} {} {at:.3}", exemplar.value.text());
+            let _ = write!(self.out, " # {}", exemplar.text());
         }
         self.out.push('\n');
     }
@@ -256,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_series_is_told_twice_whatever_an_application_measures() {
+    fn clashing_names_are_written_once() {
         let telemetry = crate::Telemetry::builder().build().expect("telemetry");
         for (meter, hits) in [("a", 1), ("b", 2)] {
             let (meter, label) = (telemetry.meter(meter), [KeyValue::new("le", "x")]);
@@ -268,26 +268,26 @@ mod tests {
             meter.f64_gauge("target.info").build().record(7.0, &label);
         }
         for format in [Format::Text, Format::OpenMetrics] {
-            let text = telemetry.scrape(format).expect("a scrape");
-            let mut told = HashSet::new();
+            let text = telemetry.exposition(format).expect("a page");
+            let mut written = HashSet::new();
             for line in text.lines().filter(|line| !line.starts_with('#')) {
                 let series = line.split(" # ").next().and_then(|sample| sample.rsplit_once(' ')).expect("a sample").0;
-                assert!(told.insert(series), "{series} comes twice");
+                assert!(written.insert(series), "{series} comes twice");
             }
             let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
             let families: Vec<&str> = families.filter_map(|line| line.split(' ').next()).collect();
             for clashing in ["wait_count", "wait_count_total", "hits_created"] {
-                assert!(!families.contains(&clashing), "{clashing} beside what it would be a part of");
+                assert!(!families.contains(&clashing), "{clashing} clashes with another family");
             }
             assert_eq!(families.iter().filter(|family| family.starts_with("target")).count(), 1);
             for series in ["hits_total{exported_le=\"x\"}", "wait_bucket{exported_le=\"x\",le=\"+Inf\"}"] {
-                assert!(told.contains(series), "{series} is missing in\n{text}");
+                assert!(written.contains(series), "{series} is missing in\n{text}");
             }
         }
     }
 
     #[test]
-    fn numbers_are_written_as_both_formats_read_them() {
+    fn infinities_and_nan_are_written() {
         assert_eq!([0.5, 1.0, f64::INFINITY, f64::NEG_INFINITY].map(Number::text), ["0.5", "1", "+Inf", "-Inf"]);
         assert_eq!(f64::NAN.text(), "NaN");
     }

@@ -1,0 +1,69 @@
+//! Metrics for [AsyncEndpoints](https://docs.rs/async-endpoints), without any knowledge of jobs: OpenTelemetry set-up,
+//! OTLP push, Prometheus and OpenMetrics text with exemplars, process metrics.
+//!
+//! ```
+//! use async_endpoints_telemetry::{Format, Telemetry, opentelemetry::KeyValue};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let telemetry = Telemetry::builder().service_name("reports").build()?;
+//! let pages = telemetry.meter("reports").u64_counter("report.pages").with_unit("{page}").build();
+//! pages.add(7, &[KeyValue::new("paper", "A4")]);
+//!
+//! let text = telemetry.exposition(Format::Text)?;
+//! assert!(text.contains("report_pages_total{paper=\"A4\"} 7\n"));
+//! # Ok(()) }
+//! ```
+//!
+//! A library declares its [`Instrument`]s in a catalogue and gets them from an [`Attachment`]:
+//!
+//! ```
+//! use std::time::{Duration, Instant};
+//!
+//! use async_endpoints_telemetry::{Format, Instrument, Telemetry};
+//!
+//! const RENDER_TIME: Instrument =
+//!     Instrument::histogram("report.render_time", "s", &[], &[0.1, 1.0], "Time to render a report.");
+//! const CATALOGUE: &[Instrument] = &[RENDER_TIME];
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let telemetry = Telemetry::builder().build()?;
+//! let attachment = telemetry.attach(CATALOGUE).ok_or("another library is attached")?;
+//! let timer = attachment.timer(&RENDER_TIME, &[]);
+//! timer.record(Duration::from_millis(500), Instant::now(), || vec![("report_id", "r-17".to_owned())]);
+//!
+//! let text = telemetry.exposition(Format::OpenMetrics)?;
+//! assert!(text.contains("report_render_time_seconds_bucket{le=\"1.0\"} 1 # {report_id=\"r-17\"} 0.5 "));
+//! # Ok(()) }
+//! ```
+
+#![allow(clippy::disallowed_macros, reason = "a telemetry crate may log")]
+
+mod attachment;
+mod builder;
+mod encode;
+mod error;
+mod exemplars;
+mod instrument;
+mod naming;
+#[cfg(feature = "otlp")]
+mod otlp;
+pub mod process;
+mod provider;
+#[cfg(feature = "otlp")]
+mod push;
+mod reader;
+mod sync;
+mod views;
+
+#[cfg(feature = "otlp")]
+pub use self::otlp::Otlp;
+pub use self::{
+    attachment::{Attachment, Timer},
+    builder::TelemetryBuilder,
+    encode::Format,
+    error::{ExpositionError, TelemetryError},
+    exemplars::{ExemplarLabels, Exemplars, SeriesExemplars},
+    instrument::{Instrument, InstrumentKind, Scope},
+    provider::Telemetry,
+};
+pub use opentelemetry;
