@@ -1,5 +1,5 @@
-//! Finds phrases that STYLE rules out, in code, comments, pages and scripts. `wording.txt` lists each phrase with the
-//! words to write instead.
+//! Finds unclear phrases in code, comments, pages and scripts. `wording.txt` lists each phrase with its replacement. A
+//! phrase without a replacement is allowed, also if a phrase further down in the list is a part of it.
 
 use std::{fs, io, path::Path};
 
@@ -8,7 +8,7 @@ use crate::files;
 const EXTENSIONS: &[&str] = &["rs", "md", "sql", "lua", "toml", "yml"];
 const PHRASES: &str = include_str!("../wording.txt");
 
-/// Ruled-out phrases in the repository, one line each.
+/// Unclear phrases in the repository, one line each.
 pub(crate) fn broken() -> io::Result<Vec<String>> {
     let phrases = parse(PHRASES);
     let mut lines = Vec::new();
@@ -21,13 +21,19 @@ pub(crate) fn broken() -> io::Result<Vec<String>> {
 struct Phrase<'a> {
     text: &'a str,
     words: Vec<&'a str>,
-    instead: &'a str,
+    replacement: &'a str,
 }
 
-/// Reads lines of `phrase: words to write instead`.
+/// Reads lines of `phrase: replacement`.
 fn parse(list: &str) -> Vec<Phrase<'_>> {
-    let entries = list.lines().filter_map(|line| line.split_once(": "));
-    entries.map(|(text, instead)| Phrase { text, words: text.split(' ').collect(), instead }).collect()
+    let entries = list.lines().filter_map(|line| line.split_once(':'));
+    entries
+        .map(|(text, replacement)| Phrase {
+            text,
+            words: text.split(' ').collect(),
+            replacement: replacement.trim_start(),
+        })
+        .collect()
 }
 
 /// A phrase may continue on the next line. Of phrases that begin at the same word, the first in the list counts.
@@ -35,7 +41,8 @@ fn found_in(file: &Path, text: &str, phrases: &[Phrase<'_>]) -> Vec<String> {
     let words = words(text);
     let found = (0..words.len()).filter_map(|at| {
         let phrase = phrases.iter().find(|phrase| starts_with(&words[at..], &phrase.words))?;
-        Some(format!("{}:{}: {:?}: write {}", file.display(), words[at].1, phrase.text, phrase.instead))
+        (!phrase.replacement.is_empty())
+            .then(|| format!("{}:{}: {:?}: write {}", file.display(), words[at].1, phrase.text, phrase.replacement))
     });
     found.collect()
 }
@@ -58,7 +65,7 @@ mod tests {
     use super::*;
 
     fn found(text: &str) -> Vec<String> {
-        found_in(Path::new("a.md"), text, &parse("big cat: tiger\ncat: lynx\n"))
+        found_in(Path::new("a.md"), text, &parse("cat food:\nbig cat: tiger\ncat: lynx\n"))
     }
 
     #[test]
@@ -71,6 +78,11 @@ mod tests {
     fn phrase_across_lines_is_reported() {
         assert_eq!(found("/// a big\n/// dog")[..], [""; 0]);
         assert_eq!(found("/// a big\n/// cat")[0], "a.md:1: \"big cat\": write tiger");
+    }
+
+    #[test]
+    fn phrase_without_replacement_is_allowed() {
+        assert_eq!(found("The cat food"), [""; 0]);
     }
 
     #[test]
