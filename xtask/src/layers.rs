@@ -6,10 +6,11 @@ use crate::metadata::{Metadata, items, text};
 type Names = &'static [&'static str];
 
 const HTTP: Names = &["axum*", "hyper*", "http", "http-*", "tower", "tower-*", "reqwest"];
-const SIGNALS: Names = &["tracing*", "log", "opentelemetry*", "metrics*", "prometheus*"];
+const SIGNALS: Names = &["tracing*", "log", "opentelemetry*", "metrics*", "prometheus*", "async-endpoints-telemetry"];
 const CORE: Names = &["async-endpoints-core", "async-endpoints-testkit"];
 const DRIVERS: Names = &["rusqlite", "redis", "tokio-postgres", "deadpool*", "sqlx*"];
 const PRODUCT: Names = &["async-endpoints"];
+const CORE: Names = &["async-endpoints-core"];
 const STORES: Names = &["async-endpoints-sqlite", "async-endpoints-redis", "async-endpoints-postgres"];
 
 /// A crate, the crates that it must not depend on, and exceptions.
@@ -17,6 +18,7 @@ const RULES: &[(&str, &[Names], Names)] = &[
     ("async-endpoints-core", &[HTTP, SIGNALS, DRIVERS, PRODUCT, STORES], &[]),
     ("async-endpoints-telemetry", &[HTTP, DRIVERS, PRODUCT, STORES, CORE], &["hyper*"]),
     ("async-endpoints-testkit", &[DRIVERS, PRODUCT, STORES], &[]),
+    ("async-endpoints-telemetry", &[CORE, DRIVERS, PRODUCT, STORES], &[]),
     ("async-endpoints-sqlite", &[HTTP, SIGNALS, DRIVERS, PRODUCT, STORES], &["rusqlite"]),
     ("async-endpoints-redis", &[HTTP, SIGNALS, DRIVERS, PRODUCT, STORES], &["redis"]),
     ("async-endpoints-postgres", &[HTTP, SIGNALS, DRIVERS, PRODUCT, STORES], &["tokio-postgres", "deadpool*"]),
@@ -64,6 +66,7 @@ mod tests {
             ("tracing-core", true),
             ("async-endpoints", true),
             ("axum", true),
+            ("async-endpoints-telemetry", true),
         ] {
             assert_eq!(is_forbidden("async-endpoints-sqlite", name), forbidden, "{name}");
         }
