@@ -10,7 +10,6 @@ const SIGNALS: Names = &["tracing*", "log", "opentelemetry*", "metrics*", "prome
 const CORE: Names = &["async-endpoints-core", "async-endpoints-testkit"];
 const DRIVERS: Names = &["rusqlite", "redis", "tokio-postgres", "deadpool*", "sqlx*"];
 const PRODUCT: Names = &["async-endpoints"];
-const CORE: Names = &["async-endpoints-core"];
 const STORES: Names = &["async-endpoints-sqlite", "async-endpoints-redis", "async-endpoints-postgres"];
 
 /// A crate, the crates that it must not depend on, and exceptions.
@@ -18,7 +17,6 @@ const RULES: &[(&str, &[Names], Names)] = &[
     ("async-endpoints-core", &[HTTP, SIGNALS, DRIVERS, PRODUCT, STORES], &[]),
     ("async-endpoints-telemetry", &[HTTP, DRIVERS, PRODUCT, STORES, CORE], &["hyper*"]),
     ("async-endpoints-testkit", &[DRIVERS, PRODUCT, STORES], &[]),
-    ("async-endpoints-telemetry", &[CORE, DRIVERS, PRODUCT, STORES], &[]),
     ("async-endpoints-sqlite", &[HTTP, SIGNALS, DRIVERS, PRODUCT, STORES], &["rusqlite"]),
     ("async-endpoints-redis", &[HTTP, SIGNALS, DRIVERS, PRODUCT, STORES], &["redis"]),
     ("async-endpoints-postgres", &[HTTP, SIGNALS, DRIVERS, PRODUCT, STORES], &["tokio-postgres", "deadpool*"]),
