@@ -28,7 +28,7 @@ impl Calls {
         match self.link.send(&self.command("EVALSHA", &script.hash, args)).await {
             // Restarted, failed over or told to forget: the text brings it back. It was not run.
             Err(Fail::Redis(error)) if error.code() == Some("NOSCRIPT") => {
-                self.link.send(&self.command("EVAL", &script.text, args)).await
+                self.link.send(&self.command("EVAL", script.text, args)).await
             }
             answer => answer,
         }

@@ -9,7 +9,7 @@
 //! | `inserts` | callers that insert at the same time share one call |
 //! | `hints` | what changed, told by Redis |
 //! | `record`, `stats`, `reply` | what is stored, read |
-//! | `mend` | finds and mends jobs whose indexes disagree with them |
+//! | `repair` | finds and mends jobs whose indexes disagree with them |
 //!
 //! Time is the server's. Nothing here knows retry policy, HTTP, handlers or telemetry. All keys begin with one prefix and
 //! share its hash tag: `{ae}:job:<id>`, `{ae}:queued:<type>`, and so on; `lua/README.md` lists them.
@@ -21,7 +21,7 @@ mod fail;
 mod hints;
 mod inserts;
 mod link;
-mod mend;
+mod repair;
 mod options;
 mod record;
 mod reply;
@@ -31,6 +31,6 @@ mod stats;
 mod store;
 mod wire;
 
-pub use mend::Mended;
+pub use repair::Repaired;
 pub use options::{OpenError, Options};
 pub use store::RedisStore;

@@ -5,13 +5,11 @@ use std::{sync::Arc, time::Duration};
 use async_endpoints_core::{Clock, StoreError};
 use redis::{Client, ConnectionInfo, IntoConnectionInfo as _, ProtocolVersion};
 
-use crate::{mend, server::Server, store::RedisStore};
+use crate::{repair, server::Server, store::RedisStore};
 
 /// How a certificate begins in PEM.
 #[cfg(feature = "tls")]
 const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
-
-type Edit = Arc<dyn Fn(&str, &str) -> String + Send + Sync>;
 
 /// How to open a store.
 ///
@@ -27,7 +25,6 @@ pub struct Options {
     allow_volatile: bool,
     root_certificate: Option<Vec<u8>>,
     pub(crate) clock: Option<Arc<dyn Clock>>,
-    pub(crate) edit: Option<Edit>,
     pub(crate) rest: Duration,
 }
 
@@ -38,8 +35,7 @@ impl Default for Options {
             allow_volatile: false,
             root_certificate: None,
             clock: None,
-            edit: None,
-            rest: mend::REST,
+            rest: repair::REST,
         }
     }
 }
@@ -82,19 +78,11 @@ impl Options {
         self
     }
 
-    /// Changes the text of scripts by name: lets tests run two versions at once.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn edit_scripts(mut self, edit: impl Fn(&str, &str) -> String + Send + Sync + 'static) -> Self {
-        self.edit = Some(Arc::new(edit));
-        self
-    }
-
     /// How long the store waits after it looked at everything for what disagrees, and between two looks at the server's
     /// settings: for tests.
     #[doc(hidden)]
     #[must_use]
-    pub const fn look_every(mut self, rest: Duration) -> Self {
+    pub const fn check_every(mut self, rest: Duration) -> Self {
         self.rest = rest;
         self
     }

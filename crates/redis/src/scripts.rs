@@ -10,7 +10,7 @@ macro_rules! text {
 /// A script and the hash that a server knows it by.
 #[derive(Debug)]
 pub(crate) struct Script {
-    pub(crate) text: String,
+    pub(crate) text: &'static str,
     pub(crate) hash: String,
 }
 
@@ -23,39 +23,38 @@ macro_rules! scripts {
         }
 
         impl Scripts {
-            /// `edit` may change a text, given its name: tests let two versions run at once.
-            pub(crate) fn new(edit: impl Fn(&str, &str) -> String) -> Self {
-                Self { $($name: Script::new(edit(stringify!($name), text!($flags: $($part)+))),)+ }
+            pub(crate) fn new() -> Self {
+                Self { $($name: Script::new(text!($flags: $($part)+)),)+ }
             }
         }
     };
 }
 
 impl Script {
-    fn new(text: String) -> Self {
-        let hash = redis::Script::new(&text).get_hash().to_owned();
+    fn new(text: &'static str) -> Self {
+        let hash = redis::Script::new(text).get_hash().to_owned();
         Self { text, hash }
     }
 }
 
 // A server that is out of memory refuses `insert` and `report`, and lets everything pass that brings a job on.
 scripts! {
-    insert = "": "head" "terms" "order" "aside" "batch" "lookup" "insert";
+    insert = "": "head" "terms" "order" "quarantine" "batch" "lookup" "insert";
     get = " flags=no-writes": "head" "terms" "lookup" "get";
-    versions = " flags=no-writes": "head" "terms" "aside" "versions";
-    list = " flags=no-writes": "head" "terms" "aside" "list";
+    versions = " flags=no-writes": "head" "terms" "quarantine" "versions";
+    list = " flags=no-writes": "head" "terms" "quarantine" "list";
     logs = " flags=no-writes": "head" "terms" "lookup" "logs";
-    stats = " flags=no-writes": "head" "terms" "order" "aside" "stats";
-    claim = " flags=allow-oom": "head" "terms" "order" "aside" "batch" "bucket" "claim";
-    renew = " flags=allow-oom": "head" "aside" "renew";
-    report = "": "head" "order" "aside" "batch" "report";
-    settle = " flags=allow-oom": "head" "terms" "order" "aside" "batch" "bucket" "finish" "settle";
-    cancel = " flags=allow-oom": "head" "terms" "order" "aside" "batch" "lookup" "cancel";
-    retry = "": "head" "terms" "order" "aside" "batch" "lookup" "retry";
-    reclaim = " flags=allow-oom": "head" "terms" "order" "aside" "batch" "bucket" "finish" "reclaim";
-    prune = " flags=allow-oom": "head" "terms" "order" "aside" "batch" "prune";
-    role = " flags=allow-oom": "head" "aside" "role";
-    put = "": "head" "aside" "put";
+    stats = " flags=no-writes": "head" "terms" "order" "quarantine" "stats";
+    claim = " flags=allow-oom": "head" "terms" "order" "quarantine" "batch" "bucket" "claim";
+    renew = " flags=allow-oom": "head" "quarantine" "renew";
+    report = "": "head" "order" "quarantine" "batch" "report";
+    settle = " flags=allow-oom": "head" "terms" "order" "quarantine" "batch" "bucket" "finish" "settle";
+    cancel = " flags=allow-oom": "head" "terms" "order" "quarantine" "batch" "lookup" "cancel";
+    retry = "": "head" "terms" "order" "quarantine" "batch" "lookup" "retry";
+    reclaim = " flags=allow-oom": "head" "terms" "order" "quarantine" "batch" "bucket" "finish" "reclaim";
+    prune = " flags=allow-oom": "head" "terms" "order" "quarantine" "batch" "prune";
+    role = " flags=allow-oom": "head" "quarantine" "role";
+    put = "": "head" "quarantine" "put";
     probe = "": "head" "probe";
-    mend = " flags=allow-oom": "head" "terms" "order" "aside" "mend";
+    repair = " flags=allow-oom": "head" "terms" "order" "quarantine" "repair";
 }

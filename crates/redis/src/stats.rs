@@ -55,7 +55,7 @@ pub(crate) async fn stats(calls: &Calls, query: &StatsQuery) -> Result<Stats, Fa
     let now = Timestamp::from_micros(found.int()?);
     // A worker of a later version may say what cannot be read here.
     let beats = found.list()?.filter_map(|beat| beat_of(beat).ok()).collect();
-    let (quarantined, mended) = (found.number()?, found.number()?);
+    let (quarantined, repaired) = (found.number()?, found.number()?);
     let types = found.list()?.filter_map(|of| reply::list(of).and_then(type_stats).ok());
     let mut types: Vec<TypeStats> = types.collect();
     types.sort_by(|a, b| a.name.cmp(&b.name));
@@ -63,7 +63,7 @@ pub(crate) async fn stats(calls: &Calls, query: &StatsQuery) -> Result<Stats, Fa
         Some(since) => slots(calls, since.max(now.minute() - STATS_MINUTES + 1), now.minute()).await?,
         None => Vec::new(),
     };
-    Ok(Stats { now, types, minutes: slots, workers: beats, quarantined, repaired: mended })
+    Ok(Stats { now, types, minutes: slots, workers: beats, quarantined, repaired: repaired })
 }
 
 fn type_stats(mut of: Items) -> Result<TypeStats, Fail> {

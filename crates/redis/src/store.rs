@@ -35,7 +35,7 @@ use crate::{
     fail::Fail,
     hints,
     inserts::{self, Inserts},
-    link, mend,
+    link, repair,
     options::{OpenError, Options},
     record,
     reply::{int, list},
@@ -119,10 +119,7 @@ impl RedisStore {
 
     pub(crate) async fn start(server: Server, options: &Options) -> std::result::Result<Self, OpenError> {
         let server = Arc::new(server);
-        let scripts = Arc::new(Scripts::new(|name, text| match &options.edit {
-            Some(edit) => edit(name, text),
-            None => text.to_owned(),
-        }));
+        let scripts = Arc::new(Scripts::new());
         let namespace: Arc<str> = server.namespace.as_str().into();
         let calls = |link| {
             Arc::new(Calls {
@@ -143,7 +140,7 @@ impl RedisStore {
 
         let (link, keeper) = link::new(Arc::clone(&server));
         let own = calls(link);
-        let mending = mend::run(Arc::clone(&own), options.rest);
+        let mending = repair::run(Arc::clone(&own), options.rest);
         let (own_life, run) = mortal(async { _ = tokio::join!(keeper.run(None), mending) });
         on_a_thread(run).map_err(|error| OpenError::Unavailable(format!("a thread cannot start: {error}")))?;
         let (home, life) = (Handle::current().id(), [near_life, own_life]);

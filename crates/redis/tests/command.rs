@@ -28,13 +28,13 @@ async fn it_mends_and_counts() {
     server.cli(&["ZREM", "{mine}:queued:alpha", &jobs[0].id.to_string()]);
     server.cli(&["DEL", &format!("{{mine}}:body:{}", jobs[1].id)]);
     let said = |counts: [u8; 3]| {
-        let [looked_at, mended, put_aside] = counts;
-        (Some(0), format!("looked at  {looked_at}\nmended     {mended}\nput aside  {put_aside}\n"), String::new())
+        let [checked, repaired, quarantined] = counts;
+        (Some(0), format!("checked      {checked}\nrepaired     {repaired}\nquarantined  {quarantined}\n"), String::new())
     };
     let url = server.url();
-    assert_eq!(run(&["mend", &url], None), said([0, 0, 0]), "nobody's jobs begin with ae");
-    assert_eq!(run(&["mend", "--prefix", "mine", &url], None), said([5, 1, 1]));
-    assert_eq!(run(&["mend", "-", "--prefix", "mine"], Some(&url)), said([5, 0, 0]));
+    assert_eq!(run(&["repair", &url], None), said([0, 0, 0]), "nobody's jobs begin with ae");
+    assert_eq!(run(&["repair", "--prefix", "mine", &url], None), said([5, 1, 1]));
+    assert_eq!(run(&["repair", "-", "--prefix", "mine"], Some(&url)), said([5, 0, 0]));
     assert_eq!(store.claim(&common::claim_of("alpha", 9)).await.unwrap().attempts[0].lease.job, jobs[0].id);
 }
 
@@ -44,15 +44,15 @@ fn it_says_what_is_wrong() {
     for (words, wrong) in [
         (&[][..], "what to do is missing"),
         (&["ment", nobody], "is no command"),
-        (&["mend"], "address of the server is missing"),
-        (&["mend", nobody, nobody], "more than one address"),
-        (&["mend", "--prefix"], "--prefix needs a value"),
-        (&["mend", "--prefix=x", nobody], "--prefix is no option"),
-        (&["mend", "--prefix", "a b", nobody], "\"a b\" is no prefix"),
-        (&["mend", "--root-certificate", "/nowhere/ca.pem", nobody], "/nowhere/ca.pem: No such file"),
-        (&["mend", "secret-word"], "no address of a Redis server"),
-        (&["mend", "-"], "REDIS_URL is not set"),
-        (&["mend", nobody], "redis at 127.0.0.1:1: it cannot be reached"),
+        (&["repair"], "address of the server is missing"),
+        (&["repair", nobody, nobody], "more than one address"),
+        (&["repair", "--prefix"], "--prefix needs a value"),
+        (&["repair", "--prefix=x", nobody], "--prefix is no option"),
+        (&["repair", "--prefix", "a b", nobody], "\"a b\" is no prefix"),
+        (&["repair", "--root-certificate", "/nowhere/ca.pem", nobody], "/nowhere/ca.pem: No such file"),
+        (&["repair", "secret-word"], "no address of a Redis server"),
+        (&["repair", "-"], "REDIS_URL is not set"),
+        (&["repair", nobody], "redis at 127.0.0.1:1: it cannot be reached"),
     ] {
         let (code, out, err) = run(words, None);
         assert_eq!((code, out.as_str()), (Some(1), ""), "{words:?}: {err}");
@@ -67,8 +67,8 @@ fn it_says_what_is_wrong() {
 fn it_trusts_an_authority_that_it_is_told() {
     let server = RedisServer::tls();
     let ca = server.ca().unwrap();
-    let (code, out, err) = run(&["mend", "--root-certificate", ca.to_str().unwrap(), &server.url()], None);
-    assert!(code == Some(0) && out.contains("mended     0"), "{out}{err}");
-    let (code, _, err) = run(&["mend", &server.url()], None);
+    let (code, out, err) = run(&["repair", "--root-certificate", ca.to_str().unwrap(), &server.url()], None);
+    assert!(code == Some(0) && out.contains("repaired     0"), "{out}{err}");
+    let (code, _, err) = run(&["repair", &server.url()], None);
     assert!(code == Some(1) && err.contains("certificate"), "{err}");
 }

@@ -2,19 +2,19 @@
 
 use std::process::ExitCode;
 
-use async_endpoints_redis::{Mended, Options};
+use async_endpoints_redis::{Repaired, Options};
 
 const USAGE: &str = "\
-usage: async-endpoints-redis mend [--prefix NAME] [--root-certificate FILE] URL
+usage: async-endpoints-redis repair [--prefix NAME] [--root-certificate FILE] URL
 
-  mend                      compares all jobs with all indexes, in small steps that hold nobody up, mends what
+  repair                      compares all jobs with all indexes, in small steps that hold nobody up, mends what
                             disagrees, and puts aside what cannot be read
   --prefix NAME             what the keys begin with; ae unless told
   --root-certificate FILE   an authority to trust for rediss://, as PEM
   URL                       redis://[user:password@]host[:port][/database]; - reads it from the variable REDIS_URL,
                             where no list of processes shows a password
 
-It ends with 0 if all went well, whatever was mended, and with 1 if not.";
+It ends with 0 if all went well, whatever was repaired, and with 1 if not.";
 
 /// What was asked for.
 #[derive(Debug, Default, PartialEq)]
@@ -28,10 +28,10 @@ struct Asked {
 fn read(args: impl IntoIterator<Item = String>) -> Result<Option<Asked>, String> {
     let mut args = args.into_iter();
     match args.next().as_deref() {
-        Some("mend") => {}
+        Some("repair") => {}
         Some("-h" | "--help" | "help") => return Ok(None),
-        Some(_) => return Err("the first argument is no command; mend is".to_owned()),
-        None => return Err("what to do is missing; mend is all there is".to_owned()),
+        Some(_) => return Err("the first argument is no command; repair is".to_owned()),
+        None => return Err("what to do is missing; repair is all there is".to_owned()),
     }
     let (mut asked, mut url) = (Asked::default(), None);
     while let Some(arg) = args.next() {
@@ -52,8 +52,8 @@ fn read(args: impl IntoIterator<Item = String>) -> Result<Option<Asked>, String>
     Ok(Some(asked))
 }
 
-async fn mend(asked: Asked) -> Result<Mended, String> {
-    // Nobody's jobs are in danger who mends: a server that can lose some is mended, too.
+async fn repair(asked: Asked) -> Result<Repaired, String> {
+    // Nobody's jobs are in danger who mends: a server that can lose some is repaired, too.
     let mut options = Options::new().allow_volatile(true);
     if let Some(prefix) = asked.prefix {
         options = options.prefix(prefix);
@@ -66,7 +66,7 @@ async fn mend(asked: Asked) -> Result<Mended, String> {
         url => url.to_owned(),
     };
     let store = options.open(url).await.map_err(|error| error.to_string())?;
-    store.mend().await.map_err(|error| error.to_string())
+    store.repair().await.map_err(|error| error.to_string())
 }
 
 fn run() -> Result<String, String> {
@@ -74,9 +74,9 @@ fn run() -> Result<String, String> {
         return Ok(USAGE.to_owned());
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let mended = runtime.map_err(|error| error.to_string())?.block_on(mend(asked))?;
-    let Mended { looked_at, mended, put_aside } = mended;
-    Ok(format!("looked at  {looked_at}\nmended     {mended}\nput aside  {put_aside}"))
+    let repaired = runtime.map_err(|error| error.to_string())?.block_on(repair(asked))?;
+    let Repaired { checked, repaired, quarantined } = repaired;
+    Ok(format!("checked      {checked}\nrepaired     {repaired}\nquarantined  {quarantined}"))
 }
 
 fn main() -> ExitCode {

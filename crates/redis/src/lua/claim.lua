@@ -35,12 +35,12 @@ local function promote()
     local _, priority = terms(f[2])
     local version, told = whole(f[3] or '1'), whole(f[5])
     if f[1] ~= '1' or f[6] ~= name then
-      misplaced('scheduled:' .. name, id)
+      drop_misplaced('scheduled:' .. name, id)
     elseif not (priority and version and told) then
-      put_aside('scheduled:' .. name, id, 'a field cannot be read')
+      quarantine('scheduled:' .. name, id, 'a field cannot be read')
     elseif told > now then
       shared('ZADD', 'scheduled:' .. name, told, id) -- The job knows better when it is due.
-      shared('HINCRBY', 'meta', 'mended', 1)
+      shared('HINCRBY', 'meta', 'repaired', 1)
     else
       local order = order_at(told)
       call('HSET', job, 's', 0, 'd', order, 'n', version + 1, 'u', now_text, 'e', now_text)
@@ -99,10 +99,10 @@ while #chosen < max and looked < 256 do
   local created, _, _, _, _, size = terms(f[3])
   local attempt, version, since = whole(g[1] or '0'), whole(f[4] or '1'), whole(g[2] or created)
   if f[1] ~= '0' or f[2] ~= want.name then
-    misplaced(index, id)
+    drop_misplaced(index, id)
     want.from = want.from - 1
   elseif not (size and attempt and version and since) then
-    put_aside(index, id, 'a field cannot be read')
+    quarantine(index, id, 'a field cannot be read')
     want.from = want.from - 1
   else
     if bytes + size > max_bytes and #chosen > 0 then break end
@@ -134,7 +134,7 @@ if chosen[1] then
   for at, one in ipairs(chosen) do
     local id, attempt, since, name = one.id, one.attempt, one.since, wants[one.place].name
     if not payloads[at] then
-      put_aside('queued:' .. name, id, 'it has no payload')
+      quarantine('queued:' .. name, id, 'it has no payload')
     else
       local job, retries, span = ns .. 'job:' .. id, 0, ''
       if attempt == 1 then

@@ -33,13 +33,13 @@ local function prune(index, status, name)
     local f = read(id, 's', 'en', 'w', 'o', 'f', 'k', 't')
     local kept = retention(f[3])
     if f[1] ~= status or f[7] ~= name then
-      misplaced(index .. name, id)
+      drop_misplaced(index .. name, id)
     elseif whole(f[2]) and kept and f[5] then
       if now < f[2] + kept then return end
       entomb(name, id, f)
       rem(index .. name, id)
     else
-      put_aside(index .. name, id, 'a field cannot be read')
+      quarantine(index .. name, id, 'a field cannot be read')
     end
     cut = cut + 1
   end

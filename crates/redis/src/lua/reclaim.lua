@@ -28,10 +28,10 @@ for at = 1, math.min(#expired, limit) do
     if after then
       answer[#answer + 1] = {id, job.name, job.attempt, after, accepted, told[2] or '', told[3] or ''}
     else
-      put_aside(job.name and 'running:' .. job.name or 'leased', id, 'a field cannot be read')
+      quarantine(job.name and 'running:' .. job.name or 'leased', id, 'a field cannot be read')
     end
   else
-    misplaced('leased', id)
+    drop_misplaced('leased', id)
   end
 end
 flush()

@@ -7,13 +7,13 @@
 
 local worker, until_dead, lease = ARGV[2], now + tonumber(ARGV[4]), tonumber(ARGV[5])
 if until_dead > now then
-  shared('ZADD', 'beats', until_dead, worker)
+  shared('ZADD', 'heartbeats', until_dead, worker)
   shared('HSET', 'workers', worker, string.format('%.0f %s', now, ARGV[3]))
 end
-local dead = shared('ZRANGE', 'beats', '-inf', now, 'BYSCORE', 'LIMIT', 0, 100)
+local dead = shared('ZRANGE', 'heartbeats', '-inf', now, 'BYSCORE', 'LIMIT', 0, 100)
 if until_dead == now then dead[#dead + 1] = worker end
 if dead[1] then
-  shared('ZREM', 'beats', unpack(dead))
+  shared('ZREM', 'heartbeats', unpack(dead))
   shared('HDEL', 'workers', unpack(dead))
 end
 

@@ -2,7 +2,7 @@
 --
 -- Keys        1 the namespace
 -- Arguments   1 now, then for each type that has cutoffs: name, slow after, overdue after, stuck after
--- Result      {now, workers, put aside, mended, types}; a type is {name, six counts, never started, oldest runnable and oldest
+-- Result      {now, workers, put aside, repaired, types}; a type is {name, six counts, never started, oldest runnable and oldest
 --             running (0: none), slow, overdue, stale, unrecovered}; a worker is {id, record}
 -- Cost        about 12 commands for each type, one for each lease that expired long ago (1 000 at most)
 
@@ -94,7 +94,7 @@ for _, name in ipairs(call('SMEMBERS', ns .. 'types')) do
 end
 
 local workers = {}
-for _, worker in ipairs(call('ZRANGE', ns .. 'beats', string.format('(%.0f', now), '+inf', 'BYSCORE')) do
+for _, worker in ipairs(call('ZRANGE', ns .. 'heartbeats', string.format('(%.0f', now), '+inf', 'BYSCORE')) do
   workers[#workers + 1] = {worker, call('HGET', ns .. 'workers', worker) or ''}
 end
-return {now, workers, call('HLEN', ns .. 'quarantine'), whole(call('HGET', ns .. 'meta', 'mended')) or 0, types}
+return {now, workers, call('HLEN', ns .. 'quarantine'), whole(call('HGET', ns .. 'meta', 'repaired')) or 0, types}

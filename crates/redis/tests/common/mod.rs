@@ -88,7 +88,7 @@ pub fn sweep(lease: Duration) -> Reclaim {
     Reclaim { limit: 100, lease, lost: error("L"), canceled: error("C") }
 }
 
-/// Why a call was refused that waiting may mend, and that it was told in time.
+/// Why a call was refused that waiting may repair, and that it was told in time.
 pub async fn unavailable<T: std::fmt::Debug>(call: impl Future<Output = Result<T>>) -> String {
     let began = Instant::now();
     match call.await {
@@ -111,6 +111,6 @@ pub async fn back(store: &RedisStore) {
 
 /// All jobs stand where they belong.
 pub async fn in_order(store: &RedisStore) {
-    let mended = store.mend().await.expect("the store answers");
-    assert_eq!((mended.mended, mended.put_aside), (0, 0), "{mended:?}");
+    let repaired = store.repair().await.expect("the store answers");
+    assert_eq!((repaired.repaired, repaired.quarantined), (0, 0), "{repaired:?}");
 }

@@ -91,7 +91,7 @@ async fn without_memory_roles_mending_recovery_and_pruning_go_on_too() {
     }
     assert!(matches!(store.role("r", Uuid::new_v4(), HOUR).await.unwrap(), Role::Held(_)));
     server.cli(&["ZREM", &server.cli(&["KEYS", "*accepted:alpha"]), &lost.to_string()]);
-    assert_eq!(store.mend().await.unwrap().mended, 1);
+    assert_eq!(store.repair().await.unwrap().repaired, 1);
     let mut recovered = Vec::new();
     for _ in 0..4 {
         clock.advance(LEASE / 2 + Duration::from_secs(1));

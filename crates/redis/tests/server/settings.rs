@@ -61,7 +61,7 @@ const LOOK: Duration = Duration::from_millis(20);
 #[tokio::test]
 async fn settings_that_change_under_it_are_told_once_and_refuse_the_next() {
     let server = RedisServer::start();
-    let store = open(&server, options().look_every(LOOK)).await;
+    let store = open(&server, options().check_every(LOOK)).await;
     quiet(&store).await;
     for (setting, bad, good, why) in [
         ("maxmemory-policy", "allkeys-lru", "noeviction", "maxmemory-policy is allkeys-lru"),
@@ -170,7 +170,7 @@ async fn databases_and_prefixes_do_not_see_each_other() {
         let versions = store.versions(&jobs).await.unwrap();
         assert_eq!(versions.iter().flatten().count(), 1);
         assert_eq!(crate::common::take(store, 9).await[0].lease.job, *mine);
-        assert_eq!(store.mend().await.unwrap().looked_at, 6, "the job, and it in three indexes, in two of them twice");
+        assert_eq!(store.repair().await.unwrap().checked, 6, "the job, and it in three indexes, in two of them twice");
     }
     assert_eq!(server.cli(&["-n", "3", "EXISTS", &format!("{{{prefix}}}:job:{}", jobs[0])]), "1");
 }

@@ -3,7 +3,7 @@
 --
 -- Keys        1 the namespace
 -- Arguments   1 now, 2 where to go on (empty: from the beginning)
--- Result      {where to go on (empty: that was everything), looked at, mended, put aside}
+-- Result      {where to go on (empty: that was everything), looked at, repaired, put aside}
 -- Cost        5 commands and one for each type; about 15 for each job, 1 for each entry of an index whose job is there
 
 local STEP = 100
@@ -11,7 +11,7 @@ local INDEXES = {'queued:', 'scheduled:', 'running:', 'completed:', 'failed:', '
 local STATES = {['queued:'] = '0', ['scheduled:'] = '1', ['delayed:'] = '1', ['completed:'] = '3', ['failed:'] = '4', ['canceled:'] = '5'}
 local FIELDS = {'s', 't', 'w', 'd', 'f', 'k', 'o', 'gu', 'du', 'st', 'en', 'a', 'n', 'r', 'l', 'x', 'rs', 'u', 'e', 'cr'}
 local NUMBERS = {'du', 'st', 'en', 'a', 'n', 'r', 'l', 'x', 'rs', 'u', 'e', 'cr'}
-local mended, aside = 0, 0
+local repaired, quarantined = 0, 0
 
 local function is_text(key) return call('TYPE', key).ok == 'string' end
 
@@ -30,10 +30,10 @@ local function away(name, id)
   return shared('SREM', 'delayed:' .. name, id) == 1 or found
 end
 
-local function quarantine(id, name, why)
+local function quarantine_everywhere(id, name, why)
   for _, of in ipairs(name and {name} or shared('SMEMBERS', 'types')) do away(of, id) end
   if call('EXISTS', ns .. 'job:' .. id) == 1 then redis.pcall('HSET', ns .. 'job:' .. id, 's', 9) end
-  aside = aside + shared('HSETNX', 'quarantine', id, string.format('%.0f mend %s', now, why))
+  quarantined = quarantined + shared('HSETNX', 'quarantine', id, string.format('%.0f repair %s', now, why))
 end
 
 -- Puts an entry where it belongs; whether it was not there.
@@ -60,7 +60,7 @@ local function unreadable(f)
 end
 
 -- The record of its key: of another job that took its place, or its own.
-local function mend_key(id, f)
+local function repair_key(id, f)
   local record = ns .. 'key:' .. f.t .. ':' .. (f.o or '') .. ':' .. f.k
   local stands = redis.pcall('GET', record)
   if type(stands) == 'string' and (stands == id or call('EXISTS', ns .. 'job:' .. stands) == 1) then return false end
@@ -68,21 +68,21 @@ local function mend_key(id, f)
   return true
 end
 
-local function mend(id)
+local function repair(id)
   local job = ns .. 'job:' .. id
   local found = read(id, unpack(FIELDS))
   local f = {}
   for at, field in ipairs(FIELDS) do f[field] = found[at] end
   -- A tombstone, put aside before, or forgotten since it was found. Whatever index it is in, it is found there.
   if f.gu or f.s == '9' or call('EXISTS', job) == 0 then
-    mended = mended + shared('ZREM', 'leased', id)
+    repaired = repaired + shared('ZREM', 'leased', id)
     return
   end
   f.created, f.priority = terms(f.w)
   local why = unreadable(f)
   local status = tonumber(f.s)
   if not why and status <= 2 and not is_text(ns .. 'body:' .. id) then why = 'it has no payload' end
-  if why then return quarantine(id, f.t, why) end
+  if why then return quarantine_everywhere(id, f.t, why) end
 
   local name, order, index = f.t, tonumber(f.d), INDEXES[status + 1]
   local score = ({[0] = ready_score(f.priority, order), tonumber(f.du), tonumber(f.st)})[status] or order
@@ -103,9 +103,9 @@ local function mend(id)
   end
   local delayed = status == 1 and (f.a or '0') == '0'
   changed = shared(delayed and 'SADD' or 'SREM', 'delayed:' .. name, id) == 1 or changed
-  if f.k then changed = mend_key(id, f) or changed end
+  if f.k then changed = repair_key(id, f) or changed end
   changed = shared('SADD', 'types', name) == 1 or changed
-  if changed then mended = mended + 1 end
+  if changed then repaired = repaired + 1 end
 end
 
 -- An entry of an index: its job must be there, of that type and in that state.
@@ -113,13 +113,13 @@ local function check(index, name, id)
   local f = read(id, 's', 't', 'gu')
   if f[1] and f[1] ~= '9' and not f[3] then
     local other = f[2] ~= name and away(name, id)
-    if other then mended = mended + 1 end
+    if other then repaired = repaired + 1 end
     -- Its lease went with it, or may not be there.
-    if other or f[1] ~= (STATES[index] or f[1]) or index == 'running:' then mend(id) end
+    if other or f[1] ~= (STATES[index] or f[1]) or index == 'running:' then repair(id) end
   elseif f[1] or f[3] or shared('HEXISTS', 'quarantine', id) == 1 then
-    if away(name, id) then mended = mended + 1 end
+    if away(name, id) then repaired = repaired + 1 end
   elseif away(name, id) then -- Else it was pruned since it was found.
-    quarantine(id, nil, call('EXISTS', ns .. 'job:' .. id) == 1 and 'it is no job' or 'there is no such job')
+    quarantine_everywhere(id, nil, call('EXISTS', ns .. 'job:' .. id) == 1 and 'it is no job' or 'there is no such job')
   end
 end
 
@@ -142,7 +142,7 @@ end
 local function jobs(cursor)
   local prefix = ns .. 'job:'
   local found = call('SCAN', cursor, 'MATCH', prefix .. '*', 'COUNT', STEP)
-  for _, key in ipairs(found[2]) do mend(key:sub(#prefix + 1)) end
+  for _, key in ipairs(found[2]) do repair(key:sub(#prefix + 1)) end
   return found[1], #found[2]
 end
 
@@ -151,13 +151,13 @@ local function entries(key, cursor)
   local is_set = index == 'delayed:'
   local found, every = shared(is_set and 'SSCAN' or 'ZSCAN', key, cursor, 'COUNT', STEP), is_set and 1 or 2
   for at = 1, #found[2], every do
-    if name then check(index, name, found[2][at]) else mend(found[2][at]) end
+    if name then check(index, name, found[2][at]) else repair(found[2][at]) end
   end
   return found[1], #found[2] / every
 end
 
 -- One of another type is put aside by any command.
-for _, key in ipairs({'beats', 'workers', 'meta', 'quarantine'}) do shared(key == 'beats' and 'ZCARD' or 'HLEN', key) end
+for _, key in ipairs({'heartbeats', 'workers', 'meta', 'quarantine'}) do shared(key == 'heartbeats' and 'ZCARD' or 'HLEN', key) end
 local cursor, place = ARGV[2]:match('^(%d+) (.+)$')
 local order, at = places(), 1
 for other, name in ipairs(order) do
@@ -168,5 +168,5 @@ if order[at] ~= place or #cursor > 19 then cursor = '0' end
 local key, looked = order[at]:match(' (.+)$'), 0
 if key == 'job:' then cursor, looked = jobs(cursor) else cursor, looked = entries(key, cursor) end
 if cursor == '0' then at = at + 1 end
-if mended > 0 then shared('HINCRBY', 'meta', 'mended', mended) end
-return {order[at] and cursor .. ' ' .. order[at] or '', looked, mended, aside}
+if repaired > 0 then shared('HINCRBY', 'meta', 'repaired', repaired) end
+return {order[at] and cursor .. ' ' .. order[at] or '', looked, repaired, quarantined}

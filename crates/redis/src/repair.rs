@@ -18,32 +18,32 @@ pub(crate) const REST: Duration = Duration::from_secs(60);
 const BURST: Duration = Duration::from_millis(5);
 const RESTS: u32 = 99;
 /// Who looks, for that long without another step.
-const ROLE: &str = "mend";
+const ROLE: &str = "repair";
 const TERM: Duration = Duration::from_secs(90);
 /// After a step that failed.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// What a look at everything found.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
-pub struct Mended {
+pub struct Repaired {
     /// Jobs and entries of indexes that were looked at.
-    pub looked_at: u64,
-    /// Jobs whose indexes, or entries whose jobs, disagreed and were mended.
-    pub mended: u64,
+    pub checked: u64,
+    /// Jobs whose indexes, or entries whose jobs, disagreed and were repaired.
+    pub repaired: u64,
     /// Jobs that could not be read and were put aside: `HGETALL {ae}:quarantine` says why.
-    pub put_aside: u64,
+    pub quarantined: u64,
 }
 
 impl RedisStore {
     /// Compares all jobs with all indexes now, in small steps that hold nobody up, and mends what disagrees. The store does
     /// the same by itself, slowly; this is for an operator who knows that something was lost.
-    pub async fn mend(&self) -> Result<Mended, async_endpoints_core::StoreError> {
-        let (mut place, mut all) = (Place::new(), Mended::default());
+    pub async fn repair(&self) -> Result<Repaired, async_endpoints_core::StoreError> {
+        let (mut place, mut all) = (Place::new(), Repaired::default());
         loop {
             let found = step(self.calls(), &mut place).await.map_err(|fail| self.error(fail))?;
-            all.looked_at += found.looked_at;
-            all.mended += found.mended;
-            all.put_aside += found.put_aside;
+            all.checked += found.checked;
+            all.repaired += found.repaired;
+            all.quarantined += found.quarantined;
             if place.is_empty() {
                 return Ok(all);
             }
@@ -54,14 +54,14 @@ impl RedisStore {
 /// Where a look at everything goes on, in the script's words; empty at its beginning, and at its end.
 type Place = Vec<u8>;
 
-async fn step(calls: &Calls, place: &mut Place) -> Result<Mended, Fail> {
-    let mut found = reply::list(calls.call(&calls.scripts.mend, &Args::new().bytes(&place)).await?)?;
+async fn step(calls: &Calls, place: &mut Place) -> Result<Repaired, Fail> {
+    let mut found = reply::list(calls.call(&calls.scripts.repair, &Args::new().bytes(&place)).await?)?;
     *place = found.bytes()?;
-    Ok(Mended { looked_at: found.number()?, mended: found.number()?, put_aside: found.number()? })
+    Ok(Repaired { checked: found.number()?, repaired: found.number()?, quarantined: found.number()? })
 }
 
 /// Looks for ever, while it is this process's turn. What fails is tried again. Not at once: a process has better things to do
-/// at its start, and one that an operator started to mend does it itself.
+/// at its start, and one that an operator started to repair does it itself.
 pub(crate) async fn run(calls: Arc<Calls>, rest: Duration) {
     let (me, mut wait) = (Uuid::new_v4(), rest);
     loop {

@@ -1,4 +1,4 @@
-//! Jobs of all kinds, and whoever damages them. Must not know how they are mended.
+//! Jobs of all kinds, and whoever damages them. Must not know how they are repaired.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,7 +27,7 @@ const TYPES: [&str; 2] = ["alpha", "beta"];
 const TERMS: &str = "2 1795000000000000 4 3 5 3600000000 2 0 more";
 const WRONG: &str = "1 99999999999999999999 44 3 5 3600000000 2 0";
 /// Numbers that all jobs share, and what they are not.
-pub(crate) const META: [&str; 4] = ["order", "swept", "quiet", "mended"];
+pub(crate) const META: [&str; 4] = ["order", "swept", "quiet", "repaired"];
 pub(crate) const NUMBERS: [&str; 8] =
     ["?", "", "nan", "inf", "1.5", "-9223372036854775808", "9223372036854775807", "99999999999999999999"];
 pub(crate) const LEASE: Duration = Duration::from_secs(30);
@@ -47,7 +47,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) async fn new(seed: u64) -> Self {
         let (server, clock, prefix) = (RedisServer::shared(), ManualClock::new(), common::prefix());
-        let options = Options::new().prefix(prefix.clone()).clock(clock.clone()).look_every(HOUR);
+        let options = Options::new().prefix(prefix.clone()).clock(clock.clone()).check_every(HOUR);
         let store = open(&server, options).await;
         let rng = StdRng::seed_from_u64(seed);
         Self { server, prefix, clock, store, rng, jobs: Vec::new(), completed: BTreeSet::new() }

@@ -7,14 +7,14 @@ local function shared(command, name, ...)
   local done = redis.pcall(command, key, ...)
   if type(done) ~= 'table' or not done.err then return done end
   if done.err:find('WRONGTYPE', 1, true) then
-    call('RENAME', key, ns .. 'aside:' .. name)
+    call('RENAME', key, ns .. 'replaced:' .. name)
   elseif command == 'HINCRBY' then
     call('HDEL', key, (...))
   else
     error(done)
   end
   done = call(command, key, ...)
-  shared('HINCRBY', 'meta', 'mended', 1)
+  shared('HINCRBY', 'meta', 'repaired', 1)
   return done
 end
 
@@ -28,7 +28,7 @@ end
 local function unreadable(id) return redis.error_reply('CORRUPT job ' .. id .. ' has fields that cannot be read') end
 
 -- Out of the index it was found in, and of those of the type that the index is of, or else the job. A job says so itself.
-local function put_aside(index, id, why)
+local function quarantine(index, id, why)
   local name = index:match(':(.+)$') or read(id, 't')[1]
   if index ~= 'leased' then shared('ZREM', index, id) end
   shared('ZREM', 'leased', id)
@@ -43,7 +43,7 @@ end
 
 -- An entry of an index that its job does not belong in: it is in another state, of another type, or only a tombstone is left
 -- of it. It is dropped: the job decides, never the index. One whose job is not there, or says no state, is put aside.
-local function misplaced(index, id)
+local function drop_misplaced(index, id)
   local f = read(id, 's', 't', 'gu')
   local name = index:match(':(.+)$')
   if f[3] or f[1] and f[1]:match('^[0-5]$') and f[2] then
@@ -52,10 +52,10 @@ local function misplaced(index, id)
       shared('ZREM', 'accepted:' .. name, id)
       shared('SREM', 'delayed:' .. name, id)
     end
-    shared('HINCRBY', 'meta', 'mended', 1)
+    shared('HINCRBY', 'meta', 'repaired', 1)
   elseif f[1] then
-    put_aside(index, id, 'its state cannot be read')
+    quarantine(index, id, 'its state cannot be read')
   else
-    put_aside(index, id, call('EXISTS', ns .. 'job:' .. id) == 1 and 'it is no job' or 'there is no such job')
+    quarantine(index, id, call('EXISTS', ns .. 'job:' .. id) == 1 and 'it is no job' or 'there is no such job')
   end
 end

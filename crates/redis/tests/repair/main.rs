@@ -47,8 +47,8 @@ async fn mending_puts_everything_right() {
     for seed in first..first + 4 {
         let mut world = damaged(seed).await;
         world.survey().await;
-        let mended = world.store.mend().await.unwrap();
-        println!("{mended:?}");
+        let repaired = world.store.repair().await.unwrap();
+        println!("{repaired:?}");
         in_order(&world.store).await;
         world.check().await;
         world.survey().await;
@@ -78,7 +78,7 @@ async fn without_mending_nobody_is_held_up_either() {
             world.store.prune(100).await.expect("pruning");
         }
         world.survey().await;
-        world.store.mend().await.unwrap();
+        world.store.repair().await.unwrap();
         in_order(&world.store).await;
     }
 }
@@ -97,7 +97,7 @@ const SHARED: [&str; 16] = [
     "leased",
     "types",
     "meta",
-    "beats",
+    "heartbeats",
     "workers",
     "quarantine",
     "minute",
@@ -117,8 +117,8 @@ async fn what_stands_in_a_shared_keys_place_is_put_aside() {
     SHARED.iter().for_each(|place| overwrite(&world, place));
     let found = world.store.stats(&StatsQuery::default()).await.expect_err("it is told");
     assert!(matches!(found, StoreError::Corrupt(_)), "{found}");
-    assert!(world.store.mend().await.unwrap().mended > 0);
-    assert_eq!(world.cli(&["GET", &world.key("aside:leased")]), "somebody's");
+    assert!(world.store.repair().await.unwrap().repaired > 0);
+    assert_eq!(world.cli(&["GET", &world.key("replaced:leased")]), "somebody's");
     in_order(&world.store).await;
     world.check().await;
     world.drain().await;
@@ -164,7 +164,7 @@ async fn no_call_leaves_a_half_when_a_shared_key_is_of_another_type() {
         whole(world, place, store.retry(taken[1].lease.job, &retry)).await;
         whole(world, place, store.reclaim(&sweep(LEASE))).await;
         whole(world, place, store.prune(9)).await;
-        store.mend().await.unwrap();
+        store.repair().await.unwrap();
         in_order(store).await;
     }
 }
@@ -255,7 +255,7 @@ async fn whatever_is_damaged_work_goes_on_and_what_fails_leaves_no_half() {
             done(&world, "reclaim", store.reclaim(&sweep(LEASE))).await.expect("swept");
             done(&world, "prune", store.prune(9)).await;
         }
-        world.store.mend().await.expect("mended");
+        world.store.repair().await.expect("repaired");
         in_order(&world.store).await;
     }
 }
@@ -292,7 +292,7 @@ async fn a_job_that_cannot_be_read_leaves_no_half_of_the_others() {
         let before = digest(&world);
         store.cancel(waits, &error("C")).await.expect_err("it cannot be read");
         assert_eq!(digest(&world), before, "and is as it was");
-        store.mend().await.unwrap();
+        store.repair().await.unwrap();
         in_order(store).await;
     }
 }
@@ -408,7 +408,7 @@ async fn a_role_and_a_document_that_cannot_be_read_begin_anew() {
         store.put_document("d", None, "1".into(), Some(("r", token))).await.unwrap(),
         PutOutcome::Stored(_)
     ));
-    assert_eq!(world.cli(&["SMEMBERS", &world.key("aside:role:r")]), "somebody's");
+    assert_eq!(world.cli(&["SMEMBERS", &world.key("replaced:role:r")]), "somebody's");
 }
 
 /// One type's index holds up no other type's jobs.
@@ -425,7 +425,7 @@ async fn a_claim_goes_on_past_an_index_of_another_type() {
         claim.quotas.extend(common::claim_of("beta", 3).quotas);
         let taken = store.claim(&claim).await.expect(place).attempts;
         assert_eq!(taken.iter().map(|one| one.lease.job).collect::<Vec<_>>(), [due.id], "{place}");
-        assert_eq!(world.cli(&["GET", &world.key(format_args!("aside:{place}"))]), "somebody's");
+        assert_eq!(world.cli(&["GET", &world.key(format_args!("replaced:{place}"))]), "somebody's");
         in_order(store).await;
     }
 }
@@ -466,7 +466,7 @@ async fn pruning_drops_what_does_not_belong_and_puts_aside_what_cannot_be_read()
 #[tokio::test]
 async fn it_mends_by_itself_and_goes_on_where_another_process_came_to() {
     let (server, prefix) = (RedisServer::shared(), common::prefix());
-    let options = || Options::new().prefix(prefix.clone()).look_every(Duration::from_millis(20));
+    let options = || Options::new().prefix(prefix.clone()).check_every(Duration::from_millis(20));
     let [mut one, two] = [open(&server, options()).await, open(&server, options()).await];
     for round in 1..4 {
         let job = insert(&one).await.unwrap();
@@ -478,7 +478,7 @@ async fn it_mends_by_itself_and_goes_on_where_another_process_came_to() {
         }
         assert_eq!(take(&two, 9).await[0].lease.job, job.id);
         // One of them looks, the other waits; if that one ends, the other goes on.
-        let role = format!("{{{prefix}}}:role:mend");
+        let role = format!("{{{prefix}}}:role:repair");
         assert_eq!(server.cli(&["HEXISTS", &role, "place"]), "1");
         one = open(&server, options()).await;
         server.cli(&["HSET", &role, "until", "1"]);
@@ -489,9 +489,9 @@ async fn it_mends_by_itself_and_goes_on_where_another_process_came_to() {
 #[tokio::test]
 async fn it_mends_by_itself_from_the_beginning_if_its_place_cannot_be_read() {
     let (server, prefix) = (RedisServer::shared(), common::prefix());
-    let role = format!("{{{prefix}}}:role:mend");
+    let role = format!("{{{prefix}}}:role:repair");
     server.cli(&["HSET", &role, "place", "99999999999999999999999 2 job:"]);
-    let store = open(&server, Options::new().prefix(prefix.clone()).look_every(Duration::from_millis(20))).await;
+    let store = open(&server, Options::new().prefix(prefix.clone()).check_every(Duration::from_millis(20))).await;
     let job = insert(&store).await.unwrap();
     server.cli(&["ZREM", &format!("{{{prefix}}}:queued:alpha"), &job.id.to_string()]);
     let began = std::time::Instant::now();
@@ -523,7 +523,7 @@ async fn a_lease_that_nobody_knows_of_is_taken_up_again() {
     let job = insert(&store).await.unwrap();
     take(&store, 1).await;
     server.cli(&["DEL", &format!("{{{prefix}}}:leased")]);
-    assert_eq!(store.mend().await.unwrap().mended, 1);
+    assert_eq!(store.repair().await.unwrap().repaired, 1);
     let mut recovered = Vec::new();
     for _ in 0..4 {
         clock.advance(LEASE / 2);
