@@ -13,7 +13,7 @@ const QUERIES: [(&str, &str); 9] = [
             (SELECT count(*) FILTER (WHERE status = 0), count(*) FILTER (WHERE status = 1),
                     count(*) FILTER (WHERE status = 2), count(*) FILTER (WHERE status = 3),
                     count(*) FILTER (WHERE status = 4), count(*) FILTER (WHERE status = 5)
-             FROM jobs WHERE type = t.type)",
+             FROM jobs WHERE type_id = t.type_id)",
     ),
     ("quarantined jobs", "SELECT reason FROM quarantine"),
     (

@@ -10,82 +10,89 @@ use rusqlite::{OptionalExtension as _, params};
 use uuid::Uuid;
 
 use crate::{
-    fail::Fail,
+    failure::Failure,
     job::Job,
     ledger::NEVER_STARTED,
     state::State,
-    view::{self, lookup},
+    view::{self, Types as _, lookup},
 };
 
 impl State {
-    pub(crate) fn insert(&mut self, new: &NewJob) -> Result<InsertOutcome, Fail> {
+    pub(crate) fn insert(&mut self, new: &NewJob) -> Result<InsertOutcome, Failure> {
         let mut waiting = 0;
-        let known = self.ledger.kind(&self.conn, &new.name)?;
-        if let Some(kind) = known {
-            if let Some(job) = self.keyed(new, kind)? {
-                return self.existing(job, new);
+        let known = self.ledger.type_id(&self.conn, &new.name)?;
+        if let Some(type_id) = known {
+            if let Some(id) = self.find_key(new, type_id)? {
+                return self.existing(id, new);
             }
-            let counts = self.ledger.counts(&self.conn, kind)?;
+            let counts = self.ledger.counts(&self.conn, type_id)?;
             waiting = counts[JobStatus::Queued as usize] + counts[NEVER_STARTED];
         }
         let full = new.queue_limit.is_some_and(|limit| waiting.unsigned_abs() >= limit);
-        // A type is made with its first job: one that is refused leaves nothing.
+        // A refused job must not create its type.
         let refused = full || known.is_none() && view::identity(&self.conn, new.id)?.is_some();
         let accepted = if refused { None } else { self.accept(new, None)? };
         let Some(job) = accepted else {
             return match view::identity(&self.conn, new.id)? {
                 None => Ok(InsertOutcome::Full),
-                // A new key must not take over a job that was made under another one, or under none.
+                // A new key must not adopt a job that was submitted with another key, or without one.
                 Some(_) if new.key.is_some() => Ok(InsertOutcome::Conflict),
                 Some(_) => self.existing(new.id, new),
             };
         };
         if let Some(key) = &job.key {
             self.conn
-                .prepare_cached("INSERT INTO keys (owner, type, key, id) VALUES (?1, ?2, ?3, ?4)")?
-                .execute(params![owner(new), job.kind, key, job.id.0.as_bytes()])?;
+                .prepare_cached("INSERT INTO keys (owner, type_id, key, id) VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![owner(new), job.type_id, key, job.id.0.as_bytes()])?;
         }
-        let ahead = view::ahead_of_last(&job, &self.ledger.counts(&self.conn, job.kind)?);
+        let ahead = view::ahead_of_last(&job, &self.ledger.counts(&self.conn, job.type_id)?);
         Ok(InsertOutcome::Inserted { created_at: self.now, version: job.version.unsigned_abs(), ahead })
     }
 
-    /// The job of a request with the same key.
-    fn keyed(&self, new: &NewJob, kind: i64) -> Result<Option<JobId>, Fail> {
+    /// The job that the owner submitted with the same key.
+    fn find_key(&self, new: &NewJob, type_id: i64) -> Result<Option<JobId>, Failure> {
         let Some(key) = &new.key else { return Ok(None) };
-        let mut find = self.conn.prepare_cached("SELECT id FROM keys WHERE owner = ?1 AND type = ?2 AND key = ?3")?;
-        let id = find.query_row(params![owner(new), kind, key.as_str()], |row| row.get(0)).optional()?;
+        let mut find =
+            self.conn.prepare_cached("SELECT id FROM keys WHERE owner = ?1 AND type_id = ?2 AND key = ?3")?;
+        let id = find.query_row(params![owner(new), type_id, key.as_str()], |row| row.get(0)).optional()?;
         Ok(id.map(|id| JobId(Uuid::from_bytes(id))))
     }
 
-    /// Gives a job its number and writes it; none if its id is another's, or was.
-    fn accept(&mut self, new: &NewJob, retry_of: Option<JobId>) -> Result<Option<Job>, Fail> {
-        if view::tomb(&self.conn, new.id)?.is_some() {
+    /// Assigns an order number and inserts the job. Returns none if the id exists, or existed before a prune.
+    fn accept(&mut self, new: &NewJob, retry_of: Option<JobId>) -> Result<Option<Job>, Failure> {
+        if view::find_tombstone(&self.conn, new.id)?.is_some() {
             return Ok(None);
         }
-        let kind = self.ledger.kind_or_new(&self.conn, &new.name)?;
+        let type_id = self.ledger.type_id_or_new(&self.conn, &new.name)?;
         let now = self.now;
-        let order = self.ledger.next_order(&self.conn, now)?;
+        let order_number = self.ledger.next_order_number(&self.conn, now)?;
         let delayed = !new.delay.is_zero();
         let runnable_since = now + new.delay;
+        let trace = new.trace.as_ref();
         let job = Job {
-            seq: order,
+            seq: order_number,
             id: new.id,
-            kind,
-            status: if delayed { JobStatus::Scheduled } else { JobStatus::Queued },
-            terms: new.terms.clone(),
+            type_id,
+            priority: new.terms.priority,
+            max_retries: new.terms.max_retries,
+            max_losses: new.terms.max_losses,
+            retention: new.terms.retention,
             payload_bytes: new.payload.len() as i64,
             fingerprint: new.fingerprint,
             owner: new.owner,
             key: new.key.as_ref().map(|key| key.as_str().to_owned()),
             repeatable: new.id_chosen || new.key.is_some(),
-            trace: new.trace.clone(),
+            traceparent: trace.map(|trace| trace.traceparent.clone()),
+            tracestate: trace.and_then(|trace| trace.tracestate.clone()),
+            created_at: now,
+            retry_of,
+            status: if delayed { JobStatus::Scheduled } else { JobStatus::Queued },
             version: 1,
             attempt: 0,
             retries: 0,
             losses: 0,
             releases: 0,
-            order,
-            created_at: now,
+            order_number,
             updated_at: now,
             entered_at: now,
             runnable_since,
@@ -93,15 +100,15 @@ impl State {
             started_at: None,
             ended_at: None,
             cancel_requested_at: None,
-            current: None,
+            token: None,
             settled: None,
-            last: None,
+            last_token: None,
+            last_settled: None,
             lease_until: None,
             deadline: None,
             error: None,
             progress: None,
             span: None,
-            retry_of,
             retried_by: None,
             log_lines: 0,
             log_bytes: 0,
@@ -109,11 +116,11 @@ impl State {
         Ok(self.put(&job, &new.payload)?.then_some(job))
     }
 
-    fn existing(&mut self, id: JobId, new: &NewJob) -> Result<InsertOutcome, Fail> {
+    fn existing(&mut self, id: JobId, new: &NewJob) -> Result<InsertOutcome, Failure> {
         match view::identity(&self.conn, id)? {
             Some(identity) if identity == (new.owner, new.fingerprint) => {
                 Ok(match lookup(&self.conn, &mut self.ledger, id, self.now)? {
-                    // Its record outlives the time in which readers are told: a replay is never a second run.
+                    // The record outlives the time in which readers get "gone", so that a repeat never runs again.
                     JobLookup::NotFound => InsertOutcome::Existing(JobLookup::Gone { owner: new.owner }),
                     lookup => InsertOutcome::Existing(lookup),
                 })
@@ -122,9 +129,9 @@ impl State {
         }
     }
 
-    pub(crate) fn cancel(&mut self, id: JobId, error: &ErrorRecord) -> Result<CancelOutcome, Fail> {
+    pub(crate) fn cancel(&mut self, id: JobId, error: &ErrorRecord) -> Result<CancelOutcome, Failure> {
         let now = self.now;
-        let Some(mut job) = view::readable(&self.conn, id, now)? else {
+        let Some(mut job) = view::unexpired(&self.conn, id, now)? else {
             return Ok(match lookup(&self.conn, &mut self.ledger, id, now)? {
                 JobLookup::Gone { owner } => CancelOutcome::Gone { owner },
                 _ => CancelOutcome::NotFound,
@@ -140,22 +147,22 @@ impl State {
                 CancelOutcome::Requested(Box::new(self.view(job)?))
             }
             Some(after) => {
-                let order = self.ledger.next_order(&self.conn, now)?;
+                let order_number = self.ledger.next_order_number(&self.conn, now)?;
                 self.change(&mut job, now, |job| {
                     job.status = after;
-                    job.order = order;
+                    job.order_number = order_number;
                     job.ended_at = Some(now);
                     job.error = Some(error.clone());
                 })?;
-                self.count_ended(job.kind, after)?;
+                self.count_ended(job.type_id, after)?;
                 CancelOutcome::Canceled(Box::new(self.view(job)?))
             }
         })
     }
 
-    pub(crate) fn retry(&mut self, id: JobId, new: &RetryAs) -> Result<RetryOutcome, Fail> {
+    pub(crate) fn retry(&mut self, id: JobId, new: &RetryAs) -> Result<RetryOutcome, Failure> {
         let now = self.now;
-        let Some(mut old) = view::readable(&self.conn, id, now)? else {
+        let Some(mut old) = view::unexpired(&self.conn, id, now)? else {
             return Ok(match lookup(&self.conn, &mut self.ledger, id, now)? {
                 JobLookup::Gone { owner } => RetryOutcome::Gone { owner },
                 _ => RetryOutcome::NotFound,
@@ -167,11 +174,10 @@ impl State {
         if !matches!(old.status, JobStatus::Failed | JobStatus::Canceled) {
             return Ok(RetryOutcome::NotEnded(old.status));
         }
-        let name = self.ledger.name(&self.conn, old.kind)?;
-        let payload = view::payload(&self.conn, old.seq)?.map_err(Fail::Bad)?;
-        let again = NewJob::new(new.id, name, payload, old.terms.clone(), old.fingerprint)
-            .owner(old.owner)
-            .trace(new.trace.clone());
+        let name = self.ledger.name(&self.conn, old.type_id)?;
+        let payload = view::payload(&self.conn, old.seq)?.map_err(Failure::Unreadable)?;
+        let again =
+            NewJob::new(new.id, name, payload, old.terms(), old.fingerprint).owner(old.owner).trace(new.trace.clone());
         let Some(job) = self.accept(&again, Some(id))? else { return Ok(RetryOutcome::Conflict) };
         let updated_at = old.updated_at;
         self.change(&mut old, updated_at, |old| old.retried_by = Some(new.id))?;
@@ -179,7 +185,7 @@ impl State {
     }
 }
 
-/// Whose a key is. No owner is the empty one.
+/// The owner of a key as stored: no owner is an empty blob.
 fn owner(new: &NewJob) -> &[u8] {
     new.owner.as_ref().map_or(&[], |owner| owner.0.as_slice())
 }

@@ -1,4 +1,4 @@
-//! A job's row: read, written, and what it says by itself.
+//! A job's row: its columns, and what follows from them alone.
 
 use std::time::Duration;
 
@@ -7,325 +7,207 @@ use async_endpoints_core::{
     job::{Digest, ErrorRecord, JobTerms, Progress, TraceContext},
     store::LeaseToken,
 };
-use rusqlite::{Connection, Row, params, types::FromSql};
-use serde::{Serialize, de::DeserializeOwned};
-use uuid::Uuid;
+use rusqlite::{Connection, Row};
 
 use crate::{
-    fail::Fail,
-    order::{ready_score, time_score},
+    column::{Columns, Parameters},
+    failure::Failure,
+    score::{queued_score, time_score},
 };
 
-/// The columns of a job, in the order in which [`Job::read`] takes them.
-pub(crate) const COLUMNS: &str = "seq, id, type, status, priority, max_retries, max_losses, retention, payload_bytes, \
-    fingerprint, owner, key, repeatable, traceparent, tracestate, version, attempt, retries, losses, releases, ord, \
-    created_at, updated_at, entered_at, runnable_since, due, started_at, ended_at, cancel_requested_at, token, \
-    settled, last_token, last_settled, lease_until, deadline, error, progress, span, retry_of, retried_by, log_lines, \
-    log_bytes";
+/// Declares [`Job`] with one field for each column of table `jobs`, and all statements that read or write a whole row.
+/// An update leaves the `fixed` columns out.
+macro_rules! job_columns {
+    (
+        fixed { $($(#[$fixed_doc:meta])* $fixed:ident: $fixed_type:ty,)* }
+        changing { $($(#[$changing_doc:meta])* $changing:ident: $changing_type:ty,)* }
+    ) => {
+        pub(crate) struct Job {
+            $($(#[$fixed_doc])* pub(crate) $fixed: $fixed_type,)*
+            $($(#[$changing_doc])* pub(crate) $changing: $changing_type,)*
+        }
 
-/// More than anything of a job comes to.
-const MOST: i64 = 1 << 60;
+        /// The columns that [`Job::read`] expects.
+        pub(crate) const COLUMNS: &str =
+            concat!($(stringify!($fixed), ", ",)* $(stringify!($changing), ", ",)* "score");
 
-pub(crate) struct Job {
-    pub(crate) seq: i64,
-    pub(crate) id: JobId,
-    pub(crate) kind: i64,
-    pub(crate) status: JobStatus,
-    pub(crate) terms: JobTerms,
-    pub(crate) payload_bytes: i64,
-    pub(crate) fingerprint: Digest,
-    pub(crate) owner: Option<Digest>,
-    pub(crate) key: Option<String>,
-    pub(crate) repeatable: bool,
-    pub(crate) trace: Option<TraceContext>,
+        pub(crate) const INSERT: &str = concat!(
+            "INSERT INTO jobs (", $(stringify!($fixed), ", ",)* $(stringify!($changing), ", ",)* "score) VALUES (",
+            $(parameter!($fixed),)* $(parameter!($changing),)* "?) ON CONFLICT (id) DO NOTHING"
+        );
 
-    pub(crate) version: i64,
-    pub(crate) attempt: u32,
-    pub(crate) retries: u32,
-    pub(crate) losses: u32,
-    pub(crate) releases: u32,
+        pub(crate) const UPDATE: &str =
+            concat!("UPDATE jobs SET ", $(stringify!($changing), " = ?, ",)* "score = ? WHERE seq = ?");
 
-    pub(crate) order: i64,
-    pub(crate) created_at: Timestamp,
-    pub(crate) updated_at: Timestamp,
-    pub(crate) entered_at: Timestamp,
-    pub(crate) runnable_since: Timestamp,
-    pub(crate) due: Option<Timestamp>,
-    pub(crate) started_at: Option<Timestamp>,
-    pub(crate) ended_at: Option<Timestamp>,
-    pub(crate) cancel_requested_at: Option<Timestamp>,
+        impl Job {
+            /// Decodes a row of [`COLUMNS`], or says why it is unreadable.
+            pub(crate) fn read(row: &Row<'_>) -> Result<Self, String> {
+                let mut columns = Columns { row, next: 0 };
+                let job = Self {
+                    $($fixed: columns.read()?,)*
+                    $($changing: columns.read()?,)*
+                };
+                job.checked()
+            }
 
-    /// The latest claim's token. Kept after the settlement, to know a repeat; taken away by a reclaim.
-    pub(crate) current: Option<LeaseToken>,
-    /// The state that settling by `current` led to.
-    pub(crate) settled: Option<JobStatus>,
-    /// The claim before, if it settled: a repeat may come late.
-    pub(crate) last: Option<(LeaseToken, JobStatus)>,
-    pub(crate) lease_until: Option<Timestamp>,
-    pub(crate) deadline: Option<Timestamp>,
+            /// Inserts the row. Returns false if the id exists.
+            pub(crate) fn insert(&self, conn: &Connection) -> Result<bool, Failure> {
+                let mut insert = Parameters { statement: conn.prepare_cached(INSERT)?, bound: 0 };
+                $(insert.bind(&self.$fixed)?;)*
+                $(insert.bind(&self.$changing)?;)*
+                insert.bind(&self.score())?;
+                Ok(insert.statement.raw_execute()? == 1)
+            }
 
-    pub(crate) error: Option<ErrorRecord>,
-    pub(crate) progress: Option<Progress>,
-    pub(crate) span: Option<String>,
-    pub(crate) retry_of: Option<JobId>,
-    pub(crate) retried_by: Option<JobId>,
-    pub(crate) log_lines: i64,
-    pub(crate) log_bytes: i64,
+            /// Updates the changing columns.
+            pub(crate) fn update(&self, conn: &Connection) -> Result<(), Failure> {
+                let mut update = Parameters { statement: conn.prepare_cached(UPDATE)?, bound: 0 };
+                $(update.bind(&self.$changing)?;)*
+                update.bind(&self.score())?;
+                update.bind(&self.seq)?;
+                update.statement.raw_execute()?;
+                Ok(())
+            }
+        }
+    };
 }
 
-/// A duration as the file keeps it.
-pub(crate) fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+macro_rules! parameter {
+    ($column:ident) => {
+        "?, "
+    };
 }
 
-pub(crate) fn json<T: Serialize>(value: &T) -> Result<String, Fail> {
-    serde_json::to_string(value).map_err(|error| Fail::Bad(error.to_string()))
-}
-
-pub(crate) fn from_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
-    serde_json::from_slice(text).map_err(|error| error.to_string())
-}
-
-/// Takes the columns of a row one after another.
-struct Columns<'r> {
-    row: &'r Row<'r>,
-    at: usize,
-}
-
-impl Columns<'_> {
-    fn next<T: FromSql>(&mut self) -> Result<T, String> {
-        self.at += 1;
-        self.row.get(self.at - 1).map_err(|error| error.to_string())
+// The names and their meaning are those of `sql/001.sql`.
+job_columns! {
+    fixed {
+        seq: i64,
+        id: JobId,
+        type_id: i64,
+        priority: Priority,
+        max_retries: u32,
+        max_losses: u32,
+        retention: Duration,
+        payload_bytes: i64,
+        fingerprint: Digest,
+        owner: Option<Digest>,
+        key: Option<String>,
+        repeatable: bool,
+        traceparent: Option<String>,
+        tracestate: Option<String>,
+        created_at: Timestamp,
+        retry_of: Option<JobId>,
     }
-
-    fn time(&mut self) -> Result<Timestamp, String> {
-        self.next().map(Timestamp::from_micros)
-    }
-
-    fn maybe_time(&mut self) -> Result<Option<Timestamp>, String> {
-        self.next::<Option<i64>>().map(|micros| micros.map(Timestamp::from_micros))
-    }
-
-    fn id(&mut self) -> Result<JobId, String> {
-        self.next().map(|bytes| JobId(Uuid::from_bytes(bytes)))
-    }
-
-    fn maybe_uuid(&mut self) -> Result<Option<Uuid>, String> {
-        self.next::<Option<[u8; 16]>>().map(|bytes| bytes.map(Uuid::from_bytes))
-    }
-
-    fn maybe_status(&mut self) -> Result<Option<JobStatus>, String> {
-        self.next::<Option<i64>>()?.map(status).transpose()
-    }
-
-    fn maybe_json<T: DeserializeOwned>(&mut self) -> Result<Option<T>, String> {
-        self.next::<Option<String>>()?.map(|text| from_json(text.as_bytes())).transpose()
-    }
-
-    fn terms(&mut self) -> Result<JobTerms, String> {
-        let priority: u8 = self.next()?;
-        Ok(JobTerms {
-            priority: Priority::try_from(priority).map_err(str::to_owned)?,
-            max_retries: self.next()?,
-            max_losses: self.next()?,
-            retention: Duration::from_micros(self.next::<i64>()?.max(0).unsigned_abs()),
-        })
-    }
-
-    fn trace(&mut self) -> Result<Option<TraceContext>, String> {
-        let (traceparent, tracestate) = (self.next::<Option<String>>()?, self.next()?);
-        Ok(traceparent.map(|traceparent| TraceContext { traceparent, tracestate }))
+    changing {
+        status: JobStatus,
+        version: i64,
+        attempt: u32,
+        retries: u32,
+        losses: u32,
+        releases: u32,
+        order_number: i64,
+        updated_at: Timestamp,
+        entered_at: Timestamp,
+        runnable_since: Timestamp,
+        due: Option<Timestamp>,
+        started_at: Option<Timestamp>,
+        ended_at: Option<Timestamp>,
+        cancel_requested_at: Option<Timestamp>,
+        /// The latest claim's token. Kept after the settlement to recognize its repeat, removed by a reclaim.
+        token: Option<LeaseToken>,
+        settled: Option<JobStatus>,
+        /// The claim before, if it was settled: its repeat may arrive late.
+        last_token: Option<LeaseToken>,
+        last_settled: Option<JobStatus>,
+        lease_until: Option<Timestamp>,
+        deadline: Option<Timestamp>,
+        error: Option<ErrorRecord>,
+        progress: Option<Progress>,
+        span: Option<String>,
+        retried_by: Option<JobId>,
+        log_lines: i64,
+        log_bytes: i64,
     }
 }
 
-fn status(number: i64) -> Result<JobStatus, String> {
-    let place = usize::try_from(number).ok().filter(|place| *place < JobStatus::ALL.len());
-    place.map(|place| JobStatus::ALL[place]).ok_or_else(|| format!("{number} is no state"))
-}
+/// Larger than any number in a job's row.
+const MAX: i64 = 1 << 60;
 
 impl Job {
-    /// Reads a row of [`COLUMNS`]; why not, if it holds what nobody wrote.
-    pub(crate) fn read(row: &Row<'_>) -> Result<Self, String> {
-        let mut next = Columns { row, at: 0 };
-        Self::columns(&mut next)?.whole()
-    }
-
-    fn columns(next: &mut Columns<'_>) -> Result<Self, String> {
-        Ok(Self {
-            seq: next.next()?,
-            id: next.id()?,
-            kind: next.next()?,
-            status: status(next.next()?)?,
-            terms: next.terms()?,
-            payload_bytes: next.next()?,
-            fingerprint: Digest(next.next()?),
-            owner: next.next::<Option<[u8; 32]>>()?.map(Digest),
-            key: next.next()?,
-            repeatable: next.next()?,
-            trace: next.trace()?,
-            version: next.next()?,
-            attempt: next.next()?,
-            retries: next.next()?,
-            losses: next.next()?,
-            releases: next.next()?,
-            order: next.next()?,
-            created_at: next.time()?,
-            updated_at: next.time()?,
-            entered_at: next.time()?,
-            runnable_since: next.time()?,
-            due: next.maybe_time()?,
-            started_at: next.maybe_time()?,
-            ended_at: next.maybe_time()?,
-            cancel_requested_at: next.maybe_time()?,
-            current: next.maybe_uuid()?.map(LeaseToken),
-            settled: next.maybe_status()?,
-            last: next.maybe_uuid()?.map(LeaseToken).zip(next.maybe_status()?),
-            lease_until: next.maybe_time()?,
-            deadline: next.maybe_time()?,
-            error: next.maybe_json()?,
-            progress: next.maybe_json()?,
-            span: next.next()?,
-            retry_of: next.maybe_uuid()?.map(JobId),
-            retried_by: next.maybe_uuid()?.map(JobId),
-            log_lines: next.next()?,
-            log_bytes: next.next()?,
-        })
-    }
-
-    /// What its state stands on has to be there: a head of an index that never ends, say, would be in the way for ever.
-    fn whole(self) -> Result<Self, String> {
+    /// Checks what later steps rely on: the times of its status, and numbers that can be added to.
+    fn checked(self) -> Result<Self, String> {
         let missing = match self.status {
             JobStatus::Scheduled => self.due.is_none(),
-            JobStatus::InProgress => self.started_at.is_none() || self.lease_until.is_none() || self.current.is_none(),
+            JobStatus::InProgress => self.started_at.is_none() || self.lease_until.is_none() || self.token.is_none(),
             status => status.is_terminal() && self.ended_at.is_none(),
         };
         if missing {
-            return Err(format!("it is {} and a time of that is missing", self.status));
+            return Err(format!("a job that is {} lacks a time or token of that status", self.status));
         }
-        // One more of them, or a sum, would be no number.
-        let small = [self.attempt, self.retries, self.losses, self.releases].iter().all(|count| *count < u32::MAX);
-        let large = [self.version, self.order, self.log_lines, self.log_bytes];
-        let counted = small && large.iter().all(|count| (0..MOST).contains(count));
-        if counted { Ok(self) } else { Err("it holds a number that nobody counts to".to_owned()) }
+        let small = [self.attempt, self.retries, self.losses, self.releases];
+        let large = [self.version, self.order_number, self.log_lines, self.log_bytes];
+        if small.contains(&u32::MAX) || !large.iter().all(|number| (0..MAX).contains(number)) {
+            return Err("a counter is out of range".to_owned());
+        }
+        Ok(self)
     }
 
-    /// Its place in the index of its state.
+    pub(crate) fn terms(&self) -> JobTerms {
+        JobTerms {
+            priority: self.priority,
+            max_retries: self.max_retries,
+            max_losses: self.max_losses,
+            retention: self.retention,
+        }
+    }
+
+    pub(crate) fn trace(&self) -> Option<TraceContext> {
+        let traceparent = self.traceparent.clone()?;
+        Some(TraceContext { traceparent, tracestate: self.tracestate.clone() })
+    }
+
+    /// Its position in the index of its status.
     pub(crate) fn score(&self) -> i64 {
         match self.status {
-            JobStatus::Queued => ready_score(self.terms.priority, self.order),
+            JobStatus::Queued => queued_score(self.priority, self.order_number),
             JobStatus::Scheduled => time_score(self.due.unwrap_or_default()),
             JobStatus::InProgress => time_score(self.started_at.unwrap_or_default()),
-            JobStatus::Completed | JobStatus::Failed | JobStatus::Canceled => self.order,
+            JobStatus::Completed | JobStatus::Failed | JobStatus::Canceled => self.order_number,
         }
     }
 
-    /// What it counts as.
+    /// The values that decide which counts include the job.
     pub(crate) const fn counted(&self) -> (JobStatus, Priority, u32) {
-        (self.status, self.terms.priority, self.attempt)
+        (self.status, self.priority, self.attempt)
     }
 
-    /// Until when it can be read, once it ended.
+    /// When an ended job expires.
     pub(crate) fn expires_at(&self) -> Option<Timestamp> {
-        self.ended_at.map(|ended| ended + self.terms.retention)
+        self.ended_at.map(|ended| ended + self.retention)
     }
 
-    pub(crate) fn expired(&self, now: Timestamp) -> bool {
+    pub(crate) fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at().is_some_and(|at| at <= now)
     }
 
-    /// Until when readers are told that it is gone.
+    /// Until when readers of an expired job get "gone".
     pub(crate) fn gone_until(&self) -> Option<Timestamp> {
-        self.expires_at().map(|at| at + self.terms.retention)
+        self.expires_at().map(|at| at + self.retention)
     }
 
-    /// Whether `token` is the lease that it runs under.
+    /// Whether the job runs under this lease.
     pub(crate) fn runs_under(&self, token: LeaseToken) -> bool {
-        self.status == JobStatus::InProgress && self.current == Some(token)
+        self.status == JobStatus::InProgress && self.token == Some(token)
     }
 
-    /// What settling by `token` led to, if it did.
+    /// The status that a settlement by this lease led to.
     pub(crate) fn settled_by(&self, token: LeaseToken) -> Option<JobStatus> {
-        match self.last {
-            _ if self.current == Some(token) => self.settled,
-            Some((last, status)) if last == token => Some(status),
-            _ => None,
+        if self.token == Some(token) {
+            self.settled
+        } else if self.last_token == Some(token) {
+            self.last_settled
+        } else {
+            None
         }
-    }
-
-    /// Adds its row; not if there is one of that id.
-    pub(crate) fn insert(&self, conn: &Connection) -> Result<bool, Fail> {
-        let sql = "INSERT INTO jobs (seq, id, type, status, score, priority, max_retries, max_losses, retention, \
-            payload_bytes, fingerprint, owner, key, repeatable, traceparent, tracestate, version, attempt, retries, \
-            losses, releases, ord, created_at, updated_at, entered_at, runnable_since, due, retry_of) \
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, 0, 0, 0, 0, ?18, \
-            ?19, ?19, ?19, ?20, ?21, ?22) ON CONFLICT (id) DO NOTHING";
-        let terms = &self.terms;
-        let rows = conn.prepare_cached(sql)?.execute(params![
-            self.seq,
-            self.id.0.as_bytes(),
-            self.kind,
-            self.status as i64,
-            self.score(),
-            terms.priority.get(),
-            terms.max_retries,
-            terms.max_losses,
-            micros(terms.retention),
-            self.payload_bytes,
-            self.fingerprint.0,
-            self.owner.map(|owner| owner.0),
-            self.key,
-            self.repeatable,
-            self.trace.as_ref().map(|trace| &trace.traceparent),
-            self.trace.as_ref().and_then(|trace| trace.tracestate.as_ref()),
-            self.version,
-            self.order,
-            self.created_at.as_micros(),
-            self.runnable_since.as_micros(),
-            self.due.map(Timestamp::as_micros),
-            self.retry_of.map(|id| id.0.into_bytes()),
-        ])?;
-        Ok(rows == 1)
-    }
-
-    /// Writes what can change.
-    pub(crate) fn save(&self, conn: &Connection) -> Result<(), Fail> {
-        let sql = "UPDATE jobs SET status = ?2, score = ?3, version = ?4, attempt = ?5, retries = ?6, losses = ?7, \
-            releases = ?8, ord = ?9, updated_at = ?10, entered_at = ?11, runnable_since = ?12, due = ?13, \
-            started_at = ?14, ended_at = ?15, cancel_requested_at = ?16, token = ?17, settled = ?18, \
-            last_token = ?19, last_settled = ?20, lease_until = ?21, deadline = ?22, error = ?23, progress = ?24, \
-            span = ?25, retried_by = ?26, log_lines = ?27, log_bytes = ?28 WHERE seq = ?1";
-        let time = |time: Option<Timestamp>| time.map(Timestamp::as_micros);
-        let token = |token: LeaseToken| token.0.into_bytes();
-        conn.prepare_cached(sql)?.execute(params![
-            self.seq,
-            self.status as i64,
-            self.score(),
-            self.version,
-            self.attempt,
-            self.retries,
-            self.losses,
-            self.releases,
-            self.order,
-            self.updated_at.as_micros(),
-            self.entered_at.as_micros(),
-            self.runnable_since.as_micros(),
-            time(self.due),
-            time(self.started_at),
-            time(self.ended_at),
-            time(self.cancel_requested_at),
-            self.current.map(token),
-            self.settled.map(|status| status as i64),
-            self.last.map(|(last, _)| token(last)),
-            self.last.map(|(_, status)| status as i64),
-            time(self.lease_until),
-            time(self.deadline),
-            self.error.as_ref().map(json).transpose()?,
-            self.progress.as_ref().map(json).transpose()?,
-            self.span,
-            self.retried_by.map(|id| id.0.into_bytes()),
-            self.log_lines,
-            self.log_bytes,
-        ])?;
-        Ok(())
     }
 }

@@ -1,16 +1,16 @@
-//! Counts, slots and the order number of the writer, written once for each commit.
+//! The writer's cache of counts, minute buckets and the last order number, written once for each commit.
 //!
-//! What is known here is what the file says plus what the open transaction moved. It stands until another process
-//! commits, or a commit of ours fails: then it is read again.
+//! It holds the file's values plus the changes of the open transaction. It is dropped and read again after a commit of
+//! another process or a failed commit.
 
 use std::collections::{BTreeMap, HashMap};
 
 use async_endpoints_core::{JobName, JobStatus, Priority, Timestamp, limits::STATS_MINUTES, store::MinuteStats};
 use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter, types::Value};
 
-use crate::{fail::Fail, order::order_at, slots};
+use crate::{failure::Failure, minutes, score::order_number_at, view::Types};
 
-/// Jobs of a type: by state, then Scheduled ones that never started, then Queued ones by priority.
+/// Jobs of a type: by state, then Scheduled jobs that never started, then Queued jobs by priority.
 pub(crate) type Counts = [i64; 17];
 
 pub(crate) const NEVER_STARTED: usize = 6;
@@ -19,152 +19,155 @@ pub(crate) const NEVER_STARTED: usize = 6;
 pub(crate) const COUNTS: &str = "queued, scheduled, in_progress, completed, failed, canceled, never_started, \
     queued_0, queued_1, queued_2, queued_3, queued_4, queued_5, queued_6, queued_7, queued_8, queued_9";
 
-const SAVE_COUNTS: &str = "UPDATE types SET queued = ?2, scheduled = ?3, in_progress = ?4, completed = ?5, \
-    failed = ?6, canceled = ?7, never_started = ?8, queued_0 = ?9, queued_1 = ?10, queued_2 = ?11, queued_3 = ?12, \
-    queued_4 = ?13, queued_5 = ?14, queued_6 = ?15, queued_7 = ?16, queued_8 = ?17, queued_9 = ?18 WHERE type = ?1";
-
-/// The count of Queued jobs of a priority.
+/// The index in [`Counts`] of Queued jobs of a priority.
 pub(crate) fn queued_of(priority: Priority) -> usize {
     NEVER_STARTED + 1 + usize::from(priority.get())
 }
 
-/// Reads counts from a row, from column `at` on.
-pub(crate) fn counts(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<Counts> {
+/// Reads counts from a row, from column `first` on.
+pub(crate) fn counts(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Counts> {
     let mut counts = Counts::default();
     for (i, count) in counts.iter_mut().enumerate() {
-        *count = row.get(at + i)?;
+        *count = row.get(first + i)?;
     }
     Ok(counts)
 }
 
-struct Kind {
+struct TypeCounts {
     name: JobName,
     counts: Counts,
-    moved: bool,
+    changed: bool,
 }
 
 #[derive(Default)]
 pub(crate) struct Ledger {
-    by_name: HashMap<JobName, i64>,
-    kinds: HashMap<i64, Kind>,
-    slots: BTreeMap<(i64, i64), MinuteStats>,
+    ids: HashMap<JobName, i64>,
+    types: HashMap<i64, TypeCounts>,
+    minutes: BTreeMap<(i64, i64), MinuteStats>,
     last_order: Option<i64>,
-    ordered: bool,
+    last_order_changed: bool,
+}
+
+impl Types for Ledger {
+    fn name(&mut self, conn: &Connection, type_id: i64) -> Result<JobName, Failure> {
+        self.load(conn, type_id).map(|found| found.name.clone())
+    }
+
+    fn counts(&mut self, conn: &Connection, type_id: i64) -> Result<Counts, Failure> {
+        self.load(conn, type_id).map(|found| found.counts)
+    }
 }
 
 impl Ledger {
-    pub(crate) fn kind(&mut self, conn: &Connection, name: &JobName) -> Result<Option<i64>, Fail> {
-        if let Some(kind) = self.by_name.get(name) {
-            return Ok(Some(*kind));
+    pub(crate) fn type_id(&mut self, conn: &Connection, name: &JobName) -> Result<Option<i64>, Failure> {
+        if let Some(type_id) = self.ids.get(name) {
+            return Ok(Some(*type_id));
         }
-        let mut find = conn.prepare_cached("SELECT type FROM types WHERE name = ?1")?;
-        let kind: Option<i64> = find.query_row([name.as_str()], |row| row.get(0)).optional()?;
-        if let Some(kind) = kind {
-            self.load(conn, kind)?;
+        let mut find = conn.prepare_cached("SELECT type_id FROM types WHERE name = ?1")?;
+        let type_id: Option<i64> = find.query_row([name.as_str()], |row| row.get(0)).optional()?;
+        if let Some(type_id) = type_id {
+            self.load(conn, type_id)?;
         }
-        Ok(kind)
+        Ok(type_id)
     }
 
-    pub(crate) fn kind_or_new(&mut self, conn: &Connection, name: &JobName) -> Result<i64, Fail> {
-        if let Some(kind) = self.kind(conn, name)? {
-            return Ok(kind);
+    pub(crate) fn type_id_or_new(&mut self, conn: &Connection, name: &JobName) -> Result<i64, Failure> {
+        if let Some(type_id) = self.type_id(conn, name)? {
+            return Ok(type_id);
         }
         conn.prepare_cached("INSERT INTO types (name) VALUES (?1)")?.execute([name.as_str()])?;
-        let kind = conn.last_insert_rowid();
-        self.load(conn, kind)?;
-        Ok(kind)
+        let type_id = conn.last_insert_rowid();
+        self.load(conn, type_id)?;
+        Ok(type_id)
     }
 
-    fn load(&mut self, conn: &Connection, kind: i64) -> Result<&mut Kind, Fail> {
-        if !self.kinds.contains_key(&kind) {
-            let mut find = conn.prepare_cached(&format!("SELECT name, {COUNTS} FROM types WHERE type = ?1"))?;
-            let found = find.query_row([kind], |row| Ok((row.get(0)?, counts(row, 1)?))).optional()?;
-            let (name, counts): (String, Counts) = found.ok_or_else(|| Fail::no_type(kind))?;
-            let name = JobName::new(&name).map_err(|bad| Fail::Bad(bad.to_string()))?;
-            self.by_name.insert(name.clone(), kind);
-            self.kinds.insert(kind, Kind { name, counts, moved: false });
+    fn load(&mut self, conn: &Connection, type_id: i64) -> Result<&mut TypeCounts, Failure> {
+        if !self.types.contains_key(&type_id) {
+            let mut find = conn.prepare_cached(&format!("SELECT name, {COUNTS} FROM types WHERE type_id = ?1"))?;
+            let found = find.query_row([type_id], |row| Ok((row.get(0)?, counts(row, 1)?))).optional()?;
+            let (name, counts): (String, Counts) = found.ok_or_else(|| Failure::unknown_type(type_id))?;
+            let name = JobName::new(&name).map_err(|error| Failure::Unreadable(error.to_string()))?;
+            self.ids.insert(name.clone(), type_id);
+            self.types.insert(type_id, TypeCounts { name, counts, changed: false });
         }
-        self.kinds.get_mut(&kind).ok_or_else(|| Fail::no_type(kind))
+        self.types.get_mut(&type_id).ok_or_else(|| Failure::unknown_type(type_id))
     }
 
-    pub(crate) fn name(&mut self, conn: &Connection, kind: i64) -> Result<JobName, Fail> {
-        self.load(conn, kind).map(|kind| kind.name.clone())
-    }
-
-    pub(crate) fn counts(&mut self, conn: &Connection, kind: i64) -> Result<Counts, Fail> {
-        self.load(conn, kind).map(|kind| kind.counts)
-    }
-
-    /// Counts a job that came into or left a state.
+    /// Adds `by` to the counts that a job with these values belongs to.
     pub(crate) fn count(
         &mut self,
         conn: &Connection,
-        kind: i64,
+        type_id: i64,
         (status, priority, attempt): (JobStatus, Priority, u32),
         by: i64,
-    ) -> Result<(), Fail> {
-        let beside = match status {
+    ) -> Result<(), Failure> {
+        let second = match status {
             JobStatus::Queued => Some(queued_of(priority)),
             JobStatus::Scheduled if attempt == 0 => Some(NEVER_STARTED),
             _ => None,
         };
-        let counted = self.load(conn, kind)?;
-        counted.moved = true;
-        let counters = [status as usize].into_iter().chain(beside);
-        counters.for_each(|counter| counted.counts[counter] += by);
+        let found = self.load(conn, type_id)?;
+        found.changed = true;
+        [status as usize].into_iter().chain(second).for_each(|at| found.counts[at] += by);
         Ok(())
     }
 
-    /// The slot of this minute, to count in: what the open transaction adds to it.
-    pub(crate) fn slot(&mut self, conn: &Connection, kind: i64, now: Timestamp) -> Result<&mut MinuteStats, Fail> {
-        let name = self.name(conn, kind)?;
-        let minute = now.minute();
-        Ok(self.slots.entry((minute, kind)).or_insert_with(|| MinuteStats::new(minute, name)))
+    /// What the open transaction adds to the present minute bucket of a type.
+    pub(crate) fn minute(
+        &mut self,
+        conn: &Connection,
+        type_id: i64,
+        now: Timestamp,
+    ) -> Result<&mut MinuteStats, Failure> {
+        let name = self.name(conn, type_id)?;
+        let number = now.minute();
+        Ok(self.minutes.entry((number, type_id)).or_insert_with(|| MinuteStats::new(number, name)))
     }
 
-    pub(crate) fn next_order(&mut self, conn: &Connection, now: Timestamp) -> Result<i64, Fail> {
+    /// The next order number. It follows the time and grows even if the clock is set back.
+    pub(crate) fn next_order_number(&mut self, conn: &Connection, now: Timestamp) -> Result<i64, Failure> {
         let last = match self.last_order {
             Some(last) => last,
-            None => {
-                conn.prepare_cached("SELECT last_order FROM meta WHERE one = 1")?.query_row([], |row| row.get(0))?
-            }
+            None => conn.prepare_cached("SELECT last_order FROM meta")?.query_row([], |row| row.get(0))?,
         };
-        let order = order_at(now).max(last + 1);
-        (self.last_order, self.ordered) = (Some(order), true);
-        Ok(order)
+        let next = order_number_at(now).max(last + 1);
+        (self.last_order, self.last_order_changed) = (Some(next), true);
+        Ok(next)
     }
 
-    /// Writes what the open transaction added to slots, if they are to be written.
-    pub(crate) fn save_slots(&mut self, conn: &Connection, wanted: bool) -> Result<(), Fail> {
-        let slots = std::mem::take(&mut self.slots);
-        let mut slots = slots.into_iter().filter(|_| wanted);
-        slots.try_for_each(|((minute, kind), slot)| save_slot(conn, minute, kind, slot))
-    }
-
-    /// Writes what moved, before the commit, and the time by which it did.
-    pub(crate) fn flush(&mut self, conn: &Connection, now: Timestamp) -> Result<(), Fail> {
-        for (id, kind) in self.kinds.iter_mut().filter(|(_, kind)| kind.moved) {
-            let values = [*id].into_iter().chain(kind.counts).map(Value::Integer);
-            conn.prepare_cached(SAVE_COUNTS)?.execute(params_from_iter(values))?;
-            kind.moved = false;
+    /// Writes all changes, before the commit.
+    pub(crate) fn flush(&mut self, conn: &Connection) -> Result<(), Failure> {
+        for ((number, type_id), minute) in std::mem::take(&mut self.minutes) {
+            save_minute(conn, number, type_id, minute)?;
         }
-        let order = if std::mem::take(&mut self.ordered) { self.last_order } else { None };
-        let sql = "UPDATE meta SET last_order = ifnull(?1, last_order), latest = max(latest, ?2) WHERE one = 1";
-        conn.prepare_cached(sql)?.execute(params![order, now.as_micros()])?;
+        for (type_id, found) in self.types.iter_mut().filter(|(_, found)| found.changed) {
+            let values = found.counts.into_iter().chain([*type_id]).map(Value::Integer);
+            let columns = COUNTS.replace(',', " = ?,");
+            let sql = format!("UPDATE types SET {columns} = ? WHERE type_id = ?");
+            conn.prepare_cached(&sql)?.execute(params_from_iter(values))?;
+            found.changed = false;
+        }
+        if std::mem::take(&mut self.last_order_changed) {
+            conn.prepare_cached("UPDATE meta SET last_order = ?1")?.execute([self.last_order])?;
+        }
         Ok(())
     }
 }
 
-fn save_slot(conn: &Connection, minute: i64, kind: i64, mut slot: MinuteStats) -> Result<(), Fail> {
-    let mut find = conn.prepare_cached("SELECT CAST(record AS BLOB) FROM slots WHERE minute = ?1 AND type = ?2")?;
-    let before: Option<Vec<u8>> = find.query_row([minute, kind], |row| row.get(0)).optional()?;
-    if let Some(before) = before.as_ref().and_then(|record| slots::decode(minute, slot.name.clone(), record)) {
-        slots::merge(&mut slot, &before);
+/// Merges counts into a stored minute bucket. The first write of a minute deletes old buckets, and buckets that a clock
+/// wrote while it was ahead.
+fn save_minute(conn: &Connection, number: i64, type_id: i64, mut minute: MinuteStats) -> Result<(), Failure> {
+    let mut find =
+        conn.prepare_cached("SELECT CAST(record AS BLOB) FROM minutes WHERE minute = ?1 AND type_id = ?2")?;
+    let before: Option<Vec<u8>> = find.query_row([number, type_id], |row| row.get(0)).optional()?;
+    if let Some(before) = before.as_ref().and_then(|record| minutes::decode(number, minute.name.clone(), record)) {
+        minutes::merge(&mut minute, &before);
     }
-    conn.prepare_cached("INSERT OR REPLACE INTO slots (minute, type, record) VALUES (?1, ?2, ?3)")?
-        .execute(params![minute, kind, slots::encode(&slot)])?;
+    conn.prepare_cached("INSERT OR REPLACE INTO minutes (minute, type_id, record) VALUES (?1, ?2, ?3)")?
+        .execute(params![number, type_id, minutes::encode(&minute)])?;
     if before.is_none() {
-        conn.prepare_cached("DELETE FROM slots WHERE minute <= ?1")?.execute([minute - STATS_MINUTES])?;
+        conn.prepare_cached("DELETE FROM minutes WHERE minute <= ?1")?.execute([number - STATS_MINUTES])?;
+        conn.prepare_cached("DELETE FROM minutes WHERE minute > ?1")?.execute([number])?;
     }
     Ok(())
 }

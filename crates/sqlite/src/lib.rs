@@ -1,40 +1,41 @@
 //! A durable store of AsyncEndpoints in one SQLite file.
 //!
-//! | module | owns |
+//! | module | contents |
 //! |---|---|
-//! | `store` | [`SqliteStore`] and its calls, handed to the threads |
-//! | `open` | settings, schema and its versions: `sql/*.sql` |
-//! | `file`, `time`, `space` | whether the files are still ours, the time that all agree on, space given back |
-//! | `queue`, `writer`, `reader` | how calls reach the threads, group commit, snapshots |
-//! | `state`, `ledger`, `job`, `view` | a step of the writer: counts, the one way to change a job, rows, what readers see |
+//! | `store` | [`SqliteStore`] and its calls, passed to the threads |
+//! | `open` | settings of connections, the schema and its versions: `sql/*.sql` |
+//! | `files`, `space`, `failure` | identity and damage of the files, disk space, errors |
+//! | `queue`, `writer`, `reader` | calls on their way to the threads, group commit, snapshots |
+//! | `state`, `ledger` | the writer's state during a step, cached counts |
+//! | `job`, `column`, `view`, `score`, `minutes` | rows of jobs, views of jobs, positions in indexes, minute buckets |
 //! | `insert`, `lease`, `sweep`, `shared` | calls that write |
 //! | `list`, `stats` | calls that read |
 //!
-//! A call that was answered is on disk: each commit is synced unless [`Synchronous`] says otherwise. Calls that come
-//! at the same time share one commit. Several processes of one machine may open the same file; a network file system
-//! will not do. All of them decide by one time, whatever their clocks say: the file's, which never goes back.
+//! An answered call is on disk: each commit is synced unless [`Synchronous`] says otherwise. Calls that arrive at the same
+//! time share one commit. Several processes of one machine may open the same file. A network file system is not supported.
+//! The store's time is the machine's wall clock.
 
-mod fail;
-mod file;
+mod column;
+mod failure;
+mod files;
 mod insert;
 mod job;
 mod lease;
 mod ledger;
 mod list;
+mod minutes;
 mod open;
-mod order;
 #[cfg(test)]
 mod plans;
 mod queue;
 mod reader;
+mod score;
 mod shared;
-mod slots;
 mod space;
 mod state;
 mod stats;
 mod store;
 mod sweep;
-mod time;
 mod view;
 mod writer;
 

@@ -12,57 +12,55 @@ use rusqlite::{OptionalExtension as _, ToSql, params};
 use uuid::Uuid;
 
 use crate::{
-    fail::{Fail, is_damage},
-    job::from_json,
+    column::from_json,
+    failure::Failure,
     reader::Reader,
     view::{self, lookup},
 };
 
-/// Score and id in the order of a list, and the job's seq.
+/// An entry of an index: score and id, by which a list is sorted, and the job's seq.
 type Entry = ((i64, [u8; 16]), i64);
 
-/// One that cannot be read is not worth refusing a list for.
-fn unless_unreadable<T>(read: Result<T, Fail>) -> Result<Option<T>, Fail> {
+/// Turns an unreadable row into none, so that it is left out.
+fn readable<T>(read: Result<T, Failure>) -> Result<Option<T>, Failure> {
     match read {
         Ok(read) => Ok(Some(read)),
-        Err(fail) if fail.is_damage() => Ok(None),
-        Err(fail) => Err(fail),
+        Err(Failure::Unreadable(_)) => Ok(None),
+        Err(failure) => Err(failure),
     }
 }
 
 impl Reader {
-    pub(crate) fn get(&mut self, id: JobId) -> Result<JobLookup, Fail> {
+    pub(crate) fn get(&mut self, id: JobId) -> Result<JobLookup, Failure> {
         lookup(&self.conn, &mut self.names, id, self.now)
     }
 
-    pub(crate) fn versions(&self, ids: &[JobId]) -> Result<Vec<Option<u64>>, Fail> {
+    pub(crate) fn versions(&self, ids: &[JobId]) -> Result<Vec<Option<u64>>, Failure> {
         let mut find = self.conn.prepare_cached("SELECT version, ended_at, retention FROM jobs WHERE id = ?1")?;
         let mut versions = Vec::with_capacity(ids.len());
         for id in ids {
             let found = find.query_row([id.0.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
-            let found: Option<(i64, Option<i64>, i64)> = match found.optional() {
-                // Whoever reads it is told; whoever waits for others is not held up.
-                Err(error) if is_damage(&error) => None,
-                found => found?,
-            };
+            // An unreadable job counts as absent. A call for it alone reports it.
+            let found: Option<(i64, Option<i64>, i64)> = readable(found.optional().map_err(Failure::from))?.flatten();
             let now = self.now.as_micros();
-            let there = found.filter(|(_, ended, kept)| ended.is_none_or(|ended| ended.saturating_add(*kept) > now));
-            versions.push(there.map(|(version, ..)| version.unsigned_abs()));
+            let kept =
+                found.filter(|(_, ended, retention)| ended.is_none_or(|ended| ended.saturating_add(*retention) > now));
+            versions.push(kept.map(|(version, ..)| version.unsigned_abs()));
         }
         Ok(versions)
     }
 
-    pub(crate) fn list(&mut self, filter: &ListFilter, page: &Page) -> Result<ListPage, Fail> {
+    pub(crate) fn list(&mut self, filter: &ListFilter, page: &Page) -> Result<ListPage, Failure> {
         let limit = page.limit.min(PAGE_JOBS) as usize;
-        let kinds: Vec<i64> = match &filter.name {
-            Some(name) => self.kind(name)?.into_iter().collect(),
-            None => self.kinds()?,
+        let type_ids: Vec<i64> = match &filter.name {
+            Some(name) => self.type_id(name)?.into_iter().collect(),
+            None => self.type_ids()?,
         };
         let after =
             page.cursor.map(|cursor| (i64::try_from(cursor.score).unwrap_or(i64::MAX), cursor.id.0.into_bytes()));
         let entries = match filter.status {
-            Some(status) => self.of_state(status, &kinds, after, limit)?,
-            None => self.accepted(&kinds, after, limit)?,
+            Some(status) => self.of_state(status, &type_ids, after, limit)?,
+            None => self.accepted(&type_ids, after, limit)?,
         };
         let since = page.cursor.map_or(self.now, |cursor| cursor.since);
         let next = (entries.len() == limit).then(|| entries.last()).flatten().map(|((score, id), _)| Cursor {
@@ -72,37 +70,37 @@ impl Reader {
         });
         let mut jobs = Vec::with_capacity(entries.len());
         for (_, seq) in entries {
-            let job = view::load(&self.conn, seq).and_then(|job| job.transpose().map_err(Fail::Bad));
-            let Some(job) = unless_unreadable(job)?.flatten() else { continue };
-            let moved = filter.status.is_some() && job.entered_at > since;
-            if !job.expired(self.now) && !moved {
-                jobs.extend(unless_unreadable(view::view(&self.conn, &mut self.names, job, false))?);
+            let Some(Ok(job)) = view::load(&self.conn, seq)? else { continue };
+            // Since the first page. A time ahead of now was written before the clock was set back.
+            let moved = filter.status.is_some() && since < job.entered_at && job.entered_at <= self.now;
+            if !job.is_expired(self.now) && !moved {
+                jobs.extend(readable(view::view(&self.conn, &mut self.names, job, false))?);
             }
         }
         Ok(ListPage { jobs, next })
     }
 
-    /// The next entries in the order of a state, merged over the types.
+    /// The next entries of a state, merged over the types.
     fn of_state(
         &self,
         status: JobStatus,
-        kinds: &[i64],
+        type_ids: &[i64],
         after: Option<(i64, [u8; 16])>,
         limit: usize,
-    ) -> Result<Vec<Entry>, Fail> {
+    ) -> Result<Vec<Entry>, Failure> {
         let newest_first = status.is_terminal();
         let (sql, (score, id)) = if newest_first {
-            let sql = "SELECT score, id, seq FROM jobs WHERE status = ?1 AND type = ?2 AND (score, id) < (?3, ?4) \
+            let sql = "SELECT score, id, seq FROM jobs WHERE status = ?1 AND type_id = ?2 AND (score, id) < (?3, ?4) \
                 ORDER BY score DESC, id DESC LIMIT ?5";
             (sql, after.unwrap_or((i64::MAX, [u8::MAX; 16])))
         } else {
-            let sql = "SELECT score, id, seq FROM jobs WHERE status = ?1 AND type = ?2 AND (score, id) > (?3, ?4) \
+            let sql = "SELECT score, id, seq FROM jobs WHERE status = ?1 AND type_id = ?2 AND (score, id) > (?3, ?4) \
                 ORDER BY score, id LIMIT ?5";
             (sql, after.unwrap_or((-1, [0; 16])))
         };
         let mut entries: Vec<Entry> = Vec::new();
-        for kind in kinds {
-            entries.extend(self.entries(sql, params![status as i64, kind, score, id, limit as i64])?);
+        for type_id in type_ids {
+            entries.extend(self.entries(sql, params![status as i64, type_id, score, id, limit as i64])?);
         }
         if newest_first {
             entries.sort_unstable_by_key(|(key, _)| Reverse(*key));
@@ -113,31 +111,31 @@ impl Reader {
         Ok(entries)
     }
 
-    /// The next entries, newest accepted first, merged over the types. From their index alone, and so without ids, which
-    /// no two of them need: a damaged page of jobs is in the way of what is on it only.
-    fn accepted(&self, kinds: &[i64], after: Option<(i64, [u8; 16])>, limit: usize) -> Result<Vec<Entry>, Fail> {
+    /// The next entries of all states, newest accepted first, merged over the types. The score is the seq, which is unique,
+    /// so the id is not read.
+    fn accepted(&self, type_ids: &[i64], after: Option<(i64, [u8; 16])>, limit: usize) -> Result<Vec<Entry>, Failure> {
         let before = after.map_or(i64::MAX, |(seq, _)| seq);
-        let sql = "SELECT seq, zeroblob(16), seq FROM jobs WHERE type = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3";
+        let sql = "SELECT seq, zeroblob(16), seq FROM jobs WHERE type_id = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3";
         let mut entries: Vec<Entry> = Vec::new();
-        for kind in kinds {
-            entries.extend(self.entries(sql, params![kind, before, limit as i64])?);
+        for type_id in type_ids {
+            entries.extend(self.entries(sql, params![type_id, before, limit as i64])?);
         }
         entries.sort_unstable_by_key(|(key, _)| Reverse(*key));
         entries.truncate(limit);
         Ok(entries)
     }
 
-    fn entries(&self, sql: &str, params: &[&dyn ToSql]) -> Result<Vec<Entry>, Fail> {
+    fn entries(&self, sql: &str, params: &[&dyn ToSql]) -> Result<Vec<Entry>, Failure> {
         let mut find = self.conn.prepare_cached(sql)?;
         let entries = find.query_map(params, |row| {
-            // An id that is none is seen when its job is read.
+            // An unreadable id is found when the row is read.
             Ok(((row.get(0)?, row.get(1).unwrap_or_default()), row.get(2)?))
         })?;
         Ok(entries.collect::<Result<_, _>>()?)
     }
 
-    pub(crate) fn logs(&self, id: JobId, after: u64, limit: u32) -> Result<Vec<LogLine>, Fail> {
-        let Some(job) = view::readable(&self.conn, id, self.now)? else { return Ok(Vec::new()) };
+    pub(crate) fn logs(&self, id: JobId, after: u64, limit: u32) -> Result<Vec<LogLine>, Failure> {
+        let Some(job) = view::unexpired(&self.conn, id, self.now)? else { return Ok(Vec::new()) };
         let sql =
             "SELECT line, attempt, CAST(record AS BLOB) FROM logs WHERE seq = ?1 AND line > ?2 ORDER BY line LIMIT ?3";
         let mut find = self.conn.prepare_cached(sql)?;

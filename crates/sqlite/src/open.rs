@@ -1,4 +1,4 @@
-//! Opening a file: settings of a connection, and the schema brought up to date.
+//! Opens a file: settings of a connection, and the schema brought up to date.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,24 +8,31 @@ use std::{
 use async_endpoints_core::StoreError;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use crate::{fail::Fail, space::LOG_BYTES};
+use crate::{failure::Failure, space::LOG_BYTES};
 
 /// How to get from each version of the schema to the next. Released steps never change.
 const STEPS: [&str; 1] = [include_str!("sql/001.sql")];
 
-/// Stands in the file's header, so that nobody takes another program's file for ours: "AEJ1".
+/// The version of the schema that this program makes.
+const VERSION: i64 = STEPS.len() as i64;
+
+/// The oldest version of the schema whose programs can use a file of [`VERSION`]. Raise it to [`VERSION`] with a step that
+/// an older program would break; leave it for an added column with a default, an added table or an added index.
+const MIN_VERSION: i64 = 1;
+
+/// Stands in the file's header and tells this store's files from those of other programs: "AEJ1".
 const APPLICATION: i32 = 0x4145_4a31;
 
 /// How long a reader waits while the log is recovered or reset.
 const BUSY: Duration = Duration::from_secs(3);
 
-/// How often a writer tries to get its turn while another process writes, and how long it waits between: about 3 s in
-/// all. SQLite's own steps grow to 100 ms, and would miss the short gaps that a busy process leaves.
+/// How often a writer tries to lock the file while another process writes, and the pause between two tries: about 3 s in
+/// all. SQLite's own pauses grow to 100 ms, and would miss the short gaps that a busy process leaves.
 const TRIES: i32 = 2_800;
 const TRY: Duration = Duration::from_millis(1);
 
-/// Sets how a writer waits for its turn: not for longer than it is `wanted`.
-pub(crate) fn wait_for_turns(
+/// Sets how a writer waits for the lock: as long as it is `wanted`, and about 3 s at most.
+pub(crate) fn set_busy_handler(
     conn: &mut Connection,
     wanted: impl Fn() -> bool + Send + 'static,
 ) -> rusqlite::Result<()> {
@@ -35,18 +42,18 @@ pub(crate) fn wait_for_turns(
     }))
 }
 
-/// Statements that a connection keeps prepared; more than there are.
+/// Prepared statements that a connection keeps: more than this store has.
 const STATEMENTS: usize = 128;
 
-/// What an answered call outlives.
+/// What an answered call survives.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub enum Synchronous {
     /// A power cut: each commit waits for the disk.
     #[default]
     Full,
-    /// A killed process; a power cut may take the last commits with it.
+    /// A killed process. A power cut may lose the last commits.
     Normal,
-    /// A killed process; a power cut may destroy the file. For tests.
+    /// A killed process. A power cut may destroy the file. For tests.
     Off,
 }
 
@@ -63,37 +70,43 @@ impl Synchronous {
 /// Why a file could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// A later version of this store made it.
-    #[error("{path} has schema version {found}, and this program knows versions up to {known}: use a newer program", path = path.display())]
+    /// A later version of this store changed the file in a way that this program does not know.
+    #[error(
+        "{path} has schema version {found}, which needs a program of version {needed} or later: this program knows \
+         versions up to {known}",
+        path = path.display()
+    )]
     Newer {
         /// The file.
         path: PathBuf,
-        /// Its schema's version.
+        /// The version of its schema.
         found: i64,
-        /// The latest version known here.
+        /// The oldest version that a program must know to use the file.
+        needed: i64,
+        /// The latest version that this program knows.
         known: i64,
     },
-    /// It is some other program's database.
+    /// The file is a database of another program.
     #[error("{path} is a database of another program", path = path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
     },
-    /// It is a folder.
-    #[error("{path} is a folder, and a store is a file in one", path = path.display())]
+    /// The path is a folder.
+    #[error("{path} is a folder: expected the path of a file", path = path.display())]
     Folder {
         /// The folder.
         path: PathBuf,
     },
-    /// It could not be opened, read or written.
+    /// The file could not be opened, read or written.
     #[error("cannot open a store: {0}")]
     Store(#[from] StoreError),
 }
 
 impl OpenError {
-    /// Whether opening may work later, with nothing changed but the world: the file is locked or read-only, its folder is
-    /// not there yet, the disk is full or fails. A newer schema, another program's file, a corrupt one and a folder stay
-    /// what they are.
+    /// Whether opening may succeed later without a change of the path: the file is locked or read-only, its folder does not
+    /// exist yet, or the disk is full or fails. A newer schema, another program's file, a damaged file and a folder are not
+    /// transient.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -109,25 +122,25 @@ impl OpenError {
         }
     }
 
-    pub(crate) fn of(fail: Fail, path: &Path) -> Self {
-        Self::Store(fail.into_error(path))
+    pub(crate) fn of(failure: Failure, path: &Path) -> Self {
+        Self::Store(failure.into_error(path))
     }
 }
 
 /// Why one try to open a file failed.
-enum Trouble {
-    Fail(Fail),
+enum TryError {
+    Failure(Failure),
     Refused(OpenError),
 }
 
-impl From<rusqlite::Error> for Trouble {
+impl From<rusqlite::Error> for TryError {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Fail(error.into())
+        Self::Failure(error.into())
     }
 }
 
-/// The connection that writes, with the schema up to date. Switching a fresh file to a write-ahead log needs it alone,
-/// and SQLite does not wait for that: of several that open it at once, all but one try again.
+/// Opens the connection that writes and brings the schema up to date. Tries again while the file is busy: switching a new
+/// file to a write-ahead log needs exclusive access, for which SQLite does not wait.
 pub(crate) fn writer(path: &Path, synchronous: Synchronous) -> Result<Connection, OpenError> {
     if path.is_dir() {
         return Err(OpenError::Folder { path: path.to_owned() });
@@ -136,36 +149,39 @@ pub(crate) fn writer(path: &Path, synchronous: Synchronous) -> Result<Connection
     loop {
         match try_writer(path, synchronous) {
             Ok(conn) => return Ok(conn),
-            Err(Trouble::Fail(fail)) if fail.is_busy() && began.elapsed() < BUSY => std::thread::sleep(TRY),
-            Err(Trouble::Fail(fail)) => return Err(OpenError::of(fail, path)),
-            Err(Trouble::Refused(refused)) => return Err(refused),
+            Err(TryError::Failure(failure)) if failure.is_busy() && began.elapsed() < BUSY => std::thread::sleep(TRY),
+            Err(TryError::Failure(failure)) => return Err(OpenError::of(failure, path)),
+            Err(TryError::Refused(refused)) => return Err(refused),
         }
     }
 }
 
-fn try_writer(path: &Path, synchronous: Synchronous) -> Result<Connection, Trouble> {
+fn try_writer(path: &Path, synchronous: Synchronous) -> Result<Connection, TryError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut conn = Connection::open_with_flags(path, flags)?;
-    // SQLite opens what cannot be written all the same, and would never find out that it can be again.
+    // SQLite opens a read-only file as such, and would not notice when it becomes writable.
     if conn.is_readonly("main")? {
-        return Err(Trouble::Fail(Fail::Unavailable("the file is read-only".to_owned())));
+        return Err(TryError::Failure(Failure::Unavailable("the file is read-only".to_owned())));
     }
-    wait_for_turns(&mut conn, || true)?;
-    look(&conn, path)?;
-    // A file that has tables, or a log, stays as it is: this is for the fresh one alone, and before both.
+    set_busy_handler(&mut conn, || true)?;
+    read_version(&conn, path)?;
+    // Has an effect only on a new file, before it has tables or a log.
     conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL")?;
     let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
-        let why = format!("write-ahead logging is not possible there (journal mode {mode}); a network file system?");
-        return Err(Trouble::Fail(Fail::Unavailable(why)));
+        let reason = format!(
+            "write-ahead logging is not possible here (journal mode {mode}): expected a local file system, not a network \
+             file system"
+        );
+        return Err(TryError::Failure(Failure::Unavailable(reason)));
     }
-    settle_down(&conn, synchronous)?;
+    configure(&conn, synchronous)?;
     migrate(&mut conn, path)?;
     Ok(conn)
 }
 
-/// A connection that sees what was committed when a step began, and cannot write.
-pub(crate) fn reader(path: &Path) -> Result<Connection, Fail> {
+/// Opens a read-only connection.
+pub(crate) fn reader(path: &Path) -> Result<Connection, Failure> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(BUSY)?;
@@ -174,8 +190,9 @@ pub(crate) fn reader(path: &Path) -> Result<Connection, Fail> {
     Ok(conn)
 }
 
-/// The log is copied back every 1 000 pages (4 MB), and cut when it begins anew if a long reader had let it grow.
-fn settle_down(conn: &Connection, synchronous: Synchronous) -> rusqlite::Result<()> {
+/// Sets up the writer. The log is copied back every 1 000 pages (4 MB), and a log that readers let grow is cut when it
+/// restarts.
+fn configure(conn: &Connection, synchronous: Synchronous) -> rusqlite::Result<()> {
     conn.set_prepared_statement_cache_capacity(STATEMENTS);
     let synchronous = synchronous.pragma();
     conn.execute_batch(&format!(
@@ -188,56 +205,64 @@ fn settle_down(conn: &Connection, synchronous: Synchronous) -> rusqlite::Result<
     ))
 }
 
-fn number(conn: &Connection, pragma: &str) -> rusqlite::Result<i64> {
-    conn.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0))
+fn pragma(conn: &Connection, name: &str) -> rusqlite::Result<i64> {
+    conn.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))
 }
 
-/// A newer program may have changed the schema while this one runs: it must not write as if nothing had happened.
-pub(crate) fn check_version(conn: &Connection) -> Result<(), Fail> {
-    let found: i64 = conn.prepare_cached("PRAGMA user_version")?.query_row([], |row| row.get(0))?;
-    if found == STEPS.len() as i64 {
+fn min_version(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.prepare_cached("SELECT min_version FROM meta")?.query_row([], |row| row.get(0))
+}
+
+/// Fails if a newer program has upgraded the schema while this one runs, so that this one must not write any more.
+pub(crate) fn check_schema(conn: &Connection) -> Result<(), Failure> {
+    let needed = min_version(conn)?;
+    if needed <= VERSION {
         return Ok(());
     }
-    let known = STEPS.len();
-    Err(Fail::Unavailable(format!("its schema is now of version {found}, not {known}: restart with a newer program")))
+    Err(Failure::Unavailable(format!(
+        "its schema was upgraded and now needs a program of version {needed} or later, not {VERSION}: start a newer program"
+    )))
 }
 
-/// The schema's version, of one moment: another process may just be making it.
-fn look(conn: &Connection, path: &Path) -> Result<usize, Trouble> {
-    check(&*conn.unchecked_transaction()?, path)
+/// Reads the schema's version in one transaction, as another process may be creating the schema.
+fn read_version(conn: &Connection, path: &Path) -> Result<i64, TryError> {
+    version(&*conn.unchecked_transaction()?, path)
 }
 
-/// The schema's version, if it is one that can be used here. Within a transaction.
-fn check(conn: &Connection, path: &Path) -> Result<usize, Trouble> {
-    let (application, found) = (number(conn, "application_id")?, number(conn, "user_version")?);
+/// The schema's version, if this program can use it. Call this within a transaction.
+fn version(conn: &Connection, path: &Path) -> Result<i64, TryError> {
+    let (application, found) = (pragma(conn, "application_id")?, pragma(conn, "user_version")?);
     let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    let fresh = tables == 0 && application == 0 && found == 0;
-    if !fresh && application != i64::from(APPLICATION) {
-        return Err(Trouble::Refused(OpenError::Foreign { path: path.to_owned() }));
+    if tables == 0 && application == 0 && found == 0 {
+        return Ok(0);
     }
-    match usize::try_from(found) {
-        Ok(version) if version <= STEPS.len() => Ok(version),
-        _ => {
-            let known = STEPS.len() as i64;
-            Err(Trouble::Refused(OpenError::Newer { path: path.to_owned(), found, known }))
-        }
+    if application != i64::from(APPLICATION) {
+        return Err(TryError::Refused(OpenError::Foreign { path: path.to_owned() }));
     }
+    let needed = min_version(conn)?;
+    if needed > VERSION {
+        return Err(TryError::Refused(OpenError::Newer { path: path.to_owned(), found, needed, known: VERSION }));
+    }
+    Ok(found)
 }
 
-/// All missing steps in one transaction: a process that dies here leaves the file as it was. Two processes that open
-/// a file at once take turns, and the second finds nothing to do.
-fn migrate(conn: &mut Connection, path: &Path) -> Result<(), Trouble> {
-    if look(conn, path)? == STEPS.len() {
+/// Applies all missing steps in one transaction: if the process dies, the file stays as it was. Of several processes that
+/// open a file at once, one upgrades it.
+fn migrate(conn: &mut Connection, path: &Path) -> Result<(), TryError> {
+    if read_version(conn, path)? >= VERSION {
         return Ok(());
     }
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let version = check(&tx, path)?;
-    apply(&tx, &STEPS[version..], STEPS.len())?;
+    let found = usize::try_from(version(&tx, path)?).unwrap_or(0);
+    if let Some(steps @ [_, ..]) = STEPS.get(found..) {
+        apply(&tx, steps, VERSION, MIN_VERSION)?;
+    }
     Ok(tx.commit()?)
 }
 
-fn apply(conn: &Connection, steps: &[&str], version: usize) -> rusqlite::Result<()> {
+fn apply(conn: &Connection, steps: &[&str], version: i64, min_version: i64) -> rusqlite::Result<()> {
     steps.iter().try_for_each(|step| conn.execute_batch(step))?;
+    conn.execute("UPDATE meta SET min_version = ?1", [min_version])?;
     conn.execute_batch(&format!("PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {version};"))
 }
 
@@ -245,9 +270,8 @@ fn apply(conn: &Connection, steps: &[&str], version: usize) -> rusqlite::Result<
 mod tests {
     use super::*;
 
-    /// The second of two steps fails in the middle: the file stays what it was, and opens as that.
     #[test]
-    fn a_file_that_another_process_is_just_making_is_no_other_programs() {
+    fn processes_that_create_a_file_at_once_all_open_it() {
         for round in 0..30 {
             let path = std::env::temp_dir().join(format!("made-{}-{round}.db", std::process::id()));
             let all = std::sync::Barrier::new(8);
@@ -257,33 +281,34 @@ mod tests {
             };
             let opened = std::thread::scope(|scope| {
                 let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
-                threads.into_iter().try_for_each(|thread| thread.join().expect("it ends"))
+                threads.into_iter().try_for_each(|thread| thread.join().expect("the thread ends"))
             });
             std::fs::remove_file(&path).unwrap();
             assert!(opened.is_ok(), "{}", opened.unwrap_err());
         }
     }
 
+    /// The second of two steps fails in the middle.
     #[test]
-    fn a_step_that_fails_leaves_the_file_as_it_was() {
+    fn failed_migration_leaves_the_file_unchanged() {
         let path = std::env::temp_dir().join(format!("steps-{}.db", std::process::id()));
-        let Ok(mut conn) = writer(&path, Synchronous::Off) else { panic!("it opens") };
+        let Ok(mut conn) = writer(&path, Synchronous::Off) else { panic!("the file opens") };
         let before = schema(&conn);
         let steps =
             ["ALTER TABLE meta ADD COLUMN more INTEGER", "CREATE TABLE later (one); INSERT INTO nowhere VALUES (1)"];
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
-        assert!(apply(&tx, &steps, STEPS.len() + 2).is_err());
+        assert!(apply(&tx, &steps, VERSION + 2, MIN_VERSION).is_err());
         drop(tx);
         assert_eq!(schema(&conn), before);
         drop(conn);
-        let Ok(conn) = writer(&path, Synchronous::Off) else { panic!("it opens again") };
+        let Ok(conn) = writer(&path, Synchronous::Off) else { panic!("the file opens again") };
         assert_eq!(schema(&conn), before);
         drop(conn);
         std::fs::remove_file(&path).unwrap();
     }
 
     fn schema(conn: &Connection) -> Vec<String> {
-        let mut all = conn.prepare("SELECT ifnull(sql, name) FROM sqlite_schema ORDER BY 1").expect("it is SQL");
-        all.query_map([], |row| row.get(0)).expect("it answers").collect::<Result<_, _>>().expect("text")
+        let mut all = conn.prepare("SELECT ifnull(sql, name) FROM sqlite_schema ORDER BY 1").expect("valid SQL");
+        all.query_map([], |row| row.get(0)).expect("a schema").collect::<Result<_, _>>().expect("text")
     }
 }

@@ -1,4 +1,4 @@
-//! What callers ask of a thread, and how they hear of it. Must not know jobs, nor SQL.
+//! Calls on their way to a thread, and answers on their way back. Must not know jobs, nor SQL.
 
 use std::{
     collections::VecDeque,
@@ -9,234 +9,246 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use crate::fail::Fail;
+use crate::failure::Failure;
 
-/// Calls that wait at most, and their bytes: beyond, a caller is told to come again rather than to wait for long.
+/// Maximum number of waiting calls, and of their bytes. Further calls fail as unavailable, rather than wait for long.
 const WAITING: usize = 16_384;
 const WAITING_BYTES: usize = 256 << 20;
 
-/// How long a caller waits at most. Far longer than a commit, or than another process may keep the file.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a caller waits at most: far longer than a commit takes, or than another process may hold the lock.
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Something to do with a `C`, and somebody who waits for it.
+/// A call that a thread runs with a context `C`.
 pub(crate) trait Call<C>: Send {
-    /// Whether anybody still waits.
-    fn wanted(&self) -> bool;
-    /// Does it; whether it worked. Again, if what it did was taken back.
-    fn run(&mut self, context: &mut C) -> bool;
-    /// Tells its caller what came out, or why nothing did.
-    fn answer(self: Box<Self>, refused: Option<&Fail>);
+    /// Whether the caller still waits.
+    fn is_wanted(&self) -> bool;
+    /// Runs the step and keeps its result. Runs again if the transaction was rolled back. Returns a copy of the failure.
+    fn run(&mut self, context: &mut C) -> Result<(), Failure>;
+    /// Sends the result to the caller, or the failure of the whole transaction.
+    fn answer(self: Box<Self>, transaction: Option<&Failure>);
 }
 
-struct Asked<F, T> {
-    ask: F,
-    answer: Option<Result<T, Fail>>,
+struct PendingCall<F, T> {
+    step: F,
+    result: Option<Result<T, Failure>>,
     reply: Arc<Reply<T>>,
 }
 
-/// Where the answer goes: to whoever waits, or nowhere if they left or were sent away.
-struct Reply<T>(Mutex<Option<oneshot::Sender<Result<T, Fail>>>>);
+/// Sends one answer to the caller; later answers are dropped.
+struct Reply<T>(Mutex<Option<oneshot::Sender<Result<T, Failure>>>>);
 
-/// A caller who may have waited for too long.
-trait Late: Send + Sync {
-    fn send_away(&self);
+/// A caller that may have waited for too long.
+trait Expire: Send + Sync {
+    fn expire(&self);
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<T> Reply<T> {
-    fn lock(&self) -> MutexGuard<'_, Option<oneshot::Sender<Result<T, Fail>>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn send(&self, answer: Result<T, Fail>) {
-        // Whoever left does not hear it: their call may have happened, as with any answer that is lost.
-        drop(self.lock().take().map(|caller| caller.send(answer)));
+    fn send(&self, answer: Result<T, Failure>) {
+        // A caller that left does not get the answer. Its call may have been committed, as with any lost answer.
+        drop(lock(&self.0).take().map(|caller| caller.send(answer)));
     }
 }
 
-impl<T: Send> Late for Reply<T> {
-    fn send_away(&self) {
-        self.send(Err(Fail::Unavailable("the disk does not answer".to_owned())));
+impl<T: Send> Expire for Reply<T> {
+    fn expire(&self) {
+        self.send(Err(Failure::Unavailable("the disk does not answer".to_owned())));
     }
 }
 
-impl<C, F, T> Call<C> for Asked<F, T>
+impl<C, F, T> Call<C> for PendingCall<F, T>
 where
-    F: FnMut(&mut C) -> Result<T, Fail> + Send,
+    F: FnMut(&mut C) -> Result<T, Failure> + Send,
     T: Send,
 {
-    fn wanted(&self) -> bool {
-        self.reply.lock().as_ref().is_some_and(|caller| !caller.is_closed())
+    fn is_wanted(&self) -> bool {
+        lock(&self.reply.0).as_ref().is_some_and(|caller| !caller.is_closed())
     }
 
-    fn run(&mut self, context: &mut C) -> bool {
-        // A thread that panics would take all later calls with it; the step is rolled back like any that fails.
-        let answer = catch_unwind(AssertUnwindSafe(|| (self.ask)(context))).unwrap_or(Err(Fail::Panicked));
-        let worked = answer.is_ok();
-        self.answer = Some(answer);
-        worked
+    fn run(&mut self, context: &mut C) -> Result<(), Failure> {
+        // A panic must not end the thread. The step is rolled back like any failed step.
+        let result = catch_unwind(AssertUnwindSafe(|| (self.step)(context))).unwrap_or(Err(Failure::Panicked));
+        let copy = result.as_ref().map(|_| ()).map_err(Failure::copy);
+        self.result = Some(result);
+        copy
     }
 
-    fn answer(self: Box<Self>, refused: Option<&Fail>) {
-        let answer = match (refused, self.answer) {
-            // What failed by itself says why better than what came of the others.
-            (Some(why), Some(Ok(_)) | None) => Err(why.copy()),
-            (_, Some(answer)) => answer,
-            (None, None) => Err(Fail::Unavailable("the call was not made".to_owned())),
+    fn answer(self: Box<Self>, transaction: Option<&Failure>) {
+        let answer = match (transaction, self.result) {
+            // A step's own failure explains more than the transaction's.
+            (Some(failure), Some(Ok(_)) | None) => Err(failure.copy()),
+            (_, Some(result)) => result,
+            (None, None) => Err(Failure::Unavailable("the call was not made".to_owned())),
         };
         self.reply.send(answer);
     }
 }
 
-/// What a thread finds when it looks for work.
-pub(crate) enum Found<C> {
-    /// These, in order.
+/// What [`Queue::take`] returns.
+pub(crate) enum Taken<C> {
+    /// Calls in the order to run them.
     Calls(Vec<Box<dyn Call<C>>>),
-    /// Nothing came in time.
-    Nothing,
-    /// Nobody can ask any more.
+    /// No call came in time.
+    Timeout,
+    /// The queue is closed and empty.
     Closed,
 }
 
-/// Calls in the order in which they came, those that cannot wait before all others.
+/// Calls in the order of their arrival, urgent calls before all others.
 pub(crate) struct Queue<C> {
     calls: Mutex<Calls<C>>,
-    came: Condvar,
+    arrival: Condvar,
 }
 
 struct Calls<C> {
-    urgent: VecDeque<Waiting<C>>,
-    others: VecDeque<Waiting<C>>,
+    urgent: VecDeque<WaitingCall<C>>,
+    others: VecDeque<WaitingCall<C>>,
     bytes: usize,
-    /// Everybody who was not answered, longest waiting first, and since when; some of those who were.
-    open: VecDeque<(Instant, Weak<dyn Late>)>,
+    /// Callers without an answer and since when they wait, oldest first. Answered callers are removed lazily.
+    callers: VecDeque<(Instant, Weak<dyn Expire>)>,
     closed: bool,
 }
 
-struct Waiting<C> {
+struct WaitingCall<C> {
     call: Box<dyn Call<C>>,
     bytes: usize,
 }
 
 impl<C: 'static> Queue<C> {
     pub(crate) fn new() -> Self {
-        let calls =
-            Calls { urgent: VecDeque::new(), others: VecDeque::new(), bytes: 0, open: VecDeque::new(), closed: false };
-        Self { calls: Mutex::new(calls), came: Condvar::new() }
+        let calls = Calls {
+            urgent: VecDeque::new(),
+            others: VecDeque::new(),
+            bytes: 0,
+            callers: VecDeque::new(),
+            closed: false,
+        };
+        Self { calls: Mutex::new(calls), arrival: Condvar::new() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Calls<C>> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Asks for something that keeps so many bytes until it is done. The step happens even if the caller leaves
-    /// after it began. It may run a second time, after the first was taken back.
-    pub(crate) async fn ask<T: Send + 'static>(
+    /// Queues a step that holds `bytes` of memory until it has run, and waits for its result.
+    ///
+    /// Once begun, the step completes even if the caller drops the future. It may run again after a rollback.
+    pub(crate) async fn call<T: Send + 'static>(
         &self,
         urgent: bool,
         bytes: usize,
-        ask: impl FnMut(&mut C) -> Result<T, Fail> + Send + 'static,
-    ) -> Result<T, Fail> {
+        step: impl FnMut(&mut C) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
         let (reply, answer) = oneshot::channel();
         let reply = Arc::new(Reply(Mutex::new(Some(reply))));
-        // Weak, and nothing else: a call that is dropped unanswered must not be held by its own caller.
-        let late = {
-            let late: Arc<dyn Late> = Arc::clone(&reply) as _;
-            Arc::downgrade(&late)
+        // The caller holds no strong reference: a call that is dropped without an answer must close the channel.
+        let caller = {
+            let caller: Arc<dyn Expire> = Arc::clone(&reply) as _;
+            Arc::downgrade(&caller)
         };
-        self.push(urgent, bytes, Box::new(Asked { ask, answer: None, reply }), late)?;
-        answer.await.unwrap_or_else(|_| Err(Fail::Unavailable("its thread ended".to_owned())))
+        self.push(urgent, bytes, Box::new(PendingCall { step, result: None, reply }), caller)?;
+        answer.await.unwrap_or_else(|_| Err(thread_ended()))
     }
 
-    fn push(&self, urgent: bool, bytes: usize, call: Box<dyn Call<C>>, late: Weak<dyn Late>) -> Result<(), Fail> {
-        let mut calls = self.lock();
+    fn push(
+        &self,
+        urgent: bool,
+        bytes: usize,
+        call: Box<dyn Call<C>>,
+        caller: Weak<dyn Expire>,
+    ) -> Result<(), Failure> {
+        let mut calls = lock(&self.calls);
         if calls.closed {
-            return Err(Fail::Unavailable("its thread ended".to_owned()));
+            return Err(thread_ended());
         }
         if !urgent && (calls.others.len() >= WAITING || calls.bytes >= WAITING_BYTES) {
-            return Err(Fail::Unavailable("too many calls wait".to_owned()));
+            return Err(Failure::Unavailable("too many calls wait".to_owned()));
         }
-        while calls.open.front().is_some_and(|(_, caller)| caller.strong_count() == 0) {
-            calls.open.pop_front();
+        while calls.callers.front().is_some_and(|(_, caller)| caller.strong_count() == 0) {
+            calls.callers.pop_front();
         }
-        calls.open.push_back((Instant::now(), late));
+        calls.callers.push_back((Instant::now(), caller));
         calls.bytes += bytes;
-        let waiting = Waiting { call, bytes };
+        let waiting = WaitingCall { call, bytes };
         let line = if urgent { &mut calls.urgent } else { &mut calls.others };
         line.push_back(waiting);
         drop(calls);
-        self.came.notify_one();
+        self.arrival.notify_one();
         Ok(())
     }
 
-    /// Waits for calls: as many as there are, within these bounds, and one at least.
-    pub(crate) fn take(&self, most: usize, most_bytes: usize, patience: Option<Duration>) -> Found<C> {
-        let until = patience.map(|patience| Instant::now() + patience);
-        let mut calls = self.lock();
+    /// Waits for calls and takes at least one: at most `max` calls, and no further one once they have `max_bytes`.
+    pub(crate) fn take(&self, max: usize, max_bytes: usize, timeout: Option<Duration>) -> Taken<C> {
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let mut calls = lock(&self.calls);
         while calls.urgent.is_empty() && calls.others.is_empty() {
             if calls.closed {
-                return Found::Closed;
+                return Taken::Closed;
             }
-            calls = match until.map(|until| until.saturating_duration_since(Instant::now())) {
-                Some(Duration::ZERO) => return Found::Nothing,
-                Some(left) => self.came.wait_timeout(calls, left).unwrap_or_else(PoisonError::into_inner).0,
-                None => self.came.wait(calls).unwrap_or_else(PoisonError::into_inner),
+            calls = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                Some(Duration::ZERO) => return Taken::Timeout,
+                Some(left) => self.arrival.wait_timeout(calls, left).unwrap_or_else(PoisonError::into_inner).0,
+                None => self.arrival.wait(calls).unwrap_or_else(PoisonError::into_inner),
             };
         }
         let (mut taken, mut bytes) = (Vec::new(), 0);
-        while taken.len() < most && (taken.is_empty() || bytes < most_bytes) {
+        while taken.len() < max && (taken.is_empty() || bytes < max_bytes) {
             let Some(next) = calls.urgent.pop_front().or_else(|| calls.others.pop_front()) else { break };
             calls.bytes -= next.bytes;
             bytes += next.bytes;
             taken.push(next.call);
         }
-        Found::Calls(taken)
+        Taken::Calls(taken)
     }
 
-    /// Those that came meanwhile and cannot wait.
+    /// Takes the urgent calls that wait.
     pub(crate) fn take_urgent(&self) -> Vec<Box<dyn Call<C>>> {
-        let mut calls = self.lock();
+        let mut calls = lock(&self.calls);
         let urgent: Vec<_> = calls.urgent.drain(..).collect();
         calls.bytes -= urgent.iter().map(|waiting| waiting.bytes).sum::<usize>();
         urgent.into_iter().map(|waiting| waiting.call).collect()
     }
 
-    /// Sends those away who wait for too long: the disk does not answer, and nobody should wait for ever.
-    pub(crate) fn expire(&self, patience: Duration) {
-        let mut late = Vec::new();
-        let mut calls = self.lock();
-        while calls.open.front().is_some_and(|(since, _)| since.elapsed() > patience) {
-            late.extend(calls.open.pop_front().and_then(|(_, caller)| caller.upgrade()));
+    /// Answers callers that wait for longer than `timeout` as unavailable: the disk does not answer.
+    pub(crate) fn expire(&self, timeout: Duration) {
+        let mut expired = Vec::new();
+        let mut calls = lock(&self.calls);
+        while calls.callers.front().is_some_and(|(since, _)| since.elapsed() > timeout) {
+            expired.extend(calls.callers.pop_front().and_then(|(_, caller)| caller.upgrade()));
         }
         drop(calls);
-        late.iter().for_each(|caller| caller.send_away());
+        expired.iter().for_each(|caller| caller.expire());
     }
 
     /// Whether calls wait.
     pub(crate) fn is_waiting(&self) -> bool {
-        let calls = self.lock();
+        let calls = lock(&self.calls);
         !calls.urgent.is_empty() || !calls.others.is_empty()
     }
 
-    /// Whether nobody can ask any more.
+    /// Whether new calls are refused.
     pub(crate) fn is_closed(&self) -> bool {
-        self.lock().closed
+        lock(&self.calls).closed
     }
 
-    /// Ends the threads once they did what waits.
+    /// Refuses new calls. The threads run the waiting calls, then end.
     pub(crate) fn close(&self) {
-        self.lock().closed = true;
-        self.came.notify_all();
+        lock(&self.calls).closed = true;
+        self.arrival.notify_all();
     }
 
-    /// Ends all at once: what waits is answered by nobody.
+    /// Refuses new calls and drops the waiting calls: their callers get an error.
     pub(crate) fn abandon(&self) {
-        let mut calls = self.lock();
+        let mut calls = lock(&self.calls);
         calls.closed = true;
-        let left: Vec<_> = calls.urgent.drain(..).collect();
+        let urgent: Vec<_> = calls.urgent.drain(..).collect();
         let others: Vec<_> = calls.others.drain(..).collect();
         drop(calls);
-        drop((left, others));
+        drop((urgent, others));
     }
+}
+
+fn thread_ended() -> Failure {
+    Failure::Unavailable("its thread ended".to_owned())
 }
 
 #[cfg(test)]
@@ -245,60 +257,65 @@ mod tests {
 
     use super::*;
 
-    /// Does what it finds, as a thread would; what was done, in order.
-    fn work(queue: &Queue<Vec<u32>>, most: usize, most_bytes: usize) -> Vec<u32> {
-        let mut done = Vec::new();
-        let Found::Calls(calls) = queue.take(most, most_bytes, Some(Duration::ZERO)) else { return done };
+    /// Runs what one `take` returns, as a thread would. Returns the numbers of the calls in their order.
+    fn run(queue: &Queue<Vec<u32>>, max: usize, max_bytes: usize) -> Vec<u32> {
+        let mut numbers = Vec::new();
+        let Taken::Calls(calls) = queue.take(max, max_bytes, Some(Duration::ZERO)) else { return numbers };
         for mut call in calls {
-            call.run(&mut done);
+            call.run(&mut numbers).expect("the step succeeds");
             call.answer(None);
         }
-        done
+        numbers
     }
 
-    fn ask(queue: &Queue<Vec<u32>>, urgent: bool, bytes: usize, number: u32) -> impl Future<Output = Result<(), Fail>> {
-        queue.ask(urgent, bytes, move |done: &mut Vec<u32>| {
-            done.push(number);
+    fn call(
+        queue: &Queue<Vec<u32>>,
+        urgent: bool,
+        bytes: usize,
+        number: u32,
+    ) -> impl Future<Output = Result<(), Failure>> {
+        queue.call(urgent, bytes, move |numbers: &mut Vec<u32>| {
+            numbers.push(number);
             Ok(())
         })
     }
 
     #[tokio::test]
-    async fn what_cannot_wait_goes_first_and_takes_are_bounded() {
+    async fn take_returns_urgent_calls_first_within_bounds() {
         let queue = Queue::new();
         let calls = [(false, 10, 1), (false, 10, 2), (true, 0, 3), (false, 10, 4), (false, 90, 5), (false, 1, 6)];
-        let asked = join_all(calls.map(|(urgent, bytes, number)| ask(&queue, urgent, bytes, number)));
-        let worked = async {
-            assert_eq!(work(&queue, 3, 100), [3, 1, 2], "as many as are asked for");
-            assert_eq!(work(&queue, 9, 100), [4, 5], "as many as fit");
-            assert_eq!(work(&queue, 9, 0), [6], "one at least");
-            assert!(work(&queue, 9, 9).is_empty());
+        let calls = join_all(calls.map(|(urgent, bytes, number)| call(&queue, urgent, bytes, number)));
+        let runs = async {
+            assert_eq!(run(&queue, 3, 100), [3, 1, 2], "at most `max` calls");
+            assert_eq!(run(&queue, 9, 100), [4, 5], "at most `max_bytes` bytes");
+            assert_eq!(run(&queue, 9, 0), [6], "at least one call");
+            assert!(run(&queue, 9, 9).is_empty());
         };
-        let (answers, ()) = futures_util::future::join(asked, worked).await;
+        let (answers, ()) = futures_util::future::join(calls, runs).await;
         assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     }
 
     #[tokio::test]
-    async fn who_asks_when_nobody_works_any_more_is_told_so() {
+    async fn call_after_the_thread_ended_is_unavailable() {
         let queue = Queue::new();
         let ended = async { queue.abandon() };
-        let (waiting, ()) = futures_util::future::join(ask(&queue, false, 0, 1), ended).await;
-        let late = ask(&queue, true, 0, 2).await;
-        assert!([waiting, late].iter().all(|answer| matches!(answer, Err(Fail::Unavailable(_)))));
+        let (waiting, ()) = futures_util::future::join(call(&queue, false, 0, 1), ended).await;
+        let late = call(&queue, true, 0, 2).await;
+        assert!([waiting, late].iter().all(|answer| matches!(answer, Err(Failure::Unavailable(_)))));
     }
 
     #[tokio::test]
-    async fn too_many_are_sent_away_but_not_those_that_cannot_wait() {
+    async fn full_queue_refuses_calls_that_are_not_urgent() {
         let queue = Queue::new();
         let full = async {
-            let refused = ask(&queue, false, 1, 2).await;
-            assert!(matches!(refused, Err(Fail::Unavailable(why)) if why.contains("too many")));
-            let urgent = futures_util::future::join(ask(&queue, true, 0, 3), async {
-                assert_eq!(work(&queue, 9, usize::MAX), [3, 1]);
+            let refused = call(&queue, false, 1, 2).await;
+            assert!(matches!(refused, Err(Failure::Unavailable(why)) if why.contains("too many")));
+            let urgent = futures_util::future::join(call(&queue, true, 0, 3), async {
+                assert_eq!(run(&queue, 9, usize::MAX), [3, 1]);
             });
-            urgent.await.0.expect("it is done");
+            urgent.await.0.expect("the urgent call runs");
         };
-        let (first, ()) = futures_util::future::join(ask(&queue, false, WAITING_BYTES, 1), full).await;
-        first.expect("it is done");
+        let (first, ()) = futures_util::future::join(call(&queue, false, WAITING_BYTES, 1), full).await;
+        first.expect("the first call runs");
     }
 }

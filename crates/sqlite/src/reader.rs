@@ -1,90 +1,92 @@
-//! The threads that read: each call sees one snapshot, taken after every write that was answered before it.
+//! The threads that read. Each call reads one snapshot, taken after every write that was answered before the call.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
-use async_endpoints_core::{JobName, Timestamp};
+use async_endpoints_core::{Clock, JobName, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::{
-    fail::Fail,
-    file::File,
+    failure::Failure,
+    files::DatabaseFiles,
     ledger::{COUNTS, Counts, counts},
-    queue::{Call, Found, Queue},
-    time::Time,
-    view::Kinds,
+    queue::{Call, Queue, Taken},
+    view::Types,
 };
 
-/// A connection that reads, in a snapshot while a call runs.
+/// A read-only connection, in a snapshot while a call runs.
 pub(crate) struct Reader {
     pub(crate) conn: Connection,
-    pub(crate) names: Names,
+    pub(crate) names: TypeNames,
     /// The time of the running call.
     pub(crate) now: Timestamp,
+    clock: Arc<dyn Clock>,
 }
 
-/// Names of types: they never change.
+/// Cached names of types, which never change.
 #[derive(Default)]
-pub(crate) struct Names(HashMap<i64, JobName>);
+pub(crate) struct TypeNames(HashMap<i64, JobName>);
 
-impl Kinds for Names {
-    fn name(&mut self, conn: &Connection, kind: i64) -> Result<JobName, Fail> {
-        if let Some(name) = self.0.get(&kind) {
+impl Types for TypeNames {
+    fn name(&mut self, conn: &Connection, type_id: i64) -> Result<JobName, Failure> {
+        if let Some(name) = self.0.get(&type_id) {
             return Ok(name.clone());
         }
-        let mut find = conn.prepare_cached("SELECT name FROM types WHERE type = ?1")?;
-        let name: Option<String> = find.query_row([kind], |row| row.get(0)).optional()?;
-        let name = name.ok_or_else(|| Fail::no_type(kind))?;
-        let name = JobName::new(&name).map_err(|bad| Fail::Bad(bad.to_string()))?;
-        self.0.insert(kind, name.clone());
+        let mut find = conn.prepare_cached("SELECT name FROM types WHERE type_id = ?1")?;
+        let name: Option<String> = find.query_row([type_id], |row| row.get(0)).optional()?;
+        let name = name.ok_or_else(|| Failure::unknown_type(type_id))?;
+        let name = JobName::new(&name).map_err(|error| Failure::Unreadable(error.to_string()))?;
+        self.0.insert(type_id, name.clone());
         Ok(name)
     }
 
-    fn counts(&mut self, conn: &Connection, kind: i64) -> Result<Counts, Fail> {
-        let mut find = conn.prepare_cached(&format!("SELECT {COUNTS} FROM types WHERE type = ?1"))?;
-        find.query_row([kind], |row| counts(row, 0)).optional()?.ok_or_else(|| Fail::no_type(kind))
+    fn counts(&mut self, conn: &Connection, type_id: i64) -> Result<Counts, Failure> {
+        let mut find = conn.prepare_cached(&format!("SELECT {COUNTS} FROM types WHERE type_id = ?1"))?;
+        find.query_row([type_id], |row| counts(row, 0)).optional()?.ok_or_else(|| Failure::unknown_type(type_id))
     }
 }
 
 impl Reader {
-    pub(crate) fn new(conn: Connection) -> Self {
-        Self { conn, names: Names::default(), now: Timestamp::default() }
+    pub(crate) fn new(conn: Connection, clock: Arc<dyn Clock>) -> Self {
+        Self { conn, names: TypeNames::default(), now: Timestamp::default(), clock }
     }
 
-    pub(crate) fn kind(&self, name: &JobName) -> Result<Option<i64>, Fail> {
-        let mut find = self.conn.prepare_cached("SELECT type FROM types WHERE name = ?1")?;
+    pub(crate) fn type_id(&self, name: &JobName) -> Result<Option<i64>, Failure> {
+        let mut find = self.conn.prepare_cached("SELECT type_id FROM types WHERE name = ?1")?;
         Ok(find.query_row([name.as_str()], |row| row.get(0)).optional()?)
     }
 
-    pub(crate) fn kinds(&self) -> Result<Vec<i64>, Fail> {
-        let mut find = self.conn.prepare_cached("SELECT type FROM types")?;
-        let kinds = find.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-        Ok(kinds)
+    pub(crate) fn type_ids(&self) -> Result<Vec<i64>, Failure> {
+        let mut find = self.conn.prepare_cached("SELECT type_id FROM types")?;
+        let ids = find.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        Ok(ids)
     }
 
-    /// Runs one call in a snapshot. The time is read when the snapshot stands: nothing in it is of the future.
-    fn step(&mut self, call: &mut dyn Call<Self>, time: &Time) -> Result<(), Fail> {
+    /// Runs a call in a snapshot.
+    fn run(&mut self, call: &mut dyn Call<Self>) -> Result<(), Failure> {
         if !self.conn.is_autocommit() {
-            // The last snapshot did not end: nothing can be read in it that is new.
+            // The last snapshot did not end: a new call must not read its old data.
             self.conn.execute_batch("ROLLBACK")?;
         }
         self.conn.execute_batch("BEGIN")?;
-        let stands = time.catch_up(&self.conn);
-        if stands.is_ok() {
-            self.now = self.now.max(time.now());
-            call.run(self);
-        }
-        // A snapshot that stayed open would keep the log from being copied back for ever.
+        // A first read takes the snapshot, so that the call's time is not before anything in it.
+        self.conn.prepare_cached("SELECT 1 FROM meta")?.exists([])?;
+        self.now = self.clock.now();
+        let ran = call.run(self);
+        // An open snapshot would keep the log from being copied back.
         self.conn.execute_batch("ROLLBACK")?;
-        stands
+        ran
     }
 }
 
-/// Reads until nobody can ask any more.
-pub(crate) fn run(mut reader: Reader, queue: &Queue<Reader>, file: &File, time: &Time) {
-    while let Found::Calls(calls) = queue.take(1, usize::MAX, None) {
-        for mut call in calls.into_iter().filter(|call| call.wanted()) {
-            let done = file.check().and_then(|()| reader.step(&mut *call, time));
-            call.answer(done.err().as_ref());
+/// Runs calls until the queue is closed.
+pub(crate) fn run(mut reader: Reader, queue: &Queue<Reader>, files: &DatabaseFiles) {
+    while let Taken::Calls(calls) = queue.take(1, usize::MAX, None) {
+        for mut call in calls.into_iter().filter(|call| call.is_wanted()) {
+            let ran = files.check().and_then(|()| reader.run(&mut *call));
+            if let Err(failure) = &ran {
+                files.stop_if_corrupt(failure);
+            }
+            call.answer(ran.err().as_ref());
         }
     }
 }

@@ -10,38 +10,35 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use uuid::Uuid;
 
-use crate::{
-    fail::{Fail, is_damage},
-    state::State,
-};
+use crate::{failure::Failure, state::State};
 
 struct Holder {
-    who: Uuid,
+    id: Uuid,
     token: RoleToken,
     until: Timestamp,
 }
 
 impl State {
-    /// Who holds a role now. Nobody, if that cannot be read: then nobody can show that they do.
-    fn holder(&self, name: &str) -> Result<Option<Holder>, Fail> {
+    /// The present holder of a role. An unreadable holder counts as none, since it cannot prove that it holds the role.
+    fn holder(&self, name: &str) -> Result<Option<Holder>, Failure> {
         let mut find = self.conn.prepare_cached("SELECT holder, token, until FROM roles WHERE name = ?1")?;
         let holder = find.query_row([name], |row| {
             Ok(Holder {
-                who: Uuid::from_bytes(row.get(0)?),
+                id: Uuid::from_bytes(row.get(0)?),
                 token: RoleToken(Uuid::from_bytes(row.get(1)?)),
                 until: Timestamp::from_micros(row.get(2)?),
             })
         });
-        let holder = match holder.optional() {
-            Err(error) if error.sqlite_error_code().is_none() && is_damage(&error) => None,
-            holder => holder?,
-        };
-        Ok(holder.filter(|holder| holder.until > self.now))
+        match holder.optional().map_err(Failure::from) {
+            Ok(holder) => Ok(holder.filter(|holder| holder.until > self.now)),
+            Err(Failure::Unreadable(_)) => Ok(None),
+            Err(failure) => Err(failure),
+        }
     }
 
-    pub(crate) fn role(&self, name: &str, who: Uuid, ttl: Duration) -> Result<Role, Fail> {
+    pub(crate) fn role(&self, name: &str, id: Uuid, ttl: Duration) -> Result<Role, Failure> {
         Ok(match self.holder(name)? {
-            Some(holder) if holder.who != who => match ttl {
+            Some(holder) if holder.id != id => match ttl {
                 Duration::ZERO => Role::Resigned,
                 _ => Role::Other(holder.until.since(self.now)),
             },
@@ -53,7 +50,7 @@ impl State {
                 let token = held.map_or_else(|| RoleToken(Uuid::new_v4()), |holder| holder.token);
                 let sql = "INSERT OR REPLACE INTO roles (name, holder, token, until) VALUES (?1, ?2, ?3, ?4)";
                 let until = (self.now + ttl).as_micros();
-                self.conn.prepare_cached(sql)?.execute(params![name, who.as_bytes(), token.0.as_bytes(), until])?;
+                self.conn.prepare_cached(sql)?.execute(params![name, id.as_bytes(), token.0.as_bytes(), until])?;
                 Role::Held(token)
             }
         })
@@ -65,7 +62,7 @@ impl State {
         expected: Option<DocVersion>,
         bytes: &[u8],
         role: Option<(&str, RoleToken)>,
-    ) -> Result<PutOutcome, Fail> {
+    ) -> Result<PutOutcome, Failure> {
         if let Some((role, token)) = role
             && self.holder(role)?.is_none_or(|holder| holder.token != token)
         {
@@ -82,7 +79,7 @@ impl State {
     }
 }
 
-pub(crate) fn document(conn: &Connection, name: &str) -> Result<Option<Document>, Fail> {
+pub(crate) fn document(conn: &Connection, name: &str) -> Result<Option<Document>, Failure> {
     let mut find = conn.prepare_cached("SELECT version, bytes FROM documents WHERE name = ?1")?;
     let found = find.query_row([name], |row| {
         let version = DocVersion(Uuid::from_bytes(row.get(0)?));

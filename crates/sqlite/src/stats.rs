@@ -1,4 +1,4 @@
-//! Statistics: counts that the writer keeps, ages from the heads of indexes. Nothing scans all jobs.
+//! Statistics: counts that the writer maintains, and ages from the first entries of indexes. Nothing scans all jobs.
 
 use async_endpoints_core::{
     JobName, JobStatus, Priority, Timestamp,
@@ -9,27 +9,28 @@ use rusqlite::{OptionalExtension as _, ToSql, params};
 use uuid::Uuid;
 
 use crate::{
-    fail::Fail,
-    job::from_json,
-    lease::BeatRecord,
+    column::from_json,
+    failure::Failure,
+    lease::HeartbeatRecord,
     ledger::{COUNTS, Counts, NEVER_STARTED, counts, queued_of},
-    order::{PRIORITY_SPAN, order_at, ready_score},
+    minutes,
     reader::Reader,
-    slots,
+    score::{PRIORITY_SPAN, order_number_at, queued_score},
 };
 
-/// Heads of each priority looked at for the oldest: only released and recovered jobs stand out of line.
-const HEADS: i64 = 16;
+/// Queued jobs of each priority that are compared to find the oldest: only released and recovered jobs are not sorted by
+/// how long they wait.
+const COMPARED: i64 = 16;
 
 /// A type with its counts.
 struct Counted {
-    kind: i64,
+    type_id: i64,
     name: JobName,
     counts: Counts,
 }
 
 impl Reader {
-    pub(crate) fn stats(&self, query: &StatsQuery) -> Result<Stats, Fail> {
+    pub(crate) fn stats(&self, query: &StatsQuery) -> Result<Stats, Failure> {
         let counted = self.counted()?;
         let mut types = Vec::with_capacity(counted.len());
         for of in &counted {
@@ -37,96 +38,93 @@ impl Reader {
             types.push(self.type_stats(of, cutoffs)?);
         }
         self.count_unrecovered(&counted, &mut types, query)?;
-        let slots = query.since_minute.map(|since| self.slots(since)).transpose()?.unwrap_or_default();
-        let aside = "SELECT count(*) FROM (SELECT 1 FROM quarantine LIMIT ?1)";
-        let quarantined = self.count(aside, params![AHEAD_COUNTED as i64])?;
-        Ok(Stats { now: self.now, types, minutes: slots, workers: self.beats()?, quarantined, repaired: 0 })
+        let minutes = query.since_minute.map(|since| self.minutes(since)).transpose()?.unwrap_or_default();
+        let quarantined = "SELECT count(*) FROM (SELECT 1 FROM quarantine LIMIT ?1)";
+        let quarantined = self.count(quarantined, params![AHEAD_COUNTED as i64])?;
+        Ok(Stats { now: self.now, types, minutes, workers: self.workers()?, quarantined, repaired: 0 })
     }
 
     /// All types, by name.
-    fn counted(&self) -> Result<Vec<Counted>, Fail> {
-        let mut find = self.conn.prepare_cached(&format!("SELECT type, name, {COUNTS} FROM types ORDER BY name"))?;
+    fn counted(&self) -> Result<Vec<Counted>, Failure> {
+        let mut find = self.conn.prepare_cached(&format!("SELECT type_id, name, {COUNTS} FROM types ORDER BY name"))?;
         let mut rows = find.query([])?;
         let mut types = Vec::new();
         while let Some(row) = rows.next()? {
             let name: String = row.get(1)?;
-            let name = JobName::new(&name).map_err(|bad| Fail::Bad(bad.to_string()))?;
-            types.push(Counted { kind: row.get(0)?, name, counts: counts(row, 2)? });
+            let name = JobName::new(&name).map_err(|error| Failure::Unreadable(error.to_string()))?;
+            types.push(Counted { type_id: row.get(0)?, name, counts: counts(row, 2)? });
         }
         Ok(types)
     }
 
-    fn type_stats(&self, of: &Counted, cutoffs: Option<&TypeCutoffs>) -> Result<TypeStats, Fail> {
+    fn type_stats(&self, of: &Counted, cutoffs: Option<&TypeCutoffs>) -> Result<TypeStats, Failure> {
         let count = |at: usize| u64::try_from(of.counts[at]).unwrap_or(0);
-        let (now, kind) = (self.now, of.kind);
-        let running = "SELECT score FROM jobs WHERE status = 2 AND type = ?1 ORDER BY score LIMIT 1";
-        let scheduled = "SELECT score FROM jobs WHERE status = 1 AND type = ?1 \
-            AND seq NOT IN (SELECT seq FROM quarantine) ORDER BY score LIMIT 1";
-        let due = self.time(scheduled, params![kind])?.filter(|due| *due <= now);
+        let (now, type_id) = (self.now, of.type_id);
+        let running = "SELECT score FROM jobs WHERE status = 2 AND type_id = ?1 ORDER BY score LIMIT 1";
+        let scheduled = "SELECT score FROM jobs WHERE status = 1 AND type_id = ?1 ORDER BY score LIMIT 1";
+        let due = self.time(scheduled, params![type_id])?.filter(|due| *due <= now);
         let mut stats = TypeStats {
             name: of.name.clone(),
             counts: JobStatus::ALL.map(|status| count(status as usize)),
             never_started: count(NEVER_STARTED),
             oldest_runnable: self.oldest_queued(of)?.into_iter().chain(due).min(),
-            oldest_running: self.time(running, params![kind])?,
+            oldest_running: self.time(running, params![type_id])?,
             slow: 0,
             overdue: 0,
             stale: 0,
             unrecovered: 0,
         };
         if let Some(cutoffs) = cutoffs {
-            stats.slow = self.running_before(kind, now.before(cutoffs.slow_after))?;
-            stats.overdue = self.running_before(kind, now.before(cutoffs.overdue_after))?;
+            stats.slow = self.running_before(type_id, now.before(cutoffs.slow_after))?;
+            stats.overdue = self.running_before(type_id, now.before(cutoffs.overdue_after))?;
             stats.stale = self.stale(of, now.before(cutoffs.stuck_after))?;
         }
         Ok(stats)
     }
 
-    /// Since when the first of each priority wait: within a priority the order number carries the time.
-    fn oldest_queued(&self, of: &Counted) -> Result<Option<Timestamp>, Fail> {
+    /// Since when the oldest queued job waits. Within a priority, jobs are sorted by order number and so by time.
+    fn oldest_queued(&self, of: &Counted) -> Result<Option<Timestamp>, Failure> {
         let sql = "SELECT min(since) FROM (SELECT runnable_since AS since FROM jobs \
-            WHERE status = 0 AND type = ?1 AND score >= ?2 AND score < ?3 \
-            AND seq NOT IN (SELECT seq FROM quarantine) ORDER BY score, id LIMIT ?4)";
+            WHERE status = 0 AND type_id = ?1 AND score >= ?2 AND score < ?3 ORDER BY score, id LIMIT ?4)";
         let mut oldest = None;
         for first in used(of) {
             let since: Option<i64> = self
                 .conn
                 .prepare_cached(sql)?
-                .query_row(params![of.kind, first, first + PRIORITY_SPAN, HEADS], |row| row.get(0))?;
+                .query_row(params![of.type_id, first, first + PRIORITY_SPAN, COMPARED], |row| row.get(0))?;
             oldest = oldest.into_iter().chain(since).min();
         }
         Ok(oldest.map(Timestamp::from_micros))
     }
 
-    fn running_before(&self, kind: i64, than: Timestamp) -> Result<u64, Fail> {
-        let sql = "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE status = 2 AND type = ?1 AND score < ?2 LIMIT ?3)";
-        self.count(sql, params![kind, than.as_micros(), AHEAD_COUNTED as i64])
+    fn running_before(&self, type_id: i64, than: Timestamp) -> Result<u64, Failure> {
+        let sql = "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE status = 2 AND type_id = ?1 AND score < ?2 LIMIT ?3)";
+        self.count(sql, params![type_id, than.as_micros(), AHEAD_COUNTED as i64])
     }
 
-    /// Runnable since before `than`: queued jobs by the time in their order, and due ones nobody promoted.
-    fn stale(&self, of: &Counted, than: Timestamp) -> Result<u64, Fail> {
-        let (most, end) = (AHEAD_COUNTED as i64, order_at(than) + 256);
-        // Released and recovered jobs keep their place and wait anew: the limit is for what is looked at.
-        let queued = "SELECT count(*) FROM (SELECT runnable_since AS since FROM jobs WHERE status = 0 AND type = ?1 \
-            AND score >= ?2 AND score < ?3 AND seq NOT IN (SELECT seq FROM quarantine) \
-            ORDER BY score, id LIMIT ?5) WHERE since < ?4";
-        let due = "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE status = 1 AND type = ?1 AND score < ?2 \
-            AND seq NOT IN (SELECT seq FROM quarantine) LIMIT ?3)";
-        let mut stale = self.count(due, params![of.kind, than.as_micros(), most])?;
+    /// Jobs that are runnable since before `than`: queued jobs, by the time in their order numbers, and due jobs that no
+    /// claim has promoted yet.
+    fn stale(&self, of: &Counted, than: Timestamp) -> Result<u64, Failure> {
+        let (most, end) = (AHEAD_COUNTED as i64, order_number_at(than) + 256);
+        // Released and recovered jobs keep their order numbers but wait anew. So the limit is on compared jobs.
+        let queued = "SELECT count(*) FROM (SELECT runnable_since AS since FROM jobs \
+            WHERE status = 0 AND type_id = ?1 AND score >= ?2 AND score < ?3 ORDER BY score, id LIMIT ?5) WHERE since < ?4";
+        let due = "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE status = 1 AND type_id = ?1 AND score < ?2 LIMIT ?3)";
+        let mut stale = self.count(due, params![of.type_id, than.as_micros(), most])?;
         for first in used(of) {
-            stale += self.count(queued, params![of.kind, first, first + end, than.as_micros(), most])?;
+            stale += self.count(queued, params![of.type_id, first, first + end, than.as_micros(), most])?;
         }
         Ok(stale.min(AHEAD_COUNTED))
     }
 
-    fn count_unrecovered(&self, of: &[Counted], types: &mut [TypeStats], query: &StatsQuery) -> Result<(), Fail> {
-        let sql = "SELECT type, lease_until FROM jobs INDEXED BY jobs_leased WHERE status = 2 AND lease_until < ?1 \
-            AND seq NOT IN (SELECT seq FROM quarantine) ORDER BY lease_until LIMIT ?2";
+    fn count_unrecovered(&self, of: &[Counted], types: &mut [TypeStats], query: &StatsQuery) -> Result<(), Failure> {
+        let sql = "SELECT type_id, lease_until FROM jobs INDEXED BY jobs_leased \
+            WHERE status = 2 AND lease_until < ?1 ORDER BY lease_until LIMIT ?2";
         let mut find = self.conn.prepare_cached(sql)?;
         let mut rows = find.query(params![self.now.as_micros(), AHEAD_COUNTED as i64])?;
         while let Some(row) = rows.next()? {
-            let (kind, until): (i64, i64) = (row.get(0)?, row.get(1)?);
-            let Some(at) = of.iter().position(|of| of.kind == kind) else { continue };
+            let (type_id, until): (i64, i64) = (row.get(0)?, row.get(1)?);
+            let Some(at) = of.iter().position(|of| of.type_id == type_id) else { continue };
             let stuck_after = query.cutoffs.iter().find(|cutoffs| cutoffs.name == of[at].name).map(|c| c.stuck_after);
             let stuck = stuck_after.is_some_and(|after| Timestamp::from_micros(until) < self.now.before(after));
             types[at].unrecovered += u64::from(stuck);
@@ -134,42 +132,43 @@ impl Reader {
         Ok(())
     }
 
-    fn slots(&self, since: i64) -> Result<Vec<MinuteStats>, Fail> {
-        let sql = "SELECT minute, name, CAST(record AS BLOB) FROM slots JOIN types USING (type) WHERE minute >= ?1 \
-            ORDER BY minute, name";
+    fn minutes(&self, since: i64) -> Result<Vec<MinuteStats>, Failure> {
+        let sql = "SELECT minute, name, CAST(record AS BLOB) FROM minutes JOIN types USING (type_id) \
+            WHERE minute >= ?1 AND minute <= ?2 ORDER BY minute, name";
         let mut find = self.conn.prepare_cached(sql)?;
-        let mut rows = find.query([since])?;
+        let mut rows = find.query([since, self.now.minute()])?;
         let mut found = Vec::new();
         while let Some(row) = rows.next()? {
-            let (minute, name, record): (i64, String, Vec<u8>) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            let name = JobName::new(&name).map_err(|bad| Fail::Bad(bad.to_string()))?;
-            found.extend(slots::decode(minute, name, &record));
+            let (number, name, record): (i64, String, Vec<u8>) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let name = JobName::new(&name).map_err(|error| Failure::Unreadable(error.to_string()))?;
+            found.extend(minutes::decode(number, name, &record));
         }
         Ok(found)
     }
 
-    fn beats(&self) -> Result<Vec<LiveWorker>, Fail> {
-        let mut find =
-            self.conn.prepare_cached("SELECT worker, at, CAST(record AS BLOB) FROM beats WHERE until > ?1")?;
+    fn workers(&self) -> Result<Vec<LiveWorker>, Failure> {
+        // A time ahead of now was written before the clock was set back.
+        let sql = "SELECT worker, at, CAST(record AS BLOB) FROM heartbeats WHERE until > ?1 AND at <= ?1";
+        let mut find = self.conn.prepare_cached(sql)?;
         let mut rows = find.query([self.now.as_micros()])?;
-        let mut beats = Vec::new();
+        let mut workers = Vec::new();
         while let Some(row) = rows.next()? {
             let (worker, record): ([u8; 16], Vec<u8>) = (row.get(0)?, row.get(2)?);
-            // One that cannot be read is of a version that we do not know: it lives, but says nothing to us.
-            let Ok(record) = from_json::<BeatRecord>(&record) else { continue };
-            let (types, slots) = record.parts();
+            // An unreadable heartbeat may be from a later version. It is left out.
+            let Ok(record) = from_json::<HeartbeatRecord>(&record) else { continue };
+            let (types, slots) = record.into_parts();
             let at = Timestamp::from_micros(row.get(1)?);
-            beats.push(LiveWorker { worker: WorkerId(Uuid::from_bytes(worker)), types, slots, at });
+            workers.push(LiveWorker { worker: WorkerId(Uuid::from_bytes(worker)), types, slots, at });
         }
-        Ok(beats)
+        Ok(workers)
     }
 
-    fn time(&self, sql: &str, params: &[&dyn ToSql]) -> Result<Option<Timestamp>, Fail> {
+    fn time(&self, sql: &str, params: &[&dyn ToSql]) -> Result<Option<Timestamp>, Failure> {
         let found = self.conn.prepare_cached(sql)?.query_row(params, |row| row.get(0)).optional()?;
         Ok(found.map(Timestamp::from_micros))
     }
 
-    fn count(&self, sql: &str, params: &[&dyn ToSql]) -> Result<u64, Fail> {
+    fn count(&self, sql: &str, params: &[&dyn ToSql]) -> Result<u64, Failure> {
         let count: i64 = self.conn.prepare_cached(sql)?.query_row(params, |row| row.get(0))?;
         Ok(u64::try_from(count).unwrap_or(0))
     }
@@ -178,5 +177,5 @@ impl Reader {
 /// The first score of each priority that has queued jobs.
 fn used(of: &Counted) -> impl Iterator<Item = i64> {
     let priorities = (0..10).map(Priority::new).filter(|priority| of.counts[queued_of(*priority)] > 0);
-    priorities.map(|priority| ready_score(priority, 0))
+    priorities.map(|priority| queued_score(priority, 0))
 }

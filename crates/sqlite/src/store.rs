@@ -1,14 +1,14 @@
-//! The store: its threads, and its calls handed to them.
+//! The store: its threads, and the calls passed to them.
 
 use std::{
     path::Path,
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use async_endpoints_core::{
-    Clock, JobId, JobStatus, JobStore, SharedState, StoreError, SystemClock,
+    Clock, JobId, JobStore, SharedState, StoreError, Timestamp,
     job::{ErrorRecord, LogLine},
     limits::SWEEP_JOBS,
     store::{
@@ -20,7 +20,6 @@ use async_endpoints_core::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream, stream::BoxStream};
-use rusqlite::Connection;
 use tokio::sync::{
     broadcast::{self, error::RecvError},
     oneshot,
@@ -28,34 +27,32 @@ use tokio::sync::{
 use uuid::Uuid;
 
 use crate::{
-    fail::Fail,
-    file::File,
-    lease::Clear,
+    failure::Failure,
+    files::DatabaseFiles,
     open::{self, OpenError, Synchronous},
-    queue::{PATIENCE, Queue},
+    queue::{CALL_TIMEOUT, Queue},
     reader::{self, Reader},
     shared, space,
-    state::{ASIDE, State},
-    time::Time,
+    state::State,
     writer::{self, Writer},
 };
 
-/// Hints that a slow listener may fall behind by before it is told [`Hint::Lagged`].
+/// Hints that a slow listener may fall behind by before it gets [`Hint::Lagged`].
 const HINTS_KEPT: usize = 1024;
 
-/// How often to look for callers who wait for too long.
-const WATCH: Duration = Duration::from_secs(1);
+/// How often calls that wait for too long are answered.
+const EXPIRE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Reads that run at once.
+/// Threads that read.
 const READERS: usize = 2;
 
 /// How long dropping a store waits for its file to be closed: far longer than that takes, if the disk answers.
 const CLOSING: Duration = Duration::from_secs(2);
 
-/// A store in a file. Its jobs outlive the process, and the machine's power if the disk keeps its word.
+/// A store in a SQLite file. Its jobs survive the process and, if the disk keeps synced data, a power cut.
 ///
-/// Dropping it lets what has begun finish, ends its threads and closes the file, which whoever closes it last leaves
-/// without a log. That takes some milliseconds, and is waited for; for two seconds at most, if the disk does not answer.
+/// Dropping it lets running calls finish, ends its threads and closes the file. The last process to close the file
+/// leaves no log behind. Dropping waits some milliseconds for that, and at most two seconds if the disk does not answer.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -71,62 +68,71 @@ const CLOSING: Duration = Duration::from_secs(2);
 /// # Ok(()) }
 /// ```
 pub struct SqliteStore {
-    file: File,
+    files: DatabaseFiles,
     writes: Arc<Queue<State>>,
     reads: Arc<Queue<Reader>>,
     hints: broadcast::WeakSender<Hint>,
-    /// The thread that closes the file, and what ends when it has; none if it could not be started.
+    /// The thread that closes the file, and a channel that disconnects when it has. None if it could not be started.
     writer: Option<(thread::ThreadId, Mutex<mpsc::Receiver<()>>)>,
-    /// Dropped with the store, which ends the thread that looks for callers who wait for too long.
-    _watch: mpsc::Sender<()>,
+    /// Disconnects with the store, which ends the thread that expires calls.
+    _open: mpsc::Sender<()>,
 }
 
-/// How to open a store.
+/// Settings of a store.
 #[derive(Copy, Clone, Debug, Default)]
 pub struct Options {
     synchronous: Synchronous,
 }
 
 impl Options {
-    /// The defaults: nothing that was answered is lost.
+    /// The defaults: an answered call is never lost.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// What an answered call outlives: anything but the default loses jobs at a power cut.
+    /// Sets what an answered call survives. Every setting but the default can lose jobs at a power cut.
     #[must_use]
     pub const fn synchronous(mut self, synchronous: Synchronous) -> Self {
         self.synchronous = synchronous;
         self
     }
 
-    /// Opens a file, on the machine's clock.
+    /// Opens or creates a file. The store's time is the machine's wall clock.
     pub async fn open(self, path: impl AsRef<Path>) -> std::result::Result<SqliteStore, OpenError> {
-        self.open_with_clock(path, SystemClock::default()).await
+        self.open_with_clock(path, WallClock).await
     }
 
-    /// Opens a file, on another clock, such as a test's.
+    /// Opens or creates a file with another clock, such as a test's. The clock may step in either direction.
     pub async fn open_with_clock(
         self,
         path: impl AsRef<Path>,
         clock: impl Clock,
     ) -> std::result::Result<SqliteStore, OpenError> {
         let path = path.as_ref();
-        // The folder that the process is in may change; and SQLite takes some names for no file at all.
+        // The current folder may change, and SQLite treats some relative names as temporary databases.
         let path = std::path::absolute(path).map_err(|error| io(path, &error))?;
-        let (tell, told) = oneshot::channel();
+        let (reply, opened) = oneshot::channel();
         let at = path.clone();
         let clock: Arc<dyn Clock> = Arc::new(clock);
-        // Opening waits for the disk, and for another process that migrates: not on the caller's thread.
-        let opening = move || drop(tell.send(SqliteStore::start(&at, self.synchronous, clock)));
-        spawn("sqlite-open", opening).map_err(|error| io(&path, &error))?;
-        told.await.unwrap_or_else(|_| Err(OpenError::of(Fail::Panicked, &path)))
+        // Opening waits for the disk and for other processes: it must not block the caller's thread.
+        let open = move || drop(reply.send(SqliteStore::start(&at, self.synchronous, &clock)));
+        spawn("sqlite-open", open).map_err(|error| io(&path, &error))?;
+        opened.await.unwrap_or_else(|_| Err(OpenError::of(Failure::Panicked, &path)))
+    }
+}
+
+/// The machine's clock as the processes of one machine share it. It steps when the machine's time is set.
+struct WallClock;
+
+impl Clock for WallClock {
+    fn now(&self) -> Timestamp {
+        SystemTime::now().into()
     }
 }
 
 fn io(path: &Path, error: &std::io::Error) -> OpenError {
-    OpenError::of(Fail::Unavailable(error.to_string()), path)
+    OpenError::of(Failure::Unavailable(error.to_string()), path)
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<thread::JoinHandle<()>> {
@@ -134,147 +140,101 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<thr
 }
 
 impl SqliteStore {
-    /// Opens a file, or makes it. A schema of an earlier version is brought up to date, one of a later version is
-    /// refused.
+    /// Opens or creates a file. An older schema is upgraded. A newer schema is refused if it needs a newer program.
     pub async fn open(path: impl AsRef<Path>) -> std::result::Result<Self, OpenError> {
         Options::new().open(path).await
     }
 
-    /// The same on another clock, such as a test's.
+    /// Opens or creates a file with another clock, such as a test's.
     pub async fn open_with_clock(path: impl AsRef<Path>, clock: impl Clock) -> std::result::Result<Self, OpenError> {
         Options::new().open_with_clock(path, clock).await
     }
 
-    /// Its file.
+    /// The database file.
     #[must_use]
     pub fn path(&self) -> &Path {
-        self.file.path()
+        self.files.path()
     }
 
-    fn start(path: &Path, synchronous: Synchronous, clock: Arc<dyn Clock>) -> std::result::Result<Self, OpenError> {
-        let fail = |fail| OpenError::of(fail, path);
+    fn start(path: &Path, synchronous: Synchronous, clock: &Arc<dyn Clock>) -> std::result::Result<Self, OpenError> {
+        let error = |failure| OpenError::of(failure, path);
         let conn = open::writer(path, synchronous)?;
         let readers: Vec<_> =
-            (0..READERS).map(|_| open::reader(path)).collect::<std::result::Result<_, _>>().map_err(fail)?;
-        let time = Arc::new(Time::new(clock));
-        // First: what others do from here on is looked at.
-        let seen = writer::data_version(&conn).map_err(fail)?;
-        open::check_version(&conn).map_err(fail)?;
-        time.join(&conn).map_err(fail)?;
-        let file = File::opened(path).map_err(|error| io(path, &error))?;
+            (0..READERS).map(|_| open::reader(path)).collect::<std::result::Result<_, _>>().map_err(error)?;
+        // Before the schema is checked, so that a later change of it is noticed.
+        let data_version = writer::data_version(&conn).map_err(error)?;
+        open::check_schema(&conn).map_err(error)?;
+        let files = DatabaseFiles::opened(path).map_err(|error| io(path, &error))?;
         let (hints, _) = broadcast::channel(HINTS_KEPT);
-        let (watch, until_dropped) = mpsc::channel();
-        // From here on dropping it ends the threads that already run.
+        let (open, dropped) = mpsc::channel();
+        // If a later step fails, dropping the store ends the threads that already run.
         let mut store = Self {
-            file: file.clone(),
+            files: files.clone(),
             writes: Arc::new(Queue::new()),
             reads: Arc::new(Queue::new()),
             hints: hints.downgrade(),
             writer: None,
-            _watch: watch,
+            _open: open,
         };
-        store.spawn_watch(until_dropped)?;
-        let readers = readers.into_iter().map(|conn| store.spawn_reader(conn, Arc::clone(&time)));
+        store.spawn_expiry(dropped)?;
+        let readers = readers.into_iter().map(|conn| store.spawn_reader(Reader::new(conn, Arc::clone(clock))));
         let readers = readers.collect::<std::result::Result<_, _>>()?;
         let writer = Writer {
             state: State::new(conn),
             queue: Arc::clone(&store.writes),
-            file,
-            time,
+            files,
+            clock: Arc::clone(clock),
             hints,
-            seen,
-            shared: None,
-            gap: Instant::now(),
+            data_version,
+            others_seen: None,
+            yielded: Instant::now(),
             cut: None,
-            uncounted: None,
             readers,
         };
-        let (open, closed) = mpsc::channel::<()>();
+        let (running, closed) = mpsc::channel::<()>();
         let run = move || {
             writer.run();
-            drop(open);
+            drop(running);
         };
         let thread = spawn("sqlite-write", run).map_err(|error| io(path, &error))?;
         store.writer = Some((thread.thread().id(), Mutex::new(closed)));
         Ok(store)
     }
 
-    fn spawn_watch(&self, until_dropped: mpsc::Receiver<()>) -> std::result::Result<(), OpenError> {
+    fn spawn_expiry(&self, dropped: mpsc::Receiver<()>) -> std::result::Result<(), OpenError> {
         let (writes, reads) = (Arc::clone(&self.writes), Arc::clone(&self.reads));
         let run = move || {
-            while until_dropped.recv_timeout(WATCH) == Err(mpsc::RecvTimeoutError::Timeout) {
-                writes.expire(PATIENCE);
-                reads.expire(PATIENCE);
+            while dropped.recv_timeout(EXPIRE_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
+                writes.expire(CALL_TIMEOUT);
+                reads.expire(CALL_TIMEOUT);
             }
         };
-        spawn("sqlite-watch", run).map(drop).map_err(|error| io(self.path(), &error))
+        spawn("sqlite-expire", run).map(drop).map_err(|error| io(self.path(), &error))
     }
 
-    fn spawn_reader(
-        &self,
-        conn: Connection,
-        time: Arc<Time>,
-    ) -> std::result::Result<thread::JoinHandle<()>, OpenError> {
-        let (queue, file) = (Arc::clone(&self.reads), self.file.clone());
-        let run = move || reader::run(Reader::new(conn), &queue, &file, &time);
+    fn spawn_reader(&self, reader: Reader) -> std::result::Result<thread::JoinHandle<()>, OpenError> {
+        let (queue, files) = (Arc::clone(&self.reads), self.files.clone());
+        let run = move || reader::run(reader, &queue, &files);
         spawn("sqlite-read", run).map_err(|error| io(self.path(), &error))
     }
 
     async fn write<T: Send + 'static>(
         &self,
         bytes: usize,
-        step: impl FnMut(&mut State) -> std::result::Result<T, Fail> + Send + 'static,
+        step: impl FnMut(&mut State) -> std::result::Result<T, Failure> + Send + 'static,
     ) -> Result<T> {
-        self.writes.ask(false, bytes, step).await.map_err(|fail| self.error(fail))
-    }
-
-    /// The same, for a step that does something to many jobs. One that something damaged is in the way of is put aside, and
-    /// the others are not held up; unless too many are.
-    async fn write_many<T: Send + 'static>(
-        &self,
-        step: impl FnMut(&mut State) -> std::result::Result<T, Fail> + Clone + Send + 'static,
-    ) -> Result<T> {
-        for _ in 0..ASIDE {
-            match self.writes.ask(false, 0, step.clone()).await {
-                Err(Fail::Job { seq, found, why }) => self.put_aside(seq, found, why).await?,
-                done => return done.map_err(|fail| self.error(fail)),
-            }
-        }
-        self.write(0, step).await
-    }
-
-    /// In a step of its own: SQLite writes nothing more in a transaction that met damage.
-    async fn put_aside(&self, seq: i64, found: Option<JobStatus>, why: String) -> Result<()> {
-        let reason = why.clone();
-        match self.writes.ask(false, 0, move |state| state.put_damaged_aside(seq, found, &reason)).await {
-            Err(fail) if fail.is_damage() => self.write(0, move |state| state.pass_by(seq, &why)).await,
-            done => done.map_err(|fail| self.error(fail)),
-        }
-    }
-
-    async fn renew_at_once(
-        &self,
-        beat: Option<&Heartbeat>,
-        leases: &[Lease],
-        lease: Duration,
-    ) -> std::result::Result<Vec<Renewed>, Fail> {
-        let (beat, leases) = (beat.cloned(), leases.to_vec());
-        let step = move |state: &mut State| {
-            beat.iter().try_for_each(|beat| state.beat(beat))?;
-            leases.iter().map(|held| state.renew(*held, state.now + lease)).collect()
-        };
-        self.writes.ask(true, 0, step).await
+        self.writes.call(false, bytes, step).await.map_err(|failure| self.error(failure))
     }
 
     async fn read<T: Send + 'static>(
         &self,
-        read: impl FnMut(&mut Reader) -> std::result::Result<T, Fail> + Send + 'static,
+        step: impl FnMut(&mut Reader) -> std::result::Result<T, Failure> + Send + 'static,
     ) -> Result<T> {
-        self.reads.ask(false, 0, read).await.map_err(|fail| self.error(fail))
+        self.reads.call(false, 0, step).await.map_err(|failure| self.error(failure))
     }
 
-    fn error(&self, fail: Fail) -> StoreError {
-        fail.into_error(self.file.path())
+    fn error(&self, failure: Failure) -> StoreError {
+        failure.into_error(self.path())
     }
 }
 
@@ -284,9 +244,8 @@ impl Drop for SqliteStore {
         self.reads.close();
         let Some((writer, closed)) = self.writer.take() else { return };
         let closed = closed.into_inner().unwrap_or_else(PoisonError::into_inner);
-        // Nobody waits for themselves.
+        // The writer's own thread must not wait for itself.
         if writer != thread::current().id() {
-            // It tells nothing but that it is over, in time or not.
             closed.recv_timeout(CLOSING).ok();
         }
     }
@@ -294,7 +253,7 @@ impl Drop for SqliteStore {
 
 impl std::fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SqliteStore").field("path", &self.file.path()).finish_non_exhaustive()
+        f.debug_struct("SqliteStore").field("path", &self.path()).finish_non_exhaustive()
     }
 }
 
@@ -329,27 +288,17 @@ impl JobStore for SqliteStore {
 
     async fn claim(&self, claim: &Claim) -> Result<Claimed> {
         let claim = claim.clone();
-        self.write_many(move |state| state.claim(&claim)).await
+        self.write(0, move |state| state.claim(&claim)).await
     }
 
-    /// Goes before all other calls: a long queue must not make living workers look dead.
-    async fn renew(&self, beat: &Heartbeat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
-        let all = self.renew_at_once(Some(beat), leases, lease).await;
-        if !all.as_ref().is_err_and(Fail::is_damage) {
-            return all.map_err(|fail| self.error(fail));
-        }
-        // Each by itself: what cannot be renewed is lost, the others are not. Without leases the beat is all that was asked.
-        let mut renewed = match self.renew_at_once(Some(beat), &[], lease).await {
-            Err(fail) if !leases.is_empty() && fail.is_damage() => Vec::new(),
-            told => told.map_err(|fail| self.error(fail))?,
+    /// Runs before all other calls: a long queue must not let the leases of live workers expire.
+    async fn renew(&self, heartbeat: &Heartbeat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
+        let (heartbeat, leases) = (heartbeat.clone(), leases.to_vec());
+        let step = move |state: &mut State| {
+            state.heartbeat(&heartbeat)?;
+            leases.iter().map(|held| state.renew(*held, state.now + lease)).collect()
         };
-        for held in leases {
-            match self.renew_at_once(None, &[*held], lease).await {
-                Err(fail) if fail.is_damage() => renewed.push(Renewed::Lost),
-                one => renewed.extend(one.map_err(|fail| self.error(fail))?),
-            }
-        }
-        Ok(renewed)
+        self.writes.call(true, 0, step).await.map_err(|failure| self.error(failure))
     }
 
     async fn report(&self, reports: &[Report]) -> Result<Vec<Fenced>> {
@@ -358,17 +307,10 @@ impl JobStore for SqliteStore {
         self.write(bytes, move |state| reports.iter().map(|report| state.report(report)).collect()).await
     }
 
-    async fn settle(&self, settles: &[Settlement]) -> Result<Vec<Settled>> {
-        let settles: Arc<[Settlement]> = settles.into();
-        let bytes = settles.iter().map(result_bytes).sum();
-        let step = |clear| {
-            let settles = Arc::clone(&settles);
-            move |state: &mut State| settles.iter().map(|settle| state.settle(settle, clear)).collect()
-        };
-        match self.writes.ask(false, bytes, step(Clear::Payload)).await {
-            Err(Fail::Job { .. }) => self.write(bytes, step(Clear::Nothing)).await,
-            settled => settled.map_err(|fail| self.error(fail)),
-        }
+    async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Settled>> {
+        let settlements = settlements.to_vec();
+        let bytes = settlements.iter().map(result_bytes).sum();
+        self.write(bytes, move |state| settlements.iter().map(|one| state.settle(one)).collect()).await
     }
 
     async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<CancelOutcome> {
@@ -383,37 +325,27 @@ impl JobStore for SqliteStore {
 
     async fn reclaim(&self, reclaim: &Reclaim) -> Result<Reclaimed> {
         let reclaim = reclaim.clone();
-        self.write_many(move |state| state.reclaim(&reclaim)).await
+        self.write(0, move |state| state.reclaim(&reclaim)).await
     }
 
     async fn prune(&self, limit: u32) -> Result<u32> {
-        let mut cut = 0;
+        let mut removed = 0;
         loop {
-            let pruned = self.write_many(move |state| state.prune(limit - cut)).await?;
-            cut += pruned.cut;
-            if !pruned.more() {
+            let step = self.write(0, move |state| state.prune_jobs(limit - removed)).await?;
+            removed += step.removed;
+            if !step.more() {
                 break;
             }
         }
-        // Apart, and so is what follows: damage there does not keep what was cut.
-        while cut < limit {
-            match self.writes.ask(false, 0, move |state| state.forget(limit - cut)).await {
-                Ok(forgotten) => {
-                    cut += forgotten;
-                    if forgotten < SWEEP_JOBS {
-                        break;
-                    }
-                }
-                // Whoever has nothing else to cut is told.
-                Err(fail) if cut > 0 && fail.is_damage() => break,
-                Err(fail) => return Err(self.error(fail)),
+        while removed < limit {
+            let tombstones = self.write(0, move |state| state.prune_tombstones(limit - removed)).await?;
+            removed += tombstones;
+            if tombstones < SWEEP_JOBS {
+                break;
             }
         }
-        // It reads the pages that move: in a damaged file it may never succeed, and what was cut is cut all the same.
-        match self.writes.ask(false, 0, |state| space::give_back(&state.conn)).await {
-            Err(fail) if !fail.is_damage() => Err(self.error(fail)),
-            _ => Ok(cut),
-        }
+        self.write(0, |state| space::give_back(&state.conn)).await?;
+        Ok(removed)
     }
 
     fn hints(&self) -> BoxStream<'static, Hint> {
@@ -428,7 +360,7 @@ impl JobStore for SqliteStore {
         .boxed()
     }
 
-    /// Takes and gives back the right to write: the file is there and not locked for ever.
+    /// Takes and releases the write lock, which shows that the file exists and is not locked.
     async fn probe(&self) -> Result<()> {
         self.write(0, |_| Ok(())).await
     }
@@ -438,8 +370,8 @@ impl JobStore for SqliteStore {
     }
 }
 
-fn result_bytes(settle: &Settlement) -> usize {
-    match &settle.outcome {
+fn result_bytes(settlement: &Settlement) -> usize {
+    match &settlement.outcome {
         Outcome::Completed { result } => result.len(),
         _ => 0,
     }

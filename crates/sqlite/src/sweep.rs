@@ -1,4 +1,4 @@
-//! Calls of the janitor: reclaim and prune.
+//! Periodic calls: requeue jobs whose lease expired, and delete expired jobs.
 
 use std::time::Duration;
 
@@ -11,53 +11,55 @@ use async_endpoints_core::{
 use rusqlite::{OptionalExtension as _, params};
 
 use crate::{
-    fail::Fail,
+    failure::Failure,
     job::Job,
     state::{End, State},
+    view::Types as _,
 };
 
-/// Bytes of payloads, results and logs that one step cuts: each takes its time, as large ones stand on many pages.
+/// Bytes of payloads, results and logs after which a step stops, since large values take long to delete.
 const PRUNE_BYTES: u64 = 4 << 20;
 
-/// What a step of a prune did.
+/// What a step of a prune removed.
 #[derive(Debug, Default)]
 pub(crate) struct Pruned {
-    pub(crate) cut: u32,
+    pub(crate) removed: u32,
     bytes: u64,
 }
 
 impl Pruned {
-    /// Whether it stopped at the bound of a step, so that there may be more to cut within the same call.
+    /// Whether it stopped at the limit of a step, so that more may be left to remove.
     pub(crate) const fn more(&self) -> bool {
-        self.bytes >= PRUNE_BYTES || self.cut >= SWEEP_JOBS
+        self.bytes >= PRUNE_BYTES || self.removed >= SWEEP_JOBS
     }
 }
 
 impl State {
-    pub(crate) fn reclaim(&mut self, reclaim: &Reclaim) -> Result<Reclaimed, Fail> {
+    pub(crate) fn reclaim(&mut self, reclaim: &Reclaim) -> Result<Reclaimed, Failure> {
         let now = self.now;
-        let quiet_until = self.sweep_begins(reclaim)?;
+        let quiet_until = self.begin_sweep(reclaim)?;
         if let Some(until) = quiet_until.filter(|until| *until > now) {
             return Ok(Reclaimed::Waiting(until.since(now)));
         }
         let limit = reclaim.limit.min(SWEEP_JOBS) as usize;
         let sql = "SELECT seq FROM jobs INDEXED BY jobs_leased WHERE status = 2 AND lease_until <= ?1 \
-            AND seq NOT IN (SELECT seq FROM quarantine) ORDER BY lease_until, id LIMIT ?2";
-        let mut expired = self.places(sql, params![now.as_micros(), limit as i64 + 1])?;
+            ORDER BY lease_until, id LIMIT ?2";
+        let mut expired = self.numbers(sql, params![now.as_micros(), limit as i64 + 1])?;
         let more = expired.len() > limit;
         expired.truncate(limit);
         let mut recovered = Vec::with_capacity(expired.len());
         for seq in expired {
             if let Some(mut job) = self.load(seq, JobStatus::InProgress)? {
-                recovered.push(self.each(seq, Some(job.status), |state| state.recover(&mut job, reclaim))?);
+                recovered.push(self.recover(&mut job, reclaim)?);
             }
         }
         Ok(Reclaimed::Done { recovered, more })
     }
 
-    /// Records the sweep, for all processes; until when nothing is taken.
-    fn sweep_begins(&self, reclaim: &Reclaim) -> Result<Option<Timestamp>, Fail> {
-        let mut find = self.conn.prepare_cached("SELECT swept, quiet_until FROM meta WHERE one = 1")?;
+    /// Records the sweep for all processes. Returns until when no lease is reclaimed: after a pause of more than a lease, the
+    /// workers get the time of a lease to renew.
+    fn begin_sweep(&self, reclaim: &Reclaim) -> Result<Option<Timestamp>, Failure> {
+        let mut find = self.conn.prepare_cached("SELECT swept, quiet_until FROM meta")?;
         let (swept, mut quiet_until) = find.query_row([], |row| {
             let time = |at| row.get(at).map(|time: Option<i64>| time.map(Timestamp::from_micros));
             Ok((time(0)?, time(1)?))
@@ -66,15 +68,15 @@ impl State {
         if swept.is_none_or(|swept| now.since(swept) > reclaim.lease) {
             quiet_until = Some(now + reclaim.lease);
         }
-        // Never longer than a lease, whatever lease another process has.
+        // At most a lease from now, also if another process has longer leases or the clock was set back.
         quiet_until = quiet_until.map(|until| until.min(now + reclaim.lease));
         self.conn
-            .prepare_cached("UPDATE meta SET swept = ?1, quiet_until = ?2 WHERE one = 1")?
+            .prepare_cached("UPDATE meta SET swept = ?1, quiet_until = ?2")?
             .execute(params![now.as_micros(), quiet_until.map(Timestamp::as_micros)])?;
         Ok(quiet_until)
     }
 
-    fn recover(&mut self, job: &mut Job, reclaim: &Reclaim) -> Result<Recovered, Fail> {
+    fn recover(&mut self, job: &mut Job, reclaim: &Reclaim) -> Result<Recovered, Failure> {
         let end = End {
             outcome: AttemptOutcome::Lost,
             error: Some(&reclaim.lost),
@@ -82,9 +84,9 @@ impl State {
             delay: Duration::ZERO,
             slow: false,
         };
-        // The dead worker's token is worth nothing from here on, whatever it still tries.
-        let status = self.end(job, &end, |job, _| (job.current, job.settled, job.span) = (None, None, None))?;
-        let name = self.ledger.name(&self.conn, job.kind)?;
+        // Without its token, the lost worker cannot write any more.
+        let status = self.end(job, &end, |job, _| (job.token, job.settled, job.span) = (None, None, None))?;
+        let name = self.ledger.name(&self.conn, job.type_id)?;
         Ok(Recovered {
             id: job.id,
             name,
@@ -92,44 +94,41 @@ impl State {
             status,
             created_at: job.created_at,
             recovered_at: self.now,
-            trace: job.trace.clone(),
+            trace: job.trace(),
         })
     }
 
-    /// Cuts so many at most, in steps for which others need not wait for long: the same call goes on.
-    pub(crate) fn prune(&mut self, limit: u32) -> Result<Pruned, Fail> {
+    /// Deletes at most `limit` expired jobs in a step that stays short for other callers.
+    pub(crate) fn prune_jobs(&mut self, limit: u32) -> Result<Pruned, Failure> {
         let limit = limit.min(SWEEP_JOBS);
         let mut pruned = Pruned::default();
-        for kind in self.places("SELECT type FROM types ORDER BY type", [])? {
+        for type_id in self.numbers("SELECT type_id FROM types ORDER BY type_id", [])? {
             for status in [JobStatus::Completed, JobStatus::Failed, JobStatus::Canceled] {
-                self.prune_index(kind, status, limit, &mut pruned)?;
+                self.prune_index(type_id, status, limit, &mut pruned)?;
             }
         }
         Ok(pruned)
     }
 
-    /// Cuts the jobs at the head of an index that are past their retention, up to the first that is not.
-    fn prune_index(&mut self, kind: i64, status: JobStatus, limit: u32, pruned: &mut Pruned) -> Result<(), Fail> {
-        let sql = "SELECT seq FROM jobs WHERE status = ?1 AND type = ?2 \
-            AND seq NOT IN (SELECT seq FROM quarantine) ORDER BY score, id LIMIT ?3";
-        for seq in self.places(sql, params![status as i64, kind, limit - pruned.cut])? {
+    /// Deletes the first jobs of an index, up to the first that has not expired.
+    fn prune_index(&mut self, type_id: i64, status: JobStatus, limit: u32, pruned: &mut Pruned) -> Result<(), Failure> {
+        let sql = "SELECT seq FROM jobs WHERE status = ?1 AND type_id = ?2 ORDER BY score, id LIMIT ?3";
+        for seq in self.numbers(sql, params![status as i64, type_id, limit - pruned.removed])? {
             if pruned.more() {
                 break;
             }
             match self.load(seq, status)? {
-                Some(job) if job.expired(self.now) => {
-                    pruned.bytes += self.each(seq, Some(job.status), |state| state.entomb(&job))?;
-                }
+                Some(job) if job.is_expired(self.now) => pruned.bytes += self.prune_job(&job)?,
                 Some(_) => break,
-                None => {} // Put aside: it counts as cut.
+                None => {} // A quarantined job counts as removed.
             }
-            pruned.cut += 1;
+            pruned.removed += 1;
         }
         Ok(())
     }
 
-    /// Bytes of a job's payload and result, which SQLite tells without reading them.
-    fn value_bytes(&self, seq: i64) -> Result<u64, Fail> {
+    /// Bytes of a job's payload and result. SQLite finds a blob's length without reading the blob.
+    fn value_bytes(&self, seq: i64) -> Result<u64, Failure> {
         let mut all = 0;
         for sql in
             ["SELECT length(bytes) FROM payloads WHERE seq = ?1", "SELECT length(bytes) FROM results WHERE seq = ?1"]
@@ -140,23 +139,24 @@ impl State {
         Ok(all)
     }
 
-    fn entomb(&mut self, job: &Job) -> Result<u64, Fail> {
+    /// Replaces a job by its tombstone. Returns the deleted bytes.
+    fn prune_job(&mut self, job: &Job) -> Result<u64, Failure> {
         let Some(gone_until) = job.gone_until() else { return Ok(0) };
         let bytes = self.value_bytes(job.seq)? + job.log_bytes.unsigned_abs();
         let day = Duration::from_secs(KEY_SECONDS);
-        let repeats = if job.repeatable { job.created_at + day } else { gone_until };
-        let sql = "INSERT OR REPLACE INTO tombstones (id, owner, fingerprint, gone_until, forget_at, type, key) \
+        let repeatable_until = if job.repeatable { job.created_at + day } else { gone_until };
+        let sql = "INSERT OR REPLACE INTO tombstones (id, owner, fingerprint, gone_until, forget_at, type_id, key) \
             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
         self.conn.prepare_cached(sql)?.execute(params![
             job.id.0.as_bytes(),
             job.owner.map(|owner| owner.0),
             job.fingerprint.0,
             gone_until.as_micros(),
-            gone_until.max(repeats).as_micros(),
-            job.kind,
+            gone_until.max(repeatable_until).as_micros(),
+            job.type_id,
             job.key,
         ])?;
-        self.ledger.count(&self.conn, job.kind, job.counted(), -1)?;
+        self.ledger.count(&self.conn, job.type_id, job.counted(), -1)?;
         for sql in [
             "DELETE FROM jobs WHERE seq = ?1",
             "DELETE FROM payloads WHERE seq = ?1",
@@ -169,21 +169,21 @@ impl State {
         Ok(bytes)
     }
 
-    /// Forgets tombstones past their time, and their keys with them. In steps too.
-    pub(crate) fn forget(&mut self, limit: u32) -> Result<u32, Fail> {
+    /// Deletes at most `limit` expired tombstones and their keys.
+    pub(crate) fn prune_tombstones(&mut self, limit: u32) -> Result<u32, Failure> {
         let limit = limit.min(SWEEP_JOBS);
-        let mut forgotten = 0;
+        let mut removed = 0;
         let next = "SELECT id FROM tombstones WHERE forget_at <= ?1 ORDER BY forget_at LIMIT 1";
-        while forgotten < limit {
+        while removed < limit {
             let mut find = self.conn.prepare_cached(next)?;
             let id: Option<Vec<u8>> = find.query_row([self.now.as_micros()], |row| row.get(0)).optional()?;
             let Some(id) = id else { break };
-            let key = "DELETE FROM keys WHERE (owner, type, key) IN (SELECT ifnull(owner, x''), type, key \
+            let key = "DELETE FROM keys WHERE (owner, type_id, key) IN (SELECT ifnull(owner, x''), type_id, key \
                 FROM tombstones WHERE id = ?1 AND key IS NOT NULL)";
             self.conn.prepare_cached(key)?.execute([&id])?;
             self.conn.prepare_cached("DELETE FROM tombstones WHERE id = ?1")?.execute([&id])?;
-            forgotten += 1;
+            removed += 1;
         }
-        Ok(forgotten)
+        Ok(removed)
     }
 }

@@ -1,4 +1,4 @@
-//! What readers and the writer look up alike: a job by its id, as a view, or what is left of it.
+//! Lookups that readers and the writer share: a job by its id, its view, or its tombstone.
 
 use async_endpoints_core::{
     JobId, JobName, JobStatus, JobView, Timestamp,
@@ -10,47 +10,48 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::{
-    fail::Fail,
-    job::{COLUMNS, Job, from_json},
+    column::from_json,
+    failure::Failure,
+    job::{COLUMNS, Job},
     ledger::{Counts, queued_of},
-    order::{PRIORITY_SPAN, ready_score},
+    score::{PRIORITY_SPAN, queued_score},
 };
 
-/// What is known of types: by the writer, or by a reader.
-pub(crate) trait Kinds {
-    fn name(&mut self, conn: &Connection, kind: i64) -> Result<JobName, Fail>;
-    fn counts(&mut self, conn: &Connection, kind: i64) -> Result<Counts, Fail>;
+/// Names and counts of types, as the writer or a reader caches them.
+pub(crate) trait Types {
+    fn name(&mut self, conn: &Connection, type_id: i64) -> Result<JobName, Failure>;
+    fn counts(&mut self, conn: &Connection, type_id: i64) -> Result<Counts, Failure>;
 }
 
-/// What is left of a job after its retention.
-pub(crate) struct Tomb {
+/// The record of a job that was deleted after its retention.
+pub(crate) struct Tombstone {
     pub(crate) owner: Option<Digest>,
     pub(crate) fingerprint: Digest,
     pub(crate) gone_until: Timestamp,
 }
 
-/// The job of an id, expired or not.
-pub(crate) fn find(conn: &Connection, id: JobId) -> Result<Option<Job>, Fail> {
+/// The job with this id, expired or not.
+pub(crate) fn find(conn: &Connection, id: JobId) -> Result<Option<Job>, Failure> {
     let mut find = conn.prepare_cached(&format!("SELECT {COLUMNS} FROM jobs WHERE id = ?1"))?;
     let found = find.query_row([id.0.as_bytes()], |row| Ok(Job::read(row))).optional()?;
-    found.transpose().map_err(Fail::Bad)
+    found.transpose().map_err(Failure::Unreadable)
 }
 
-/// The job at a place that an index named; why not, if it cannot be read. None if there is none, which damage may leave.
-pub(crate) fn load(conn: &Connection, seq: i64) -> Result<Option<Result<Job, String>>, Fail> {
+/// The job of a seq, or why its row is unreadable.
+pub(crate) fn load(conn: &Connection, seq: i64) -> Result<Option<Result<Job, String>>, Failure> {
     let mut find = conn.prepare_cached(&format!("SELECT {COLUMNS} FROM jobs WHERE seq = ?1"))?;
     Ok(find.query_row([seq], |row| Ok(Job::read(row))).optional()?)
 }
 
-/// The job, unless it is unknown or past its retention.
-pub(crate) fn readable(conn: &Connection, id: JobId, now: Timestamp) -> Result<Option<Job>, Fail> {
-    Ok(find(conn, id)?.filter(|job| !job.expired(now)))
+/// The job with this id, unless it has expired.
+pub(crate) fn unexpired(conn: &Connection, id: JobId, now: Timestamp) -> Result<Option<Job>, Failure> {
+    Ok(find(conn, id)?.filter(|job| !job.is_expired(now)))
 }
 
-pub(crate) fn tomb(conn: &Connection, id: JobId) -> Result<Option<Tomb>, Fail> {
+pub(crate) fn find_tombstone(conn: &Connection, id: JobId) -> Result<Option<Tombstone>, Failure> {
     let mut find = conn.prepare_cached("SELECT owner, fingerprint, gone_until FROM tombstones WHERE id = ?1")?;
     let found = find.query_row([id.0.as_bytes()], |row| {
-        Ok(Tomb {
+        Ok(Tombstone {
             owner: row.get::<_, Option<[u8; 32]>>(0)?.map(Digest),
             fingerprint: Digest(row.get(1)?),
             gone_until: Timestamp::from_micros(row.get(2)?),
@@ -59,44 +60,50 @@ pub(crate) fn tomb(conn: &Connection, id: JobId) -> Result<Option<Tomb>, Fail> {
     Ok(found.optional()?)
 }
 
-/// Whose a known id is, and by which request.
-pub(crate) fn identity(conn: &Connection, id: JobId) -> Result<Option<(Option<Digest>, Digest)>, Fail> {
+/// Owner and fingerprint of the job or tombstone with this id.
+pub(crate) fn identity(conn: &Connection, id: JobId) -> Result<Option<(Option<Digest>, Digest)>, Failure> {
     let mut find = conn.prepare_cached("SELECT owner, fingerprint FROM jobs WHERE id = ?1")?;
     let found = find
         .query_row([id.0.as_bytes()], |row| Ok((row.get::<_, Option<[u8; 32]>>(0)?.map(Digest), Digest(row.get(1)?))));
     match found.optional()? {
         Some(identity) => Ok(Some(identity)),
-        None => Ok(tomb(conn, id)?.map(|tomb| (tomb.owner, tomb.fingerprint))),
+        None => Ok(find_tombstone(conn, id)?.map(|tombstone| (tombstone.owner, tombstone.fingerprint))),
     }
 }
 
-pub(crate) fn lookup(conn: &Connection, kinds: &mut impl Kinds, id: JobId, now: Timestamp) -> Result<JobLookup, Fail> {
+pub(crate) fn lookup(
+    conn: &Connection,
+    types: &mut impl Types,
+    id: JobId,
+    now: Timestamp,
+) -> Result<JobLookup, Failure> {
     let (owner, until) = match find(conn, id)? {
-        Some(job) if !job.expired(now) => return Ok(JobLookup::Found(Box::new(view(conn, kinds, job, true)?))),
+        Some(job) if !job.is_expired(now) => return Ok(JobLookup::Found(Box::new(view(conn, types, job, true)?))),
         Some(job) => (job.owner, job.gone_until()),
-        None => match tomb(conn, id)? {
-            Some(tomb) => (tomb.owner, Some(tomb.gone_until)),
+        None => match find_tombstone(conn, id)? {
+            Some(tombstone) => (tombstone.owner, Some(tombstone.gone_until)),
             None => return Ok(JobLookup::NotFound),
         },
     };
-    let told = until.is_some_and(|until| now < until);
-    Ok(if told { JobLookup::Gone { owner } } else { JobLookup::NotFound })
+    let gone = until.is_some_and(|until| now < until);
+    Ok(if gone { JobLookup::Gone { owner } } else { JobLookup::NotFound })
 }
 
-/// The job as a reader sees it.
-pub(crate) fn view(conn: &Connection, kinds: &mut impl Kinds, job: Job, whole: bool) -> Result<JobView, Fail> {
+/// The job as a reader sees it. Without `whole`, the result and the number of jobs ahead are left out.
+pub(crate) fn view(conn: &Connection, types: &mut impl Types, job: Job, whole: bool) -> Result<JobView, Failure> {
     let result = if whole && job.status == JobStatus::Completed { result(conn, job.seq)? } else { None };
-    let ahead = if whole { ahead(conn, &job, &kinds.counts(conn, job.kind)?)? } else { None };
+    let ahead = if whole { ahead(conn, &job, &types.counts(conn, job.type_id)?)? } else { None };
     Ok(JobView {
         id: job.id,
-        name: kinds.name(conn, job.kind)?,
+        trace: job.trace(),
+        name: types.name(conn, job.type_id)?,
         status: job.status,
         attempt: job.attempt,
         retry_count: job.retries,
         loss_count: job.losses,
         release_count: job.releases,
-        max_retries: job.terms.max_retries,
-        priority: job.terms.priority,
+        max_retries: job.max_retries,
+        priority: job.priority,
         version: job.version.unsigned_abs(),
         created_at: job.created_at,
         scheduled_at: job.due,
@@ -112,59 +119,57 @@ pub(crate) fn view(conn: &Connection, kinds: &mut impl Kinds, job: Job, whole: b
         error: job.error,
         retry_of: job.retry_of,
         retried_by: job.retried_by,
-        trace: job.trace,
         owner: job.owner,
     })
 }
 
-fn result(conn: &Connection, seq: i64) -> Result<Option<Bytes>, Fail> {
-    bytes(conn, "SELECT format, bytes FROM results WHERE seq = ?1", seq)?.transpose().map_err(Fail::Bad)
+fn result(conn: &Connection, seq: i64) -> Result<Option<Bytes>, Failure> {
+    bytes(conn, "SELECT format, bytes FROM results WHERE seq = ?1", seq)?.transpose().map_err(Failure::Unreadable)
 }
 
-/// A payload; why not, if it cannot be read.
-pub(crate) fn payload(conn: &Connection, seq: i64) -> Result<Result<Bytes, String>, Fail> {
+/// A job's payload, or why it is unreadable.
+pub(crate) fn payload(conn: &Connection, seq: i64) -> Result<Result<Bytes, String>, Failure> {
     let found = bytes(conn, "SELECT format, bytes FROM payloads WHERE seq = ?1", seq)?;
-    Ok(found.unwrap_or_else(|| Err("it has no payload".to_owned())))
+    Ok(found.unwrap_or_else(|| Err("the job has no payload".to_owned())))
 }
 
-fn bytes(conn: &Connection, sql: &str, seq: i64) -> Result<Option<Result<Bytes, String>>, Fail> {
+fn bytes(conn: &Connection, sql: &str, seq: i64) -> Result<Option<Result<Bytes, String>>, Failure> {
     let found = conn.prepare_cached(sql)?.query_row([seq], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
     Ok(found.map(|(format, bytes): (i64, Vec<u8>)| match format {
         1 => Ok(bytes.into()),
-        other => Err(format!("bytes of format {other} are not known here")),
+        other => Err(format!("unknown format {other} of a payload or result: expected 1")),
     }))
 }
 
-/// Jobs that go before a queued one that is the last of its priority, as a new job is.
+/// Jobs ahead of a queued job that is the last of its priority, as a new job is.
 pub(crate) fn ahead_of_last(job: &Job, counts: &Counts) -> Option<u64> {
-    let ahead = counts[queued_of(job.terms.priority)..].iter().sum::<i64>() - 1;
+    let ahead = counts[queued_of(job.priority)..].iter().sum::<i64>() - 1;
     (job.status == JobStatus::Queued).then(|| u64::try_from(ahead).unwrap_or(0))
 }
 
-/// Jobs that go before a queued one: exact for the last of its priority; else counted.
-pub(crate) fn ahead(conn: &Connection, job: &Job, counts: &Counts) -> Result<Option<u64>, Fail> {
+/// Jobs ahead of a queued job: from the counts for the last job of a priority, else counted up to a limit.
+pub(crate) fn ahead(conn: &Connection, job: &Job, counts: &Counts) -> Result<Option<u64>, Failure> {
     if job.status != JobStatus::Queued {
         return Ok(None);
     }
-    let (score, id, priority) = (job.score(), job.id.0.as_bytes(), job.terms.priority);
-    let end = ready_score(priority, 0) + PRIORITY_SPAN;
+    let (score, id, priority) = (job.score(), job.id.0.as_bytes(), job.priority);
+    let end = queued_score(priority, 0) + PRIORITY_SPAN;
     let mut behind = conn.prepare_cached(
-        "SELECT 1 FROM jobs WHERE status = 0 AND type = ?1 AND (score, id) > (?2, ?3) AND score < ?4 LIMIT 1",
+        "SELECT 1 FROM jobs WHERE status = 0 AND type_id = ?1 AND (score, id) > (?2, ?3) AND score < ?4 LIMIT 1",
     )?;
-    if !behind.exists(params![job.kind, score, id, end])? {
+    if !behind.exists(params![job.type_id, score, id, end])? {
         return Ok(ahead_of_last(job, counts));
     }
     let mut before = conn.prepare_cached(
-        "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE status = 0 AND type = ?1 AND (score, id) < (?2, ?3) \
+        "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE status = 0 AND type_id = ?1 AND (score, id) < (?2, ?3) \
          LIMIT ?4)",
     )?;
-    let ahead: i64 = before.query_row(params![job.kind, score, id, AHEAD_COUNTED as i64], |row| row.get(0))?;
+    let ahead: i64 = before.query_row(params![job.type_id, score, id, AHEAD_COUNTED as i64], |row| row.get(0))?;
     Ok(Some(u64::try_from(ahead).unwrap_or(0)))
 }
 
-/// Ended attempts and the running one. A job that completed at its first attempt, as most do, has its only record
-/// derived rather than kept.
-fn attempts(conn: &Connection, job: &Job) -> Result<Vec<AttemptRecord>, Fail> {
+/// Ended attempts and the running one. The record of a job that completed at its first attempt, as most do, is derived.
+fn attempts(conn: &Connection, job: &Job) -> Result<Vec<AttemptRecord>, Failure> {
     let mut attempts = Vec::new();
     if job.attempt > 1 || job.attempt == 1 && job.status != JobStatus::Completed {
         let mut find = conn.prepare_cached(
@@ -178,7 +183,7 @@ fn attempts(conn: &Connection, job: &Job) -> Result<Vec<AttemptRecord>, Fail> {
                 started_at: Timestamp::from_micros(row.get(1)?),
                 ended_at: Some(Timestamp::from_micros(row.get(2)?)),
                 outcome: usize::try_from(outcome).ok().and_then(|outcome| AttemptOutcome::ALL.get(outcome)).copied(),
-                error: error.map(|error| from_json(error.as_bytes())).transpose().map_err(Fail::Bad)?,
+                error: error.map(|error| from_json(error.as_bytes())).transpose().map_err(Failure::Unreadable)?,
             });
         }
     }

@@ -1,4 +1,4 @@
-//! The SQLite store against the whole contract: alone, behind a store that could fail, while it does, and as two
+//! The conformance suite and the model on the SQLite store: alone, behind decorators that fail or delay calls, and as two
 //! processes on one file.
 
 mod common;
@@ -12,13 +12,13 @@ use async_endpoints_testkit::{
 };
 use common::{Folder, open};
 
-/// Waits for no disk: what is tested does not depend on it.
+/// A store that does not wait for the disk.
 async fn timed() -> Fixture {
     let (folder, clock) = (Folder::new(), ManualClock::new());
     Fixture::manual(open(&folder, Synchronous::Off, clock.clone()).await, clock).keep(folder)
 }
 
-/// Two handles on one file, taking turns: what one process did, the other knows.
+/// Two stores on one file, used in turn.
 async fn two() -> Fixture {
     let (folder, clock) = (Folder::new(), ManualClock::new());
     let first = open(&folder, Synchronous::Off, clock.clone()).await;
@@ -26,7 +26,7 @@ async fn two() -> Fixture {
     Fixture::manual(Turns::new([first, second]), clock).keep(folder)
 }
 
-/// As it is used: each commit waits for the disk, and the machine's clock decides.
+/// A store as in production: each commit waits for the disk, and the time is real.
 async fn durable() -> Fixture {
     let folder = Folder::new();
     let store = open(&folder, Synchronous::Full, SystemClock::default()).await;
@@ -45,26 +45,26 @@ conformance!(two_processes, two());
 conformance!(real_time, durable());
 
 #[test]
-fn it_answers_as_the_model_does() {
+fn calls_agree_with_the_model() {
     check_model(timed, 96);
 }
 
 #[test]
-fn it_answers_as_the_model_does_when_calls_are_repeated() {
+fn repeated_calls_agree_with_the_model() {
     check_model(async || timed().await.wrap(|store| Retrying(FlakyStore::new(store).random(7, 0.2, 0.0))), 48);
 }
 
 #[test]
-fn two_processes_answer_as_the_model_does() {
+fn two_processes_agree_with_the_model() {
     check_model(two, 48);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_while_calls_fail() {
+async fn no_job_is_lost_while_calls_fail() {
     check_faults(timed, 20).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_by_two_processes_while_calls_fail() {
+async fn two_processes_lose_no_job_while_calls_fail() {
     check_faults(two, 10).await;
 }

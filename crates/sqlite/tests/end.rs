@@ -1,4 +1,4 @@
-//! How a store ends: dropped, killed, with callers that wait or left.
+//! The end of a store: dropped, killed, with callers that wait or have left.
 
 mod common;
 
@@ -13,24 +13,23 @@ use async_endpoints_testkit::jobs::job;
 use common::{Folder, HOUR, claim, durable, in_a_process, insert, open};
 use rusqlite::Connection;
 
-/// Nobody waits for what would be done: so nobody waits for the lock either.
 #[tokio::test]
-async fn a_store_that_is_dropped_waits_for_no_lock() {
+async fn drop_does_not_wait_for_the_lock() {
     let folder = Folder::new();
     let store = durable(&folder).await;
     let other = Connection::open(folder.file()).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let waits = tokio::time::timeout(Duration::from_millis(50), store.insert(job("alpha", HOUR))).await;
-    assert!(waits.is_err(), "it waits for the lock");
+    assert!(waits.is_err(), "the insert waits for the lock");
     let began = std::time::Instant::now();
     drop(store);
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
 }
 
-/// The process is killed, without a word, while it inserts: whatever it had an answer for is there.
+/// The process is killed while it inserts.
 #[cfg(unix)]
 #[tokio::test]
-async fn what_was_answered_outlives_a_killed_process() {
+async fn answered_call_survives_a_killed_process() {
     use std::io::{BufRead as _, BufReader};
     if let Some(path) = std::env::var_os("INSERT_INTO") {
         let store = std::sync::Arc::new(SqliteStore::open(path).await.unwrap());
@@ -43,7 +42,7 @@ async fn what_was_answered_outlives_a_killed_process() {
     let folder = Folder::new();
     let this = std::env::current_exe().unwrap();
     let mut child = std::process::Command::new(this)
-        .args(["what_was_answered_outlives_a_killed_process", "--exact", "--nocapture"])
+        .args(["answered_call_survives_a_killed_process", "--exact", "--nocapture"])
         .env("INSERT_INTO", folder.file())
         .stdout(std::process::Stdio::piped())
         .spawn()
@@ -63,11 +62,11 @@ async fn what_was_answered_outlives_a_killed_process() {
     while let some @ 1.. = store.claim(&claim(64)).await.unwrap().attempts.len() {
         taken += some as u64;
     }
-    assert_eq!(taken, counted, "counts are what the jobs say");
+    assert_eq!(taken, counted, "counts and jobs agree");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_caller_that_leaves_breaks_nothing() {
+async fn canceled_call_keeps_counts_consistent() {
     let folder = Folder::new();
     let store = durable(&folder).await;
     for _ in 0..50 {
@@ -75,7 +74,7 @@ async fn a_caller_that_leaves_breaks_nothing() {
         drop(tokio::time::timeout(Duration::from_micros(300), futures_util::future::join_all(waiting)).await);
     }
     let stats = store.stats(&StatsQuery::default()).await.unwrap();
-    let queued = stats.types.first().map_or(0, |kind| kind.count(JobStatus::Queued));
+    let queued = stats.types.first().map_or(0, |of| of.count(JobStatus::Queued));
     let mut taken = 0;
     loop {
         match store.claim(&claim(64)).await.unwrap().attempts.len() {
@@ -85,23 +84,23 @@ async fn a_caller_that_leaves_breaks_nothing() {
     }
     assert!(taken >= queued, "{taken} of {queued}");
     let stats = store.stats(&StatsQuery::default()).await.unwrap();
-    assert_eq!(stats.types[0].count(JobStatus::InProgress), taken, "counts are what the jobs say");
+    assert_eq!(stats.types[0].count(JobStatus::InProgress), taken, "counts and jobs agree");
 }
 
-/// Threads of this process whose name says that they are a store's.
+/// Threads of stores in this process.
 #[cfg(target_os = "linux")]
 fn threads() -> usize {
-    let tasks = std::fs::read_dir("/proc/self/task").expect("threads are listed").flatten();
+    let tasks = std::fs::read_dir("/proc/self/task").expect("a list of threads").flatten();
     let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
     names.filter(|name| name.starts_with("sqlite-")).count()
 }
 
-/// In a process of its own: tests beside it have stores too.
+/// Runs in a process of its own, as other tests have stores too.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn threads_end_with_the_last_handle() {
+async fn threads_end_when_the_store_is_dropped() {
     if std::env::var_os("ALONE").is_none() {
-        in_a_process(&std::env::current_exe().unwrap(), "threads_end_with_the_last_handle", |command| {
+        in_a_process(&std::env::current_exe().unwrap(), "threads_end_when_the_store_is_dropped", |command| {
             command.env("ALONE", "1");
         });
         return;
@@ -125,21 +124,21 @@ async fn threads_end_with_the_last_handle() {
 }
 
 #[tokio::test]
-async fn who_closes_the_file_last_leaves_no_log() {
+async fn last_process_removes_the_log() {
     let folder = Folder::new();
     let (one, other) = (durable(&folder).await, durable(&folder).await);
     let kept = job("alpha", HOUR);
     insert(&one, &kept).await;
     let (log, index) = (folder.file().with_extension("db-wal"), folder.file().with_extension("db-shm"));
     drop(one);
-    assert!(log.exists() && index.exists(), "the other has it open");
+    assert!(log.exists() && index.exists(), "the other store has it open");
     drop(other);
-    assert!(!log.exists() && !index.exists(), "nobody has");
+    assert!(!log.exists() && !index.exists(), "no store has it open");
     assert_eq!(durable(&folder).await.versions(&[kept.id]).await.unwrap(), [Some(1)]);
 }
 
 #[tokio::test]
-async fn a_stream_of_hints_ends_with_its_store() {
+async fn hints_end_with_the_store() {
     use futures_util::StreamExt as _;
     let folder = Folder::new();
     let store = open(&folder, Synchronous::Off, SystemClock::default()).await;

@@ -1,4 +1,4 @@
-//! Several callers, and several handles as several processes have them.
+//! Several callers, and several stores on one file, as several processes have.
 
 mod common;
 
@@ -19,12 +19,12 @@ async fn two(folder: &Folder) -> [Arc<SqliteStore>; 2] {
 }
 
 async fn until(hints: &mut BoxStream<'static, Hint>, wanted: &Hint) {
-    let came = async { while hints.next().await.expect("the stream goes on") != *wanted {} };
-    tokio::time::timeout(Duration::from_secs(10), came).await.unwrap_or_else(|_| panic!("{wanted:?} comes"));
+    let came = async { while hints.next().await.expect("a hint") != *wanted {} };
+    tokio::time::timeout(Duration::from_secs(10), came).await.unwrap_or_else(|_| panic!("no {wanted:?}"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_another_process_did_is_told() {
+async fn commit_of_another_process_is_hinted() {
     let folder = Folder::new();
     let [here, there] = two(&folder).await;
     let mut hints = here.hints();
@@ -35,7 +35,7 @@ async fn what_another_process_did_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_this_process_did_is_told_by_name_alone() {
+async fn own_commits_are_not_hinted_as_lagged() {
     let folder = Folder::new();
     let here = open(&folder, Synchronous::Full, SystemClock::default()).await;
     let mut hints = here.hints();
@@ -44,12 +44,12 @@ async fn what_this_process_did_is_told_by_name_alone() {
         tokio::time::sleep(Duration::from_millis(60)).await;
     }
     drop(here);
-    let told: Vec<Hint> = hints.by_ref().collect().await;
-    assert_eq!(told, [Hint::Work(name("alpha"))], "no look finds what we did ourselves");
+    let received: Vec<Hint> = hints.by_ref().collect().await;
+    assert_eq!(received, [Hint::Work(name("alpha"))], "the check for other processes finds none");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_processes_take_each_job_once_and_their_counts_agree() {
+async fn two_processes_claim_each_job_once() {
     let folder = Folder::new();
     let stores = two(&folder).await;
     let tasks = (0..8).map(|at| {
@@ -76,9 +76,8 @@ async fn two_processes_take_each_job_once_and_their_counts_agree() {
     }
 }
 
-/// A process that writes without end keeps nobody else out.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_busy_process_lets_others_write() {
+async fn busy_process_yields_the_lock() {
     let folder = Folder::new();
     let [busy, other] = two(&folder).await;
     let callers: Vec<_> = (0..32)
@@ -93,7 +92,7 @@ async fn a_busy_process_lets_others_write() {
         .collect();
     let began = std::time::Instant::now();
     for _ in 0..20 {
-        other.insert(job("beta", HOUR)).await.expect("it has its turn");
+        other.insert(job("beta", HOUR)).await.expect("the lock is free in time");
     }
     let took = began.elapsed();
     callers.iter().for_each(tokio::task::JoinHandle::abort);

@@ -1,19 +1,19 @@
--- Times are microseconds since the Unix epoch, ids and tokens 16 bytes, digests 32.
--- status: 0 Queued, 1 Scheduled, 2 InProgress, 3 Completed, 4 Failed, 5 Canceled, 9 put aside.
+-- Schema of a job store. Times are microseconds since the Unix epoch, ids and tokens 16 bytes, digests 32 bytes.
+-- status: 0 Queued, 1 Scheduled, 2 InProgress, 3 Completed, 4 Failed, 5 Canceled, 9 quarantined.
 
--- One row: what all processes share beside jobs.
+-- One row with the state shared by all processes.
 CREATE TABLE meta (
     one         INTEGER PRIMARY KEY CHECK (one = 1),
-    last_order  INTEGER NOT NULL,
-    latest      INTEGER NOT NULL,   -- the latest time that anything written was decided by: nobody goes behind it
-    swept       INTEGER,            -- the latest sweep
-    quiet_until INTEGER             -- until when sweeps take nothing
+    min_version INTEGER NOT NULL,   -- the oldest schema version whose programs can use this file
+    last_order  INTEGER NOT NULL,   -- the last order number
+    swept       INTEGER,            -- time of the latest sweep
+    quiet_until INTEGER             -- sweeps reclaim no lease until then
 ) STRICT;
-INSERT INTO meta (one, last_order, latest) VALUES (1, 0, 0);
+INSERT INTO meta (one, min_version, last_order) VALUES (1, 1, 0);
 
--- Types and the counts of their jobs, moved by the transaction that moves the jobs. Never deleted.
+-- Job types and the counts of their jobs, changed in the transaction that changes the jobs. Rows are never deleted.
 CREATE TABLE types (
-    type          INTEGER PRIMARY KEY,
+    type_id       INTEGER PRIMARY KEY,
     name          TEXT    NOT NULL UNIQUE,
     queued        INTEGER NOT NULL DEFAULT 0,
     scheduled     INTEGER NOT NULL DEFAULT 0,
@@ -21,8 +21,8 @@ CREATE TABLE types (
     completed     INTEGER NOT NULL DEFAULT 0,
     failed        INTEGER NOT NULL DEFAULT 0,
     canceled      INTEGER NOT NULL DEFAULT 0,
-    never_started INTEGER NOT NULL DEFAULT 0,   -- of the scheduled ones
-    queued_0      INTEGER NOT NULL DEFAULT 0,   -- the queued ones by priority
+    never_started INTEGER NOT NULL DEFAULT 0,   -- scheduled jobs without an attempt
+    queued_0      INTEGER NOT NULL DEFAULT 0,   -- queued jobs by priority
     queued_1      INTEGER NOT NULL DEFAULT 0,
     queued_2      INTEGER NOT NULL DEFAULT 0,
     queued_3      INTEGER NOT NULL DEFAULT 0,
@@ -34,65 +34,64 @@ CREATE TABLE types (
     queued_9      INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
--- Small fields only: every change of a job rewrites its row.
+-- Small fields only, as each change of a job rewrites its row.
 CREATE TABLE jobs (
-    seq                 INTEGER PRIMARY KEY,    -- its place in the order of acceptance, for ever
+    seq                 INTEGER PRIMARY KEY,    -- its order number when it was accepted
     id                  BLOB    NOT NULL,
-    type                INTEGER NOT NULL,
-    status              INTEGER NOT NULL,
-    score               INTEGER NOT NULL,       -- its place in the order of its state
+    type_id             INTEGER NOT NULL,
     priority            INTEGER NOT NULL,
     max_retries         INTEGER NOT NULL,
     max_losses          INTEGER NOT NULL,
-    retention           INTEGER NOT NULL,
+    retention           INTEGER NOT NULL,       -- microseconds
     payload_bytes       INTEGER NOT NULL,
     fingerprint         BLOB    NOT NULL,
     owner               BLOB,
     key                 TEXT,
-    repeatable          INTEGER NOT NULL,       -- it may be submitted again: it has a key or a chosen id
+    repeatable          INTEGER NOT NULL,       -- has a key or an id chosen by the client, so it may be submitted again
     traceparent         TEXT,
     tracestate          TEXT,
+    created_at          INTEGER NOT NULL,
+    retry_of            BLOB,
+    status              INTEGER NOT NULL,
     version             INTEGER NOT NULL,
     attempt             INTEGER NOT NULL,
     retries             INTEGER NOT NULL,
     losses              INTEGER NOT NULL,
     releases            INTEGER NOT NULL,
-    ord                 INTEGER NOT NULL,       -- order number: kept while it is released or recovered
-    created_at          INTEGER NOT NULL,
+    order_number        INTEGER NOT NULL,       -- kept when a job is released or recovered
     updated_at          INTEGER NOT NULL,
-    entered_at          INTEGER NOT NULL,       -- when it came into its state
+    entered_at          INTEGER NOT NULL,       -- since when it has its status
     runnable_since      INTEGER NOT NULL,
     due                 INTEGER,
     started_at          INTEGER,
     ended_at            INTEGER,
     cancel_requested_at INTEGER,
-    token               BLOB,                   -- the latest claim's; none after a reclaim
-    settled             INTEGER,                -- the state that settling by it led to
-    last_token          BLOB,                   -- the claim before, if it settled
+    token               BLOB,                   -- of the latest claim; none after a reclaim
+    settled             INTEGER,                -- the status that the settlement by `token` led to
+    last_token          BLOB,                   -- of the claim before, if it was settled
     last_settled        INTEGER,
     lease_until         INTEGER,
-    deadline            INTEGER,                -- when the running attempt has taken too long
+    deadline            INTEGER,                -- when the running attempt times out
     error               TEXT,                   -- JSON
     progress            TEXT,                   -- JSON
     span                TEXT,
-    retry_of            BLOB,
     retried_by          BLOB,
-    log_lines           INTEGER NOT NULL DEFAULT 0,
-    log_bytes           INTEGER NOT NULL DEFAULT 0
+    log_lines           INTEGER NOT NULL,
+    log_bytes           INTEGER NOT NULL,
+    score               INTEGER NOT NULL        -- its position in the index of its status
 ) STRICT;
 CREATE UNIQUE INDEX jobs_by_id ON jobs (id);
--- Each job stands once in the order of its state.
-CREATE INDEX jobs_by_state ON jobs (status, type, score, id);
--- By type, then by seq, which every index ends with.
-CREATE INDEX jobs_by_type ON jobs (type);
--- Used only where a query says "status = 2" in these words, and names it: SQLite would take jobs_by_state and sort.
+CREATE INDEX jobs_by_state ON jobs (status, type_id, score, id);
+-- Sorted by type_id, then by seq, which ends every index.
+CREATE INDEX jobs_by_type ON jobs (type_id);
+-- SQLite uses it only for a query that says "status = 2" literally and names it: else it takes jobs_by_state and sorts.
 CREATE INDEX jobs_leased ON jobs (lease_until, id) WHERE status = 2;
 
--- Large values stand apart, by the seq of their job. `format` says how bytes are kept: 1 is as they came.
+-- Large values, by the seq of their job. `format` says how `bytes` are encoded: 1 is unchanged.
 CREATE TABLE payloads (seq INTEGER PRIMARY KEY, format INTEGER NOT NULL, bytes BLOB NOT NULL) STRICT;
 CREATE TABLE results  (seq INTEGER PRIMARY KEY, format INTEGER NOT NULL, bytes BLOB NOT NULL) STRICT;
 
--- Attempts that ended, but for a job that completed at its first.
+-- Ended attempts, except those of jobs that completed at their first attempt.
 CREATE TABLE attempts (
     seq        INTEGER NOT NULL,
     attempt    INTEGER NOT NULL,
@@ -112,36 +111,36 @@ CREATE TABLE logs (
     PRIMARY KEY (seq, line)
 ) STRICT, WITHOUT ROWID;
 
--- Idempotency keys. No owner is the empty one: a NULL would be unlike every other NULL.
+-- Idempotency keys. No owner is an empty blob, as a NULL would differ from every other NULL.
 CREATE TABLE keys (
-    owner BLOB    NOT NULL,
-    type  INTEGER NOT NULL,
-    key   TEXT    NOT NULL,
-    id    BLOB    NOT NULL,
-    PRIMARY KEY (owner, type, key)
+    owner   BLOB    NOT NULL,
+    type_id INTEGER NOT NULL,
+    key     TEXT    NOT NULL,
+    id      BLOB    NOT NULL,
+    PRIMARY KEY (owner, type_id, key)
 ) STRICT, WITHOUT ROWID;
 
--- What is left of a job after its retention.
+-- Records of jobs that were deleted after their retention.
 CREATE TABLE tombstones (
     id          BLOB    NOT NULL PRIMARY KEY,
     owner       BLOB,
     fingerprint BLOB    NOT NULL,
-    gone_until  INTEGER NOT NULL,   -- until when readers are told that it is gone
-    forget_at   INTEGER NOT NULL,
-    type        INTEGER NOT NULL,
-    key         TEXT                -- forgotten together with it
+    gone_until  INTEGER NOT NULL,   -- readers get "gone" until then
+    forget_at   INTEGER NOT NULL,   -- when the tombstone and its key are deleted
+    type_id     INTEGER NOT NULL,
+    key         TEXT
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX tombstones_by_end ON tombstones (forget_at);
 
--- Counts by minute.
-CREATE TABLE slots (
-    minute INTEGER NOT NULL,
-    type   INTEGER NOT NULL,
-    record TEXT    NOT NULL,        -- JSON
-    PRIMARY KEY (minute, type)
+-- Statistics: one bucket for each minute and type.
+CREATE TABLE minutes (
+    minute  INTEGER NOT NULL,       -- minutes since the Unix epoch
+    type_id INTEGER NOT NULL,
+    record  TEXT    NOT NULL,       -- JSON
+    PRIMARY KEY (minute, type_id)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE beats (
+CREATE TABLE heartbeats (
     worker BLOB    NOT NULL PRIMARY KEY,
     at     INTEGER NOT NULL,
     until  INTEGER NOT NULL,
@@ -157,10 +156,10 @@ CREATE TABLE roles (
 
 CREATE TABLE documents (name TEXT NOT NULL PRIMARY KEY, version BLOB NOT NULL, bytes BLOB NOT NULL) STRICT;
 
--- Jobs that could not be read, for whoever looks into it. Their rows stay, with status 9.
+-- Jobs whose rows or payloads are unreadable, for an operator to inspect. The jobs' rows stay, with status 9.
 CREATE TABLE quarantine (
     seq    INTEGER PRIMARY KEY,
     at     INTEGER NOT NULL,
-    status INTEGER NOT NULL,        -- what it was
+    status INTEGER NOT NULL,        -- before the quarantine
     reason TEXT    NOT NULL
 ) STRICT;

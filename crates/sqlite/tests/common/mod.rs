@@ -1,6 +1,6 @@
-//! What the tests share.
+//! Helpers of the tests.
 
-// Each test file uses a part of it.
+// Each test file uses some of them.
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
 use std::{
@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 pub const HOUR: Duration = Duration::from_secs(3600);
 
-/// Takes jobs of one type, as a worker of its own.
+/// A claim of at most `n` jobs of one type, by a new worker.
 pub fn claim(n: u32) -> Claim {
     Claim {
         worker: WorkerId(Uuid::new_v4()),
@@ -35,11 +35,11 @@ pub fn claim(n: u32) -> Claim {
     }
 }
 
-/// Another program's connection to the file.
+/// Runs SQL as another program.
 pub fn by_hand(path: &Path, sql: &str) {
-    let conn = Connection::open(path).expect("it opens");
-    conn.busy_timeout(Duration::from_secs(5)).expect("it waits");
-    conn.execute_batch(sql).expect("it is SQL");
+    let conn = Connection::open(path).expect("the file opens");
+    conn.busy_timeout(Duration::from_secs(5)).expect("a timeout is set");
+    conn.execute_batch(sql).expect("valid SQL");
 }
 
 pub async fn insert(store: &SqliteStore, job: &NewJob) {
@@ -47,7 +47,7 @@ pub async fn insert(store: &SqliteStore, job: &NewJob) {
     assert!(matches!(answer, InsertOutcome::Inserted { .. }), "{answer:?}");
 }
 
-/// A fresh folder, removed when it is dropped.
+/// A new folder, removed when it is dropped.
 pub struct Folder(PathBuf);
 
 impl Folder {
@@ -55,7 +55,7 @@ impl Folder {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("sqlite-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-        std::fs::create_dir_all(&path).expect("a temporary folder is made");
+        std::fs::create_dir_all(&path).expect("a temporary folder");
         Self(path)
     }
 
@@ -73,23 +73,24 @@ impl Drop for Folder {
 /// A store on the file of a folder.
 pub async fn open(folder: &Folder, synchronous: Synchronous, clock: impl Clock) -> SqliteStore {
     let options = Options::new().synchronous(synchronous);
-    options.open_with_clock(folder.file(), clock).await.expect("a fresh store opens")
+    options.open_with_clock(folder.file(), clock).await.expect("the file opens")
 }
 
 pub async fn durable(folder: &Folder) -> SqliteStore {
-    SqliteStore::open(folder.file()).await.expect("it opens")
+    SqliteStore::open(folder.file()).await.expect("the file opens")
 }
 
-/// Runs one test of such a program as this in a process of its own.
+/// Runs one test of this program, or of a copy of it, in a new process.
 #[cfg(unix)]
 pub fn in_a_process(program: &std::path::Path, test: &str, set_up: impl FnOnce(&mut std::process::Command)) {
     let mut command = std::process::Command::new(program);
     command.args([test, "--exact"]);
     set_up(&mut command);
-    let ran = command.output().expect("it starts");
+    let ran = command.output().expect("the process starts");
     assert!(ran.status.success(), "{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
 }
 
+/// A store that does not wait for the disk.
 pub async fn fresh(folder: &Folder) -> SqliteStore {
     open(folder, Synchronous::Off, SystemClock::default()).await
 }
@@ -98,29 +99,32 @@ pub fn number(conn: &Connection, sql: &str) -> u64 {
     conn.query_row(sql, [], |row| row.get::<_, i64>(0)).expect("a number").unsigned_abs()
 }
 
+/// A settlement of an attempt.
 pub fn end(attempt: &Attempt, outcome: Outcome) -> Settlement {
     Settlement::new(attempt.lease, outcome, error("X"))
 }
 
-pub fn beat() -> Heartbeat {
+/// A heartbeat of a new worker.
+pub fn heartbeat() -> Heartbeat {
     let slots = WorkerSlots { busy: 1, idle: 1, leaked: 0 };
-    Heartbeat { worker: WorkerId(uuid::Uuid::new_v4()), types: Vec::new(), slots, ttl: HOUR }
+    Heartbeat { worker: WorkerId(Uuid::new_v4()), types: Vec::new(), slots, ttl: HOUR }
 }
 
-/// A sweep takes nothing for one lease if there was none for one.
+/// A sweep. After a pause of more than `lease`, it reclaims nothing for a `lease`.
 pub fn sweep(lease: Duration) -> Reclaim {
     Reclaim { limit: 100, lease, lost: error("L"), canceled: error("C") }
 }
 
+/// Whether a call failed because of an unreadable row.
 pub fn is_corrupt<T>(answer: &Result<T, StoreError>) -> bool {
     matches!(answer, Err(StoreError::Corrupt(_)))
 }
 
-/// Jobs of one type that wait, each of that priority.
-pub async fn waiting(store: &SqliteStore, many: usize, priority: u8, delay: Duration) -> Vec<JobId> {
+/// Inserts jobs of one type and priority.
+pub async fn insert_many(store: &SqliteStore, count: usize, priority: u8, delay: Duration) -> Vec<JobId> {
     let mut ids = Vec::new();
-    for _ in 0..many {
-        let mut new = NewJob { delay, ..job("alpha", HOUR) };
+    for _ in 0..count {
+        let mut new = job("alpha", HOUR).delay(delay);
         new.terms.priority = Priority::new(priority);
         insert(store, &new).await;
         ids.push(new.id);
@@ -128,9 +132,9 @@ pub async fn waiting(store: &SqliteStore, many: usize, priority: u8, delay: Dura
     ids
 }
 
-/// Asks the file, as statistics may need what is damaged.
-pub fn aside(path: &Path) -> u64 {
-    number(&Connection::open(path).expect("it opens"), "SELECT count(*) FROM quarantine")
+/// Quarantined jobs in the file.
+pub fn quarantined(path: &Path) -> u64 {
+    number(&Connection::open(path).expect("the file opens"), "SELECT count(*) FROM quarantine")
 }
 
 pub async fn status(store: &SqliteStore, id: JobId) -> Result<JobStatus, StoreError> {
