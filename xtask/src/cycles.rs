@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    error::Error,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -41,8 +42,8 @@ fn is_crate_root(file: &Path) -> bool {
 impl Modules {
     /// Reads a file and the files of its modules, which are in `folder`.
     fn load(&mut self, file: &Path, folder: &Path, path: &[String]) -> io::Result<()> {
-        let text = fs::read_to_string(file).map_err(|e| io::Error::other(format!("{}: {e}", file.display())))?;
-        for (inner, module) in rust::modules(&text) {
+        let text = fs::read_to_string(file).map_err(|error| failed(file, &error))?;
+        for (inner, module) in rust::modules(&text).map_err(|error| failed(file, &error))? {
             let path: ModulePath = path.iter().cloned().chain(inner.clone()).collect();
             let folder = folder.join(inner.iter().collect::<PathBuf>());
             for child in &module.children {
@@ -106,6 +107,10 @@ impl Modules {
     }
 }
 
+fn failed(file: &Path, error: &dyn Error) -> io::Error {
+    io::Error::other(format!("{}: {error}", file.display()))
+}
+
 fn joined(path: &[String], name: &str) -> ModulePath {
     path.iter().cloned().chain([name.to_owned()]).collect()
 }
@@ -163,7 +168,7 @@ mod tests {
         let mut modules = Modules::default();
         for (path, text) in files {
             let path: ModulePath = path.iter().map(|s| (*s).to_owned()).collect();
-            let module = rust::modules(text).remove(0).1;
+            let module = rust::modules(text).unwrap().remove(&[][..]).unwrap();
             modules.0.insert(path.clone(), (format!("{}.rs", path.join("/")).into(), module));
         }
         cycles(&modules.graph())

@@ -1,6 +1,8 @@
 //! Reads modules, imports and paths out of Rust source text, without test modules.
 
-use std::{collections::BTreeMap, iter};
+use std::collections::BTreeMap;
+
+use proc_macro2::{Delimiter, LexError, TokenStream, TokenTree};
 
 /// A path and the number of its line.
 pub(crate) type Located = (Vec<String>, usize);
@@ -17,24 +19,25 @@ pub(crate) struct Module {
 }
 
 /// The module of a file, whose path is empty, and then its inline modules.
-pub(crate) fn modules(text: &str) -> Vec<(Vec<String>, Module)> {
-    let tokens = tokens(text);
-    let mut reader = Reader { tokens: &tokens, at: 0, found: BTreeMap::new() };
+pub(crate) fn modules(text: &str) -> Result<BTreeMap<Vec<String>, Module>, LexError> {
+    let mut all = Vec::new();
+    tokens(text.parse()?, &mut all);
+    let mut reader = Reader { tokens: &all, at: 0, found: BTreeMap::new() };
     reader.module(&[]);
-    reader.found.into_iter().collect()
+    Ok(reader.found)
 }
 
-type Token<'a> = (&'a str, usize);
+type Token = (String, usize);
 
 struct Reader<'a> {
-    tokens: &'a [Token<'a>],
+    tokens: &'a [Token],
     at: usize,
     found: BTreeMap<Vec<String>, Module>,
 }
 
 impl<'a> Reader<'a> {
     fn peek(&self, ahead: usize) -> &'a str {
-        self.tokens.get(self.at + ahead).map_or("", |(text, _)| text)
+        self.tokens.get(self.at + ahead).map_or("", |(text, _)| text.as_str())
     }
 
     fn next(&mut self) -> &'a str {
@@ -142,11 +145,11 @@ impl<'a> Reader<'a> {
         let line = self.tokens[self.at - 1].1;
         let alias = if self.peek(0) == "as" {
             self.at += 2;
-            self.tokens[self.at - 1].0
+            self.tokens.get(self.at - 1).map(|(alias, _)| alias)
         } else {
-            path.last().map_or("", String::as_str)
+            path.last()
         };
-        module.imports.insert(alias.to_owned(), path.clone());
+        module.imports.insert(alias.cloned().unwrap_or_default(), path.clone());
         module.paths.push((path, line));
     }
 }
@@ -155,82 +158,30 @@ fn is_name(token: &str) -> bool {
     token.starts_with(|c: char| c.is_alphabetic() || c == '_') && !matches!(token, "as" | "mod" | "use")
 }
 
-/// Names, `::` and single other characters, each with the number of its line. Comments, literals and lifetimes are left
-/// out.
-fn tokens(text: &str) -> Vec<Token<'_>> {
-    let mut line = 1;
-    let mut rest = text;
-    iter::from_fn(|| {
-        while !rest.is_empty() {
-            let (length, is_token) = measure(rest);
-            let (token, after) = rest.split_at(length);
-            let at = line;
-            line += token.matches('\n').count();
-            rest = after;
-            if is_token {
-                return Some((token, at));
+/// Names, `::`, delimiters and single other characters, each with the number of its line. Literals are left out.
+fn tokens(stream: TokenStream, tokens: &mut Vec<Token>) {
+    for tree in stream {
+        let line = tree.span().start().line;
+        match tree {
+            TokenTree::Group(group) => {
+                let (open, close) = match group.delimiter() {
+                    Delimiter::Parenthesis => ("(", ")"),
+                    Delimiter::Brace => ("{", "}"),
+                    Delimiter::Bracket => ("[", "]"),
+                    Delimiter::None => ("", ""),
+                };
+                tokens.push((open.to_owned(), line));
+                self::tokens(group.stream(), tokens);
+                tokens.push((close.to_owned(), line));
             }
-        }
-        None
-    })
-    .collect()
-}
-
-/// The length in bytes of what `text` begins with, and whether it is a token.
-fn measure(text: &str) -> (usize, bool) {
-    let to = |end: &str, from: usize| text[from..].find(end).map_or(text.len(), |at| from + at + end.len());
-    let name = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
-    if text.starts_with("//") {
-        return (to("\n", 0), false);
-    }
-    if text.starts_with("/*") {
-        return (to("*/", 0), false);
-    }
-    if let Some(raw) = text.strip_prefix("br").or(text.strip_prefix('r')) {
-        let hashes = raw.len() - raw.trim_start_matches('#').len();
-        if raw[hashes..].starts_with('"') {
-            let end = format!("\"{}", "#".repeat(hashes));
-            return (to(&end, text.len() - raw.len() + hashes + 1), false);
+            TokenTree::Punct(punct) if punct.as_char() == ':' && tokens.last().is_some_and(|(last, _)| last == ":") => {
+                tokens.pop();
+                tokens.push(("::".to_owned(), line));
+            }
+            TokenTree::Ident(_) | TokenTree::Punct(_) => tokens.push((tree.to_string(), line)),
+            TokenTree::Literal(_) => {}
         }
     }
-    if text.starts_with('"') {
-        return (quoted(text), false);
-    }
-    if let Some(quote) = text.strip_prefix('\'') {
-        let mut chars = quote.chars();
-        let (first, second) = (chars.next(), chars.next());
-        let is_char = first == Some('\\') || second == Some('\'');
-        return (
-            if is_char {
-                quoted(text)
-            } else {
-                1 + quote.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(quote.len())
-            },
-            false,
-        );
-    }
-    if name > 0 {
-        return (name, true);
-    }
-    if text.starts_with("::") {
-        return (2, true);
-    }
-    let first = text.chars().next().map_or(1, |c| c.len_utf8());
-    (first, !text.starts_with(char::is_whitespace))
-}
-
-/// The length of a literal, to the quote that ends it.
-fn quoted(text: &str) -> usize {
-    let mut escaped = false;
-    let mut chars = text.char_indices();
-    let quote = chars.next().map(|(_, c)| c);
-    for (at, c) in chars {
-        if !escaped && Some(c) == quote {
-            return at + c.len_utf8();
-        }
-        escaped = !escaped && c == '\\';
-    }
-    text.len()
 }
 
 #[cfg(test)]
@@ -238,7 +189,7 @@ mod tests {
     use super::*;
 
     fn paths(text: &str) -> Vec<String> {
-        let modules = modules(text);
+        let modules = modules(text).unwrap();
         modules.iter().flat_map(|(_, m)| &m.paths).map(|(path, line)| format!("{line} {}", path.join("::"))).collect()
     }
 
@@ -246,8 +197,8 @@ mod tests {
     fn use_tree_is_expanded() {
         let found = paths("use crate::{a::{self, B as C},\n d::*};");
         assert_eq!(found, ["1 crate::a", "1 crate::a::B", "2 crate::d"]);
-        let (_, module) = modules("use crate::a::B as C;").remove(0);
-        assert_eq!(module.imports["C"], ["crate", "a", "B"]);
+        let modules = modules("use crate::a::B as C;").unwrap();
+        assert_eq!(modules[&[][..]].imports["C"], ["crate", "a", "B"]);
     }
 
     #[test]
@@ -262,13 +213,13 @@ mod tests {
             paths("#[cfg(test)]\n#[allow(x)]\nmod tests { use a::b; fn f() { [1; 2] } }\nuse c::d;"),
             ["4 c::d"]
         );
-        assert_eq!(modules("#[cfg(test)]\nmod tests;\nmod a;").remove(0).1.children, ["a"]);
+        assert_eq!(modules("#[cfg(test)]\nmod tests;\nmod a;").unwrap()[&[][..]].children, ["a"]);
     }
 
     #[test]
     fn inline_module_is_a_module() {
-        let found = modules("mod a { mod b; use c::d; }\nuse e::f;");
-        assert_eq!(found[0].1.paths, [(vec!["e".into(), "f".into()], 2)]);
-        assert_eq!((&found[1].0[..], &found[1].1.children[..]), (&["a".to_owned()][..], &["b".to_owned()][..]));
+        let found = modules("mod a { mod b; use c::d; }\nuse e::f;").unwrap();
+        assert_eq!(found[&[][..]].paths, [(vec!["e".into(), "f".into()], 2)]);
+        assert_eq!(found[&["a".to_owned()][..]].children, ["b"]);
     }
 }
