@@ -1,13 +1,13 @@
-//! One function per documented log line of other modules.
+//! Log lines of other modules, one function each.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 use async_endpoints_core::store::{Recovered, StoreError};
 
 use crate::context::AttemptInfo;
 
 pub(crate) fn task_restarted(task: &str, count: u32, panic: &str) {
-    tracing::error!(task, count, panic, "a background task panicked and is started again");
+    tracing::error!(task, count, panic, "a background task panicked and was restarted");
 }
 
 pub(crate) fn store_failed(operation: &str, error: &StoreError) {
@@ -15,18 +15,18 @@ pub(crate) fn store_failed(operation: &str, error: &StoreError) {
 }
 
 pub(crate) fn store_not_open(why: &str) {
-    tracing::warn!(error = why, "the store cannot be opened yet; it is tried again until it can");
+    tracing::warn!(error = why, "the store cannot be opened; opening is retried");
 }
 
 pub(crate) fn store_opened(after: Duration) {
     tracing::info!(after_s = after.as_secs_f64(), "the store is open");
 }
 
+/// Logs nothing if `count` is 0.
 pub(crate) fn settlements_refused(count: usize) {
-    if count == 0 {
-        return;
+    if count > 0 {
+        tracing::warn!(count, "settlements were rejected because the leases were lost; the jobs run elsewhere");
     }
-    tracing::warn!(count, "ended attempts had lost their leases; their jobs run elsewhere");
 }
 
 pub(crate) fn attempt_stalled(attempt: &AttemptInfo) {
@@ -34,12 +34,12 @@ pub(crate) fn attempt_stalled(attempt: &AttemptInfo) {
         job_id = %attempt.id,
         job_name = %attempt.name,
         attempt = attempt.attempt,
-        "a handler blocks its thread past its time; its attempt is ended and its slot leaked",
+        "a handler blocks its thread past its timeout; the attempt was ended and its slot is leaked",
     );
 }
 
 pub(crate) fn attempts_given_back(count: usize) {
-    tracing::info!(count, "attempts still running at the end of the drain were given back");
+    tracing::info!(count, "attempts that still ran at the end of the drain were released");
 }
 
 pub(crate) fn job_recovered(job: &Recovered) {
@@ -49,18 +49,18 @@ pub(crate) fn job_recovered(job: &Recovered) {
         job_name = %job.name,
         attempt = job.attempt,
         status = %job.status,
-        "a job was taken from a worker that died or was cut off",
+        "a job was recovered from a worker that died or lost the store",
     );
 }
 
 pub(crate) fn hints_ended() {
-    tracing::error!("the store's stream of hints ended; it is opened again");
+    tracing::error!("the store's stream of hints ended; it is reopened");
 }
 
 pub(crate) fn stopping(within: Duration) {
-    tracing::info!(within_s = within.as_secs_f64(), "stopping: nothing more is accepted or started");
+    tracing::info!(within_s = within.as_secs_f64(), "the process stops: no more jobs are accepted or started");
 }
 
-pub(crate) fn internal(what: &str, error: &dyn std::fmt::Display) {
+pub(crate) fn internal(what: &str, error: &dyn Display) {
     tracing::error!(%error, "{what}");
 }
