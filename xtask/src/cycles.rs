@@ -94,7 +94,7 @@ impl Modules {
         Some((at, true))
     }
 
-    /// What `name` stands for in the module `at`, if it is a module or an import.
+    /// The target of `name` in the module `at`, if it is a child module or an import.
     fn child(&self, at: &[String], name: &str, depth: usize) -> Option<(ModulePath, bool)> {
         let child = joined(at, name);
         if self.0.contains_key(&child) {
@@ -124,7 +124,7 @@ fn siblings(from: &[String], to: &[String]) -> Option<(ModulePath, ModulePath)> 
 /// A shortest cycle through each group of modules that use each other.
 fn cycles(graph: &Graph) -> Vec<String> {
     let mut seen = BTreeSet::new();
-    let mut found: Vec<Vec<&ModulePath>> = graph.keys().filter_map(|from| way_back(graph, from)).collect();
+    let mut found: Vec<Vec<&ModulePath>> = graph.keys().filter_map(|from| shortest_cycle(graph, from)).collect();
     found.sort_by_key(Vec::len);
     found.retain(|cycle| {
         let fresh = cycle.iter().all(|module| !seen.contains(module));
@@ -134,17 +134,17 @@ fn cycles(graph: &Graph) -> Vec<String> {
     found.iter().map(|cycle| shown(graph, cycle)).collect()
 }
 
-/// The shortest way from a module to itself.
-fn way_back<'a>(graph: &'a Graph, from: &'a ModulePath) -> Option<Vec<&'a ModulePath>> {
-    let mut ways = VecDeque::from([vec![from]]);
+/// The shortest cycle through a module.
+fn shortest_cycle<'a>(graph: &'a Graph, from: &'a ModulePath) -> Option<Vec<&'a ModulePath>> {
+    let mut paths = VecDeque::from([vec![from]]);
     let mut visited = BTreeSet::new();
-    while let Some(way) = ways.pop_front() {
-        for to in way.last().and_then(|last| graph.get(*last)).into_iter().flat_map(BTreeMap::keys) {
+    while let Some(path) = paths.pop_front() {
+        for to in path.last().and_then(|last| graph.get(*last)).into_iter().flat_map(BTreeMap::keys) {
             if to == from {
-                return Some(way);
+                return Some(path);
             }
             if visited.insert(to) {
-                ways.push_back(way.iter().copied().chain([to]).collect());
+                paths.push_back(path.iter().copied().chain([to]).collect());
             }
         }
     }

@@ -21,14 +21,14 @@ use command::{Failed, cargo};
 const MENU: &str = "\
 cargo xtask <task>
 
-  test    every test, documentation and README examples included; installs missing packages as root
-  check   formatting, lints, documentation, minimum Rust version, layers, import cycles, file lengths, wording, cargo-deny;
-          `check rules` runs the checks of this list that are not cargo's
-  chaos   kills, stops, freezes and disconnects real processes under load: --store sqlite --minutes 10 --seed 7, each
-          optional; stores: sqlite, redis, redis-failover
-  generate  writes the alert rules, the dashboard and the table of metrics from the catalogue
-  bench   measures the figures of docs/performance.md and their references; one by name: throughput, pickup, claim, memory,
-          submission, telemetry, sqlite, redis; needs redis-server and redis-cli, and installs nothing
+  test         runs all tests, including those of the documentation; installs missing packages if the user has the right to
+  check        formatting, lints, documentation, cargo-deny, and the rules below
+  check rules  minimum Rust version, layers, import cycles, file lengths, wording
+  chaos        kills, stops, freezes and disconnects real processes under load
+               options: --store sqlite|redis|redis-failover --minutes 10 --seed 7
+  generate     writes the alert rules, the dashboard and the table of metrics from the catalogue
+  bench        measures the figures of docs/performance.md; needs redis-server and redis-cli
+               a name limits the run: throughput, pickup, claim, memory, submission, telemetry, sqlite, redis
 ";
 
 fn main() -> ExitCode {

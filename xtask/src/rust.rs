@@ -7,18 +7,18 @@ use proc_macro2::{Delimiter, LexError, TokenStream, TokenTree};
 /// A path and the number of its line.
 pub(crate) type Located = (Vec<String>, usize);
 
-/// What a module declares and uses.
+/// Declarations and uses of a module.
 #[derive(Debug, Default)]
 pub(crate) struct Module {
-    /// Names of the modules that have files of their own.
+    /// Names of child modules in other files.
     pub(crate) children: Vec<String>,
-    /// Imported names with the paths that they stand for.
+    /// Paths of imported names.
     pub(crate) imports: BTreeMap<String, Vec<String>>,
-    /// Every path of two or more segments, those of imports included.
+    /// All paths of two or more segments, and the paths of imports.
     pub(crate) paths: Vec<Located>,
 }
 
-/// The module of a file, whose path is empty, and then its inline modules.
+/// Reads the module of a file, whose path is empty, and its inline modules.
 pub(crate) fn modules(text: &str) -> Result<BTreeMap<Vec<String>, Module>, LexError> {
     let mut all = Vec::new();
     tokens(text.parse()?, &mut all);
@@ -75,7 +75,7 @@ impl<'a> Reader<'a> {
                     "{" => depth += 1,
                     "}" if depth == 0 => break,
                     "}" => depth -= 1,
-                    // A segment after generic arguments begins no path.
+                    // Skips a segment after generic arguments.
                     "::" if self.peek(0) != "{" => self.at += 1,
                     _ => {}
                 }
@@ -139,7 +139,10 @@ impl<'a> Reader<'a> {
                         break;
                     }
                 }
-                _ => return,
+                _ => {
+                    self.at += 1;
+                    return;
+                }
             }
         }
         let line = self.tokens[self.at - 1].1;
@@ -190,13 +193,17 @@ mod tests {
 
     fn paths(text: &str) -> Vec<String> {
         let modules = modules(text).unwrap();
-        modules.iter().flat_map(|(_, m)| &m.paths).map(|(path, line)| format!("{line} {}", path.join("::"))).collect()
+        modules
+            .values()
+            .flat_map(|module| &module.paths)
+            .map(|(path, line)| format!("{line} {}", path.join("::")))
+            .collect()
     }
 
     #[test]
     fn use_tree_is_expanded() {
-        let found = paths("use crate::{a::{self, B as C},\n d::*};");
-        assert_eq!(found, ["1 crate::a", "1 crate::a::B", "2 crate::d"]);
+        let found = paths("use crate::{a::{self, B as C},\n d::*, $e};");
+        assert_eq!(found, ["1 crate::a", "1 crate::a::B", "2 crate::d", "2 crate::e"]);
         let modules = modules("use crate::a::B as C;").unwrap();
         assert_eq!(modules[&[][..]].imports["C"], ["crate", "a", "B"]);
     }
