@@ -10,7 +10,10 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use uuid::Uuid;
 
-use crate::{failure::Failure, state::State};
+use crate::{
+    failure::Failure,
+    state::{FAR_AHEAD, State},
+};
 
 struct Holder {
     id: Uuid,
@@ -30,7 +33,7 @@ impl State {
             })
         });
         match holder.optional().map_err(Failure::from) {
-            Ok(holder) => Ok(holder.filter(|holder| holder.until > self.now)),
+            Ok(holder) => Ok(holder.filter(|one| self.now < one.until && one.until <= self.now + FAR_AHEAD)),
             Err(Failure::Unreadable(_)) => Ok(None),
             Err(failure) => Err(failure),
         }

@@ -30,6 +30,9 @@ pub(crate) struct State {
     work: Vec<JobName>,
 }
 
+/// Leases and roles are far shorter. A time beyond was written while a clock was ahead, and must not be waited for.
+pub(crate) const FAR_AHEAD: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// How an attempt ends.
 pub(crate) struct End<'a> {
     pub(crate) outcome: AttemptOutcome,

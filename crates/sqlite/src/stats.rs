@@ -1,5 +1,7 @@
 //! Statistics: counts that the writer maintains, and ages from the first entries of indexes. Nothing scans all jobs.
 
+use std::time::Duration;
+
 use async_endpoints_core::{
     JobName, JobStatus, Priority, Timestamp,
     limits::AHEAD_COUNTED,
@@ -105,16 +107,24 @@ impl Reader {
     /// Jobs that are runnable since before `than`: queued jobs, by the time in their order numbers, and due jobs that no
     /// claim has promoted yet.
     fn stale(&self, of: &Counted, than: Timestamp) -> Result<u64, Failure> {
-        let (most, end) = (AHEAD_COUNTED as i64, order_number_at(than) + 256);
+        let (max, end) = (AHEAD_COUNTED as i64, self.order_number_end(than)?);
         // Released and recovered jobs keep their order numbers but wait anew. So the limit is on compared jobs.
         let queued = "SELECT count(*) FROM (SELECT runnable_since AS since FROM jobs \
             WHERE status = 0 AND type_id = ?1 AND score >= ?2 AND score < ?3 ORDER BY score, id LIMIT ?5) WHERE since < ?4";
         let due = "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE status = 1 AND type_id = ?1 AND score < ?2 LIMIT ?3)";
-        let mut stale = self.count(due, params![of.type_id, than.as_micros(), most])?;
+        let mut stale = self.count(due, params![of.type_id, than.as_micros(), max])?;
         for first in used(of) {
-            stale += self.count(queued, params![of.type_id, first, first + end, than.as_micros(), most])?;
+            stale += self.count(queued, params![of.type_id, first, first + end, than.as_micros(), max])?;
         }
         Ok(stale.min(AHEAD_COUNTED))
+    }
+
+    /// An upper bound of the order numbers of jobs that were accepted before `than`. After a clock was ahead, order numbers
+    /// do not show the time.
+    fn order_number_end(&self, than: Timestamp) -> Result<i64, Failure> {
+        let last: i64 = self.conn.prepare_cached("SELECT last_order FROM meta")?.query_row([], |row| row.get(0))?;
+        let ahead = last > order_number_at(self.now + Duration::from_secs(1));
+        Ok(if ahead { PRIORITY_SPAN } else { order_number_at(than) + 256 })
     }
 
     fn count_unrecovered(&self, of: &[Counted], types: &mut [TypeStats], query: &StatsQuery) -> Result<(), Failure> {

@@ -13,7 +13,7 @@ use rusqlite::{OptionalExtension as _, params};
 use crate::{
     failure::Failure,
     job::Job,
-    state::{End, State},
+    state::{End, FAR_AHEAD, State},
     view::Types as _,
 };
 
@@ -41,6 +41,8 @@ impl State {
         if let Some(until) = quiet_until.filter(|until| *until > now) {
             return Ok(Reclaimed::Waiting(until.since(now)));
         }
+        let far = "UPDATE jobs INDEXED BY jobs_leased SET lease_until = ?1 WHERE status = 2 AND lease_until > ?2";
+        self.conn.prepare_cached(far)?.execute([(now + reclaim.lease).as_micros(), (now + FAR_AHEAD).as_micros()])?;
         let limit = reclaim.limit.min(SWEEP_JOBS) as usize;
         let sql = "SELECT seq FROM jobs INDEXED BY jobs_leased WHERE status = 2 AND lease_until <= ?1 \
             ORDER BY lease_until, id LIMIT ?2";
@@ -119,12 +121,22 @@ impl State {
             }
             match self.load(seq, status)? {
                 Some(job) if job.is_expired(self.now) => pruned.bytes += self.prune_job(&job)?,
+                Some(job) if job.ended_at > Some(self.now + FAR_AHEAD) => self.redate(job)?,
                 Some(_) => break,
-                None => {} // A quarantined job counts as removed.
+                None => {}
             }
+            // A job that left the head of the index counts, whether it was deleted, quarantined or redated.
             pruned.removed += 1;
         }
         Ok(())
+    }
+
+    /// Dates a job that ended while a clock was far ahead, and moves it to the end of its index: there it does not keep
+    /// later jobs from being pruned.
+    fn redate(&mut self, mut job: Job) -> Result<(), Failure> {
+        let now = self.now;
+        let order_number = self.ledger.next_order_number(&self.conn, now)?;
+        self.change(&mut job, now, |job| (job.order_number, job.ended_at) = (order_number, Some(now)))
     }
 
     /// Bytes of a job's payload and result. SQLite finds a blob's length without reading the blob.

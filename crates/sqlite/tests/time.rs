@@ -11,16 +11,17 @@ use std::{
 };
 
 use async_endpoints_core::{
-    Clock, JobStatus, JobStore as _, SystemClock, Timestamp,
-    store::{Claim, JobLookup, ListFilter, Page, Reclaimed, Renewed, StatsQuery},
+    Clock, JobStatus, JobStore as _, SharedState as _, SystemClock, Timestamp,
+    store::{Claim, JobLookup, ListFilter, Page, Reclaimed, Renewed, Role, StatsQuery, TypeCutoffs},
 };
 use async_endpoints_sqlite::{SqliteStore, Synchronous};
 use async_endpoints_testkit::{
     ManualClock,
-    jobs::{completed, job},
+    jobs::{completed, job, name},
 };
 use common::{Folder, HOUR, claim, end, fresh, heartbeat, insert, number, open, sweep};
 use rusqlite::Connection;
+use uuid::Uuid;
 
 const LEASE: Duration = Duration::from_secs(60);
 
@@ -99,6 +100,50 @@ async fn jobs_go_on_after_a_clock_was_an_hour_ahead() {
     assert_eq!(store.claim(&claim(9)).await.expect("the store answers").attempts.len(), 0, "it is not due");
     clock.time.advance(HOUR);
     assert_eq!(store.claim(&claim(9)).await.expect("the store answers").attempts.len(), 1, "it is due in time");
+}
+
+/// A worker stops while its clock is a year ahead. Then the clock is corrected.
+#[tokio::test]
+async fn times_a_year_ahead_are_not_waited_for() {
+    let (folder, clock) = (Folder::new(), SteppingClock::default());
+    let store = open(&folder, Synchronous::Off, clock.clone()).await;
+    let [lost, completed_ahead] = [job("alpha", HOUR), job("alpha", HOUR)];
+    clock.set_ahead(365 * 24 * HOUR);
+    for job in [&lost, &completed_ahead] {
+        insert(&store, job).await;
+    }
+    let attempts = store.claim(&claim(2)).await.expect("the store answers").attempts;
+    store.settle(&[end(&attempts[1], completed("1"))]).await.expect("the store answers");
+    let [stopped, other] = [1, 2].map(Uuid::from_u128);
+    assert!(matches!(store.role("sweeper", stopped, HOUR).await, Ok(Role::Held(_))));
+    clock.set_ahead(Duration::ZERO);
+
+    assert!(matches!(store.role("sweeper", other, HOUR).await, Ok(Role::Held(_))), "the role is free");
+    let stuck_after = Duration::from_secs(1);
+    insert(&store, &job("alpha", HOUR)).await;
+    clock.time.advance(2 * stuck_after);
+    let cutoffs = TypeCutoffs { name: name("alpha"), slow_after: HOUR, overdue_after: HOUR, stuck_after };
+    let query = StatsQuery { since_minute: None, cutoffs: vec![cutoffs] };
+    let stats = store.stats(&query).await.expect("the store answers");
+    assert_eq!(stats.types[0].stale, 1, "a job that waits for too long is counted");
+    run_a_job(&store, &clock).await;
+
+    let mut recovered = Vec::new();
+    for _ in 0..6 {
+        store.prune(100).await.expect("the store answers");
+        if let Reclaimed::Done { recovered: some, .. } =
+            store.reclaim(&sweep(2 * HOUR)).await.expect("the store answers")
+        {
+            recovered.extend(some.into_iter().map(|one| one.id));
+        }
+        clock.time.advance(HOUR);
+    }
+    assert!(recovered.contains(&lost.id), "the lease expired");
+    let completed = ListFilter { status: Some(JobStatus::Completed), ..ListFilter::default() };
+    let listed = store.list(&completed, &Page { cursor: None, limit: 9 }).await.expect("the store answers");
+    assert_eq!(listed.jobs, [], "all completed jobs have expired");
+    let conn = Connection::open(folder.file()).expect("the file opens");
+    assert_eq!(number(&conn, "SELECT count(*) FROM jobs WHERE status = 3"), 0, "they were pruned");
 }
 
 /// A worker that renews keeps its job whichever way the clock steps.
