@@ -1,28 +1,28 @@
-//! The stored form of a request: what a worker needs of it, written at submission and read at each attempt.
+//! The stored form of a request, written at submission and read at each attempt.
 //!
-//! Format 1 is a JSON object. A reader ignores fields it does not know and takes a missing one as empty; a format
-//! number above its own it refuses, and the job is tried again: in a rolling deploy a newer worker may take it.
+//! Format 1 is a JSON object. Readers ignore unknown fields and treat missing ones as empty. A newer format is an error, and
+//! the job is retried: during a rolling deployment, a newer worker may read it.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// What of the HTTP request a handler may see beside its body.
+/// The parts of the HTTP request, beside its body, that a handler can read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RequestParts {
     /// Captured headers, names in lower case.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) headers: Vec<(String, String)>,
-    /// Parameters of the path.
+    /// Path parameters.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) path: Vec<(String, String)>,
-    /// Parameters of the query.
+    /// Query parameters.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) query: Vec<(String, String)>,
 }
 
 impl RequestParts {
-    /// How long it is when it is written, unless something in it has to be escaped.
+    /// Length of the written parts if no character needs escaping.
     fn written_len(&self) -> usize {
         let list = |name: &str, pairs: &[(String, String)]| {
             let written = |(name, value): &(String, String)| r#"["",""],"#.len() + name.len() + value.len();
@@ -49,7 +49,7 @@ struct Read<'a> {
     query: Vec<(String, String)>,
 }
 
-/// Writes a request down. `body` is JSON, and is passed on byte for byte.
+/// Writes a request. `body` must be JSON; it is stored byte for byte.
 pub(crate) fn write(body: &str, parts: &RequestParts) -> Bytes {
     let mut bytes = Vec::with_capacity(BEGIN.len() + body.len() + 1 + parts.written_len());
     bytes.extend_from_slice(BEGIN.as_bytes());
@@ -57,19 +57,18 @@ pub(crate) fn write(body: &str, parts: &RequestParts) -> Bytes {
     for (name, list) in [("headers", &parts.headers), ("path", &parts.path), ("query", &parts.query)] {
         if !list.is_empty() {
             bytes.extend_from_slice(format!(",\"{name}\":").as_bytes());
-            serde_json::to_writer(&mut bytes, list).unwrap_or_else(|_| unreachable!("text is JSON"));
+            serde_json::to_writer(&mut bytes, list).unwrap_or_else(|_| unreachable!("strings can be written as JSON"));
         }
     }
     bytes.push(b'}');
     bytes.into_boxed_slice().into()
 }
 
-/// Reads a request: its body as JSON text, and its parts.
+/// Reads a request: its body as JSON text, and the other parts.
 pub(crate) fn read(payload: &[u8]) -> Result<(&str, RequestParts), String> {
-    let read: Read<'_> =
-        serde_json::from_slice(payload).map_err(|error| format!("the stored request is no envelope: {error}"))?;
+    let read: Read<'_> = serde_json::from_slice(payload).map_err(|error| format!("invalid stored request: {error}"))?;
     if read.v > FORMAT {
-        return Err(format!("the stored request has format {}, this worker reads up to {FORMAT}", read.v));
+        return Err(format!("unsupported format {} of the stored request: expected at most {FORMAT}", read.v));
     }
     Ok((read.body.get(), RequestParts { headers: read.headers, path: read.path, query: read.query }))
 }
@@ -78,7 +77,7 @@ pub(crate) fn read(payload: &[u8]) -> Result<(&str, RequestParts), String> {
 mod tests {
     use super::*;
 
-    /// Stays as it is for ever: jobs written by the first release must be readable by every later one.
+    /// Must not change: all releases must read jobs of the first one.
     const GOLDEN: &str =
         r#"{"v":1,"body":{"n": 1.0},"headers":[["x-user-id","7"]],"path":[["region","eu"]],"query":[["q","a b"]]}"#;
 
@@ -88,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_has_the_length_that_was_foreseen() {
+    fn written_length_is_predicted() {
         let pair = |n: usize| (format!("name{n}"), "a value".to_owned());
         for n in 0..3 {
             let pairs: Vec<_> = (0..n).map(pair).collect();
@@ -99,13 +98,13 @@ mod tests {
     }
 
     #[test]
-    fn the_first_format_is_written_and_read_byte_for_byte() {
+    fn format_1_round_trips_byte_for_byte() {
         assert_eq!(write(r#"{"n": 1.0}"#, &parts()), GOLDEN);
         assert_eq!(read(GOLDEN.as_bytes()), Ok((r#"{"n": 1.0}"#, parts())));
     }
 
     #[test]
-    fn unknown_fields_are_ignored_and_newer_formats_refused() {
+    fn newer_format_is_rejected_unknown_field_ignored() {
         assert_eq!(read(br#"{"v":1,"body":null,"new":{}}"#), Ok(("null", RequestParts::default())));
         for bad in [r#"{"v":2,"body":null}"#, r#"{"v":1}"#, r#"{"body":1}"#, "[]", "", "\u{0}"] {
             assert!(read(bad.as_bytes()).is_err(), "{bad}");

@@ -1,11 +1,11 @@
-//! JSON from outside: bounded in depth before it is read.
+//! Reading JSON of clients, with a depth limit and with errors that name the field.
 
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-/// How deeply values may be nested.
+/// Maximum depth of nested values.
 pub(crate) const DEPTH: usize = 128;
 
-/// Reads a value, without the parser's own limit: what comes here was measured by [`depth`] before.
+/// Reads a value. The caller has checked the [`depth`], so the parser's own limit is off.
 pub(crate) fn read<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
     let mut json = serde_json::Deserializer::from_str(text);
     json.disable_recursion_limit();
@@ -14,33 +14,33 @@ pub(crate) fn read<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
     Ok(value)
 }
 
-/// The same, with the path to the field that does not fit. To keep it costs time, so it is looked for once it is known
-/// that something does not fit.
+/// Reads a value; an error has the path of the field. Tracking the path is slower, so it is done in a second pass after an
+/// error.
 pub(crate) fn read_with_path<T: DeserializeOwned>(text: &str) -> Result<T, String> {
-    read(text).or_else(|_| find_misfit(text))
+    read(text).or_else(|_| read_tracking_path(text))
 }
 
-fn find_misfit<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+fn read_tracking_path<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     let mut json = serde_json::Deserializer::from_str(text);
     json.disable_recursion_limit();
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
         let reason = error.into_inner().to_string();
-        // The parser's own place in the text says less than the path.
-        let reason = without_names(reason.split(" at line ").next().unwrap_or_default());
+        // The position in the text is left out in favor of the path.
+        let reason = without_type_names(reason.split(" at line ").next().unwrap_or_default());
         if path == "." { reason } else { format!("{path}: {reason}") }
     })?;
     json.end().map_err(|error| error.to_string())?;
     Ok(value)
 }
 
-/// Whether it is JSON, whatever it says.
+/// Checks that a text is JSON.
 pub(crate) fn is_any(text: &str) -> Result<(), String> {
     read::<IgnoredAny>(text).map(drop).map_err(|error| error.to_string())
 }
 
-/// What the types are called in the source is no client's business.
-fn without_names(reason: &str) -> String {
+/// Replaces names of Rust types in a parser error.
+fn without_type_names(reason: &str) -> String {
     for kind in ["struct", "unit struct", "tuple struct", "newtype struct", "enum"] {
         if let Some((before, name)) = reason.split_once(&format!("expected {kind} ")) {
             let rest = name.split_once(' ').map_or(String::new(), |(_, rest)| format!(" {rest}"));
@@ -51,7 +51,7 @@ fn without_names(reason: &str) -> String {
     reason.to_owned()
 }
 
-/// How deeply the arrays and objects of a JSON text are nested.
+/// The depth of nested arrays and objects in a JSON text.
 pub(crate) fn depth(text: &[u8]) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
     let mut bytes = text.iter();
@@ -86,33 +86,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn depth_counts_brackets_outside_of_strings() {
+    fn depth_ignores_brackets_in_strings() {
         for (text, expected) in [("1", 0), ("[]", 1), (r#"{"a":[{}],"b":[]}"#, 3), (r#"["[[\"[["]"#, 1), ("[[", 2)] {
             assert_eq!(depth(text.as_bytes()), expected, "{text}");
         }
     }
 
     #[test]
-    fn the_deepest_allowed_value_can_be_read() {
+    fn value_of_maximum_depth_is_read() {
         let text = format!("{}{}", "[".repeat(DEPTH), "]".repeat(DEPTH));
         assert_eq!(depth(text.as_bytes()), DEPTH);
         assert!(read::<serde_json::Value>(&text).is_ok());
     }
 
     #[test]
-    fn a_value_that_does_not_fit_is_named_by_its_path() {
+    fn error_has_path_of_field() {
         #[derive(Debug, serde::Deserialize)]
         struct Order {
-            #[expect(dead_code, reason = "only its shape matters")]
+            #[expect(dead_code, reason = "only the shape is tested")]
             items: Vec<u32>,
         }
-        let error = read_with_path::<Order>(r#"{"items":[1,"two"]}"#).expect_err("a string is no number");
+        let error = read_with_path::<Order>(r#"{"items":[1,"two"]}"#).expect_err("a string in a list of numbers");
         assert_eq!(error, r#"items[1]: invalid type: string "two", expected u32"#);
-        let error = read_with_path::<Order>("{}").expect_err("a field is missing");
+        let error = read_with_path::<Order>("{}").expect_err("a missing field");
         assert_eq!(error, "missing field `items`");
-        let error = read_with_path::<Order>("null").expect_err("nothing is no order");
+        let error = read_with_path::<Order>("null").expect_err("null");
         assert_eq!(error, "invalid type: null, expected an object");
-        let error = read_with_path::<Order>("[]").expect_err("a list is no order");
+        let error = read_with_path::<Order>("[]").expect_err("a list");
         assert_eq!(error, "invalid length 0, expected an object with 1 element");
     }
 }

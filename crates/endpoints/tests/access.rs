@@ -1,5 +1,5 @@
-//! Who may do what, on every route that there is.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+//! Authorization on every route: access policy and owners.
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod support;
 
@@ -13,7 +13,7 @@ use support::Service;
 const WAITING: JobType<(), ()> = JobType::new("Waiting");
 const FAILING: JobType<(), ()> = JobType::new("Failing").max_retries(0);
 
-/// What a route does for callers without permission, and about somebody else's job.
+/// A route and its authorization.
 struct Known {
     method: Method,
     path: &'static str,
@@ -21,7 +21,7 @@ struct Known {
     of_a_job: bool,
 }
 
-/// Every route of jobs. A route that is missing here fails the tests below.
+/// Every job route and declared endpoint. A missing route fails the tests below.
 fn known() -> Vec<Known> {
     let route = |method, path, for_operators, of_a_job| Known { method, path, for_operators, of_a_job };
     vec![
@@ -38,7 +38,7 @@ fn known() -> Vec<Known> {
     ]
 }
 
-fn whose(request: &Parts) -> Owner {
+fn owner(request: &Parts) -> Owner {
     match request.headers.get("x-user").and_then(|user| user.to_str().ok()) {
         Some("support") => Owner::Every,
         user => user.into(),
@@ -49,15 +49,15 @@ async fn service(access: Access) -> Service {
     Service::start(|builder| {
         builder
             .access(access)
-            .owner(whose)
+            .owner(owner)
             .endpoint(Endpoint::post("/waiting", WAITING))
             .endpoint(Endpoint::post("/failing", FAILING))
-            .handler(FAILING, async |_: JobContext<()>| Err(JobError::permanent("NO", "It never works.").status(409)))
+            .handler(FAILING, async |_: JobContext<()>| Err(JobError::permanent("NO", "It always fails.").status(409)))
     })
     .await
 }
 
-/// The routes that the service says it has, each of them a known one.
+/// The routes in the OpenAPI document, each checked to be known.
 async fn all(service: &Service) -> Vec<Known> {
     let document: Value = service.client.get(service.url("/openapi.json")).send().await.unwrap().json().await.unwrap();
     let mut known = known();
@@ -65,11 +65,11 @@ async fn all(service: &Service) -> Vec<Known> {
     for (path, methods) in document["paths"].as_object().unwrap() {
         for method in methods.as_object().unwrap().keys().filter(|key| *key != "parameters") {
             let place = known.iter().position(|k| k.path == path && k.method.as_str() == method.to_uppercase());
-            let place = place.unwrap_or_else(|| panic!("{method} {path} is new: say who may call it"));
+            let place = place.unwrap_or_else(|| panic!("{method} {path} is not in known()"));
             found.push(known.remove(place));
         }
     }
-    assert!(known.is_empty(), "{:?} is gone", known.iter().map(|k| k.path).collect::<Vec<_>>());
+    assert!(known.is_empty(), "{:?} are not in the document", known.iter().map(|k| k.path).collect::<Vec<_>>());
     found
 }
 
@@ -90,7 +90,7 @@ async fn failed(service: &Service, user: &str) -> JobId {
 }
 
 #[tokio::test]
-async fn without_a_token_every_operators_route_is_401_and_no_other_is() {
+async fn operator_routes_without_token_are_401() {
     let service = service(Access::token("letmein")).await;
     let id = failed(&service, "support").await;
     for route in all(&service).await {
@@ -112,7 +112,7 @@ async fn without_a_token_every_operators_route_is_401_and_no_other_is() {
 }
 
 #[tokio::test]
-async fn by_default_operators_are_on_this_machine_and_behind_no_proxy() {
+async fn loopback_access_refuses_proxies_and_other_hosts() {
     let service = service(Access::loopback()).await;
     let id = failed(&service, "support").await;
     for route in all(&service).await.iter().filter(|route| route.for_operators) {
@@ -130,7 +130,7 @@ async fn by_default_operators_are_on_this_machine_and_behind_no_proxy() {
 }
 
 #[tokio::test]
-async fn somebody_elses_job_is_answered_as_one_that_never_was() {
+async fn job_of_other_owner_is_404() {
     let service = service(Access::open()).await;
     let (waiting, failed) = (submit(&service, "/waiting", "ada").await, failed(&service, "ada").await);
     let before = service.endpoints.job(waiting).await.unwrap();
@@ -144,7 +144,7 @@ async fn somebody_elses_job_is_answered_as_one_that_never_was() {
                 let response = request.send().await.unwrap();
                 (response.status(), response.json::<Value>().await.unwrap())
             };
-            tokio::time::timeout(Duration::from_secs(20), answer).await.expect("nobody waits for what is not theirs")
+            tokio::time::timeout(Duration::from_secs(20), answer).await.expect("the request is not held")
         };
         let unknown = ask(JobId::random(), Some("bob")).await;
         assert_eq!((unknown.0, &unknown.1["code"]), (StatusCode::NOT_FOUND, &json!("JOB_NOT_FOUND")));
@@ -153,7 +153,7 @@ async fn somebody_elses_job_is_answered_as_one_that_never_was() {
             assert_eq!(ask(id, None).await, unknown, "{} {}", route.method, route.path);
         }
     }
-    assert_eq!(service.endpoints.job(waiting).await.unwrap(), before, "nothing was done to it");
+    assert_eq!(service.endpoints.job(waiting).await.unwrap(), before, "the job is unchanged");
     let listed = async |user: &str| {
         let request = service.client.get(service.url("/jobs")).header("x-user", user.to_owned());
         request.send().await.unwrap().json::<Value>().await.unwrap()["jobs"].as_array().unwrap().len()
@@ -163,7 +163,7 @@ async fn somebody_elses_job_is_answered_as_one_that_never_was() {
 }
 
 #[tokio::test]
-async fn a_key_and_an_id_are_their_owners_own() {
+async fn keys_and_ids_are_scoped_to_owner() {
     let service = service(Access::loopback()).await;
     let send = async |user: &str, header: &'static str, value: String| {
         let request = service.client.post(service.url("/waiting")).header("x-user", user).header(header, value);
@@ -180,13 +180,17 @@ async fn a_key_and_an_id_are_their_owners_own() {
     assert_eq!((status, replayed), (202, false));
     assert_ne!(bobs, adas);
     let conflict = (422, false, "IDEMPOTENCY_CONFLICT".to_owned());
-    assert_eq!(send("bob", "x-async-request-id", adas.clone()).await, conflict, "which tells nothing of the job");
+    assert_eq!(
+        send("bob", "x-async-request-id", adas.clone()).await,
+        conflict,
+        "the response reveals nothing of the job"
+    );
     assert!(send("ada", "x-async-request-id", adas.clone()).await.1);
     service.stop().await;
 }
 
 #[tokio::test]
-async fn the_application_may_decide_who_operates() {
+async fn access_predicate_decides() {
     let service = service(Access::when(|request| request.headers.contains_key("x-staff"))).await;
     let list = || service.client.get(service.url("/jobs"));
     assert_eq!(list().send().await.unwrap().status(), StatusCode::FORBIDDEN);

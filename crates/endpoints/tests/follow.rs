@@ -1,5 +1,5 @@
-//! Waiting for a job over HTTP.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+//! Waiting for jobs over HTTP, and reading results.
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod support;
 
@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 const GATED: JobType<(), u32> = JobType::new("Gated");
 
-/// A service whose jobs report progress, then end when the gate lets them.
+/// A service whose jobs report progress and end when the gate gets permits.
 async fn gated() -> (Service, Arc<Semaphore>) {
     let gate = Arc::new(Semaphore::new(0));
     let passes = gate.clone();
@@ -31,7 +31,7 @@ async fn gated() -> (Service, Arc<Semaphore>) {
     (service, gate)
 }
 
-/// Status, ETag, whether the preference was honoured, and the body, if there is one.
+/// Status, `ETag`, `Preference-Applied` and body.
 async fn answer(request: RequestBuilder) -> (StatusCode, String, Option<String>, Value) {
     let response = request.send().await.unwrap();
     let header = |name: &str| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
@@ -41,7 +41,7 @@ async fn answer(request: RequestBuilder) -> (StatusCode, String, Option<String>,
 }
 
 #[tokio::test]
-async fn a_submission_that_would_wait_is_answered_with_the_ended_job_or_with_202() {
+async fn submit_with_wait_returns_ended_job_or_202() {
     let (service, gate) = gated().await;
     let submit = |wait: &str| service.client.post(service.url("/gated")).header("prefer", wait.to_owned());
     let (status, _, applied, job) = answer(submit("wait=0")).await;
@@ -55,13 +55,13 @@ async fn a_submission_that_would_wait_is_answered_with_the_ended_job_or_with_202
 }
 
 #[tokio::test]
-async fn a_long_poll_ends_with_each_change_and_a_plain_wait_with_the_end() {
+async fn conditional_wait_ends_with_each_change() {
     let (service, gate) = gated().await;
     let id = service.submit("/gated", Value::Null).await;
     let url = service.url(&format!("/jobs/{id}"));
     let poll =
         |known: &str| service.client.get(&url).header("prefer", "wait=20").header("if-none-match", known.to_owned());
-    // Every change that is still to come moves the version: claimed, progress, completed.
+    // Each change moves the version: claimed, progress, completed.
     let mut etag = "\"1\"".to_owned();
     let mut gate = Some(gate);
     loop {
@@ -92,7 +92,7 @@ async fn a_long_poll_ends_with_each_change_and_a_plain_wait_with_the_end() {
 }
 
 #[tokio::test]
-async fn the_bare_result_comes_once_there_is_one() {
+async fn result_is_409_until_job_ended() {
     const FAIL: JobType<(), ()> = JobType::new("Fail");
     let (service, gate) = gated().await;
     let id = service.submit("/gated", Value::Null).await;
@@ -125,12 +125,12 @@ async fn the_bare_result_comes_once_there_is_one() {
 }
 
 #[tokio::test]
-async fn many_wait_for_one_job_and_all_hear_of_its_end() {
+async fn all_waits_for_one_job_end_with_it() {
     let (service, gate) = gated().await;
     let id = service.submit("/gated", Value::Null).await;
     let waits = (0..50).map(|_| answer(service.client.get(service.url(&format!("/jobs/{id}?wait=20")))));
     let opened = async {
-        // Once one of them can be told of the start, they are being held.
+        // Gives the waits time to start.
         while service.job(id).await["status"] != "InProgress" {
             tokio::task::yield_now().await;
         }
@@ -144,7 +144,7 @@ async fn many_wait_for_one_job_and_all_hear_of_its_end() {
 }
 
 #[tokio::test]
-async fn a_wait_ends_when_its_time_is_over_and_when_the_process_stops() {
+async fn wait_ends_at_timeout_and_at_shutdown() {
     let (service, gate) = gated().await;
     let id = service.submit("/gated", Value::Null).await;
     let url = service.url(&format!("/jobs/{id}"));

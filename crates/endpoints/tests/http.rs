@@ -1,5 +1,5 @@
-//! The HTTP face, row by row: submissions, their refusals, following and canceling.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+//! Submitting jobs, reading them, and the problem responses of both.
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod support;
 
@@ -21,7 +21,7 @@ const ORDER: JobType<Order, u32> = JobType::new("Order").max_queue_size(70);
 const OTHER: JobType<Order, u32> = JobType::new("Other");
 const REST: JobType<Value, Value> = JobType::new("Rest").retention(Duration::from_millis(50));
 
-/// Accepts all three; runs `Rest` alone.
+/// Accepts all three types; runs only `Rest`.
 async fn service() -> Service {
     Service::start(|builder| {
         builder
@@ -38,7 +38,7 @@ async fn body(response: Response) -> Value {
     response.json().await.unwrap()
 }
 
-/// A refusal: its status, code and detail, all in a well-formed problem object.
+/// Checks that a response is a well-formed problem object; returns its status, code and detail.
 async fn problem(response: Response) -> (u16, String, String) {
     let status = response.status().as_u16();
     assert_eq!(response.headers()["content-type"], "application/problem+json");
@@ -54,7 +54,7 @@ async fn problem(response: Response) -> (u16, String, String) {
 }
 
 #[tokio::test]
-async fn an_accepted_job_is_answered_with_all_its_headers_and_fields() {
+async fn submit_returns_202_with_all_headers_and_fields() {
     let service = service().await;
     let response = service.post("/orders/berlin?express=1", json!({"items": [1, 2]})).await;
     assert_eq!(response.status(), StatusCode::ACCEPTED);
@@ -100,12 +100,12 @@ async fn an_accepted_job_is_answered_with_all_its_headers_and_fields() {
     assert_eq!(found, BTreeSet::from(fields));
     assert_eq!(job["status"], "Queued");
     assert_eq!(job["links"]["cancel"], format!("/jobs/{id}/cancel"));
-    assert_eq!(service.job(id.parse().unwrap()).await, job, "the answer is the job as a reader sees it");
+    assert_eq!(service.job(id.parse().unwrap()).await, job, "the response equals a later read");
     service.stop().await;
 }
 
 #[tokio::test]
-async fn bad_requests_are_refused_and_store_nothing() {
+async fn invalid_request_is_refused_and_not_stored() {
     let service = service().await;
     let url = service.url("/orders/berlin");
     let post = |kind: &'static str, body: String| service.client.post(&url).header("content-type", kind).body(body);
@@ -145,7 +145,7 @@ async fn bad_requests_are_refused_and_store_nothing() {
 }
 
 #[tokio::test]
-async fn sixty_four_submits_of_one_key_make_one_job() {
+async fn concurrent_submits_with_one_key_make_one_job() {
     let service = service().await;
     let submits = (0..64).map(|_| {
         let request = service.client.post(service.url("/orders/berlin")).header("idempotency-key", "\"k-1\"");
@@ -164,7 +164,7 @@ async fn sixty_four_submits_of_one_key_make_one_job() {
 }
 
 #[tokio::test]
-async fn idempotency_goes_by_key_then_by_id_and_never_mixes_requests() {
+async fn key_takes_precedence_over_request_id() {
     let service = service().await;
     let send = async |path: &str, key: Option<&str>, id: Option<JobId>, items: &[u32]| {
         let mut request = service.client.post(service.url(path)).json(&json!({"items": items}));
@@ -183,19 +183,19 @@ async fn idempotency_goes_by_key_then_by_id_and_never_mixes_requests() {
     let (a, b) = (JobId::random(), JobId::random());
     let ok = |replayed: bool, id: JobId| (202, replayed, id.to_string());
     let conflict = (422, false, "IDEMPOTENCY_CONFLICT".to_owned());
-    // A client's own id.
+    // Only an id.
     assert_eq!(send("/orders/x", None, Some(a), &[1]).await, ok(false, a));
     assert_eq!(send("/orders/x", None, Some(a), &[1]).await, ok(true, a));
     assert_eq!(send("/orders/x", None, Some(a), &[2]).await, conflict, "another body");
     assert_eq!(send("/orders/y", None, Some(a), &[1]).await, conflict, "another path parameter");
     assert_eq!(send("/orders/x?q=1", None, Some(a), &[1]).await, conflict, "another query");
     assert_eq!(send("/others", None, Some(a), &[1]).await, conflict, "another job type");
-    // Both: the key decides, the id serves a new job.
+    // Key and id: the key decides, the id is used for a new job.
     assert_eq!(send("/orders/x", Some("k"), Some(b), &[1]).await, ok(false, b));
     assert_eq!(send("/orders/x", Some("k"), Some(a), &[1]).await, ok(true, b));
     assert_eq!(send("/orders/x", Some("k"), None, &[2]).await, conflict);
     assert_eq!(send("/orders/x", Some("new"), Some(a), &[1]).await, conflict, "a new key with a taken id");
-    // A key is its job type's own.
+    // Keys of different job types are independent.
     let (status, replayed, other) = send("/others", Some("k"), None, &[1]).await;
     assert_eq!((status, replayed), (202, false));
     assert_ne!(other, b.to_string());
@@ -203,7 +203,7 @@ async fn idempotency_goes_by_key_then_by_id_and_never_mixes_requests() {
 }
 
 #[tokio::test]
-async fn a_full_queue_refuses_new_jobs_and_still_replays() {
+async fn full_queue_refuses_new_jobs_but_replays() {
     let service = service().await;
     let keyed =
         || service.client.post(service.url("/orders/x")).json(&json!({"items": []})).header("idempotency-key", "first");
@@ -219,7 +219,7 @@ async fn a_full_queue_refuses_new_jobs_and_still_replays() {
 }
 
 #[tokio::test]
-async fn an_unchanged_job_is_304_and_an_expired_one_410_then_404() {
+async fn read_is_304_if_unchanged_then_410_then_404() {
     let service = service().await;
     let id = service.submit("/rest", json!({"n": 1})).await;
     let url = service.url(&format!("/jobs/{id}"));
@@ -232,7 +232,7 @@ async fn an_unchanged_job_is_304_and_an_expired_one_410_then_404() {
     assert_eq!(unchanged.headers()["cache-control"], "private, no-cache");
     let changed = get("\"0\"".to_owned()).await.unwrap();
     assert_eq!((changed.status(), changed.headers().get("retry-after")), (StatusCode::OK, None));
-    // Each for 50 ms, by the store's clock.
+    // Each status lasts 50 ms, by the store's clock.
     let mut seen = vec![200];
     let gone = async {
         while *seen.last().unwrap() != 404 {
@@ -256,14 +256,14 @@ async fn an_unchanged_job_is_304_and_an_expired_one_410_then_404() {
         }
     };
     let (status, code, _) = tokio::time::timeout(support::PATIENCE, expired).await.unwrap();
-    assert_eq!((status, code.as_str()), (410, "JOB_EXPIRED"), "and it never runs twice");
+    assert_eq!((status, code.as_str()), (410, "JOB_EXPIRED"), "the job does not run again");
     let (status, code, _) = problem(service.client.post(format!("{url}/cancel")).send().await.unwrap()).await;
     assert_eq!((status, code.as_str()), (404, "JOB_NOT_FOUND"));
     service.stop().await;
 }
 
 #[tokio::test]
-async fn a_store_that_is_down_is_503_and_a_repeat_with_the_key_is_safe() {
+async fn store_outage_is_503_and_keyed_repeat_is_safe() {
     let inner = store();
     let flaky = Arc::new(FlakyStore::new(Arc::new(inner.clone())));
     let endpoints = AsyncEndpoints::builder(flaky.clone())
@@ -288,14 +288,14 @@ async fn a_store_that_is_down_is_503_and_a_repeat_with_the_key_is_safe() {
     }
     flaky.outage(false);
     flaky.fail_next(async_endpoints::core::store::StoreOperation::Insert, async_endpoints_testkit::When::After);
-    assert_eq!(submit().await.unwrap().status(), 503, "stored, but its reply was lost");
+    assert_eq!(submit().await.unwrap().status(), 503, "the job is stored, but the reply was lost");
     let replay = submit().await.unwrap();
     assert_eq!((replay.status().as_u16(), replay.headers()["idempotent-replayed"].to_str().unwrap()), (202, "true"));
     service.stop().await;
 }
 
 #[tokio::test]
-async fn while_it_drains_it_refuses_new_jobs_and_answers_for_old_ones() {
+async fn drain_refuses_submits_but_serves_reads() {
     const HELD: JobType<(), ()> = JobType::new("Held");
     let gate = Arc::new(Semaphore::new(0));
     let handler_gate = gate.clone();
@@ -322,19 +322,19 @@ async fn while_it_drains_it_refuses_new_jobs_and_answers_for_old_ones() {
     service.endpoints.shutdown();
     for path in ["/held", &format!("/jobs/{id}/retry")] {
         let refused = service.post(path, Value::Null).await;
-        assert_eq!(refused.headers()["connection"], "close", "another process may take it");
+        assert_eq!(refused.headers()["connection"], "close", "the client must reconnect");
         let (status, code, _) = problem(refused).await;
         assert_eq!((status, code.as_str()), (503, "SHUTTING_DOWN"));
     }
-    assert_eq!(service.job(id).await["status"], "InProgress", "reads go on");
+    assert_eq!(service.job(id).await["status"], "InProgress", "reads work during the drain");
     gate.add_permits(1);
     let endpoints = service.endpoints.clone();
     service.stop().await;
-    assert_eq!(support::found(&endpoints, id).await.status.as_str(), "Completed", "it was let end");
+    assert_eq!(support::found(&endpoints, id).await.status.as_str(), "Completed", "the running job ended");
 }
 
 #[tokio::test]
-async fn traces_and_refusals_belong_together() {
+async fn problem_has_trace_id_of_request() {
     let service = service().await;
     let mut headers = HeaderMap::new();
     headers.insert("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().unwrap());
@@ -344,7 +344,7 @@ async fn traces_and_refusals_belong_together() {
 }
 
 #[test]
-fn what_does_not_fit_together_is_found_when_it_is_built() {
+fn build_rejects_conflicting_declarations() {
     let build = |build: fn(async_endpoints::Builder) -> async_endpoints::Builder| {
         build(support::builder(&store())).build().map(drop).unwrap_err().to_string()
     };

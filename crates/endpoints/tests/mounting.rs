@@ -1,5 +1,5 @@
-//! The same routes under a prefix, in a router with state, behind an application's own layers.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+//! Routes under a prefix, in a router with state, and behind an application's layers.
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod support;
 
@@ -31,7 +31,7 @@ async fn serve(options: Options, mount: impl FnOnce(&AsyncEndpoints) -> Router) 
     Service::serve_app(store, endpoints, app).await
 }
 
-/// Submits a job and follows what the answer says of where it is.
+/// Submits a job and checks all links of the responses.
 async fn check(service: &Service, submit: &str, base: &str) {
     let response = service.client.post(service.url(submit)).json(&json!(1)).send().await.unwrap();
     assert_eq!(response.status(), 202, "{submit}");
@@ -59,7 +59,7 @@ async fn check(service: &Service, submit: &str, base: &str) {
 }
 
 #[tokio::test]
-async fn nested_once_or_twice_or_under_a_parameter() {
+async fn nested_routes_carry_prefix() {
     let once = serve(quick(), |endpoints| Router::new().nest("/v1", routes(endpoints))).await;
     check(&once, "/v1/echo/x", "/v1").await;
     once.stop().await;
@@ -72,7 +72,7 @@ async fn nested_once_or_twice_or_under_a_parameter() {
 }
 
 #[tokio::test]
-async fn merged_into_a_router_with_state_beside_other_routes() {
+async fn routes_merge_into_router_with_state() {
     #[derive(Clone)]
     struct Greeting(&'static str);
     let service = serve(quick(), |endpoints| {
@@ -90,7 +90,7 @@ async fn merged_into_a_router_with_state_beside_other_routes() {
 }
 
 #[tokio::test]
-async fn in_two_places_the_application_says_where_jobs_are() {
+async fn base_path_sets_location_of_jobs() {
     let options = Options { base_path: Some("/operations".to_owned()), ..quick() };
     let service = serve(options, |endpoints| {
         Router::new().nest("/api", endpoints.submit_routes()).nest("/operations", endpoints.job_routes())
@@ -104,7 +104,7 @@ async fn in_two_places_the_application_says_where_jobs_are() {
 }
 
 #[tokio::test]
-async fn behind_an_applications_own_authentication() {
+async fn application_layer_protects_routes() {
     async fn authenticate(request: Request, next: Next) -> Response {
         match request.headers().get("x-key") {
             Some(key) if key == "good" => next.run(request).await,
@@ -123,7 +123,7 @@ async fn behind_an_applications_own_authentication() {
 }
 
 #[test]
-fn a_base_path_that_is_none_is_found_when_it_is_built() {
+fn build_rejects_invalid_base_path() {
     for bad in ["", "/", "v1", "/v1/", "//evil.example", "/a b", "/a?b"] {
         let options = Options { base_path: Some(bad.to_owned()), ..quick() };
         let error = support::builder(&store()).options(options).build().unwrap_err();

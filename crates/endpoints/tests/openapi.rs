@@ -1,6 +1,6 @@
-//! What an application's own types look like in the document.
+//! The application's types in the OpenAPI document.
 #![cfg(feature = "openapi")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 #![allow(dead_code, reason = "only their shapes matter")]
 
 mod support;
@@ -65,7 +65,7 @@ fn references<'a>(value: &'a Value, found: &mut BTreeSet<&'a str>) {
 }
 
 #[tokio::test]
-async fn types_go_by_their_names_and_every_name_is_there() {
+async fn types_are_referenced_by_name() {
     let document = document().await;
     let body = |path: &str, method: &str| {
         document["paths"][path][method]["requestBody"]["content"]["application/json"]["schema"].clone()
@@ -82,7 +82,7 @@ async fn types_go_by_their_names_and_every_name_is_there() {
 }
 
 #[tokio::test]
-async fn operations_have_names_of_their_own() {
+async fn operation_ids_are_unique() {
     let document = document().await;
     let paths = document["paths"].as_object().unwrap();
     let ids: Vec<&str> = paths.values().flat_map(|path| path.as_object().unwrap().values()).map(id).collect();
@@ -95,7 +95,7 @@ fn id(operation: &Value) -> &str {
 }
 
 #[test]
-fn two_types_of_one_name_are_found_when_it_is_built() {
+fn build_rejects_two_types_with_one_name() {
     let builder = support::builder(&store());
     let clash = builder
         .endpoint(Endpoint::post("/orders", ORDER).documented())

@@ -1,5 +1,5 @@
-//! What operators do with jobs: list them, and run them again.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+//! Operator routes: list and retry.
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod support;
 
@@ -21,7 +21,7 @@ async fn service() -> Service {
             .endpoint(Endpoint::post("/waiting", WAITING))
             .endpoint(Endpoint::post("/works", WORKS))
             .handler(WORKS, async |ctx: JobContext<u32>| Ok(*ctx.request()))
-            .handler(FAILING, async |_: JobContext<u32>| Err(JobError::permanent("NO", "It never works.")))
+            .handler(FAILING, async |_: JobContext<u32>| Err(JobError::permanent("NO", "It always fails.")))
     })
     .await
 }
@@ -36,7 +36,7 @@ fn ids(page: &Value) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn pages_tell_each_job_once_newest_first_while_more_come() {
+async fn pages_list_each_job_once_newest_first() {
     let service = service().await;
     let mut expected = Vec::new();
     for n in 0..7 {
@@ -52,13 +52,13 @@ async fn pages_tell_each_job_once_newest_first_while_more_come() {
         found.extend(ids(&page));
         cursor = page["nextCursor"].as_str().map(str::to_owned);
     }
-    assert_eq!(found, expected, "the late one was not there when the first page was read");
+    assert_eq!(found, expected, "the last job is newer than the first page");
     assert_eq!(ids(&get(&service, "/jobs?limit=1").await.1), [late.to_string()]);
     service.stop().await;
 }
 
 #[tokio::test]
-async fn lists_go_by_state_and_type_and_refuse_what_is_none() {
+async fn list_filters_by_state_and_type() {
     let service = service().await;
     let failed = service.submit("/failing", json!(1)).await;
     service.ended(failed).await;
@@ -88,7 +88,7 @@ async fn lists_go_by_state_and_type_and_refuse_what_is_none() {
 }
 
 #[tokio::test]
-async fn a_job_is_run_again_once_as_a_new_one() {
+async fn retry_makes_one_new_job() {
     let service = service().await;
     let failed = service.submit("/failing", json!(1)).await;
     let version = service.ended(failed).await["version"].as_u64().unwrap();
@@ -115,6 +115,6 @@ async fn a_job_is_run_again_once_as_a_new_one() {
     service.ended(failed).await;
     let all = futures_util::future::join_all((0..16).map(|_| retry(failed))).await;
     let new: BTreeSet<String> = all.iter().map(|response| header(response, "location")).collect();
-    assert_eq!(new.len(), 1, "sixteen at once made one job");
+    assert_eq!(new.len(), 1, "concurrent retries make one job");
     service.stop().await;
 }

@@ -1,5 +1,5 @@
 //! The server, tested from raw sockets: slow clients, hang-ups, limits, shutdown.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod support;
 

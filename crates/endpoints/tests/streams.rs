@@ -1,5 +1,5 @@
-//! Following a job by event streams, and its log.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+//! Event streams of jobs, and their logs.
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod support;
 
@@ -26,7 +26,7 @@ use tower_service::Service as _;
 const GATED: JobType<(), u32> = JobType::new("Gated");
 const WAITING: JobType<(), ()> = JobType::new("Waiting");
 
-/// A service whose jobs report progress, then end when the gate lets them.
+/// A service whose jobs report progress and end when the gate gets permits.
 async fn gated() -> (Service, Arc<Semaphore>) {
     let gate = Arc::new(Semaphore::new(0));
     let passes = gate.clone();
@@ -71,7 +71,7 @@ impl Events {
         Self { chunks: chunks.boxed(), text: String::new() }
     }
 
-    /// The next event; none at the end of the stream.
+    /// The next event; `None` at the end of the stream.
     async fn next(&mut self) -> Option<Event> {
         loop {
             while let Some((block, rest)) = self.text.split_once("\n\n") {
@@ -86,39 +86,39 @@ impl Events {
                     });
                 }
             }
-            let chunk = tokio::time::timeout(PATIENCE, self.chunks.next()).await.expect("something comes")?;
+            let chunk = tokio::time::timeout(PATIENCE, self.chunks.next()).await.expect("the stream sends or ends")?;
             self.text.push_str(std::str::from_utf8(&chunk).unwrap());
         }
     }
 }
 
 #[tokio::test]
-async fn a_stream_tells_every_state_and_ends_with_the_job() {
+async fn stream_sends_every_status_and_ends_with_job() {
     let (service, gate) = gated().await;
     let id = service.submit("/gated", Value::Null).await;
     let mut events = Events::open(service.client.get(service.url(&format!("/jobs/{id}/events")))).await;
-    let mut told = vec![events.next().await.unwrap()];
-    if told[0].data["status"] == "Queued" {
-        told.push(events.next().await.unwrap());
+    let mut seen = vec![events.next().await.unwrap()];
+    if seen[0].data["status"] == "Queued" {
+        seen.push(events.next().await.unwrap());
     }
-    assert_eq!(told.last().unwrap().data["status"], "InProgress");
+    assert_eq!(seen.last().unwrap().data["status"], "InProgress");
     gate.add_permits(1);
     let progress = events.next().await.unwrap();
     assert_eq!((&*progress.kind, &progress.data["progress"]["percent"]), ("progress", &json!(50.0)));
     gate.add_permits(1);
     let end = events.next().await.unwrap();
     assert_eq!((&*end.kind, &end.data["status"], &end.data["result"]), ("status", &json!("Completed"), &json!(7)));
-    assert!(events.next().await.is_none(), "nothing comes after the end");
-    assert!(told.iter().all(|event| event.kind == "status"));
-    told.extend([progress, end]);
-    assert!(told.windows(2).all(|pair| pair[0].id < pair[1].id));
-    assert!(told.iter().all(|event| event.data["version"] == event.id && event.data["id"] == json!(id)));
-    assert_eq!(told.last().unwrap().data, service.job(id).await, "each is the whole job");
+    assert!(events.next().await.is_none(), "the stream ends after the terminal event");
+    assert!(seen.iter().all(|event| event.kind == "status"));
+    seen.extend([progress, end]);
+    assert!(seen.windows(2).all(|pair| pair[0].id < pair[1].id));
+    assert!(seen.iter().all(|event| event.data["version"] == event.id && event.data["id"] == json!(id)));
+    assert_eq!(seen.last().unwrap().data, service.job(id).await, "an event has the whole job");
     service.stop().await;
 }
 
 #[tokio::test]
-async fn a_stream_goes_on_where_the_client_was_cut_off() {
+async fn stream_resumes_after_last_event_id() {
     let (service, gate) = gated().await;
     let id = service.submit("/gated", Value::Null).await;
     let url = service.url(&format!("/jobs/{id}/events"));
@@ -131,7 +131,7 @@ async fn a_stream_goes_on_where_the_client_was_cut_off() {
     };
     tokio::time::timeout(PATIENCE, started).await.unwrap();
     let now = support::found(&service.endpoints, id).await.version;
-    // What is old or none is told the present; what is known is not told again.
+    // An old or malformed id gets the current state; a current id gets nothing yet.
     for old in ["0", "1", "no number", "-1"] {
         assert_eq!(Events::open(resume(old)).await.next().await.unwrap().id, now, "{old}");
     }
@@ -143,7 +143,7 @@ async fn a_stream_goes_on_where_the_client_was_cut_off() {
         last = event;
     }
     assert_eq!(last.data["status"], "Completed");
-    // Whoever has the end is told not to come again; whoever claims to know more is told the end.
+    // A client with the terminal event gets 204; a client with a later id gets the terminal event.
     assert_eq!(resume(&last.id.to_string()).send().await.unwrap().status(), StatusCode::NO_CONTENT);
     for old in ["1", &(last.id + 100).to_string()] {
         let mut events = Events::open(resume(old)).await;
@@ -158,7 +158,7 @@ fn clone(event: &Event) -> Event {
 }
 
 #[tokio::test]
-async fn streams_end_with_the_service_and_not_before_its_drain() {
+async fn streams_end_after_drain() {
     let (service, gate) = gated().await;
     let (gated, waiting) = (service.submit("/gated", Value::Null).await, service.submit("/waiting", Value::Null).await);
     let open = async |id: JobId| Events::open(service.client.get(service.url(&format!("/jobs/{id}/events")))).await;
@@ -171,13 +171,13 @@ async fn streams_end_with_the_service_and_not_before_its_drain() {
     while let Some(event) = ends.next().await {
         last = Some(event);
     }
-    assert_eq!(last.unwrap().data["status"], "Completed", "the drain lets it end, and tells");
+    assert_eq!(last.unwrap().data["status"], "Completed", "the terminal event is sent during the drain");
     assert!(stays.next().await.is_none());
     service.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_quiet_stream_gives_signs_of_life() {
+async fn quiet_stream_sends_comments() {
     let store = support::store();
     let endpoints: AsyncEndpoints = support::builder(&store).build().unwrap();
     let id = endpoints.submit(WAITING, ()).await.unwrap().job.id;
@@ -194,7 +194,7 @@ async fn a_quiet_stream_gives_signs_of_life() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_log_stream_gives_signs_of_life_while_a_job_only_reports_progress() {
+async fn log_stream_sends_comments_during_progress() {
     let store = support::store();
     let endpoints: AsyncEndpoints = support::builder(&store).build().unwrap();
     let id = endpoints.submit(WAITING, ()).await.unwrap().job.id;
@@ -217,7 +217,7 @@ async fn a_log_stream_gives_signs_of_life_while_a_job_only_reports_progress() {
 }
 
 #[tokio::test]
-async fn streams_end_with_endpoints_that_somebody_elses_server_serves() {
+async fn shutdown_ends_streams_without_serve() {
     let store = support::store();
     let endpoints: AsyncEndpoints = support::builder(&store).build().unwrap();
     let id = endpoints.submit(WAITING, ()).await.unwrap().job.id;
@@ -233,7 +233,7 @@ async fn streams_end_with_endpoints_that_somebody_elses_server_serves() {
 }
 
 #[tokio::test]
-async fn a_log_comes_as_lines_as_text_and_as_a_stream() {
+async fn log_is_sent_as_json_lines_text_or_stream() {
     let (service, _gate) = gated().await;
     let id = service.submit("/waiting", Value::Null).await;
     let store = service.endpoints.store();
@@ -268,7 +268,7 @@ async fn a_log_comes_as_lines_as_text_and_as_a_stream() {
     assert_eq!(text, "1970-01-01T00:00:00.000001Z INFO 1 one\n1970-01-01T00:00:00.000001Z INFO 1 two\\nlines\n");
     let refused = service.client.get(&url).header("accept", "text/html").send().await.unwrap();
     assert_eq!(refused.status(), StatusCode::NOT_ACCEPTABLE);
-    // As a stream, from the line that the client has, until the job has ended.
+    // As a stream: from the client's last line until the job has ended.
     let stream = service.client.get(&url).header("accept", "text/event-stream").header("last-event-id", "1");
     let mut events = Events::open(stream).await;
     assert_eq!(events.next().await.unwrap().id, 2);
@@ -282,7 +282,7 @@ async fn a_log_comes_as_lines_as_text_and_as_a_stream() {
         let request = service.client.get(&url).header("accept", "text/event-stream");
         request.header("last-event-id", last.to_owned())
     };
-    assert_eq!(stream("4").send().await.unwrap().status(), StatusCode::NO_CONTENT, "the client has all");
+    assert_eq!(stream("4").send().await.unwrap().status(), StatusCode::NO_CONTENT, "the client has all lines");
     let mut again = Events::open(stream("2")).await;
     assert_eq!(again.next().await.unwrap().id, 3);
     assert_eq!(again.next().await.unwrap().id, 4);
@@ -290,12 +290,12 @@ async fn a_log_comes_as_lines_as_text_and_as_a_stream() {
     service.stop().await;
 }
 
-/// Works as a worker would, but for what the test wants to decide itself.
+/// Claims a job like a worker, so that the test decides what the attempt reports.
 async fn claim_by_hand(store: &dyn Store) -> Lease {
     let minute = Duration::from_secs(60);
-    let wants = vec![TypeQuota { name: JobName::new("Waiting").unwrap(), max: 1, timeout: minute }];
+    let quotas = vec![TypeQuota { name: JobName::new("Waiting").unwrap(), max: 1, timeout: minute }];
     let (worker, token) = (WorkerId(uuid::Uuid::new_v4()), LeaseToken(uuid::Uuid::new_v4()));
-    let claim = Claim { worker, token, quotas: wants, max: 1, max_bytes: 1 << 20, lease: minute };
+    let claim = Claim { worker, token, quotas, max: 1, max_bytes: 1 << 20, lease: minute };
     store.claim(&claim).await.unwrap().attempts[0].lease
 }
 

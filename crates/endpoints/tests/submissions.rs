@@ -1,5 +1,5 @@
-//! What an application adds to a submission: validators, layers, and answers of its own.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+//! Extensions of an application: validators, layers and response hooks.
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod support;
 
@@ -30,7 +30,7 @@ const NOTHING: JobType<(), ()> = JobType::new("Nothing");
 #[derive(Clone)]
 struct User(&'static str);
 
-/// What the handler sees: proof of what was stored.
+/// Returns what the handler sees, which shows what was stored.
 async fn book(ctx: JobContext<Stay>) -> Result<Value, async_endpoints::JobError> {
     Ok(json!({
         "nights": ctx.request().nights,
@@ -41,7 +41,7 @@ async fn book(ctx: JobContext<Stay>) -> Result<Value, async_endpoints::JobError>
 }
 
 async fn check(stay: Submission<Stay>) -> Result<Submission<Stay>, Response> {
-    assert!(stay.request().nights != 99, "a validator that panics");
+    assert!(stay.request().nights != 99, "this validator panics");
     if stay.header("x-blocked").is_some() {
         return Err((StatusCode::IM_A_TEAPOT, "no").into_response());
     }
@@ -72,7 +72,7 @@ async fn service() -> Service {
     .await
 }
 
-/// A layer of the application: sees what the layers around it know.
+/// A layer of the application that reads an extension of an outer layer.
 async fn limit(Extension(User(name)): Extension<User>, request: Request<Body>, next: Next) -> Response {
     if request.headers().contains_key("x-too-many") {
         return (StatusCode::TOO_MANY_REQUESTS, name).into_response();
@@ -86,7 +86,7 @@ async fn count(service: &Service) -> u64 {
 }
 
 #[tokio::test]
-async fn a_validator_answers_itself_and_nothing_is_stored() {
+async fn validator_response_is_sent_and_nothing_stored() {
     let service = service().await;
     let send = async |path: &str, body: Value, header: Option<&'static str>| {
         let mut request = service.client.post(service.url(path)).json(&body);
@@ -117,7 +117,7 @@ async fn a_validator_answers_itself_and_nothing_is_stored() {
 }
 
 #[tokio::test]
-async fn a_validator_decides_when_and_for_whom_a_job_runs() {
+async fn validator_sets_priority_delay_and_headers() {
     let service = service().await;
     let done = async |path: &str, nights: u32| {
         let id = service.submit(path, json!({"nights": nights})).await;
@@ -128,11 +128,11 @@ async fn a_validator_decides_when_and_for_whom_a_job_runs() {
     assert_eq!((&job["priority"], done("/hotels/x", 8).await["priority"].as_u64()), (&json!(4), Some(0)));
     let later = service.post("/hotels/x?dry=later", json!({"nights": 1})).await.json::<Value>().await.unwrap();
     assert_eq!((&later["status"], &later["waiting"]["reason"]), (&json!("Scheduled"), &json!("delayed")));
-    // What the client says of the user does not count where the validator does.
+    // The validator's header replaces the client's.
     let spoofed = service.client.post(service.url("/hotels/x")).json(&json!({"nights": 1})).header("x-user-id", "eve");
     let id = spoofed.send().await.unwrap().json::<Value>().await.unwrap()["id"].as_str().unwrap().parse().unwrap();
     assert_eq!(service.ended(id).await["result"]["user"], json!(["ada"]));
-    // The same path by another method has neither validator nor layer.
+    // Another method of the same path has neither validator nor layer.
     let other = service.client.put(service.url("/hotels/full")).json(&json!({"nights": 0})).header("x-too-many", "1");
     assert_eq!(other.send().await.unwrap().status(), 202);
     service.stop().await;
@@ -145,12 +145,12 @@ async fn never(nothing: Submission<()>) -> Result<Submission<()>, Problem> {
     }
 }
 
-/// Every answer, replaced.
+/// Replaces every response.
 struct Own;
 
 impl Responses for Own {
     fn submitted(&self, _: &Parts, job: &JobDocument<'_>, mut answer: Response) -> Response {
-        assert_ne!(job.view().name.as_str(), "Nothing", "responses that panic");
+        assert_ne!(job.view().name.as_str(), "Nothing", "this hook panics");
         answer.headers_mut().insert("x-processing-time", HeaderValue::from_static("now"));
         answer
     }
@@ -175,7 +175,7 @@ impl Responses for Own {
 }
 
 #[tokio::test]
-async fn every_answer_can_be_replaced() {
+async fn hooks_replace_every_response() {
     let inner = store();
     let flaky = Arc::new(FlakyStore::new(Arc::new(inner.clone())));
     let endpoints = async_endpoints::AsyncEndpoints::builder(flaky.clone())
@@ -201,13 +201,13 @@ async fn every_answer_can_be_replaced() {
     assert_eq!(wrong.0, 422);
     assert!(wrong.1.starts_with("own: POST INVALID_REQUEST Some(\"nights: invalid type"), "{}", wrong.1);
     let problem = read(service.client.delete(service.url("/nothing")).header("x-no", "1").send().await.unwrap()).await;
-    assert_eq!(problem, (403, "own: DELETE NO None".to_owned()), "a validator's problem is told as ours are");
+    assert_eq!(problem, (403, "own: DELETE NO None".to_owned()), "a validator's problem passes the hook");
     let own = read(service.post("/hotels/full", json!({"nights": 1})).await).await;
-    assert_eq!(own, (409, String::new()), "a validator's answer is the application's already");
+    assert_eq!(own, (409, String::new()), "a validator's other response does not");
     let panicked = read(service.post("/hotels/x", json!({"nights": 99})).await).await;
     assert_eq!(panicked, (502, "internal: INTERNAL_ERROR".to_owned()));
     let stored = service.post("/nothing", Value::Null).await;
-    assert_eq!(stored.status(), 202, "a job that is stored is told, though the application's answer panics");
+    assert_eq!(stored.status(), 202, "a stored job is reported although the hook panics");
     assert_eq!(stored.headers()["location"], format!("/jobs/{}", stored.headers()["x-async-job-id"].to_str().unwrap()));
     flaky.outage(true);
     assert_eq!(get(&location).await, (502, "internal: STORE_UNAVAILABLE".to_owned()));
@@ -218,7 +218,7 @@ async fn every_answer_can_be_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_does_not_come_is_not_waited_for() {
+async fn stalled_body_times_out_or_is_ignored() {
     let store = store();
     let endpoints = support::builder(&store).endpoint(Endpoint::post("/nothing", NOTHING)).build().unwrap();
     let id = endpoints.submit(NOTHING, ()).await.unwrap().job.id;
@@ -231,7 +231,7 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn code_submits_for_an_owner() {
+async fn submit_from_code_sets_owner() {
     let service = Service::start(|builder| {
         let owner =
             |request: &Parts| request.headers.get("x-user").and_then(|user| user.to_str().ok()).map(str::to_owned);

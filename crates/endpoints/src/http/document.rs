@@ -1,4 +1,7 @@
-//! A job as clients read it, as JSON. Written by hand: it is in every answer, and most of what one costs.
+//! A job as the JSON that clients read.
+//!
+//! Field by field instead of `derive(Serialize)`: a derived struct takes twice as long, 4 % of a whole submission, and is
+//! no shorter.
 
 use async_endpoints_core::{
     JobView, Timestamp,
@@ -11,10 +14,10 @@ use uuid::fmt::Hyphenated;
 use super::problem::ProblemBody;
 use crate::{fleet::Waiting, telemetry::events};
 
-/// Room for a job without progress, result or errors.
+/// Capacity of the buffer: a job without progress, result and errors fits.
 const BYTES: usize = 1 << 10;
 
-/// A job as clients read it: serialize it to get the JSON of every answer with a job in it.
+/// A job in the form that clients read. Serialize it to get the JSON of the library's responses.
 #[derive(Debug)]
 pub struct JobDocument<'a> {
     pub(super) job: &'a JobView,
@@ -23,17 +26,16 @@ pub struct JobDocument<'a> {
 }
 
 impl JobDocument<'_> {
-    /// The job itself.
+    /// The job.
     pub fn view(&self) -> &JobView {
         self.job
     }
 
-    /// Where it is found, `/jobs/{id}` with the prefix that the routes are mounted under.
+    /// The path of the job: `/jobs/{id}` after the prefix that the routes are mounted under.
     pub fn location(&self) -> String {
         format!("{}/jobs/{}", self.base, self.job.id)
     }
 
-    /// It as JSON.
     pub(super) fn json(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(BYTES);
         self.write(&mut out);
@@ -45,7 +47,7 @@ impl JobDocument<'_> {
         let mut id = [0; Hyphenated::LENGTH];
         let id = &*job.id.0.hyphenated().encode_lower(&mut id);
         let trace = job.trace.as_ref();
-        let mut object = Object::begin(out);
+        let mut object = ObjectWriter::begin(out);
         object.text("id", &[id]);
         object.text("name", &[job.name.as_str()]);
         object.text("status", &[job.status.as_str()]);
@@ -75,10 +77,10 @@ impl JobDocument<'_> {
     }
 
     fn links(&self, out: &mut Vec<u8>, id: &str) {
-        // A prefix is part of an address, and may hold what JSON has to escape.
+        // A prefix may contain characters that JSON escapes.
         let base = serde_json::to_string(self.base).unwrap_or_default();
         let base = base.trim_matches('"');
-        let mut links = Object::begin(out);
+        let mut links = ObjectWriter::begin(out);
         for (name, part) in
             [("self", ""), ("events", "/events"), ("cancel", "/cancel"), ("logs", "/logs"), ("result", "/result")]
         {
@@ -87,7 +89,7 @@ impl JobDocument<'_> {
         links.end();
     }
 
-    /// Written by a worker of ours as JSON; anything else is not passed on.
+    /// The result; `None` if it is not JSON, which no worker stores.
     fn result(&self) -> Option<&RawValue> {
         self.job.result.as_deref().and_then(|bytes| serde_json::from_slice(bytes).ok())
     }
@@ -100,7 +102,6 @@ impl Serialize for JobDocument<'_> {
     }
 }
 
-/// An attempt of a job, as it is shown.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Attempt<'a> {
@@ -123,13 +124,13 @@ impl<'a> Attempt<'a> {
     }
 }
 
-/// An object as it is written: names are plain words, and go out as they are.
-struct Object<'a> {
+/// Writes a JSON object. Field names are not escaped.
+struct ObjectWriter<'a> {
     out: &'a mut Vec<u8>,
     separator: u8,
 }
 
-impl<'a> Object<'a> {
+impl<'a> ObjectWriter<'a> {
     fn begin(out: &'a mut Vec<u8>) -> Self {
         Self { out, separator: b'{' }
     }
@@ -152,7 +153,7 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// Text in pieces, nothing of which has to be escaped.
+    /// Writes a string from pieces that need no escaping.
     fn text(&mut self, name: &'static str, pieces: &[&str]) {
         let out = self.begin_field(name);
         out.push(b'"');

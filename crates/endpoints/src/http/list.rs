@@ -6,14 +6,17 @@ use async_endpoints_core::{
     JobId, JobName, JobStatus, Timestamp,
     store::{Cursor, ListFilter, Page},
 };
-use axum::{
-    http::header,
-    response::{IntoResponse, Response},
-};
+use axum::response::Response;
 use futures_util::future::join_all;
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{call::Call, codes, document::JobDocument, problem::Problem};
+use super::{
+    call::Call,
+    codes,
+    document::JobDocument,
+    problem::{Problem, json},
+};
 use crate::store_call::within;
 
 const LIMIT: u32 = 50;
@@ -26,21 +29,14 @@ pub(super) async fn list(call: &Call) -> Result<Response, Problem> {
     let seen = page.jobs.iter().filter(|job| call.sees.sees(job.owner));
     let jobs = join_all(seen.map(|job| call.document(job))).await;
     let next_cursor = page.next.map(|cursor| write_cursor(&filter, cursor));
-    Ok(answer(&jobs, next_cursor.as_deref()))
+    Ok(json("application/json", &JobPage { jobs, next_cursor }))
 }
 
-fn answer(jobs: &[JobDocument<'_>], next_cursor: Option<&str>) -> Response {
-    let mut out = b"{\"jobs\":[".to_vec();
-    for (i, job) in jobs.iter().enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
-        job.write(&mut out);
-    }
-    // A cursor has hexadecimal digits only, so it needs no escaping.
-    let next_cursor = next_cursor.map_or("null".to_owned(), |cursor| format!("\"{cursor}\""));
-    out.extend_from_slice(format!("],\"nextCursor\":{next_cursor}}}").as_bytes());
-    ([(header::CONTENT_TYPE, "application/json")], out).into_response()
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct JobPage<'a> {
+    jobs: Vec<JobDocument<'a>>,
+    next_cursor: Option<String>,
 }
 
 /// Reads filter and page from the query.

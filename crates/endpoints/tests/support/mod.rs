@@ -1,6 +1,6 @@
-//! A served application for tests: real HTTP on a free port, and a store that checks the invariants at the end.
+//! A test application served over HTTP on a free port, with a store that checks the invariants at the end.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 pub type TestStore = Arc<Checked<MemoryStore>>;
 
-/// As long as anything may take in a test; nothing waits that long unless it fails.
+/// Timeout of single steps. Reaching it fails the test.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn store() -> TestStore {
@@ -43,7 +43,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Serves what `build` adds to a builder.
+    /// Serves the endpoints that `build` declares.
     pub async fn start(build: impl FnOnce(Builder) -> Builder) -> Self {
         let store = store();
         let endpoints = build(builder(&store)).build().unwrap();
@@ -63,7 +63,7 @@ impl Service {
         Self { endpoints, client: Client::new(), url, store, serving }
     }
 
-    /// Where it listens.
+    /// The address that the server listens on.
     pub fn address(&self) -> &str {
         self.url.trim_start_matches("http://")
     }
@@ -83,14 +83,14 @@ impl Service {
         response.json::<Value>().await.unwrap()["id"].as_str().unwrap().parse().unwrap()
     }
 
-    /// A job over HTTP.
+    /// Reads a job over HTTP.
     pub async fn job(&self, id: JobId) -> Value {
         let response = self.client.get(self.url(&format!("/jobs/{id}"))).send().await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
         response.json().await.unwrap()
     }
 
-    /// A job over HTTP, once it is terminal.
+    /// Waits for the end of a job, then reads it over HTTP.
     pub async fn ended(&self, id: JobId) -> Value {
         ended(&self.endpoints, id).await;
         self.job(id).await
@@ -101,7 +101,7 @@ impl Service {
         (response.status(), response.json().await.unwrap())
     }
 
-    /// Stops, as SIGTERM does, and checks the invariants.
+    /// Shuts down as SIGTERM does, and checks the invariants.
     pub async fn stop(self) {
         self.endpoints.shutdown();
         self.serving.await.unwrap().unwrap();
@@ -109,12 +109,12 @@ impl Service {
     }
 }
 
-/// Every route of these endpoints.
+/// The submit routes and the job routes.
 pub fn routes(endpoints: &AsyncEndpoints) -> axum::Router {
     axum::Router::new().merge(endpoints.submit_routes()).merge(endpoints.job_routes())
 }
 
-/// A job, once it is terminal.
+/// Waits for the end of a job.
 pub async fn ended(endpoints: &AsyncEndpoints, id: JobId) -> JobView {
     match endpoints.wait(id, PATIENCE).await.unwrap() {
         JobLookup::Found(job) if job.status.is_terminal() => *job,
@@ -122,7 +122,7 @@ pub async fn ended(endpoints: &AsyncEndpoints, id: JobId) -> JobView {
     }
 }
 
-/// A job that must be there.
+/// Reads a job that must exist.
 pub async fn found(endpoints: &AsyncEndpoints, id: JobId) -> JobView {
     match endpoints.job(id).await.unwrap() {
         JobLookup::Found(job) => *job,
@@ -130,7 +130,7 @@ pub async fn found(endpoints: &AsyncEndpoints, id: JobId) -> JobView {
     }
 }
 
-/// Runs endpoints as a process of its own would: on their own runtime with that many threads, until dropped.
+/// Runs endpoints on a runtime of their own with this many threads, like a separate process, until dropped.
 pub struct Process {
     pub endpoints: AsyncEndpoints,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -160,7 +160,7 @@ impl Drop for Process {
     }
 }
 
-/// Endpoints that run nothing and only look.
+/// Endpoints without handlers, for reading jobs.
 pub fn watch(store: &TestStore) -> AsyncEndpoints {
     builder(store).build().unwrap()
 }
