@@ -12,9 +12,9 @@ use uuid::Uuid;
 use crate::{
     failure::Failure,
     job::Job,
-    ledger::NEVER_STARTED,
     state::State,
-    view::{self, Types as _, lookup},
+    types::{NEVER_STARTED, Types as _},
+    view::{self, lookup},
 };
 
 impl State {

@@ -8,30 +8,12 @@ use std::collections::{BTreeMap, HashMap};
 use async_endpoints_core::{JobName, JobStatus, Priority, Timestamp, limits::STATS_MINUTES, store::MinuteStats};
 use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter, types::Value};
 
-use crate::{failure::Failure, minutes, score::order_number_at, view::Types};
-
-/// Jobs of a type: by state, then Scheduled jobs that never started, then Queued jobs by priority.
-pub(crate) type Counts = [i64; 17];
-
-pub(crate) const NEVER_STARTED: usize = 6;
-
-/// The columns of [`Counts`], in their order.
-pub(crate) const COUNTS: &str = "queued, scheduled, in_progress, completed, failed, canceled, never_started, \
-    queued_0, queued_1, queued_2, queued_3, queued_4, queued_5, queued_6, queued_7, queued_8, queued_9";
-
-/// The index in [`Counts`] of Queued jobs of a priority.
-pub(crate) fn queued_of(priority: Priority) -> usize {
-    NEVER_STARTED + 1 + usize::from(priority.get())
-}
-
-/// Reads counts from a row, from column `first` on.
-pub(crate) fn counts(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Counts> {
-    let mut counts = Counts::default();
-    for (i, count) in counts.iter_mut().enumerate() {
-        *count = row.get(first + i)?;
-    }
-    Ok(counts)
-}
+use crate::{
+    failure::Failure,
+    minutes,
+    score::order_number_at,
+    types::{COUNTS, Counts, NEVER_STARTED, Types, counts, queued_of},
+};
 
 struct TypeCounts {
     name: JobName,

@@ -6,7 +6,7 @@
 //! | `open` | settings of connections, the schema and its versions: `sql/*.sql` |
 //! | `files`, `space`, `failure` | identity and damage of the files, disk space, errors |
 //! | `queue`, `writer`, `reader` | calls on their way to the threads, group commit, snapshots |
-//! | `state`, `ledger` | the writer's state during a step, cached counts |
+//! | `state`, `ledger`, `types` | the writer's state during a step, cached counts, job types |
 //! | `job`, `column`, `view`, `score`, `minutes` | rows of jobs, views of jobs, positions in indexes, minute buckets |
 //! | `insert`, `lease`, `sweep`, `shared` | calls that write |
 //! | `list`, `stats` | calls that read |
@@ -36,6 +36,7 @@ mod state;
 mod stats;
 mod store;
 mod sweep;
+mod types;
 mod view;
 mod writer;
 

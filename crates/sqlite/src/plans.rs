@@ -10,8 +10,8 @@ use rusqlite::Connection;
 
 use crate::{
     job::{self, COLUMNS},
-    ledger::COUNTS,
     open::{self, Synchronous},
+    types::COUNTS,
 };
 
 /// Tables that a statement may scan: one row, one row per type or worker, SQLite's own; and `quarantine`, which is counted

@@ -1,6 +1,6 @@
 //! The threads that read. Each call reads one snapshot, taken after every write that was answered before the call.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use async_endpoints_core::{Clock, JobName, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _};
@@ -8,9 +8,8 @@ use rusqlite::{Connection, OptionalExtension as _};
 use crate::{
     failure::Failure,
     files::DatabaseFiles,
-    ledger::{COUNTS, Counts, counts},
     queue::{Call, Queue, Taken},
-    view::Types,
+    types::TypeNames,
 };
 
 /// A read-only connection, in a snapshot while a call runs.
@@ -20,29 +19,6 @@ pub(crate) struct Reader {
     /// The time of the running call.
     pub(crate) now: Timestamp,
     clock: Arc<dyn Clock>,
-}
-
-/// Cached names of types, which never change.
-#[derive(Default)]
-pub(crate) struct TypeNames(HashMap<i64, JobName>);
-
-impl Types for TypeNames {
-    fn name(&mut self, conn: &Connection, type_id: i64) -> Result<JobName, Failure> {
-        if let Some(name) = self.0.get(&type_id) {
-            return Ok(name.clone());
-        }
-        let mut find = conn.prepare_cached("SELECT name FROM types WHERE type_id = ?1")?;
-        let name: Option<String> = find.query_row([type_id], |row| row.get(0)).optional()?;
-        let name = name.ok_or_else(|| Failure::unknown_type(type_id))?;
-        let name = JobName::new(&name).map_err(|error| Failure::Unreadable(error.to_string()))?;
-        self.0.insert(type_id, name.clone());
-        Ok(name)
-    }
-
-    fn counts(&mut self, conn: &Connection, type_id: i64) -> Result<Counts, Failure> {
-        let mut find = conn.prepare_cached(&format!("SELECT {COUNTS} FROM types WHERE type_id = ?1"))?;
-        find.query_row([type_id], |row| counts(row, 0)).optional()?.ok_or_else(|| Failure::unknown_type(type_id))
-    }
 }
 
 impl Reader {

@@ -11,14 +11,7 @@ use async_endpoints_core::{
 };
 use rusqlite::{Connection, params};
 
-use crate::{
-    column::json,
-    failure::Failure,
-    job::Job,
-    ledger::Ledger,
-    score::priority_of,
-    view::{self, Types as _},
-};
+use crate::{column::json, failure::Failure, job::Job, ledger::Ledger, score::priority_of, types::Types as _, view};
 
 /// The writer's connection in an open transaction, with the cached values and hints of that transaction.
 pub(crate) struct State {

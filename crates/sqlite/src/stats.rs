@@ -14,10 +14,10 @@ use crate::{
     column::from_json,
     failure::Failure,
     lease::HeartbeatRecord,
-    ledger::{COUNTS, Counts, NEVER_STARTED, counts, queued_of},
     minutes,
     reader::Reader,
     score::{PRIORITY_SPAN, order_number_at, queued_score},
+    types::{COUNTS, Counts, NEVER_STARTED, counts, queued_of},
 };
 
 /// Queued jobs of each priority that are compared to find the oldest: only released and recovered jobs are not sorted by

@@ -14,7 +14,7 @@ use crate::{
     failure::Failure,
     job::Job,
     state::{End, FAR_AHEAD, State},
-    view::Types as _,
+    types::Types as _,
 };
 
 /// Bytes of payloads, results and logs after which a step stops, since large values take long to delete.

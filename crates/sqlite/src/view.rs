@@ -1,7 +1,7 @@
 //! Lookups that readers and the writer share: a job by its id, its view, or its tombstone.
 
 use async_endpoints_core::{
-    JobId, JobName, JobStatus, JobView, Timestamp,
+    JobId, JobStatus, JobView, Timestamp,
     job::{AttemptOutcome, AttemptRecord, Digest},
     limits::{AHEAD_COUNTED, ATTEMPTS_KEPT},
     store::JobLookup,
@@ -13,15 +13,9 @@ use crate::{
     column::from_json,
     failure::Failure,
     job::{COLUMNS, Job},
-    ledger::{Counts, queued_of},
     score::{PRIORITY_SPAN, queued_score},
+    types::{Counts, Types, queued_of},
 };
-
-/// Names and counts of types, as the writer or a reader caches them.
-pub(crate) trait Types {
-    fn name(&mut self, conn: &Connection, type_id: i64) -> Result<JobName, Failure>;
-    fn counts(&mut self, conn: &Connection, type_id: i64) -> Result<Counts, Failure>;
-}
 
 /// The record of a job that was deleted after its retention.
 pub(crate) struct Tombstone {

@@ -145,12 +145,12 @@ async fn folder_is_refused() {
     assert!(matches!(refused, OpenError::Folder { .. }) && !refused.is_transient(), "{refused:?}");
 }
 
-/// Runs as a user to whom permissions apply: they do not apply to root.
+/// Runs as an unprivileged user, since root ignores permissions.
 #[cfg(unix)]
 #[tokio::test]
 async fn read_only_file_is_unavailable_until_writable() {
     use std::os::unix::{fs::chown, process::CommandExt as _};
-    const NOBODY: u32 = 65534;
+    const UNPRIVILEGED: u32 = 65534;
     let given = std::env::var_os("READ_ONLY").map(std::path::PathBuf::from);
     let own = given.is_none().then(Folder::new);
     let file = given.or_else(|| own.as_ref().map(Folder::file)).unwrap();
@@ -164,9 +164,9 @@ async fn read_only_file_is_unavailable_until_writable() {
         std::fs::create_dir(&folder).unwrap();
         let program = folder.join("program");
         std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
-        chown(&folder, Some(NOBODY), Some(NOBODY)).unwrap();
+        chown(&folder, Some(UNPRIVILEGED), Some(UNPRIVILEGED)).unwrap();
         in_a_process(&program, "read_only_file_is_unavailable_until_writable", |command| {
-            command.env("READ_ONLY", folder.join("jobs.db")).current_dir(&folder).uid(NOBODY).gid(NOBODY);
+            command.env("READ_ONLY", folder.join("jobs.db")).current_dir(&folder).uid(UNPRIVILEGED).gid(UNPRIVILEGED);
         });
         std::fs::remove_dir_all(folder).unwrap();
         return;
