@@ -19,7 +19,7 @@ use crate::{
     middleware::Middleware,
     options::{Options, OptionsError},
     telemetry::{Measured, Telemetry},
-    worker::Kind,
+    worker::RegisteredType,
 };
 
 /// Why the parts do not fit together.
@@ -175,13 +175,13 @@ impl Builder {
         let types = self.types()?;
         check_paths(&self.http.endpoints)?;
         check_schemas(&self.http.endpoints)?;
-        let mut kinds: Vec<Kind> = Vec::new();
+        let mut registered: Vec<RegisteredType> = Vec::new();
         for (name, rules, handler) in self.handlers {
             let name = JobName::new(name)?;
-            if kinds.iter().any(|kind| kind.name == name) {
+            if registered.iter().any(|of_type| of_type.name == name) {
                 return Err(BuildError::TwoHandlers(name));
             }
-            kinds.push(Kind { name, policy: rules.resolve(&self.options), handler });
+            registered.push(RegisteredType { name, policy: rules.resolve(&self.options), handler });
         }
         let config = Arc::new(HttpConfig { base_path: self.options.base_path.clone(), ..self.http });
         let routes = Box::new(move |endpoints: &AsyncEndpoints, group| http::routes(endpoints, &config, group));
@@ -193,7 +193,7 @@ impl Builder {
             }
             None => None,
         };
-        let parts = Assembly { types, routes, kinds, middlewares: self.middlewares, measured };
+        let parts = Assembly { types, routes, registered, middlewares: self.middlewares, measured };
         Ok(AsyncEndpoints::assemble(self.store, self.options, parts))
     }
 

@@ -1,4 +1,4 @@
-//! What a handler gets, and how it tells how far it is. Must not know stores or HTTP.
+//! The context that a handler receives. Must not know stores or HTTP.
 
 use std::{
     fmt,
@@ -9,35 +9,34 @@ use std::{
 use async_endpoints_core::{
     JobId, JobName, Timestamp,
     job::TraceContext,
-    store::{Attempt, Lease, LeaseToken, ReportedProgress},
+    store::{Attempt, Lease, LeaseToken},
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
     envelope::RequestParts,
-    error::{JobError, cut},
-    sync::Mutex,
+    error::JobError,
+    progress::{ProgressQueue, ProgressReporter},
 };
 
-/// Bytes of a progress message that are kept.
-const MESSAGE_BYTES: usize = 1 << 10;
-
-/// One attempt of a job, as its handler sees it: the request, where the attempt stands, and how to tell progress.
+/// The context of one attempt: the request, the attempt's data and its progress reporter.
+///
+/// Dereferences to [`AttemptInfo`].
 pub struct JobContext<Req> {
     request: Req,
     info: Arc<AttemptInfo>,
     parts: RequestParts,
 }
 
-/// One attempt of a job, as [`Middleware`](crate::Middleware) sees it: all but the request.
+/// The data of one attempt without the request, as [`Middleware`](crate::Middleware) receives it.
 #[derive(Debug)]
 pub struct AttemptInfo {
     pub(crate) id: JobId,
     pub(crate) lease: Lease,
     pub(crate) name: JobName,
     pub(crate) attempt: u32,
-    pub(crate) last: bool,
+    pub(crate) is_last: bool,
     pub(crate) created_at: Timestamp,
     pub(crate) queue_time: Duration,
     pub(crate) deadline: Instant,
@@ -54,7 +53,7 @@ impl AttemptInfo {
             lease: attempt.lease,
             name: attempt.name.clone(),
             attempt: attempt.attempt,
-            last: attempt.retry_count >= attempt.max_retries,
+            is_last: attempt.retry_count >= attempt.max_retries,
             created_at: attempt.created_at,
             queue_time: attempt.started_at.since(attempt.runnable_since),
             deadline,
@@ -75,53 +74,54 @@ impl AttemptInfo {
         &self.name
     }
 
-    /// 1 for the first start, counting also those that a dead or stopped worker did not finish.
+    /// The attempt's number, from 1. Attempts of dead and stopped workers count as well.
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
 
-    /// Whether a failure now is final: no retries are left.
+    /// Whether no retries are left, so that a failure is final.
     pub fn is_last_attempt(&self) -> bool {
-        self.last
+        self.is_last
     }
 
-    /// When the job was accepted.
+    /// The time when the job was accepted.
     pub fn created_at(&self) -> Timestamp {
         self.created_at
     }
 
-    /// How long this attempt waited from when it could have started.
+    /// The time from when the job became runnable to the start of this attempt.
     pub fn queue_time(&self) -> Duration {
         self.queue_time
     }
 
-    /// When the attempt times out: its token fires then.
+    /// The time when the attempt times out and its token fires.
     pub fn deadline(&self) -> Instant {
         self.deadline
     }
 
-    /// The trace context that the request came with.
+    /// The trace context of the request.
     pub fn trace(&self) -> Option<&TraceContext> {
         self.trace.as_ref()
     }
 
-    /// The `traceparent` of the attempt before, if it told one.
+    /// The `traceparent` of the previous attempt, if that attempt recorded one.
     pub fn previous_span(&self) -> Option<&str> {
         self.previous_span.as_deref()
     }
 
-    /// Tells how far the handler is.
+    /// The progress reporter of this attempt.
     pub fn progress(&self) -> &ProgressReporter {
         &self.progress
     }
 
-    /// Fires when the attempt should stop: the job was canceled, it timed out, the worker shuts down, or its
-    /// lease was lost. A handler that goes on is aborted some seconds later.
+    /// The token that fires when the attempt should stop: on cancellation, timeout, shutdown or a lost lease.
+    ///
+    /// A handler that goes on is aborted 5 s later.
     pub fn cancellation(&self) -> &CancellationToken {
         &self.cancellation
     }
 
-    /// Whether the token has fired, as an error to pass on with `?`.
+    /// Returns [`JobError::canceled`] if the token has fired.
     pub fn check_canceled(&self) -> Result<(), JobError> {
         if self.cancellation.is_cancelled() { Err(JobError::canceled()) } else { Ok(()) }
     }
@@ -132,7 +132,7 @@ impl<Req> JobContext<Req> {
         Self { request, info, parts }
     }
 
-    /// A context for a test of a handler: first attempt of a job of type `test`, due in half an hour.
+    /// Creates a context for a handler test: the first attempt of a job of type `test`, with a timeout of 30 minutes.
     ///
     /// ```
     /// # use async_endpoints::{JobContext, JobError};
@@ -149,33 +149,34 @@ impl<Req> JobContext<Req> {
     /// ```
     pub fn for_test(request: Req) -> Self {
         let id = JobId(Uuid::now_v7());
+        let lease = Lease { job: id, token: LeaseToken::random() };
         let info = AttemptInfo {
             id,
-            lease: Lease { job: id, token: LeaseToken::random() },
-            name: JobName::new("test").unwrap_or_else(|_| unreachable!("a good name")),
+            lease,
+            name: JobName::new("test").unwrap_or_else(|_| unreachable!("a valid name")),
             attempt: 1,
-            last: false,
+            is_last: false,
             created_at: std::time::SystemTime::now().into(),
             queue_time: Duration::ZERO,
             deadline: Instant::now() + Duration::from_secs(30 * 60),
             trace: None,
             previous_span: None,
             cancellation: CancellationToken::new(),
-            progress: ProgressReporter::new(|| {}),
+            progress: Arc::<ProgressQueue>::default().reporter(lease),
         };
         Self::new(request, Arc::new(info), RequestParts::default())
     }
 
-    /// Makes it another attempt, the last one or not, in a test.
+    /// Sets the attempt's number and whether it is the last one, in a test.
     #[must_use]
-    pub fn with_attempt(mut self, attempt: u32, last: bool) -> Self {
+    pub fn with_attempt(mut self, attempt: u32, is_last: bool) -> Self {
         if let Some(info) = Arc::get_mut(&mut self.info) {
-            (info.attempt, info.last) = (attempt, last);
+            (info.attempt, info.is_last) = (attempt, is_last);
         }
         self
     }
 
-    /// Makes it an attempt of that job, in a test: of the same one twice, for example.
+    /// Sets the job's id, in a test, for example to run two attempts of one job.
     #[must_use]
     pub fn with_job_id(mut self, id: JobId) -> Self {
         if let Some(info) = Arc::get_mut(&mut self.info) {
@@ -205,22 +206,22 @@ impl<Req> JobContext<Req> {
         self
     }
 
-    /// What was submitted.
+    /// The submitted request.
     pub fn request(&self) -> &Req {
         &self.request
     }
 
-    /// What was submitted, by value, and the context without it.
+    /// Splits the context into the request and the rest.
     pub fn into_parts(self) -> (Req, JobContext<()>) {
         (self.request, JobContext { request: (), info: self.info, parts: self.parts })
     }
 
-    /// A captured header of the request, by name in any case; the first if it came more than once.
+    /// The first captured header of this name, in any case.
     pub fn header(&self, name: &str) -> Option<&str> {
         first(&self.parts.headers, |n| n.eq_ignore_ascii_case(name))
     }
 
-    /// All captured headers, names in lower case.
+    /// All captured headers, with names in lower case.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         self.parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
@@ -230,13 +231,12 @@ impl<Req> JobContext<Req> {
         first(&self.parts.path, |n| n == name)
     }
 
-    /// A parameter of the request's query; the first if it came more than once.
+    /// The first query parameter of this name.
     pub fn query_param(&self, name: &str) -> Option<&str> {
         first(&self.parts.query, |n| n == name)
     }
 }
 
-/// The attempt's own methods can be called on the context.
 impl<Req> std::ops::Deref for JobContext<Req> {
     type Target = AttemptInfo;
 
@@ -251,156 +251,6 @@ impl<Req: fmt::Debug> fmt::Debug for JobContext<Req> {
     }
 }
 
-fn first(pairs: &[(String, String)], is: impl Fn(&str) -> bool) -> Option<&str> {
-    pairs.iter().find(|(name, _)| is(name)).map(|(_, value)| value.as_str())
-}
-
-/// Tells how far an attempt is. Cheap to call often and to clone; what was told last is stored within half a second.
-#[derive(Clone)]
-pub struct ProgressReporter(Arc<Reporter>);
-
-struct Reporter<F: ?Sized = dyn Fn() + Send + Sync> {
-    told: Mutex<Told>,
-    /// Held by who sends it: of two calls under way, the older could come last.
-    turn: tokio::sync::Mutex<()>,
-    changed: F,
-}
-
-#[derive(Default)]
-struct Told {
-    progress: Option<ReportedProgress>,
-    /// How often something was told, and up to which time it is known to be stored.
-    times: u64,
-    stored: u64,
-    /// Somebody was called to send it.
-    announced: bool,
-}
-
-impl ProgressReporter {
-    /// `changed` is called when there is something to send, once until it is taken.
-    pub(crate) fn new(changed: impl Fn() + Send + Sync + 'static) -> Self {
-        Self(Arc::new(Reporter { told: Mutex::default(), turn: tokio::sync::Mutex::default(), changed }))
-    }
-
-    /// `completed` of `total` units are done.
-    pub fn set(&self, completed: u64, total: u64) {
-        let percent = if total == 0 { 100.0 } else { completed as f64 * 100.0 / total as f64 };
-        self.tell(|progress| {
-            (progress.completed, progress.total) = (completed, Some(total));
-            progress.percent = raised(progress.percent, percent);
-        });
-    }
-
-    /// `completed` units are done, of nobody knows how many.
-    pub fn completed(&self, completed: u64) {
-        self.tell(|progress| progress.completed = completed);
-    }
-
-    /// That many percent are done.
-    pub fn percent(&self, percent: f64) {
-        self.tell(|progress| progress.percent = raised(progress.percent, percent));
-    }
-
-    /// What is being done; at most 1 KiB is kept.
-    pub fn message(&self, message: impl Into<String>) {
-        let message = cut(message.into(), MESSAGE_BYTES);
-        self.tell(|progress| progress.message = Some(message));
-    }
-
-    /// What was told last.
-    pub fn current(&self) -> Option<ReportedProgress> {
-        self.told().progress.clone()
-    }
-
-    /// What was told and is not known to be stored, and its number. What is told from now on is announced again.
-    pub(crate) fn unstored(&self) -> Option<(u64, ReportedProgress)> {
-        let mut told = self.told();
-        told.announced = false;
-        let progress = told.progress.as_ref().filter(|_| told.times > told.stored)?;
-        Some((told.times, progress.clone()))
-    }
-
-    /// Who sends what is not stored holds this from before it looks until the store has answered.
-    pub(crate) fn turn(&self) -> &tokio::sync::Mutex<()> {
-        &self.0.turn
-    }
-
-    /// The store has what was told by that number.
-    pub(crate) fn stored(&self, number: u64) {
-        let mut told = self.told();
-        told.stored = told.stored.max(number);
-    }
-
-    /// Calls somebody to send what is not stored.
-    pub(crate) fn announce(&self) {
-        if !std::mem::replace(&mut self.told().announced, true) {
-            (self.0.changed)();
-        }
-    }
-
-    fn tell(&self, change: impl FnOnce(&mut ReportedProgress)) {
-        let none = ReportedProgress { completed: 0, total: None, percent: None, message: None };
-        let mut told = self.told();
-        told.times += 1;
-        change(told.progress.get_or_insert(none));
-        drop(told);
-        self.announce();
-    }
-
-    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
-        self.0.told.lock()
-    }
-}
-
-/// The higher of the two, from 0 to 100: progress never falls within an attempt. What is no number changes nothing.
-fn raised(before: Option<f64>, percent: f64) -> Option<f64> {
-    if percent.is_nan() { before } else { Some(percent.clamp(0.0, 100.0).max(before.unwrap_or(0.0))) }
-}
-
-impl fmt::Debug for ProgressReporter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ProgressReporter").field(&self.current()).finish()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn percent_never_falls_and_is_always_a_percentage() {
-        let progress = ProgressReporter::new(|| {});
-        let percent = || progress.current().and_then(|told| told.percent);
-        progress.set(50, 100);
-        progress.percent(20.0);
-        progress.percent(f64::NAN);
-        assert_eq!(percent(), Some(50.0));
-        progress.set(7, 5);
-        assert_eq!(percent(), Some(100.0));
-        progress.set(0, 0);
-        assert_eq!(percent(), Some(100.0));
-    }
-
-    #[test]
-    fn what_was_told_is_announced_once_and_unstored_until_it_is_stored() {
-        let announced = Arc::new(std::sync::atomic::AtomicU32::new(0));
-        let count = announced.clone();
-        let progress = ProgressReporter::new(move || {
-            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        });
-        let announced = || announced.load(std::sync::atomic::Ordering::Relaxed);
-        assert_eq!(progress.unstored(), None);
-        progress.completed(1);
-        progress.message("x".repeat(5000));
-        assert_eq!(announced(), 1);
-        let (number, told) = progress.unstored().expect("told");
-        assert_eq!((told.completed, told.message.map(|message| message.len())), (1, Some(1024)));
-        progress.completed(2);
-        assert_eq!(announced(), 2, "after it was taken");
-        progress.stored(number);
-        let (number, told) = progress.unstored().expect("told meanwhile");
-        assert_eq!(told.completed, 2);
-        progress.stored(number);
-        assert_eq!(progress.unstored(), None);
-    }
+fn first(pairs: &[(String, String)], matches: impl Fn(&str) -> bool) -> Option<&str> {
+    pairs.iter().find(|(name, _)| matches(name)).map(|(_, value)| value.as_str())
 }

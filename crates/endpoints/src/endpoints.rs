@@ -33,7 +33,7 @@ use crate::{
     store_call::within,
     sync::Mutex,
     telemetry::{Format, Measured},
-    worker::{Kind, Worker, WorkerStatus, supervise},
+    worker::{RegisteredType, Worker, WorkerStatus, supervise},
 };
 
 /// How long a scrape waits for the store's statistics.
@@ -72,14 +72,14 @@ pub(crate) type MakeRoutes = Box<dyn Fn(&AsyncEndpoints, RouteGroup) -> Router +
 pub(crate) struct Assembly {
     pub(crate) types: Vec<(JobName, Policy)>,
     pub(crate) routes: MakeRoutes,
-    pub(crate) kinds: Vec<Kind>,
+    pub(crate) registered: Vec<RegisteredType>,
     pub(crate) middlewares: Vec<Arc<dyn Middleware>>,
     pub(crate) measured: Option<Measured>,
 }
 
 impl AsyncEndpoints {
     pub(crate) fn assemble(store: Arc<dyn Store>, options: Options, parts: Assembly) -> Self {
-        let Assembly { types, routes, kinds, mut middlewares, measured } = parts;
+        let Assembly { types, routes, registered, mut middlewares, measured } = parts;
         let cutoffs = types.iter().map(|(name, policy)| policy.cutoffs(name, &options)).collect();
         let names: Vec<JobName> = types.into_iter().map(|(name, _)| name).collect();
         let store = match &measured {
@@ -89,7 +89,7 @@ impl AsyncEndpoints {
         middlewares.splice(0..0, measured.as_ref().map(Measured::middleware));
         let id = measured.as_ref().and_then(|measured| measured.telemetry.take_instance_id());
         let id = WorkerId(id.unwrap_or_else(Uuid::new_v4));
-        let worker = Worker::new(id, store.clone(), options.clone(), kinds.into(), middlewares.into());
+        let worker = Worker::new(id, store.clone(), options.clone(), registered.into(), middlewares.into());
         let (rules, defaults) = (Rules::default(), options.clone());
         let others = move |name: &JobName| rules.resolve(&defaults).cutoffs(name, &defaults);
         let stats_cache = StatsCache::new(store.clone(), cutoffs, others);
@@ -144,16 +144,16 @@ impl AsyncEndpoints {
     pub async fn serve(&self, listener: TcpListener, app: Router) -> io::Result<()> {
         let _stop = self.start()?;
         let worker = &self.0.worker;
-        server::serve(listener, app, &self.0.options, worker.gone().clone(), worker.over().clone()).await;
-        worker.over().cancel();
+        server::serve(listener, app, &self.0.options, worker.drained().clone(), worker.closed().clone()).await;
+        worker.closed().cancel();
         Ok(())
     }
 
     /// Works until SIGTERM, Ctrl-C or [`shutdown`](Self::shutdown), and drains; for a process without HTTP.
     pub async fn run(&self) -> io::Result<()> {
         let _stop = self.start()?;
-        self.0.worker.gone().cancelled().await;
-        self.0.worker.over().cancel();
+        self.0.worker.drained().cancelled().await;
+        self.0.worker.closed().cancel();
         Ok(())
     }
 
@@ -162,7 +162,7 @@ impl AsyncEndpoints {
     pub fn shutdown(&self) {
         self.0.worker.stop();
         if !self.0.started.load(Ordering::Acquire) {
-            self.0.worker.gone().cancel();
+            self.0.worker.drained().cancel();
         }
     }
 
@@ -329,13 +329,13 @@ impl AsyncEndpoints {
 
     /// Fires when the drain is over.
     pub(crate) async fn gone(&self) {
-        self.0.worker.gone().cancelled().await;
+        self.0.worker.drained().cancelled().await;
     }
 
     /// Why a job waits; none if it does not. What this process works on, it need not ask the fleet about.
     pub(crate) async fn waiting(&self, job: &JobView) -> Option<Waiting> {
         let worker = &self.0.worker;
-        let works = self.0.started.load(Ordering::Acquire) && worker.takes(&job.name) && !worker.is_stopping();
+        let works = self.0.started.load(Ordering::Acquire) && worker.has_handler(&job.name) && !worker.is_stopping();
         let mut waiting = self.0.fleet.waiting(&self.0.store, job).await?;
         if works && waiting.reason == Reason::NoWorker {
             waiting.reason = Reason::Queued;
@@ -371,13 +371,13 @@ impl AsyncEndpoints {
         let stats_cache = is_read_elsewhere.then(|| self.0.stats_cache.clone());
         *listening = Some(AbortOnDropHandle::new(tokio::spawn(async move {
             let work = |name: Option<&JobName>| {
-                if name.is_none_or(|name| worker.takes(name)) {
+                if name.is_none_or(|name| worker.has_handler(name)) {
                     worker.wake();
                 }
             };
             tokio::join!(
                 supervise("hub", worker.restarts(), || hub.listen(&*store, work)),
-                supervise("hub tell", worker.restarts(), || hub.tell(&*store)),
+                supervise("hub publish", worker.restarts(), || hub.publish_changes(&*store)),
                 supervise("statistics", worker.restarts(), || async {
                     if let Some(cache) = &stats_cache {
                         cache.keep_fresh().await;

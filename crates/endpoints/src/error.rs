@@ -1,21 +1,21 @@
-//! How a handler fails, and the codes of everything that goes wrong with a job.
-//! Must not know HTTP responses: `http::problem` writes these down.
+//! Errors of handlers, and the error codes that the library itself gives to jobs.
+//! Must not know HTTP responses.
 
 use std::{any::Any, borrow::Cow, error::Error, fmt, time::Duration};
 
 use async_endpoints_core::{job::ErrorRecord, lifecycle::Failure};
 
-/// Bytes of an error's detail that are kept.
+/// Maximum size of an error's detail, in bytes.
 const DETAIL_BYTES: usize = 4 << 10;
-/// Bytes of an error's code that are kept.
+/// Maximum size of an error's code, in bytes.
 const CODE_BYTES: usize = 100;
 
-/// Why a handler did not return a result, and whether trying again can help.
+/// The error of a handler, and whether a retry can help.
 ///
-/// Any error becomes a retryable one with `?`. Its message may hold what callers must not see, so they get
-/// only `HANDLER_ERROR`, unless [`Options::error_details`](crate::Options::error_details) is on. What is
-/// written into [`permanent`](Self::permanent), [`retryable`](Self::retryable) and
-/// [`retry_after`](Self::retry_after) is meant for callers and shown to them.
+/// `?` turns any error into a retryable one. Its message may contain secrets, so callers see only the code
+/// `HANDLER_ERROR`, unless [`Options::error_details`](crate::Options::error_details) is on. The details given to
+/// [`permanent`](Self::permanent), [`retryable`](Self::retryable) and [`retry_after`](Self::retry_after) are shown to
+/// callers.
 ///
 /// ```
 /// # use async_endpoints::JobError;
@@ -23,7 +23,7 @@ const CODE_BYTES: usize = 100;
 ///     if text.is_empty() {
 ///         return Err(JobError::permanent("NOTHING_TO_PARSE", "The text is empty.").status(422));
 ///     }
-///     Ok(text.parse()?) // retryable, though it should not be: see `JobHandler::classify`
+///     Ok(text.parse()?) // retryable by default: see `JobHandler::classify`
 /// }
 /// assert!(parse("x").is_err());
 /// ```
@@ -36,35 +36,36 @@ pub struct JobError {
     pub(crate) source: Option<Box<dyn Error + Send + Sync>>,
 }
 
-/// Whether trying again can help, as [`JobHandler::classify`](crate::JobHandler::classify) decides it.
+/// Whether a retry can help, as decided by [`JobHandler::classify`](crate::JobHandler::classify).
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Classification {
-    /// It cannot: the job fails.
+    /// The job fails.
     Permanent,
-    /// It can, after the retry policy's wait.
+    /// The job is retried after the retry policy's delay.
     Retryable,
-    /// It can, after this wait.
+    /// The job is retried after this delay.
     RetryAfter(Duration),
 }
 
 impl JobError {
-    /// Trying again cannot help: the job fails with this code, `UPPER_SNAKE_CASE` and at most 100 bytes, and this
-    /// detail, of which 4 KiB are kept.
+    /// The job fails without a retry.
+    ///
+    /// The code is `UPPER_SNAKE_CASE`. At most 100 bytes of the code and 4 KiB of the detail are kept.
     pub fn permanent(code: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
         Self::new(Failure::Permanent, code.into(), detail.into())
     }
 
-    /// Trying again can help, after the retry policy's wait.
+    /// The job is retried after the retry policy's delay.
     pub fn retryable(code: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
         Self::new(Failure::Retryable, code.into(), detail.into())
     }
 
-    /// Trying again can help, after this wait.
-    pub fn retry_after(wait: Duration, code: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
-        Self::new(Failure::RetryAfter(wait), code.into(), detail.into())
+    /// The job is retried after `delay`.
+    pub fn retry_after(delay: Duration, code: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
+        Self::new(Failure::RetryAfter(delay), code.into(), detail.into())
     }
 
-    /// The handler stopped because its token told it to, or because it found nothing left to do: the job ends Canceled.
+    /// The job ends Canceled. For a handler that stops because its token fired or because the job became pointless.
     pub fn canceled() -> Self {
         Self {
             failure: Failure::Canceled,
@@ -75,14 +76,15 @@ impl JobError {
         }
     }
 
-    /// The HTTP status that a synchronous endpoint would have answered; 500 unless told. Not an error status: 500.
+    /// Sets the HTTP status that a synchronous endpoint would have answered. Defaults to 500, also for a status outside
+    /// 400–599.
     #[must_use]
     pub fn status(mut self, status: u16) -> Self {
         self.status = if (400..600).contains(&status) { status } else { 500 };
         self
     }
 
-    /// Its code.
+    /// The error's code.
     pub fn code(&self) -> &str {
         &self.code
     }
@@ -92,17 +94,17 @@ impl JobError {
         self.status
     }
 
-    /// What callers are told beside the code.
+    /// The detail that callers see beside the code.
     pub fn detail(&self) -> Option<&str> {
         self.detail.as_deref()
     }
 
-    /// The error that was passed on with `?`.
+    /// The error that was returned with `?`.
     pub fn source(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
         self.source.as_deref()
     }
 
-    /// Whether the job is tried again after this, while retries are left.
+    /// Whether the job is retried after this error, while retries are left.
     pub fn is_retryable(&self) -> bool {
         matches!(self.failure, Failure::Retryable | Failure::RetryAfter(_))
     }
@@ -119,7 +121,7 @@ impl JobError {
         };
     }
 
-    /// What is stored of it.
+    /// Converts the error into its stored form. `details` also includes the message of an error returned with `?`.
     pub(crate) fn record(self, details: bool) -> (Failure, ErrorRecord) {
         let retryable = self.is_retryable();
         let shown = self.detail.or_else(|| self.source.filter(|_| details).map(|source| source.to_string()));
@@ -236,7 +238,7 @@ fn title(code: &str) -> Cow<'static, str> {
     known.map_or("The job failed", |known| known.kind().title).into()
 }
 
-/// Cuts text to at most `bytes`, between characters.
+/// Truncates text to at most `bytes` bytes, at a character boundary.
 pub(crate) fn cut(mut text: String, bytes: usize) -> String {
     if text.len() > bytes {
         let end = (0..=bytes).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
@@ -245,7 +247,7 @@ pub(crate) fn cut(mut text: String, bytes: usize) -> String {
     text
 }
 
-/// What a panic said, if it said something.
+/// The message of a panic.
 pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a message")
@@ -256,7 +258,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_passed_on_error_is_retryable_and_keeps_its_message_to_itself() {
+    fn question_mark_error_is_retryable_without_detail() {
         let error = || JobError::from("postgres://user:secret@db failed");
         let (failure, record) = error().record(false);
         assert_eq!((failure, record.retryable), (Failure::Retryable, true));
@@ -265,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn details_for_callers_are_kept_and_cut_between_characters() {
+    fn detail_is_cut_at_character_boundary() {
         let (_, record) = JobError::permanent("NO", "é".repeat(5000)).status(422).record(false);
         assert_eq!((record.status, record.retryable), (422, false));
         assert_eq!(record.detail.map(|detail| detail.len()), Some(4096));

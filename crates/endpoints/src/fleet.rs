@@ -1,7 +1,7 @@
-//! What is known of the fleet's workers, asked of the store at most once a second however many want to know.
+//! Why jobs wait: derived from the live workers, which are read from the store at most once a second.
 
 use std::{
-    sync::{Arc, MutexGuard},
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -14,22 +14,22 @@ use serde::Serialize;
 
 use crate::{store_call::within, sync::Mutex};
 
-/// How old the picture may be.
+/// Maximum age of the list of workers.
 const FRESH: Duration = Duration::from_secs(1);
-/// How long the first answer waits for it.
+/// How long the first caller waits for the list.
 const FIRST: Duration = Duration::from_millis(100);
 
-/// Why a job that is not running waits.
+/// The reason why a job waits.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Reason {
-    /// Its turn comes.
+    /// Earlier jobs are ahead.
     Queued,
-    /// Its time has not come.
+    /// The due time is in the future.
     Delayed,
-    /// No live worker takes its type.
+    /// No live worker has a handler for the job's type.
     NoWorker,
-    /// Every live worker runs as many of its type as it may, though it has free slots.
+    /// Every live worker with free slots has reached its limit for the job's type.
     ConcurrencyLimit,
 }
 
@@ -42,17 +42,18 @@ pub(crate) struct Waiting {
 
 #[derive(Default)]
 pub(crate) struct Fleet {
-    seen: Arc<Mutex<Seen>>,
+    cache: Arc<Mutex<Cache>>,
 }
 
 #[derive(Default)]
-struct Seen {
-    beats: Option<Arc<[LiveWorker]>>,
-    asked: Option<Instant>,
+struct Cache {
+    workers: Option<Arc<[LiveWorker]>>,
+    /// When the last read of the store began.
+    read_at: Option<Instant>,
 }
 
 impl Fleet {
-    /// Why a job waits; none if it does not.
+    /// Returns why a job waits, or `None` if it does not wait.
     pub(crate) async fn waiting(&self, store: &Arc<dyn Store>, job: &JobView) -> Option<Waiting> {
         let now = SystemTime::now().into();
         match job.status {
@@ -60,50 +61,48 @@ impl Fleet {
                 Some(Waiting { reason: Reason::Delayed, ahead: None, until: job.scheduled_at })
             }
             JobStatus::Queued | JobStatus::Scheduled => {
-                let reason = self.beats(store).await.map_or(Reason::Queued, |beats| reason(&beats, &job.name));
+                let reason = self.workers(store).await.map_or(Reason::Queued, |workers| reason(&workers, &job.name));
                 Some(Waiting { reason, ahead: job.ahead, until: None })
             }
             _ => None,
         }
     }
 
-    /// The live workers as last known, asked for anew in the background: no answer waits for the store twice. Only the
-    /// first one ever looks for a moment, so that it need not guess.
-    async fn beats(&self, store: &Arc<dyn Store>) -> Option<Arc<[LiveWorker]>> {
-        let asking = {
-            let mut seen = lock(&self.seen);
-            let stale = seen.asked.is_none_or(|at| at.elapsed() >= FRESH);
-            if stale {
-                seen.asked = Some(Instant::now());
+    /// Returns the live workers as last read, and refreshes the list in the background. Only the first call waits for the
+    /// store, for a short time.
+    async fn workers(&self, store: &Arc<dyn Store>) -> Option<Arc<[LiveWorker]>> {
+        let refresh = {
+            let mut cache = self.cache.lock();
+            let is_stale = cache.read_at.is_none_or(|at| at.elapsed() >= FRESH);
+            if is_stale {
+                cache.read_at = Some(Instant::now());
             }
-            stale.then(|| tokio::spawn(ask(store.clone(), self.seen.clone())))
+            is_stale.then(|| tokio::spawn(refresh(store.clone(), self.cache.clone())))
         };
-        if let Some(asking) = asking
-            && lock(&self.seen).beats.is_none()
+        if let Some(refresh) = refresh
+            && self.cache.lock().workers.is_none()
         {
-            let _ = tokio::time::timeout(FIRST, asking).await;
+            let _ = tokio::time::timeout(FIRST, refresh).await;
         }
-        lock(&self.seen).beats.clone()
+        self.cache.lock().workers.clone()
     }
 }
 
-/// If the store does not tell, what was known before stays.
-async fn ask(store: Arc<dyn Store>, seen: Arc<Mutex<Seen>>) {
+/// Reads the live workers. A failed read leaves the list as it is.
+async fn refresh(store: Arc<dyn Store>, cache: Arc<Mutex<Cache>>) {
     if let Ok(stats) = within(store.stats(&StatsQuery::default())).await {
-        lock(&seen).beats = Some(stats.workers.into());
+        cache.lock().workers = Some(stats.workers.into());
     }
 }
 
-fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
-    seen.lock()
-}
-
-fn reason(beats: &[LiveWorker], name: &JobName) -> Reason {
-    let taking = beats.iter().filter_map(|beat| Some((beat, beat.types.iter().find(|kind| kind.name == *name)?)));
-    let limited: Vec<bool> = taking.map(|(beat, kind)| kind.running >= kind.limit && beat.slots.idle > 0).collect();
-    match limited.as_slice() {
+fn reason(workers: &[LiveWorker], name: &JobName) -> Reason {
+    let capacities =
+        workers.iter().filter_map(|worker| Some((worker, worker.types.iter().find(|of_type| of_type.name == *name)?)));
+    let at_limit: Vec<bool> =
+        capacities.map(|(worker, of_type)| of_type.running >= of_type.limit && worker.slots.idle > 0).collect();
+    match at_limit.as_slice() {
         [] => Reason::NoWorker,
-        all if all.iter().all(|limited| *limited) => Reason::ConcurrencyLimit,
+        all if all.iter().all(|at_limit| *at_limit) => Reason::ConcurrencyLimit,
         _ => Reason::Queued,
     }
 }
@@ -114,8 +113,8 @@ mod tests {
 
     use super::*;
 
-    fn beat(name: &str, running: u32, idle: u32) -> LiveWorker {
-        let name = JobName::new(name).expect("a name");
+    fn worker(name: &str, running: u32, idle: u32) -> LiveWorker {
+        let name = JobName::new(name).expect("a valid name");
         LiveWorker {
             worker: WorkerId(uuid::Uuid::nil()),
             types: vec![TypeCapacity { name, running, limit: 2 }],
@@ -125,12 +124,12 @@ mod tests {
     }
 
     #[test]
-    fn a_job_waits_for_a_worker_for_its_limit_or_for_its_turn() {
-        let name = JobName::new("a").expect("a name");
+    fn reason_depends_on_free_capacity() {
+        let name = JobName::new("a").expect("a valid name");
         assert_eq!(reason(&[], &name), Reason::NoWorker);
-        assert_eq!(reason(&[beat("b", 0, 8)], &name), Reason::NoWorker);
-        assert_eq!(reason(&[beat("a", 2, 6)], &name), Reason::ConcurrencyLimit);
-        assert_eq!(reason(&[beat("a", 2, 6), beat("a", 1, 7)], &name), Reason::Queued);
-        assert_eq!(reason(&[beat("a", 2, 0)], &name), Reason::Queued);
+        assert_eq!(reason(&[worker("b", 0, 8)], &name), Reason::NoWorker);
+        assert_eq!(reason(&[worker("a", 2, 6)], &name), Reason::ConcurrencyLimit);
+        assert_eq!(reason(&[worker("a", 2, 6), worker("a", 1, 7)], &name), Reason::Queued);
+        assert_eq!(reason(&[worker("a", 2, 0)], &name), Reason::Queued);
     }
 }

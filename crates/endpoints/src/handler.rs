@@ -1,4 +1,4 @@
-//! Handlers: the shapes an application may write, and the one shape that workers call.
+//! Handlers: the forms that an application can write, and the erased form that workers call.
 //! Must not know stores, workers or HTTP.
 
 use std::{error::Error, future::Future, marker::PhantomData, panic::AssertUnwindSafe, sync::Arc};
@@ -15,8 +15,8 @@ use crate::{
     json,
 };
 
-/// The work of a job type: an `async fn(JobContext<Req>) -> Result<Res, JobError>`, or a struct that owns
-/// what the work needs.
+/// The handler of a job type: an `async fn(JobContext<Req>) -> Result<Res, JobError>`, or a struct that owns its
+/// dependencies.
 ///
 /// ```
 /// # use async_endpoints::{JobContext, JobError, JobHandler};
@@ -29,16 +29,16 @@ use crate::{
 /// }
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no handler of `{Req}` that returns `{Res}`",
+    message = "`{Self}` is not a handler that takes `{Req}` and returns `{Res}`",
     label = "not a handler of this job type",
     note = "a handler is an `async fn(JobContext<{Req}>) -> Result<{Res}, JobError>`, a closure that returns such a future, or a struct that implements `JobHandler<{Req}, {Res}>`",
-    note = "an async closure that captures something is none: write `move |ctx| {{ let own = own.clone(); async move {{ … }} }}`"
+    note = "an async closure with captures is not a handler: write `move |ctx| {{ let own = own.clone(); async move {{ … }} }}`"
 )]
 pub trait JobHandler<Req, Res>: Send + Sync + 'static {
-    /// Runs one attempt. It may be dropped at any await once its token has fired.
+    /// Runs one attempt. The future may be dropped at any await after its token has fired.
     fn run(&self, ctx: JobContext<Req>) -> impl Future<Output = Result<Res, JobError>> + Send;
 
-    /// Decides by the error itself whether trying again can help, for errors that were passed on with `?`.
+    /// Classifies errors that were returned with `?` as permanent or retryable.
     ///
     /// ```
     /// # use async_endpoints::{Classification, JobContext, JobError, JobHandler};
@@ -92,15 +92,20 @@ where
     }
 }
 
-/// Kept by whatever still uses the attempt's slot: a handler on a thread of its own may outlive its attempt.
+/// Keeps the attempt's slot in use. A handler on a thread of its own may outlive its attempt.
 pub(crate) type SlotHold = Arc<dyn std::any::Any + Send + Sync>;
 
-/// What a handler leaves: its result as JSON, or its error.
-pub(crate) type Ended = Result<Bytes, JobError>;
+/// A handler's result as JSON, or its error.
+pub(crate) type HandlerResult = Result<Bytes, JobError>;
 
-/// Any handler, as a worker calls it.
+/// A handler without its types, as workers call it.
 pub(crate) trait ErasedHandler: Send + Sync {
-    fn call(self: Arc<Self>, info: Arc<AttemptInfo>, payload: Bytes, hold: SlotHold) -> BoxFuture<'static, Ended>;
+    fn call(
+        self: Arc<Self>,
+        info: Arc<AttemptInfo>,
+        payload: Bytes,
+        hold: SlotHold,
+    ) -> BoxFuture<'static, HandlerResult>;
 }
 
 pub(crate) struct Erased<H, Req, Res> {
@@ -120,7 +125,12 @@ where
     Req: DeserializeOwned + Send + 'static,
     Res: Serialize + Send + 'static,
 {
-    fn call(self: Arc<Self>, info: Arc<AttemptInfo>, payload: Bytes, _hold: SlotHold) -> BoxFuture<'static, Ended> {
+    fn call(
+        self: Arc<Self>,
+        info: Arc<AttemptInfo>,
+        payload: Bytes,
+        _hold: SlotHold,
+    ) -> BoxFuture<'static, HandlerResult> {
         Box::pin(async move {
             let ctx = open(info, &payload)?;
             drop(payload);
@@ -129,9 +139,9 @@ where
     }
 }
 
-/// A function that blocks its thread; each attempt gets one of its own.
+/// A blocking function. Each attempt runs on a thread of its own.
 ///
-/// Not the runtime's pool: a function that cannot be stopped would hold up the end of the runtime, and so of the process.
+/// The runtime's blocking pool is not used, since a function that does not return would delay the end of the runtime.
 pub(crate) struct Blocking<F, Req, Res> {
     function: F,
     types: PhantomData<fn(Req) -> Res>,
@@ -149,7 +159,12 @@ where
     Req: DeserializeOwned + Send + 'static,
     Res: Serialize + Send + 'static,
 {
-    fn call(self: Arc<Self>, info: Arc<AttemptInfo>, payload: Bytes, hold: SlotHold) -> BoxFuture<'static, Ended> {
+    fn call(
+        self: Arc<Self>,
+        info: Arc<AttemptInfo>,
+        payload: Bytes,
+        hold: SlotHold,
+    ) -> BoxFuture<'static, HandlerResult> {
         Box::pin(async move {
             let name = format!("job {}", info.job_name());
             let run = move || {
@@ -162,8 +177,8 @@ where
     }
 }
 
-/// Runs a function on a thread of its own, inside the runtime's context; its panic goes on here. Dropping the
-/// future does not stop the thread: `hold` is released when the thread ends.
+/// Runs a function on a thread of its own, in the runtime's context. A panic of the function resumes in the caller.
+/// Dropping the future does not stop the thread, which drops `hold` when it ends.
 async fn on_thread<T: Send + 'static>(
     name: String,
     run: impl FnOnce() -> T + Send + 'static,
@@ -180,7 +195,7 @@ async fn on_thread<T: Send + 'static>(
     match receive.await {
         Ok(Ok(ended)) => Ok(ended),
         Ok(Err(panic)) => std::panic::resume_unwind(panic),
-        Err(_) => unreachable!("the thread sends whatever happens"),
+        Err(_) => unreachable!("the thread always sends"),
     }
 }
 
@@ -190,14 +205,14 @@ fn open<Req: DeserializeOwned>(info: Arc<AttemptInfo>, payload: &[u8]) -> Result
     Ok(JobContext::new(request, info, parts))
 }
 
-/// Retried like any failure: in a rolling deploy a newer worker may be able to read it.
+/// A retryable error: during a rolling deployment a newer worker may be able to read the payload.
 fn unreadable(detail: String) -> JobError {
     let record = Builtin::PayloadUnreadable.record(None);
     JobError::retryable(record.code, detail)
 }
 
-fn write<Res: Serialize>(result: &Res) -> Ended {
-    // As long as it is: the job keeps it for its whole retention.
+fn write<Res: Serialize>(result: &Res) -> HandlerResult {
+    // Without spare capacity, since the store may keep the result for its whole retention.
     let exact = |json: Vec<u8>| Bytes::from(json.into_boxed_slice());
     serde_json::to_vec(result).map(exact).map_err(|error| {
         let record = Builtin::ResultUnserializable.record(None);

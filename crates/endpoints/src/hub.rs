@@ -1,12 +1,11 @@
-//! The one listener to a store's hints in this process. Waiting logic is written once, here: claimers wake for work,
-//! and everybody who follows a job is told of its changes, however many follow it, by one read of the store.
+//! The only subscriber to a store's hints in this process: wakes the claimer for work, and notifies followers of jobs.
 //!
-//! Hints may be lost, so the versions of all followed jobs are compared now and then, in one call for many jobs.
-//! Must not know workers or HTTP.
+//! One read of the store serves all followers of a job. Hints may be lost, so the versions of all followed jobs are
+//! compared periodically, in one call for many jobs. Must not know workers or HTTP.
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, MutexGuard},
+    sync::Arc,
     time::Duration,
 };
 
@@ -22,19 +21,19 @@ use tokio::{
 
 use crate::{jitter, store_call::within, sync::Mutex, telemetry::events};
 
-/// Followers of one process, all jobs together.
+/// Maximum number of followers in one process, of all jobs together.
 const FOLLOWERS: usize = 10_000;
-/// Between two comparisons of versions, for hints that were lost.
+/// Interval of version comparisons, for hints that were lost.
 const POLL: Duration = Duration::from_secs(1);
-/// Jobs in one comparison.
+/// Maximum number of jobs in one comparison.
 const COMPARED: usize = 500;
-/// Jobs read at once.
+/// Maximum number of concurrent reads.
 const READS: usize = 16;
 
 #[derive(Default)]
 pub(crate) struct Hub {
     followed: Mutex<Followed>,
-    /// Somebody's job may have changed.
+    /// Notified when a followed job may have changed.
     changed: Notify,
 }
 
@@ -48,49 +47,48 @@ struct Followed {
 
 struct Channel {
     followers: usize,
-    /// The version that followers know of.
-    told: Option<u64>,
-    /// What they were told last.
-    news: watch::Sender<Option<Arc<JobLookup>>>,
+    /// The last published version.
+    version: Option<u64>,
+    latest: watch::Sender<Option<Arc<JobLookup>>>,
 }
 
 impl Channel {
     fn new() -> Self {
-        Self { followers: 0, told: None, news: watch::Sender::new(None) }
+        Self { followers: 0, version: None, latest: watch::Sender::new(None) }
     }
 
     fn publish(&mut self, lookup: JobLookup) {
         let version = version(&lookup);
-        // A read that began earlier may end later.
-        if version.is_some() && version < self.told {
+        // Concurrent reads may end out of order.
+        if version.is_some() && version < self.version {
             return;
         }
-        self.told = version;
-        self.news.send_replace(Some(Arc::new(lookup)));
+        self.version = version;
+        self.latest.send_replace(Some(Arc::new(lookup)));
     }
 }
 
-/// Somebody's interest in one job, until it is dropped.
+/// A subscription to the changes of one job. Dropping it unsubscribes.
 pub(crate) struct Follower {
     hub: Arc<Hub>,
     id: JobId,
-    news: watch::Receiver<Option<Arc<JobLookup>>>,
+    latest: watch::Receiver<Option<Arc<JobLookup>>>,
 }
 
 impl Hub {
-    /// Passes hints on for ever.
-    pub(crate) async fn listen(&self, store: &dyn Store, work: impl Fn(Option<&JobName>)) {
+    /// Receives hints and calls `on_work` for work hints: with a job type, or with `None` for all types. Never returns.
+    pub(crate) async fn listen(&self, store: &dyn Store, on_work: impl Fn(Option<&JobName>)) {
         loop {
             let mut hints = store.hints();
-            // What happened before is not told.
-            work(None);
+            // Changes from before the subscription have no hints.
+            on_work(None);
             self.mark_all();
             while let Some(hint) = hints.next().await {
                 match hint {
-                    Hint::Work(name) => work(Some(&name)),
+                    Hint::Work(name) => on_work(Some(&name)),
                     Hint::Jobs(ids) => self.mark(&ids),
                     Hint::Lagged => {
-                        work(None);
+                        on_work(None);
                         self.mark_all();
                     }
                 }
@@ -100,39 +98,42 @@ impl Hub {
         }
     }
 
-    /// Tells followers what changed, for ever. Apart from `listen`, so that no read holds up work.
-    pub(crate) async fn tell(&self, store: &dyn Store) {
-        // Not begun anew with each change: many changes of some jobs must not put off what was missed of others.
+    /// Reads changed jobs and publishes them to followers. Never returns. Runs beside `listen`, so that reads do not delay
+    /// work hints.
+    pub(crate) async fn publish_changes(&self, store: &dyn Store) {
+        // Kept over iterations: frequent changes of some jobs must not postpone the comparison of all.
         let mut compare_at = Instant::now() + jitter::about(POLL);
         loop {
-            let told = tokio::select! {
+            let published = tokio::select! {
                 biased;
                 () = tokio::time::sleep_until(compare_at) => {
                     compare_at = Instant::now() + jitter::about(POLL);
-                    self.tell_missed(store).await
+                    self.publish_missed(store).await
                 }
-                () = self.changed.notified() => self.tell_changed(store).await,
+                () = self.changed.notified() => self.publish_marked(store).await,
             };
-            if let Err(error) = told {
+            if let Err(error) = published {
                 events::store_failed("follow", &error);
             }
         }
     }
 
-    /// Follows a job from now on; none if too many do. Look at the job once after this: what changed before is not told.
+    /// Follows a job from now on. Returns `None` if there are too many followers.
+    ///
+    /// Read the job once after this call, since earlier changes are not published.
     pub(crate) fn follow(self: &Arc<Self>, id: JobId) -> Option<Follower> {
-        let mut followed = self.followed();
+        let mut followed = self.followed.lock();
         if followed.followers >= FOLLOWERS {
             return None;
         }
         followed.followers += 1;
         let channel = followed.jobs.entry(id).or_insert_with(Channel::new);
         channel.followers += 1;
-        Some(Follower { hub: self.clone(), id, news: channel.news.subscribe() })
+        Some(Follower { hub: self.clone(), id, latest: channel.latest.subscribe() })
     }
 
     fn mark(&self, ids: &[JobId]) {
-        let mut followed = self.followed();
+        let mut followed = self.followed.lock();
         let Followed { jobs, changed, .. } = &mut *followed;
         if jobs.is_empty() {
             return;
@@ -144,51 +145,51 @@ impl Hub {
         }
     }
 
-    /// Some hints were lost: the next comparison finds what they would have told.
     fn mark_all(&self) {
-        let mut followed = self.followed();
+        let mut followed = self.followed.lock();
         let Followed { jobs, changed, .. } = &mut *followed;
         changed.extend(jobs.keys());
         self.changed.notify_one();
     }
 
-    async fn tell_changed(&self, store: &dyn Store) -> Result<(), StoreError> {
-        let changed: Vec<JobId> = self.followed().changed.drain().collect();
+    async fn publish_marked(&self, store: &dyn Store) -> Result<(), StoreError> {
+        let changed: Vec<JobId> = self.followed.lock().changed.drain().collect();
         if changed.len() > READS {
-            // Many at once: most may be as they were.
-            return self.compare(store, changed).await;
+            // Comparing versions first saves reads of unchanged jobs.
+            return self.publish_different(store, changed).await;
         }
-        self.read(store, changed).await
+        self.read_and_publish(store, changed).await
     }
 
-    async fn tell_missed(&self, store: &dyn Store) -> Result<(), StoreError> {
-        let all: Vec<JobId> = self.followed().jobs.keys().copied().collect();
-        self.compare(store, all).await
+    async fn publish_missed(&self, store: &dyn Store) -> Result<(), StoreError> {
+        let all: Vec<JobId> = self.followed.lock().jobs.keys().copied().collect();
+        self.publish_different(store, all).await
     }
 
-    /// Reads those jobs again whose version is not the one that was told. One that cannot be read holds no other up.
-    async fn compare(&self, store: &dyn Store, ids: Vec<JobId>) -> Result<(), StoreError> {
+    /// Publishes the jobs whose version differs from the published one. A failed read does not affect other jobs.
+    async fn publish_different(&self, store: &dyn Store, ids: Vec<JobId>) -> Result<(), StoreError> {
         let mut failed = None;
-        for some in ids.chunks(COMPARED) {
-            let versions = within(store.versions(some)).await?;
-            let moved = {
-                let followed = self.followed();
-                let told = |id: &JobId| followed.jobs.get(id).and_then(|channel| channel.told);
-                some.iter().zip(versions).filter(|(id, version)| told(id) != *version).map(|(id, _)| *id).collect()
+        for batch in ids.chunks(COMPARED) {
+            let versions = within(store.versions(batch)).await?;
+            let different = {
+                let followed = self.followed.lock();
+                let published = |id: &JobId| followed.jobs.get(id).and_then(|channel| channel.version);
+                let ids = batch.iter().zip(versions).filter(|(id, version)| published(id) != *version);
+                ids.map(|(id, _)| *id).collect()
             };
-            failed = self.read(store, moved).await.err().or(failed);
+            failed = self.read_and_publish(store, different).await.err().or(failed);
         }
         failed.map_or(Ok(()), Err)
     }
 
-    async fn read(&self, store: &dyn Store, ids: Vec<JobId>) -> Result<(), StoreError> {
+    async fn read_and_publish(&self, store: &dyn Store, ids: Vec<JobId>) -> Result<(), StoreError> {
         let reads = ids.into_iter().map(|id| async move { (id, within(store.get(id)).await) });
         let mut reads = stream::iter(reads).buffer_unordered(READS);
         let mut failed = None;
         while let Some((id, read)) = reads.next().await {
             match read {
                 Ok(lookup) => self.publish(id, lookup),
-                // The next comparison finds it.
+                // The next comparison repeats the read.
                 Err(error) => failed = Some(error),
             }
         }
@@ -196,17 +197,13 @@ impl Hub {
     }
 
     fn publish(&self, id: JobId, lookup: JobLookup) {
-        if let Some(channel) = self.followed().jobs.get_mut(&id) {
+        if let Some(channel) = self.followed.lock().jobs.get_mut(&id) {
             channel.publish(lookup);
         }
     }
-
-    fn followed(&self) -> MutexGuard<'_, Followed> {
-        self.followed.lock()
-    }
 }
 
-/// The version of a job that is there.
+/// The version of a job, or `None` if the job does not exist any more.
 pub(crate) fn version(lookup: &JobLookup) -> Option<u64> {
     match lookup {
         JobLookup::Found(job) => Some(job.version),
@@ -215,30 +212,30 @@ pub(crate) fn version(lookup: &JobLookup) -> Option<u64> {
 }
 
 impl Follower {
-    /// Says what the follower found by itself: only what is newer is told, and others learn of it if it is news to them.
+    /// Publishes what the follower itself has read, if it is newer than what was published before.
     pub(crate) fn saw(&self, lookup: &JobLookup) {
-        if let Some(channel) = self.hub.followed().jobs.get_mut(&self.id)
-            && version(lookup) > channel.told
+        if let Some(channel) = self.hub.followed.lock().jobs.get_mut(&self.id)
+            && version(lookup) > channel.version
         {
             channel.publish(lookup.clone());
         }
     }
 
-    /// What the store says of the job when it is no longer as `seen`.
+    /// Waits until the job is newer than version `seen` or gone, and returns it.
     pub(crate) async fn changed(&mut self, seen: Option<u64>) -> Arc<JobLookup> {
         loop {
-            // The sender is in the hub for as long as this follower is.
-            if self.news.changed().await.is_err() {
+            // The hub keeps the sender for the life of this follower.
+            if self.latest.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
-            let news = self.news.borrow_and_update().clone();
-            // A read that began before the follower's own may be told after it.
-            let newer = |news: &Arc<JobLookup>| match version(news) {
+            let latest = self.latest.borrow_and_update().clone();
+            // A read that began before the follower's own may be published after it.
+            let is_newer = |latest: &Arc<JobLookup>| match version(latest) {
                 Some(version) => seen.is_none_or(|seen| version > seen),
                 None => true,
             };
-            if let Some(news) = news.filter(newer) {
-                return news;
+            if let Some(latest) = latest.filter(is_newer) {
+                return latest;
             }
         }
     }
@@ -246,7 +243,7 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        let mut followed = self.hub.followed();
+        let mut followed = self.hub.followed.lock();
         followed.followers -= 1;
         if let Some(channel) = followed.jobs.get_mut(&self.id) {
             channel.followers -= 1;
@@ -268,43 +265,42 @@ mod tests {
 
     use super::*;
 
-    /// Far longer than anything here takes.
     const PATIENCE: Duration = Duration::from_secs(20);
 
     async fn queued(store: &MemoryStore) -> JobId {
-        let name = JobName::new("Followed").expect("a name");
+        let name = JobName::new("Followed").expect("a valid name");
         let job = NewJob::new(JobId::random(), name, bytes::Bytes::new(), JobTerms::default(), Digest([0; 32]));
         let id = job.id;
-        store.insert(job).await.expect("memory is there");
+        store.insert(job).await.expect("memory answers");
         id
     }
 
     async fn cancel(store: &MemoryStore, id: JobId) {
         let (code, title) = ("CANCELED".into(), "Canceled".into());
         let error = ErrorRecord { code, title, status: 410, detail: None, retryable: false };
-        store.cancel(id, &error).await.expect("memory is there");
+        store.cancel(id, &error).await.expect("memory answers");
     }
 
     async fn follow(hub: &Arc<Hub>, store: &MemoryStore, id: JobId) -> (Follower, Option<u64>) {
-        let follower = hub.follow(id).expect("few follow");
-        let lookup = store.get(id).await.expect("memory is there");
+        let follower = hub.follow(id).expect("below the limit");
+        let lookup = store.get(id).await.expect("memory answers");
         follower.saw(&lookup);
         (follower, version(&lookup))
     }
 
     #[tokio::test]
-    async fn what_one_follower_found_is_news_to_the_others() {
+    async fn follower_read_is_published_to_others() {
         let (store, hub) = (MemoryStore::new(), Arc::new(Hub::default()));
         let id = queued(&store).await;
         let (mut first, seen) = follow(&hub, &store, id).await;
-        cancel(&store, id).await; // and its hint is lost: nobody listens here
+        cancel(&store, id).await; // no task receives the hint
         let (_second, newer) = follow(&hub, &store, id).await;
-        let news = tokio::time::timeout(PATIENCE, first.changed(seen)).await.expect("the first hears of it");
-        assert_eq!(version(&news), newer);
+        let latest = tokio::time::timeout(PATIENCE, first.changed(seen)).await.expect("a change");
+        assert_eq!(version(&latest), newer);
     }
 
     #[tokio::test]
-    async fn a_job_that_cannot_be_read_holds_no_other_up() {
+    async fn failed_read_does_not_affect_other_jobs() {
         let (memory, hub) = (Arc::new(MemoryStore::new()), Arc::new(Hub::default()));
         let store = FlakyStore::new(memory.clone());
         let mut followers = Vec::new();
@@ -314,21 +310,21 @@ mod tests {
             cancel(&memory, id).await;
         }
         store.fail_next(StoreOperation::Get, When::Never);
-        assert!(hub.tell_missed(&store).await.is_err(), "it is told that one failed");
-        let told = followers
-            .iter()
-            .filter(|(follower, seen)| follower.news.borrow().as_ref().is_some_and(|news| version(news) != *seen));
-        assert_eq!(told.count(), COMPARED);
+        assert!(hub.publish_missed(&store).await.is_err(), "one read failed");
+        let published = followers.iter().filter(|(follower, seen)| {
+            follower.latest.borrow().as_ref().is_some_and(|latest| version(latest) != *seen)
+        });
+        assert_eq!(published.count(), COMPARED);
     }
 
     #[tokio::test]
-    async fn a_missed_change_is_found_while_others_keep_coming() {
+    async fn missed_change_is_found_during_other_changes() {
         let (store, hub) = (Arc::new(MemoryStore::new()), Arc::new(Hub::default()));
         let (busy, missed) = (queued(&store).await, queued(&store).await);
         let (_busy, _) = follow(&hub, &store, busy).await;
         let (mut follower, seen) = follow(&hub, &store, missed).await;
-        cancel(&store, missed).await; // and its hint is lost: nobody listens here
-        let telling = async { hub.tell(&*store).await };
+        cancel(&store, missed).await; // no task receives the hint
+        let publishing = async { hub.publish_changes(&*store).await };
         let hinting = async {
             loop {
                 hub.mark(&[busy]);
@@ -336,10 +332,10 @@ mod tests {
             }
         };
         tokio::select! {
-            () = telling => {}
+            () = publishing => {}
             () = hinting => {}
-            news = tokio::time::timeout(PATIENCE, follower.changed(seen)) => {
-                assert!(news.is_ok(), "it is never told");
+            latest = tokio::time::timeout(PATIENCE, follower.changed(seen)) => {
+                assert!(latest.is_ok(), "the missed change");
             }
         }
     }

@@ -1,15 +1,20 @@
-//! A job type: one typed name and its rules, shared by the process that accepts and the process that works.
+//! A job type: a typed name and its rules, shared by the processes that accept and run its jobs.
 
 use std::{fmt, marker::PhantomData, time::Duration};
 
 use async_endpoints_core::{JobName, Priority, RetryPolicy, store::TypeCutoffs};
 
-use crate::{options::Options, worker::LATEST_END};
+use crate::options::Options;
 
-/// The name of a kind of job, the types of its request and its result, and how it is run.
+/// Time between the firing of an attempt's token and the abort of its handler.
+pub(crate) const ABORT_GRACE: Duration = Duration::from_secs(5);
+/// Time after the abort when the keeper settles an attempt in place of its own task, whose thread is blocked.
+pub(crate) const BLOCKED_GRACE: Duration = Duration::from_secs(2);
+
+/// A job type: its name, the types of its request and its result, and its rules.
 ///
-/// A constant, used wherever the job is accepted, run or submitted from code, so that all agree. What it
-/// leaves open, [`Options`] decides.
+/// Declare it as a constant and use the constant wherever jobs of the type are accepted, run or submitted from code.
+/// [`Options`] has the defaults of all rules.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -29,7 +34,7 @@ pub struct JobType<Req, Res> {
     types: PhantomData<fn(Req) -> Res>,
 }
 
-/// What a job type says of itself; `None` leaves it to the options.
+/// The rules of a job type. `None` means the default of [`Options`].
 #[derive(Copy, Clone, Debug, Default)]
 pub(crate) struct Rules {
     pub(crate) max_retries: Option<u32>,
@@ -44,7 +49,7 @@ pub(crate) struct Rules {
 }
 
 impl<Req, Res> JobType<Req, Res> {
-    /// The type of that name: 1 to 100 characters of `A-Z a-z 0-9 . _ -`, checked when the endpoints are built.
+    /// Creates a job type. The name has 1 to 100 characters from `A-Z a-z 0-9 . _ -`, checked when the endpoints are built.
     pub const fn new(name: &'static str) -> Self {
         let rules = Rules {
             max_retries: None,
@@ -60,68 +65,68 @@ impl<Req, Res> JobType<Req, Res> {
         Self { name, rules, types: PhantomData }
     }
 
-    /// Its name.
+    /// The type's name.
     pub const fn name(&self) -> &'static str {
         self.name
     }
 
-    /// How often a failed attempt is tried again. Default: `Options::max_retries`.
+    /// Sets the maximum number of retries. Defaults to [`Options::max_retries`].
     #[must_use]
     pub const fn max_retries(mut self, retries: u32) -> Self {
         self.rules.max_retries = Some(retries);
         self
     }
 
-    /// How long to wait before each of them. Default: exponential from `Options::retry_base`.
+    /// Sets the policy for the delay of retries. Defaults to exponential delays from [`Options::retry_base`].
     #[must_use]
     pub const fn retry(mut self, policy: RetryPolicy) -> Self {
         self.rules.retry = Some(policy);
         self
     }
 
-    /// How long one attempt may take. Default: `Options::job_timeout`.
+    /// Sets the timeout of an attempt. Defaults to [`Options::job_timeout`].
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.rules.timeout = Some(timeout);
         self
     }
 
-    /// From when on an attempt counts as slow. Default: `Options::slow_after`.
+    /// Sets the duration from which on an attempt counts as slow. Defaults to [`Options::slow_after`].
     #[must_use]
     pub const fn slow_after(mut self, slow: Duration) -> Self {
         self.rules.slow_after = Some(slow);
         self
     }
 
-    /// How many attempts of this type one process runs at once. Default: as many as it has slots.
+    /// Sets the maximum number of attempts that one process runs at once. Defaults to [`Options::concurrency`].
     #[must_use]
     pub const fn concurrency(mut self, attempts: u32) -> Self {
         self.rules.concurrency = Some(attempts);
         self
     }
 
-    /// Which jobs go first. Default: 4.
+    /// Sets the priority. Defaults to 4.
     #[must_use]
     pub const fn priority(mut self, priority: Priority) -> Self {
         self.rules.priority = Some(priority);
         self
     }
 
-    /// How long an ended job stays readable. Default: `Options::retention`.
+    /// Sets how long an ended job stays readable. Defaults to [`Options::retention`].
     #[must_use]
     pub const fn retention(mut self, retention: Duration) -> Self {
         self.rules.retention = Some(retention);
         self
     }
 
-    /// How many jobs of this type may wait. Default: `Options::max_queue_size`.
+    /// Sets the maximum number of waiting jobs. Defaults to [`Options::max_queue_size`].
     #[must_use]
     pub const fn max_queue_size(mut self, jobs: u64) -> Self {
         self.rules.max_queue_size = Some(jobs);
         self
     }
 
-    /// How long an accepted job waits before it may start. Default: not at all.
+    /// Sets the delay between the acceptance and the start of a job. Defaults to zero.
     #[must_use]
     pub const fn delay(mut self, delay: Duration) -> Self {
         self.rules.delay = Some(delay);
@@ -143,7 +148,7 @@ impl<Req, Res> fmt::Debug for JobType<Req, Res> {
     }
 }
 
-/// The rules of a type with nothing left open.
+/// The rules of a job type with all defaults applied.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Policy {
     pub(crate) max_retries: u32,
@@ -158,12 +163,12 @@ pub(crate) struct Policy {
 }
 
 impl Policy {
-    /// What counts as slow, overdue and stuck.
+    /// Thresholds for slow, overdue and stuck jobs.
     pub(crate) fn cutoffs(&self, name: &JobName, options: &Options) -> TypeCutoffs {
         TypeCutoffs {
             name: name.clone(),
             slow_after: self.slow_after,
-            overdue_after: self.timeout.saturating_add(LATEST_END),
+            overdue_after: self.timeout.saturating_add(ABORT_GRACE + BLOCKED_GRACE),
             stuck_after: options.stuck_after,
         }
     }

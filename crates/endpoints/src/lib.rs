@@ -1,10 +1,10 @@
-//! Asynchronous HTTP endpoints for [axum]: a slow endpoint answers `202 Accepted` with a job at once, workers run its
-//! handler and survive crashes, callers follow the job, operators see everything.
+//! Asynchronous HTTP endpoints for [axum]: a slow endpoint answers `202 Accepted` at once, background workers run the job
+//! and survive crashes, callers follow the job, and operators see and control everything.
 //!
 //! ```no_run
 //! use async_endpoints::{AsyncEndpoints, Endpoint, JobContext, JobError, JobType, MemoryStore};
 //!
-//! // One typed name, shared by the process that accepts and the process that works.
+//! // One typed name, shared by the processes that accept and run its jobs.
 //! const COUNT_WORDS: JobType<String, usize> = JobType::new("CountWords");
 //!
 //! async fn count_words(ctx: JobContext<String>) -> Result<usize, JobError> {
@@ -22,14 +22,15 @@
 //! # Ok(()) }
 //! ```
 //!
-//! An endpoint without a handler in the same process is fine (the process only accepts), and so is a handler
-//! without an endpoint (it only works, or jobs are [submitted from code](AsyncEndpoints::submit)).
+//! A process may have endpoints without handlers and then only accepts jobs. It may have handlers without endpoints and
+//! then only runs jobs, which other processes accept or code [submits](AsyncEndpoints::submit).
 //!
-//! Delivery is **at least once**: a job whose worker dies runs again, so a handler's effects should bear a repeat.
-//! Every write of a worker is guarded by its lease: of all attempts of a job, one is settled.
+//! Delivery is **at least once**: a job whose worker dies runs again, so handlers should be idempotent.
+//! Every write of a worker is guarded by its lease, so only one attempt of a job ends it.
 
 mod builder;
 mod context;
+mod deferred_store;
 mod endpoints;
 mod envelope;
 mod error;
@@ -40,9 +41,9 @@ mod hub;
 mod jitter;
 mod job_type;
 mod json;
-mod late;
 mod middleware;
 mod options;
+mod progress;
 mod server;
 mod signal;
 mod stats;
@@ -65,15 +66,16 @@ pub use async_trait::async_trait;
 pub use axum;
 pub use builder::{BuildError, Builder};
 pub use bytes::Bytes;
-pub use context::{AttemptInfo, JobContext, ProgressReporter};
+pub use context::{AttemptInfo, JobContext};
+pub use deferred_store::{DeferredStore, Refusal};
 pub use endpoints::AsyncEndpoints;
 pub use error::{Classification, JobError};
 pub use handler::{Classified, JobHandler};
 pub use http::{Access, Endpoint, JobDocument, Owner, Problem, Responses, Submission};
 pub use job_type::JobType;
-pub use late::{DeferredStore, Refusal};
 pub use middleware::{Middleware, Next};
 pub use options::{Options, OptionsError};
+pub use progress::ProgressReporter;
 pub use stats::{Figures, JobStats, Percentiles};
 pub use submit::{Accepted, Submit, SubmitError};
 pub use telemetry::Telemetry;
@@ -82,7 +84,7 @@ pub use tokio_util::sync::CancellationToken;
 pub use utoipa;
 pub use worker::WorkerStatus;
 
-/// The README's examples are tested with the documentation's.
+/// Tests the examples of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;

@@ -1,4 +1,4 @@
-//! What runs around every attempt. Must not know how attempts are claimed or settled.
+//! Middleware around every attempt. Must not know how attempts are claimed or settled.
 
 use std::sync::Arc;
 
@@ -6,11 +6,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use crate::{context::AttemptInfo, error::JobError, handler::Ended};
+use crate::{context::AttemptInfo, error::JobError, handler::HandlerResult};
 
-/// Runs around every attempt of every type, outermost first in the order they were added.
-///
-/// It sees the attempt and its end, and must call [`Next::run`] once.
+/// Wraps every attempt of every job type. The first middleware added is the outermost.
 ///
 /// ```
 /// # use async_endpoints::{AttemptInfo, Bytes, JobError, Middleware, Next, async_trait};
@@ -27,27 +25,27 @@ use crate::{context::AttemptInfo, error::JobError, handler::Ended};
 /// ```
 #[async_trait]
 pub trait Middleware: Send + Sync + 'static {
-    /// Runs one attempt. The result is the handler's JSON.
+    /// Runs one attempt by calling [`Next::run`] once. The result is the handler's JSON.
     async fn run(&self, attempt: &AttemptInfo, next: Next<'_>) -> Result<Bytes, JobError>;
 }
 
-/// The rest of the way to the handler, and the handler.
+/// The inner middlewares and the handler.
 pub struct Next<'a> {
     rest: &'a [Arc<dyn Middleware>],
     info: &'a AttemptInfo,
-    handler: BoxFuture<'static, Ended>,
+    handler: BoxFuture<'static, HandlerResult>,
 }
 
 impl<'a> Next<'a> {
     pub(crate) fn new(
         rest: &'a [Arc<dyn Middleware>],
         info: &'a AttemptInfo,
-        handler: BoxFuture<'static, Ended>,
+        handler: BoxFuture<'static, HandlerResult>,
     ) -> Self {
         Self { rest, info, handler }
     }
 
-    /// Goes on.
+    /// Runs the inner middlewares and the handler.
     pub async fn run(self) -> Result<Bytes, JobError> {
         match self.rest.split_first() {
             Some((first, rest)) => first.run(self.info, Next { rest, ..self }).await,

@@ -1,10 +1,10 @@
-//! What an operator can set, with its defaults and its bounds. Must not know what the settings do.
+//! The library's settings, with defaults and bounds. Must not know what the settings do.
 
 use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Deserializer};
 
-/// The settings of the library. Each has a default that is meant for production.
+/// The library's settings. The defaults are meant for production.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -17,52 +17,52 @@ use serde::{Deserialize, Deserializer};
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// `CONCURRENCY`: attempts at once in this process. Default: four for each core.
+    /// `CONCURRENCY`: maximum number of attempts that this process runs at once. Defaults to four per core.
     pub concurrency: u32,
-    /// `MAX_QUEUE_SIZE`: jobs of one name that may wait. Default: 10 000.
+    /// `MAX_QUEUE_SIZE`: maximum number of waiting jobs of one type. Defaults to 10 000.
     pub max_queue_size: u64,
-    /// `MAX_RETRIES`: how often a failed attempt is tried again. Default: 3.
+    /// `MAX_RETRIES`: maximum number of retries of a failed job. Defaults to 3.
     pub max_retries: u32,
-    /// `RETRY_BASE_SECONDS`: the wait before the first retry; it doubles from there. Default: 2 s.
+    /// `RETRY_BASE_SECONDS`: delay of the first retry, doubled with each further one. Defaults to 2 s.
     #[serde(rename = "retry_base_seconds", deserialize_with = "seconds")]
     pub retry_base: Duration,
-    /// `JOB_TIMEOUT_SECONDS`: how long one attempt may take. Default: 30 min.
+    /// `JOB_TIMEOUT_SECONDS`: timeout of an attempt. Defaults to 30 min.
     #[serde(rename = "job_timeout_seconds", deserialize_with = "seconds")]
     pub job_timeout: Duration,
-    /// `LEASE_SECONDS`: how long a worker that fell silent keeps its jobs. Default: 8 s.
+    /// `LEASE_SECONDS`: time without a renewal after which a worker loses its jobs. Defaults to 8 s.
     #[serde(rename = "lease_seconds", deserialize_with = "seconds")]
     pub lease: Duration,
-    /// `MAX_LOSSES`: workers that may die under a job before it fails. Default: 5.
+    /// `MAX_LOSSES`: maximum number of workers that a job may lose before it fails. Defaults to 5.
     pub max_losses: u32,
-    /// `RETENTION_SECONDS`: how long an ended job stays readable. Default: a day.
+    /// `RETENTION_SECONDS`: how long an ended job stays readable. Defaults to one day.
     #[serde(rename = "retention_seconds", deserialize_with = "seconds")]
     pub retention: Duration,
-    /// `SHUTDOWN_SECONDS`: how long running attempts may go on after a stop was asked for. Default: 30 s.
+    /// `SHUTDOWN_SECONDS`: how long running attempts may continue after a stop request. Defaults to 30 s.
     #[serde(rename = "shutdown_seconds", deserialize_with = "seconds")]
     pub shutdown: Duration,
-    /// `ALERT_SLOW_SECONDS`: from when on an attempt counts as slow. Default: 30 s.
+    /// `ALERT_SLOW_SECONDS`: duration from which on an attempt counts as slow. Defaults to 30 s.
     #[serde(rename = "alert_slow_seconds", deserialize_with = "seconds")]
     pub slow_after: Duration,
-    /// `ALERT_STUCK_SECONDS`: from when on a job that nothing moves though something should counts as stuck.
-    /// Default: 10 min.
+    /// `ALERT_STUCK_SECONDS`: waiting time from which on a runnable job without a worker counts as stuck. Defaults to
+    /// 10 min.
     #[serde(rename = "alert_stuck_seconds", deserialize_with = "seconds")]
     pub stuck_after: Duration,
-    /// `MAX_CONNECTIONS`: connections that [`serve`](crate::AsyncEndpoints::serve) holds at once; beyond, they wait to
-    /// be accepted. Default: 16 384, more than the 10 000 clients that may follow jobs in one process.
+    /// `MAX_CONNECTIONS`: maximum number of open connections of [`serve`](crate::AsyncEndpoints::serve). Further ones wait
+    /// to be accepted. Defaults to 16 384, more than the 10 000 clients that may follow jobs in one process.
     pub max_connections: u32,
-    /// `HEADER_READ_SECONDS`: how long a client may take to send a request's head, and how long a connection may be
-    /// idle between two requests. Default: 30 s.
+    /// `HEADER_READ_SECONDS`: time limit for a request's head, and for an idle connection between two requests. Defaults
+    /// to 30 s.
     #[serde(rename = "header_read_seconds", deserialize_with = "seconds")]
     pub header_read: Duration,
-    /// `BASE_PATH`: what the paths of jobs begin with in `Location`, `links` and `/openapi.json`. Default: the prefix
-    /// that the answering routes are mounted under. Set it if job routes and submit routes are mounted in different
-    /// places, or if a proxy takes a prefix away.
+    /// `BASE_PATH`: prefix of job paths in `Location`, `links` and `/openapi.json`. Defaults to the prefix that the
+    /// answering routes are mounted under. Set it if job routes and submit routes are mounted under different prefixes,
+    /// or if a proxy strips a prefix.
     pub base_path: Option<String>,
-    /// Shows callers the message of errors that a handler passed on with `?`, and of panics. Such text can hold
-    /// what callers must not see, so it is off by default and no environment variable turns it on.
+    /// Shows callers the message of panics and of errors that a handler returned with `?`. Such text can contain secrets:
+    /// the default is `false`, and no environment variable changes it.
     pub error_details: bool,
-    /// Request headers that a handler may see, in lower case.
-    /// Default: `user-agent, x-request-id, x-user-id, x-forwarded-for, content-type`.
+    /// Request headers that handlers can read, in lower case. Defaults to `user-agent`, `x-request-id`, `x-user-id`,
+    /// `x-forwarded-for` and `content-type`.
     pub captured_headers: Vec<String>,
 }
 
@@ -91,28 +91,28 @@ impl Default for Options {
     }
 }
 
-/// A setting that cannot be used. Says which, what it is and what it should be.
+/// An invalid setting.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{name} is {value:?}: {expected} is expected")]
+#[error("invalid {name} {value:?}: expected {expected}")]
 pub struct OptionsError {
     /// The variable or field.
     pub name: String,
-    /// What is set.
+    /// The invalid value.
     pub value: String,
-    /// What could be set.
+    /// A description of valid values.
     pub expected: String,
 }
 
 const YEAR: f64 = 365.0 * 24.0 * 3600.0;
 
 impl Options {
-    /// Reads `<prefix>CONCURRENCY` and so on from the environment; what is not set, or set to nothing, keeps its
-    /// default.
+    /// Reads `<prefix>CONCURRENCY` and the other variables from the environment. Unset and empty variables keep their
+    /// defaults.
     pub fn from_env(prefix: &str) -> Result<Self, OptionsError> {
         Self::from_vars(prefix, |name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
     }
 
-    /// The same from any other source of variables.
+    /// Reads the variables of [`from_env`](Self::from_env) from another source.
     pub fn from_vars(prefix: &str, vars: impl Fn(&str) -> Option<String>) -> Result<Self, OptionsError> {
         let mut options = Self::default();
         let vars = Vars { prefix, vars: &vars };
@@ -134,43 +134,43 @@ impl Options {
         Ok(options)
     }
 
-    /// Whether the settings make sense; `named` says how a field is called where it was set.
-    pub(crate) fn check(&self, named: impl Fn(&str) -> String) -> Result<(), OptionsError> {
+    /// Rejects invalid settings. `name_of` converts a field's name into its name in the error.
+    pub(crate) fn check(&self, name_of: impl Fn(&str) -> String) -> Result<(), OptionsError> {
         let fail = |field: &str, value: &dyn fmt::Display, expected: &str| {
-            Err(OptionsError { name: named(field), value: value.to_string(), expected: expected.to_owned() })
+            Err(OptionsError { name: name_of(field), value: value.to_string(), expected: expected.to_owned() })
         };
         if !(1..=100_000).contains(&self.concurrency) {
             return fail("concurrency", &self.concurrency, "a number from 1 to 100000");
         }
         if !(Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60)).contains(&self.lease) {
-            return fail("lease_seconds", &self.lease.as_secs_f64(), "0.1 seconds to a day");
+            return fail("lease_seconds", &self.lease.as_secs_f64(), "a number of seconds from 0.1 to 86400");
         }
         if self.job_timeout.is_zero() {
-            return fail("job_timeout_seconds", &self.job_timeout.as_secs_f64(), "more than 0 seconds");
+            return fail("job_timeout_seconds", &self.job_timeout.as_secs_f64(), "a number of seconds above 0");
         }
         if !(1..=1_000_000).contains(&self.max_connections) {
             return fail("max_connections", &self.max_connections, "a number from 1 to 1000000");
         }
         if self.header_read.is_zero() {
-            return fail("header_read_seconds", &self.header_read.as_secs_f64(), "more than 0 seconds");
+            return fail("header_read_seconds", &self.header_read.as_secs_f64(), "a number of seconds above 0");
         }
         if let Some(base) = self.base_path.as_ref().filter(|base| !is_base_path(base)) {
-            return fail("base_path", base, "a path such as /v1, with a slash at its start and none at its end,");
+            return fail("base_path", base, "a path such as /v1, with a leading and without a trailing slash");
         }
         if let Some(header) = self.captured_headers.iter().find(|h| axum::http::HeaderName::try_from(*h).is_err()) {
-            return fail("captured_headers", header, "the name of a header");
+            return fail("captured_headers", header, "a header name");
         }
         Ok(())
     }
 }
 
-/// A slash and segments, none of them empty: what is put behind it stays on this host.
+/// Whether every segment is non-empty and free of delimiters, so that a longer path stays on the same host.
 fn is_base_path(path: &str) -> bool {
     let segments = path.strip_prefix('/').unwrap_or_default().split('/');
-    let fits = |segment: &str| {
+    let is_valid = |segment: &str| {
         !segment.is_empty() && segment.bytes().all(|b| b.is_ascii_graphic() && !b"?#\\\"<>".contains(&b))
     };
-    segments.into_iter().all(fits)
+    segments.into_iter().all(is_valid)
 }
 
 struct Vars<'a> {
@@ -184,7 +184,7 @@ impl Vars<'_> {
     }
 
     fn seconds(&self, name: &str, into: &mut Duration) -> Result<(), OptionsError> {
-        self.read(name, into, "a number of seconds, such as 8 or 0.5,", |text| duration(text.parse().ok()?))
+        self.read(name, into, "a number of seconds, such as 8 or 0.5", |text| duration(text.parse().ok()?))
     }
 
     fn read<T>(
@@ -203,14 +203,15 @@ impl Vars<'_> {
     }
 }
 
-/// Seconds as a duration, up to a hundred years.
+/// Converts seconds into a duration of at most 100 years.
 fn duration(seconds: f64) -> Option<Duration> {
     (0.0..=100.0 * YEAR).contains(&seconds).then(|| Duration::from_secs_f64(seconds))
 }
 
 fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let seconds = f64::deserialize(deserializer)?;
-    duration(seconds).ok_or_else(|| serde::de::Error::custom(format!("{seconds} is no number of seconds")))
+    duration(seconds)
+        .ok_or_else(|| serde::de::Error::custom(format!("invalid duration {seconds}: expected a number of seconds")))
 }
 
 #[cfg(test)]
@@ -223,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn each_variable_has_its_effect() {
+    fn variable_sets_its_field() {
         let default = Options::default();
         assert_eq!(read(&[]), Ok(default.clone()));
         assert_eq!(read(&[("AE_CONCURRENCY", " ")]), Ok(default.clone()));
@@ -251,8 +252,8 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_value_is_named() {
-        let wrong = [
+    fn invalid_value_is_reported_with_its_name() {
+        let invalid = [
             ("AE_CONCURRENCY", "0"),
             ("AE_CONCURRENCY", "many"),
             ("AE_MAX_RETRIES", "-1"),
@@ -262,10 +263,10 @@ mod tests {
             ("AE_RETENTION_SECONDS", "1e300"),
             ("AE_SHUTDOWN_SECONDS", "30s"),
         ];
-        for (name, value) in wrong {
+        for (name, value) in invalid {
             let error = read(&[(name, value)]).expect_err(name);
             assert_eq!(error.name, name);
-            assert!(error.to_string().starts_with(&format!("{name} is ")), "{error}");
+            assert!(error.to_string().starts_with(&format!("invalid {name} {value:?}: expected a ")), "{error}");
         }
     }
 }

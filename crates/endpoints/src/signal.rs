@@ -1,17 +1,17 @@
-//! What asks a process to stop.
+//! Signals that ask the process to stop.
 
 use std::io;
 
-/// SIGTERM and Ctrl-C, from the moment that this was made: none is missed, however long nobody looks.
+/// SIGTERM and Ctrl-C. Signals that arrive between two calls of `next` are not lost.
 pub(crate) struct Signals(imp::Signals);
 
 impl Signals {
-    /// Begins to listen. Needs a runtime's context, and that runtime to run.
+    /// Installs the handlers. Must be called in the context of the runtime that awaits the signals.
     pub(crate) fn listen() -> io::Result<Self> {
         imp::Signals::listen().map(Self)
     }
 
-    /// The next one.
+    /// Waits for the next signal.
     pub(crate) async fn next(&mut self) {
         self.0.next().await;
     }

@@ -1,4 +1,4 @@
-//! What the fleet did and has, in figures: read from the store, so they survive restarts and every process tells the same.
+//! Job statistics, derived from the store's counts. They survive restarts and are the same in every process.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,64 +12,64 @@ use serde::{Serialize, Serializer};
 /// The window of `/metrics/jobs`.
 pub(crate) const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// Figures of all jobs, and of each job type, from [`AsyncEndpoints::stats`](crate::AsyncEndpoints::stats); serialized, the
-/// document of `/metrics/jobs`.
+/// Statistics of all jobs and of each job type, returned by [`AsyncEndpoints::stats`](crate::AsyncEndpoints::stats).
+/// Serializes as the document of `/metrics/jobs`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct JobStats {
-    /// Of all types together.
+    /// All types together.
     #[serde(flatten)]
     pub total: Figures,
-    /// By job type: those that are declared here, and all others that the store has.
+    /// By job type: the types declared in this process and all others in the store.
     pub job_types: BTreeMap<String, Figures>,
-    /// When they were taken, by the store's clock.
+    /// When the statistics were read, by the store's clock.
     pub at: Timestamp,
-    /// How far back rates and times reach: whole minutes, of which the last has just begun.
+    /// The window of rates and times, in whole minutes. The current minute counts as one.
     #[serde(rename = "windowSeconds", serialize_with = "seconds")]
     pub window: Duration,
 }
 
-/// Figures of some jobs: counts of now, and rates and times of a window.
+/// Statistics of a set of jobs: current counts, and rates and times of a window.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Figures {
-    /// Jobs Queued now.
+    /// Queued jobs.
     pub queued_jobs: u64,
-    /// Jobs Scheduled now.
+    /// Scheduled jobs.
     pub scheduled_jobs: u64,
-    /// Jobs InProgress now.
+    /// Jobs in progress.
     pub processing_jobs: u64,
-    /// Completed jobs that the store still has.
+    /// Completed jobs within their retention.
     pub completed_jobs: u64,
-    /// Failed jobs that the store still has.
+    /// Failed jobs within their retention.
     pub failed_jobs: u64,
-    /// Canceled jobs that the store still has.
+    /// Canceled jobs within their retention.
     pub canceled_jobs: u64,
-    /// Mean time of the attempts that ended in the window, in milliseconds; none if none ended.
+    /// Mean processing time of the attempts that ended in the window. Serialized in milliseconds, or null without attempts.
     #[serde(serialize_with = "millis")]
     pub avg_processing_time: Option<Duration>,
-    /// Failed jobs in percent of those that completed or failed in the window; 0 if none did.
+    /// Percentage of failed jobs among those that completed or failed in the window. 0 without such jobs.
     pub error_rate: f64,
-    /// From runnable to started, of attempts that started in the window.
+    /// Time from runnable to started, of the attempts that started in the window.
     pub queue_time: Percentiles,
-    /// Of attempts that ended in the window.
+    /// Processing time of the attempts that ended in the window.
     pub processing_time: Percentiles,
-    /// How long the runnable job that waits longest has waited, in milliseconds; none if none waits.
+    /// Waiting time of the runnable job that waits longest. Serialized in milliseconds, or null without waiting jobs.
     #[serde(serialize_with = "millis")]
     pub oldest_queued_age: Option<Duration>,
 }
 
-/// Times that half, 95 % and 99 % of what was measured do not exceed, interpolated within the store's buckets; none if
-/// nothing was measured. In milliseconds when serialized.
+/// Percentiles, interpolated within the store's histogram buckets. `None` without measurements. Serialized in
+/// milliseconds.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Percentiles {
-    /// Half.
+    /// The median.
     #[serde(serialize_with = "millis")]
     pub p50: Option<Duration>,
-    /// 95 %.
+    /// The 95th percentile.
     #[serde(serialize_with = "millis")]
     pub p95: Option<Duration>,
-    /// 99 %.
+    /// The 99th percentile.
     #[serde(serialize_with = "millis")]
     pub p99: Option<Duration>,
 }
@@ -80,26 +80,26 @@ impl Percentiles {
     }
 }
 
-/// The whole minutes of a window, of those that stores keep.
+/// The number of minutes in a window, at most as many as stores keep.
 fn minutes(window: Duration) -> u32 {
     window.as_secs().div_ceil(60).clamp(1, STATS_MINUTES as u64) as u32
 }
 
-/// The first minute of a window: with the one that has just begun, it has as many as the window.
+/// The first minute of a window that ends with the current minute.
 pub(crate) fn first_minute(now: Timestamp, window: Duration) -> i64 {
     now.minute() - i64::from(minutes(window) - 1)
 }
 
 impl JobStats {
-    /// What statistics say of a window; `declared` types are told also if the store knows nothing of them.
+    /// Derives the statistics of a window. Types in `declared` are included even if the store has no jobs of them.
     pub(crate) fn of<'a>(stats: &Stats, window: Duration, declared: impl Iterator<Item = &'a JobName>) -> Self {
         let since = first_minute(stats.now, window);
         let mut sums: BTreeMap<&str, Sum> = declared.map(|name| (name.as_str(), Sum::default())).collect();
         for of_type in &stats.types {
             sums.entry(of_type.name.as_str()).or_default().now(of_type);
         }
-        for slot in stats.minutes.iter().filter(|slot| slot.minute >= since) {
-            sums.entry(slot.name.as_str()).or_default().minute(slot);
+        for minute in stats.minutes.iter().filter(|minute| minute.minute >= since) {
+            sums.entry(minute.name.as_str()).or_default().minute(minute);
         }
         let mut total = Sum::default();
         sums.values().for_each(|sum| total.merge(sum));
@@ -112,7 +112,7 @@ impl JobStats {
     }
 }
 
-/// What figures are made of; sums of these are exact, sums of figures would not be.
+/// Sums that [`Figures`] are derived from. Unlike figures, sums can be added.
 #[derive(Default)]
 struct Sum {
     counts: [u64; 6],
@@ -128,10 +128,10 @@ impl Sum {
         self.oldest_runnable = earlier(self.oldest_runnable, of_type.oldest_runnable);
     }
 
-    fn minute(&mut self, slot: &MinuteStats) {
-        add(&mut self.ended, &slot.ended);
-        self.queue_time.merge(&slot.queue_time);
-        self.processing_time.merge(&slot.processing_time);
+    fn minute(&mut self, minute: &MinuteStats) {
+        add(&mut self.ended, &minute.ended);
+        self.queue_time.merge(&minute.queue_time);
+        self.processing_time.merge(&minute.processing_time);
     }
 
     fn merge(&mut self, other: &Self) {
@@ -170,7 +170,7 @@ fn earlier(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
     a.into_iter().chain(b).min()
 }
 
-#[expect(clippy::ref_option, reason = "what serde calls it with")]
+#[expect(clippy::ref_option, reason = "the signature that serde requires")]
 fn millis<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     duration.map(|duration| duration.as_secs_f64() * 1e3).serialize(serializer)
 }
@@ -187,23 +187,27 @@ mod tests {
 
     const MINUTE: i64 = 60_000_000;
 
-    fn slot(minute: i64, name: &str, completed: u64, failed: u64, millis: u64) -> MinuteStats {
-        let mut slot = MinuteStats::new(minute, JobName::new(name).expect("a name"));
-        slot.ended = [completed, failed, 0];
+    fn minute_stats(minute: i64, name: &str, completed: u64, failed: u64, millis: u64) -> MinuteStats {
+        let mut stats = MinuteStats::new(minute, JobName::new(name).expect("a valid name"));
+        stats.ended = [completed, failed, 0];
         for _ in 0..completed + failed {
-            slot.processing_time.record(Duration::from_millis(millis));
+            stats.processing_time.record(Duration::from_millis(millis));
         }
-        slot
+        stats
     }
 
     #[test]
-    fn figures_are_of_the_window_and_add_up() {
+    fn figures_cover_window_and_add_up() {
         let stats = Stats {
             now: Timestamp::from_micros(100 * MINUTE + 1),
-            minutes: vec![slot(40, "A", 9, 9, 9), slot(41, "A", 3, 0, 80), slot(100, "B", 0, 1, 80)],
+            minutes: vec![
+                minute_stats(40, "A", 9, 9, 9),
+                minute_stats(41, "A", 3, 0, 80),
+                minute_stats(100, "B", 0, 1, 80),
+            ],
             ..Stats::default()
         };
-        let declared = JobName::new("C").expect("a name");
+        let declared = JobName::new("C").expect("a valid name");
         let figures = JobStats::of(&stats, HOUR, [&declared].into_iter());
         assert_eq!(figures.job_types.keys().collect::<Vec<_>>(), ["A", "B", "C"]);
         assert_eq!((figures.job_types["A"].error_rate, figures.job_types["B"].error_rate), (0.0, 100.0));
@@ -218,17 +222,16 @@ mod tests {
     }
 
     #[test]
-    fn a_window_has_as_many_minutes_as_it_is_long() {
+    fn window_is_rounded_up_to_minutes() {
         let now = Timestamp::from_micros(100 * MINUTE + 59);
         assert_eq!(first_minute(now, HOUR), 41);
         assert_eq!(first_minute(now, Duration::from_secs(60)), 100);
         assert_eq!(first_minute(now, Duration::ZERO), 100);
         assert_eq!(first_minute(now, Duration::from_secs(61)), 99);
-        // None is longer than what is kept, and each says how long it is.
         assert_eq!(first_minute(now, Duration::MAX), 101 - STATS_MINUTES);
         let stats = Stats { now, ..Stats::default() };
-        let told = |window| JobStats::of(&stats, window, std::iter::empty()).window;
-        assert_eq!(told(Duration::from_secs(61)), Duration::from_secs(120));
-        assert_eq!(told(24 * HOUR), 6 * HOUR);
+        let actual = |window| JobStats::of(&stats, window, std::iter::empty()).window;
+        assert_eq!(actual(Duration::from_secs(61)), Duration::from_secs(120));
+        assert_eq!(actual(24 * HOUR), 6 * HOUR);
     }
 }

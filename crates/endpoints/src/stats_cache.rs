@@ -138,7 +138,7 @@ mod tests {
         cache.refresh().await.expect("fresh statistics need no call");
         age(&cache, FRESH).await;
         let error = cache.refresh().await.expect_err("the store is unavailable");
-        assert!(error.to_string().contains("Stats"), "{error}");
+        assert!(error.to_string().contains("stats"), "{error}");
         assert!(cache.latest().is_some(), "younger than 15 s");
         age(&cache, STALE).await;
         assert!(cache.latest().is_none(), "older than 15 s");

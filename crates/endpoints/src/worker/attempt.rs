@@ -1,165 +1,98 @@
-//! One attempt: runs the handler within its limits and says what its end means for the job.
+//! Runs one attempt: the handler with its middleware, within the attempt's time limits.
 //!
-//! If the process dies here, or this task is dropped, nothing is settled: the lease runs out and the job is
-//! recovered. See `Ending`.
+//! If the process dies or the task is dropped, nothing is settled: the lease expires and the job is recovered.
 
 use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
 
-use async_endpoints_core::{
-    job::ErrorRecord,
-    lifecycle::{Failure, settle_failure},
-    store::{Outcome, Settlement},
-};
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 
 use super::{
     Worker,
-    running::{Ending, GRACE, Running, Why},
-    settler::{Held, Settling},
+    decide::decide,
+    running::{RunningAttempt, SettleGuard, StopReason},
+    settler::PendingSettlement,
     slots::Permit,
 };
-use crate::{
-    error::{Builtin, panic_message},
-    handler::Ended,
-    middleware::Next,
-};
+use crate::{handler::HandlerResult, job_type::ABORT_GRACE, middleware::Next};
 
-/// Bytes of a result that a job keeps.
-const RESULT_BYTES: usize = 1 << 20;
-
-/// How a handler's run ended.
-enum End {
-    Returned(Ended),
+/// How the run of a handler ended.
+pub(super) enum HandlerEnd {
+    Returned(HandlerResult),
     Panicked(Box<dyn Any + Send>),
-    /// It went on after its token fired, and was dropped.
+    /// The handler was dropped because it went on after its token fired, or it was never started.
     Aborted,
 }
 
-/// An attempt that was claimed, with all that it holds. Dropped before its end, whatever happened, it lets the lease
-/// run out.
-pub(super) struct Seat {
+/// The task of one claimed attempt. Dropping it unsettled lets the lease expire.
+pub(super) struct AttemptTask {
     worker: Arc<Worker>,
-    running: Arc<Running>,
+    running: Arc<RunningAttempt>,
 }
 
-impl Seat {
-    pub(super) fn new(worker: Arc<Worker>, running: Arc<Running>) -> Self {
+impl AttemptTask {
+    pub(super) fn new(worker: Arc<Worker>, running: Arc<RunningAttempt>) -> Self {
         worker.table.add(running.clone());
         Self { worker, running }
     }
 
-    /// Runs the handler, and hands its end to the settler, and the permit with it: nothing here holds that any longer
-    /// when the end is written.
+    /// Runs the handler, decides the outcome and passes the settlement to the settler, with the permit.
     pub(super) async fn run(self, payload: Bytes, permit: Arc<Permit>) {
-        let end = if self.worker.stopping.is_cancelled() {
-            self.running.stop(Why::Shutdown);
-            End::Aborted // It has not begun.
+        let Self { worker, running } = &self;
+        let end = if worker.stopping.is_cancelled() {
+            running.stop(StopReason::Shutdown);
+            HandlerEnd::Aborted
         } else {
-            within_limits(&self.running, handler(&self, payload, &permit)).await
+            run_within_limits(running, self.handler(payload, &permit)).await
         };
-        if matches!(end, End::Aborted) && Arc::strong_count(&permit) > 1 {
+        // The handler's own thread still holds the permit.
+        if matches!(end, HandlerEnd::Aborted) && Arc::strong_count(&permit) > 1 {
             permit.mark_leaked();
         }
-        // None if the keeper ended it, as this thread was blocked.
-        if let Some(ending) = Ending::of(&self.running, &self.worker.table) {
-            let settle = settle(&self.worker, &self.running, end);
-            let held = Held { permit: Some(permit), ending };
-            self.worker.settler.send(Settling { settle, held });
+        // The keeper may have settled the attempt while this thread was blocked.
+        if let Some(guard) = SettleGuard::take(running, &worker.table, Some(permit)) {
+            worker.settler.send(PendingSettlement { settlement: decide(worker, running, end), guard });
         }
     }
+
+    /// The handler with all middleware around it.
+    fn handler(&self, payload: Bytes, permit: &Arc<Permit>) -> BoxFuture<'static, HandlerResult> {
+        let (worker, info) = (self.worker.clone(), self.running.info.clone());
+        let handler = worker.types[self.running.type_index].handler.clone();
+        let handler = handler.call(info.clone(), payload, permit.clone());
+        if worker.middlewares.is_empty() {
+            return handler;
+        }
+        Box::pin(async move { Next::new(&worker.middlewares, &info, handler).run().await })
+    }
 }
 
-impl Drop for Seat {
+impl Drop for AttemptTask {
     fn drop(&mut self) {
-        drop(Ending::of(&self.running, &self.worker.table));
+        drop(SettleGuard::take(&self.running, &self.worker.table, None));
     }
 }
 
-/// Ends an attempt in place of its own task, which cannot or must not go on.
-pub(super) fn take_over(worker: &Worker, running: &Arc<Running>, why: Why) -> Option<Settling> {
-    let ending = Ending::of(running, &worker.table)?;
-    running.stop(why);
-    Some(Settling { settle: settle(worker, running, End::Aborted), held: Held { permit: None, ending } })
+/// Settles an attempt in place of its own task, which is blocked or has to end. Returns `None` if the attempt is already
+/// being settled.
+pub(super) fn take_over(
+    worker: &Worker,
+    running: &Arc<RunningAttempt>,
+    reason: StopReason,
+) -> Option<PendingSettlement> {
+    let guard = SettleGuard::take(running, &worker.table, None)?;
+    running.stop(reason);
+    Some(PendingSettlement { settlement: decide(worker, running, HandlerEnd::Aborted), guard })
 }
 
-/// The handler with all middleware around it.
-fn handler(seat: &Seat, payload: Bytes, permit: &Arc<Permit>) -> BoxFuture<'static, Ended> {
-    let (worker, info) = (seat.worker.clone(), seat.running.info.clone());
-    let handler = worker.kinds[seat.running.kind].handler.clone().call(info.clone(), payload, permit.clone());
-    if worker.middlewares.is_empty() {
-        return handler;
-    }
-    Box::pin(async move { Next::new(&worker.middlewares, &info, handler).run().await })
-}
-
-async fn within_limits(running: &Running, handler: BoxFuture<'static, Ended>) -> End {
-    let ended = |end: std::thread::Result<Ended>| end.map_or_else(End::Panicked, End::Returned);
+async fn run_within_limits(running: &RunningAttempt, handler: BoxFuture<'static, HandlerResult>) -> HandlerEnd {
+    let ended = |end: std::thread::Result<_>| end.map_or_else(HandlerEnd::Panicked, HandlerEnd::Returned);
     let mut handler = AssertUnwindSafe(handler).catch_unwind();
     tokio::select! {
         biased;
         end = &mut handler => return ended(end),
         () = running.info.cancellation.cancelled() => {}
-        () = tokio::time::sleep_until(running.info.deadline.into()) => running.stop(Why::TimedOut),
+        () = tokio::time::sleep_until(running.info.deadline.into()) => running.stop(StopReason::TimedOut),
     }
-    if let Ok(end) = tokio::time::timeout(GRACE, &mut handler).await {
-        return ended(end);
-    }
-    // Dropping runs the handler's destructors, which may panic as well.
-    match std::panic::catch_unwind(AssertUnwindSafe(|| drop(handler))) {
-        Ok(()) => End::Aborted,
-        Err(panic) => End::Panicked(panic),
-    }
-}
-
-fn settle(worker: &Worker, running: &Running, end: End) -> Settlement {
-    // What an application wrote can panic here as well: a retry policy, an error's text.
-    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| outcome(worker, running, end)));
-    Settlement {
-        lease: running.lease,
-        outcome: outcome.unwrap_or_else(|_| Outcome::Failed { error: Builtin::Panic.record(None) }),
-        if_canceled: canceled(),
-        slow: running.started.elapsed() > worker.kinds[running.kind].policy.slow_after,
-        span: None,
-        progress: None,
-    }
-}
-
-/// What the end of a handler means for its job.
-fn outcome(worker: &Worker, running: &Running, end: End) -> Outcome {
-    let detail = |text: &str| worker.options.error_details.then(|| text.to_owned());
-    match (end, running.why()) {
-        (End::Returned(Ok(result)), _) if result.len() > RESULT_BYTES => {
-            let detail = format!("The result has {} bytes, {RESULT_BYTES} are allowed.", result.len());
-            Outcome::Failed { error: Builtin::ResultTooLarge.record(Some(detail)) }
-        }
-        (End::Returned(Ok(result)), _) => Outcome::Completed { result },
-        // Told to stop, it did not finish its work: why it was told decides, not how it gave up.
-        (_, Some(Why::Canceled)) => Outcome::Canceled { error: canceled() },
-        (_, Some(Why::Shutdown | Why::LeaseLost)) => Outcome::Released,
-        (_, Some(Why::TimedOut)) => {
-            let timeout = worker.kinds[running.kind].policy.timeout;
-            let error = Builtin::Timeout.record(Some(format!("It took longer than {timeout:?}.")));
-            retry(worker, running, Failure::Retryable, error)
-        }
-        (End::Returned(Err(error)), None) => {
-            let (failure, error) = error.record(worker.options.error_details);
-            retry(worker, running, failure, error)
-        }
-        (End::Panicked(panic), None) => {
-            let error = Builtin::Panic.record(detail(panic_message(&*panic)));
-            retry(worker, running, Failure::Retryable, error)
-        }
-        // It fired its token itself and went on: it canceled itself.
-        (End::Aborted, None) => Outcome::Canceled { error: canceled() },
-    }
-}
-
-fn retry(worker: &Worker, running: &Running, failure: Failure, error: ErrorRecord) -> Outcome {
-    let policy = &worker.kinds[running.kind].policy.retry;
-    settle_failure(failure, error, running.retry_count, running.max_retries, policy, fastrand::f64())
-}
-
-fn canceled() -> ErrorRecord {
-    Builtin::Canceled.record(None)
+    tokio::time::timeout(ABORT_GRACE, handler).await.map_or(HandlerEnd::Aborted, ended)
 }

@@ -1,4 +1,5 @@
-//! Waits between tries to reach a store: growing, jittered, two seconds at most, so that work resumes soon after it does.
+//! Growing, jittered pauses between calls to a failing store: at most two seconds, so that work resumes soon after an
+//! outage.
 
 use std::time::Duration;
 

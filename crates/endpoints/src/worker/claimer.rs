@@ -1,8 +1,9 @@
-//! Takes jobs while there are permits for them, and starts them. Nothing is claimed ahead: a job that waits,
-//! waits in the store, where every worker can take it.
+//! Claims jobs against free permits and starts their attempts.
+//!
+//! No job is claimed ahead: waiting jobs stay in the store, where every worker can claim them.
 
 use std::{
-    sync::{Arc, Weak},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -11,98 +12,88 @@ use async_endpoints_core::{
     store::{Attempt, Claim, LeaseToken, Result, TypeQuota},
 };
 
-use super::{Worker, attempt::Seat, backoff::Backoff, running::Running};
-use crate::{
-    context::{AttemptInfo, ProgressReporter},
-    jitter,
-    store_call::limited,
-    telemetry::events,
-};
+use super::{Worker, attempt::AttemptTask, backoff::Backoff, running::RunningAttempt};
+use crate::{context::AttemptInfo, jitter, store_call::limited, telemetry::events};
 
-/// How long to wait for a hint before looking anyway: hints may be lost.
+/// Interval of claims without a hint. Hints may be lost.
 const POLL: Duration = Duration::from_secs(1);
-/// After a claim that took nothing, though the store may say that there is more.
-const LEAST: Duration = Duration::from_millis(5);
-/// As good as never, and still a point in time that the clock can name.
-const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+/// Minimum pause after a claim that took no job, whatever `next_claim` says.
+const MIN_PAUSE: Duration = Duration::from_millis(5);
+/// Longest attempt timeout: a larger one could overflow `Instant`.
+const MAX_TIMEOUT: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// Claims and starts attempts until the worker stops.
 pub(super) async fn run(worker: &Arc<Worker>) {
     let mut backoff = Backoff::default();
     while !worker.stopping.is_cancelled() {
-        let wait = match claim(worker).await {
+        match claim(worker).await {
             Ok(round) => {
                 backoff.reset();
-                round.next
+                if !round.pause.is_zero() {
+                    tokio::select! {
+                        () = worker.wake.notified() => {}
+                        () = tokio::time::sleep(round.pause) => {}
+                        () = worker.stopping.cancelled() => {}
+                    }
+                }
             }
             Err(error) => {
                 events::store_failed("claim", &error);
-                // A permit given back must not cut this wait short: it would turn into a stream of failing calls.
+                // A freed permit must not end this pause: a failing store would then get a call for each.
                 tokio::select! {
                     () = tokio::time::sleep(backoff.next()) => {}
                     () = worker.stopping.cancelled() => {}
                 }
-                continue;
             }
-        };
-        if wait.is_zero() {
-            continue;
-        }
-        tokio::select! {
-            () = worker.wake.notified() => {}
-            () = tokio::time::sleep(wait) => {}
-            () = worker.stopping.cancelled() => {}
         }
     }
 }
 
 pub(super) struct Round {
     pub(super) started: usize,
-    /// Until the next claim, if nothing happens before; zero if more could be had at once.
-    next: Duration,
+    /// Pause before the next claim, ended early by a hint or a freed permit. Zero if more jobs are runnable.
+    pause: Duration,
 }
 
-/// One claim, against the permits that are free now.
+/// Claims once, against the permits that are free now, and starts the attempts.
 pub(super) async fn claim(worker: &Arc<Worker>) -> Result<Round> {
     let poll = jitter::about(POLL);
-    let (free, by_kind) = worker.slots.free();
-    let wants = worker.kinds.iter().zip(by_kind).filter(|(_, n)| *n > 0);
-    let wants: Vec<TypeQuota> =
-        wants.map(|(kind, n)| TypeQuota { name: kind.name.clone(), max: n, timeout: kind.policy.timeout }).collect();
-    if wants.is_empty() {
-        return Ok(Round { started: 0, next: poll });
+    let (free, by_type) = worker.slots.free();
+    let quotas = worker.types.iter().zip(by_type).filter(|(_, max)| *max > 0);
+    let quotas: Vec<TypeQuota> = quotas
+        .map(|(of_type, max)| TypeQuota { name: of_type.name.clone(), max, timeout: of_type.policy.timeout })
+        .collect();
+    if quotas.is_empty() {
+        return Ok(Round { started: 0, pause: poll });
     }
-    // The leases begin after the claim is sent: counting from here errs on the safe side.
+    // The leases begin after the claim is sent, so this end is never too late.
     let held_until = Instant::now() + worker.options.lease;
     let claim = Claim {
         worker: worker.id,
         token: LeaseToken::random(),
-        quotas: wants,
+        quotas,
         max: free.min(BATCH_JOBS as u32),
         max_bytes: BATCH_BYTES,
         lease: worker.options.lease,
     };
-    // If this task dies before the attempts are started, their leases run out: a loss, not a lost job.
+    // If this task dies before the attempts are started, their leases expire and their jobs are recovered.
     let claimed = limited(worker.call_limit(), worker.store.claim(&claim)).await?;
     let started = claimed.attempts.len();
     for attempt in claimed.attempts {
         start(worker, attempt, held_until);
     }
-    let next = claimed.next_claim.map_or(poll, |next| next.min(poll));
-    Ok(Round { started, next: if started == 0 { next.max(LEAST) } else { next } })
+    let pause = claimed.next_claim.map_or(poll, |next| next.min(poll));
+    Ok(Round { started, pause: if started == 0 { pause.max(MIN_PAUSE) } else { pause } })
 }
 
 fn start(worker: &Arc<Worker>, attempt: Attempt, held_until: Instant) {
-    let Some(kind) = worker.kind(&attempt.name) else {
-        return; // A store that gives what was not asked for: the lease runs out and another worker takes it.
+    let Some(type_index) = worker.type_index(&attempt.name) else {
+        return; // The store returned a type without a quota. The lease expires and another worker claims the job.
     };
-    let permit = worker.slots.take(kind);
-    let deadline = Instant::now() + worker.kinds[kind].policy.timeout.min(LONGEST);
-    let running = Arc::new_cyclic(|weak: &Weak<Running>| {
-        let (reporter, weak) = (worker.reporter.clone(), weak.clone());
-        let progress = ProgressReporter::new(move || reporter.changed(weak.clone()));
-        Running::new(&attempt, kind, AttemptInfo::new(&attempt, deadline, progress), held_until, &permit)
-    });
-    let seat = Seat::new(worker.clone(), running.clone());
-    running.set_task(tokio::spawn(seat.run(attempt.payload, permit)).abort_handle());
+    let permit = worker.slots.take(type_index);
+    let deadline = Instant::now() + worker.types[type_index].policy.timeout.min(MAX_TIMEOUT);
+    let info = AttemptInfo::new(&attempt, deadline, worker.progress.reporter(attempt.lease));
+    let running = Arc::new(RunningAttempt::new(&attempt, type_index, info, held_until, &permit));
+    let task = AttemptTask::new(worker.clone(), running.clone());
+    running.set_task(tokio::spawn(task.run(attempt.payload, permit)).abort_handle());
 }

@@ -1,7 +1,7 @@
-//! The end of a worker: nothing more is taken, what runs may end, and what does not is given back without using up a
-//! retry. Runs on the keeper's thread.
+//! Stops a worker: claims no more jobs, waits for running attempts and releases the rest without using up a retry.
 //!
-//! In all, the process is gone within `Options::shutdown` and three seconds, whatever handlers and store do.
+//! Runs on the keeper's thread. The process can exit within [`Options::shutdown`](crate::Options::shutdown) plus three
+//! seconds, whatever handlers and store do.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,82 +9,83 @@ use tokio::time::Instant;
 
 use super::{
     Worker, attempt,
-    running::{Running, Why},
-    settler::{self, Settling},
+    running::{RunningAttempt, StopReason},
+    settler::{self, PendingSettlement},
 };
 use crate::telemetry::events;
 
-/// How long the last settlements may take after the drain.
+/// Time for the last settlements after the drain.
 const LAST_SETTLEMENTS: Duration = Duration::from_millis(1000);
-/// How long a handler that was aborted may take to be dropped, before its job may start elsewhere.
+/// Time for aborted handlers to be dropped, before their jobs may start elsewhere.
 const LAST_DROPS: Duration = Duration::from_millis(300);
-/// How long open connections may take at least to end, once everything else has.
-const LAST_ANSWERS: Duration = Duration::from_millis(800);
+/// Minimum time for open connections to end after the drain.
+const LAST_RESPONSES: Duration = Duration::from_millis(800);
 
-/// Waits until it is told to stop, and returns when everything is settled or given back: since when it was told.
+/// Waits for a stop request, then drains. Returns the time of the request when everything is settled or released.
 pub(super) async fn run(worker: &Arc<Worker>) -> Instant {
     worker.stopping.cancelled().await;
-    let told = Instant::now();
+    let stop_requested = Instant::now();
     let within = worker.options.shutdown;
     events::stopping(within);
     worker.claiming.close();
-    // Tokens fire a little before the time is over, so that polite handlers can still end.
+    // Tokens fire shortly before the time is over, so that handlers can still return.
     let last_call = (within / 4).min(Duration::from_secs(1));
     let settled = async {
-        // What the claimer is just being given has to be started, or given back.
+        // A claim in flight still starts its attempts, or releases them.
         worker.claiming.wait().await;
         worker.table.empty().await;
     };
     tokio::pin!(settled);
     tokio::select! {
-        () = &mut settled => return told,
+        () = &mut settled => return stop_requested,
         () = tokio::time::sleep(within - last_call) => {}
-        () = worker.hurry.cancelled() => {}
+        () = worker.stop_now.cancelled() => {}
     }
-    worker.table.all().iter().for_each(|running| running.stop(Why::Shutdown));
+    worker.table.all().iter().for_each(|running| running.stop(StopReason::Shutdown));
     if tokio::time::timeout(last_call, &mut settled).await.is_err() {
-        give_back(worker).await;
+        release_all(worker).await;
     }
-    told
+    stop_requested
 }
 
-/// Waits for requests in flight, an application's own among them: for as long as a drain may take, unless somebody is in a
-/// hurry. Ends with the last connection.
-pub(super) async fn last_answers(worker: &Worker, told: Instant) {
-    let until = (told + worker.options.shutdown).max(Instant::now() + LAST_ANSWERS);
-    let hurried = async {
-        worker.hurry.cancelled().await;
-        tokio::time::sleep(LAST_ANSWERS).await;
+/// Waits for requests in flight, those of the application's own routes included.
+///
+/// Ends with the last connection, or when the shutdown time is over, or shortly after a second signal.
+pub(super) async fn last_responses(worker: &Worker, stop_requested: Instant) {
+    let until = (stop_requested + worker.options.shutdown).max(Instant::now() + LAST_RESPONSES);
+    let stop_now = async {
+        worker.stop_now.cancelled().await;
+        tokio::time::sleep(LAST_RESPONSES).await;
     };
     tokio::select! {
-        () = worker.over.cancelled() => {}
-        () = hurried => {}
+        () = worker.closed.cancelled() => {}
+        () = stop_now => {}
         () = tokio::time::sleep_until(until) => {}
     }
 }
 
-async fn give_back(worker: &Worker) {
-    // What a claim on its way still brings is given back by its own task: it was told to stop before it began.
+async fn release_all(worker: &Worker) {
+    // Attempts of a claim in flight release themselves, since the stop was requested before they began.
     let _ = tokio::time::timeout(LAST_DROPS, worker.claiming.wait()).await;
-    let running = worker.table.all();
-    let left: Vec<(Arc<Running>, Settling)> = running
+    let (aborted, pending): (Vec<Arc<RunningAttempt>>, Vec<PendingSettlement>) = worker
+        .table
+        .all()
         .into_iter()
-        .filter_map(|running| attempt::take_over(worker, &running, Why::Shutdown).map(|settling| (running, settling)))
-        .collect();
-    let (left, settling): (Vec<_>, Vec<_>) = left.into_iter().unzip();
-    events::attempts_given_back(left.len());
-    left.iter().for_each(|running| running.abort());
-    let _ = tokio::time::timeout(LAST_DROPS, all_gone(&left)).await;
-    // Those that had ended before are still at the settler: the table is empty when they are written as well.
+        .filter_map(|running| attempt::take_over(worker, &running, StopReason::Shutdown).map(|taken| (running, taken)))
+        .unzip();
+    events::attempts_given_back(aborted.len());
+    aborted.iter().for_each(|running| running.abort());
+    let _ = tokio::time::timeout(LAST_DROPS, all_dropped(&aborted)).await;
+    // The table is empty once the settler's pending settlements are written as well.
     let written = async {
-        settler::end(&*worker.store, settling, LAST_SETTLEMENTS).await;
+        settler::settle(&*worker.store, pending, LAST_SETTLEMENTS).await;
         worker.table.empty().await;
     };
     let _ = tokio::time::timeout(LAST_SETTLEMENTS, written).await;
 }
 
-async fn all_gone(left: &[Arc<Running>]) {
-    while !left.iter().all(|running| running.is_gone()) {
+async fn all_dropped(aborted: &[Arc<RunningAttempt>]) {
+    while !aborted.iter().all(|running| running.is_dropped()) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

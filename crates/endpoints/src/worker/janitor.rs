@@ -1,5 +1,6 @@
-//! Recovers the jobs of dead workers and clears away what is past its retention. Every process does both, also one that
-//! only accepts; the store sees to it that two at once do no harm.
+//! Recovers jobs of dead workers and removes jobs past their retention.
+//!
+//! Every process runs both tasks, also one without handlers. The store makes concurrent sweeps safe.
 
 use std::time::Duration;
 
@@ -11,12 +12,12 @@ use async_endpoints_core::{
 use super::Worker;
 use crate::{error::Builtin, jitter, store_call::limited, telemetry::events};
 
-/// Calls of one sweep at most.
+/// Maximum number of store calls in one sweep.
 const CALLS: u32 = 50;
-/// Between two looks at retention.
+/// Interval of retention checks.
 const PRUNE_PACE: Duration = Duration::from_secs(5);
 
-/// Takes expired leases away, for ever.
+/// Periodically requeues jobs whose lease expired. Never returns.
 pub(super) async fn sweep(worker: &Worker) {
     let pace = (worker.options.lease / 8).clamp(Duration::from_millis(20), Duration::from_millis(800));
     loop {
@@ -27,11 +28,11 @@ pub(super) async fn sweep(worker: &Worker) {
     }
 }
 
-/// Clears away what is past its retention, for ever: as fast as it comes, in bounded calls.
+/// Periodically removes jobs past their retention, in bounded calls. Never returns.
 pub(super) async fn prune(worker: &Worker) {
     loop {
         match limited(worker.call_limit(), worker.store.prune(SWEEP_JOBS)).await {
-            Ok(cut) if cut >= SWEEP_JOBS => tokio::task::yield_now().await,
+            Ok(pruned) if pruned >= SWEEP_JOBS => tokio::task::yield_now().await,
             Ok(_) => tokio::time::sleep(jitter::about(PRUNE_PACE.min(worker.options.lease))).await,
             Err(error) => {
                 events::store_failed("prune", &error);
@@ -53,9 +54,7 @@ async fn reclaim(worker: &Worker) -> Result<()> {
         else {
             break;
         };
-        for job in recovered {
-            events::job_recovered(&job);
-        }
+        recovered.iter().for_each(events::job_recovered);
         if !more {
             break;
         }

@@ -1,8 +1,12 @@
-//! Keeps this process's leases, and stops it in time, on a thread of its own: a handler that blocks every thread of the
-//! runtime neither makes the worker look dead nor holds up its end.
+//! Renews leases, enforces time limits and handles signals, on a thread of its own.
 //!
-//! Renews all leases in one call a tick, and hears so of cancel requests and lost leases; gives up leases that could not
-//! be renewed for their whole length; ends attempts whose own task cannot; listens to signals, and drains.
+//! A handler that blocks every thread of the application's runtime therefore neither loses its lease nor delays a
+//! shutdown. The keeper
+//!
+//! - renews all leases periodically and learns of cancel requests and lost leases,
+//! - stops attempts whose lease could not be renewed for its whole length,
+//! - settles attempts whose own task is blocked,
+//! - drains the worker on a signal.
 
 use std::{
     sync::Arc,
@@ -18,19 +22,19 @@ use tokio::time::MissedTickBehavior;
 
 use super::{
     Worker, attempt, drain,
-    running::{Running, Why},
-    settler::{self, Settling},
+    running::{RunningAttempt, StopReason},
+    settler::{self, PendingSettlement},
     supervise::supervise,
 };
 use crate::{signal::Signals, store_call::limited, telemetry::events};
 
-/// How long a goodbye may take.
-const GOODBYE: Duration = Duration::from_millis(500);
+/// Limit of the call that deregisters the worker.
+const DEREGISTER_LIMIT: Duration = Duration::from_millis(500);
 
 /// Starts the thread. It ends when the worker has stopped.
 pub(super) fn start(worker: Arc<Worker>, signals: bool) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    // Before this returns: once a process says that it runs, a signal asks it to stop and does not kill it.
+    // Installed before this returns: from then on a signal drains the process instead of killing it.
     let signals = {
         let _context = runtime.enter();
         signals.then(Signals::listen).transpose()?
@@ -39,122 +43,122 @@ pub(super) fn start(worker: Arc<Worker>, signals: bool) -> std::io::Result<()> {
     thread.spawn(move || {
         runtime.block_on(async {
             if let Some(signals) = signals {
-                tokio::spawn(obey(signals, worker.clone()));
+                tokio::spawn(handle_signals(signals, worker.clone()));
             }
-            let told = tokio::select! {
+            let stop_requested = tokio::select! {
                 () = supervise("keeper", &worker.restarts, || keep(&worker)) => tokio::time::Instant::now(),
-                told = drain::run(&worker) => told,
+                at = drain::run(&worker) => at,
             };
-            worker.done.cancel();
-            say_goodbye(&worker).await;
-            worker.gone.cancel();
-            drain::last_answers(&worker, told).await;
-            worker.over.cancel();
+            worker.settled.cancel();
+            deregister(&worker).await;
+            worker.drained.cancel();
+            drain::last_responses(&worker, stop_requested).await;
+            worker.closed.cancel();
         });
     })?;
     Ok(())
 }
 
-/// The first signal asks to stop, the second ends the drain: whoever asks twice does not want to wait.
-async fn obey(mut signals: Signals, worker: Arc<Worker>) {
+/// The first signal starts the drain, the second ends it at once.
+async fn handle_signals(mut signals: Signals, worker: Arc<Worker>) {
     signals.next().await;
     worker.stopping.cancel();
     signals.next().await;
-    worker.hurry.cancel();
+    worker.stop_now.cancel();
 }
 
 async fn keep(worker: &Arc<Worker>) {
-    tokio::join!(renew_for_ever(worker), watch_for_ever(worker));
+    tokio::join!(renew_periodically(worker), enforce_limits(worker));
 }
 
-async fn renew_for_ever(worker: &Arc<Worker>) {
+async fn renew_periodically(worker: &Arc<Worker>) {
     let mut ticks = tokio::time::interval((worker.options.lease / 4).min(Duration::from_secs(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        renew(worker, &worker.table.all()).await;
+        renew_all(worker, &worker.table.all()).await;
     }
 }
 
-/// Apart from the renewals, so that one which hangs does not keep handlers of lost leases running.
-async fn watch_for_ever(worker: &Arc<Worker>) {
+/// Runs beside the renewals, so that a renewal that hangs does not keep handlers with lost leases running.
+async fn enforce_limits(worker: &Arc<Worker>) {
     let pace = (worker.options.lease / 16).clamp(Duration::from_millis(10), Duration::from_millis(250));
     loop {
         tokio::time::sleep(pace).await;
         let running = worker.table.all();
-        give_up_expired(&running);
-        let stalled = end_stalled(worker, &running);
-        if !stalled.is_empty() {
+        stop_expired(&running);
+        let blocked = take_over_blocked(worker, &running);
+        if !blocked.is_empty() {
             let worker = worker.clone();
-            tokio::spawn(async move { settler::end(&*worker.store, stalled, worker.call_limit()).await });
+            tokio::spawn(async move { settler::settle(&*worker.store, blocked, worker.call_limit()).await });
         }
     }
 }
 
-/// All leases at once, in calls of bounded size; the beat is told also without leases.
-async fn renew(worker: &Worker, running: &[Arc<Running>]) {
+/// Renews leases in calls of bounded size. Sends a heartbeat also when no attempt runs.
+async fn renew_all(worker: &Worker, running: &[Arc<RunningAttempt>]) {
     if !running.is_empty() {
-        join_all(running.chunks(RENEW_LEASES).map(|some| renew_some(worker, some))).await;
-    } else if !worker.kinds.is_empty() {
-        renew_some(worker, &[]).await;
+        join_all(running.chunks(RENEW_LEASES).map(|batch| renew(worker, batch))).await;
+    } else if !worker.types.is_empty() {
+        renew(worker, &[]).await;
     }
 }
 
-async fn renew_some(worker: &Worker, running: &[Arc<Running>]) {
+async fn renew(worker: &Worker, running: &[Arc<RunningAttempt>]) {
     let lease = worker.options.lease;
     let leases: Vec<Lease> = running.iter().map(|running| running.lease).collect();
     let held_until = Instant::now() + lease;
-    let beat = beat(worker, lease * 2);
-    match limited(lease / 2, worker.store.renew(&beat, &leases, lease)).await {
+    let heartbeat = heartbeat(worker, lease * 2);
+    match limited(lease / 2, worker.store.renew(&heartbeat, &leases, lease)).await {
         Ok(answers) => running.iter().zip(answers).for_each(|(running, answer)| apply(running, answer, held_until)),
         Err(error) => events::store_failed("renew", &error),
     }
 }
 
-fn apply(running: &Running, answer: Renewed, held_until: Instant) {
+fn apply(running: &RunningAttempt, answer: Renewed, held_until: Instant) {
     match answer {
         Renewed::Held => running.hold_until(held_until),
         Renewed::CancelRequested => {
             running.hold_until(held_until);
-            running.stop(Why::Canceled);
+            running.stop(StopReason::Canceled);
         }
-        Renewed::Lost => running.stop(Why::LeaseLost),
+        Renewed::Lost => running.stop(StopReason::LeaseLost),
     }
 }
 
-fn give_up_expired(running: &[Arc<Running>]) {
+fn stop_expired(running: &[Arc<RunningAttempt>]) {
     let now = Instant::now();
     for running in running.iter().filter(|running| running.is_expired(now)) {
-        running.stop(Why::LeaseLost);
+        running.stop(StopReason::LeaseLost);
     }
 }
 
-fn end_stalled(worker: &Worker, running: &[Arc<Running>]) -> Vec<Settling> {
+fn take_over_blocked(worker: &Worker, running: &[Arc<RunningAttempt>]) -> Vec<PendingSettlement> {
     let now = Instant::now();
-    let stalled = running.iter().filter(|running| running.is_stalled(now));
-    let ended = stalled.filter_map(|running| {
-        let settling = attempt::take_over(worker, running, Why::TimedOut)?;
+    let blocked = running.iter().filter(|running| running.is_blocked(now));
+    let taken = blocked.filter_map(|running| {
+        let pending = attempt::take_over(worker, running, StopReason::TimedOut)?;
         running.mark_leaked();
         events::attempt_stalled(&running.info);
-        Some(settling)
+        Some(pending)
     });
-    ended.collect()
+    taken.collect()
 }
 
-fn beat(worker: &Worker, ttl: Duration) -> Heartbeat {
+fn heartbeat(worker: &Worker, ttl: Duration) -> Heartbeat {
     let running = worker.slots.running();
-    let types = worker.kinds.iter().zip(running).map(|(kind, (running, limit))| TypeCapacity {
-        name: kind.name.clone(),
+    let types = worker.types.iter().zip(running).map(|(of_type, (running, limit))| TypeCapacity {
+        name: of_type.name.clone(),
         running,
         limit,
     });
     Heartbeat { worker: worker.id, types: types.collect(), slots: worker.slots.snapshot(), ttl }
 }
 
-/// Takes the worker off the list of live ones. If that fails, the list forgets it by itself.
-async fn say_goodbye(worker: &Worker) {
-    if !worker.kinds.is_empty() {
-        let goodbye = beat(worker, Duration::ZERO);
-        let _ = limited(GOODBYE, worker.store.renew(&goodbye, &[], worker.options.lease)).await;
+/// Removes the worker from the list of live workers. If the call fails, the worker's entry expires.
+async fn deregister(worker: &Worker) {
+    if !worker.types.is_empty() {
+        let last = heartbeat(worker, Duration::ZERO);
+        let _ = limited(DEREGISTER_LIMIT, worker.store.renew(&last, &[], worker.options.lease)).await;
     }
 }

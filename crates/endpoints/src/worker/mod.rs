@@ -1,25 +1,28 @@
-//! The worker: takes jobs, runs their handlers, settles them, and keeps or gives back its leases.
+//! The worker: claims jobs, runs their handlers, settles the attempts, and keeps or releases their leases.
 //!
-//! | file | does |
+//! An attempt goes through four steps: claim, run, decide, settle.
+//!
+//! | module | purpose |
 //! |---|---|
-//! | `claimer` | claims against free permits and starts attempts |
-//! | `attempt` | runs one handler within its limits and says what its end means |
-//! | `settler` | writes ends down in batches, through outages |
-//! | `reporter` | stores progress |
-//! | `keeper` | on its own thread: renews leases, hears of cancel requests and signals, ends what is blocked |
-//! | `drain` | lets attempts end when the process stops, and gives back the rest |
-//! | `janitor` | recovers jobs of dead workers, prunes |
-//! | `running`, `slots` | what runs, and how much may |
+//! | `claimer` | claims jobs against free permits and starts attempts |
+//! | `attempt` | runs one handler within its time limits |
+//! | `decide` | decides the outcome of the attempt |
+//! | `settler` | writes settlements in batches, through outages |
+//! | `keeper` | on its own thread: renews leases, enforces time limits, handles signals |
+//! | `drain` | stops the worker: waits for running attempts and releases the rest |
+//! | `janitor` | recovers jobs of dead workers and prunes expired jobs |
+//! | `running`, `slots` | running attempts and their permits |
+//! | `supervise`, `backoff` | restarts of background tasks, pauses between failing store calls |
 //!
 //! Must not know HTTP, drivers or metric names.
 
 mod attempt;
 mod backoff;
 mod claimer;
+mod decide;
 mod drain;
 mod janitor;
 mod keeper;
-mod reporter;
 mod running;
 mod settler;
 mod slots;
@@ -39,33 +42,33 @@ use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
+pub(crate) use self::supervise::supervise;
 use self::{
-    reporter::Reporter,
-    running::{Table, Why},
+    running::{RunningTable, StopReason},
     settler::Settler,
     slots::SlotPool,
     supervise::Restarts,
 };
-pub(crate) use self::{running::LATEST_END, supervise::supervise};
 use crate::{
-    handler::ErasedHandler, job_type::Policy, middleware::Middleware, options::Options, store_call::STORE_TIMEOUT,
+    handler::ErasedHandler, job_type::Policy, middleware::Middleware, options::Options, progress::ProgressQueue,
+    store_call::STORE_TIMEOUT, telemetry::events,
 };
 
-/// A type that this worker runs.
-pub(crate) struct Kind {
+/// A job type that this worker has a handler for.
+pub(crate) struct RegisteredType {
     pub(crate) name: JobName,
     pub(crate) policy: Policy,
     pub(crate) handler: Arc<dyn ErasedHandler>,
 }
 
-/// What a worker does at this moment.
+/// The current state of a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerStatus {
-    /// Fresh with every start of the process.
+    /// The worker's id, new with every start of the process.
     pub worker: WorkerId,
-    /// What its slots do.
+    /// Busy, idle and leaked slots.
     pub slots: store::WorkerSlots,
-    /// How often each background task was started again after a panic; empty is good.
+    /// Number of restarts after a panic, by background task. Normally empty.
     pub restarts: BTreeMap<&'static str, u32>,
 }
 
@@ -73,27 +76,27 @@ pub(crate) struct Worker {
     id: WorkerId,
     store: Arc<dyn Store>,
     options: Options,
-    kinds: Arc<[Kind]>,
-    places: HashMap<JobName, usize>,
+    types: Arc<[RegisteredType]>,
+    type_indexes: HashMap<JobName, usize>,
     middlewares: Arc<[Arc<dyn Middleware>]>,
     slots: Arc<SlotPool>,
-    table: Arc<Table>,
+    table: Arc<RunningTable>,
     settler: Settler,
-    reporter: Arc<Reporter>,
+    progress: Arc<ProgressQueue>,
     restarts: Restarts,
-    /// Wakes the claimer: work came, or a permit is free.
+    /// Wakes the claimer when work arrives or a permit is freed.
     wake: Arc<Notify>,
-    /// Nothing more is claimed.
+    /// A stop was requested: no more jobs are claimed.
     stopping: CancellationToken,
-    /// The drain is over, whatever still runs.
-    hurry: CancellationToken,
-    /// Everything is settled or given back.
-    done: CancellationToken,
-    /// The keeper has said goodbye.
-    gone: CancellationToken,
-    /// Connections have had their time, or are all gone.
-    over: CancellationToken,
-    /// The claimer alone: what it is just being given must be started, or given back.
+    /// A second signal arrived: the drain ends at once.
+    stop_now: CancellationToken,
+    /// Every attempt is settled or released.
+    settled: CancellationToken,
+    /// The worker is deregistered.
+    drained: CancellationToken,
+    /// Connections have ended, or their time is over.
+    closed: CancellationToken,
+    /// The claimer alone: the drain waits for a claim in flight.
     claiming: TaskTracker,
     tasks: TaskTracker,
 }
@@ -103,46 +106,45 @@ impl Worker {
         id: WorkerId,
         store: Arc<dyn Store>,
         options: Options,
-        kinds: Arc<[Kind]>,
+        types: Arc<[RegisteredType]>,
         middlewares: Arc<[Arc<dyn Middleware>]>,
     ) -> Arc<Self> {
         let wake = Arc::new(Notify::new());
-        let limits = kinds.iter().map(|kind| kind.policy.concurrency).collect();
-        let places = kinds.iter().enumerate().map(|(place, kind)| (kind.name.clone(), place)).collect();
+        let slots = if types.is_empty() { 0 } else { options.concurrency };
+        let limits = types.iter().map(|of_type| of_type.policy.concurrency).collect();
         Arc::new(Self {
             id,
-            // One without handlers has none.
-            slots: SlotPool::new(if kinds.is_empty() { 0 } else { options.concurrency }, limits, wake.clone()),
+            slots: SlotPool::new(slots, limits, wake.clone()),
             store,
             options,
-            kinds,
-            places,
+            type_indexes: types.iter().enumerate().map(|(index, of_type)| (of_type.name.clone(), index)).collect(),
+            types,
             middlewares,
             table: Arc::default(),
             settler: Settler::new(),
-            reporter: Arc::default(),
+            progress: Arc::default(),
             restarts: Restarts::default(),
             wake,
             stopping: CancellationToken::new(),
-            hurry: CancellationToken::new(),
-            done: CancellationToken::new(),
-            gone: CancellationToken::new(),
-            over: CancellationToken::new(),
+            stop_now: CancellationToken::new(),
+            settled: CancellationToken::new(),
+            drained: CancellationToken::new(),
+            closed: CancellationToken::new(),
             claiming: TaskTracker::new(),
             tasks: TaskTracker::new(),
         })
     }
 
-    /// A worker with the same handlers that was never started: one that stopped does not start again.
+    /// A new worker with the same handlers. A stopped worker cannot be started again.
     fn again(&self) -> Arc<Self> {
         let id = WorkerId(Uuid::new_v4());
-        Self::new(id, self.store.clone(), self.options.clone(), self.kinds.clone(), self.middlewares.clone())
+        Self::new(id, self.store.clone(), self.options.clone(), self.types.clone(), self.middlewares.clone())
     }
 
-    /// Starts to take jobs, if there are handlers, and to clear up, until a signal or [`stop`](Self::stop). Needs a runtime.
+    /// Starts all tasks: they run until a signal or [`stop`](Self::stop). Must be called in a runtime's context.
     pub(crate) fn start(self: &Arc<Self>) -> std::io::Result<()> {
         self.start_keeping(true)?;
-        if !self.kinds.is_empty() {
+        if !self.types.is_empty() {
             self.task(&self.claiming, "claimer", |worker| async move { claimer::run(&worker).await });
         }
         self.task(&self.tasks, "sweeper", |worker| async move { janitor::sweep(&worker).await });
@@ -155,12 +157,12 @@ impl Worker {
         let limit = self.call_limit();
         self.task(&self.tasks, "settler", move |worker| async move { worker.settler.run(&*worker.store, limit).await });
         self.task(&self.tasks, "reporter", move |worker| async move {
-            worker.reporter.run(&*worker.store, limit).await;
+            worker.progress.run(&*worker.store, limit, |error| events::store_failed("report", error)).await;
         });
         Ok(())
     }
 
-    /// Takes jobs of the caller's making until none can be had, and ends when all are settled.
+    /// Claims and runs jobs until none is runnable. Returns when all attempts are settled.
     pub(crate) async fn run_until_idle(&self) -> Result<(), store::StoreError> {
         let worker = self.again();
         let _stop = worker.stopping.clone().drop_guard();
@@ -169,51 +171,49 @@ impl Worker {
             worker.table.empty().await;
         }
         worker.stop();
-        worker.gone.cancelled().await;
-        worker.over.cancel();
+        worker.drained.cancelled().await;
+        worker.closed.cancel();
         Ok(())
     }
 
-    /// Asks to drain, as a signal does.
+    /// Requests a drain, as a signal does.
     pub(crate) fn stop(&self) {
         self.stopping.cancel();
     }
 
-    /// Fires the token of a job whose cancellation the store has, if it runs here.
+    /// Stops the handler of a job whose cancellation was requested, if the job runs here.
     pub(crate) fn stop_canceled(&self, id: JobId) {
-        self.table
-            .all()
-            .iter()
-            .filter(|running| running.lease.job == id)
-            .for_each(|running| running.stop(Why::Canceled));
+        let running = self.table.all();
+        running.iter().filter(|running| running.lease.job == id).for_each(|running| running.stop(StopReason::Canceled));
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.is_cancelled()
     }
 
-    /// Fires when a stop was asked for.
+    /// Fires when a stop is requested.
     pub(crate) fn stopping(&self) -> &CancellationToken {
         &self.stopping
     }
 
-    /// Fires when everything is settled or given back.
-    pub(crate) fn gone(&self) -> &CancellationToken {
-        &self.gone
+    /// Fires when every attempt is settled or released and the worker is deregistered.
+    pub(crate) fn drained(&self) -> &CancellationToken {
+        &self.drained
     }
 
-    /// Fires when connections have had their time as well.
-    pub(crate) fn over(&self) -> &CancellationToken {
-        &self.over
+    /// Fires when the time for open connections is over. The owner of the connections fires it when all have ended.
+    pub(crate) fn closed(&self) -> &CancellationToken {
+        &self.closed
     }
 
-    /// Looks for jobs now rather than at the next poll.
+    /// Claims now instead of at the next poll.
     pub(crate) fn wake(&self) {
         self.wake.notify_one();
     }
 
-    pub(crate) fn takes(&self, name: &JobName) -> bool {
-        self.places.contains_key(name)
+    /// Whether the worker has a handler for this job type.
+    pub(crate) fn has_handler(&self, name: &JobName) -> bool {
+        self.type_indexes.contains_key(name)
     }
 
     pub(crate) fn restarts(&self) -> &Restarts {
@@ -224,16 +224,16 @@ impl Worker {
         WorkerStatus { worker: self.id, slots: self.slots.snapshot(), restarts: self.restarts.snapshot() }
     }
 
-    /// How long a call of the store may take before it counts as failed.
+    /// Time limit of a store call.
     fn call_limit(&self) -> Duration {
         self.options.lease.min(STORE_TIMEOUT)
     }
 
-    fn kind(&self, name: &JobName) -> Option<usize> {
-        self.places.get(name).copied()
+    fn type_index(&self, name: &JobName) -> Option<usize> {
+        self.type_indexes.get(name).copied()
     }
 
-    /// Runs a supervised task until the worker is done.
+    /// Runs a supervised task until every attempt is settled.
     fn task<F>(
         self: &Arc<Self>,
         tracker: &TaskTracker,
@@ -245,7 +245,7 @@ impl Worker {
         let worker = self.clone();
         tracker.spawn(async move {
             tokio::select! {
-                () = worker.done.cancelled() => {}
+                () = worker.settled.cancelled() => {}
                 () = supervise(name, &worker.restarts, || run(worker.clone())) => {}
             }
         });

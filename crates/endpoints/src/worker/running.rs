@@ -1,4 +1,4 @@
-//! The attempts that run in this process: why each should stop, and who may end it.
+//! The attempts that run in this process: why each should stop, and which task settles it.
 
 use std::{
     collections::HashMap,
@@ -6,101 +6,97 @@ use std::{
         Arc, MutexGuard, OnceLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use async_endpoints_core::store::Lease;
+use async_endpoints_core::store::{Attempt, Lease};
 use tokio::{sync::Notify, task::AbortHandle};
 
 use super::slots::Permit;
-use crate::{context::AttemptInfo, sync::Mutex};
+use crate::{
+    context::AttemptInfo,
+    job_type::{ABORT_GRACE, BLOCKED_GRACE},
+    sync::Mutex,
+};
 
-/// How long a handler may go on after its token fired.
-pub(super) const GRACE: Duration = Duration::from_secs(5);
-/// How long after that the keeper ends an attempt whose own task does not: its thread is blocked.
-const SLACK: Duration = Duration::from_secs(2);
-
-/// How long after its timeout an attempt is over, whatever its handler does.
-pub(crate) const LATEST_END: Duration = Duration::from_secs(GRACE.as_secs() + SLACK.as_secs());
-
-/// Why a token fired; the first reason stays.
+/// Why the token of an attempt fired. The first reason is kept.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(super) enum Why {
-    /// A caller asked to cancel the job.
+pub(super) enum StopReason {
+    /// A caller requested the cancellation of the job.
     Canceled,
-    /// The attempt took too long.
+    /// The attempt reached its timeout.
     TimedOut,
-    /// The lease is somebody else's, or could not be renewed for its whole length.
+    /// The store reported the lease as lost, or it could not be renewed for its whole length.
     LeaseLost,
     /// The worker stops.
     Shutdown,
 }
 
-pub(super) struct Running {
+pub(super) struct RunningAttempt {
     pub(super) lease: Lease,
-    /// Its type's place among the worker's.
-    pub(super) kind: usize,
+    /// The index of the job type among the worker's types.
+    pub(super) type_index: usize,
     pub(super) info: Arc<AttemptInfo>,
     pub(super) retry_count: u32,
     pub(super) max_retries: u32,
     pub(super) started: Instant,
-    stopped: OnceLock<(Why, Instant)>,
+    stopped: OnceLock<(StopReason, Instant)>,
     held_until: Mutex<Instant>,
-    ended: AtomicBool,
+    settle_taken: AtomicBool,
     permit: Weak<Permit>,
     task: OnceLock<AbortHandle>,
 }
 
-impl Running {
+impl RunningAttempt {
     pub(super) fn new(
-        attempt: &async_endpoints_core::store::Attempt,
-        kind: usize,
+        attempt: &Attempt,
+        type_index: usize,
         info: AttemptInfo,
         held_until: Instant,
         permit: &Arc<Permit>,
     ) -> Self {
         Self {
             lease: attempt.lease,
-            kind,
+            type_index,
             info: Arc::new(info),
             retry_count: attempt.retry_count,
             max_retries: attempt.max_retries,
             started: Instant::now(),
             stopped: OnceLock::new(),
             held_until: Mutex::new(held_until),
-            ended: AtomicBool::new(false),
+            settle_taken: AtomicBool::new(false),
             permit: Arc::downgrade(permit),
             task: OnceLock::new(),
         }
     }
 
-    /// Fires the token.
-    pub(super) fn stop(&self, why: Why) {
-        let _ = self.stopped.set((why, Instant::now()));
+    /// Fires the attempt's token.
+    pub(super) fn stop(&self, reason: StopReason) {
+        let _ = self.stopped.set((reason, Instant::now()));
         self.info.cancellation.cancel();
     }
 
-    pub(super) fn why(&self) -> Option<Why> {
-        self.stopped.get().map(|(why, _)| *why)
+    pub(super) fn stop_reason(&self) -> Option<StopReason> {
+        self.stopped.get().map(|(reason, _)| *reason)
     }
 
-    /// Its lease was renewed.
+    /// Records a renewal of the lease.
     pub(super) fn hold_until(&self, end: Instant) {
         *self.held_until.lock() = end;
     }
 
-    /// Whether its lease has run out as far as this process knows: another worker may run the job from then on.
+    /// Whether the lease has expired by this process's clock. Another worker may run the job from then on.
     pub(super) fn is_expired(&self, now: Instant) -> bool {
         now >= *self.held_until.lock()
     }
 
-    /// Whether its own task should have ended it by now.
-    pub(super) fn is_stalled(&self, now: Instant) -> bool {
+    /// Whether the attempt's own task should have settled it by now.
+    pub(super) fn is_blocked(&self, now: Instant) -> bool {
         let stopped = self.stopped.get().map_or(self.info.deadline, |(_, at)| *at);
-        now > stopped + GRACE + SLACK
+        now > stopped + ABORT_GRACE + BLOCKED_GRACE
     }
 
-    /// The task that runs it.
+    /// Sets the task that runs the handler.
     pub(super) fn set_task(&self, task: AbortHandle) {
         let _ = self.task.set(task);
     }
@@ -112,68 +108,81 @@ impl Running {
         }
     }
 
-    /// Whether nothing runs of it any more.
-    pub(super) fn is_gone(&self) -> bool {
+    /// Whether the handler has been dropped.
+    pub(super) fn is_dropped(&self) -> bool {
         self.permit.strong_count() == 0
     }
 
-    /// The slot stays taken by a handler that cannot be stopped, if it still is.
-    pub(super) fn mark_leaked(&self) -> bool {
-        self.permit.upgrade().map(|permit| permit.mark_leaked()).is_some()
+    /// Counts the slot as leaked until the handler returns.
+    pub(super) fn mark_leaked(&self) {
+        if let Some(permit) = self.permit.upgrade() {
+            permit.mark_leaked();
+        }
     }
 }
 
-/// All running attempts; their leases are renewed for as long as they are here.
+/// All running attempts. The keeper renews the leases of the attempts in this table.
 #[derive(Default)]
-pub(super) struct Table {
-    running: Mutex<HashMap<Lease, Arc<Running>>>,
+pub(super) struct RunningTable {
+    running: Mutex<HashMap<Lease, Arc<RunningAttempt>>>,
     emptied: Notify,
 }
 
-impl Table {
-    pub(super) fn add(&self, running: Arc<Running>) {
-        self.running().insert(running.lease, running);
+impl RunningTable {
+    pub(super) fn add(&self, running: Arc<RunningAttempt>) {
+        self.lock().insert(running.lease, running);
     }
 
-    pub(super) fn all(&self) -> Vec<Arc<Running>> {
-        self.running().values().cloned().collect()
+    pub(super) fn all(&self) -> Vec<Arc<RunningAttempt>> {
+        self.lock().values().cloned().collect()
     }
 
-    /// Waits until nothing runs.
+    /// Waits until no attempt runs.
     pub(super) async fn empty(&self) {
         loop {
             let emptied = self.emptied.notified();
             tokio::pin!(emptied);
             emptied.as_mut().enable();
-            if self.running().is_empty() {
+            if self.lock().is_empty() {
                 return;
             }
             emptied.await;
         }
     }
 
-    fn running(&self) -> MutexGuard<'_, HashMap<Lease, Arc<Running>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Lease, Arc<RunningAttempt>>> {
         self.running.lock()
     }
 }
 
-/// The right to end an attempt: given once. When it is dropped, settled or not, the lease is renewed no more,
-/// so that whatever goes wrong with an attempt, its job is recovered.
-pub(super) struct Ending {
-    pub(super) running: Arc<Running>,
-    table: Arc<Table>,
+/// The right to settle an attempt, taken once.
+///
+/// Dropping the guard removes the attempt from the table, so that its lease is no longer renewed. If the attempt was not
+/// settled, its lease expires and the job is recovered.
+pub(super) struct SettleGuard {
+    pub(super) running: Arc<RunningAttempt>,
+    table: Arc<RunningTable>,
+    /// Held until the settlement is stored, so that the number of unstored settlements is bounded by the slots.
+    permit: Option<Arc<Permit>>,
 }
 
-impl Ending {
-    pub(super) fn of(running: &Arc<Running>, table: &Arc<Table>) -> Option<Self> {
-        let first = !running.ended.swap(true, Ordering::AcqRel);
-        first.then(|| Self { running: running.clone(), table: table.clone() })
+impl SettleGuard {
+    /// Returns `None` if another task has taken the guard of this attempt.
+    pub(super) fn take(
+        running: &Arc<RunningAttempt>,
+        table: &Arc<RunningTable>,
+        permit: Option<Arc<Permit>>,
+    ) -> Option<Self> {
+        let is_first = !running.settle_taken.swap(true, Ordering::AcqRel);
+        is_first.then(|| Self { running: running.clone(), table: table.clone(), permit })
     }
 }
 
-impl Drop for Ending {
+impl Drop for SettleGuard {
     fn drop(&mut self) {
-        let mut running = self.table.running();
+        // The permit first: a task that finds the table empty finds the slot free.
+        self.permit = None;
+        let mut running = self.table.lock();
         running.remove(&self.running.lease);
         if running.is_empty() {
             drop(running);

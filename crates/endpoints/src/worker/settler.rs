@@ -1,48 +1,29 @@
-//! Writes the ends of attempts down, all that finished together in one call.
+//! Writes settlements, all that are pending in one store call.
 //!
-//! While the store cannot be reached, ends wait here and their leases are renewed: nothing that a handler did is
-//! thrown away before the lease is. A settlement whose reply was lost is repeated; the store knows it again.
+//! While the store is unavailable, settlements wait here and the keeper renews their leases. A settlement whose reply was
+//! lost is sent again, and the store recognizes the repeat.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use async_endpoints_core::{
     limits::{BATCH_BYTES, BATCH_JOBS},
-    store::{Fenced, Outcome, Report, Settled, Settlement, Store, StoreError},
+    store::{Outcome, Settled, Settlement, Store},
 };
-use tokio::sync::{Mutex, MutexGuard, mpsc};
+use tokio::sync::{Mutex, mpsc};
 
-use super::{
-    backoff::Backoff,
-    running::{Ending, Running, Why},
-    slots::Permit,
-};
+use super::{backoff::Backoff, running::SettleGuard};
 use crate::{store_call::limited, telemetry::events};
 
-/// How long an end waits for progress that is on its way to the store, to send the last of it after that.
-const TURN: Duration = Duration::from_millis(250);
-
-/// An end on its way to the store.
-pub(super) struct Settling {
-    pub(super) settle: Settlement,
-    pub(super) held: Held,
+/// The settlement of an attempt that has ended. Dropping it unsettled lets the lease expire.
+pub(super) struct PendingSettlement {
+    pub(super) settlement: Settlement,
+    pub(super) guard: SettleGuard,
 }
 
-/// What an end holds on to until it is written. Dropped before, it lets the lease run out.
-pub(super) struct Held {
-    /// Held as well, so that unwritten ends cannot pile up. Given back first: who sees the attempt gone from the
-    /// table finds its permit free.
-    #[expect(dead_code, reason = "held for its drop")]
-    pub(super) permit: Option<Arc<Permit>>,
-    pub(super) ending: Ending,
-}
-
-/// Attempts' ends on their way from where they happen to the one task that writes them.
+/// The queue of pending settlements and the task that writes them.
 pub(super) struct Settler {
-    send: mpsc::UnboundedSender<Settling>,
-    receive: Mutex<mpsc::UnboundedReceiver<Settling>>,
+    send: mpsc::UnboundedSender<PendingSettlement>,
+    receive: Mutex<mpsc::UnboundedReceiver<PendingSettlement>>,
 }
 
 impl Settler {
@@ -51,148 +32,76 @@ impl Settler {
         Self { send, receive: Mutex::new(receive) }
     }
 
-    /// Bounded by the permits that the ends hold.
-    pub(super) fn send(&self, settling: Settling) {
-        let _ = self.send.send(settling);
+    /// Queues a settlement. The queue is bounded by the permits that the settlements hold.
+    pub(super) fn send(&self, pending: PendingSettlement) {
+        let _ = self.send.send(pending);
     }
 
     pub(super) async fn run(&self, store: &dyn Store, limit: Duration) {
         let mut receive = self.receive.lock().await;
-        let mut ended = Vec::with_capacity(BATCH_JOBS);
-        while receive.recv_many(&mut ended, BATCH_JOBS).await > 0 {
-            end(store, std::mem::take(&mut ended), limit).await;
+        let mut pending = Vec::with_capacity(BATCH_JOBS);
+        while receive.recv_many(&mut pending, BATCH_JOBS).await > 0 {
+            settle(store, std::mem::take(&mut pending), limit).await;
         }
     }
 }
 
-/// The one way to end attempts: in calls of bounded size that each end within `limit`, however often it takes. An end
-/// is given up only when its lease has run out, or when the store refuses it for good; then its lease runs out.
-pub(super) async fn end(store: &dyn Store, mut ended: Vec<Settling>, limit: Duration) {
-    while !ended.is_empty() {
-        let batch: Batch = ended.drain(..fitting(&ended)).collect();
-        batch.end(store, limit).await;
+/// Settles attempts in calls of bounded size, each limited to `limit`, and repeats calls that fail.
+///
+/// Gives up a settlement when its lease has expired or when the store refuses it permanently.
+pub(super) async fn settle(store: &dyn Store, mut pending: Vec<PendingSettlement>, limit: Duration) {
+    while !pending.is_empty() {
+        let batch = pending.drain(..batch_len(&pending)).collect();
+        settle_batch(store, batch, limit).await;
     }
 }
 
-/// How many of the first fit into one call.
-fn fitting(ended: &[Settling]) -> usize {
+/// The number of settlements at the start of `pending` that fit into one call.
+fn batch_len(pending: &[PendingSettlement]) -> usize {
     let mut bytes = 0;
-    let over = ended.iter().take(BATCH_JOBS).position(|settling| {
-        if let Outcome::Completed { result } = &settling.settle.outcome {
+    let over = pending.iter().take(BATCH_JOBS).position(|pending| {
+        if let Outcome::Completed { result } = &pending.settlement.outcome {
             bytes += result.len();
         }
         bytes > BATCH_BYTES
     });
-    over.map_or(ended.len().min(BATCH_JOBS), |over| over.max(1))
+    over.map_or(pending.len().min(BATCH_JOBS), |over| over.max(1))
 }
 
-/// Ends that go to the store in one call: as it takes them, and beside it what they hold.
-struct Batch {
-    settles: Vec<Settlement>,
-    held: Vec<Held>,
-}
-
-impl Batch {
-    async fn end(mut self, store: &dyn Store, limit: Duration) {
-        let mut backoff = Backoff::default();
-        while !self.held.is_empty() {
-            self.report(store, limit).await;
-            match limited(limit, store.settle(&self.settles)).await {
-                Ok(answers) => return events::settlements_refused(lost(&answers)),
-                Err(error) => {
-                    events::store_failed("settle", &error);
-                    if !error.is_transient() {
-                        return self.end_one_by_one(store, limit).await;
-                    }
-                    tokio::time::sleep(backoff.next()).await;
-                    // What was done under a lease that ran out is lost, as the lease was. One that the store calls lost is
-                    // not: it may have been ended by the very call whose reply was lost.
-                    let now = Instant::now();
-                    self = self.into_iter().filter(|one| !one.held.ending.running.is_expired(now)).collect();
-                }
-            }
+async fn settle_batch(store: &dyn Store, batch: Vec<PendingSettlement>, limit: Duration) {
+    let (mut settlements, mut guards): (Vec<_>, Vec<_>) =
+        batch.into_iter().map(|pending| (pending.settlement, pending.guard)).unzip();
+    let mut backoff = Backoff::default();
+    while !guards.is_empty() {
+        let error = match limited(limit, store.settle(&settlements)).await {
+            Ok(answers) => return events::settlements_refused(count_lost(&answers)),
+            Err(error) => error,
+        };
+        events::store_failed("settle", &error);
+        let unsettled = settlements.into_iter().zip(guards);
+        if !error.is_transient() {
+            return settle_one_by_one(store, unsettled, limit).await;
         }
-    }
-
-    /// Something among them cannot be stored: it must not take the others with it.
-    async fn end_one_by_one(self, store: &dyn Store, limit: Duration) {
-        if self.held.len() == 1 {
-            return;
-        }
-        for one in self.into_iter() {
-            Box::pin(Self::from_iter([one]).end(store, limit)).await;
-        }
-    }
-
-    /// Final progress. A store that refuses it may still take the end.
-    async fn report(&self, store: &dyn Store, limit: Duration) {
-        let mut told = Vec::new();
-        let until = Instant::now() + TURN;
-        for held in &self.held {
-            told.extend(Told::last_by(&held.ending.running, until).await);
-        }
-        if let Err(error) = report(store, &told, limit).await {
-            events::store_failed("report", &error);
-        }
-    }
-
-    fn into_iter(self) -> impl Iterator<Item = Settling> {
-        self.settles.into_iter().zip(self.held).map(|(settle, held)| Settling { settle, held })
+        tokio::time::sleep(backoff.next()).await;
+        let now = Instant::now();
+        (settlements, guards) = unsettled.filter(|(_, guard)| !guard.running.is_expired(now)).unzip();
     }
 }
 
-impl FromIterator<Settling> for Batch {
-    fn from_iter<I: IntoIterator<Item = Settling>>(ended: I) -> Self {
-        let (settles, held) = ended.into_iter().map(|settling| (settling.settle, settling.held)).unzip();
-        Self { settles, held }
+/// Settles the attempts of a refused batch alone, so that one settlement that cannot be stored does not affect others.
+async fn settle_one_by_one(
+    store: &dyn Store,
+    unsettled: impl ExactSizeIterator<Item = (Settlement, SettleGuard)>,
+    limit: Duration,
+) {
+    if unsettled.len() == 1 {
+        return;
+    }
+    for (settlement, guard) in unsettled {
+        Box::pin(settle_batch(store, vec![PendingSettlement { settlement, guard }], limit)).await;
     }
 }
 
-fn lost(answers: &[Settled]) -> usize {
+fn count_lost(answers: &[Settled]) -> usize {
     answers.iter().filter(|answer| **answer == Settled::Lost).count()
-}
-
-/// Progress that a running attempt told and nobody stored yet.
-pub(super) struct Told<'a> {
-    pub(super) running: &'a Running,
-    number: u64,
-    report: Report,
-    _turn: MutexGuard<'a, ()>,
-}
-
-impl<'a> Told<'a> {
-    /// Of an attempt that goes on. None also where it ended and its end is about to send it.
-    pub(super) fn by(running: &'a Running) -> Option<Self> {
-        Self::in_turn(running, running.info.progress.turn().try_lock().ok()?)
-    }
-
-    /// Of an attempt that has ended: after a call that is under way for it, which could else come last. None if that takes
-    /// too long: threads may be blocked that it needs, and the end is worth more.
-    async fn last_by(running: &'a Running, until: Instant) -> Option<Self> {
-        running.info.progress.unstored()?;
-        let turn = running.info.progress.turn().lock();
-        Self::in_turn(running, tokio::time::timeout_at(until.into(), turn).await.ok()?)
-    }
-
-    fn in_turn(running: &'a Running, turn: MutexGuard<'a, ()>) -> Option<Self> {
-        let (number, progress) = running.info.progress.unstored()?;
-        let report = Report { lease: running.lease, progress: Some(progress), logs: Vec::new() };
-        Some(Self { running, number, report, _turn: turn })
-    }
-}
-
-/// Stores progress, and remembers what is stored; a lost lease stops its handler.
-pub(super) async fn report(store: &dyn Store, told: &[Told<'_>], limit: Duration) -> Result<(), StoreError> {
-    if told.is_empty() {
-        return Ok(());
-    }
-    let reports: Vec<Report> = told.iter().map(|told| told.report.clone()).collect();
-    let answers = limited(limit, store.report(&reports)).await?;
-    for (told, answer) in told.iter().zip(answers) {
-        match answer {
-            Fenced::Applied => told.running.info.progress.stored(told.number),
-            Fenced::Lost => told.running.stop(Why::LeaseLost),
-        }
-    }
-    Ok(())
 }

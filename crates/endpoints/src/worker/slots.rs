@@ -1,4 +1,4 @@
-//! How many attempts may run: permits for the process and for each type. Must not know stores or handlers.
+//! Permits for running attempts, per process and per job type. Must not know stores or handlers.
 
 use std::sync::{
     Arc, MutexGuard,
@@ -12,42 +12,43 @@ use crate::sync::Mutex;
 
 pub(crate) struct SlotPool {
     total: u32,
+    /// Maximum number of running attempts, by type index.
     limits: Vec<u32>,
     used: Mutex<Used>,
-    /// Woken when a permit is given back.
+    /// Notified when a permit is freed.
     wake: Arc<Notify>,
 }
 
 struct Used {
     busy: u32,
     leaked: u32,
-    by_kind: Vec<u32>,
+    by_type: Vec<u32>,
 }
 
 impl SlotPool {
     pub(super) fn new(total: u32, limits: Vec<u32>, wake: Arc<Notify>) -> Arc<Self> {
-        let used = Used { busy: 0, leaked: 0, by_kind: vec![0; limits.len()] };
+        let used = Used { busy: 0, leaked: 0, by_type: vec![0; limits.len()] };
         Arc::new(Self { total, limits, used: Mutex::new(used), wake })
     }
 
-    /// Free permits, in all and for each type. Only the claimer takes them, so they can but grow meanwhile.
+    /// Free permits: in total and by type index. Only the claimer takes permits, so the numbers can only grow meanwhile.
     pub(super) fn free(&self) -> (u32, Vec<u32>) {
         let used = self.used();
         let free = self.total - used.busy.min(self.total);
-        let of = |(limit, running): (&u32, &u32)| limit.saturating_sub(*running).min(free);
-        (free, self.limits.iter().zip(&used.by_kind).map(of).collect())
+        let of_type = |(limit, running): (&u32, &u32)| limit.saturating_sub(*running).min(free);
+        (free, self.limits.iter().zip(&used.by_type).map(of_type).collect())
     }
 
-    pub(super) fn take(self: &Arc<Self>, kind: usize) -> Arc<Permit> {
+    pub(super) fn take(self: &Arc<Self>, type_index: usize) -> Arc<Permit> {
         let mut used = self.used();
         used.busy += 1;
-        used.by_kind[kind] += 1;
-        Arc::new(Permit { slots: self.clone(), kind, leaked: AtomicBool::new(false) })
+        used.by_type[type_index] += 1;
+        Arc::new(Permit { slots: self.clone(), type_index, leaked: AtomicBool::new(false) })
     }
 
-    /// Attempts running, by type.
+    /// Running attempts and their limit, by type index.
     pub(super) fn running(&self) -> Vec<(u32, u32)> {
-        self.used().by_kind.iter().copied().zip(self.limits.iter().copied()).collect()
+        self.used().by_type.iter().copied().zip(self.limits.iter().copied()).collect()
     }
 
     pub(crate) fn snapshot(&self) -> store::WorkerSlots {
@@ -64,11 +65,11 @@ impl SlotPool {
     }
 }
 
-/// The right to run one attempt; given back when the last holder is gone. A handler that cannot be stopped
-/// holds on to it after its attempt was settled: then it counts as leaked.
+/// The right to run one attempt, freed with its last clone. A handler that cannot be stopped keeps a clone after its
+/// attempt was settled. The slot then counts as leaked.
 pub(super) struct Permit {
     slots: Arc<SlotPool>,
-    kind: usize,
+    type_index: usize,
     leaked: AtomicBool,
 }
 
@@ -84,7 +85,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let mut used = self.slots.used();
         used.busy -= 1;
-        used.by_kind[self.kind] -= 1;
+        used.by_type[self.type_index] -= 1;
         used.leaked -= u32::from(*self.leaked.get_mut());
         drop(used);
         self.slots.wake.notify_one();
@@ -96,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn permits_are_counted_by_type_and_in_all() {
+    fn permits_are_counted_in_total_and_by_type() {
         let slots = SlotPool::new(3, vec![1, 3], Arc::default());
         assert_eq!(slots.free(), (3, vec![1, 3]));
         let first = slots.take(0);
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leaked_permit_counts_until_its_last_holder_is_gone() {
+    fn leaked_permit_counts_until_last_clone_drops() {
         let slots = SlotPool::new(2, vec![2], Arc::default());
         let permit = slots.take(0);
         let thread = permit.clone();

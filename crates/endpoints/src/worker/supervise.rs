@@ -1,4 +1,4 @@
-//! Background tasks that panic are started again, and it shows. Must not know what the tasks do.
+//! Restarts background tasks that panic and counts the restarts.
 
 use std::{collections::BTreeMap, panic::AssertUnwindSafe, time::Duration};
 
@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 
 use crate::{error::panic_message, sync::Mutex, telemetry::events};
 
-/// How often each background task was started again after a panic.
+/// Number of restarts after a panic, by background task.
 #[derive(Debug, Default)]
 pub(crate) struct Restarts(Mutex<BTreeMap<&'static str, u32>>);
 
@@ -23,7 +23,7 @@ impl Restarts {
     }
 }
 
-/// Runs a task until it returns; a panic starts it again, after a wait that grows to five seconds.
+/// Runs a task until it returns. Restarts it after a panic, with a pause that grows to five seconds.
 pub(crate) async fn supervise<F: Future<Output = ()>>(task: &'static str, restarts: &Restarts, run: impl Fn() -> F) {
     while let Err(panic) = AssertUnwindSafe(run()).catch_unwind().await {
         let count = restarts.count(task);
@@ -39,10 +39,10 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_panicking_task_is_started_again_and_counted() {
+    async fn panicking_task_is_restarted_and_counted() {
         let (restarts, runs) = (Restarts::default(), AtomicU32::new(0));
         supervise("test", &restarts, || async {
-            assert!(runs.fetch_add(1, Ordering::Relaxed) >= 3, "not yet");
+            assert!(runs.fetch_add(1, Ordering::Relaxed) >= 3, "first three runs");
         })
         .await;
         assert_eq!(restarts.snapshot(), BTreeMap::from([("test", 3)]));

@@ -1,6 +1,6 @@
-//! A store that is opened while the process already serves, for one that may be down when the process starts.
+//! A store that is opened in the background, so that a process starts while its store is down.
 //!
-//! Owns the tries to open it. Must not know any particular store, nor what its errors mean: it is told which are final.
+//! Must not know any particular store. The caller says which errors are transient.
 
 use std::{
     error::Error,
@@ -21,14 +21,16 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{error::panic_message, jitter, telemetry::events};
 
-/// How long the first try is waited for, so that a process usually starts with an open store.
-const FIRST: Duration = Duration::from_secs(2);
+/// How long `open` waits for the first try, so that a process usually starts with an open store.
+const FIRST_TRY: Duration = Duration::from_secs(2);
 
-/// Why a store will not be opened, however often it is tried.
+/// The permanent error that ended the tries to open a store.
 pub type Refusal = Arc<dyn Error + Send + Sync>;
 
-/// A store that opens when it can: until then every call is [`StoreError::Unavailable`], so that a process whose store
-/// is down at its start listens, tells its callers to come back, and works as soon as the store is there.
+/// A store that opens in the background.
+///
+/// Until it is open, every call returns [`StoreError::Unavailable`]. A process whose store is down at its start
+/// therefore serves HTTP, answers 503, and works as soon as the store is up.
 ///
 /// Dropping it ends the tries.
 ///
@@ -37,16 +39,16 @@ pub type Refusal = Arc<dyn Error + Send + Sync>;
 /// use std::sync::Arc;
 /// use async_endpoints::{AsyncEndpoints, DeferredStore, MemoryStore, StoreError};
 ///
-/// // A server that may be down; `Ok(MemoryStore::new())` stands for its client.
+/// // `Ok(MemoryStore::new())` stands for the client of a server that may be down.
 /// async fn connect() -> Result<MemoryStore, StoreError> {
 ///     Ok(MemoryStore::new())
 /// }
 ///
-/// // An error that waiting will not mend comes back from here if it is found out at once …
+/// // Returns a permanent error of the first try …
 /// let store = Arc::new(DeferredStore::open(connect, StoreError::is_transient).await?);
 /// let endpoints = AsyncEndpoints::builder(store.clone()).build()?;
 /// tokio::select! {
-///     // … and from here if it is found out later.
+///     // … and this returns one of a later try.
 ///     refusal = store.refused() => return Err(refusal.to_string().into()),
 ///     served = endpoints.run() => served?,
 /// #   () = async { endpoints.shutdown(); std::future::pending().await } => {}
@@ -61,17 +63,17 @@ pub struct DeferredStore {
 
 #[derive(Clone)]
 enum State {
-    /// And what went wrong last.
+    /// Not open yet, with the error of the last try.
     Opening(Option<Arc<str>>),
     Open(Arc<dyn Store>),
     Refused(Refusal),
 }
 
 impl DeferredStore {
-    /// Opens a store with `open`, again and again in the background until it works or fails with an error that is not
-    /// `transient`. Waits for the first try for two seconds at most, and returns its error if that is final.
+    /// Opens a store with `open`, which is called again after every `transient` error.
     ///
-    /// A try that never ends is never repeated: give it a time limit of its own.
+    /// Waits at most two seconds for the first try, and returns its error if that is permanent. Later tries run in the
+    /// background. A try without an end is never repeated, so `open` needs a time limit of its own.
     pub async fn open<S, E, F>(
         open: impl Fn() -> F + Send + Sync + 'static,
         transient: impl Fn(&E) -> bool + Send + Sync + 'static,
@@ -84,26 +86,25 @@ impl DeferredStore {
         let state = watch::Sender::new(State::Opening(None));
         let mut first = state.subscribe();
         let opening = AbortOnDropHandle::new(tokio::spawn(keep_trying(state.clone(), open, transient)));
-        // Too late is no error: it goes on by itself.
-        let _ = timeout(FIRST, first.changed()).await;
+        let _ = timeout(FIRST_TRY, first.changed()).await;
         let refusal = first.borrow().refusal();
-        refusal.map_or(Ok(Self { kind: "late", state, _opening: opening }), Err)
+        refusal.map_or(Ok(Self { kind: "deferred", state, _opening: opening }), Err)
     }
 
-    /// What operators call the store that it opens, which nobody knows before it is open: `redis` or `sqlite`, as that
-    /// store's own [`kind`](JobStore::kind) says.
+    /// Sets the [`kind`](JobStore::kind) of the store, the label in metrics: `redis` or `sqlite`. Defaults to `deferred`,
+    /// since the inner store is not known before it is open.
     #[must_use]
     pub fn named(mut self, kind: &'static str) -> Self {
         self.kind = kind;
         self
     }
 
-    /// Whether it is open. Once it is, it stays so, though a call may fail as with any store.
+    /// Whether the store has been opened. An open store stays open, though its calls may fail as those of any store.
     pub fn is_open(&self) -> bool {
         matches!(*self.state.borrow(), State::Open(_))
     }
 
-    /// Why it will never be open, as soon as that is known; waits for ever if that never happens.
+    /// Waits for a permanent error and returns it. Never returns if the store opens.
     pub async fn refused(&self) -> Refusal {
         let mut state = self.state.subscribe();
         let refusal = state.wait_for(|state| state.refusal().is_some()).await.ok().and_then(|state| state.refusal());
@@ -114,13 +115,13 @@ impl DeferredStore {
     }
 
     fn store(&self) -> Result<Arc<dyn Store>> {
-        let why = match &*self.state.borrow() {
+        let reason = match &*self.state.borrow() {
             State::Open(store) => return Ok(store.clone()),
             State::Opening(None) => "it is not open yet".to_owned(),
-            State::Opening(Some(why)) => format!("it is not open yet: {why}"),
+            State::Opening(Some(error)) => format!("it is not open yet: {error}"),
             State::Refused(refusal) => format!("it cannot be opened: {refusal}"),
         };
-        Err(StoreError::Unavailable(why))
+        Err(StoreError::Unavailable(reason))
     }
 }
 
@@ -133,7 +134,7 @@ impl State {
     }
 }
 
-/// Tries until there is nothing more to try.
+/// Tries until the store is open or an error is permanent.
 async fn keep_trying<S, E, F>(state: watch::Sender<State>, open: impl Fn() -> F, transient: impl Fn(&E) -> bool)
 where
     S: Store,
@@ -142,16 +143,16 @@ where
 {
     let began = Instant::now();
     for tries in 0_u32.. {
-        // Everything of the caller's: what panics here would end the tries, and nobody would know.
-        let tried = async {
+        // A panic of the caller's code would otherwise end the tries without a trace.
+        let opened = AssertUnwindSafe(async {
             match open().await {
                 Ok(store) => Ok(State::Open(Arc::new(store))),
                 Err(error) if transient(&error) => Err(error.to_string()),
                 Err(error) => Ok(State::Refused(Arc::new(error))),
             }
-        };
-        let tried = AssertUnwindSafe(tried).catch_unwind().await;
-        match tried.unwrap_or_else(|panic| Err(format!("opening it panicked: {}", panic_message(&*panic)))) {
+        });
+        let opened = opened.catch_unwind().await;
+        match opened.unwrap_or_else(|panic| Err(format!("opening it panicked: {}", panic_message(&*panic)))) {
             Ok(end) => {
                 if tries > 0 && matches!(end, State::Open(_)) {
                     events::store_opened(began.elapsed());
@@ -159,22 +160,22 @@ where
                 state.send_replace(end);
                 return;
             }
-            Err(why) => failed(&state, why),
+            Err(error) => set_error(&state, error),
         }
         tokio::time::sleep(pause(tries)).await;
     }
 }
 
-/// Says what went wrong, in the log once for as long as it is the same.
-fn failed(state: &watch::Sender<State>, why: String) {
-    let is_news = !matches!(&*state.borrow(), State::Opening(Some(before)) if **before == *why);
-    if is_news {
-        events::store_not_open(&why);
-        state.send_replace(State::Opening(Some(why.into())));
+/// Records the error of the last try. Logs it unless it is the same as the one before.
+fn set_error(state: &watch::Sender<State>, error: String) {
+    let is_same = matches!(&*state.borrow(), State::Opening(Some(before)) if **before == *error);
+    if !is_same {
+        events::store_not_open(&error);
+        state.send_replace(State::Opening(Some(error.into())));
     }
 }
 
-/// Between two tries: growing to a second, so that work begins soon after the store is there.
+/// Pause between two tries: grows to 0.8 s, so that work begins soon after the store is up.
 fn pause(tries: u32) -> Duration {
     jitter::about(Duration::from_millis(50 << tries.min(4)))
 }
@@ -186,7 +187,8 @@ impl JobStore for DeferredStore {
     fn kind(&self) -> &'static str {
         self.kind
     }
-    /// Those who listened before it was open are told to look at everything: what changed before is not known.
+
+    /// A stream from before the opening begins with [`Hint::Lagged`], since earlier changes are unknown.
     fn hints(&self) -> BoxStream<'static, Hint> {
         if let Ok(store) = self.store() {
             return store.hints();
@@ -196,11 +198,11 @@ impl JobStore for DeferredStore {
             let state = state.wait_for(|state| matches!(state, State::Open(_))).await.map(|state| state.clone());
             match state {
                 Ok(State::Open(store)) => {
-                    // Taken first, so that nothing is missed between the two.
+                    // Subscribed first, so that no hint is missed after `Lagged`.
                     let hints = store.hints();
                     stream::iter([Hint::Lagged]).chain(hints).boxed()
                 }
-                // It was dropped.
+                // The deferred store was dropped.
                 _ => stream::empty().boxed(),
             }
         };

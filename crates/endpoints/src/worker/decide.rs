@@ -1,0 +1,68 @@
+//! Decides what the end of a handler means for its job.
+
+use std::panic::AssertUnwindSafe;
+
+use async_endpoints_core::{
+    job::ErrorRecord,
+    lifecycle::{Failure, settle_failure},
+    store::{Outcome, Settlement},
+};
+
+use super::{
+    Worker,
+    attempt::HandlerEnd,
+    running::{RunningAttempt, StopReason},
+};
+use crate::error::{Builtin, panic_message};
+
+/// Maximum size of a result, in bytes.
+const RESULT_BYTES: usize = 1 << 20;
+
+/// Returns the settlement of an attempt whose handler ended, with the last progress that the handler reported.
+pub(super) fn decide(worker: &Worker, running: &RunningAttempt, end: HandlerEnd) -> Settlement {
+    // The application's retry policy and the text of its errors can panic.
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| outcome(worker, running, end)));
+    let outcome = outcome.unwrap_or_else(|_| Outcome::Failed { error: Builtin::Panic.record(None) });
+    Settlement {
+        slow: running.started.elapsed() > worker.types[running.type_index].policy.slow_after,
+        progress: running.info.progress.finish(),
+        ..Settlement::new(running.lease, outcome, Builtin::Canceled.record(None))
+    }
+}
+
+fn outcome(worker: &Worker, running: &RunningAttempt, end: HandlerEnd) -> Outcome {
+    match (end, running.stop_reason()) {
+        (HandlerEnd::Returned(Ok(result)), _) if result.len() > RESULT_BYTES => {
+            let detail = format!("The result has {} bytes, {RESULT_BYTES} are allowed.", result.len());
+            Outcome::Failed { error: Builtin::ResultTooLarge.record(Some(detail)) }
+        }
+        (HandlerEnd::Returned(Ok(result)), _) => Outcome::Completed { result },
+        // A stopped handler did not finish its work. The reason of the stop decides, not the handler's error.
+        (_, Some(StopReason::Canceled)) => canceled(),
+        (_, Some(StopReason::Shutdown | StopReason::LeaseLost)) => Outcome::Released,
+        (_, Some(StopReason::TimedOut)) => {
+            let timeout = worker.types[running.type_index].policy.timeout;
+            let error = Builtin::Timeout.record(Some(format!("It took longer than {timeout:?}.")));
+            retry(worker, running, Failure::Retryable, error)
+        }
+        (HandlerEnd::Returned(Err(error)), None) => {
+            let (failure, error) = error.record(worker.options.error_details);
+            retry(worker, running, failure, error)
+        }
+        (HandlerEnd::Panicked(panic), None) => {
+            let detail = worker.options.error_details.then(|| panic_message(&*panic).to_owned());
+            retry(worker, running, Failure::Retryable, Builtin::Panic.record(detail))
+        }
+        // The handler fired its own token and went on.
+        (HandlerEnd::Aborted, None) => canceled(),
+    }
+}
+
+fn retry(worker: &Worker, running: &RunningAttempt, failure: Failure, error: ErrorRecord) -> Outcome {
+    let policy = &worker.types[running.type_index].policy.retry;
+    settle_failure(failure, error, running.retry_count, running.max_retries, policy, fastrand::f64())
+}
+
+fn canceled() -> Outcome {
+    Outcome::Canceled { error: Builtin::Canceled.record(None) }
+}
