@@ -50,7 +50,7 @@ fn statements() -> Vec<String> {
     statements.chain([job::INSERT, job::UPDATE].map(str::to_owned)).collect()
 }
 
-/// What SQLite would do, a line each.
+/// The steps of SQLite's query plan.
 fn plan(conn: &Connection, sql: &str) -> Vec<String> {
     let mut explain = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap_or_else(|bad| panic!("{sql}: {bad}"));
     let lines = explain.raw_query().mapped(|row| row.get("detail")).collect::<Result<_, _>>();
@@ -117,7 +117,7 @@ fn no_statement_scans_all_jobs() {
     assert_eq!(bad_plans(&conn), "");
 }
 
-/// Checks the check above.
+/// Checks that the test above can fail, and that it sees every statement.
 #[test]
 fn scans_are_found_in_all_statements() {
     let (_folder, conn) = Folder::new();
