@@ -69,6 +69,11 @@ impl Failure {
         Self::Unreadable(format!("unknown type_id {type_id}: expected a row of table types"))
     }
 
+    /// An index names a job whose row is missing or has other values, as after a lost write.
+    pub(crate) fn index_mismatch(seq: i64) -> Self {
+        Self::Corrupt(format!("an index and table jobs differ in the job of seq {seq}"))
+    }
+
     /// Whether another process holds the lock.
     pub(crate) fn is_busy(&self) -> bool {
         let code = if let Self::Sql(error) = self { error.sqlite_error_code() } else { None };

@@ -70,7 +70,11 @@ impl Reader {
         });
         let mut jobs = Vec::with_capacity(entries.len());
         for (_, seq) in entries {
-            let Some(Ok(job)) = view::load(&self.conn, seq)? else { continue };
+            let job = match view::load(&self.conn, seq)? {
+                Some(Ok(job)) if filter.status.is_none_or(|status| job.status == status) => job,
+                Some(Err(_)) => continue,
+                _ => return Err(Failure::index_mismatch(seq)),
+            };
             // Since the first page. A time ahead of now was written before the clock was set back.
             let moved = filter.status.is_some() && since < job.entered_at && job.entered_at <= self.now;
             if !job.is_expired(self.now) && !moved {

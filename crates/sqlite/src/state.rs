@@ -206,7 +206,7 @@ impl State {
         let job = match view::load(&self.conn, seq)? {
             Some(Ok(job)) if job.status == status => job,
             Some(Err(reason)) => return self.quarantine(seq, &reason).map(|()| None),
-            _ => return Err(Failure::Corrupt(format!("an index and table jobs differ in the job of seq {seq}"))),
+            _ => return Err(Failure::index_mismatch(seq)),
         };
         match self.ledger.name(&self.conn, job.type_id) {
             Err(Failure::Unreadable(reason)) => self.quarantine(seq, &reason).map(|()| None),

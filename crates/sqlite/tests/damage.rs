@@ -111,6 +111,9 @@ async fn index_entry_without_a_row_stops_the_store() {
     insert(&store, &job("alpha", HOUR)).await;
     root_page(&folder.file(), "jobs");
     write_page(&folder.file(), offset, &page);
+    let list = ListFilter { status: Some(JobStatus::Queued), ..ListFilter::default() };
+    let listed = fresh(&folder).await.list(&list, &Page { cursor: None, limit: 9 }).await;
+    assert!(listed.expect_err("a row is missing").to_string().contains("jobs.db is damaged"));
     let error = store.claim(&claim(9)).await.expect_err("a row is missing");
     assert!(matches!(&error, StoreError::Corrupt(text) if text.contains("jobs.db is damaged")), "{error}");
     assert_eq!(store.probe().await.expect_err("the store has stopped").to_string(), error.to_string());
