@@ -52,10 +52,11 @@ fn foreign(path: &Path) {
     other.execute_batch("CREATE TABLE birds (name TEXT)").expect("a table");
 }
 
-/// Creates a store with a newer schema version.
+/// Creates a store that needs a newer program.
 fn newer(path: &Path) {
     let other = Connection::open(path).expect("a file");
-    let header = "CREATE TABLE jobs (id TEXT); PRAGMA application_id = 1095060017; PRAGMA user_version = 9999";
+    let header = "CREATE TABLE meta (min_version INTEGER); INSERT INTO meta VALUES (9999);
+                  PRAGMA application_id = 1095060017; PRAGMA user_version = 9999";
     other.execute_batch(header).expect("a table");
 }
 
