@@ -21,9 +21,9 @@ mod fail;
 mod hints;
 mod inserts;
 mod link;
-mod repair;
 mod options;
 mod record;
+mod repair;
 mod reply;
 mod scripts;
 mod server;
@@ -31,6 +31,6 @@ mod stats;
 mod store;
 mod wire;
 
-pub use repair::Repaired;
 pub use options::{OpenError, Options};
+pub use repair::Repaired;
 pub use store::RedisStore;

@@ -30,13 +30,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            prefix: "ae".to_owned(),
-            allow_volatile: false,
-            root_certificate: None,
-            clock: None,
-            rest: repair::REST,
-        }
+        Self { prefix: "ae".to_owned(), allow_volatile: false, root_certificate: None, clock: None, rest: repair::REST }
     }
 }
 

@@ -1,9 +1,11 @@
 //! A stored job, as readers see it. Must not know how it came there.
 
+use std::time::Duration;
+
 use async_endpoints_core::{
     JobId, JobName, JobStatus, JobView, Priority, Timestamp,
     job::{AttemptOutcome, AttemptRecord, Digest, ErrorRecord, LogLine, Progress, TraceContext},
-    limits::ATTEMPTS_KEPT,
+    lifecycle,
     store::JobLookup,
 };
 use bytes::Bytes;
@@ -66,7 +68,7 @@ pub(crate) struct Terms {
     pub(crate) created_at: Timestamp,
     pub(crate) priority: Priority,
     pub(crate) max_retries: u32,
-    retention: i64,
+    retention: Duration,
 }
 
 impl Terms {
@@ -77,6 +79,7 @@ impl Terms {
         let created_at = Timestamp::from_micros(number(word()?)?);
         let priority = Priority::try_from(number::<u8>(word()?)?).map_err(|bad| Fail::Bad(bad.to_owned()))?;
         let (max_retries, _, retention) = (number(word()?)?, word()?, number(word()?)?);
+        let retention = Duration::from_micros(retention);
         Ok(Self { created_at, priority, max_retries, retention })
     }
 }
@@ -205,7 +208,7 @@ impl Record {
             started_at: self.started_at,
             completed_at: self.ended_at,
             last_updated_at: self.updated_at.max(self.started_at).max(self.ended_at).unwrap_or(created_at),
-            expires_at: self.ended_at.map(|ended| Timestamp::from_micros(ended.as_micros().saturating_add(retention))),
+            expires_at: lifecycle::expires_at(self.ended_at, retention),
             cancel_requested_at: self.cancel_requested_at,
             progress: told.at.map(|updated_at| Progress {
                 completed: told.completed,
@@ -225,8 +228,6 @@ impl Record {
         })
     }
 
-    /// Ended attempts and the running one. A job that completed at its first attempt, as most do, has its only record
-    /// derived rather than kept.
     fn attempts(&self, status: JobStatus, past: Items) -> Result<Vec<AttemptRecord>, Fail> {
         let mut attempts = Vec::with_capacity(past.len() + 1);
         for one in past {
@@ -235,19 +236,7 @@ impl Record {
             };
             attempts.push(attempt(&bytes)?);
         }
-        let unbooked = self.attempt > 0 && attempts.last().is_none_or(|last| last.attempt < self.attempt);
-        if let (true, Some(started_at)) = (unbooked, self.started_at) {
-            let completed = status == JobStatus::Completed;
-            attempts.push(AttemptRecord {
-                attempt: self.attempt,
-                started_at,
-                ended_at: self.ended_at,
-                outcome: completed.then_some(AttemptOutcome::Completed),
-                error: None,
-            });
-        }
-        attempts.drain(..attempts.len().saturating_sub(ATTEMPTS_KEPT));
-        Ok(attempts)
+        Ok(lifecycle::attempts(attempts, status, self.attempt, self.started_at, self.ended_at))
     }
 }
 

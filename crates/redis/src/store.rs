@@ -13,7 +13,7 @@ use async_endpoints_core::{
     store::{
         CancelOutcome, Claim, Claimed, DocVersion, Document, Fenced, Heartbeat, Hint, InsertOutcome, JobLookup, Lease,
         ListFilter, ListPage, NewJob, Page, PutOutcome, Reclaim, Reclaimed, Renewed, Report, Result, RetryAs,
-        RetryOutcome, Role, RoleToken, Settled, Settlement, Stats, StatsQuery,
+        RetryOutcome, Role, RoleToken, Settled, Settlement, Stats, StatsQuery, hint_stream,
     },
 };
 use async_trait::async_trait;
@@ -22,10 +22,7 @@ use futures_util::{StreamExt as _, stream, stream::BoxStream};
 use redis::Value;
 use tokio::{
     runtime::{self, Handle},
-    sync::{
-        broadcast::{self, error::RecvError},
-        oneshot,
-    },
+    sync::{broadcast, oneshot},
 };
 use uuid::Uuid;
 
@@ -35,9 +32,9 @@ use crate::{
     fail::Fail,
     hints,
     inserts::{self, Inserts},
-    link, repair,
+    link,
     options::{OpenError, Options},
-    record,
+    record, repair,
     reply::{int, list},
     scripts::{Script, Scripts},
     server::Server,
@@ -351,14 +348,7 @@ impl JobStore for RedisStore {
 
     fn hints(&self) -> BoxStream<'static, Hint> {
         let Some(hints) = self.listen() else { return stream::empty().boxed() };
-        stream::unfold(hints.subscribe(), |mut hints| async move {
-            match hints.recv().await {
-                Ok(hint) => Some((hint, hints)),
-                Err(RecvError::Lagged(_)) => Some((Hint::Lagged, hints)),
-                Err(RecvError::Closed) => None,
-            }
-        })
-        .boxed()
+        hint_stream(hints.subscribe())
     }
 
     async fn probe(&self) -> Result<()> {

@@ -29,7 +29,11 @@ async fn it_mends_and_counts() {
     server.cli(&["DEL", &format!("{{mine}}:body:{}", jobs[1].id)]);
     let said = |counts: [u8; 3]| {
         let [checked, repaired, quarantined] = counts;
-        (Some(0), format!("checked      {checked}\nrepaired     {repaired}\nquarantined  {quarantined}\n"), String::new())
+        (
+            Some(0),
+            format!("checked      {checked}\nrepaired     {repaired}\nquarantined  {quarantined}\n"),
+            String::new(),
+        )
     };
     let url = server.url();
     assert_eq!(run(&["repair", &url], None), said([0, 0, 0]), "nobody's jobs begin with ae");

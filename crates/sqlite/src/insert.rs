@@ -154,7 +154,7 @@ impl State {
                     job.ended_at = Some(now);
                     job.error = Some(error.clone());
                 })?;
-                self.count_ended(job.type_id, after)?;
+                self.ledger.minute(&self.conn, job.type_id, self.now)?.count_ended(after);
                 CancelOutcome::Canceled(Box::new(self.view(job)?))
             }
         })

@@ -5,7 +5,8 @@ use std::time::Duration;
 use async_endpoints_core::{
     JobId, JobStatus, Priority, Timestamp,
     job::{Digest, ErrorRecord, JobTerms, Progress, TraceContext},
-    store::LeaseToken,
+    lifecycle::{self, AttemptEffect, ErrorEffect, RunningJob},
+    store::{JobLeases, LeaseToken},
 };
 use rusqlite::{Connection, Row};
 
@@ -183,7 +184,7 @@ impl Job {
 
     /// When an ended job expires.
     pub(crate) fn expires_at(&self) -> Option<Timestamp> {
-        self.ended_at.map(|ended| ended + self.retention)
+        lifecycle::expires_at(self.ended_at, self.retention)
     }
 
     pub(crate) fn is_expired(&self, now: Timestamp) -> bool {
@@ -192,7 +193,7 @@ impl Job {
 
     /// Until when readers of an expired job get "gone".
     pub(crate) fn gone_until(&self) -> Option<Timestamp> {
-        self.expires_at().map(|at| at + self.retention)
+        lifecycle::gone_until(self.ended_at, self.retention)
     }
 
     /// Whether the job runs under this lease.
@@ -202,12 +203,35 @@ impl Job {
 
     /// The status that a settlement by this lease led to.
     pub(crate) fn settled_by(&self, token: LeaseToken) -> Option<JobStatus> {
-        if self.token == Some(token) {
-            self.settled
-        } else if self.last_token == Some(token) {
-            self.last_settled
-        } else {
-            None
+        let last = self.last_token.zip(self.last_settled);
+        JobLeases { current: self.token, settled: self.settled, last }.settled_by(token)
+    }
+
+    pub(crate) fn running(&self, now: Timestamp) -> RunningJob {
+        RunningJob {
+            attempt: self.attempt,
+            started_at: self.started_at.unwrap_or(now),
+            retry_count: self.retries,
+            loss_count: self.losses,
+            release_count: self.releases,
+            max_losses: self.max_losses,
+            cancel_requested: self.cancel_requested_at.is_some(),
         }
+    }
+
+    /// Writes the end of the running attempt. `order_number` is the job's place among ended jobs, if it is terminal.
+    pub(crate) fn end_attempt(&mut self, effect: &AttemptEffect<'_>, order_number: Option<i64>) {
+        self.status = effect.status;
+        (self.retries, self.losses, self.releases) = (effect.retry_count, effect.loss_count, effect.release_count);
+        match effect.error {
+            ErrorEffect::Keep => {}
+            ErrorEffect::Clear => self.error = None,
+            ErrorEffect::Replace(error) => self.error = Some(error.clone()),
+        }
+        self.due = effect.due.or(self.due);
+        self.runnable_since = effect.runnable_since.unwrap_or(self.runnable_since);
+        self.ended_at = effect.ended_at;
+        self.order_number = order_number.unwrap_or(self.order_number);
+        (self.lease_until, self.deadline) = (None, None);
     }
 }

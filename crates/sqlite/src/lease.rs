@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_endpoints_core::{
     JobName, JobStatus, Timestamp,
-    lifecycle::{self, Event},
+    lifecycle::{self, EndedAttempt, Event},
     limits::{BATCH_JOBS, LOG_BYTES_PER_JOB, SWEEP_JOBS},
     store::{
         Attempt, Claim, Claimed, Fenced, Heartbeat, Lease, Outcome, Renewed, Report, Settled, Settlement, TypeCapacity,
@@ -15,14 +15,7 @@ use bytes::Bytes;
 use rusqlite::{OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    column::json,
-    failure::Failure,
-    job::Job,
-    score::order_number_at,
-    state::{End, State},
-    view,
-};
+use crate::{column::json, failure::Failure, job::Job, score::order_number_at, state::State, view};
 
 /// The rest of a claim's quota for one type, and how long an attempt of it may run.
 struct Quota {
@@ -253,14 +246,8 @@ impl State {
         if !job.runs_under(settlement.lease.token) {
             return Ok(job.settled_by(settlement.lease.token).map_or(Settled::Lost, Settled::Settled));
         }
-        let (error, delay) = match &settlement.outcome {
-            Outcome::Completed { .. } | Outcome::Released => (None, Duration::ZERO),
-            Outcome::Retry { delay, error } => (Some(error), *delay),
-            Outcome::Failed { error } | Outcome::Canceled { error } => (Some(error), Duration::ZERO),
-        };
-        let (outcome, now) = (settlement.outcome.kind(), self.now);
-        let end = End { outcome, error, if_canceled: &settlement.if_canceled, delay, slow: settlement.slow };
-        let after = self.end(&mut job, &end, |job, after| {
+        let now = self.now;
+        let after = self.end(&mut job, &EndedAttempt::settled(settlement), |job, after| {
             job.settled = Some(after);
             job.span.clone_from(&settlement.span);
             if let Some(progress) = &settlement.progress {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_endpoints_core::{
     JobId, JobName, JobStatus, JobView, Timestamp,
-    job::{AttemptOutcome, ErrorRecord},
-    lifecycle::{self, Event},
+    job::AttemptRecord,
+    lifecycle::{self, EndedAttempt},
     limits::ATTEMPTS_KEPT,
     store::Hint,
 };
@@ -25,16 +25,6 @@ pub(crate) struct State {
 
 /// Leases and roles are far shorter. A time beyond was written while a clock was ahead, and must not be waited for.
 pub(crate) const FAR_AHEAD: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// How an attempt ends.
-pub(crate) struct End<'a> {
-    pub(crate) outcome: AttemptOutcome,
-    pub(crate) error: Option<&'a ErrorRecord>,
-    pub(crate) if_canceled: &'a ErrorRecord,
-    /// Until it is due again.
-    pub(crate) delay: Duration,
-    pub(crate) slow: bool,
-}
 
 impl State {
     pub(crate) fn new(conn: Connection) -> Self {
@@ -113,83 +103,42 @@ impl State {
     pub(crate) fn end(
         &mut self,
         job: &mut Job,
-        end: &End<'_>,
+        end: &EndedAttempt<'_>,
         also: impl FnOnce(&mut Job, JobStatus),
     ) -> Result<JobStatus, Failure> {
         let now = self.now;
-        let asked = job.cancel_requested_at.is_some();
-        let ran = now.since(job.started_at.unwrap_or(now));
-        let event = Event::Ended { outcome: end.outcome, last: job.losses >= job.max_losses };
-        let after = lifecycle::next(job.status, asked, event)
-            .ok_or_else(|| Failure::Unreadable(format!("{} is {} and has no running attempt", job.id, job.status)))?;
-        let recorded = lifecycle::recorded(end.outcome, after);
-        let error = if asked && after == JobStatus::Canceled { Some(end.if_canceled) } else { end.error };
-        let error = error.filter(|_| after != JobStatus::Completed);
-        let order = after.is_terminal().then(|| self.ledger.next_order_number(&self.conn, now)).transpose()?;
-
-        self.record_attempt(job, recorded, error)?;
-        self.change(job, now, |job| {
-            job.status = after;
-            (job.lease_until, job.deadline) = (None, None);
-            match end.outcome {
-                AttemptOutcome::Lost => job.losses += 1,
-                AttemptOutcome::Retried if after == JobStatus::Scheduled => job.retries += 1,
-                AttemptOutcome::Released if after == JobStatus::Queued => job.releases += 1,
-                _ => {}
-            }
-            if error.is_some() || after == JobStatus::Completed {
-                job.error = error.cloned();
-            }
-            if let Some(order) = order {
-                (job.order_number, job.ended_at) = (order, Some(now));
-            } else {
-                let due = now + end.delay;
-                job.runnable_since = due;
-                if after == JobStatus::Scheduled {
-                    job.due = Some(due);
-                }
-            }
-            also(job, after);
-        })?;
-
-        let minute = self.ledger.minute(&self.conn, job.type_id, now)?;
-        minute.attempts[recorded as usize] += 1;
-        minute.slow += u64::from(end.slow);
-        if end.outcome != AttemptOutcome::Lost {
-            minute.processing_time.record(ran);
+        if job.status != JobStatus::InProgress {
+            return Err(Failure::Unreadable(format!("{} is {} and has no running attempt", job.id, job.status)));
         }
-        self.count_ended(job.type_id, after)?;
-        Ok(after)
+        let effect = lifecycle::end_attempt(&job.running(now), end, now);
+        let order_number =
+            effect.status.is_terminal().then(|| self.ledger.next_order_number(&self.conn, now)).transpose()?;
+        if let Some(record) = &effect.record {
+            self.record_attempt(job.seq, record)?;
+        }
+        self.change(job, now, |job| {
+            job.end_attempt(&effect, order_number);
+            also(job, effect.status);
+        })?;
+        effect.count(self.ledger.minute(&self.conn, job.type_id, now)?);
+        Ok(effect.status)
     }
 
-    /// Records the ended attempt. The record of a job that completes at its first attempt is derived instead.
-    fn record_attempt(&self, job: &Job, outcome: AttemptOutcome, error: Option<&ErrorRecord>) -> Result<(), Failure> {
-        if outcome == AttemptOutcome::Completed && job.attempt == 1 {
-            return Ok(());
-        }
+    fn record_attempt(&self, seq: i64, record: &AttemptRecord) -> Result<(), Failure> {
         let sql = "INSERT OR REPLACE INTO attempts (seq, attempt, started_at, ended_at, outcome, error) \
             VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         self.conn.prepare_cached(sql)?.execute(params![
-            job.seq,
-            job.attempt,
-            job.started_at.unwrap_or(self.now).as_micros(),
-            self.now.as_micros(),
-            outcome as i64,
-            error.map(json).transpose()?,
+            seq,
+            record.attempt,
+            record.started_at.as_micros(),
+            record.ended_at.map(Timestamp::as_micros),
+            record.outcome.map(|outcome| outcome as i64),
+            record.error.as_ref().map(json).transpose()?,
         ])?;
-        if job.attempt as usize > ATTEMPTS_KEPT {
+        if record.attempt as usize > ATTEMPTS_KEPT {
             self.conn
                 .prepare_cached("DELETE FROM attempts WHERE seq = ?1 AND attempt <= ?2")?
-                .execute(params![job.seq, i64::from(job.attempt) - ATTEMPTS_KEPT as i64])?;
-        }
-        Ok(())
-    }
-
-    /// Counts an ended job in the present minute bucket.
-    pub(crate) fn count_ended(&mut self, type_id: i64, status: JobStatus) -> Result<(), Failure> {
-        if status.is_terminal() {
-            let place = status as usize - JobStatus::Completed as usize;
-            self.ledger.minute(&self.conn, type_id, self.now)?.ended[place] += 1;
+                .execute(params![seq, i64::from(record.attempt) - ATTEMPTS_KEPT as i64])?;
         }
         Ok(())
     }

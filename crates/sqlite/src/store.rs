@@ -14,16 +14,13 @@ use async_endpoints_core::{
     store::{
         CancelOutcome, Claim, Claimed, DocVersion, Document, Fenced, Heartbeat, Hint, InsertOutcome, JobLookup, Lease,
         ListFilter, ListPage, NewJob, Outcome, Page, PutOutcome, Reclaim, Reclaimed, Renewed, Report, Result, RetryAs,
-        RetryOutcome, Role, RoleToken, Settled, Settlement, Stats, StatsQuery,
+        RetryOutcome, Role, RoleToken, Settled, Settlement, Stats, StatsQuery, hint_stream,
     },
 };
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream, stream::BoxStream};
-use tokio::sync::{
-    broadcast::{self, error::RecvError},
-    oneshot,
-};
+use tokio::sync::{broadcast, oneshot};
 use uuid::Uuid;
 
 use crate::{
@@ -350,14 +347,7 @@ impl JobStore for SqliteStore {
 
     fn hints(&self) -> BoxStream<'static, Hint> {
         let Some(hints) = self.hints.upgrade() else { return stream::empty().boxed() };
-        stream::unfold(hints.subscribe(), |mut hints| async move {
-            match hints.recv().await {
-                Ok(hint) => Some((hint, hints)),
-                Err(RecvError::Lagged(_)) => Some((Hint::Lagged, hints)),
-                Err(RecvError::Closed) => None,
-            }
-        })
-        .boxed()
+        hint_stream(hints.subscribe())
     }
 
     /// Takes and releases the write lock, which shows that the file exists and is not locked.

@@ -1,11 +1,9 @@
 //! Periodic calls: requeue jobs whose lease expired, and delete expired jobs.
 
-use std::time::Duration;
-
 use async_endpoints_core::{
     JobStatus, Timestamp,
-    job::AttemptOutcome,
-    limits::{KEY_SECONDS, SWEEP_JOBS},
+    lifecycle::{self, EndedAttempt},
+    limits::SWEEP_JOBS,
     store::{Reclaim, Reclaimed, Recovered},
 };
 use rusqlite::{OptionalExtension as _, params};
@@ -13,7 +11,7 @@ use rusqlite::{OptionalExtension as _, params};
 use crate::{
     failure::Failure,
     job::Job,
-    state::{End, FAR_AHEAD, State},
+    state::{FAR_AHEAD, State},
     types::Types as _,
 };
 
@@ -79,15 +77,9 @@ impl State {
     }
 
     fn recover(&mut self, job: &mut Job, reclaim: &Reclaim) -> Result<Recovered, Failure> {
-        let end = End {
-            outcome: AttemptOutcome::Lost,
-            error: Some(&reclaim.lost),
-            if_canceled: &reclaim.canceled,
-            delay: Duration::ZERO,
-            slow: false,
-        };
         // Without its token, the lost worker cannot write any more.
-        let status = self.end(job, &end, |job, _| (job.token, job.settled, job.span) = (None, None, None))?;
+        let status = self
+            .end(job, &EndedAttempt::lost(reclaim), |job, _| (job.token, job.settled, job.span) = (None, None, None))?;
         let name = self.ledger.name(&self.conn, job.type_id)?;
         Ok(Recovered {
             id: job.id,
@@ -155,8 +147,7 @@ impl State {
     fn prune_job(&mut self, job: &Job) -> Result<u64, Failure> {
         let Some(gone_until) = job.gone_until() else { return Ok(0) };
         let bytes = self.value_bytes(job.seq)? + job.log_bytes.unsigned_abs();
-        let day = Duration::from_secs(KEY_SECONDS);
-        let repeatable_until = if job.repeatable { job.created_at + day } else { gone_until };
+        let forget_at = lifecycle::forget_at(job.created_at, gone_until, job.repeatable);
         let sql = "INSERT OR REPLACE INTO tombstones (id, owner, fingerprint, gone_until, forget_at, type_id, key) \
             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
         self.conn.prepare_cached(sql)?.execute(params![
@@ -164,7 +155,7 @@ impl State {
             job.owner.map(|owner| owner.0),
             job.fingerprint.0,
             gone_until.as_micros(),
-            gone_until.max(repeatable_until).as_micros(),
+            forget_at.as_micros(),
             job.type_id,
             job.key,
         ])?;

@@ -3,7 +3,8 @@
 use async_endpoints_core::{
     JobId, JobStatus, JobView, Timestamp,
     job::{AttemptOutcome, AttemptRecord, Digest},
-    limits::{AHEAD_COUNTED, ATTEMPTS_KEPT},
+    lifecycle,
+    limits::AHEAD_COUNTED,
     store::JobLookup,
 };
 use bytes::Bytes;
@@ -181,17 +182,5 @@ fn attempts(conn: &Connection, job: &Job) -> Result<Vec<AttemptRecord>, Failure>
             });
         }
     }
-    let unbooked = job.attempt > 0 && attempts.last().is_none_or(|last| last.attempt < job.attempt);
-    if let (true, Some(started_at)) = (unbooked, job.started_at) {
-        let completed = job.status == JobStatus::Completed;
-        attempts.push(AttemptRecord {
-            attempt: job.attempt,
-            started_at,
-            ended_at: job.ended_at,
-            outcome: completed.then_some(AttemptOutcome::Completed),
-            error: None,
-        });
-    }
-    attempts.drain(..attempts.len().saturating_sub(ATTEMPTS_KEPT));
-    Ok(attempts)
+    Ok(lifecycle::attempts(attempts, job.status, job.attempt, job.started_at, job.ended_at))
 }

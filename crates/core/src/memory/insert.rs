@@ -82,7 +82,7 @@ impl State {
                     job.ended_at = Some(now);
                     job.error = Some(Box::new(error.clone()));
                 });
-                self.count_ended(kind, after, now);
+                self.types[kind as usize].slot(now).count_ended(after);
                 CancelOutcome::Canceled(Box::new(self.view(self.job(place))))
             }
         }

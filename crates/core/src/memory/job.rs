@@ -6,11 +6,12 @@ use bytes::Bytes;
 
 use crate::{
     job::{
-        AttemptOutcome, AttemptRecord, Digest, ErrorRecord, JobId, JobName, JobStatus, JobTerms, JobView, LogLine,
-        Progress, TraceContext,
+        AttemptRecord, Digest, ErrorRecord, JobId, JobName, JobStatus, JobTerms, JobView, LogLine, Progress,
+        TraceContext,
     },
+    lifecycle::{self, AttemptEffect, ErrorEffect, RunningJob},
     limits::{ATTEMPTS_KEPT, LOG_BYTES_PER_JOB},
-    store::{IdempotencyKey, LeaseToken, NewJob, RetryAs},
+    store::{IdempotencyKey, JobLeases, LeaseToken, NewJob, RetryAs},
     time::Timestamp,
 };
 
@@ -49,12 +50,7 @@ pub(super) struct Job {
     pub(super) ended_at: Option<Timestamp>,
     pub(super) cancel_requested_at: Option<Timestamp>,
 
-    /// The latest claim's token. Kept after the settlement, to know a repeat; taken away by a reclaim.
-    pub(super) current: Option<LeaseToken>,
-    /// The state that settling by `current` led to.
-    pub(super) settled: Option<JobStatus>,
-    /// The claim before, if it settled: a repeat may come late.
-    pub(super) last: Option<(LeaseToken, JobStatus)>,
+    pub(super) leases: JobLeases,
     /// When the lease expires.
     pub(super) lease_until: Timestamp,
 
@@ -108,9 +104,7 @@ impl Job {
             started_at: None,
             ended_at: None,
             cancel_requested_at: None,
-            current: None,
-            settled: None,
-            last: None,
+            leases: JobLeases::default(),
             lease_until: now,
             result: None,
             error: None,
@@ -125,9 +119,8 @@ impl Job {
             .trace(new.trace.clone())
     }
 
-    /// Until when it can be read, once it ended.
     pub(super) fn expires_at(&self) -> Option<Timestamp> {
-        self.ended_at.map(|ended| ended + self.terms.retention)
+        lifecycle::expires_at(self.ended_at, self.terms.retention)
     }
 
     pub(super) fn expired(&self, now: Timestamp) -> bool {
@@ -136,33 +129,39 @@ impl Job {
 
     /// Whether `token` is the lease that it runs under.
     pub(super) fn runs_under(&self, token: LeaseToken) -> bool {
-        self.status == JobStatus::InProgress && self.current == Some(token)
-    }
-
-    /// What settling by `token` led to, if it did.
-    pub(super) fn settled_by(&self, token: LeaseToken) -> Option<JobStatus> {
-        match self.last {
-            _ if self.current == Some(token) => self.settled,
-            Some((last, status)) if last == token => Some(status),
-            _ => None,
-        }
+        self.status == JobStatus::InProgress && self.leases.current == Some(token)
     }
 
     pub(super) fn extra(&mut self) -> &mut Extra {
         self.extra.get_or_insert_default()
     }
 
-    /// Books the end of the running attempt.
-    pub(super) fn end_attempt(&mut self, outcome: AttemptOutcome, error: Option<&ErrorRecord>, now: Timestamp) {
-        let record = AttemptRecord {
+    pub(super) fn running(&self, now: Timestamp) -> RunningJob {
+        RunningJob {
             attempt: self.attempt,
             started_at: self.started_at.unwrap_or(now),
-            ended_at: Some(now),
-            outcome: Some(outcome),
-            error: error.cloned(),
-        };
-        let completed_first = outcome == AttemptOutcome::Completed && self.attempt == 1;
-        if !completed_first {
+            retry_count: self.retries,
+            loss_count: self.losses,
+            release_count: self.releases,
+            max_losses: self.terms.max_losses,
+            cancel_requested: self.cancel_requested_at.is_some(),
+        }
+    }
+
+    /// Writes the end of the running attempt. `order` is the job's place among ended ones, if it is terminal.
+    pub(super) fn end_attempt(&mut self, effect: AttemptEffect<'_>, order: Option<u64>) {
+        self.status = effect.status;
+        (self.retries, self.losses, self.releases) = (effect.retry_count, effect.loss_count, effect.release_count);
+        match effect.error {
+            ErrorEffect::Keep => {}
+            ErrorEffect::Clear => self.error = None,
+            ErrorEffect::Replace(error) => self.error = Some(Box::new(error.clone())),
+        }
+        self.due = effect.due.or(self.due);
+        self.runnable_since = effect.runnable_since.unwrap_or(self.runnable_since);
+        self.ended_at = effect.ended_at;
+        self.order = order.unwrap_or(self.order);
+        if let Some(record) = effect.record {
             let history = &mut self.extra().history;
             history.push_back(record);
             while history.len() > ATTEMPTS_KEPT {
@@ -171,23 +170,9 @@ impl Job {
         }
     }
 
-    /// Ended attempts and the running one. A job that completed at its first attempt, as most do, has its only
-    /// record derived rather than kept.
     fn attempts(&self) -> Vec<AttemptRecord> {
-        let mut attempts: Vec<_> = self.extra.iter().flat_map(|extra| extra.history.iter().cloned()).collect();
-        let unbooked = self.attempt > 0 && attempts.last().is_none_or(|last| last.attempt < self.attempt);
-        if let (true, Some(started_at)) = (unbooked, self.started_at) {
-            let completed = self.status == JobStatus::Completed;
-            attempts.push(AttemptRecord {
-                attempt: self.attempt,
-                started_at,
-                ended_at: self.ended_at,
-                outcome: completed.then_some(AttemptOutcome::Completed),
-                error: None,
-            });
-        }
-        attempts.drain(..attempts.len().saturating_sub(ATTEMPTS_KEPT));
-        attempts
+        let recorded = self.extra.iter().flat_map(|extra| extra.history.iter().cloned()).collect();
+        lifecycle::attempts(recorded, self.status, self.attempt, self.started_at, self.ended_at)
     }
 
     pub(super) fn view(&self, name: JobName, ahead: Option<u64>) -> JobView {

@@ -4,14 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{
-    index::order_at,
-    job::Job,
-    state::{End, State},
-};
+use super::{index::order_at, job::Job, state::State};
 use crate::{
     job::{JobName, JobStatus},
-    lifecycle::{self, Event},
+    lifecycle::{self, EndedAttempt, Event},
     limits::{BATCH_JOBS, SWEEP_JOBS},
     store::{
         Attempt, Claim, Claimed, Fenced, Heartbeat, Lease, Outcome, Renewed, Report, Settled, Settlement, TypeQuota,
@@ -78,8 +74,7 @@ impl State {
             job.status = JobStatus::InProgress;
             job.attempt += 1;
             job.started_at = Some(now);
-            job.last = job.current.zip(job.settled);
-            (job.current, job.settled) = (Some(claim.token), None);
+            job.leases.claim(claim.token);
             job.lease_until = now + claim.lease;
             if let Some(extra) = &mut job.extra {
                 extra.progress = None;
@@ -128,18 +123,13 @@ impl State {
     pub(super) fn settle(&mut self, settle: &Settlement, now: Timestamp) -> Settled {
         let Some(place) = self.running_under(settle.lease) else {
             let job = self.ids.get(&settle.lease.job).map(|place| self.job(*place));
-            return job.and_then(|job| job.settled_by(settle.lease.token)).map_or(Settled::Lost, Settled::Settled);
+            return job
+                .and_then(|job| job.leases.settled_by(settle.lease.token))
+                .map_or(Settled::Lost, Settled::Settled);
         };
-        let (error, delay) = match &settle.outcome {
-            Outcome::Completed { .. } | Outcome::Released => (None, Default::default()),
-            Outcome::Retry { delay, error } => (Some(error), *delay),
-            Outcome::Failed { error } | Outcome::Canceled { error } => (Some(error), Default::default()),
-        };
-        let outcome = settle.outcome.kind();
-        let end = End { outcome, error, if_canceled: &settle.if_canceled, delay, slow: settle.slow };
-        let after = self.end(place, &end, now);
+        let after = self.end(place, &EndedAttempt::settled(settle), now);
         let job = self.amend(place);
-        job.settled = Some(after);
+        job.leases.settled = Some(after);
         if let Outcome::Completed { result } = &settle.outcome {
             job.result = Some(result.clone());
             job.payload = Bytes::new(); // Nothing can run it again.

@@ -20,8 +20,8 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::{StreamExt, stream, stream::BoxStream};
-use tokio::sync::broadcast::{self, error::RecvError};
+use futures_util::stream::BoxStream;
+use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use crate::{
@@ -29,7 +29,7 @@ use crate::{
     store::{
         CancelOutcome, Claim, Claimed, DocVersion, Document, Fenced, Heartbeat, Hint, InsertOutcome, JobLookup,
         JobStore, Lease, ListFilter, ListPage, NewJob, Page, PutOutcome, Reclaim, Reclaimed, Renewed, Report, Result,
-        RetryAs, RetryOutcome, Role, RoleToken, Settled, Settlement, SharedState, Stats, StatsQuery,
+        RetryAs, RetryOutcome, Role, RoleToken, Settled, Settlement, SharedState, Stats, StatsQuery, hint_stream,
     },
     time::{Clock, SystemClock, Timestamp},
 };
@@ -175,14 +175,7 @@ impl JobStore for MemoryStore {
     }
 
     fn hints(&self) -> BoxStream<'static, Hint> {
-        stream::unfold(self.hints.subscribe(), |mut hints| async move {
-            match hints.recv().await {
-                Ok(hint) => Some((hint, hints)),
-                Err(RecvError::Lagged(_)) => Some((Hint::Lagged, hints)),
-                Err(RecvError::Closed) => None,
-            }
-        })
-        .boxed()
+        hint_stream(self.hints.subscribe())
     }
 
     async fn probe(&self) -> Result<()> {

@@ -1,17 +1,14 @@
 //! All jobs and their indexes, and the one way to change a job.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{
     index::{Kind, order_at},
     job::Job,
 };
 use crate::{
-    job::{AttemptOutcome, Digest, ErrorRecord, JobId, JobName, JobStatus, JobView},
-    lifecycle::{self, Event},
+    job::{Digest, JobId, JobName, JobStatus, JobView},
+    lifecycle::{self, EndedAttempt},
     limits::AHEAD_COUNTED,
     store::{Heartbeat, IdempotencyKey, JobLookup, WorkerId},
     time::Timestamp,
@@ -162,56 +159,14 @@ impl State {
     }
 
     /// Ends the running attempt, and the job if that follows. Returns the state it went to.
-    pub(super) fn end(&mut self, place: u32, end: &End<'_>, now: Timestamp) -> JobStatus {
+    pub(super) fn end(&mut self, place: u32, end: &EndedAttempt<'_>, now: Timestamp) -> JobStatus {
         let job = self.job(place);
-        let (kind, asked) = (job.kind, job.cancel_requested_at.is_some());
-        let ran = now.since(job.started_at.unwrap_or(now));
-        let event = Event::Ended { outcome: end.outcome, last: job.losses >= job.terms.max_losses };
-        let after = lifecycle::next(job.status, asked, event).expect("only running jobs end");
-        let recorded = lifecycle::recorded(end.outcome, after);
-        let error = if asked && after == JobStatus::Canceled { Some(end.if_canceled) } else { end.error };
-        let error = error.filter(|_| after != JobStatus::Completed);
-        let order = after.is_terminal().then(|| self.next_order(now));
-
-        self.change(place, now, |job| {
-            job.end_attempt(recorded, error, now);
-            job.status = after;
-            match end.outcome {
-                AttemptOutcome::Lost => job.losses += 1,
-                AttemptOutcome::Retried if after == JobStatus::Scheduled => job.retries += 1,
-                AttemptOutcome::Released if after == JobStatus::Queued => job.releases += 1,
-                _ => {}
-            }
-            if error.is_some() || after == JobStatus::Completed {
-                job.error = error.cloned().map(Box::new);
-            }
-            if let Some(order) = order {
-                (job.order, job.ended_at) = (order, Some(now));
-            } else {
-                let due = now + end.delay;
-                job.runnable_since = due;
-                if after == JobStatus::Scheduled {
-                    job.due = Some(due);
-                }
-            }
-        });
-
-        let slot = self.types[kind as usize].slot(now);
-        slot.attempts[recorded as usize] += 1;
-        slot.slow += u64::from(end.slow);
-        if end.outcome != AttemptOutcome::Lost {
-            slot.processing_time.record(ran);
-        }
-        self.count_ended(kind, after, now);
-        after
-    }
-
-    /// Counts a job that ended in the slot of this minute.
-    pub(super) fn count_ended(&mut self, kind: u32, status: JobStatus, now: Timestamp) {
-        if status.is_terminal() {
-            let place = status as usize - JobStatus::Completed as usize;
-            self.types[kind as usize].slot(now).ended[place] += 1;
-        }
+        let (kind, effect) = (job.kind, lifecycle::end_attempt(&job.running(now), end, now));
+        let status = effect.status;
+        let order = status.is_terminal().then(|| self.next_order(now));
+        effect.count(self.types[kind as usize].slot(now));
+        self.change(place, now, |job| job.end_attempt(effect, order));
+        status
     }
 
     /// The job, unless it is unknown or past its retention.
@@ -240,7 +195,7 @@ impl State {
             return Some((tomb.owner, tomb.gone_until));
         }
         let job = self.job(*self.ids.get(&id)?);
-        Some((job.owner, job.expires_at()? + job.terms.retention))
+        Some((job.owner, lifecycle::gone_until(job.ended_at, job.terms.retention)?))
     }
 
     /// Told when jobs of a type become runnable. A claimer that is told of the first one goes on until it finds none.
@@ -250,14 +205,4 @@ impl State {
             self.work.push(kind.name.clone());
         }
     }
-}
-
-/// How an attempt ends.
-pub(super) struct End<'a> {
-    pub(super) outcome: AttemptOutcome,
-    pub(super) error: Option<&'a ErrorRecord>,
-    pub(super) if_canceled: &'a ErrorRecord,
-    /// Until it is due again.
-    pub(super) delay: Duration,
-    pub(super) slow: bool,
 }

@@ -1,11 +1,10 @@
 //! Calls of the janitor: reclaim and prune.
 
-use std::time::Duration;
-
-use super::state::{End, State, Tomb};
+use super::state::{State, Tomb};
 use crate::{
-    job::{AttemptOutcome, JobId, JobStatus},
-    limits::{KEY_SECONDS, SWEEP_JOBS},
+    job::{JobId, JobStatus},
+    lifecycle::{self, EndedAttempt},
+    limits::SWEEP_JOBS,
     store::{Reclaim, Reclaimed, Recovered},
     time::Timestamp,
 };
@@ -29,17 +28,9 @@ impl State {
     }
 
     fn recover(&mut self, place: u32, reclaim: &Reclaim, now: Timestamp) -> Recovered {
-        let end = End {
-            outcome: AttemptOutcome::Lost,
-            error: Some(&reclaim.lost),
-            if_canceled: &reclaim.canceled,
-            delay: Duration::ZERO,
-            slow: false,
-        };
-        let status = self.end(place, &end, now);
+        let status = self.end(place, &EndedAttempt::lost(reclaim), now);
         let job = self.amend(place);
-        // The dead worker's token is worth nothing from here on, whatever it still tries.
-        (job.current, job.settled) = (None, None);
+        job.leases.revoke();
         job.extra().span = None;
         let kind = job.kind;
         Recovered {
@@ -81,8 +72,7 @@ impl State {
         let Some((owner, gone_until)) = self.gone(self.job(place).id) else { return };
         let job = self.take(place);
         let request = job.key.map(|key| (owner, job.kind, key));
-        let repeats = if job.repeatable { job.created_at + Duration::from_secs(KEY_SECONDS) } else { gone_until };
-        let forget_at = gone_until.max(repeats);
+        let forget_at = lifecycle::forget_at(job.created_at, gone_until, job.repeatable);
         self.forget.insert((forget_at, job.id));
         self.tombs.insert(job.id, Tomb { owner, fingerprint: job.fingerprint, gone_until, request });
     }

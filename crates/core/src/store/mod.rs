@@ -19,6 +19,8 @@
 
 mod client;
 mod forward;
+mod hints;
+mod lease;
 mod read;
 mod shared;
 mod worker;
@@ -32,17 +34,19 @@ pub use client::{CancelOutcome, IdempotencyKey, InsertOutcome, NewJob, RetryAs, 
 #[doc(hidden)]
 pub use forward::__private;
 pub use forward::StoreOperation;
+pub use hints::{Hint, hint_stream};
+pub use lease::{JobLeases, Lease, LeaseToken};
 pub use read::{
     BOUNDS, Cursor, Histogram, JobLookup, ListFilter, ListPage, LiveWorker, MinuteStats, Page, Stats, StatsQuery,
     TypeCutoffs, TypeStats,
 };
 pub use shared::{DocVersion, Document, PutOutcome, Role, RoleToken, SharedState};
 pub use worker::{
-    Attempt, Claim, Claimed, Fenced, Heartbeat, Lease, LeaseToken, Outcome, Reclaim, Reclaimed, Recovered, Renewed,
-    Report, ReportedProgress, Settled, Settlement, TypeCapacity, TypeQuota, WorkerId, WorkerSlots,
+    Attempt, Claim, Claimed, Fenced, Heartbeat, Outcome, Reclaim, Reclaimed, Recovered, Renewed, Report,
+    ReportedProgress, Settled, Settlement, TypeCapacity, TypeQuota, WorkerId, WorkerSlots,
 };
 
-use crate::job::{ErrorRecord, JobId, JobName, LogLine};
+use crate::job::{ErrorRecord, JobId, LogLine};
 
 /// What store calls return.
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -69,17 +73,6 @@ impl StoreError {
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable(_))
     }
-}
-
-/// Something changed. Hints only wake: they may be lost, repeated or late, and say nothing that a read does not.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Hint {
-    /// Jobs of this type became runnable.
-    Work(JobName),
-    /// These jobs changed visibly: all that one call changed, in one hint.
-    Jobs(Arc<[JobId]>),
-    /// Some hints were lost: look at everything you wait for.
-    Lagged,
 }
 
 /// Where jobs live.

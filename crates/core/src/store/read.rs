@@ -229,6 +229,13 @@ impl MinuteStats {
         self.attempts[outcome as usize]
     }
 
+    /// Counts a job that came into a terminal state; any other state is ignored.
+    pub fn count_ended(&mut self, status: JobStatus) {
+        if let Some(place) = (status as usize).checked_sub(JobStatus::Completed as usize) {
+            self.ended[place] += 1;
+        }
+    }
+
     /// An empty slot.
     pub fn new(minute: i64, name: JobName) -> Self {
         Self {

@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::{Lease, LeaseToken};
 use crate::{
     job::{AttemptOutcome, ErrorRecord, JobId, JobName, JobStatus, LogLine, Priority, Progress, TraceContext},
     time::Timestamp,
@@ -18,28 +19,6 @@ impl fmt::Display for WorkerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
-}
-
-/// 128 random bits made by the caller for each claim; what every write of a running attempt is guarded by.
-/// Random, never a counter: a failover can roll a counter back.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LeaseToken(pub Uuid);
-
-impl LeaseToken {
-    /// A new token, unlike all others.
-    #[must_use]
-    pub fn random() -> Self {
-        Self(Uuid::new_v4())
-    }
-}
-
-/// The right to write to one running attempt.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Lease {
-    /// The job.
-    pub job: JobId,
-    /// The token of the claim that took it.
-    pub token: LeaseToken,
 }
 
 /// A wish for jobs of one type.

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use async_endpoints_redis::{Repaired, Options};
+use async_endpoints_redis::{Options, Repaired};
 
 const USAGE: &str = "\
 usage: async-endpoints-redis repair [--prefix NAME] [--root-certificate FILE] URL

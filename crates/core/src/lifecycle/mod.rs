@@ -12,7 +12,13 @@
 //!  Scheduled ◀───────────┘        Canceled ◀── cancel, from any of the three
 //! ```
 
+mod attempt;
+mod retention;
+
 use std::time::Duration;
+
+pub use attempt::{AttemptEffect, EndedAttempt, ErrorEffect, RunningJob, attempts, end_attempt};
+pub use retention::{expires_at, forget_at, gone_until};
 
 use crate::{
     job::{AttemptOutcome, ErrorRecord, JobStatus},
@@ -43,24 +49,27 @@ pub enum Event {
 /// A running job that was asked to cancel stays `InProgress` until its attempt ends; whatever that end is,
 /// it becomes `Canceled`, unless the handler still completed.
 pub fn next(status: JobStatus, cancel_requested: bool, event: Event) -> Option<JobStatus> {
-    use AttemptOutcome as Out;
     use JobStatus as S;
     Some(match (status, event) {
         (S::Scheduled, Event::Due) => S::Queued,
         (S::Queued | S::Scheduled, Event::Claim) => S::InProgress,
         (S::Queued | S::Scheduled, Event::Cancel) => S::Canceled,
         (S::InProgress, Event::Cancel) => S::InProgress,
-        (S::InProgress, Event::Ended { outcome, last }) => match outcome {
-            Out::Completed => S::Completed,
-            _ if cancel_requested => S::Canceled,
-            Out::Canceled => S::Canceled,
-            Out::Retried => S::Scheduled,
-            Out::Failed => S::Failed,
-            Out::Lost if last => S::Failed,
-            Out::Released | Out::Lost => S::Queued,
-        },
+        (S::InProgress, Event::Ended { outcome, last }) => state_after_attempt(outcome, cancel_requested, last),
         _ => return None,
     })
+}
+
+const fn state_after_attempt(outcome: AttemptOutcome, cancel_requested: bool, last_loss: bool) -> JobStatus {
+    match outcome {
+        AttemptOutcome::Completed => JobStatus::Completed,
+        _ if cancel_requested => JobStatus::Canceled,
+        AttemptOutcome::Canceled => JobStatus::Canceled,
+        AttemptOutcome::Retried => JobStatus::Scheduled,
+        AttemptOutcome::Failed => JobStatus::Failed,
+        AttemptOutcome::Lost if last_loss => JobStatus::Failed,
+        AttemptOutcome::Released | AttemptOutcome::Lost => JobStatus::Queued,
+    }
 }
 
 /// How the attempt counts that ended like `outcome` and left the job in `after`:
