@@ -17,7 +17,7 @@ const START: Duration = Duration::from_secs(3);
 pub(crate) async fn on(name: &str, store: &[&str], server: Option<u32>, time: Duration) -> Result<()> {
     title(&format!("Idle {name}: processes that serve and wait, for {time:?}, at the same time"));
     let names = ["axum alone (reference)", "serving and working, in memory (reference)", "serving and working"];
-    let servers = [Server::start("bare")?, Server::start("endpoints")?, Server::start_with(store)?];
+    let servers = [Server::start(&["bare"])?, Server::start(&["endpoints"])?, Server::start(store)?];
     tokio::time::sleep(START).await;
     let now = || -> Result<Vec<Duration>> {
         let mut used = servers.iter().map(Server::cpu).collect::<std::io::Result<Vec<_>>>()?;

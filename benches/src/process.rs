@@ -22,13 +22,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts this program as `serve <what>` and waits for its address.
-    pub(crate) fn start(what: &str) -> io::Result<Self> {
-        Self::start_with(&[what])
-    }
-
     /// Starts this program as `serve <what…>` and waits for its address.
-    pub(crate) fn start_with(what: &[&str]) -> io::Result<Self> {
+    pub(crate) fn start(what: &[&str]) -> io::Result<Self> {
         let mut command = Command::new(env::current_exe()?);
         let mut child = command.arg("serve").args(what).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();

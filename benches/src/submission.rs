@@ -24,15 +24,15 @@ async fn compare_with_axum() -> std::io::Result<()> {
     title(&format!(
         "Submission over HTTP: {bytes} bytes of JSON, {CONNECTIONS} connections, {ROUNDS} × {ROUND:?} in turns"
     ));
-    let mut reference = Load::on(Server::start("bare")?).await?;
-    let mut accepting = Load::on(Server::start("accepting")?).await?;
-    let mut running = Load::on(Server::start("endpoints")?).await?;
+    let mut reference = Load::on(Server::start(&["bare"])?).await?;
+    let mut accepting = Load::on(Server::start(&["accepting"])?).await?;
+    let mut running = Load::on(Server::start(&["endpoints"])?).await?;
     reference.warm_up().await?;
     running.warm_up().await?;
     for _ in 0..ROUNDS {
         reference.round().await?;
         // Without a worker, jobs of earlier rounds would remain.
-        accepting.replace_server(Server::start("accepting")?).await?;
+        accepting.replace_server(Server::start(&["accepting"])?).await?;
         accepting.round().await?;
         running.round().await?;
     }
@@ -55,8 +55,8 @@ async fn compare_with_axum() -> std::io::Result<()> {
 async fn compare_with_followers() -> std::io::Result<()> {
     let polls = FOLLOWERS - STREAMS;
     title(&format!("Followers: {STREAMS} event streams and {polls} long polls, each of another queued job"));
-    let mut alone = Load::on(Server::start("endpoints")?).await?;
-    let mut followed = Load::on(Server::start("endpoints")?).await?;
+    let mut alone = Load::on(Server::start(&["endpoints"])?).await?;
+    let mut followed = Load::on(Server::start(&["endpoints"])?).await?;
     let before = followed.server.memory("VmRSS")?;
     let mut followers = followers::follow(&followed.server).await?;
     let with = followed.server.memory("VmRSS")?;

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use async_endpoints_testkit::server::RedisServer;
 use jiff::Timestamp;
 use tokio::{task::JoinSet, time::sleep};
 
@@ -111,14 +112,14 @@ async fn outage(fleet: &Fleet, fault: Fault, rng: &mut fastrand::Rng) -> io::Res
     let (servers, span) = (&fleet.servers, Duration::from_millis(rng.u64(1000..8000)));
     match fault {
         Fault::KillStore => {
-            servers.kill().await?;
+            servers.on_primary(RedisServer::kill).await?;
             sleep(span / 2).await;
-            servers.restart().await?;
+            servers.on_primary(RedisServer::restart).await?;
         }
         Fault::FreezeStore => {
-            servers.freeze().await?;
+            servers.on_primary(RedisServer::pause).await?;
             sleep(span).await;
-            servers.thaw().await?;
+            servers.on_primary(RedisServer::resume).await?;
         }
         Fault::FillStore => {
             servers.command(&["CONFIG", "SET", "maxmemory", "1"]).await?;

@@ -85,22 +85,6 @@ impl StoreServers {
         self.proxies.iter().for_each(Proxy::lose_answers);
     }
 
-    pub(crate) async fn kill(&self) -> io::Result<()> {
-        self.on_primary(|primary| primary.kill()).await
-    }
-
-    pub(crate) async fn restart(&self) -> io::Result<()> {
-        self.on_primary(|primary| primary.restart()).await
-    }
-
-    pub(crate) async fn freeze(&self) -> io::Result<()> {
-        self.on_primary(|primary| primary.pause()).await
-    }
-
-    pub(crate) async fn thaw(&self) -> io::Result<()> {
-        self.on_primary(|primary| primary.resume()).await
-    }
-
     /// Runs a command with `redis-cli`. Fails unless the answer is `OK` or a number.
     pub(crate) async fn command(&self, arguments: &'static [&'static str]) -> io::Result<()> {
         let answer = self.on_primary(move |primary| primary.cli(arguments)).await?;
@@ -125,7 +109,8 @@ impl StoreServers {
         blocking(move || replica.follow(&primary)).await
     }
 
-    async fn on_primary<T: Send + 'static>(
+    /// Runs blocking code on the primary.
+    pub(crate) async fn on_primary<T: Send + 'static>(
         &self,
         act: impl FnOnce(&RedisServer) -> T + Send + 'static,
     ) -> io::Result<T> {
@@ -212,9 +197,9 @@ mod tests {
             servers.command(arguments).await.unwrap();
         }
         assert!(servers.command(&["NO", "SUCH"]).await.is_err());
-        servers.kill().await.unwrap();
+        servers.on_primary(RedisServer::kill).await.unwrap();
         assert_eq!(ask(&servers, 0, "GET a").await, "");
-        servers.restart().await.unwrap();
+        servers.on_primary(RedisServer::restart).await.unwrap();
         assert_eq!(ask(&servers, 0, "GET a").await, "$1");
     }
 
