@@ -1,4 +1,4 @@
-//! Puts the parts together and finds what does not fit before anything runs.
+//! The builder of [`AsyncEndpoints`]. Detects configuration errors before any task runs.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -22,53 +22,53 @@ use crate::{
     worker::RegisteredType,
 };
 
-/// Why the parts do not fit together.
+/// A configuration error found by [`Builder::build`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// A job type has a name that is none.
+    /// The name of a job type is invalid.
     #[error(transparent)]
     Name(#[from] InvalidName),
-    /// A setting cannot be used.
+    /// A setting is invalid.
     #[error(transparent)]
     Options(#[from] OptionsError),
-    /// A path is not one of axum's, or two endpoints would answer the same request.
-    #[error("{method} {path} of {name} cannot be routed{}: {reason}", .other.as_ref().map(|name| format!(" beside that of {name}")).unwrap_or_default())]
+    /// A path is invalid, or conflicts with the path of another endpoint.
+    #[error("cannot route {method} {path} of {name}{}: {reason}", .other.as_ref().map(|other| format!(" beside {other}")).unwrap_or_default())]
     Path {
         /// The endpoint's method.
         method: String,
-        /// Its path.
+        /// The endpoint's path.
         path: String,
-        /// Its job type.
+        /// The endpoint's job type.
         name: String,
-        /// The job type of the endpoint in its way.
+        /// Job type, method and path of the endpoint in conflict.
         other: Option<String>,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
     /// One job type has two handlers.
     #[error("{0} has two handlers")]
     TwoHandlers(JobName),
-    /// Another set of endpoints is measured by the same [`Telemetry`].
-    #[error("a Telemetry measures one set of endpoints, and another has this one: make one for each")]
+    /// The [`Telemetry`] already measures another set of endpoints.
+    #[error("this Telemetry already measures other endpoints: expected one Telemetry for each set of endpoints")]
     TelemetryTaken,
-    /// Two types of endpoints have the same name in the OpenAPI document.
-    #[error("{0} is the name of two schemas: give one of the types another with #[schema(as = …)]")]
+    /// Two types have the same schema name in the OpenAPI document.
+    #[error("two types have the schema name {0}: rename one with #[schema(as = …)]")]
     TwoSchemas(String),
-    /// One name stands for two job types with different rules.
-    #[error("{name} is declared twice, with different rules: {first}, and {second}")]
+    /// Two job types have the same name and different rules.
+    #[error("{name} is declared twice, with different rules: {first} and {second}")]
     TwoTypes {
-        /// The name.
+        /// The name of both job types.
         name: JobName,
-        /// The rules of one.
+        /// The rules of the first.
         first: String,
-        /// The rules of the other.
+        /// The rules of the second.
         second: String,
     },
 }
 
-/// Collects endpoints and handlers; made by [`AsyncEndpoints::builder`].
-#[must_use = "nothing runs before it is built"]
+/// Collects endpoints, handlers and settings. Created by [`AsyncEndpoints::builder`].
+#[must_use = "call `build` to create the endpoints"]
 pub struct Builder {
     store: Arc<dyn Store>,
     options: Options,
@@ -99,22 +99,22 @@ impl Builder {
         self
     }
 
-    /// Accepts jobs over HTTP.
+    /// Adds an endpoint, which accepts jobs over HTTP.
     pub fn endpoint<Req, Res>(mut self, endpoint: Endpoint<Req, Res>) -> Self {
         self.http.endpoints.push(endpoint.declared);
         self
     }
 
-    /// Who may use the routes for operators. Default: [`Access::loopback`].
+    /// Sets the access policy of the operator routes. Defaults to [`Access::loopback`].
     pub fn access(mut self, access: Access) -> Self {
         self.http.access = access;
         self
     }
 
-    /// Whose jobs a request makes and sees; a job of somebody else is answered as one that never was, on every route.
-    /// Without a rule, who knows a job's id sees it.
+    /// Sets the rule that maps a request to its owner. Jobs of other owners answer 404 on every route.
     ///
-    /// Authenticate before: the rule sees what the application's layers put into `extensions`.
+    /// Without a rule, every caller that knows a job's id can read it. The rule can read the extensions that the
+    /// application's authentication layer has set.
     ///
     /// ```
     /// # use async_endpoints::{AsyncEndpoints, MemoryStore, axum::http::request::Parts};
@@ -127,13 +127,13 @@ impl Builder {
         self
     }
 
-    /// Replaces answers, or adds to them.
+    /// Sets hooks that replace or extend responses.
     pub fn responses(mut self, responses: impl Responses) -> Self {
         self.http.responses = Box::new(responses);
         self
     }
 
-    /// Runs jobs of this type in this process.
+    /// Adds the handler of a job type. This process then runs jobs of the type.
     pub fn handler<Req, Res, H>(self, job: JobType<Req, Res>, handler: H) -> Self
     where
         H: JobHandler<Req, Res>,
@@ -143,10 +143,11 @@ impl Builder {
         self.erased(job, Arc::new(Erased::new(handler)))
     }
 
-    /// Runs jobs of this type in this process, each attempt on a thread of its own that may block.
+    /// Adds a blocking handler. Each attempt runs on a thread of its own.
     ///
-    /// Such a thread cannot be stopped from outside: look at [`cancellation`](crate::AttemptInfo::cancellation)
-    /// now and then. One that goes on after its attempt was ended keeps its slot, which counts as leaked.
+    /// The library cannot stop such a thread, so the function should check
+    /// [`cancellation`](crate::AttemptInfo::cancellation) regularly. A thread that continues after its attempt has ended
+    /// keeps its slot, which counts as leaked.
     pub fn blocking_handler<Req, Res, F>(self, job: JobType<Req, Res>, function: F) -> Self
     where
         F: Fn(JobContext<Req>) -> Result<Res, JobError> + Send + Sync + 'static,
@@ -156,20 +157,21 @@ impl Builder {
         self.erased(job, Arc::new(Blocking::new(function)))
     }
 
-    /// Wraps every attempt; the first one added is outermost.
+    /// Adds a middleware around every attempt. The first one added is the outermost.
     pub fn middleware(mut self, middleware: impl Middleware) -> Self {
         self.middlewares.push(Arc::new(middleware));
         self
     }
 
-    /// Measures jobs, the store and requests. Without it nothing is measured. One set of endpoints has it at a time: two
-    /// would write over each other's gauges.
+    /// Measures jobs, store calls and requests. Without telemetry nothing is measured.
+    ///
+    /// A [`Telemetry`] measures one set of endpoints at a time, since two sets would overwrite each other's gauges.
     pub fn telemetry(mut self, telemetry: &Telemetry) -> Self {
         self.telemetry = Some(telemetry.clone());
         self
     }
 
-    /// Checks that everything fits together.
+    /// Checks the configuration and creates the endpoints.
     pub fn build(self) -> Result<AsyncEndpoints, BuildError> {
         self.options.check(str::to_owned)?;
         let types = self.types()?;
@@ -202,7 +204,7 @@ impl Builder {
         self
     }
 
-    /// The job types by name. One name has one set of rules, or the two halves of a service would disagree.
+    /// Returns the job types by name. Endpoints and handlers of one name must have the same rules.
     fn types(&self) -> Result<Vec<(JobName, Policy)>, BuildError> {
         let endpoints = self.http.endpoints.iter().map(|endpoint| (endpoint.name, &endpoint.rules));
         let handlers = self.handlers.iter().map(|(name, rules, _)| (*name, rules));
@@ -218,7 +220,7 @@ impl Builder {
     }
 }
 
-/// Types go by their names in the document, so one name has one schema.
+/// The OpenAPI document refers to types by name, so each name must have one schema.
 fn check_schemas(endpoints: &[Declared]) -> Result<(), BuildError> {
     let mut known = HashMap::new();
     for (name, schema) in endpoints.iter().flat_map(|endpoint| &endpoint.schemas).flat_map(|schemas| &schemas.named) {
@@ -229,11 +231,11 @@ fn check_schemas(endpoints: &[Declared]) -> Result<(), BuildError> {
     Ok(())
 }
 
-/// axum panics at paths that it cannot route, so they are tried here first.
+/// Checks paths with axum's own matcher first, since axum panics at invalid paths.
 fn check_paths(endpoints: &[Declared]) -> Result<(), BuildError> {
     let mut routes: matchit::Router<()> = matchit::Router::new();
     for own in Route::JOBS.into_iter().chain(Route::MONITORING) {
-        // They are merged into the same router, and do not conflict with each other.
+        // The library's own routes do not conflict with each other.
         let _ = routes.insert(own.path(), ());
     }
     for (i, endpoint) in endpoints.iter().enumerate() {
@@ -245,10 +247,10 @@ fn check_paths(endpoints: &[Declared]) -> Result<(), BuildError> {
             reason,
         };
         if !endpoint.path.starts_with('/') {
-            return Err(fail(None, "a path begins with a slash".to_owned()));
+            return Err(fail(None, "expected a path that begins with a slash".to_owned()));
         }
         if endpoint.path.split('/').any(|part| part.starts_with([':', '*'])) {
-            return Err(fail(None, "a parameter is written {name}, the rest of a path {*name}".to_owned()));
+            return Err(fail(None, "expected {name} for a parameter, or {*name} for the rest of a path".to_owned()));
         }
         let before = &endpoints[..i];
         if let Some(same) = before.iter().find(|e| e.path == endpoint.path && e.method == endpoint.method) {

@@ -1,4 +1,4 @@
-//! The assembled product: what an application holds, and how its parts start and stop together.
+//! [`AsyncEndpoints`]: the library's parts behind one handle, with their start and shutdown.
 
 use std::{
     collections::HashMap,
@@ -37,9 +37,9 @@ use crate::{
 };
 
 /// How long a scrape waits for the store's statistics.
-const SCRAPE_WAITS: Duration = Duration::from_secs(1);
+const SCRAPE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Asynchronous endpoints and the workers behind them. Cheap to clone; all clones are one.
+/// Asynchronous endpoints and the worker behind them. Clones are cheap and share one state.
 #[derive(Clone)]
 pub struct AsyncEndpoints(Arc<Inner>);
 
@@ -50,7 +50,7 @@ struct Inner {
     routes: MakeRoutes,
     worker: Arc<Worker>,
     hub: Arc<Hub>,
-    listening: Mutex<Option<AbortOnDropHandle<()>>>,
+    background: Mutex<Option<AbortOnDropHandle<()>>>,
     started: AtomicBool,
     fleet: Fleet,
     stats_cache: Arc<StatsCache>,
@@ -68,7 +68,7 @@ pub(crate) enum RouteGroup {
 /// Makes the router of a group. A function, so that this module does not depend on the HTTP layer.
 pub(crate) type MakeRoutes = Box<dyn Fn(&AsyncEndpoints, RouteGroup) -> Router + Send + Sync>;
 
-/// What the builder found to fit together.
+/// The parts that the builder has checked.
 pub(crate) struct Assembly {
     pub(crate) types: Vec<(JobName, Policy)>,
     pub(crate) routes: MakeRoutes,
@@ -91,8 +91,8 @@ impl AsyncEndpoints {
         let id = WorkerId(id.unwrap_or_else(Uuid::new_v4));
         let worker = Worker::new(id, store.clone(), options.clone(), registered.into(), middlewares.into());
         let (rules, defaults) = (Rules::default(), options.clone());
-        let others = move |name: &JobName| rules.resolve(&defaults).cutoffs(name, &defaults);
-        let stats_cache = StatsCache::new(store.clone(), cutoffs, others);
+        let undeclared = move |name: &JobName| rules.resolve(&defaults).cutoffs(name, &defaults);
+        let stats_cache = StatsCache::new(store.clone(), cutoffs, undeclared);
         if let Some(measured) = &measured {
             let (cached, slots) = (Arc::downgrade(&stats_cache), Arc::downgrade(&worker));
             measured.gauges(
@@ -107,7 +107,7 @@ impl AsyncEndpoints {
             store,
             options,
             hub: Arc::default(),
-            listening: Mutex::default(),
+            background: Mutex::default(),
             started: AtomicBool::new(false),
             fleet: Fleet::default(),
             stats_cache,
@@ -115,19 +115,21 @@ impl AsyncEndpoints {
         }))
     }
 
-    /// The routes that accept jobs, for any router.
+    /// Returns the routes that accept jobs.
     pub fn submit_routes<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
         self.routes(RouteGroup::Submit)
     }
 
-    /// The routes that list, follow, cancel and retry jobs, and `/openapi.json`, for any router. Mount them under the same
-    /// prefix as the [submit routes](Self::submit_routes), or say in [`Options::base_path`] where they are.
+    /// Returns the routes that list, follow, cancel and retry jobs, and `/openapi.json`.
+    ///
+    /// Mount them under the same prefix as the [submit routes](Self::submit_routes), or set [`Options::base_path`].
     pub fn job_routes<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
         self.routes(RouteGroup::Jobs)
     }
 
-    /// The routes of monitoring, for any router: `/metrics/jobs`, and `/metrics` if [telemetry](Builder::telemetry) was set up
-    /// here. Who may use them is what [`Builder::access`] says.
+    /// Returns the monitoring routes: `/metrics/jobs`, and `/metrics` if [telemetry](crate::Builder::telemetry) was set up.
+    ///
+    /// [`Builder::access`](crate::Builder::access) sets their access policy.
     pub fn monitoring_routes<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
         self.routes(RouteGroup::Monitoring)
     }
@@ -136,11 +138,16 @@ impl AsyncEndpoints {
         (self.0.routes)(self, group).with_state(())
     }
 
-    /// Serves HTTP and works until SIGTERM, Ctrl-C or [`shutdown`](Self::shutdown); then drains both within
-    /// `Options::shutdown`: nothing more is accepted or started, jobs can still be read, running attempts may end,
-    /// and those that do not are given back without using up a retry. A second signal ends the drain at once.
+    /// Serves HTTP and runs jobs until SIGTERM, Ctrl-C or [`shutdown`](Self::shutdown), then drains.
     ///
-    /// Dropping the future stops the worker in the same way, in the background.
+    /// The drain takes at most [`Options::shutdown`]. No jobs are accepted or started, and jobs can still be read. Running
+    /// attempts may end, and the rest is released without using up a retry. A second signal ends the drain at once.
+    ///
+    /// Dropping the future drains the worker in the background.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the endpoints were started before, or if the worker's thread cannot be created.
     pub async fn serve(&self, listener: TcpListener, app: Router) -> io::Result<()> {
         let _stop = self.start()?;
         let worker = &self.0.worker;
@@ -149,7 +156,8 @@ impl AsyncEndpoints {
         Ok(())
     }
 
-    /// Works until SIGTERM, Ctrl-C or [`shutdown`](Self::shutdown), and drains; for a process without HTTP.
+    /// Runs jobs until SIGTERM, Ctrl-C or [`shutdown`](Self::shutdown), then drains as [`serve`](Self::serve) does. For a
+    /// process without HTTP.
     pub async fn run(&self) -> io::Result<()> {
         let _stop = self.start()?;
         self.0.worker.drained().cancelled().await;
@@ -157,8 +165,9 @@ impl AsyncEndpoints {
         Ok(())
     }
 
-    /// Asks [`serve`](Self::serve) or [`run`](Self::run) to drain and return, as SIGTERM does. Where neither runs and the
-    /// routes are in a server of your own, this ends waits and streams, so that the server can end.
+    /// Requests a drain, as SIGTERM does. [`serve`](Self::serve) and [`run`](Self::run) then return.
+    ///
+    /// If neither runs, because the routes are in a server of your own, this ends waiting requests and streams.
     pub fn shutdown(&self) {
         self.0.worker.stop();
         if !self.0.started.load(Ordering::Acquire) {
@@ -166,8 +175,10 @@ impl AsyncEndpoints {
         }
     }
 
-    /// Runs every job that is runnable now, and those that follow from them, until none is; for tests on a
-    /// [`MemoryStore`](crate::MemoryStore), where delayed jobs become runnable when the test moves its clock.
+    /// Runs jobs until none is runnable. For tests.
+    ///
+    /// On a [`MemoryStore`](crate::MemoryStore) with a manual clock, delayed jobs become runnable when the test advances
+    /// the clock.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -188,7 +199,7 @@ impl AsyncEndpoints {
     /// endpoints.run_until_idle().await?; // fails, and is retried within two seconds
     /// clock.advance(Duration::from_secs(2));
     /// endpoints.run_until_idle().await?;
-    /// let JobLookup::Found(job) = endpoints.job(id).await? else { panic!("it is there") };
+    /// let JobLookup::Found(job) = endpoints.job(id).await? else { panic!("not found") };
     /// assert_eq!((job.status, job.attempt), (JobStatus::Completed, 2));
     /// # Ok(()) }
     /// ```
@@ -196,17 +207,17 @@ impl AsyncEndpoints {
         self.0.worker.run_until_idle().await
     }
 
-    /// A job as it is now.
+    /// Returns the current state of a job.
     pub async fn job(&self, id: JobId) -> Result<JobLookup, StoreError> {
         within(self.0.store.get(id)).await
     }
 
-    /// A job as soon as it is terminal, or as it is when `patience` is over or this process stops.
+    /// Waits until a job is terminal, at most for `patience` or until this process stops, and returns it.
     pub async fn wait(&self, id: JobId, patience: Duration) -> Result<JobLookup, StoreError> {
         self.wait_until(id, patience, |job| job.status.is_terminal()).await
     }
 
-    /// A job as soon as it is `done`, or as it is when `patience` is over or this process stops.
+    /// Waits until a job is `done`, at most for `patience` or until this process stops, and returns it.
     pub(crate) async fn wait_until(
         &self,
         id: JobId,
@@ -222,7 +233,7 @@ impl AsyncEndpoints {
         tokio::pin!(over);
         while waits(&lookup) {
             tokio::select! {
-                news = follower.changed(version(&lookup)) => lookup = Arc::unwrap_or_clone(news),
+                changed = follower.changed(version(&lookup)) => lookup = Arc::unwrap_or_clone(changed),
                 () = &mut over => break,
                 () = self.0.worker.stopping().cancelled() => break,
             }
@@ -230,23 +241,23 @@ impl AsyncEndpoints {
         Ok(lookup)
     }
 
-    /// Follows a job; none if too many are followed.
+    /// Follows a job. Returns `None` if there are too many followers.
     pub(crate) fn follow(&self, id: JobId) -> Option<Follower> {
-        self.start_hub();
+        self.start_background();
         self.0.hub.follow(id)
     }
 
-    /// Cancels a job that does not run, or asks its worker to stop it.
+    /// Cancels a waiting job, or requests the cancellation of a running one.
     pub async fn cancel(&self, id: JobId) -> Result<CancelOutcome, StoreError> {
         let canceled = within(self.0.store.cancel(id, &Builtin::Canceled.record(None))).await?;
         if matches!(canceled, CancelOutcome::Requested(_)) {
-            // Other workers hear of it when they renew.
+            // Workers of other processes learn of the request when they renew the lease.
             self.0.worker.stop_canceled(id);
         }
         Ok(canceled)
     }
 
-    /// Makes a new job out of one that failed or was canceled, once: a repeat finds the same new job.
+    /// Creates a new job from a failed or canceled one. A repeated call returns the same new job.
     pub async fn retry(&self, id: JobId) -> Result<RetryOutcome, StoreError> {
         self.retry_traced(id, None).await
     }
@@ -259,8 +270,10 @@ impl AsyncEndpoints {
         within(self.0.store.retry(id, &RetryAs { id: JobId::random(), trace })).await
     }
 
-    /// What the fleet did in a window, up to six hours back, and has now: from the store's own counts, so that it is exact,
-    /// survives restarts, and is the same from every process. One call of the store.
+    /// Returns the fleet's statistics: current counts, and rates and times of a window of at most six hours.
+    ///
+    /// They come from the store's own counts, so they are exact, survive restarts and are the same in every process. Takes
+    /// one store call.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -276,14 +289,14 @@ impl AsyncEndpoints {
     /// # Ok(()) }
     /// ```
     pub async fn stats(&self, window: Duration) -> Result<JobStats, StoreError> {
-        // Which minutes a window has only the store's clock can say: all that it keeps are asked for.
+        // The window ends at the store's time, which is not known before the call: all minutes are queried.
         let query = StatsQuery { since_minute: Some(0), cutoffs: self.0.stats_cache.cutoffs().to_vec() };
         let stats = within(self.0.store.stats(&query)).await?;
         Ok(JobStats::of(&stats, window, self.0.types.values()))
     }
 
-    /// The same of the last hour, at most five seconds old, however many ask.
-    pub(crate) async fn sampled_stats(&self) -> Result<JobStats, StoreError> {
+    /// Returns the statistics of the last hour from the cache, at most five seconds old.
+    pub(crate) async fn recent_stats(&self) -> Result<JobStats, StoreError> {
         Ok(JobStats::of(&*self.0.stats_cache.refresh().await?, stats::HOUR, self.0.types.values()))
     }
 
@@ -291,14 +304,14 @@ impl AsyncEndpoints {
     pub(crate) async fn scrape(&self, format: Format) -> Option<Result<String, String>> {
         let telemetry = &self.0.measured.as_ref().filter(|measured| measured.telemetry.has_exposition())?.telemetry;
         // Without an answer of the store in time, its gauges have older values or none.
-        let _ = tokio::time::timeout(SCRAPE_WAITS, self.0.stats_cache.refresh()).await;
+        let _ = tokio::time::timeout(SCRAPE_PATIENCE, self.0.stats_cache.refresh()).await;
         // Callbacks, the application's too, and a page for each of many series: nothing for a thread that drives others.
         let telemetry = telemetry.clone();
         let scraped = tokio::task::spawn_blocking(move || telemetry.exposition(format)).await;
         Some(scraped.map_err(|panic| panic.to_string()).and_then(|scraped| scraped.map_err(|error| error.to_string())))
     }
 
-    /// Whether `/metrics` has something to show.
+    /// Whether there is a `/metrics` route.
     pub(crate) fn is_scraped(&self) -> bool {
         self.0.measured.as_ref().is_some_and(|measured| measured.telemetry.has_exposition())
     }
@@ -307,76 +320,80 @@ impl AsyncEndpoints {
         self.0.measured.as_ref()
     }
 
-    /// What the worker of this process does.
+    /// Returns the state of this process's worker.
     pub fn worker_status(&self) -> WorkerStatus {
         self.0.worker.status()
     }
 
-    /// The settings.
+    /// Returns the settings.
     pub fn options(&self) -> &Options {
         &self.0.options
     }
 
-    /// The store.
+    /// Returns the store.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.0.store
     }
 
-    /// Whether a stop was asked for.
+    /// Whether a drain was requested.
     pub fn is_shutting_down(&self) -> bool {
         self.0.worker.is_stopping()
     }
 
-    /// Fires when the drain is over.
-    pub(crate) async fn gone(&self) {
+    /// Waits until the drain is over.
+    pub(crate) async fn drained(&self) {
         self.0.worker.drained().cancelled().await;
     }
 
-    /// Why a job waits; none if it does not. What this process works on, it need not ask the fleet about.
+    /// Returns why a job waits, or `None` if it does not wait.
     pub(crate) async fn waiting(&self, job: &JobView) -> Option<Waiting> {
         let worker = &self.0.worker;
-        let works = self.0.started.load(Ordering::Acquire) && worker.has_handler(&job.name) && !worker.is_stopping();
+        let runs_here =
+            self.0.started.load(Ordering::Acquire) && worker.has_handler(&job.name) && !worker.is_stopping();
         let mut waiting = self.0.fleet.waiting(&self.0.store, job).await?;
-        if works && waiting.reason == Reason::NoWorker {
+        // The list of workers may be older than this process.
+        if runs_here && waiting.reason == Reason::NoWorker {
             waiting.reason = Reason::Queued;
         }
         Some(waiting)
     }
 
-    /// A name, without making it anew for the types that were declared.
+    /// Returns a job name, without an allocation for declared types.
     pub(crate) fn job_name(&self, name: &str) -> Result<JobName, InvalidName> {
         self.0.types.get(name).cloned().map_or_else(|| JobName::new(name), Ok)
     }
 
-    /// Starts the worker, which stops when the guard is dropped.
+    /// Starts the worker. It drains when the guard is dropped.
     fn start(&self) -> io::Result<DropGuard> {
         if self.0.started.swap(true, Ordering::AcqRel) {
-            return Err(io::Error::other("these endpoints were started before; build new ones to start again"));
+            return Err(io::Error::other("these endpoints were started before: build new ones to start again"));
         }
-        self.start_hub();
+        self.start_background();
         self.0.worker.start()?;
         Ok(self.0.worker.stopping().clone().drop_guard())
     }
 
-    /// Starts to listen to hints, unless somebody listens already. Ends with the last of these endpoints, and with the
-    /// runtime that it was started on; then it is started again when it is needed.
-    fn start_hub(&self) {
-        let mut listening = self.0.listening.lock();
-        if listening.as_ref().is_some_and(|task| !task.is_finished()) {
+    /// Starts the background tasks unless they run already.
+    ///
+    /// They end with the last clone of these endpoints, or with the runtime that they were started on. In that case the
+    /// next call starts them again.
+    fn start_background(&self) {
+        let mut background = self.0.background.lock();
+        if background.as_ref().is_some_and(|task| !task.is_finished()) {
             return;
         }
         let (hub, store, worker) = (self.0.hub.clone(), self.0.store.clone(), self.0.worker.clone());
         // A scrape refreshes the cache itself; other readers of metrics cannot.
         let is_read_elsewhere = self.0.measured.as_ref().is_some_and(|measured| measured.telemetry.has_other_readers());
         let stats_cache = is_read_elsewhere.then(|| self.0.stats_cache.clone());
-        *listening = Some(AbortOnDropHandle::new(tokio::spawn(async move {
-            let work = |name: Option<&JobName>| {
+        *background = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            let on_work = |name: Option<&JobName>| {
                 if name.is_none_or(|name| worker.has_handler(name)) {
                     worker.wake();
                 }
             };
             tokio::join!(
-                supervise("hub", worker.restarts(), || hub.listen(&*store, work)),
+                supervise("hub", worker.restarts(), || hub.listen(&*store, on_work)),
                 supervise("hub publish", worker.restarts(), || hub.publish_changes(&*store)),
                 supervise("statistics", worker.restarts(), || async {
                     if let Some(cache) = &stats_cache {

@@ -91,7 +91,7 @@ async fn next(mut watching: Watching) -> Option<(Chunk, Option<Watching>)> {
     let news = tokio::select! {
         biased;
         news = follower.changed(Some(sent.version)) => news,
-        () = call.endpoints.gone() => return None,
+        () = call.endpoints.drained() => return None,
         () = tokio::time::sleep(HEARTBEAT) => {
             return Some((Ok(Bytes::from_static(COMMENT.as_bytes())), Some(watching)));
         }

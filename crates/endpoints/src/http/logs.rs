@@ -199,7 +199,7 @@ impl Following {
         loop {
             let news = tokio::select! {
                 biased;
-                () = call.endpoints.gone() => return None,
+                () = call.endpoints.drained() => return None,
                 () = &mut pause => return Some(may_write),
                 news = follower.changed(Some(*version)) => news,
             };

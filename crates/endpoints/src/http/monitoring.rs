@@ -37,7 +37,7 @@ pub(super) async fn metrics(call: &Call) -> Result<Response, Problem> {
 
 /// Counts, rates and durations of jobs in the whole fleet, from the store.
 pub(super) async fn jobs(call: &Call) -> Result<Response, Problem> {
-    let mut response = json("application/json", &call.endpoints.sampled_stats().await?);
+    let mut response = json("application/json", &call.endpoints.recent_stats().await?);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }

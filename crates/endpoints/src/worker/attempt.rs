@@ -2,27 +2,19 @@
 //!
 //! If the process dies or the task is dropped, nothing is settled: the lease expires and the job is recovered.
 
-use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 
 use super::{
     Worker,
-    decide::decide,
+    decide::{HandlerEnd, decide},
     running::{RunningAttempt, SettleGuard, StopReason},
     settler::PendingSettlement,
     slots::Permit,
 };
 use crate::{handler::HandlerResult, job_type::ABORT_GRACE, middleware::Next};
-
-/// How the run of a handler ended.
-pub(super) enum HandlerEnd {
-    Returned(HandlerResult),
-    Panicked(Box<dyn Any + Send>),
-    /// The handler was dropped because it went on after its token fired, or it was never started.
-    Aborted,
-}
 
 /// The task of one claimed attempt. Dropping it unsettled lets the lease expire.
 pub(super) struct AttemptTask {

@@ -1,6 +1,6 @@
 //! Decides what the end of a handler means for its job.
 
-use std::panic::AssertUnwindSafe;
+use std::{any::Any, panic::AssertUnwindSafe};
 
 use async_endpoints_core::{
     job::ErrorRecord,
@@ -10,13 +10,23 @@ use async_endpoints_core::{
 
 use super::{
     Worker,
-    attempt::HandlerEnd,
     running::{RunningAttempt, StopReason},
 };
-use crate::error::{Builtin, panic_message};
+use crate::{
+    error::{Builtin, panic_message},
+    handler::HandlerResult,
+};
 
 /// Maximum size of a result, in bytes.
 const RESULT_BYTES: usize = 1 << 20;
+
+/// How the run of a handler ended.
+pub(super) enum HandlerEnd {
+    Returned(HandlerResult),
+    Panicked(Box<dyn Any + Send>),
+    /// The handler was dropped because it went on after its token fired, or it was never started.
+    Aborted,
+}
 
 /// Returns the settlement of an attempt whose handler ended, with the last progress that the handler reported.
 pub(super) fn decide(worker: &Worker, running: &RunningAttempt, end: HandlerEnd) -> Settlement {
