@@ -124,7 +124,7 @@ const REDIS_FAILOVER: Scenario = Scenario {
 };
 
 impl Store {
-    pub(crate) fn scene(self) -> Scenario {
+    pub(crate) fn scenario(self) -> Scenario {
         match self {
             Self::Sqlite => SQLITE,
             Self::Redis => REDIS,
@@ -263,12 +263,12 @@ mod tests {
 
     #[test]
     fn every_fault_has_a_target() {
-        for scene in [SQLITE, REDIS, REDIS_FAILOVER] {
-            for (fault, _) in scene.faults {
+        for scenario in [SQLITE, REDIS, REDIS_FAILOVER] {
+            for (fault, _) in scenario.faults {
                 if let Fault::Kill(target) | Fault::Stop(target) | Fault::Freeze(target, _) | Fault::CutOff(target, _) =
                     *fault
                 {
-                    assert!(scene.roles.iter().any(|role| role.is(target)), "{fault}");
+                    assert!(scenario.roles.iter().any(|role| role.is(target)), "{fault}");
                 }
             }
         }

@@ -37,7 +37,7 @@ pub(crate) struct Address {
 impl Fleet {
     pub(crate) async fn start(plan: &Plan) -> io::Result<Self> {
         std::fs::create_dir_all(&plan.folder)?;
-        let roles = plan.store.scene().roles;
+        let roles = plan.store.scenario().roles;
         let servers = StoreServers::start(plan.store, roles.len()).await?;
         let (mut places, mut addresses) = (Vec::new(), Vec::new());
         for (place, role) in roles.iter().enumerate() {

@@ -23,7 +23,7 @@ const RECOVERY: Duration = Duration::from_secs(6);
 
 /// Injects faults until the given time. Returns when all of them are over.
 pub(crate) async fn inject_faults(fleet: &Arc<Fleet>, until: Instant, rng: &mut fastrand::Rng) -> io::Result<()> {
-    let mut deck = Deck::new(fleet.plan().store.scene().faults);
+    let mut deck = Deck::new(fleet.plan().store.scenario().faults);
     let mut running = JoinSet::new();
     while Instant::now() < until {
         sleep(Duration::from_millis(rng.u64(300..2500))).await;

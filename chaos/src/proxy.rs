@@ -58,7 +58,7 @@ impl Proxy {
         Ok(Self { port, state, accepting })
     }
 
-    /// Where it listens.
+    /// The port of the proxy.
     pub fn port(&self) -> u16 {
         self.port
     }
