@@ -102,9 +102,9 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
-/// Where a store that lives in this process reads the time. A database server uses its own clock.
+/// The clock of a store that lives in this process. A store on a database server uses the server's clock.
 pub trait Clock: Send + Sync + 'static {
-    /// The time now. Must never go backwards.
+    /// The time now. A step moves leases and delays by as much. The memory store needs a time that never goes backwards.
     fn now(&self) -> Timestamp;
 }
 
