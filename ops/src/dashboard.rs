@@ -1,10 +1,10 @@
-//! A Grafana dashboard: what an operator looks at first is at its top.
+//! A Grafana dashboard. The panels that operators need first are at the top.
 
 use serde_json::{Value, json};
 
 use crate::names::fill;
 
-/// The three quantiles of a histogram of jobs.
+/// Three quantiles of a job histogram.
 macro_rules! quantiles {
     ($bucket:literal) => {
         [quantile!("0.5", $bucket, "p50"), quantile!("0.95", $bucket, "p95"), quantile!("0.99", $bucket, "p99")]
@@ -26,14 +26,15 @@ macro_rules! quantile {
     };
 }
 
-/// A line of a panel: its query, with names as in the catalogue, and its legend.
+/// Query, with metric names from the catalogue, and legend.
 type Line = (&'static str, &'static str);
 
-/// A panel: its title, its unit as Grafana names it, and its lines.
+/// Title, Grafana's name of the unit, and lines.
 type Panel = (&'static str, &'static str, &'static [Line]);
 
-/// Fleet gauges are the same in every process, so `max`; counters are each process's own, so `sum`. Types are not added
-/// up in fleet gauges: what one process counts as `_other`, another counts by name.
+/// Fleet gauges are the same in every process: `max` aggregates them. Counters count one process: `sum` aggregates them.
+/// Fleet gauges are not summed over job types, because a process reports undeclared types as `_other`, and another process
+/// reports them by name.
 const PANELS: &[Panel] = &[
     (
         "Completed jobs by type",
@@ -49,7 +50,7 @@ const PANELS: &[Panel] = &[
         &[(r#"sum by (job_type) (rate(@async_job.queued@{job_type=~"$job_type"}[$__rate_interval]))"#, "{{job_type}}")],
     ),
     (
-        "Failed of ended jobs, 1 h",
+        "Failure rate, 1 h",
         "percentunit",
         &[(
             r#"sum by (job_type) (increase(@async_job.total_time@_count{job_type=~"$job_type", outcome="failed"}[1h])) / sum by (job_type) (increase(@async_job.total_time@_count{job_type=~"$job_type", outcome=~"completed|failed"}[1h]))"#,
@@ -73,16 +74,16 @@ const PANELS: &[Panel] = &[
         )],
     ),
     (
-        "Oldest waiting and running job",
+        "Age of the oldest waiting and running job",
         "s",
         &[
-            (r#"max by (job_type) (@async_job.oldest_queued_age@{job_type=~"$job_type"})"#, "{{job_type}} waits"),
-            (r#"max by (job_type) (@async_job.oldest_running_age@{job_type=~"$job_type"})"#, "{{job_type}} runs"),
+            (r#"max by (job_type) (@async_job.oldest_queued_age@{job_type=~"$job_type"})"#, "{{job_type}} waiting"),
+            (r#"max by (job_type) (@async_job.oldest_running_age@{job_type=~"$job_type"})"#, "{{job_type}} running"),
         ],
     ),
-    ("Time in the queue", "s", &quantiles!("@async_job.queue_time@_bucket")),
-    ("Time of an attempt", "s", &quantiles!("@async_job.processing_time@_bucket")),
-    ("Time from acceptance to end", "s", &quantiles!("@async_job.total_time@_bucket")),
+    ("Queue time", "s", &quantiles!("@async_job.queue_time@_bucket")),
+    ("Processing time of an attempt", "s", &quantiles!("@async_job.processing_time@_bucket")),
+    ("Total time from acceptance to outcome", "s", &quantiles!("@async_job.total_time@_bucket")),
     (
         "Attempts by outcome",
         "ops",
@@ -145,7 +146,7 @@ const PANELS: &[Panel] = &[
             "{{http_route}}",
         )],
     ),
-    // Every program exports these names; the build information tells ours.
+    // Other programs export the same names; build_info selects AsyncEndpoints.
     (
         "Memory of processes",
         "bytes",
@@ -164,13 +165,13 @@ const PANELS: &[Panel] = &[
     ),
 ];
 
-/// The dashboard as Grafana imports it.
+/// The dashboard in Grafana's import format.
 pub(crate) fn text() -> String {
-    let panels: Vec<Value> = PANELS.iter().zip(0..).map(|(panel, place)| rendered(panel, place)).collect();
+    let panels: Vec<Value> = PANELS.iter().zip(0..).map(|(panel, index)| rendered(panel, index)).collect();
     let dashboard = json!({
         "uid": "async-endpoints",
         "title": "AsyncEndpoints",
-        "description": "Written by `cargo xtask generate` from ops/src/dashboard.rs: change that one.",
+        "description": "Generated from ops/src/dashboard.rs by `cargo xtask generate`. Edit that file.",
         "tags": ["async-endpoints"],
         "schemaVersion": 39,
         "editable": true,
@@ -200,22 +201,22 @@ fn source() -> Value {
     json!({ "type": "prometheus", "uid": "${datasource}" })
 }
 
-/// A panel at its place, three in a row of Grafana's 24 columns.
-fn rendered((title, unit, lines): &Panel, place: usize) -> Value {
+/// Renders a panel. Three panels fill a row of Grafana's 24 columns.
+fn rendered((title, unit, lines): &Panel, index: usize) -> Value {
     let targets: Vec<Value> = lines.iter().zip('A'..).map(|(line, letter)| target(*line, letter)).collect();
     json!({
-        "id": place + 1,
+        "id": index + 1,
         "type": "timeseries",
         "title": title,
         "datasource": source(),
-        "gridPos": { "x": place % 3 * 8, "y": place / 3 * 8, "w": 8, "h": 8 },
+        "gridPos": { "x": index % 3 * 8, "y": index / 3 * 8, "w": 8, "h": 8 },
         "fieldConfig": { "defaults": { "unit": unit, "min": 0 }, "overrides": [] },
         "options": { "legend": { "displayMode": "list", "placement": "bottom" }, "tooltip": { "mode": "multi", "sort": "desc" } },
         "targets": targets,
     })
 }
 
-/// Exemplars lead from a spike to the job behind it.
+/// Histogram panels show exemplars, which name a job.
 fn target((query, legend): Line, letter: char) -> Value {
     json!({
         "refId": letter, "datasource": source(), "expr": fill(query), "legendFormat": legend,

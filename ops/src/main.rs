@@ -1,5 +1,5 @@
-//! Writes what operators install: alert rules with their tests, a dashboard, and the table of metrics in the docs.
-//! Names of metrics come from the library's catalogue, so a renamed metric cannot stay behind in a rule or a panel.
+//! Generates alert rules with their tests, a dashboard, and the table of metrics in the docs.
+//! Metric names come from the library's catalogue, so that a renamed metric is renamed in every rule and panel.
 
 mod dashboard;
 mod names;
@@ -29,10 +29,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// Every generated file: its path from the workspace's folder, and its text.
+/// Path, relative to the workspace, and text of every generated file.
 fn generated() -> io::Result<[(&'static str, String); 4]> {
     let docs = fs::read_to_string(at(DOCS))?;
-    let docs = table::insert(&docs).ok_or_else(|| io::Error::other(format!("{DOCS} has not the two markers")))?;
+    let docs = table::insert(&docs).ok_or_else(|| io::Error::other(format!("{DOCS} lacks the markers of the generated table")))?;
     Ok([
         (RULES, names::fill(include_str!("rules.yml"))),
         (RULE_TESTS, names::fill(include_str!("rules.test.yml"))),
@@ -49,7 +49,7 @@ fn write(path: &str, text: &str) -> io::Result<()> {
     fs::write(path, text)
 }
 
-/// A path in the workspace's folder, which is this package's parent.
+/// A path relative to the workspace.
 fn at(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }

@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 use super::*;
 
 #[test]
-fn files_are_as_generated() {
+fn generated_files_are_current() {
     for (path, text) in generated().unwrap() {
         let found = fs::read_to_string(at(path)).unwrap_or_default();
         assert!(found == text, "{path} differs from the catalogue: run `cargo xtask generate`");
     }
 }
 
-/// Every name that a series of the catalogue has.
+/// Names of all series of the catalogue.
 fn series() -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     for instrument in CATALOGUE {
@@ -32,11 +32,11 @@ fn series() -> BTreeSet<String> {
 }
 
 #[test]
-fn every_metric_named_exists() {
-    // A label and a crate, not metrics.
+fn unknown_metric_names_are_absent() {
+    // A label and a crate.
     let others = ["async_endpoints_version", "async_endpoints"];
     let known = series();
-    // Words may speak of a histogram as a whole, queries ask for one of its series.
+    // The docs may name a histogram; queries name one of its series.
     let families: BTreeSet<String> = CATALOGUE.iter().map(Instrument::prometheus_name).collect();
     for path in [RULES, RULE_TESTS, DASHBOARD, DOCS] {
         let text = fs::read_to_string(at(path)).unwrap();
@@ -48,20 +48,19 @@ fn every_metric_named_exists() {
         assert!(named.peek().is_some(), "{path} names no metric");
         for word in named {
             let exists = known.contains(word) || path == DOCS && families.contains(word);
-            assert!(exists, "{path} names {word}, which does not exist");
+            assert!(exists, "{path} names {word}, which is not in the catalogue");
         }
     }
 }
 
-/// The metrics of the catalogue that a piece of a query names, each with the labels that its series have and what is
-/// written right behind it.
+/// The catalogue's metrics in a part of a query. Each comes with the labels of its series and the text that follows it.
 fn named(query: &str) -> impl Iterator<Item = (String, BTreeSet<String>, &str)> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     CATALOGUE.iter().flat_map(move |instrument| {
         let (name, histogram) = (instrument.prometheus_name(), instrument.kind == InstrumentKind::Histogram);
         let suffixes: &[&str] = if histogram { &["_bucket", "_sum", "_count"] } else { &[""] };
         let mut labels: BTreeSet<String> = instrument.labels.iter().map(|label| label.replace('.', "_")).collect();
-        // Prometheus adds these when it scrapes.
+        // Prometheus adds these labels.
         labels.extend(["job", "instance"].map(str::to_owned));
         suffixes.iter().flat_map(move |suffix| {
             let (name, mut labels) = (format!("{name}{suffix}"), labels.clone());
@@ -76,7 +75,7 @@ fn named(query: &str) -> impl Iterator<Item = (String, BTreeSet<String>, &str)> 
     })
 }
 
-/// What stands between an opened bracket and its end.
+/// The text up to the closing parenthesis of an opened one.
 fn inside(text: &str) -> &str {
     let mut depth = 1;
     let end = text.find(|c| {
@@ -86,12 +85,12 @@ fn inside(text: &str) -> &str {
     &text[..end.unwrap_or(text.len())]
 }
 
-/// Labels that a query asks for and that the series have not, in selectors and in `by (…)`.
+/// Labels in selectors and `by (…)` that the series lack.
 fn unknown_labels(query: &str) -> Vec<String> {
     let mut unknown = Vec::new();
-    let mut check = |name: &str, labels: &BTreeSet<String>, asked: &str| {
-        if !labels.contains(asked) {
-            unknown.push(format!("{asked} of {name}"));
+    let mut check = |name: &str, labels: &BTreeSet<String>, label: &str| {
+        if !labels.contains(label) {
+            unknown.push(format!("{label} of {name}"));
         }
     };
     for (name, labels, after) in named(query) {
@@ -103,21 +102,21 @@ fn unknown_labels(query: &str) -> Vec<String> {
     for (at, by) in query.match_indices("by (") {
         let (list, rest) = query[at + by.len()..].split_once(')').unwrap();
         for (name, labels, _) in named(inside(rest.trim_start().trim_start_matches('('))) {
-            list.split(',').for_each(|asked| check(&name, &labels, asked.trim()));
+            list.split(',').for_each(|label| check(&name, &labels, label.trim()));
         }
     }
     unknown
 }
 
 #[test]
-fn queries_ask_for_labels_that_there_are() {
+fn queries_use_existing_labels() {
     let docs = fs::read_to_string(at(DOCS)).unwrap().replace('\\', "");
     for (path, text) in [
         (RULES, fs::read_to_string(at(RULES)).unwrap()),
         (DASHBOARD, fs::read_to_string(at(DASHBOARD)).unwrap().replace("\\\"", "\"")),
         (DOCS, docs),
     ] {
-        assert!(named(&text).count() > 10, "{path} is read");
+        assert!(named(&text).count() > 10, "{path}");
         assert_eq!(unknown_labels(&text), Vec::<String>::new(), "{path}");
     }
     assert_eq!(
@@ -128,12 +127,12 @@ fn queries_ask_for_labels_that_there_are() {
 
 #[test]
 #[should_panic(expected = "no metric is named")]
-fn an_unknown_metric_is_not_generated() {
+fn unknown_metric_panics() {
     names::fill("rate(@async_job.no_such@[5m])");
 }
 
 #[test]
-fn every_rule_is_tested() {
+fn every_alert_has_a_test() {
     let (rules, tests) = (fs::read_to_string(at(RULES)).unwrap(), fs::read_to_string(at(RULE_TESTS)).unwrap());
     let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
     assert_eq!(alerts.len(), 8);
@@ -146,23 +145,23 @@ fn promtool(args: [&str; 3]) {
     let folder = at(RULES).parent().unwrap().to_owned();
     let out = Command::new("promtool").args(args).current_dir(folder).output();
     let out = out.unwrap_or_else(|error| panic!("promtool: {error}; install the Debian package prometheus"));
-    let (said, wrong) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
-    assert!(out.status.success(), "promtool {args:?}: {}\n{said}\n{wrong}", out.status);
+    let (stdout, stderr) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success(), "promtool {args:?}: {}\n{stdout}\n{stderr}", out.status);
 }
 
 #[test]
-fn promtool_reads_the_rules() {
+fn promtool_accepts_the_rules() {
     promtool(["check", "rules", "rules.yml"]);
 }
 
 #[test]
-fn alerts_fire_above_their_thresholds_and_not_below() {
+fn promtool_accepts_the_rule_tests() {
     promtool(["test", "rules", "rules.test.yml"]);
 }
 
-/// As rules, so that promtool reads them; JSON is YAML, too.
+/// Checks the queries as rules, written as JSON, which is valid YAML.
 #[test]
-fn promtool_reads_the_queries_of_the_dashboard() {
+fn promtool_accepts_the_dashboard_queries() {
     let text = fs::read_to_string(at(DASHBOARD)).unwrap();
     let dashboard: Value = serde_json::from_str(&text).unwrap();
     let targets = dashboard["panels"].as_array().unwrap().iter().flat_map(|panel| panel["targets"].as_array().unwrap());
