@@ -32,7 +32,8 @@ fn main() -> ExitCode {
 /// Path, relative to the workspace, and text of every generated file.
 fn generated() -> io::Result<[(&'static str, String); 4]> {
     let docs = fs::read_to_string(at(DOCS))?;
-    let docs = table::insert(&docs).ok_or_else(|| io::Error::other(format!("{DOCS} lacks the markers of the generated table")))?;
+    let docs = table::insert(&docs)
+        .ok_or_else(|| io::Error::other(format!("{DOCS} lacks the markers of the generated table")))?;
     Ok([
         (RULES, names::fill(include_str!("rules.yml"))),
         (RULE_TESTS, names::fill(include_str!("rules.test.yml"))),

@@ -1,4 +1,4 @@
-//! Metrics pushed by OTLP, to receivers that others wrote; and to none.
+//! OTLP push to independent receivers, and to a missing one.
 
 mod support;
 
@@ -21,7 +21,7 @@ use support::{
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-/// A collector that prints whatever it is told, by gRPC and by HTTP.
+/// A collector that prints what it receives over gRPC and HTTP.
 struct Collector {
     peer: Peer,
     grpc: String,
@@ -38,33 +38,32 @@ impl Collector {
         Self { peer, grpc, http }
     }
 
-    /// What was told last of a metric, once the next one is: its description, and of the point with these labels, in their
-    /// order, the rest.
-    fn told(&self, metric: &str, labels: &[(&str, &str)]) -> Option<(String, String)> {
-        let said = self.peer.said();
-        let (_, of_it) = said.rsplit_once(&format!("-> Name: {metric}\n"))?;
-        let (of_it, _) = of_it.split_once("\nMetric #")?;
-        let mut points = of_it.split("DataPoints #");
-        let about = points.next()?.to_owned();
+    /// The last received description of a metric, and its data point with these labels. None before the next metric begins.
+    fn received(&self, metric: &str, labels: &[(&str, &str)]) -> Option<(String, String)> {
+        let output = self.peer.said();
+        let (_, metric) = output.rsplit_once(&format!("-> Name: {metric}\n"))?;
+        let (metric, _) = metric.split_once("\nMetric #")?;
+        let mut points = metric.split("DataPoints #");
+        let description = points.next()?.to_owned();
         let labels: String = labels.iter().map(|(name, value)| format!("     -> {name}: Str({value})\n")).collect();
         points.find_map(|point| {
             let (_, point) = point.split_once('\n')?;
             Some((
-                about.clone(),
+                description.clone(),
                 format!("{}\n", point.strip_prefix("Data point attributes:\n")?.strip_prefix(&labels)?),
             ))
         })
     }
 
-    /// The same, as soon as it is there.
-    async fn tells(&self, metric: &str, labels: &[(&str, &str)]) -> (String, String) {
-        until(metric, || self.told(metric, labels).is_some()).await;
-        self.told(metric, labels).expect("it was told")
+    /// Waits for a metric with a data point with these labels.
+    async fn receives(&self, metric: &str, labels: &[(&str, &str)]) -> (String, String) {
+        until(metric, || self.received(metric, labels).is_some()).await;
+        self.received(metric, labels).expect("a data point")
     }
 }
 
-/// Three jobs, told at the end and not before: exactly they arrive, as they were measured.
-async fn told_as_measured(protocol: &str, endpoint: impl Fn(&Collector) -> String) {
+/// Three jobs are pushed at the exit and not before, with exact values.
+async fn check_push_at_exit(protocol: &str, endpoint: impl Fn(&Collector) -> String) {
     let folder = Folder::new();
     let collector = Collector::start(&folder).await;
     let endpoint = endpoint(&collector);
@@ -73,7 +72,7 @@ async fn told_as_measured(protocol: &str, endpoint: impl Fn(&Collector) -> Strin
         ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
         ("OTEL_METRIC_EXPORT_INTERVAL", "3600000"),
-        ("OTEL_SERVICE_NAME", "told-at-the-end"),
+        ("OTEL_SERVICE_NAME", "pushed-at-exit"),
         ("OTEL_RESOURCE_ATTRIBUTES", "service.instance.id=0b0b0b0b-0000-4000-8000-000000000007"),
     ];
     let demo = Demo::start(&folder, &vars).await;
@@ -81,44 +80,45 @@ async fn told_as_measured(protocol: &str, endpoint: impl Fn(&Collector) -> Strin
         demo.finish("/api/performance", &json!({ "taskType": "any", "itemCount": 1447 })).await;
     }
     assert!(!collector.peer.said().contains("async_job"), "{}", collector.peer.said());
-    demo.stop().await.expect("it stops");
+    demo.stop().await.expect("a clean exit");
     let of_type = [("job_type", "PerformanceProcess")];
-    let (about, point) = collector.tells("async_job.processed", &of_type).await;
-    for word in ["Unit: {job}", "DataType: Sum", "IsMonotonic: true", "AGGREGATION_TEMPORALITY_CUMULATIVE"] {
-        assert!(about.contains(word), "{word} in {about}");
+    let (description, point) = collector.receives("async_job.processed", &of_type).await;
+    for part in ["Unit: {job}", "DataType: Sum", "IsMonotonic: true", "AGGREGATION_TEMPORALITY_CUMULATIVE"] {
+        assert!(description.contains(part), "{part} in {description}");
     }
     assert!(point.contains("\nValue: 3\n"), "{point}");
-    let (about, point) = collector.tells("async_job.total_time", &[of_type[0], ("outcome", "completed")]).await;
-    for word in ["Unit: s", "DataType: Histogram", "AGGREGATION_TEMPORALITY_CUMULATIVE"] {
-        assert!(about.contains(word), "{word} in {about}");
+    let (description, point) =
+        collector.receives("async_job.total_time", &[of_type[0], ("outcome", "completed")]).await;
+    for part in ["Unit: s", "DataType: Histogram", "AGGREGATION_TEMPORALITY_CUMULATIVE"] {
+        assert!(description.contains(part), "{part} in {description}");
     }
     let bounds: Vec<&str> = point.lines().filter_map(|line| line.strip_prefix("ExplicitBounds #")).collect();
     let bounds: Vec<&str> = bounds.iter().filter_map(|line| Some(line.split_once(": ")?.1)).collect();
     assert_eq!(bounds.join(" "), "0.005 0.01 0.025 0.05 0.1 0.25 0.5 1 2.5 5 10 30 60 120 300 600 1800 3600");
     assert!(point.contains("Count: 3\n") && !point.contains("Min:"), "{point}");
-    let (_, items) = collector.tells("performance.processed_items", &[("task_type", "any")]).await;
+    let (_, items) = collector.receives("performance.processed_items", &[("task_type", "any")]).await;
     assert!(items.contains("\nValue: 4341\n"), "{items}");
     for resource in
-        ["service.name: Str(told-at-the-end)", "service.instance.id: Str(0b0b0b0b-0000-4000-8000-000000000007)"]
+        ["service.name: Str(pushed-at-exit)", "service.instance.id: Str(0b0b0b0b-0000-4000-8000-000000000007)"]
     {
         assert!(collector.peer.said().contains(resource), "{resource}");
     }
 }
 
 #[tokio::test]
-async fn metrics_arrive_over_http_as_they_were_measured() {
-    told_as_measured("http/protobuf", |collector| format!("http://{}", collector.http)).await;
+async fn http_push_at_exit_is_exact() {
+    check_push_at_exit("http/protobuf", |collector| format!("http://{}", collector.http)).await;
 }
 
 #[tokio::test]
-async fn metrics_arrive_over_grpc_as_they_were_measured() {
-    told_as_measured("grpc", |collector| format!("http://{}", collector.grpc)).await;
+async fn grpc_push_at_exit_is_exact() {
+    check_push_at_exit("grpc", |collector| format!("http://{}", collector.grpc)).await;
 }
 
 #[tokio::test]
-async fn metrics_arrive_again_and_again() {
+async fn push_repeats_at_its_interval() {
     let (folder, port) = (Folder::new(), free_port().to_string());
-    // Series of jobs are there at zero. This one comes with the first job.
+    // Job series exist from the start. This one comes with the first job.
     let args = ["--port", &port, "--await-metric", "performance.processed_items"];
     let mut receiver = Peer::start(&folder, &python("oteltap"), "oteltap", &args);
     let endpoint = format!("http://127.0.0.1:{port}");
@@ -126,11 +126,11 @@ async fn metrics_arrive_again_and_again() {
     let demo = Demo::start(&folder, &vars).await;
     demo.finish("/api/performance", &json!({ "taskType": "any", "itemCount": 10 })).await;
     assert!(receiver.ended().await, "{}", receiver.said());
-    demo.stop().await.expect("it stops");
+    demo.stop().await.expect("a clean exit");
 }
 
-/// Speaks TLS on a port of its own, with the certificate in a folder, and passes on what is inside. Says where.
-async fn behind_tls(folder: &Folder, to: String) -> String {
+/// Starts a TLS proxy with the certificate in a folder. Returns its URL.
+async fn tls_proxy(folder: &Folder, to: String) -> String {
     let read = |name: &str| std::fs::read(folder.join(name)).expect("a file");
     let cert = CertificateDer::from_pem_slice(&read("server.crt")).expect("a certificate");
     let key = PrivateKeyDer::from_pem_slice(&read("server.key")).expect("a key");
@@ -155,16 +155,16 @@ async fn behind_tls(folder: &Folder, to: String) -> String {
 }
 
 #[tokio::test]
-async fn metrics_arrive_over_tls_at_those_who_are_trusted() {
+async fn tls_push_needs_a_trusted_authority() {
     let (folder, port) = (Folder::new(), free_port().to_string());
     certify(&folder.join(""));
     let args = ["--port", &port, "--await-metric", "performance.processed_items"];
     let mut over_http = Peer::start(&folder, &python("oteltap"), "oteltap", &args);
-    let http = behind_tls(&folder, format!("127.0.0.1:{port}")).await;
+    let http = tls_proxy(&folder, format!("127.0.0.1:{port}")).await;
     let over_grpc = Collector::start(&folder).await;
-    let grpc_url = behind_tls(&folder, over_grpc.grpc.clone()).await;
+    let grpc_url = tls_proxy(&folder, over_grpc.grpc.clone()).await;
     let ca = folder.join("ca.crt").display().to_string();
-    // The same endpoints, to whom trusts another authority.
+    // An authority that did not sign the certificate.
     let other = Folder::new();
     certify(&other.join(""));
     let others = other.join("ca.crt").display().to_string();
@@ -178,21 +178,21 @@ async fn metrics_arrive_over_tls_at_those_who_are_trusted() {
             ]
         };
         let demo = Demo::start(&folder, &vars(&others)).await;
-        until("why nothing is pushed", || demo.log().contains("invalid peer certificate")).await;
-        demo.stop().await.expect("it stops");
+        until("a certificate error in the log", || demo.log().contains("invalid peer certificate")).await;
+        demo.stop().await.expect("a clean exit");
         let demo = Demo::start(&folder, &vars(&ca)).await;
         demo.finish("/api/performance", &json!({ "taskType": "any", "itemCount": 10 })).await;
         match protocol {
             "grpc" => over_grpc.peer.says("performance.processed_items").await,
             _ => assert!(over_http.ended().await, "{}", over_http.said()),
         }
-        demo.stop().await.expect("it stops");
+        demo.stop().await.expect("a clean exit");
     }
 }
 
 #[tokio::test]
-async fn a_collector_that_is_not_there_or_hangs_costs_nobody_anything() {
-    // Takes connections and never answers.
+async fn missing_or_hanging_collector_delays_nothing() {
+    // Accepts connections and never answers.
     let hanging = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let hanging = format!("http://{}", hanging.local_addr().expect("an address"));
     let gone = format!("http://127.0.0.1:{}", free_port());
@@ -210,18 +210,21 @@ async fn a_collector_that_is_not_there_or_hangs_costs_nobody_anything() {
         let job = demo.finish("/api/sleep", &json!({ "seconds": 0 })).await;
         assert_eq!(job["status"], "Completed");
         let began = Instant::now();
-        demo.stop().await.expect("it stops");
+        demo.stop().await.expect("a clean exit");
         assert!(began.elapsed() < Duration::from_secs(4), "{endpoint} {protocol}: {:?}", began.elapsed());
     }
 }
 
 #[tokio::test]
-async fn a_wrong_setting_ends_it_with_the_variables_name() {
+async fn invalid_setting_ends_the_demo() {
     let folder = Folder::new();
     let vars =
         [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "carrier-pigeon")];
     let ended = folder.run(&vars).await;
-    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert_eq!(ended.status.code(), Some(2), "{said}");
-    assert!(said.contains("OTEL_EXPORTER_OTLP_PROTOCOL is \"carrier-pigeon\""), "{said}");
+    let stderr = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(2), "{stderr}");
+    assert!(
+        stderr.contains("invalid OTEL_EXPORTER_OTLP_PROTOCOL \"carrier-pigeon\": expected grpc or http/protobuf"),
+        "{stderr}"
+    );
 }

@@ -1,4 +1,4 @@
-//! A real Prometheus scrapes three demos over one Redis while they work, and answers what operators ask it.
+//! A real Prometheus scrapes three demos over one Redis, and answers the queries of the dashboard and of the docs.
 
 mod support;
 
@@ -23,7 +23,7 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    /// Scrapes these five times a second.
+    /// Starts Prometheus, which scrapes these demos every 200 ms.
     async fn scraping(folder: &Folder, demos: &[Demo]) -> Self {
         let targets: Vec<String> = demos.iter().map(|demo| demo.url("").replace("http://", "")).collect();
         let config = json!({
@@ -51,49 +51,49 @@ impl Prometheus {
         answer["data"].clone()
     }
 
-    /// What a query comes to now, if to one number.
+    /// The first value of a query's result.
     async fn value(&self, query: &str) -> Option<f64> {
         let data = self.api("query", &[("query", query)]).await;
         data["result"][0]["value"][1].as_str()?.parse().ok()
     }
 
-    /// Waits until a query comes to something that fits.
+    /// Waits until the value of a query fits.
     async fn is(&self, query: &str, fits: impl Fn(f64) -> bool) {
-        let told = async {
+        let polls = async {
             while !self.value(query).await.is_some_and(&fits) {
                 sleep(Duration::from_millis(100)).await;
             }
         };
-        in_time(query, told).await;
+        in_time(query, polls).await;
     }
 }
 
-/// Everything but letters and digits, as a query of a URL takes it.
+/// Percent-encodes everything but letters and digits.
 fn encoded(text: &str) -> String {
     text.bytes()
         .map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") })
         .collect()
 }
 
-async fn text(demo: &Demo, accept: &str) -> String {
+async fn scrape(demo: &Demo, accept: &str) -> String {
     let answer = in_time("a scrape", demo.getting("/metrics").header("accept", accept).send()).await;
     answer.expect("an answer").text().await.expect("text")
 }
 
-/// What a program says of some text, if it does not like it.
-async fn judged(program: &Path, args: &[&str], text: &str) -> Result<(), String> {
+/// Runs a validator on a text. Returns its output if it fails.
+async fn validate(program: &Path, args: &[&str], text: &str) -> Result<(), String> {
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child =
         command.spawn().unwrap_or_else(|error| panic!("{}: {error}; it comes with {PACKAGE}", program.display()));
-    child.stdin.take().expect("a pipe").write_all(text.as_bytes()).await.expect("it reads");
-    let done = in_time("a verdict", child.wait_with_output()).await.expect("it ends");
-    let said = [done.stdout, done.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
-    if done.status.success() { Ok(()) } else { Err(said) }
+    child.stdin.take().expect("a pipe").write_all(text.as_bytes()).await.expect("a reader");
+    let done = in_time("the validator", child.wait_with_output()).await.expect("an exit");
+    let output = [done.stdout, done.stderr].map(|output| String::from_utf8_lossy(&output).into_owned()).concat();
+    if done.status.success() { Ok(()) } else { Err(output) }
 }
 
 #[tokio::test]
-async fn prometheus_scrapes_a_fleet_and_answers() {
+async fn fleet_queries_return_exact_counts() {
     let (folder, redis) = (Folder::new(), RedisServer::start());
     let url = redis.url();
     let vars =
@@ -103,7 +103,7 @@ async fn prometheus_scrapes_a_fleet_and_answers() {
         demos.push(Demo::start(&folder, &vars).await);
     }
     let prometheus = Prometheus::scraping(&folder, &demos).await;
-    // Series are there at zero, so that the first job already counts as growth.
+    // Series start at zero, so that `increase` sees the first job.
     prometheus.is("sum(async_job_queued_total)", |jobs| jobs == 0.0).await;
     let mut jobs = Vec::new();
     for round in 0..60 {
@@ -117,7 +117,7 @@ async fn prometheus_scrapes_a_fleet_and_answers() {
     for job in &jobs {
         demos[0].ended(job).await;
     }
-    // Counters of processes are added up; each job was counted once, wherever it ran.
+    // The sum over processes counts each job once.
     for (query, jobs) in [
         ("sum(async_job_queued_total)", 200.0),
         (r#"sum(async_job_submissions_total{result="accepted"})"#, 200.0),
@@ -127,7 +127,7 @@ async fn prometheus_scrapes_a_fleet_and_answers() {
         ("sum(async_job_retries_total)", 20.0),
         (r#"sum(async_job_queue_time_seconds_count{job_type="Sleep"})"#, 180.0),
         (r#"sum(async_job_total_time_seconds_count{job_type="Unreliable",outcome="failed"})"#, 20.0),
-        // Gauges of the fleet are the same everywhere.
+        // Fleet gauges are the same in every process.
         (r#"max by (job_type) (async_job_jobs{job_type="Sleep",state="completed"})"#, 180.0),
         (r#"min by (job_type) (async_job_jobs{job_type="Sleep",state="completed"})"#, 180.0),
         (r#"max(async_worker_live{job_type="Sleep"})"#, 3.0),
@@ -139,36 +139,36 @@ async fn prometheus_scrapes_a_fleet_and_answers() {
     let quantile = "histogram_quantile(0.95, sum by (le) (rate(async_job_total_time_seconds_bucket[1m])))";
     prometheus.is(quantile, |seconds| seconds > 0.0 && seconds < 60.0).await;
     prometheus.is("sum(rate(async_job_processed_total[1m]))", |rate| rate > 0.0).await;
-    for query in queries_of_operators() {
-        let told = prometheus.api("query", &[("query", &query)]).await;
-        // Errors of which there was no more within the minute are left out.
-        assert!(query.ends_with("> 0") || told["result"][0].is_object(), "{query} comes to nothing: {told}");
+    for query in operator_queries() {
+        let data = prometheus.api("query", &[("query", &query)]).await;
+        // Queries that end in "> 0" may be empty: no error may have occurred within the last minute.
+        assert!(query.ends_with("> 0") || data["result"][0].is_object(), "{query} has no result: {data}");
     }
-    leads_to_a_job(&prometheus, &demos[1]).await;
-    let slow = a_process_dies(&prometheus, &mut demos).await;
-    // The store's own figures are the same from every process, also from one that has just started.
+    check_exemplar(&prometheus, &demos[1]).await;
+    let slow = check_killed_process(&prometheus, &mut demos).await;
+    // The store's statistics are the same from every process, including a new one.
     demos.push(Demo::start(&folder, &vars).await);
     for demo in &demos {
-        let told = async {
+        let polls = async {
             loop {
                 let stats: Value = demo.get("/metrics/jobs").await.json().await.expect("JSON");
-                // What it says may be five seconds old.
+                // The statistics may be 5 s old.
                 if stats["jobTypes"]["Sleep"]["completedJobs"] == 180 + slow {
                     break stats;
                 }
                 sleep(Duration::from_millis(100)).await;
             }
         };
-        let stats = in_time("all that have completed", told).await;
+        let stats = in_time("all completed jobs", polls).await;
         assert_eq!(stats["failedJobs"], 20, "{stats}");
     }
     for demo in demos {
-        demo.stop().await.expect("it stops");
+        demo.stop().await.expect("a clean exit");
     }
 }
 
-/// Those of the dashboard's panels and of the page's table.
-fn queries_of_operators() -> Vec<String> {
+/// Queries of the dashboard and of the docs.
+fn operator_queries() -> Vec<String> {
     let read = |path: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect("a file");
     let dashboard: Value = serde_json::from_str(&read("../../ops/grafana/dashboard.json")).expect("JSON");
     let panels = dashboard["panels"].as_array().expect("panels").iter();
@@ -176,41 +176,35 @@ fn queries_of_operators() -> Vec<String> {
     let of_dashboard: Vec<String> =
         targets.map(|target| target["expr"].as_str().expect("a query").replace("$job_type", ".*")).collect();
     let page = read("../../docs/metrics.md");
-    let (_, table) = page.split_once("| question | answer |").expect("a table");
-    let answers = table.split("\n\n").next().into_iter().flat_map(|table| table.lines().skip(2));
-    let is_query = |code: &&str| code.starts_with("async_") || code.contains('(');
-    let of_page: Vec<String> = answers
-        .flat_map(|row| row.split('`').skip(1).step_by(2))
-        .filter(is_query)
-        .map(|code| code.replace("\\|", "|"))
-        .collect();
+    let blocks = page.split("```promql\n").skip(1).filter_map(|rest| rest.split("\n```").next());
+    let of_page: Vec<String> = blocks.map(str::to_owned).collect();
     assert!(of_dashboard.len() > 20 && of_page.len() > 9, "{} and {}", of_dashboard.len(), of_page.len());
     of_dashboard.into_iter().chain(of_page).map(|query| query.replace("$__rate_interval", "1m")).collect()
 }
 
-/// One dies while it runs jobs; the others take them, and what was counted stays exact. Says how many jobs there were.
-async fn a_process_dies(prometheus: &Prometheus, demos: &mut Vec<Demo>) -> usize {
+/// Kills a process that runs jobs. The others recover them, and counts stay exact. Returns the number of jobs.
+async fn check_killed_process(prometheus: &Prometheus, demos: &mut Vec<Demo>) -> usize {
     let victim = demos.pop().expect("three");
     let mut slow = Vec::new();
     let busy = async {
-        while text(&victim, "text/plain").await.contains("async_worker_slots{state=\"busy\"} 0") {
+        while scrape(&victim, "text/plain").await.contains("async_worker_slots{state=\"busy\"} 0") {
             slow.push(demos[0].submit("/api/sleep", &json!({ "seconds": 3 })).await);
         }
     };
-    in_time("a job of the victim's", busy).await;
+    in_time("a job on the victim", busy).await;
     victim.kill().await;
-    let mut again = 0;
+    let mut recovered = 0;
     for job in &slow {
         let job = demos[0].ended(job).await;
         assert_eq!(job["status"], "Completed", "{job}");
-        again += usize::from(job["attempt"] == 2);
+        recovered += usize::from(job["attempt"] == 2);
     }
-    assert!(again > 0, "it ran one");
-    let (again, all) = (again as f64, (180 + slow.len()) as f64);
+    assert!(recovered > 0, "the victim ran no job");
+    let (recovered, all) = (recovered as f64, (180 + slow.len()) as f64);
     for (query, jobs) in [
-        ("sum(async_job_recovered_total)", again),
-        (r#"sum(async_job_attempts_total{outcome="lost"})"#, again),
-        // What the dead process had counted is what Prometheus last read of it.
+        ("sum(async_job_recovered_total)", recovered),
+        (r#"sum(async_job_attempts_total{outcome="lost"})"#, recovered),
+        // The counts of the killed process are those of its last scrape.
         (r#"sum(max_over_time(async_job_processed_total{job_type="Sleep"}[10m]))"#, all),
         (r#"sum(max_over_time(async_job_queued_total{job_type="Sleep"}[10m]))"#, all),
         (r#"max(async_job_jobs{job_type="Sleep",state="completed"})"#, all),
@@ -221,8 +215,8 @@ async fn a_process_dies(prometheus: &Prometheus, demos: &mut Vec<Demo>) -> usize
     slow.len()
 }
 
-/// From a bucket to a trace and a job by its exemplar, as an operator goes.
-async fn leads_to_a_job(prometheus: &Prometheus, demo: &Demo) {
+/// Follows an exemplar from a bucket to its trace and its job.
+async fn check_exemplar(prometheus: &Prometheus, demo: &Demo) {
     let trace = "0af7651916cd43dd8448eb211c80319c";
     let parent = format!("00-{trace}-b7ad6b7169203331-01");
     let sent =
@@ -245,21 +239,21 @@ async fn leads_to_a_job(prometheus: &Prometheus, demo: &Demo) {
 }
 
 #[tokio::test]
-async fn strict_readers_of_both_formats_like_it() {
+async fn strict_parsers_accept_both_formats() {
     let folder = Folder::new();
     let demo = Demo::start(&folder, &[("AE_MAX_RETRIES", "0")]).await;
     demo.finish("/api/unreliable", &json!({ "failureRate": 1, "seed": 1 })).await;
     demo.finish("/api/performance", &json!({ "taskType": "any", "itemCount": 10 })).await;
-    let promtool = judged(Path::new("promtool"), &["check", "metrics"], &text(&demo, "text/plain").await).await;
+    let promtool = validate(Path::new("promtool"), &["check", "metrics"], &scrape(&demo, "text/plain").await).await;
     assert_eq!(promtool, Ok(()));
     let parse = "import sys; from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse; \
                  families = list(parse(sys.stdin.read())); \
                  exemplars = [s.exemplar.labels for f in families for s in f.samples if s.exemplar]; \
                  assert len(families) > 25, len(families); \
                  assert any('job_id' in e for e in exemplars), exemplars";
-    let open = text(&demo, OPENMETRICS).await;
-    assert_eq!(judged(&python("python3"), &["-c", parse], &open).await, Ok(()));
+    let open = scrape(&demo, OPENMETRICS).await;
+    assert_eq!(validate(&python("python3"), &["-c", parse], &open).await, Ok(()));
     let broken = open.replace("async_job_queued_total{", "async_job_queued{");
-    assert!(judged(&python("python3"), &["-c", parse], &broken).await.is_err(), "it reads strictly");
-    demo.stop().await.expect("it stops");
+    assert!(validate(&python("python3"), &["-c", parse], &broken).await.is_err(), "the parser is strict");
+    demo.stop().await.expect("a clean exit");
 }
