@@ -91,7 +91,8 @@ impl AsyncEndpoints {
             max_losses: self.options().max_losses,
             retention: policy.retention,
         };
-        NewJob::new(id.unwrap_or_else(JobId::random), name, payload, terms, fingerprint)
+        let new_id = || key.as_ref().map_or_else(JobId::random, |key| JobId::for_key(owner.as_ref(), &name, key));
+        NewJob::new(id.unwrap_or_else(new_id), name, payload, terms, fingerprint)
             .id_chosen(id.is_some())
             .delay(policy.delay)
             .queue_limit(policy.max_queue_size)

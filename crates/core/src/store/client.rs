@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use uuid::Uuid;
 
 use super::JobLookup;
 use crate::{
@@ -25,6 +26,30 @@ impl IdempotencyKey {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Number of slots that jobs are placed in: the low 10 bits of an id.
+const SLOTS: u64 = 1 << 10;
+
+impl JobId {
+    /// A new id whose low 10 bits, its *slot*, follow from owner, type and idempotency key. The other bits are those of a new
+    /// UUID version 7.
+    ///
+    /// The slot is the future placement of a job over several stores: a submission and its repeat go to the same store, and
+    /// the id alone says which. Nothing reads it yet. An id made without a key has a random slot.
+    #[must_use]
+    pub fn for_key(owner: Option<&Digest>, name: &JobName, key: &IdempotencyKey) -> Self {
+        let parts = [owner.map_or(&[][..], |owner| &owner.0), name.as_str().as_bytes(), key.as_str().as_bytes()];
+        let slot = u128::from(fnv_1a(parts) % SLOTS);
+        Self(Uuid::from_u128(Uuid::now_v7().as_u128() & !u128::from(SLOTS - 1) | slot))
+    }
+}
+
+/// FNV-1a over the parts, each followed by a byte that is in none of the texts. Stable: a slot must not change with a release.
+fn fnv_1a(parts: [&[u8]; 3]) -> u64 {
+    let bytes = parts.into_iter().flat_map(|part| part.iter().copied().chain([0]));
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    hash ^ hash >> 32
 }
 
 /// A job to accept.
@@ -208,4 +233,28 @@ pub enum RetryOutcome {
     },
     /// Unknown.
     NotFound,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn slot(owner: Option<u8>, name: &str, key: &str) -> u128 {
+        let (owner, name) = (owner.map(|byte| Digest([byte; 32])), JobName::new(name).expect("a name"));
+        let key = IdempotencyKey::new(key).expect("a key");
+        let [first, second] = [(); 2].map(|()| JobId::for_key(owner.as_ref(), &name, &key));
+        assert_ne!(first, second);
+        assert_eq!((first.0.get_version_num(), first.0.as_u128() % 1024), (7, second.0.as_u128() % 1024));
+        first.0.as_u128() % 1024
+    }
+
+    #[test]
+    fn slot_follows_from_owner_type_and_key() {
+        // Fixed for ever: jobs are placed by these numbers.
+        assert_eq!([slot(None, "alpha", "k"), slot(Some(1), "alpha", "k"), slot(None, "beta", "k")], [66, 561, 313]);
+        let slots: BTreeSet<u128> = (0..1000).map(|number| slot(None, "alpha", &format!("key-{number}"))).collect();
+        assert!((550..750).contains(&slots.len()), "1000 keys spread over {} of 1024 slots", slots.len());
+    }
 }
