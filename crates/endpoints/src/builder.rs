@@ -101,7 +101,7 @@ impl Builder {
 
     /// Adds an endpoint, which accepts jobs over HTTP.
     pub fn endpoint<Req, Res>(mut self, endpoint: Endpoint<Req, Res>) -> Self {
-        self.http.endpoints.push(endpoint.declared);
+        self.http.endpoints.push(Arc::new(endpoint.declared));
         self
     }
 
@@ -221,7 +221,7 @@ impl Builder {
 }
 
 /// The OpenAPI document refers to types by name, so each name must have one schema.
-fn check_schemas(endpoints: &[Declared]) -> Result<(), BuildError> {
+fn check_schemas(endpoints: &[Arc<Declared>]) -> Result<(), BuildError> {
     let mut known = HashMap::new();
     for (name, schema) in endpoints.iter().flat_map(|endpoint| &endpoint.schemas).flat_map(|schemas| &schemas.named) {
         if *known.entry(name).or_insert(schema) != schema {
@@ -232,14 +232,14 @@ fn check_schemas(endpoints: &[Declared]) -> Result<(), BuildError> {
 }
 
 /// Checks paths with axum's own matcher first, since axum panics at invalid paths.
-fn check_paths(endpoints: &[Declared]) -> Result<(), BuildError> {
+fn check_paths(endpoints: &[Arc<Declared>]) -> Result<(), BuildError> {
     let mut routes: matchit::Router<()> = matchit::Router::new();
     for own in Route::JOBS.into_iter().chain(Route::MONITORING) {
         // The library's own routes do not conflict with each other.
         let _ = routes.insert(own.path(), ());
     }
     for (i, endpoint) in endpoints.iter().enumerate() {
-        let fail = |other: Option<&Declared>, reason: String| BuildError::Path {
+        let fail = |other: Option<&Arc<Declared>>, reason: String| BuildError::Path {
             method: endpoint.method.to_string(),
             path: endpoint.path.to_string(),
             name: endpoint.name.to_owned(),

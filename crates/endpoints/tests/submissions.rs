@@ -45,7 +45,7 @@ async fn check(stay: Submission<Stay>) -> Result<Submission<Stay>, Response> {
     if stay.header("x-blocked").is_some() {
         return Err((StatusCode::IM_A_TEAPOT, "no").into_response());
     }
-    let user = stay.extensions().get::<User>().map_or("nobody", |user| user.0);
+    let user = stay.extensions().get::<User>().map_or("unknown", |user| user.0);
     match (stay.request().nights, stay.path_param("hotel"), stay.query_param("dry")) {
         (0, ..) => {
             let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "NO_NIGHTS", "A stay has nights");

@@ -146,9 +146,9 @@ pub enum Owner {
     /// New jobs belong to this owner; jobs of this owner are visible.
     Of(String),
     /// New jobs have no owner; jobs without an owner are visible.
-    Nobody,
+    None,
     /// New jobs have no owner; all jobs are visible. For support staff and internal services.
-    Every,
+    All,
 }
 
 impl From<String> for Owner {
@@ -165,7 +165,7 @@ impl From<&str> for Owner {
 
 impl<T: Into<Owner>> From<Option<T>> for Owner {
     fn from(name: Option<T>) -> Self {
-        name.map_or(Self::Nobody, Into::into)
+        name.map_or(Self::None, Into::into)
     }
 }
 
@@ -182,8 +182,8 @@ pub(super) enum Sees {
 impl Sees {
     pub(super) fn of(rule: Option<&OwnerRule>, request: &Parts) -> Self {
         match rule.map(|rule| rule(request)) {
-            None | Some(Owner::Every) => Self::All,
-            Some(Owner::Nobody) => Self::Own(None),
+            None | Some(Owner::All) => Self::All,
+            Some(Owner::None) => Self::Own(None),
             Some(Owner::Of(name)) => Self::Own(Some(owner_digest(&name))),
         }
     }

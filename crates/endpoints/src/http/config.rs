@@ -1,6 +1,6 @@
 //! What an application configures for all routes.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use super::{
     access::{Access, OwnerRule},
@@ -10,7 +10,7 @@ use super::{
 
 /// Configuration of the HTTP layer, collected by the builder.
 pub(crate) struct HttpConfig {
-    pub(crate) endpoints: Vec<Declared>,
+    pub(crate) endpoints: Vec<Arc<Declared>>,
     pub(crate) access: Access,
     pub(crate) owner: Option<OwnerRule>,
     pub(crate) responses: Box<dyn Responses>,

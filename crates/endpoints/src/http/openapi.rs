@@ -22,35 +22,29 @@ use crate::error::Builtin;
 const ROUTES: &str = include_str!("openapi.json");
 
 /// Problem responses by their name in the document, with the kinds of each. The first kind is the example.
-const PROBLEMS: [(&str, &[ProblemKind]); 18] = [
-    (
-        "BadRequest",
-        &[
-            codes::INVALID_JSON,
-            codes::INVALID_BODY,
-            codes::INVALID_PATH,
-            codes::INVALID_IDEMPOTENCY_KEY,
-            codes::INVALID_REQUEST_ID,
-        ],
-    ),
-    ("BadQuery", &[codes::INVALID_QUERY]),
-    ("Unauthorized", &[codes::UNAUTHORIZED]),
-    ("Forbidden", &[codes::FORBIDDEN, codes::CROSS_SITE_REQUEST]),
-    ("NotFound", &[codes::JOB_NOT_FOUND]),
-    ("MethodNotAllowed", &[codes::METHOD_NOT_ALLOWED]),
-    ("NotAcceptable", &[codes::NOT_ACCEPTABLE]),
-    ("BodyTimeout", &[codes::BODY_TIMEOUT]),
-    ("Ended", &[codes::JOB_ENDED]),
-    ("NotEnded", &[codes::JOB_NOT_ENDED]),
-    ("NotRetryable", &[codes::JOB_NOT_RETRYABLE]),
-    ("Expired", &[codes::JOB_EXPIRED]),
-    ("TooLarge", &[codes::BODY_TOO_LARGE]),
-    ("UnsupportedMediaType", &[codes::UNSUPPORTED_MEDIA_TYPE]),
-    ("Unprocessable", &[codes::INVALID_REQUEST, codes::IDEMPOTENCY_CONFLICT]),
-    ("Internal", &[codes::INTERNAL_ERROR]),
-    ("Unavailable", &[codes::STORE_UNAVAILABLE, codes::SHUTTING_DOWN, codes::TOO_MANY_STREAMS]),
-    ("SubmitUnavailable", &[codes::STORE_UNAVAILABLE, codes::QUEUE_FULL, codes::SHUTTING_DOWN]),
-];
+const PROBLEMS: [(&str, &[ProblemKind]); 18] = {
+    use codes::*;
+    [
+        ("BadRequest", &[INVALID_JSON, INVALID_BODY, INVALID_PATH, INVALID_IDEMPOTENCY_KEY, INVALID_REQUEST_ID]),
+        ("BadQuery", &[INVALID_QUERY]),
+        ("Unauthorized", &[UNAUTHORIZED]),
+        ("Forbidden", &[FORBIDDEN, CROSS_SITE_REQUEST]),
+        ("NotFound", &[JOB_NOT_FOUND]),
+        ("MethodNotAllowed", &[METHOD_NOT_ALLOWED]),
+        ("NotAcceptable", &[NOT_ACCEPTABLE]),
+        ("BodyTimeout", &[BODY_TIMEOUT]),
+        ("Ended", &[JOB_ENDED]),
+        ("NotEnded", &[JOB_NOT_ENDED]),
+        ("NotRetryable", &[JOB_NOT_RETRYABLE]),
+        ("Expired", &[JOB_EXPIRED]),
+        ("TooLarge", &[BODY_TOO_LARGE]),
+        ("UnsupportedMediaType", &[UNSUPPORTED_MEDIA_TYPE]),
+        ("Unprocessable", &[INVALID_REQUEST, IDEMPOTENCY_CONFLICT]),
+        ("Internal", &[INTERNAL_ERROR]),
+        ("Unavailable", &[STORE_UNAVAILABLE, SHUTTING_DOWN, TOO_MANY_STREAMS]),
+        ("SubmitUnavailable", &[STORE_UNAVAILABLE, QUEUE_FULL, SHUTTING_DOWN]),
+    ]
+};
 
 /// Problem responses of a submission.
 const SUBMIT_PROBLEMS: [&str; 8] = [

@@ -117,8 +117,8 @@ pub(crate) fn routes(endpoints: &AsyncEndpoints, config: &Arc<HttpConfig>, group
 fn submit_routes(endpoints: &AsyncEndpoints, config: &Arc<HttpConfig>) -> Router {
     config.accepts.store(true, Ordering::Relaxed);
     let mut by_path: BTreeMap<&str, MethodRouter> = BTreeMap::new();
-    for (index, declared) in config.endpoints.iter().enumerate() {
-        let Some(accepting) = Accepting::new(endpoints, config, index) else { continue };
+    for declared in &config.endpoints {
+        let Some(accepting) = Accepting::new(endpoints, config, declared) else { continue };
         let accepting = Arc::new(accepting);
         let handler = move |request| {
             let accepting = accepting.clone();

@@ -10,7 +10,7 @@ use axum::{
 use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
 
-use super::problem::Problem;
+use super::{body, problem::Problem};
 use crate::{envelope::RequestParts, json};
 
 /// A request that is about to be stored as a job.
@@ -116,7 +116,7 @@ fn value<'a>(params: &'a [(String, String)], name: &str) -> Option<&'a str> {
 
 /// How an endpoint checks a body.
 pub(super) enum Check {
-    /// The body must have the shape of the request type. The function returns why it has not.
+    /// The body must have the shape of the request type. An error is the path of the field and the reason.
     Shape(fn(&str) -> Result<(), String>),
     /// The application's validator must accept the request too.
     Validator(Arc<Validate>),
@@ -125,18 +125,21 @@ pub(super) enum Check {
 pub(super) type Validate =
     dyn Fn(&str, Received) -> BoxFuture<'static, Result<(SubmitOverrides, RequestParts), Refusal>> + Send + Sync;
 
-/// Why a check failed.
+/// The error response to a submission.
 pub(super) enum Refusal {
-    /// The body does not fit the request type: the path of the field and the reason.
-    Shape(String),
-    /// The validator returned a problem.
     Problem(Problem),
-    /// The validator returned another response.
+    /// A validator's response other than a problem.
     Response(Box<Response>),
 }
 
+impl<E: Into<Problem>> From<E> for Refusal {
+    fn from(error: E) -> Self {
+        Self::Problem(error.into())
+    }
+}
+
 impl Refusal {
-    fn of<E: IntoResponse + 'static>(error: E) -> Self {
+    fn of_validator<E: IntoResponse + 'static>(error: E) -> Self {
         match (&error as &dyn Any).downcast_ref::<Problem>() {
             Some(problem) => Self::Problem(problem.clone()),
             None => Self::Response(Box::new(error.into_response())),
@@ -153,29 +156,31 @@ impl Check {
         E: IntoResponse + 'static,
     {
         let validate = Arc::new(validate);
-        Self::Validator(Arc::new(move |body, received| {
+        Self::Validator(Arc::new(move |text, received| {
             let read = match bodiless {
-                true => json::is_any(body).and_then(|()| json::read_with_path::<Req>("null")),
-                false => json::read_with_path::<Req>(body),
+                true => json::is_any(text).and_then(|()| json::read_with_path::<Req>("null")),
+                false => json::read_with_path::<Req>(text),
             };
+            let read = read.map_err(|detail| body::misfit(text, detail));
             let validate = validate.clone();
             Box::pin(async move {
-                let request = read.map_err(Refusal::Shape)?;
+                let request = read?;
                 let submission = Submission { request, received, overrides: SubmitOverrides::default() };
-                let Submission { received, overrides, .. } = validate(submission).await.map_err(Refusal::of)?;
+                let Submission { received, overrides, .. } =
+                    validate(submission).await.map_err(Refusal::of_validator)?;
                 Ok((overrides, received.parts))
             })
         }))
     }
 
     /// Checks a body; returns the validator's overrides and the request's parts.
-    pub(super) async fn run(&self, body: &str, received: Received) -> Result<(SubmitOverrides, RequestParts), Refusal> {
+    pub(super) async fn run(&self, text: &str, received: Received) -> Result<(SubmitOverrides, RequestParts), Refusal> {
         match self {
             Self::Shape(fits) => {
-                fits(body).map_err(Refusal::Shape)?;
+                fits(text).map_err(|detail| body::misfit(text, detail))?;
                 Ok((SubmitOverrides::default(), received.parts))
             }
-            Self::Validator(validate) => validate(body, received).await,
+            Self::Validator(validate) => validate(text, received).await,
         }
     }
 }

@@ -20,7 +20,6 @@ use super::{
     config::HttpConfig,
     endpoint::Declared,
     follow, headers, job,
-    problem::Problem,
     responses::{panicked, replaced},
     submission::{Received, Refusal},
 };
@@ -36,16 +35,15 @@ use crate::{
 pub(super) struct Accepting {
     endpoints: AsyncEndpoints,
     config: Arc<HttpConfig>,
-    /// Index into the declared endpoints.
-    index: usize,
+    declared: Arc<Declared>,
     name: JobName,
     policy: Policy,
     captured: Vec<HeaderName>,
 }
 
 impl Accepting {
-    pub(super) fn new(endpoints: &AsyncEndpoints, config: &Arc<HttpConfig>, index: usize) -> Option<Self> {
-        let (options, declared) = (endpoints.options(), config.endpoints.get(index)?);
+    pub(super) fn new(endpoints: &AsyncEndpoints, config: &Arc<HttpConfig>, declared: &Arc<Declared>) -> Option<Self> {
+        let options = endpoints.options();
         Some(Self {
             // `build` checked the name.
             name: endpoints.job_name(declared.name).ok()?,
@@ -53,16 +51,12 @@ impl Accepting {
             captured: options.captured_headers.iter().filter_map(|name| name.parse().ok()).collect(),
             endpoints: endpoints.clone(),
             config: config.clone(),
-            index,
+            declared: declared.clone(),
         })
     }
 
     pub(super) fn endpoints(&self) -> &AsyncEndpoints {
         &self.endpoints
-    }
-
-    fn declared(&self) -> &Declared {
-        &self.config.endpoints[self.index]
     }
 }
 
@@ -73,11 +67,11 @@ pub(super) async fn submit(accepting: &Accepting, request: Request) -> Response 
     // The application's validators, rules and response hooks may panic; the client still gets a response.
     let refused = match AssertUnwindSafe(answer(accepting, call, body)).catch_unwind().await {
         Ok(Ok(response)) => return response,
-        Ok(Err(Refused::Response(mut response))) => {
+        Ok(Err(Refusal::Response(mut response))) => {
             response.headers_mut().append(header::VARY, HeaderValue::from_static("Prefer"));
             return *response;
         }
-        Ok(Err(Refused::Problem(problem))) => problem.traced(trace.as_ref()),
+        Ok(Err(Refusal::Problem(problem))) => problem.traced(trace.as_ref()),
         Err(panic) => {
             // Functions of the application run before `insert`, so no job was stored.
             accepting.endpoints.refused(&accepting.name, SubmissionResult::Rejected);
@@ -92,41 +86,26 @@ pub(super) async fn submit(accepting: &Accepting, request: Request) -> Response 
     replaced(problem, |response| responses.submission_error(&head, &refused, response))
 }
 
-/// The response in place of a job.
-enum Refused {
-    Problem(Problem),
-    /// The validator's own response.
-    Response(Box<Response>),
-}
-
-impl<E: Into<Problem>> From<E> for Refused {
-    fn from(error: E) -> Self {
-        Self::Problem(error.into())
+/// The result for the metrics: server errors are rejections, all others are errors of the request.
+fn result(refusal: &Refusal) -> SubmissionResult {
+    match refusal {
+        Refusal::Problem(problem) if problem.status().is_server_error() => SubmissionResult::Rejected,
+        Refusal::Problem(_) | Refusal::Response(_) => SubmissionResult::Invalid,
     }
 }
 
-impl Refused {
-    /// The result for the metrics: server errors are rejections, all others are errors of the request.
-    fn result(&self) -> SubmissionResult {
-        match self {
-            Self::Problem(problem) if problem.status().is_server_error() => SubmissionResult::Rejected,
-            Self::Problem(_) | Self::Response(_) => SubmissionResult::Invalid,
-        }
-    }
-}
-
-async fn answer(accepting: &Accepting, call: Call, body: Body) -> Result<Response, Refused> {
+async fn answer(accepting: &Accepting, call: Call, body: Body) -> Result<Response, Refusal> {
     let mut call = call.identified();
     let wait = headers::prefer_wait(call.headers());
-    let job = read(accepting, &mut call, body).await.inspect_err(|refused| {
-        call.endpoints.refused(&accepting.name, refused.result());
-    })?;
+    let job = read(accepting, &mut call, body)
+        .await
+        .inspect_err(|refusal| call.endpoints.refused(&accepting.name, result(refusal)))?;
     let accepted = call.endpoints.accept(job).await?;
     Ok(accepted_response(&call, accepted, wait).await)
 }
 
 /// Reads and checks the request, and makes the job.
-async fn read(accepting: &Accepting, call: &mut Call, body: Body) -> Result<NewJob, Refused> {
+async fn read(accepting: &Accepting, call: &mut Call, body: Body) -> Result<NewJob, Refusal> {
     // The body is read before any refusal: a client that is still writing does not read the response.
     let bytes = body::read(body, call.headers()).await?;
     if call.endpoints.is_shutting_down() {
@@ -141,14 +120,10 @@ async fn read(accepting: &Accepting, call: &mut Call, body: Body) -> Result<NewJ
     };
     body::check_type(call.headers(), &bytes)?;
     let text = body::text(&bytes)?;
-    let declared = accepting.declared();
+    let declared = &accepting.declared;
     let parts = RequestParts { headers: Vec::new(), path, query: headers::query(call.query()) };
     let received = Received { head: call.head.clone(), parts };
-    let (overrides, mut parts) = declared.check.run(text, received).await.map_err(|refusal| match refusal {
-        Refusal::Shape(detail) => Refused::Problem(body::misfit(text, detail)),
-        Refusal::Problem(problem) => Refused::Problem(problem),
-        Refusal::Response(response) => Refused::Response(response),
-    })?;
+    let (overrides, mut parts) = declared.check.run(text, received).await?;
     parts.headers = headers::captured(&overrides.headers, call.headers(), &accepting.captured);
     let payload = envelope::write(if declared.bodiless { "null" } else { text }, &parts);
     let policy = Policy {
