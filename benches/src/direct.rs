@@ -33,7 +33,7 @@ pub(crate) async fn drain(store: &Arc<dyn Store>, name: &JobName, jobs: u32, dri
 }
 
 /// Jobs per second from insert to settlement, with concurrent inserts.
-pub(crate) async fn lives(
+pub(crate) async fn insert_to_settled(
     store: &Arc<dyn Store>,
     template: &Template,
     jobs: u32,

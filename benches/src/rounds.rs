@@ -56,15 +56,15 @@ impl Rates {
 #[derive(Default)]
 pub(crate) struct Rounds {
     /// With the callers of `INSERTERS`.
-    inserts: [Rates; 3],
+    direct_inserts: [Rates; 3],
     pub(crate) submits: Rates,
     /// With the drivers and batches of `DRAINS`.
-    drains: [Rates; DRAINS.len()],
+    direct_drains: [Rates; DRAINS.len()],
     drained: Rates,
     /// In MiB.
     growths: Vec<f64>,
     /// With the drivers of `DRIVERS`.
-    lives: [Rates; DRIVERS.len()],
+    direct_settled: [Rates; DRIVERS.len()],
     settled: Rates,
 }
 
@@ -80,7 +80,7 @@ impl Rounds {
     pub(crate) async fn round(&mut self, place: &mut impl StorePlace, template: &Template, jobs: u32) -> Result<()> {
         let (store, server) = (place.fresh().await?, place.server());
         let parts = [jobs / 20, jobs / 4, jobs - jobs / 20 - jobs / 4];
-        for ((rates, callers), jobs) in self.inserts.iter_mut().zip(INSERTERS).zip(parts) {
+        for ((rates, callers), jobs) in self.direct_inserts.iter_mut().zip(INSERTERS).zip(parts) {
             rates.add(jobs, server, direct::inserts(&store, template, jobs, callers)).await?;
         }
         let growths = &mut self.growths;
@@ -94,7 +94,7 @@ impl Rounds {
         let store = place.fresh().await?;
         self.submits.add(jobs, server, product::submits(&store, jobs)).await?;
         let some = jobs / DRAINS.len() as u32;
-        for (rates, (drivers, batch)) in self.drains.iter_mut().zip(DRAINS) {
+        for (rates, (drivers, batch)) in self.direct_drains.iter_mut().zip(DRAINS) {
             rates.add(some, server, direct::drain(&store, template.name(), some, drivers, batch)).await?;
         }
 
@@ -102,26 +102,26 @@ impl Rounds {
         self.settled.add(jobs, server, product::submit_to_settled(&store, jobs)).await?;
         let store = place.fresh().await?;
         let some = jobs / DRIVERS.len() as u32;
-        for (rates, drivers) in self.lives.iter_mut().zip(DRIVERS) {
-            rates.add(some, server, direct::lives(&store, template, some, drivers, BATCH)).await?;
+        for (rates, drivers) in self.direct_settled.iter_mut().zip(DRIVERS) {
+            rates.add(some, server, direct::insert_to_settled(&store, template, some, drivers, BATCH)).await?;
         }
         Ok(())
     }
 
     pub(crate) fn show(&self) {
-        for (rates, callers) in self.inserts.iter().zip(INSERTERS) {
+        for (rates, callers) in self.direct_inserts.iter().zip(INSERTERS) {
             rates.show(&format!("inserts alone, {callers} callers"));
         }
         self.submits.show(&format!("submissions, {CALLERS} callers, no worker"));
-        report::ratio("  ratio to inserts alone", &self.submits.rates, &self.inserts[2].rates);
+        report::ratio("  ratio to inserts alone", &self.submits.rates, &self.direct_inserts[2].rates);
         let name = |(drivers, batch)| format!("claims and settlements alone, {drivers} × batches of {batch}");
-        let reference = fastest(&self.drains, &DRAINS.map(name));
+        let reference = fastest(&self.direct_drains, &DRAINS.map(name));
         self.drained.show("a backlog drained by the worker");
         report::ratio("  ratio to the fastest claims and settlements", &self.drained.rates, &reference.rates);
         let text = format!("{:>9.1} MiB, {:.1} at most", median(&self.growths), quantile(&self.growths, 1.0));
         row("  growth of this process, from a tenth to the end", &text);
         let name = |drivers| format!("the three calls alone, {drivers} × batches of {BATCH}");
-        let reference = fastest(&self.lives, &DRIVERS.map(name));
+        let reference = fastest(&self.direct_settled, &DRIVERS.map(name));
         self.settled.show("submit to settled");
         report::ratio("  ratio to the fastest three calls", &self.settled.rates, &reference.rates);
     }

@@ -6,7 +6,7 @@ use crate::proxy::LinkState;
 
 /// The store of a run. It decides the processes and the faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Store {
+pub enum StoreKind {
     /// One file that the processes share.
     Sqlite,
     /// One server, with a proxy for each process.
@@ -123,7 +123,7 @@ const REDIS_FAILOVER: Scenario = Scenario {
     ],
 };
 
-impl Store {
+impl StoreKind {
     pub(crate) fn scenario(self) -> Scenario {
         match self {
             Self::Sqlite => SQLITE,
@@ -133,7 +133,7 @@ impl Store {
     }
 }
 
-impl FromStr for Store {
+impl FromStr for StoreKind {
     type Err = ();
 
     fn from_str(name: &str) -> Result<Self, ()> {

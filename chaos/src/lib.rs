@@ -39,7 +39,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use fault::Store;
+pub use fault::StoreKind;
 pub use report::Report;
 
 use fleet::Fleet;
@@ -53,7 +53,7 @@ pub struct Plan {
     pub demo: PathBuf,
     /// An empty folder for store, ledger and logs.
     pub folder: PathBuf,
-    pub store: Store,
+    pub store: StoreKind,
     /// `AE_LEASE_SECONDS`. Long freezes and disconnections last 1.3 to 1.7 leases.
     pub lease: Duration,
     /// How long faults are injected.
@@ -88,7 +88,7 @@ pub async fn run(plan: Plan) -> io::Result<Report> {
     let mut report = report::of(&fleet, clients, &ledger, LAST_JOBS).await?;
     fleet.stop_all().await?;
     report.bad_exits = fleet.history.lock().bad_exits.clone();
-    if plan.store == Store::Sqlite {
+    if plan.store == StoreKind::Sqlite {
         report.inconsistent = file::inconsistencies(&plan.file());
     }
     Ok(report)

@@ -9,7 +9,7 @@ use async_endpoints_testkit::server::RedisServer;
 use tokio::task::spawn_blocking;
 
 use crate::{
-    Store,
+    StoreKind,
     proxy::{LinkState, Proxy},
 };
 
@@ -33,15 +33,15 @@ struct Links {
 }
 
 impl StoreServers {
-    pub(crate) async fn start(store: Store, places: usize) -> io::Result<Self> {
+    pub(crate) async fn start(store: StoreKind, places: usize) -> io::Result<Self> {
         let servers = match store {
-            Store::Sqlite => None,
-            Store::Redis => {
+            StoreKind::Sqlite => None,
+            StoreKind::Redis => {
                 // A killed server keeps its acknowledged writes only if it syncs each of them.
                 let start = || RedisServer::with(&[("appendfsync", "always")]);
                 Some(blocking(move || RedisServers { primary: Arc::new(start()), replica: None }).await?)
             }
-            Store::RedisFailover => Some(blocking(with_replica).await?),
+            StoreKind::RedisFailover => Some(blocking(with_replica).await?),
         };
         let mut proxies = Vec::new();
         if let Some(servers) = &servers {
@@ -167,7 +167,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_link_is_cut() {
-        let servers = StoreServers::start(Store::Redis, 2).await.unwrap();
+        let servers = StoreServers::start(StoreKind::Redis, 2).await.unwrap();
         servers.set_one(0, LinkState::Cut);
         assert_eq!(
             (ask(&servers, 0, "PING").await, ask(&servers, 1, "PING").await),
@@ -186,7 +186,7 @@ mod tests {
 
     #[tokio::test]
     async fn server_is_filled_killed_and_restarted() {
-        let servers = StoreServers::start(Store::Redis, 1).await.unwrap();
+        let servers = StoreServers::start(StoreKind::Redis, 1).await.unwrap();
         assert_eq!(ask(&servers, 0, "SET a 1").await, "+OK");
         servers.command(&["CONFIG", "SET", "maxmemory", "1"]).await.unwrap();
         assert!(ask(&servers, 0, "SET a 2").await.starts_with("-OOM"));
@@ -205,7 +205,7 @@ mod tests {
 
     #[tokio::test]
     async fn promotion_redirects_all_proxies() {
-        let servers = StoreServers::start(Store::RedisFailover, 1).await.unwrap();
+        let servers = StoreServers::start(StoreKind::RedisFailover, 1).await.unwrap();
         for round in 1..=3 {
             // WAIT counts replicas for the writes of its own connection.
             let answers = ask_all(&servers, 0, &["INCR a", "WAIT 1 20000"]).await;

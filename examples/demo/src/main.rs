@@ -38,7 +38,7 @@ use climate::Climate;
 use ledger::Ledger;
 use service::Parts;
 use settings::{BadSetting, Settings};
-use store::JobStore;
+use store::StoreHandle;
 use weather::Weather;
 
 /// Jobs are allocated on one thread and freed on another, which takes the system's allocator twice the time.
@@ -82,11 +82,11 @@ fn run() -> Result<(), Failure> {
     logging::start(&settings)?;
     let parts = open(&settings)?;
     let runtime = Runtime::new().map_err(|error| Failure::other("cannot start the runtime", error))?;
-    let jobs = runtime.block_on(JobStore::open(&settings))?;
-    let served = runtime.block_on(serve(&settings, options, parts, &jobs));
+    let store = runtime.block_on(StoreHandle::open(&settings))?;
+    let served = runtime.block_on(serve(&settings, options, parts, &store));
     // The process does not wait for a blocking handler that ignores cancellation.
     runtime.shutdown_timeout(Duration::from_millis(100));
-    jobs.close();
+    store.close();
     served
 }
 
@@ -103,11 +103,11 @@ fn open(settings: &Settings) -> Result<Parts, Failure> {
     })
 }
 
-async fn serve(settings: &Settings, options: Options, parts: Parts, jobs: &JobStore) -> Result<(), Failure> {
+async fn serve(settings: &Settings, options: Options, parts: Parts, store: &StoreHandle) -> Result<(), Failure> {
     let climate = climate(settings).await?;
     let climate_at = climate.as_ref().map(Climate::address);
     let telemetry = telemetry()?;
-    let (endpoints, app) = service::build(settings, options, parts, climate_at, jobs.store.clone(), &telemetry)
+    let (endpoints, app) = service::build(settings, options, parts, climate_at, store.store.clone(), &telemetry)
         .map_err(|error| Failure::other("cannot build the service", error))?;
     let refused = |error: io::Error| match error.kind() {
         // The setting is valid.
@@ -119,7 +119,7 @@ async fn serve(settings: &Settings, options: Options, parts: Parts, jobs: &JobSt
     let address = listener.local_addr().map_err(refused)?;
     // `serve` is polled first and installs the signal handlers before the address is printed.
     let serving = async { tokio::join!(biased; endpoints.serve(listener, app), async { announce(address) }).0 };
-    let serving = until_store_fails(serving, jobs, || endpoints.shutdown());
+    let serving = until_store_fails(serving, store, || endpoints.shutdown());
     let served = match climate {
         Some(climate) => climate.serve_during(serving).await,
         None => serving.await,
@@ -139,14 +139,14 @@ fn telemetry() -> Result<Telemetry, Failure> {
 /// as at start.
 async fn until_store_fails(
     serving: impl Future<Output = io::Result<()>>,
-    jobs: &JobStore,
+    store: &StoreHandle,
     stop: impl FnOnce(),
 ) -> Result<(), Failure> {
     let mut serving = pin!(serving);
     tokio::select! {
         biased;
         served = &mut serving => served.map_err(|error| Failure::other("the service failed", error)),
-        bad = jobs.refused() => {
+        bad = store.refused() => {
             stop();
             drop(serving.await);
             Err(bad.into())

@@ -18,12 +18,12 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(1);
 
 /// The job store, which may still be opening.
-pub(crate) struct JobStore {
+pub(crate) struct StoreHandle {
     pub(crate) store: Arc<dyn Store>,
     deferred: Option<(Arc<DeferredStore>, StoreChoice)>,
 }
 
-impl JobStore {
+impl StoreHandle {
     /// Opens the store. Retries transient errors in the background.
     ///
     /// # Errors

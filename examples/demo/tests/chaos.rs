@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use async_endpoints_chaos::{Plan, Store, run};
+use async_endpoints_chaos::{Plan, StoreKind, run};
 use support::Folder;
 
 #[tokio::test]
@@ -13,7 +13,7 @@ async fn chaos_on_sqlite_loses_no_job() {
     let plan = Plan {
         demo: env!("CARGO_BIN_EXE_async-endpoints-demo").into(),
         folder: folder.join("chaos"),
-        store: Store::Sqlite,
+        store: StoreKind::Sqlite,
         lease: Duration::from_secs(8),
         time: Duration::from_secs(25),
         seed,
@@ -33,7 +33,7 @@ async fn chaos_on_redis_loses_no_job() {
     let plan = Plan {
         demo: env!("CARGO_BIN_EXE_async-endpoints-demo").into(),
         folder: folder.join("chaos"),
-        store: Store::Redis,
+        store: StoreKind::Redis,
         lease: Duration::from_secs(3),
         time: Duration::from_secs(45),
         seed,
