@@ -300,12 +300,12 @@ impl AsyncEndpoints {
         Ok(JobStats::of(&*self.0.stats_cache.refresh().await?, stats::HOUR, self.0.types.values()))
     }
 
-    /// What `/metrics` shows, or why it cannot be had; none if there is nothing.
+    /// Returns the text of `/metrics`, or `None` if there is no such route.
     pub(crate) async fn scrape(&self, format: Format) -> Option<Result<String, String>> {
         let telemetry = &self.0.measured.as_ref().filter(|measured| measured.telemetry.has_exposition())?.telemetry;
-        // Without an answer of the store in time, its gauges have older values or none.
+        // If the store does not answer in time, its gauges have older values or none.
         let _ = tokio::time::timeout(SCRAPE_PATIENCE, self.0.stats_cache.refresh()).await;
-        // Callbacks, the application's too, and a page for each of many series: nothing for a thread that drives others.
+        // Runs the application's callbacks and writes thousands of lines, so it must not block a runtime thread.
         let telemetry = telemetry.clone();
         let scraped = tokio::task::spawn_blocking(move || telemetry.exposition(format)).await;
         Some(scraped.map_err(|panic| panic.to_string()).and_then(|scraped| scraped.map_err(|error| error.to_string())))

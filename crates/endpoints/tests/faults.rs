@@ -1,5 +1,5 @@
-//! What holds when processes stop or die, stores fail, and our own tasks panic.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+//! Stopped and dead processes, failing stores, and panicking background tasks.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod support;
 
@@ -20,7 +20,7 @@ use support::{PATIENCE, Process, TestStore, ended, found, quick, store, watch};
 use tokio::sync::{Notify, mpsc};
 
 #[tokio::test]
-async fn a_stop_under_load_loses_and_doubles_nothing_and_uses_no_retry() {
+async fn stop_under_load_runs_each_job_once() {
     const LOAD: JobType<u32, u32> = JobType::new("Load");
     let store = store();
     let finished = Arc::new(Mutex::new(Vec::new()));
@@ -29,7 +29,7 @@ async fn a_stop_under_load_loses_and_doubles_nothing_and_uses_no_retry() {
         let handler = move |ctx: JobContext<u32>| {
             let finished = finished.clone();
             async move {
-                // In the first process, every tenth outlives its drain.
+                // In the first process, every tenth handler runs longer than the drain.
                 let ms = if outlives && ctx.request().is_multiple_of(10) { 60_000 } else { 5 };
                 tokio::time::sleep(Duration::from_millis(ms)).await;
                 finished.lock().unwrap().push(*ctx.request());
@@ -62,12 +62,12 @@ async fn a_stop_under_load_loses_and_doubles_nothing_and_uses_no_retry() {
     drop(second);
     let mut finished = finished.lock().unwrap().clone();
     finished.sort_unstable();
-    assert_eq!(finished, (0..100).collect::<Vec<_>>(), "each ran to its end once");
+    assert_eq!(finished, (0..100).collect::<Vec<_>>(), "each handler completed once");
     store.verify().await;
 }
 
 #[tokio::test]
-async fn work_goes_on_after_an_outage_of_the_store_and_no_result_is_lost() {
+async fn result_survives_store_outage() {
     const WORK: JobType<u32, u32> = JobType::new("Work");
     let inner = store();
     let flaky = Arc::new(FlakyStore::new(Arc::new(inner.clone())));
@@ -90,10 +90,10 @@ async fn work_goes_on_after_an_outage_of_the_store_and_no_result_is_lost() {
     let id = process.endpoints.submit(WORK, 7).await.unwrap().job.id;
     starts.recv().await.unwrap();
     flaky.outage(true);
-    go.notify_one(); // it ends while nothing can be settled
+    go.notify_one(); // the handler ends during the outage
     assert!(process.endpoints.submit(WORK, 8).await.is_err());
     flaky.outage(false);
-    flaky.fail_next(StoreOperation::Settle, When::After); // and the reply to its settlement is lost
+    flaky.fail_next(StoreOperation::Settle, When::After); // the reply to its settlement is lost
     let job = ended(&process.endpoints, id).await;
     assert_eq!((job.status, job.attempt, job.result.as_deref()), (JobStatus::Completed, 1, Some(b"7".as_slice())));
     go.notify_one();
@@ -104,7 +104,7 @@ async fn work_goes_on_after_an_outage_of_the_store_and_no_result_is_lost() {
 }
 
 #[tokio::test]
-async fn a_worker_cut_off_for_its_lease_stops_its_handlers_and_settles_nothing() {
+async fn worker_without_renewals_stops_its_handlers() {
     const WORK: JobType<(), u32> = JobType::new("Work");
     let inner = store();
     let flaky = Arc::new(FlakyStore::new(Arc::new(inner.clone())));
@@ -119,7 +119,7 @@ async fn a_worker_cut_off_for_its_lease_stops_its_handlers_and_settles_nothing()
                 started.send(()).unwrap();
                 ctx.cancellation().cancelled().await;
                 stopped.notify_one();
-                Ok(1) // it does not even care
+                Ok(1)
             }
         })
         .build()
@@ -130,7 +130,7 @@ async fn a_worker_cut_off_for_its_lease_stops_its_handlers_and_settles_nothing()
     flaky.outage(true);
     let other = support::builder(&inner).handler(WORK, async |_: JobContext<()>| Ok(2)).build().unwrap();
     let other = Process::start(other, 2);
-    tokio::time::timeout(PATIENCE, stopped.notified()).await.expect("its token fires");
+    tokio::time::timeout(PATIENCE, stopped.notified()).await.expect("the token fires");
     let job = ended(&other.endpoints, id).await;
     assert_eq!((job.attempt, job.loss_count, job.result.as_deref()), (2, 1, Some(b"2".as_slice())));
     flaky.outage(false);
@@ -140,13 +140,12 @@ async fn a_worker_cut_off_for_its_lease_stops_its_handlers_and_settles_nothing()
 }
 
 #[tokio::test]
-async fn jobs_that_kill_their_workers_end() {
+async fn job_that_loses_its_workers_fails() {
     const POISON: JobType<(), ()> = JobType::new("Poison");
     let store = store();
     let options = Options { max_losses: 1, lease: Duration::from_millis(100), ..quick() };
     let submitter = AsyncEndpoints::builder(store.clone()).options(options.clone()).build().unwrap();
     let id = submitter.submit(POISON, ()).await.unwrap().job.id;
-    // A worker that dies takes the job and is heard of no more.
     for _ in 0..2 {
         let JobLookup::Found(job) = submitter.job(id).await.unwrap() else { panic!("not found") };
         assert_eq!(job.status, JobStatus::Queued);
@@ -189,7 +188,7 @@ async fn claim_and_die(store: &TestStore, name: &str) {
 }
 
 #[tokio::test]
-async fn background_tasks_that_panic_are_started_again_and_it_shows() {
+async fn panicking_tasks_are_restarted_and_counted() {
     const WORK: JobType<u32, u32> = JobType::new("Work");
     let inner = store();
     let flaky = Arc::new(FlakyStore::new(Arc::new(inner.clone())));
@@ -226,7 +225,7 @@ async fn background_tasks_that_panic_are_started_again_and_it_shows() {
 }
 
 #[tokio::test]
-async fn progress_told_during_an_outage_is_stored_after_it() {
+async fn progress_of_outage_is_stored_after_it() {
     const WORK: JobType<(), ()> = JobType::new("Work");
     let inner = store();
     let flaky = Arc::new(FlakyStore::new(Arc::new(inner.clone())));
@@ -255,7 +254,7 @@ async fn progress_told_during_an_outage_is_stored_after_it() {
 }
 
 #[tokio::test]
-async fn an_end_that_the_store_refuses_for_good_takes_no_other_with_it() {
+async fn refused_settlement_does_not_affect_others() {
     const WORK: JobType<u32, u32> = JobType::new("Work");
     let inner = store();
     let flaky = Arc::new(FlakyStore::new(Arc::new(inner.clone())));
@@ -265,7 +264,7 @@ async fn an_end_that_the_store_refuses_for_good_takes_no_other_with_it() {
         .build()
         .unwrap();
     let process = Process::start(endpoints, 2);
-    // The first refusal may be of many: each is then tried alone, and one of them is refused again.
+    // The first refusal may concern a batch. Its settlements are then sent alone, and one of them is refused again.
     flaky.fail_next(StoreOperation::Settle, When::Never);
     flaky.fail_next(StoreOperation::Settle, When::Never);
     let mut ids = Vec::new();
@@ -285,7 +284,7 @@ async fn an_end_that_the_store_refuses_for_good_takes_no_other_with_it() {
         }
     };
     tokio::time::timeout(PATIENCE, settled).await.unwrap();
-    // A slot comes back once the answer about its end is here, a moment after others can read that end.
+    // A slot is freed when the settlement's reply arrives, shortly after the outcome is readable.
     let freed = async {
         loop {
             let slots = process.endpoints.worker_status().slots;
@@ -295,13 +294,13 @@ async fn an_end_that_the_store_refuses_for_good_takes_no_other_with_it() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, freed).await.expect("no slot is held by what cannot be stored");
+    tokio::time::timeout(PATIENCE, freed).await.expect("refused settlements free their slots");
     drop(process);
     inner.verify().await;
 }
 
 #[tokio::test]
-async fn the_last_progress_is_stored_though_its_report_fails_and_is_late() {
+async fn last_progress_survives_failed_and_slow_reports() {
     const WORK: JobType<(), ()> = JobType::new("Work");
     let inner = store();
     let flaky = Arc::new(FlakyStore::new(Arc::new(inner.clone())).delays(Duration::from_millis(60)));
@@ -328,7 +327,19 @@ async fn the_last_progress_is_stored_though_its_report_fails_and_is_late() {
 }
 
 #[tokio::test]
-async fn a_report_that_comes_late_does_not_take_later_progress_back() {
+async fn report_before_settlement_is_overwritten() {
+    // The settlement is later still, so that the job runs when the report arrives.
+    assert_eq!(percent_after_late_report(&[StoreOperation::Report, StoreOperation::Settle]).await, Some(100.0));
+}
+
+#[tokio::test]
+async fn report_after_settlement_changes_nothing() {
+    assert_eq!(percent_after_late_report(&[StoreOperation::Report]).await, Some(100.0));
+}
+
+/// Runs a job whose progress report is in flight when its handler ends, with these calls late. Returns the job's percentage
+/// once all calls have arrived.
+async fn percent_after_late_report(late: &[StoreOperation]) -> Option<f64> {
     const WORK: JobType<(), ()> = JobType::new("Work");
     let inner = store();
     let flaky = Arc::new(FlakyStore::new(Arc::new(inner.clone())));
@@ -336,25 +347,25 @@ async fn a_report_that_comes_late_does_not_take_later_progress_back() {
         .options(Options { lease: Duration::from_secs(8), ..quick() })
         .handler(WORK, async |ctx: JobContext<()>| {
             ctx.progress().set(3, 4);
-            // Sent by now, and not there yet when this ends.
+            // Long enough for the report to be sent, and shorter than its delay.
             tokio::time::sleep(Duration::from_millis(200)).await;
             ctx.progress().set(4, 4);
             Ok(())
         })
         .build()
         .unwrap();
-    // The end is later still, so that the job runs when the report comes.
-    flaky.fail_next(StoreOperation::Report, When::Late);
-    flaky.fail_next(StoreOperation::Settle, When::Late);
+    late.iter().for_each(|operation| flaky.fail_next(*operation, When::Late));
     let process = Process::start(endpoints, 2);
     let id = process.endpoints.submit(WORK, ()).await.unwrap().job.id;
-    let job = ended(&process.endpoints, id).await;
-    assert_eq!(job.progress.and_then(|progress| progress.percent), Some(100.0));
+    ended(&process.endpoints, id).await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let job = found(&process.endpoints, id).await;
     drop(process);
     inner.verify().await;
+    job.progress.and_then(|progress| progress.percent)
 }
 
-/// Lets handlers go on that block, also when the test fails.
+/// Releases blocked handlers, also when the test fails.
 struct Release(Arc<OnceLock<()>>);
 
 impl Drop for Release {
@@ -364,10 +375,10 @@ impl Drop for Release {
 }
 
 #[tokio::test]
-async fn a_stop_is_heard_while_handlers_block_every_thread() {
+async fn stop_works_while_handlers_block_all_threads() {
     const BLOCK: JobType<(), ()> = JobType::new("Block");
     let store = store();
-    // Progress is on its way when the last thread blocks, and its answer is heard by nobody.
+    // A report is in flight when the last thread blocks, so its reply is never read.
     let flaky = Arc::new(FlakyStore::new(Arc::new(store.clone())));
     flaky.fail_next(StoreOperation::Report, When::Late);
     let (started, mut starts) = mpsc::unbounded_channel();
@@ -383,7 +394,7 @@ async fn a_stop_is_heard_while_handlers_block_every_thread() {
                 // Long enough for the report to be sent.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 started.send(ctx.attempt()).unwrap();
-                // The other thread may sleep while this one has all that there is to do: it is woken.
+                // Wakes the other thread, which may sleep while this one has all the tasks.
                 drop(tokio::spawn(async {}));
                 over.wait();
                 Ok(())
@@ -398,7 +409,7 @@ async fn a_stop_is_heard_while_handlers_block_every_thread() {
         ids.push(process.endpoints.submit(BLOCK, ()).await.unwrap().job.id);
     }
     starts.recv().await.unwrap();
-    starts.recv().await.unwrap(); // both threads
+    starts.recv().await.unwrap(); // both threads are blocked
     let asked = Instant::now();
     process.endpoints.shutdown();
     let given_back = async {
@@ -420,12 +431,12 @@ async fn a_stop_is_heard_while_handlers_block_every_thread() {
         assert_eq!((job.status, job.retry_count, job.loss_count), (JobStatus::Queued, 0, 0));
     }
     drop((release, process));
-    assert!(starts.recv().await.is_none(), "what had not begun was not begun any more");
+    assert!(starts.recv().await.is_none(), "no further attempt started");
     store.verify().await;
 }
 
 #[tokio::test]
-async fn a_job_is_given_back_when_its_handler_is_gone() {
+async fn job_is_released_after_its_handler_is_dropped() {
     const STUBBORN: JobType<(), ()> = JobType::new("Stubborn");
     let store = store();
     let running = Arc::new(AtomicU32::new(0));
@@ -447,7 +458,7 @@ async fn a_job_is_given_back_when_its_handler_is_gone() {
                 let _run = Run(running);
                 started.send(()).unwrap();
                 if ctx.attempt() == 1 {
-                    std::future::pending::<()>().await; // whatever its token says
+                    std::future::pending::<()>().await; // ignores its token
                 }
                 Ok(())
             }
@@ -461,13 +472,13 @@ async fn a_job_is_given_back_when_its_handler_is_gone() {
     first.endpoints.shutdown();
     let job = ended(&second.endpoints, id).await;
     assert_eq!((job.attempt, job.release_count, job.retry_count), (2, 1, 0));
-    assert_eq!(both.load(Ordering::SeqCst), 1, "never two at once");
+    assert_eq!(both.load(Ordering::SeqCst), 1, "the attempts did not overlap");
     drop((first, second));
     store.verify().await;
 }
 
 #[tokio::test]
-async fn a_process_that_only_accepts_recovers_jobs_too() {
+async fn process_without_handlers_recovers_jobs() {
     const ORPHAN: JobType<(), ()> = JobType::new("Orphan");
     let store = store();
     let options = Options { lease: Duration::from_millis(100), ..quick() };
@@ -482,7 +493,7 @@ async fn a_process_that_only_accepts_recovers_jobs_too() {
 }
 
 #[tokio::test]
-async fn endpoints_that_are_dropped_let_go_of_their_store() {
+async fn dropped_endpoints_release_their_store() {
     const WORK: JobType<(), ()> = JobType::new("Work");
     let store = store();
     let endpoints = support::builder(&store).handler(WORK, async |_: JobContext<()>| Ok(())).build().unwrap();
@@ -494,17 +505,17 @@ async fn endpoints_that_are_dropped_let_go_of_their_store() {
     ended(&endpoints, id).await;
     serving.abort(); // dropped, not stopped
     drop(endpoints);
-    let let_go = async {
+    let released = async {
         while Arc::strong_count(&store) > 1 {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, let_go).await.expect("nobody holds the store");
+    tokio::time::timeout(PATIENCE, released).await.expect("no clone of the store is left");
     store.verify().await;
 }
 
 #[tokio::test]
-async fn endpoints_start_once() {
+async fn second_start_is_an_error() {
     let endpoints = watch(&store());
     endpoints.shutdown();
     endpoints.run().await.unwrap();
@@ -512,24 +523,24 @@ async fn endpoints_start_once() {
 }
 
 #[tokio::test]
-async fn a_worker_is_seen_while_it_lives_and_says_goodbye() {
+async fn worker_is_listed_until_it_deregisters() {
     const WORK: JobType<(), ()> = JobType::new("Work");
     use async_endpoints::core::JobStore;
     let store = store();
     let endpoints = support::builder(&store).handler(WORK, async |_: JobContext<()>| Ok(())).build().unwrap();
     let process = Process::start(endpoints, 2);
-    let beats = || async { store.stats(&StatsQuery::default()).await.unwrap().workers };
+    let live_workers = || async { store.stats(&StatsQuery::default()).await.unwrap().workers };
     let seen = async {
-        while beats().await.is_empty() {
+        while live_workers().await.is_empty() {
             tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(PATIENCE, seen).await.unwrap();
-    let beat = &beats().await[0];
+    let worker = &live_workers().await[0];
     assert_eq!(
-        (beat.worker, beat.types[0].name.as_str(), beat.slots.idle),
+        (worker.worker, worker.types[0].name.as_str(), worker.slots.idle),
         (process.endpoints.worker_status().worker, "Work", 8)
     );
     drop(process);
-    assert!(beats().await.is_empty());
+    assert!(live_workers().await.is_empty());
 }

@@ -1,5 +1,5 @@
-//! What handlers may be, what they are given, and what their ends mean.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+//! The forms of handlers, their context, and the outcomes of their results and errors.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod support;
 
@@ -53,7 +53,7 @@ fn id(job: &Value) -> async_endpoints::JobId {
 }
 
 #[tokio::test]
-async fn a_handler_without_a_body_sees_the_request_around_it() {
+async fn handler_without_body_sees_request_parts() {
     const PURGE: JobType<(), Value> = JobType::new("Purge");
     async fn purge(ctx: JobContext<()>) -> Result<Value, JobError> {
         Ok(json!({
@@ -88,7 +88,7 @@ async fn a_handler_without_a_body_sees_the_request_around_it() {
     service.stop().await;
 }
 
-/// Endpoints on a clock that the test moves, run by the test.
+/// Endpoints on a manual clock. The test runs their jobs.
 fn manual(
     clock: &ManualClock,
     build: impl FnOnce(async_endpoints::Builder) -> async_endpoints::Builder,
@@ -99,7 +99,7 @@ fn manual(
 }
 
 #[tokio::test]
-async fn retries_come_after_a_growing_jittered_wait_and_end() {
+async fn retries_have_growing_jittered_delays_and_end() {
     const FAIL: JobType<(), ()> = JobType::new("Fail").max_retries(4);
     async fn fail(ctx: JobContext<()>) -> Result<(), JobError> {
         assert_eq!(ctx.is_last_attempt(), ctx.attempt() == 5);
@@ -129,9 +129,9 @@ async fn retries_come_after_a_growing_jittered_wait_and_end() {
 }
 
 #[tokio::test]
-async fn a_handler_steers_by_its_error() {
-    const STEER: JobType<String, ()> = JobType::new("Steer");
-    async fn steer(ctx: JobContext<String>) -> Result<(), JobError> {
+async fn error_decides_the_outcome() {
+    const OUTCOME: JobType<String, ()> = JobType::new("Outcome");
+    async fn fail_as_requested(ctx: JobContext<String>) -> Result<(), JobError> {
         match ctx.request().as_str() {
             "permanent" => Err(JobError::permanent("NO_SUCH_USER", "There is no such user.").status(404)),
             "after" => Err(JobError::retry_after(Duration::from_secs(90), "BUSY", "Later.")),
@@ -143,10 +143,10 @@ async fn a_handler_steers_by_its_error() {
     let parse = |error: &(dyn std::error::Error + 'static)| {
         if error.is::<std::num::ParseIntError>() { Classification::Permanent } else { Classification::Retryable }
     };
-    let (endpoints, store) = manual(&clock, |builder| builder.handler(STEER, steer.classify(parse)));
+    let (endpoints, store) = manual(&clock, |builder| builder.handler(OUTCOME, fail_as_requested.classify(parse)));
     let mut ids = Vec::new();
     for request in ["permanent", "after", "canceled", "no number"] {
-        ids.push(endpoints.submit(STEER, request.to_owned()).await.unwrap().job.id);
+        ids.push(endpoints.submit(OUTCOME, request.to_owned()).await.unwrap().job.id);
     }
     endpoints.run_until_idle().await.unwrap();
     let [permanent, after, canceled, parse] = ids[..] else { unreachable!() };
@@ -163,7 +163,7 @@ async fn a_handler_steers_by_its_error() {
 }
 
 #[tokio::test]
-async fn each_type_has_its_own_rules() {
+async fn type_rules_override_options() {
     const LATER: JobType<(), ()> = JobType::new("Later")
         .delay(Duration::from_secs(60))
         .retry(RetryPolicy::Custom(|n| Duration::from_secs(n.into())));
@@ -186,9 +186,9 @@ async fn each_type_has_its_own_rules() {
 }
 
 #[tokio::test]
-async fn panics_are_caught_and_huge_and_unwritable_results_refused() {
+async fn panic_and_bad_result_become_errors() {
     const BAD: JobType<String, Value> = JobType::new("Bad").max_retries(1);
-    const UNWRITABLE: JobType<(), std::collections::BTreeMap<Vec<u8>, ()>> = JobType::new("Unwritable");
+    const UNSERIALIZABLE: JobType<(), std::collections::BTreeMap<Vec<u8>, ()>> = JobType::new("Unserializable");
     async fn bad(ctx: JobContext<String>) -> Result<Value, JobError> {
         match ctx.request().as_str() {
             "panic" => panic!("secret"),
@@ -200,13 +200,13 @@ async fn panics_are_caught_and_huge_and_unwritable_results_refused() {
         builder
             .endpoint(Endpoint::post("/bad", BAD))
             .handler(BAD, bad)
-            .handler(UNWRITABLE, async |_| Ok([(vec![0xFF], ())].into()))
+            .handler(UNSERIALIZABLE, async |_| Ok([(vec![0xFF], ())].into()))
     })
     .await;
     let panic = service.submit("/bad", json!("panic")).await;
     let huge = service.submit("/bad", json!("huge")).await;
     let large = service.submit("/bad", json!("large")).await;
-    let unwritable = service.endpoints.submit(UNWRITABLE, ()).await.unwrap().job.id;
+    let unserializable = service.endpoints.submit(UNSERIALIZABLE, ()).await.unwrap().job.id;
 
     let job = service.ended(panic).await;
     assert_eq!(
@@ -219,12 +219,12 @@ async fn panics_are_caught_and_huge_and_unwritable_results_refused() {
     let job = service.ended(huge).await;
     assert_eq!((&job["error"]["code"], &job["attempt"]), (&json!("RESULT_TOO_LARGE"), &json!(1)));
     assert_eq!(service.ended(large).await["status"], "Completed");
-    assert_eq!(service.ended(unwritable).await["error"]["code"], "RESULT_UNSERIALIZABLE");
+    assert_eq!(service.ended(unserializable).await["error"]["code"], "RESULT_UNSERIALIZABLE");
     service.stop().await;
 }
 
 #[tokio::test]
-async fn a_payload_of_a_newer_shape_is_retried() {
+async fn payload_of_newer_shape_is_retryable() {
     const OLD: JobType<u32, u32> = JobType::new("Shape").max_retries(0);
     const NEW: JobType<String, String> = JobType::new("Shape").max_retries(0);
     let store = store();
@@ -238,7 +238,7 @@ async fn a_payload_of_a_newer_shape_is_retried() {
 }
 
 #[tokio::test]
-async fn details_are_shown_where_the_application_says_so() {
+async fn error_details_option_shows_messages() {
     const FAIL: JobType<(), ()> = JobType::new("Fail").max_retries(0);
     let store = store();
     let endpoints = support::builder(&store)
@@ -253,7 +253,7 @@ async fn details_are_shown_where_the_application_says_so() {
 }
 
 #[tokio::test]
-async fn middleware_wraps_every_attempt_in_the_order_it_was_added() {
+async fn middlewares_wrap_in_order_of_addition() {
     const ECHO: JobType<String, String> = JobType::new("Echo");
     struct Mark(&'static str);
     #[async_trait::async_trait]

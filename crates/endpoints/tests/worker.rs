@@ -1,5 +1,5 @@
-//! What the worker makes of handlers, well-behaved and not.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+//! The worker with handlers that end in time, block, hang, or are canceled.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod support;
 
@@ -21,11 +21,11 @@ use serde_json::json;
 use support::{PATIENCE, Process, Service, ended, quick, store, watch};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
-/// The lease of every process here.
+/// The lease of every process in these tests.
 const LEASE: Duration = Duration::from_millis(400);
 
 #[tokio::test]
-async fn a_handler_five_leases_long_runs_once() {
+async fn long_handler_keeps_its_lease() {
     const LONG: JobType<(), u32> = JobType::new("Long");
     let store = store();
     let build = || {
@@ -44,7 +44,7 @@ async fn a_handler_five_leases_long_runs_once() {
 }
 
 #[tokio::test]
-async fn a_handler_that_blocks_every_thread_keeps_its_lease() {
+async fn handler_blocking_all_threads_keeps_its_lease() {
     const BLOCK: JobType<(), ()> =
         JobType::new("Block").retry(async_endpoints::RetryPolicy::Custom(|_| Duration::ZERO));
     let store = store();
@@ -69,7 +69,7 @@ async fn a_handler_that_blocks_every_thread_keeps_its_lease() {
 }
 
 #[tokio::test]
-async fn a_blocked_handler_past_its_timeout_is_ended_and_its_slot_leaks_until_it_returns() {
+async fn blocked_handler_times_out_and_leaks_its_slot() {
     const STUCK: JobType<(), ()> = JobType::new("Stuck").timeout(Duration::from_millis(200)).max_retries(0);
     let store = store();
     let (release, wait) = std::sync::mpsc::channel::<()>();
@@ -78,7 +78,7 @@ async fn a_blocked_handler_past_its_timeout_is_ended_and_its_slot_leaks_until_it
         .handler(STUCK, move |_: JobContext<()>| {
             let wait = wait.clone();
             async move {
-                let _ = wait.lock().unwrap().recv(); // blocks its thread, not only its task
+                let _ = wait.lock().unwrap().recv(); // blocks the runtime thread
                 Ok(())
             }
         })
@@ -101,7 +101,7 @@ async fn a_blocked_handler_past_its_timeout_is_ended_and_its_slot_leaks_until_it
 }
 
 #[tokio::test]
-async fn a_blocking_handler_that_ignores_its_timeout_keeps_its_slot() {
+async fn blocking_handler_times_out_and_leaks_its_slot() {
     const STUCK: JobType<(), ()> = JobType::new("Stuck").timeout(Duration::from_millis(200)).max_retries(0);
     let store = store();
     let (release, wait) = std::sync::mpsc::channel::<()>();
@@ -124,7 +124,7 @@ async fn a_blocking_handler_that_ignores_its_timeout_keeps_its_slot() {
 }
 
 #[tokio::test]
-async fn a_timeout_fires_the_token_and_is_retried() {
+async fn timeout_fires_token_and_is_retried() {
     const SLOW: JobType<(), u32> = JobType::new("Slow").timeout(Duration::from_millis(100));
     let service = Service::start(|builder| {
         builder.endpoint(Endpoint::post("/slow", SLOW)).handler(SLOW, async |ctx: JobContext<()>| {
@@ -144,9 +144,9 @@ async fn a_timeout_fires_the_token_and_is_retried() {
 }
 
 #[tokio::test]
-async fn cancel_reaches_queued_running_and_stubborn_jobs() {
+async fn cancel_ends_queued_and_running_jobs() {
     const WORK: JobType<String, String> = JobType::new("Work").concurrency(3);
-    const QUEUED: JobType<(), ()> = JobType::new("NobodyRuns");
+    const QUEUED: JobType<(), ()> = JobType::new("WithoutHandler");
     let (started, mut starts) = mpsc::unbounded_channel();
     let finish = Arc::new(Notify::new());
     let (handler_finish, dropped) = (finish.clone(), Arc::new(AtomicU32::new(0)));
@@ -217,20 +217,20 @@ async fn cancel_reaches_queued_running_and_stubborn_jobs() {
 }
 
 #[tokio::test]
-async fn limits_and_priorities_are_kept() {
+async fn concurrency_limit_and_priority_are_kept() {
     const NARROW: JobType<u32, ()> = JobType::new("Narrow").concurrency(2);
-    let (now, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let (running, peak) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
     let order = Arc::new(Mutex::new(Vec::new()));
-    let seen = (now.clone(), most.clone(), order.clone());
+    let seen = (running.clone(), peak.clone(), order.clone());
     let store = store();
     let endpoints = support::builder(&store)
         .handler(NARROW, move |ctx: JobContext<u32>| {
-            let (now, most, order) = seen.clone();
+            let (running, peak, order) = seen.clone();
             async move {
                 order.lock().unwrap().push(*ctx.request());
-                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                peak.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                 tokio::time::sleep(Duration::from_millis(2)).await;
-                now.fetch_sub(1, Ordering::SeqCst);
+                running.fetch_sub(1, Ordering::SeqCst);
                 Ok(())
             }
         })
@@ -240,29 +240,29 @@ async fn limits_and_priorities_are_kept() {
         endpoints.submit(NARROW, n).priority(Priority::new((n % 2) as u8)).await.unwrap();
     }
     endpoints.run_until_idle().await.unwrap();
-    assert_eq!(most.load(Ordering::SeqCst), 2);
+    assert_eq!(peak.load(Ordering::SeqCst), 2);
     let order = order.lock().unwrap().clone();
     let expected: Vec<u32> = (0..20).filter(|n| n % 2 == 1).chain((0..20).filter(|n| n % 2 == 0)).collect();
     let pairs = |of: &[u32]| {
         of.chunks(2).map(|pair| pair.iter().copied().collect::<std::collections::BTreeSet<_>>()).collect::<Vec<_>>()
     };
-    assert_eq!(pairs(&order), pairs(&expected), "the two that run at once may start in any order");
+    assert_eq!(pairs(&order), pairs(&expected), "two attempts at once may start in any order");
     store.verify().await;
 }
 
 #[tokio::test]
-async fn progress_is_visible_within_half_a_second_and_kept_at_the_end() {
+async fn progress_is_visible_in_half_a_second_and_kept() {
     const STEPS: JobType<(), ()> = JobType::new("Steps");
-    let (told, mut tells) = mpsc::unbounded_channel();
+    let (reported, mut reports) = mpsc::unbounded_channel();
     let go = Arc::new(Notify::new());
     let handler_go = go.clone();
     let service = Service::start(|builder| {
         builder.endpoint(Endpoint::post("/steps", STEPS)).handler(STEPS, move |ctx: JobContext<()>| {
-            let (told, go) = (told.clone(), handler_go.clone());
+            let (reported, go) = (reported.clone(), handler_go.clone());
             async move {
                 ctx.progress().set(1, 4);
                 ctx.progress().message("one of four");
-                told.send(ctx.job_id()).unwrap();
+                reported.send(ctx.job_id()).unwrap();
                 go.notified().await;
                 ctx.progress().set(4, 4);
                 Ok(())
@@ -271,7 +271,7 @@ async fn progress_is_visible_within_half_a_second_and_kept_at_the_end() {
     })
     .await;
     let id = service.submit("/steps", json!(null)).await;
-    tells.recv().await.unwrap();
+    reports.recv().await.unwrap();
     let at = Instant::now();
     let progress = loop {
         let progress = service.job(id).await["progress"].clone();
@@ -292,7 +292,7 @@ async fn progress_is_visible_within_half_a_second_and_kept_at_the_end() {
 }
 
 #[tokio::test]
-async fn memory_is_bounded_by_retention() {
+async fn expired_jobs_leave_memory() {
     const WORK: JobType<(), ()> = JobType::new("Work").retention(Duration::from_millis(1));
     let store = Arc::new(MemoryStore::new());
     let endpoints = AsyncEndpoints::builder(store.clone())
@@ -309,7 +309,7 @@ async fn memory_is_bounded_by_retention() {
     let pruned = async {
         loop {
             let stats = store.stats(&StatsQuery::default()).await.unwrap();
-            if stats.types.iter().all(|kind| kind.counts == [0; 6]) {
+            if stats.types.iter().all(|of_type| of_type.counts == [0; 6]) {
                 break;
             }
             tokio::task::yield_now().await;
@@ -322,7 +322,7 @@ async fn memory_is_bounded_by_retention() {
 }
 
 #[tokio::test]
-async fn a_cancellation_in_the_same_process_needs_no_renewal() {
+async fn local_cancel_needs_no_renewal() {
     const JOB: JobType<(), ()> = JobType::new("Job");
     let inner = store();
     let flaky = Arc::new(FlakyStore::new(Arc::new(inner.clone())));

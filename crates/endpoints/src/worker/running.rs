@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, MutexGuard, OnceLock, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Instant,
@@ -130,11 +130,11 @@ pub(super) struct RunningTable {
 
 impl RunningTable {
     pub(super) fn add(&self, running: Arc<RunningAttempt>) {
-        self.lock().insert(running.lease, running);
+        self.running.lock().insert(running.lease, running);
     }
 
     pub(super) fn all(&self) -> Vec<Arc<RunningAttempt>> {
-        self.lock().values().cloned().collect()
+        self.running.lock().values().cloned().collect()
     }
 
     /// Waits until no attempt runs.
@@ -143,15 +143,11 @@ impl RunningTable {
             let emptied = self.emptied.notified();
             tokio::pin!(emptied);
             emptied.as_mut().enable();
-            if self.lock().is_empty() {
+            if self.running.lock().is_empty() {
                 return;
             }
             emptied.await;
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Lease, Arc<RunningAttempt>>> {
-        self.running.lock()
     }
 }
 
@@ -182,7 +178,7 @@ impl Drop for SettleGuard {
     fn drop(&mut self) {
         // The permit first: a task that finds the table empty finds the slot free.
         self.permit = None;
-        let mut running = self.table.lock();
+        let mut running = self.table.running.lock();
         running.remove(&self.running.lease);
         if running.is_empty() {
             drop(running);

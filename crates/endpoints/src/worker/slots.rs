@@ -1,7 +1,7 @@
 //! Permits for running attempts, per process and per job type. Must not know stores or handlers.
 
 use std::sync::{
-    Arc, MutexGuard,
+    Arc,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -33,14 +33,14 @@ impl SlotPool {
 
     /// Free permits: in total and by type index. Only the claimer takes permits, so the numbers can only grow meanwhile.
     pub(super) fn free(&self) -> (u32, Vec<u32>) {
-        let used = self.used();
+        let used = self.used.lock();
         let free = self.total - used.busy.min(self.total);
         let of_type = |(limit, running): (&u32, &u32)| limit.saturating_sub(*running).min(free);
         (free, self.limits.iter().zip(&used.by_type).map(of_type).collect())
     }
 
     pub(super) fn take(self: &Arc<Self>, type_index: usize) -> Arc<Permit> {
-        let mut used = self.used();
+        let mut used = self.used.lock();
         used.busy += 1;
         used.by_type[type_index] += 1;
         Arc::new(Permit { slots: self.clone(), type_index, leaked: AtomicBool::new(false) })
@@ -48,20 +48,16 @@ impl SlotPool {
 
     /// Running attempts and their limit, by type index.
     pub(super) fn running(&self) -> Vec<(u32, u32)> {
-        self.used().by_type.iter().copied().zip(self.limits.iter().copied()).collect()
+        self.used.lock().by_type.iter().copied().zip(self.limits.iter().copied()).collect()
     }
 
     pub(crate) fn snapshot(&self) -> store::WorkerSlots {
-        let used = self.used();
+        let used = self.used.lock();
         store::WorkerSlots {
             busy: used.busy - used.leaked,
             idle: self.total - used.busy.min(self.total),
             leaked: used.leaked,
         }
-    }
-
-    fn used(&self) -> MutexGuard<'_, Used> {
-        self.used.lock()
     }
 }
 
@@ -76,14 +72,14 @@ pub(super) struct Permit {
 impl Permit {
     pub(super) fn mark_leaked(&self) {
         if !self.leaked.swap(true, Ordering::AcqRel) {
-            self.slots.used().leaked += 1;
+            self.slots.used.lock().leaked += 1;
         }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut used = self.slots.used();
+        let mut used = self.slots.used.lock();
         used.busy -= 1;
         used.by_type[self.type_index] -= 1;
         used.leaked -= u32::from(*self.leaked.get_mut());
