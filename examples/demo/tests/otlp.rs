@@ -34,13 +34,13 @@ impl Collector {
         let listen = ["start", "--otlp-grpc-endpoint", &grpc, "--otlp-http-endpoint", &http];
         let print = ["--exporter", "blackhole", "--debug-log", "metrics", "--debug-log-verbosity", "detailed"];
         let peer = Peer::start(folder, &python("rotel-agent"), "rotel", &[&listen[..], &print[..]].concat());
-        peer.says("Starting Rotel").await;
+        peer.wait_for_output("Starting Rotel").await;
         Self { peer, grpc, http }
     }
 
     /// The last received description of a metric, and its data point with these labels. None before the next metric begins.
     fn received(&self, metric: &str, labels: &[(&str, &str)]) -> Option<(String, String)> {
-        let output = self.peer.said();
+        let output = self.peer.output();
         let (_, metric) = output.rsplit_once(&format!("-> Name: {metric}\n"))?;
         let (metric, _) = metric.split_once("\nMetric #")?;
         let mut points = metric.split("DataPoints #");
@@ -79,7 +79,7 @@ async fn check_push_at_exit(protocol: &str, endpoint: impl Fn(&Collector) -> Str
     for _ in 0..3 {
         demo.finish("/api/performance", &json!({ "taskType": "any", "itemCount": 1447 })).await;
     }
-    assert!(!collector.peer.said().contains("async_job"), "{}", collector.peer.said());
+    assert!(!collector.peer.output().contains("async_job"), "{}", collector.peer.output());
     demo.stop().await.expect("a clean exit");
     let of_type = [("job_type", "PerformanceProcess")];
     let (description, point) = collector.receives("async_job.processed", &of_type).await;
@@ -101,7 +101,7 @@ async fn check_push_at_exit(protocol: &str, endpoint: impl Fn(&Collector) -> Str
     for resource in
         ["service.name: Str(pushed-at-exit)", "service.instance.id: Str(0b0b0b0b-0000-4000-8000-000000000007)"]
     {
-        assert!(collector.peer.said().contains(resource), "{resource}");
+        assert!(collector.peer.output().contains(resource), "{resource}");
     }
 }
 
@@ -125,7 +125,7 @@ async fn push_repeats_at_its_interval() {
     let vars = [("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint), ("OTEL_METRIC_EXPORT_INTERVAL", "100")];
     let demo = Demo::start(&folder, &vars).await;
     demo.finish("/api/performance", &json!({ "taskType": "any", "itemCount": 10 })).await;
-    assert!(receiver.ended().await, "{}", receiver.said());
+    assert!(receiver.exits_successfully().await, "{}", receiver.output());
     demo.stop().await.expect("a clean exit");
 }
 
@@ -183,8 +183,8 @@ async fn tls_push_needs_a_trusted_authority() {
         let demo = Demo::start(&folder, &vars(&ca)).await;
         demo.finish("/api/performance", &json!({ "taskType": "any", "itemCount": 10 })).await;
         match protocol {
-            "grpc" => over_grpc.peer.says("performance.processed_items").await,
-            _ => assert!(over_http.ended().await, "{}", over_http.said()),
+            "grpc" => over_grpc.peer.wait_for_output("performance.processed_items").await,
+            _ => assert!(over_http.exits_successfully().await, "{}", over_http.output()),
         }
         demo.stop().await.expect("a clean exit");
     }

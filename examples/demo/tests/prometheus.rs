@@ -39,7 +39,7 @@ impl Prometheus {
             &format!("--web.listen-address={listen}"),
         ];
         let peer = Peer::start(folder, Path::new("prometheus"), PACKAGE, &args);
-        peer.says("Server is ready to receive web requests").await;
+        peer.wait_for_output("Server is ready to receive web requests").await;
         Self { _peer: peer, url: format!("http://{listen}/api/v1"), client: Client::new() }
     }
 

@@ -133,7 +133,7 @@ async fn unusable_file_found_later_is_exit_code_2() {
     expect_unavailable(&demo).await;
     let began = Instant::now();
     fs::rename(folder.join("made"), folder.join("later")).expect("a rename");
-    assert_eq!(demo.gone().await.expect("an exit").code(), Some(2));
+    assert_eq!(demo.exited().await.expect("an exit").code(), Some(2));
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     expect_invalid_store(&demo.log(), "sqlite:later/jobs.db", "version 9999");
 }

@@ -170,7 +170,7 @@ impl Demo {
     }
 
     /// Waits for an exit without a signal.
-    pub(crate) async fn gone(&mut self) -> io::Result<ExitStatus> {
+    pub(crate) async fn exited(&mut self) -> io::Result<ExitStatus> {
         in_time("the end of the demo", self.child.wait()).await
     }
 

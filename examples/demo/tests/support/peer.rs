@@ -14,34 +14,34 @@ use super::{Folder, until};
 /// A running program.
 pub(crate) struct Peer {
     child: Child,
-    said: PathBuf,
+    output: PathBuf,
 }
 
 impl Peer {
     /// Starts the program. `package` is the package that contains it.
     pub(crate) fn start(folder: &Folder, program: &Path, package: &str, args: &[&str]) -> Self {
-        let said = folder.join(&format!("{}.out", program.file_name().expect("a name").display()));
-        let out = fs::File::create(&said).expect("a file");
+        let output = folder.join(&format!("{}.out", program.file_name().expect("a name").display()));
+        let out = fs::File::create(&output).expect("a file");
         let err = out.try_clone().expect("a file");
         let mut command = Command::new(program);
         command.args(args).current_dir(folder.join("")).stdin(Stdio::null()).stdout(out).stderr(err).kill_on_drop(true);
         let child = command.spawn();
         let child = child.unwrap_or_else(|error| panic!("{}: {error}; its package is {package}", program.display()));
-        Self { child, said }
+        Self { child, output }
     }
 
     /// The output so far.
-    pub(crate) fn said(&self) -> String {
-        String::from_utf8_lossy(&fs::read(&self.said).unwrap_or_default()).into_owned()
+    pub(crate) fn output(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.output).unwrap_or_default()).into_owned()
     }
 
     /// Waits until the output contains the text.
-    pub(crate) async fn says(&self, text: &str) {
-        until(text, || self.said().contains(text)).await;
+    pub(crate) async fn wait_for_output(&self, text: &str) {
+        until(text, || self.output().contains(text)).await;
     }
 
     /// Waits for the exit. Returns whether it was successful.
-    pub(crate) async fn ended(&mut self) -> bool {
+    pub(crate) async fn exits_successfully(&mut self) -> bool {
         super::in_time("the end of a peer", self.child.wait()).await.expect("a child").success()
     }
 }
