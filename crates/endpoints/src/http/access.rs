@@ -174,12 +174,12 @@ pub(crate) type OwnerRule = Arc<dyn Fn(&Parts) -> Owner + Send + Sync>;
 
 /// Which jobs a caller can see.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(super) enum Sees {
+pub(super) enum Visibility {
     All,
     Own(Option<Digest>),
 }
 
-impl Sees {
+impl Visibility {
     pub(super) fn of(rule: Option<&OwnerRule>, request: &Parts) -> Self {
         match rule.map(|rule| rule(request)) {
             None | Some(Owner::All) => Self::All,
@@ -196,7 +196,7 @@ impl Sees {
         }
     }
 
-    pub(super) fn sees(self, owner: Option<Digest>) -> bool {
+    pub(super) fn includes(self, owner: Option<Digest>) -> bool {
         self == Self::All || self == Self::Own(owner)
     }
 }

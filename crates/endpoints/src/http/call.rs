@@ -16,7 +16,8 @@ use axum::{
 };
 
 use super::{
-    access::Sees, codes, config::HttpConfig, document::JobDocument, headers, job, problem::Problem, responses::replaced,
+    access::Visibility, codes, config::HttpConfig, document::JobDocument, headers, job, problem::Problem,
+    responses::replaced,
 };
 use crate::{AsyncEndpoints, store_call::STORE_TIMEOUT};
 
@@ -27,7 +28,7 @@ pub(super) struct Call {
     /// Prefix of the job routes, in `Location` and links.
     pub(super) base: String,
     pub(super) trace: Option<TraceContext>,
-    pub(super) sees: Sees,
+    pub(super) visibility: Visibility,
     /// Path parameters.
     pub(super) path: Result<Vec<(String, String)>, Problem>,
 }
@@ -38,7 +39,7 @@ impl Call {
         let call = Self {
             base: config.base_path.clone().unwrap_or_else(|| prefix(&head)),
             trace: headers::trace(&head.headers),
-            sees: Sees::Own(None),
+            visibility: Visibility::Own(None),
             path: path(&mut head).await,
             endpoints: endpoints.clone(),
             config,
@@ -49,7 +50,7 @@ impl Call {
 
     /// Applies the application's owner rule. Panics if the rule does.
     pub(super) fn identified(mut self) -> Self {
-        self.sees = Sees::of(self.config.owner.as_ref(), &self.head);
+        self.visibility = Visibility::of(self.config.owner.as_ref(), &self.head);
         self
     }
 
@@ -72,7 +73,7 @@ impl Call {
     /// A job that the caller may see. Jobs of other owners are answered like unknown ones.
     pub(super) fn found(&self, lookup: JobLookup) -> Result<Box<JobView>, Problem> {
         match lookup {
-            JobLookup::Found(job) if self.sees.sees(job.owner) => Ok(job),
+            JobLookup::Found(job) if self.visibility.includes(job.owner) => Ok(job),
             JobLookup::Gone { owner } => Err(self.gone(owner)),
             JobLookup::Found(_) | JobLookup::NotFound => Err(codes::JOB_NOT_FOUND.into()),
         }
@@ -80,12 +81,12 @@ impl Call {
 
     /// The problem of an expired job.
     pub(super) fn gone(&self, owner: Option<Digest>) -> Problem {
-        if self.sees.sees(owner) { codes::JOB_EXPIRED.into() } else { codes::JOB_NOT_FOUND.into() }
+        if self.visibility.includes(owner) { codes::JOB_EXPIRED.into() } else { codes::JOB_NOT_FOUND.into() }
     }
 
     /// Checks that the caller may act on a job. An owner never changes, so the check may come before the action.
     pub(super) async fn own(&self, id: JobId) -> Result<(), Problem> {
-        if self.sees != Sees::All {
+        if self.visibility != Visibility::All {
             self.found(self.endpoints.job(id).await?)?;
         }
         Ok(())

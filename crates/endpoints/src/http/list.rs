@@ -26,7 +26,7 @@ pub(super) async fn list(call: &Call) -> Result<Response, Problem> {
     let (filter, page) = read(call.query())?;
     let page = within(call.endpoints.store().list(&filter, &page)).await?;
     // Stores do not filter by owner, so a page may be short for callers that do not see all jobs.
-    let seen = page.jobs.iter().filter(|job| call.sees.sees(job.owner));
+    let seen = page.jobs.iter().filter(|job| call.visibility.includes(job.owner));
     let jobs = join_all(seen.map(|job| call.document(job))).await;
     let next_cursor = page.next.map(|cursor| write_cursor(&filter, cursor));
     Ok(json("application/json", &JobPage { jobs, next_cursor }))

@@ -22,10 +22,10 @@ use crate::{error::panic_message, telemetry::events as log};
 /// struct Stamped;
 ///
 /// impl Responses for Stamped {
-///     fn submitted(&self, request: &Parts, job: &JobDocument<'_>, mut answer: Response) -> Response {
+///     fn submitted(&self, request: &Parts, job: &JobDocument<'_>, mut response: Response) -> Response {
 ///         tracing::info!(path = request.uri.path(), job_id = %job.view().id, "submitted");
-///         answer.headers_mut().insert("x-service", "printing".parse().unwrap());
-///         answer
+///         response.headers_mut().insert("x-service", "printing".parse().unwrap());
+///         response
 ///     }
 /// }
 /// ```
@@ -34,28 +34,28 @@ use crate::{error::panic_message, telemetry::events as log};
 /// sent.
 pub trait Responses: Send + Sync + 'static {
     /// A job was accepted or replayed: `202`, or `200` if the job ended while the client waited.
-    fn submitted(&self, request: &Parts, job: &JobDocument<'_>, answer: Response) -> Response {
+    fn submitted(&self, request: &Parts, job: &JobDocument<'_>, response: Response) -> Response {
         let _ = (request, job);
-        answer
+        response
     }
 
     /// A job was read or canceled; or the request failed with a problem.
-    fn status(&self, request: &Parts, job: Result<&JobDocument<'_>, &Problem>, answer: Response) -> Response {
+    fn status(&self, request: &Parts, job: Result<&JobDocument<'_>, &Problem>, response: Response) -> Response {
         let _ = (request, job);
-        answer
+        response
     }
 
     /// A submission was refused, by the library or by a validator that returned a [`Problem`]. Not called for other
     /// responses of a validator.
-    fn submission_error(&self, request: &Parts, problem: &Problem, answer: Response) -> Response {
+    fn submission_error(&self, request: &Parts, problem: &Problem, response: Response) -> Response {
         let _ = (request, problem);
-        answer
+        response
     }
 
     /// A server error on any route: the store is unavailable, or a function of the application panicked.
-    fn internal_error(&self, request: &Parts, problem: &Problem, answer: Response) -> Response {
+    fn internal_error(&self, request: &Parts, problem: &Problem, response: Response) -> Response {
         let _ = (request, problem);
-        answer
+        response
     }
 }
 

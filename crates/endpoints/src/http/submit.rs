@@ -27,7 +27,7 @@ use crate::{
     AsyncEndpoints,
     envelope::{self, RequestParts},
     job_type::Policy,
-    submit::{Accepted, Identity, SubmitError, fingerprint},
+    submit::{Accepted, Identity, fingerprint},
     telemetry::SubmissionResult,
 };
 
@@ -108,14 +108,11 @@ async fn answer(accepting: &Accepting, call: Call, body: Body) -> Result<Respons
 async fn read(accepting: &Accepting, call: &mut Call, body: Body) -> Result<NewJob, Refusal> {
     // The body is read before any refusal: a client that is still writing does not read the response.
     let bytes = body::read(body, call.headers()).await?;
-    if call.endpoints.is_shutting_down() {
-        return Err(SubmitError::ShuttingDown.into());
-    }
     let path = std::mem::replace(&mut call.path, Ok(Vec::new()))?;
     let identity = Identity {
         key: headers::idempotency_key(call.headers())?,
         id: headers::request_id(call.headers())?,
-        owner: call.sees.owner(),
+        owner: call.visibility.owner(),
         fingerprint: fingerprint(&accepting.name, &path, call.query(), &bytes),
     };
     body::check_type(call.headers(), &bytes)?;
