@@ -1,6 +1,6 @@
 //! The checks that a change has to pass besides the tests. All of them run, then the failed ones are listed.
 
-use std::process::Command;
+use std::{io, process::Command};
 
 use crate::{
     command::{Failed, cargo, cargo_program, run, works},
@@ -35,15 +35,17 @@ fn documentation() -> Result<(), Failed> {
 pub(crate) fn rules() -> Result<(), Failed> {
     eprintln!("$ minimum Rust version, layers, import cycles, file lengths, wording");
     let metadata = Metadata::read()?;
-    let mut broken = msrv::broken(&metadata);
-    broken.extend(layers::broken(&metadata));
-    for lines in [cycles::broken(), sources::broken(), wording::broken()] {
-        broken.extend(lines.map_err(Failed::because)?);
-    }
+    let files = broken_in_files().map_err(Failed::because)?;
+    let broken = [msrv::broken(&metadata), layers::broken(&metadata), files].concat();
     for line in &broken {
         eprintln!("{line}");
     }
-    if broken.is_empty() { Ok(()) } else { Err(Failed::because(format_args!("{} rules broken", broken.len()))) }
+    if broken.is_empty() { Ok(()) } else { Err(Failed::because(format_args!("{} violations", broken.len()))) }
+}
+
+/// Violations in the files of the repository, one line each.
+fn broken_in_files() -> io::Result<Vec<String>> {
+    Ok([cycles::broken()?, sources::broken()?, wording::broken()?].concat())
 }
 
 fn deny() -> Result<(), Failed> {
