@@ -5,8 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    error::Error,
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -42,8 +41,8 @@ fn is_crate_root(file: &Path) -> bool {
 impl Modules {
     /// Reads a file and the files of its modules, which are in `folder`.
     fn load(&mut self, file: &Path, folder: &Path, path: &[String]) -> io::Result<()> {
-        let text = fs::read_to_string(file).map_err(|error| failed(file, &error))?;
-        for (inner, module) in rust::modules(&text).map_err(|error| failed(file, &error))? {
+        let modules = rust::modules(&files::read(file)?).map_err(|error| files::failed(file, &error))?;
+        for (inner, module) in modules {
             let path: ModulePath = path.iter().cloned().chain(inner.clone()).collect();
             let folder = folder.join(inner.iter().collect::<PathBuf>());
             for child in &module.children {
@@ -105,10 +104,6 @@ impl Modules {
         let path = module.imports.get(name).filter(|_| depth < 8)?;
         self.resolve(at, path, depth + 1)
     }
-}
-
-fn failed(file: &Path, error: &dyn Error) -> io::Error {
-    io::Error::other(format!("{}: {error}", file.display()))
 }
 
 fn joined(path: &[String], name: &str) -> ModulePath {

@@ -1,6 +1,10 @@
-//! Finds the files of the repository.
+//! Finds and reads the files of the repository.
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    error::Error,
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 /// Files under the current folder with one of these extensions, sorted. Skips `target` and folders whose name starts
 /// with a dot.
@@ -24,4 +28,14 @@ pub(crate) fn with_extension(extensions: &[&str]) -> io::Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
+}
+
+/// Reads a text file. An error names the file.
+pub(crate) fn read(file: &Path) -> io::Result<String> {
+    fs::read_to_string(file).map_err(|error| failed(file, &error))
+}
+
+/// An error that names the file.
+pub(crate) fn failed(file: &Path, error: &dyn Error) -> io::Error {
+    io::Error::other(format!("{}: {error}", file.display()))
 }

@@ -3,7 +3,7 @@
 //! Dependencies are declared per crate, and clippy cannot ban a macro in all modules but one. So this check searches the
 //! code of each module for words, outside comments.
 
-use std::{fs, io, path::Path};
+use std::{io, path::Path};
 
 use crate::files;
 
@@ -49,7 +49,7 @@ const RULES: &[Rule] = &[
 pub(crate) fn broken() -> io::Result<Vec<String>> {
     let mut lines = Vec::new();
     for file in files::with_extension(&["rs"])? {
-        let text = fs::read_to_string(&file)?;
+        let text = files::read(&file)?;
         lines.extend(too_long(&file, &text));
         lines.extend(RULES.iter().filter_map(|rule| rule.broken_by(&file, &text)));
     }

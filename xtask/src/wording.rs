@@ -1,7 +1,7 @@
 //! Finds unclear phrases in code, comments, pages and scripts. `wording.txt` lists each phrase with its replacement. A
 //! phrase without a replacement is allowed, also if a phrase further down in the list is a part of it.
 
-use std::{fs, io, path::Path};
+use std::{io, path::Path};
 
 use crate::files;
 
@@ -13,7 +13,7 @@ pub(crate) fn broken() -> io::Result<Vec<String>> {
     let phrases = parse(PHRASES);
     let mut lines = Vec::new();
     for file in files::with_extension(EXTENSIONS)? {
-        lines.extend(found_in(&file, &fs::read_to_string(&file)?, &phrases));
+        lines.extend(found_in(&file, &files::read(&file)?, &phrases));
     }
     Ok(lines)
 }
