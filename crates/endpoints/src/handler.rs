@@ -98,14 +98,11 @@ pub(crate) type SlotHold = Arc<dyn std::any::Any + Send + Sync>;
 /// A handler's result as JSON, or its error.
 pub(crate) type HandlerResult = Result<Bytes, JobError>;
 
+pub(crate) type HandlerFuture = BoxFuture<'static, HandlerResult>;
+
 /// A handler without its types, as workers call it.
 pub(crate) trait ErasedHandler: Send + Sync {
-    fn call(
-        self: Arc<Self>,
-        info: Arc<AttemptInfo>,
-        payload: Bytes,
-        hold: SlotHold,
-    ) -> BoxFuture<'static, HandlerResult>;
+    fn call(self: Arc<Self>, info: Arc<AttemptInfo>, payload: Bytes, hold: SlotHold) -> HandlerFuture;
 }
 
 pub(crate) struct Erased<H, Req, Res> {
@@ -125,12 +122,7 @@ where
     Req: DeserializeOwned + Send + 'static,
     Res: Serialize + Send + 'static,
 {
-    fn call(
-        self: Arc<Self>,
-        info: Arc<AttemptInfo>,
-        payload: Bytes,
-        _hold: SlotHold,
-    ) -> BoxFuture<'static, HandlerResult> {
+    fn call(self: Arc<Self>, info: Arc<AttemptInfo>, payload: Bytes, _hold: SlotHold) -> HandlerFuture {
         Box::pin(async move {
             let ctx = open(info, &payload)?;
             drop(payload);
@@ -159,12 +151,7 @@ where
     Req: DeserializeOwned + Send + 'static,
     Res: Serialize + Send + 'static,
 {
-    fn call(
-        self: Arc<Self>,
-        info: Arc<AttemptInfo>,
-        payload: Bytes,
-        hold: SlotHold,
-    ) -> BoxFuture<'static, HandlerResult> {
+    fn call(self: Arc<Self>, info: Arc<AttemptInfo>, payload: Bytes, hold: SlotHold) -> HandlerFuture {
         Box::pin(async move {
             let name = format!("job {}", info.job_name());
             let run = move || {

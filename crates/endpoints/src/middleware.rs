@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 
-use crate::{context::AttemptInfo, error::JobError, handler::HandlerResult};
+use crate::{context::AttemptInfo, error::JobError, handler::HandlerFuture};
 
 /// Wraps every attempt of every job type. The first middleware added is the outermost.
 ///
@@ -33,15 +32,11 @@ pub trait Middleware: Send + Sync + 'static {
 pub struct Next<'a> {
     rest: &'a [Arc<dyn Middleware>],
     info: &'a AttemptInfo,
-    handler: BoxFuture<'static, HandlerResult>,
+    handler: HandlerFuture,
 }
 
 impl<'a> Next<'a> {
-    pub(crate) fn new(
-        rest: &'a [Arc<dyn Middleware>],
-        info: &'a AttemptInfo,
-        handler: BoxFuture<'static, HandlerResult>,
-    ) -> Self {
+    pub(crate) fn new(rest: &'a [Arc<dyn Middleware>], info: &'a AttemptInfo, handler: HandlerFuture) -> Self {
         Self { rest, info, handler }
     }
 

@@ -20,7 +20,7 @@ use async_endpoints_testkit::{Fixture, ManualClock, conformance};
 use futures_util::StreamExt;
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
-use support::{PATIENCE, TestStore, quick, routes, store};
+use support::{PATIENCE, TestStore, quick, routes, store, until};
 use tokio::time::timeout;
 
 /// A store server that the test starts.
@@ -54,17 +54,8 @@ impl Server {
     /// Waits for the next try.
     async fn next_try(&self) {
         let before = self.tries.load(Ordering::SeqCst);
-        until(|| self.tries.load(Ordering::SeqCst) > before).await;
+        until(async || self.tries.load(Ordering::SeqCst) > before).await;
     }
-}
-
-async fn until(condition: impl Fn() -> bool) {
-    let waiting = async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    timeout(PATIENCE, waiting).await.expect("the condition holds in time");
 }
 
 async fn opened_at_first_try() -> Fixture {
@@ -83,7 +74,7 @@ async fn opened_at_second_try() -> Fixture {
         ready(if is_second { Ok(memory.clone()) } else { Err(StoreError::Unavailable("not yet".to_owned())) })
     };
     let deferred = DeferredStore::open(open, StoreError::is_transient).await.unwrap();
-    until(|| deferred.is_open()).await;
+    until(async || deferred.is_open()).await;
     assert_eq!(tries.load(Ordering::SeqCst), 2);
     Fixture::manual(deferred, clock)
 }
@@ -103,7 +94,7 @@ async fn call_before_opening_is_unavailable() {
     );
     assert!(deferred.prune(1).await.unwrap_err().is_transient() && !deferred.is_open());
     server.start();
-    until(|| deferred.is_open()).await;
+    until(async || deferred.is_open()).await;
     deferred.probe().await.unwrap();
 }
 
@@ -131,7 +122,7 @@ async fn drop_ends_tries_and_hints() {
     drop(deferred);
     assert_eq!(timeout(PATIENCE, hints.next()).await.unwrap(), None);
     // The task owned the closure that opens the store.
-    until(|| Arc::strong_count(&server.tries) == 1).await;
+    until(async || Arc::strong_count(&server.tries) == 1).await;
 }
 
 #[tokio::test]
@@ -171,7 +162,7 @@ async fn panicking_try_is_repeated() {
     };
     let deferred = DeferredStore::open(open, StoreError::is_transient).await.unwrap();
     assert!(deferred.probe().await.unwrap_err().to_string().contains("first try"));
-    until(|| deferred.is_open()).await;
+    until(async || deferred.is_open()).await;
 }
 
 #[tokio::test(start_paused = true)]

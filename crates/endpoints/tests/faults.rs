@@ -16,7 +16,7 @@ use async_endpoints::{
     core::store::{StatsQuery, StoreOperation},
 };
 use async_endpoints_testkit::{FlakyStore, When};
-use support::{PATIENCE, Process, TestStore, ended, found, quick, store, watch};
+use support::{PATIENCE, Process, TestStore, ended, flaky_store, found, quick, store, until, watch};
 use tokio::sync::{Notify, mpsc};
 
 #[tokio::test]
@@ -69,8 +69,7 @@ async fn stop_under_load_runs_each_job_once() {
 #[tokio::test]
 async fn result_survives_store_outage() {
     const WORK: JobType<u32, u32> = JobType::new("Work");
-    let inner = store();
-    let flaky = Arc::new(FlakyStore::new(Arc::new(inner.clone())));
+    let (inner, flaky) = flaky_store();
     let (started, mut starts) = mpsc::unbounded_channel();
     let go = Arc::new(Notify::new());
     let handler_go = go.clone();
@@ -106,8 +105,7 @@ async fn result_survives_store_outage() {
 #[tokio::test]
 async fn worker_without_renewals_stops_its_handlers() {
     const WORK: JobType<(), u32> = JobType::new("Work");
-    let inner = store();
-    let flaky = Arc::new(FlakyStore::new(Arc::new(inner.clone())));
+    let (inner, flaky) = flaky_store();
     let (started, mut starts) = mpsc::unbounded_channel();
     let stopped = Arc::new(Notify::new());
     let handler_stopped = stopped.clone();
@@ -156,12 +154,7 @@ async fn job_that_loses_its_workers_fails() {
             .build()
             .unwrap();
         let janitor = Process::start(janitor, 2);
-        let recovered = async {
-            while found(&submitter, id).await.status == JobStatus::InProgress {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, recovered).await.unwrap();
+        until(async || found(&submitter, id).await.status != JobStatus::InProgress).await;
         drop(janitor);
     }
     let job = found(&submitter, id).await;
@@ -190,8 +183,7 @@ async fn claim_and_die(store: &TestStore, name: &str) {
 #[tokio::test]
 async fn panicking_tasks_are_restarted_and_counted() {
     const WORK: JobType<u32, u32> = JobType::new("Work");
-    let inner = store();
-    let flaky = Arc::new(FlakyStore::new(Arc::new(inner.clone())));
+    let (inner, flaky) = flaky_store();
     let endpoints = AsyncEndpoints::builder(flaky.clone())
         .options(quick())
         .handler(WORK, async |ctx: JobContext<u32>| Ok(*ctx.request()))
@@ -227,8 +219,7 @@ async fn panicking_tasks_are_restarted_and_counted() {
 #[tokio::test]
 async fn progress_of_outage_is_stored_after_it() {
     const WORK: JobType<(), ()> = JobType::new("Work");
-    let inner = store();
-    let flaky = Arc::new(FlakyStore::new(Arc::new(inner.clone())));
+    let (inner, flaky) = flaky_store();
     let endpoints = AsyncEndpoints::builder(flaky.clone())
         .options(quick())
         .handler(WORK, async |ctx: JobContext<()>| {
@@ -241,12 +232,7 @@ async fn progress_of_outage_is_stored_after_it() {
     flaky.fail_next(StoreOperation::Report, When::Before);
     let process = Process::start(endpoints, 2);
     let id = process.endpoints.submit(WORK, ()).await.unwrap().job.id;
-    let stored = async {
-        while found(&process.endpoints, id).await.progress.is_none() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, stored).await.unwrap();
+    until(async || found(&process.endpoints, id).await.progress.is_some()).await;
     process.endpoints.cancel(id).await.unwrap();
     assert_eq!(ended(&process.endpoints, id).await.status, JobStatus::Canceled);
     drop(process);
@@ -256,8 +242,7 @@ async fn progress_of_outage_is_stored_after_it() {
 #[tokio::test]
 async fn refused_settlement_does_not_affect_others() {
     const WORK: JobType<u32, u32> = JobType::new("Work");
-    let inner = store();
-    let flaky = Arc::new(FlakyStore::new(Arc::new(inner.clone())));
+    let (inner, flaky) = flaky_store();
     let endpoints = AsyncEndpoints::builder(flaky.clone())
         .options(Options { lease: Duration::from_secs(20), ..quick() })
         .handler(WORK, async |ctx: JobContext<u32>| Ok(*ctx.request()))
@@ -271,30 +256,20 @@ async fn refused_settlement_does_not_affect_others() {
     for n in 0..40 {
         ids.push(process.endpoints.submit(WORK, n).await.unwrap().job.id);
     }
-    let settled = async {
-        loop {
-            let mut ended = 0;
-            for id in &ids {
-                ended += usize::from(found(&process.endpoints, *id).await.status == JobStatus::Completed);
-            }
-            if ended >= ids.len() - 2 {
-                break ended;
-            }
-            tokio::task::yield_now().await;
+    until(async || {
+        let mut completed = 0;
+        for id in &ids {
+            completed += usize::from(found(&process.endpoints, *id).await.status == JobStatus::Completed);
         }
-    };
-    tokio::time::timeout(PATIENCE, settled).await.unwrap();
+        completed >= ids.len() - 2
+    })
+    .await;
     // A slot is freed when the settlement's reply arrives, shortly after the outcome is readable.
-    let freed = async {
-        loop {
-            let slots = process.endpoints.worker_status().slots;
-            if (slots.busy, slots.leaked) == (0, 0) {
-                break;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, freed).await.expect("refused settlements free their slots");
+    until(async || {
+        let slots = process.endpoints.worker_status().slots;
+        (slots.busy, slots.leaked) == (0, 0)
+    })
+    .await;
     drop(process);
     inner.verify().await;
 }
@@ -341,8 +316,7 @@ async fn report_after_settlement_changes_nothing() {
 /// once all calls have arrived.
 async fn percent_after_late_report(late: &[StoreOperation]) -> Option<f64> {
     const WORK: JobType<(), ()> = JobType::new("Work");
-    let inner = store();
-    let flaky = Arc::new(FlakyStore::new(Arc::new(inner.clone())));
+    let (inner, flaky) = flaky_store();
     let endpoints = AsyncEndpoints::builder(flaky.clone())
         .options(Options { lease: Duration::from_secs(8), ..quick() })
         .handler(WORK, async |ctx: JobContext<()>| {
@@ -377,9 +351,8 @@ impl Drop for Release {
 #[tokio::test]
 async fn stop_works_while_handlers_block_all_threads() {
     const BLOCK: JobType<(), ()> = JobType::new("Block");
-    let store = store();
+    let (store, flaky) = flaky_store();
     // A report is in flight when the last thread blocks, so its reply is never read.
-    let flaky = Arc::new(FlakyStore::new(Arc::new(store.clone())));
     flaky.fail_next(StoreOperation::Report, When::Late);
     let (started, mut starts) = mpsc::unbounded_channel();
     let over = Arc::new(OnceLock::new());
@@ -412,20 +385,15 @@ async fn stop_works_while_handlers_block_all_threads() {
     starts.recv().await.unwrap(); // both threads are blocked
     let asked = Instant::now();
     process.endpoints.shutdown();
-    let given_back = async {
-        loop {
-            let mut running = 0;
-            for id in &ids {
-                running += u32::from(found(&watch(&store), *id).await.status == JobStatus::InProgress);
-            }
-            if running == 0 {
-                break;
-            }
-            tokio::task::yield_now().await;
+    until(async || {
+        let mut running = 0;
+        for id in &ids {
+            running += u32::from(found(&watch(&store), *id).await.status == JobStatus::InProgress);
         }
-    };
-    tokio::time::timeout(PATIENCE, given_back).await.unwrap();
-    assert!(asked.elapsed() < Duration::from_millis(3300), "given back after {:?}", asked.elapsed());
+        running == 0
+    })
+    .await;
+    assert!(asked.elapsed() < Duration::from_millis(3300), "released after {:?}", asked.elapsed());
     for id in &ids {
         let job = found(&watch(&store), *id).await;
         assert_eq!((job.status, job.retry_count, job.loss_count), (JobStatus::Queued, 0, 0));
@@ -505,12 +473,7 @@ async fn dropped_endpoints_release_their_store() {
     ended(&endpoints, id).await;
     serving.abort(); // dropped, not stopped
     drop(endpoints);
-    let released = async {
-        while Arc::strong_count(&store) > 1 {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, released).await.expect("no clone of the store is left");
+    until(async || Arc::strong_count(&store) == 1).await;
     store.verify().await;
 }
 
@@ -529,13 +492,8 @@ async fn worker_is_listed_until_it_deregisters() {
     let store = store();
     let endpoints = support::builder(&store).handler(WORK, async |_: JobContext<()>| Ok(())).build().unwrap();
     let process = Process::start(endpoints, 2);
-    let live_workers = || async { store.stats(&StatsQuery::default()).await.unwrap().workers };
-    let seen = async {
-        while live_workers().await.is_empty() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, seen).await.unwrap();
+    let live_workers = async || store.stats(&StatsQuery::default()).await.unwrap().workers;
+    until(async || !live_workers().await.is_empty()).await;
     let worker = &live_workers().await[0];
     assert_eq!(
         (worker.worker, worker.types[0].name.as_str(), worker.slots.idle),

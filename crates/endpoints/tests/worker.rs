@@ -15,10 +15,10 @@ use async_endpoints::{
     AsyncEndpoints, Endpoint, JobContext, JobError, JobLookup, JobStatus, JobType, MemoryStore, Options, Priority,
     core::store::{StatsQuery, StoreOperation},
 };
-use async_endpoints_testkit::{FlakyStore, When};
+use async_endpoints_testkit::When;
 use reqwest::StatusCode;
 use serde_json::json;
-use support::{PATIENCE, Process, Service, ended, quick, store, watch};
+use support::{PATIENCE, Process, Service, ended, flaky_store, quick, store, until, watch};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 /// The lease of every process in these tests.
@@ -90,12 +90,7 @@ async fn blocked_handler_times_out_and_leaks_its_slot() {
     assert_eq!((job.status, job.error.unwrap().code.as_ref()), (JobStatus::Failed, "JOB_TIMEOUT"));
     assert_eq!(process.endpoints.worker_status().slots.leaked, 1);
     release.send(()).unwrap();
-    let returned = async {
-        while process.endpoints.worker_status().slots.leaked > 0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, returned).await.unwrap();
+    until(async || process.endpoints.worker_status().slots.leaked == 0).await;
     drop(process);
     store.verify().await;
 }
@@ -306,16 +301,11 @@ async fn expired_jobs_leave_memory() {
         ids.push(process.endpoints.submit(WORK, ()).await.unwrap().job.id);
     }
     use async_endpoints::core::JobStore;
-    let pruned = async {
-        loop {
-            let stats = store.stats(&StatsQuery::default()).await.unwrap();
-            if stats.types.iter().all(|of_type| of_type.counts == [0; 6]) {
-                break;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, pruned).await.unwrap();
+    until(async || {
+        let stats = store.stats(&StatsQuery::default()).await.unwrap();
+        stats.types.iter().all(|of_type| of_type.counts == [0; 6])
+    })
+    .await;
     for id in ids {
         assert!(!matches!(process.endpoints.job(id).await.unwrap(), JobLookup::Found(_)));
     }
@@ -324,8 +314,7 @@ async fn expired_jobs_leave_memory() {
 #[tokio::test]
 async fn local_cancel_needs_no_renewal() {
     const JOB: JobType<(), ()> = JobType::new("Job");
-    let inner = store();
-    let flaky = Arc::new(FlakyStore::new(Arc::new(inner.clone())));
+    let (inner, flaky) = flaky_store();
     let running = Arc::new(Semaphore::new(0));
     let runs = running.clone();
     let options = Options { lease: Duration::from_secs(600), ..quick() };

@@ -5,7 +5,7 @@
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use bytes::Bytes;
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::FutureExt;
 
 use super::{
     Worker,
@@ -14,7 +14,7 @@ use super::{
     settler::PendingSettlement,
     slots::Permit,
 };
-use crate::{handler::HandlerResult, job_type::ABORT_GRACE, middleware::Next};
+use crate::{handler::HandlerFuture, job_type::ABORT_GRACE, middleware::Next};
 
 /// The task of one claimed attempt. Dropping it unsettled lets the lease expire.
 pub(super) struct AttemptTask {
@@ -48,7 +48,7 @@ impl AttemptTask {
     }
 
     /// The handler with all middleware around it.
-    fn handler(&self, payload: Bytes, permit: &Arc<Permit>) -> BoxFuture<'static, HandlerResult> {
+    fn handler(&self, payload: Bytes, permit: &Arc<Permit>) -> HandlerFuture {
         let (worker, info) = (self.worker.clone(), self.running.info.clone());
         let handler = worker.types[self.running.type_index].handler.clone();
         let handler = handler.call(info.clone(), payload, permit.clone());
@@ -77,7 +77,7 @@ pub(super) fn take_over(
     Some(PendingSettlement { settlement: decide(worker, running, HandlerEnd::Aborted), guard })
 }
 
-async fn run_within_limits(running: &RunningAttempt, handler: BoxFuture<'static, HandlerResult>) -> HandlerEnd {
+async fn run_within_limits(running: &RunningAttempt, handler: HandlerFuture) -> HandlerEnd {
     let ended = |end: std::thread::Result<_>| end.map_or_else(HandlerEnd::Panicked, HandlerEnd::Returned);
     let mut handler = AssertUnwindSafe(handler).catch_unwind();
     tokio::select! {

@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_endpoints::{AsyncEndpoints, Builder, JobId, JobLookup, JobView, MemoryStore, Options};
-use async_endpoints_testkit::Checked;
+use async_endpoints_testkit::{Checked, FlakyStore};
 use reqwest::{Client, Response, StatusCode};
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -17,6 +17,22 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn store() -> TestStore {
     Arc::new(Checked::new(MemoryStore::new()))
+}
+
+/// A store with injected faults, and the store inside it.
+pub fn flaky_store() -> (TestStore, Arc<FlakyStore>) {
+    let inner = store();
+    (inner.clone(), Arc::new(FlakyStore::new(Arc::new(inner))))
+}
+
+/// Waits until a condition holds.
+pub async fn until(condition: impl AsyncFn() -> bool) {
+    let holds = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, holds).await.expect("the condition holds in time");
 }
 
 /// Options for tests: short leases, quick retries.
