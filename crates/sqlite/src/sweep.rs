@@ -39,6 +39,7 @@ impl State {
         if let Some(until) = quiet_until.filter(|until| *until > now) {
             return Ok(Reclaimed::Waiting(until.since(now)));
         }
+        // A lease that a clock dated far ahead lasts one more lease.
         let far = "UPDATE jobs INDEXED BY jobs_leased SET lease_until = ?1 WHERE status = 2 AND lease_until > ?2";
         self.conn.prepare_cached(far)?.execute([(now + reclaim.lease).as_micros(), (now + FAR_AHEAD).as_micros()])?;
         let limit = reclaim.limit.min(SWEEP_JOBS) as usize;
