@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr, net::SocketAddr, sync::Arc};
 use async_endpoints_core::job::Digest;
 use axum::{
     extract::ConnectInfo,
-    http::{HeaderMap, header, request::Parts, uri::Authority},
+    http::{HeaderMap, Version, header, request::Parts, uri::Authority},
 };
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
@@ -34,8 +34,8 @@ enum Policy {
 }
 
 impl Access {
-    /// Allows requests with a loopback peer and a loopback `Host` that passed no proxy. Requests without a known peer are
-    /// refused; [`serve`](crate::AsyncEndpoints::serve) provides it.
+    /// Allows requests with a loopback peer and a loopback `Host` that passed no proxy. HTTP/1.0, which proxies speak by
+    /// default, is refused, and so are requests without a known peer; [`serve`](crate::AsyncEndpoints::serve) provides it.
     pub fn loopback() -> Self {
         Self(Policy::Loopback)
     }
@@ -108,19 +108,18 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 fn is_local(request: &Parts) -> bool {
     let peer = request.extensions.get::<ConnectInfo<SocketAddr>>();
-    let names = &request.headers;
-    let forwarded = names
-        .keys()
-        .any(|name| *name == header::FORWARDED || *name == header::VIA || name.as_str().starts_with("x-forwarded-"));
+    let is_of_proxy =
+        |name: &str| matches!(name, "forwarded" | "via" | "x-real-ip") || name.starts_with("x-forwarded-");
+    let proxied = request.version == Version::HTTP_10 || request.headers.keys().any(|name| is_of_proxy(name.as_str()));
     let authority = request.uri.authority().is_none_or(is_loopback_host);
-    let mut hosts = names.get_all(header::HOST).iter();
+    let mut hosts = request.headers.get_all(header::HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
         (Some(host), None) => Authority::try_from(host.as_bytes()).is_ok_and(|host| is_loopback_host(&host)),
         // HTTP/2 sends the authority instead of `Host`.
         (None, _) => request.uri.authority().is_some(),
         _ => false,
     };
-    peer.is_some_and(|ConnectInfo(peer)| is_loopback(peer.ip())) && host && authority && !forwarded
+    peer.is_some_and(|ConnectInfo(peer)| is_loopback(peer.ip())) && host && authority && !proxied
 }
 
 fn is_loopback(ip: IpAddr) -> bool {
@@ -236,9 +235,12 @@ mod tests {
         assert!(!local(Some("127.0.0.1"), &[host, host]), "two hosts");
         assert!(!local(Some("10.0.0.1"), &[host]), "another machine");
         assert!(!local(None, &[host]), "an unknown peer");
-        for name in ["forwarded", "via", "x-forwarded-for", "X-Forwarded-Anything"] {
+        for name in ["forwarded", "via", "x-real-ip", "x-forwarded-for", "X-Forwarded-Anything"] {
             assert!(!local(Some("127.0.0.1"), &[host, (name, "x")]), "{name}");
         }
+        let mut old = parts(Some("127.0.0.1"), &[host]);
+        old.version = Version::HTTP_10;
+        assert!(!is_local(&old), "HTTP/1.0");
     }
 
     #[test]

@@ -22,6 +22,7 @@ const TEXT: &str = "text/plain";
 /// The metrics of this process, and the gauges of the store.
 pub(super) async fn metrics(call: &Call) -> Result<Response, Problem> {
     let format = format(call.headers());
+    // The route exists only with telemetry.
     let Some(scraped) = call.endpoints.scrape(format).await else { return Err(codes::JOB_NOT_FOUND.into()) };
     let text = scraped.map_err(|error| {
         log::internal("metrics cannot be collected", &error);

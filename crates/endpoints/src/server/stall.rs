@@ -72,3 +72,22 @@ impl AsyncWrite for StallGuard {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::AsyncWriteExt, net::TcpListener};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn write_to_stalled_client_times_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let _client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
+        let (stream, _) = listener.accept().await.expect("a connection");
+        let before = tokio::time::Instant::now();
+        // More than the socket buffers hold.
+        let error = StallGuard::new(stream).write_all(&vec![0; 64 << 20]).await.expect_err("nothing is read");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(before.elapsed() >= STALL);
+    }
+}
