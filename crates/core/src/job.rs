@@ -1,4 +1,4 @@
-//! What a job is: the words that every room uses. Must not know how jobs are decided, stored or served.
+//! The vocabulary of jobs, shared by all crates. Must not know how jobs are decided, stored or served.
 
 use std::{borrow::Cow, collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Duration};
 
@@ -8,13 +8,13 @@ use uuid::Uuid;
 
 use crate::time::Timestamp;
 
-/// The id of a job: a UUID, version 7 when it is made here.
+/// The id of a job: a UUID, of version 7 unless its submitter chose it.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct JobId(pub Uuid);
 
 impl JobId {
-    /// A new id, unlike all others.
+    /// A new, unique id.
     #[must_use]
     pub fn random() -> Self {
         Self(Uuid::now_v7())
@@ -41,7 +41,7 @@ impl FromStr for JobId {
 pub struct JobName(Arc<str>);
 
 impl JobName {
-    /// The name, if it is one.
+    /// Checks a name.
     pub fn new(name: &str) -> Result<Self, InvalidName> {
         let fits =
             (1..=100).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
@@ -74,23 +74,23 @@ impl From<JobName> for String {
     }
 }
 
-/// Text that is no job name.
+/// Text that is not a job name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no job name: 1 to 100 characters of A-Z a-z 0-9 . _ - are")]
+#[error("invalid job name {0:?}: expected 1–100 characters from A-Z a-z 0-9 . _ -")]
 pub struct InvalidName(String);
 
-/// Where a job stands. The last three are terminal: nothing about such a job ever changes.
+/// The state of a job. The last three are terminal: status, result, error and times never change after them.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum JobStatus {
     /// Runnable, waiting for a worker.
     Queued,
-    /// Runnable later: delayed by its submitter, or between two attempts.
+    /// Runnable later: delayed by its submitter, or waiting for a retry.
     Scheduled,
     /// An attempt runs under a lease.
     InProgress,
     /// A handler returned a result.
     Completed,
-    /// The last attempt failed, or too many workers died under it.
+    /// The last attempt failed, or the job lost more leases than it may.
     Failed,
     /// Canceled by a caller or by its handler.
     Canceled,
@@ -101,12 +101,12 @@ impl JobStatus {
     pub const ALL: [Self; 6] =
         [Self::Queued, Self::Scheduled, Self::InProgress, Self::Completed, Self::Failed, Self::Canceled];
 
-    /// Whether nothing can change any more.
+    /// Whether the state is final.
     pub const fn is_terminal(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::Canceled)
     }
 
-    /// The state as the contract writes it, `InProgress` for example.
+    /// The state as JSON documents write it, `InProgress` for example.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "Queued",
@@ -125,23 +125,23 @@ impl fmt::Display for JobStatus {
     }
 }
 
-/// 0 (last) to 9 (first); 4 unless told.
+/// The priority of a job: 0 (last) to 9 (first). Defaults to 4.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u8", into = "u8")]
 pub struct Priority(u8);
 
 impl Priority {
-    /// Runs after everything else.
+    /// Runs after all other priorities.
     pub const LOWEST: Self = Self(0);
-    /// Runs before everything else.
+    /// Runs before all other priorities.
     pub const HIGHEST: Self = Self(9);
 
-    /// The priority of that number; above 9 is 9.
+    /// A priority; numbers above 9 count as 9.
     pub const fn new(number: u8) -> Self {
         Self(if number > 9 { 9 } else { number })
     }
 
-    /// 0 to 9.
+    /// The number, 0 to 9.
     pub const fn get(self) -> u8 {
         self.0
     }
@@ -157,7 +157,7 @@ impl TryFrom<u8> for Priority {
     type Error = &'static str;
 
     fn try_from(number: u8) -> Result<Self, Self::Error> {
-        if number > 9 { Err("a priority is 0 to 9") } else { Ok(Self(number)) }
+        if number > 9 { Err("invalid priority: expected 0 to 9") } else { Ok(Self(number)) }
     }
 }
 
@@ -167,7 +167,7 @@ impl From<Priority> for u8 {
     }
 }
 
-/// A SHA-256 of something the store compares and need not know: a request's fingerprint, an owner.
+/// A SHA-256 of a value that stores only compare: a request's fingerprint, an owner.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(pub [u8; 32]);
 
@@ -177,50 +177,50 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// The W3C trace context that a request came with, as text.
+/// The W3C trace context of a request, as text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TraceContext {
     /// `00-<trace id>-<span id>-<flags>`.
     pub traceparent: String,
-    /// Vendors' additions, passed on untouched.
+    /// The vendors' additions, passed on unchanged.
     pub tracestate: Option<String>,
 }
 
 impl TraceContext {
-    /// The 32 hexadecimal digits of the trace id.
+    /// The 32 hexadecimal digits of the trace id; none if `traceparent` is too short.
     pub fn trace_id(&self) -> Option<&str> {
         self.traceparent.get(3..35)
     }
 }
 
-/// What went wrong, as it is stored: a problem object (RFC 9457) without what its reader adds.
+/// A stored error: a problem object (RFC 9457) without the fields that depend on its reader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorRecord {
-    /// `UPPER_SNAKE_CASE`, stable; what programs and metrics go by.
+    /// Identifies the problem to programs and metrics: `UPPER_SNAKE_CASE`, stable.
     pub code: Cow<'static, str>,
-    /// The kind of problem in a few words; the same for every occurrence.
+    /// The problem in a few words, the same for every occurrence.
     pub title: Cow<'static, str>,
-    /// The HTTP status that a synchronous endpoint would have answered.
+    /// The HTTP status that a synchronous endpoint would have returned.
     pub status: u16,
-    /// This occurrence in words that a caller may see.
+    /// A description of this occurrence that callers may see.
     pub detail: Option<String>,
-    /// Whether trying again could help.
+    /// Whether a retry may succeed.
     pub retryable: bool,
 }
 
-/// How far an attempt says it is.
+/// The progress that an attempt reported.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Progress {
     /// Units done.
     pub completed: u64,
-    /// Units in all, where known.
+    /// Units in total, where known.
     pub total: Option<u64>,
     /// 0 to 100, where known; never falls within an attempt.
     pub percent: Option<f64>,
-    /// What is being done, at most 1 KiB.
+    /// A description of the present step, at most 1 KiB.
     pub message: Option<String>,
-    /// When the handler said so.
+    /// When it was reported, by the store's clock.
     pub updated_at: Timestamp,
 }
 
@@ -230,15 +230,15 @@ pub struct Progress {
 pub enum AttemptOutcome {
     /// The handler returned a result.
     Completed,
-    /// It failed and the job runs again later.
+    /// It failed, and the job waits for a retry.
     Retried,
-    /// It failed and the job with it.
+    /// It failed, and so did the job.
     Failed,
     /// It was canceled.
     Canceled,
-    /// Its worker shut down and gave the job back.
+    /// Its worker shut down and released the job.
     Released,
-    /// Its worker died or was cut off.
+    /// Its lease expired: the worker died or was cut off.
     Lost,
 }
 
@@ -260,18 +260,18 @@ pub struct AttemptRecord {
     pub ended_at: Option<Timestamp>,
     /// None while it runs.
     pub outcome: Option<AttemptOutcome>,
-    /// Why, unless it completed or was released.
+    /// The error; none if it completed or was released.
     pub error: Option<ErrorRecord>,
 }
 
-/// A job as a reader sees it. The payload is not part of it: only a worker's claim returns that.
+/// A job as readers see it. The payload is not part of it: only a claim returns payloads.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobView {
     /// Its id.
     pub id: JobId,
     /// Its type.
     pub name: JobName,
-    /// Where it stands.
+    /// Its state.
     pub status: JobStatus,
     /// Starts so far; never falls.
     pub attempt: u32,
@@ -279,46 +279,46 @@ pub struct JobView {
     pub retry_count: u32,
     /// Leases lost to a dead or cut-off worker.
     pub loss_count: u32,
-    /// Attempts given back by a worker that shut down.
+    /// Attempts released by a worker that shut down.
     pub release_count: u32,
     /// Retries allowed.
     pub max_retries: u32,
-    /// Which goes first.
+    /// Decides which of the runnable jobs starts first.
     pub priority: Priority,
-    /// Grows with every change that a client can see, `ahead` aside.
+    /// Grows with every change that a client can see, except of `ahead`.
     pub version: u64,
-    /// When the store had it.
+    /// When the store accepted it.
     pub created_at: Timestamp,
-    /// When it is due; none for a job that never waited for a time.
+    /// When it is or was due; none for a job that was never Scheduled.
     pub scheduled_at: Option<Timestamp>,
     /// The latest start.
     pub started_at: Option<Timestamp>,
     /// When it became terminal.
     pub completed_at: Option<Timestamp>,
-    /// The latest visible change.
+    /// When a client-visible field last changed.
     pub last_updated_at: Timestamp,
-    /// Until when an ended job can be read.
+    /// When an ended job expires.
     pub expires_at: Option<Timestamp>,
     /// When a caller asked to cancel it while it ran.
     pub cancel_requested_at: Option<Timestamp>,
-    /// What the latest attempt reported.
+    /// The latest attempt's progress.
     pub progress: Option<Progress>,
-    /// The handler's JSON, once completed.
+    /// The handler's JSON, if the job completed.
     pub result: Option<Bytes>,
-    /// Why it ended, or why the last attempt did.
+    /// The error that ended the job, or else the last attempt's error.
     pub error: Option<ErrorRecord>,
     /// The last [`ATTEMPTS_KEPT`](crate::limits::ATTEMPTS_KEPT) attempts, oldest first.
     pub attempts: Vec<AttemptRecord>,
-    /// Jobs of its type that go first, while it is queued;
+    /// Jobs of its type that start before it, while it is Queued;
     /// exact up to [`AHEAD_COUNTED`](crate::limits::AHEAD_COUNTED).
     pub ahead: Option<u64>,
-    /// The job that this one repeats.
+    /// The job that this one retries.
     pub retry_of: Option<JobId>,
-    /// The job that repeats this one.
+    /// The job that retries this one.
     pub retried_by: Option<JobId>,
-    /// The trace that its submission belongs to.
+    /// The trace context of its submission.
     pub trace: Option<TraceContext>,
-    /// Whose it is, hashed; none where no owner rule is set.
+    /// Its owner, hashed; none if no owner rule is set.
     pub owner: Option<Digest>,
 }
 
@@ -326,7 +326,7 @@ pub struct JobView {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LogLine {
-    /// Its number within the job, from 1, given by the store.
+    /// Its number within the job, from 1, set by the store.
     #[serde(default)]
     pub line: u64,
     /// The attempt that wrote it, set by the store.
@@ -336,37 +336,37 @@ pub struct LogLine {
     pub timestamp: Timestamp,
     /// `ERROR` to `TRACE`.
     pub level: Cow<'static, str>,
-    /// The text.
+    /// The message.
     pub message: String,
-    /// Fields beside the text.
+    /// Further fields.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub fields: BTreeMap<String, serde_json::Value>,
 }
 
 impl LogLine {
-    /// What it counts for against [`LOG_BYTES_PER_JOB`](crate::limits::LOG_BYTES_PER_JOB): text,
-    /// field names, and the JSON of field values.
+    /// Its size, as counted against [`LOG_BYTES_PER_JOB`](crate::limits::LOG_BYTES_PER_JOB): the bytes of message,
+    /// field names, and field values as JSON.
     pub fn bytes(&self) -> usize {
         let fields: usize = self.fields.iter().map(|(k, v)| k.len() + v.to_string().len()).sum();
         self.message.len() + fields
     }
 }
 
-/// What a job type asks of the store when a job is inserted; kept with the job for its whole life.
+/// The rules of a job, set by its type when it is inserted and never changed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobTerms {
-    /// Which goes first.
+    /// Decides which of the runnable jobs starts first.
     pub priority: Priority,
     /// Retries allowed.
     pub max_retries: u32,
     /// Lost leases allowed; one more fails the job.
     pub max_losses: u32,
-    /// How long it stays readable after its end, and how long again `Gone` is told of it.
+    /// How long it stays readable after its end, and for how long after that it answers `Gone`.
     pub retention: Duration,
 }
 
 impl Default for JobTerms {
-    /// Middle priority, 3 retries, 5 losses, readable for a day.
+    /// Default priority, 3 retries, 5 losses, a retention of one day.
     fn default() -> Self {
         let retention = Duration::from_secs(24 * 60 * 60);
         Self { priority: Priority::default(), max_retries: 3, max_losses: 5, retention }
@@ -378,7 +378,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_checked() {
+    fn names_are_validated() {
         for good in ["a", "ProcessData", "a.b_c-9", &"x".repeat(100)] {
             assert_eq!(JobName::new(good).map(String::from), Ok(good.to_owned()));
         }
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn trace_id_of_a_short_header_is_none() {
+    fn trace_id_of_short_header_is_none() {
         let trace = |s: &str| TraceContext { traceparent: s.to_owned(), tracestate: None };
         assert_eq!(trace("00-").trace_id(), None);
         let id = "0af7651916cd43dd8448eb211c80319c";

@@ -1,25 +1,25 @@
-//! The bounds that keep every store call short, and stored jobs small.
+//! Bounds that keep store calls short and stored jobs small.
 //!
-//! Callers of a store keep to them; a store may rely on that and must never return more.
+//! Callers keep to them, and stores may rely on that. A store never returns more.
 
-/// Jobs in one `claim` or `settle` at most.
+/// Maximum number of jobs in one `claim` or `settle`.
 pub const BATCH_JOBS: usize = 64;
-/// Bytes of payload or result in one `claim` or `settle`; a larger single item goes alone.
+/// Maximum bytes of payload or result in one `claim` or `settle`; a larger item is sent alone.
 pub const BATCH_BYTES: usize = 4 << 20;
-/// Leases in one `renew` at most.
+/// Maximum number of leases in one `renew`.
 pub const RENEW_LEASES: usize = 256;
-/// Jobs in one `reclaim` or `prune`, and due jobs promoted by one `claim`, at most.
+/// Maximum number of jobs in one `reclaim` or `prune`, and of due jobs promoted by one `claim`.
 pub const SWEEP_JOBS: u32 = 100;
-/// Jobs in one page of `list` at most.
+/// Maximum number of jobs in one page of `list`.
 pub const PAGE_JOBS: u32 = 200;
-/// Attempts a job remembers, the current one included.
+/// Number of attempts kept with a job, the running one included.
 pub const ATTEMPTS_KEPT: usize = 20;
-/// `JobView::ahead` is exact up to this and may stop there.
+/// `JobView::ahead` is exact up to this number and may stop there.
 pub const AHEAD_COUNTED: u64 = 1_000;
-/// Bytes of log a job keeps over all its attempts; beyond, the oldest attempt's lines go.
+/// Maximum bytes of log lines kept with a job. Beyond it, the oldest attempt's lines are deleted.
 pub const LOG_BYTES_PER_JOB: usize = 1 << 20;
-/// Minutes that a slot of counts is kept.
+/// Minutes for which a minute bucket is kept.
 pub const STATS_MINUTES: i64 = 360;
-/// Seconds that an idempotency record lives at least, however short the job's retention: a key, or an id that the
-/// submitter chose.
+/// Minimum seconds for which a store recognizes a repeated submission by its key or by an id that its submitter chose,
+/// however short the job's retention.
 pub const KEY_SECONDS: u64 = 24 * 60 * 60;

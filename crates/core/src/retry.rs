@@ -1,8 +1,8 @@
-//! How long to wait before the next attempt. A pure function of its arguments: randomness is passed in.
+//! The delay before a retry. Pure: randomness is passed in.
 
 use std::time::Duration;
 
-/// The wait before a retry. `Copy` and `const`, so that it can be part of a job type's constant.
+/// The delay before each retry. `Copy` and `const`, so that it can be part of a job type's constant.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -16,24 +16,24 @@ use std::time::Duration;
 pub enum RetryPolicy {
     /// `min(cap, base × 2^(n−1))`, times a random share between `1 − jitter` and 1.
     Exponential {
-        /// The wait before the first retry.
+        /// The delay before the first retry.
         base: Duration,
-        /// The longest wait.
+        /// The longest delay.
         cap: Duration,
-        /// 0 (none) to 1 (full).
+        /// The random share, 0 (none) to 1 (full).
         jitter: f64,
     },
-    /// Whatever the function says for retry `n`, from 1. Not jittered.
+    /// A function from the number of the retry, from 1, to its delay. Without jitter.
     Custom(fn(u32) -> Duration),
 }
 
 impl RetryPolicy {
-    /// Doubling from `base`, at most an hour, jittered down to a half.
+    /// Doubles from `base` up to an hour, with a jitter of 0.5.
     pub const fn exponential(base: Duration) -> Self {
         Self::Exponential { base, cap: Duration::from_secs(3600), jitter: 0.5 }
     }
 
-    /// The same with another longest wait; a custom policy is left as it is.
+    /// Sets the longest delay. Has no effect on a custom policy.
     #[must_use]
     pub const fn cap(self, cap: Duration) -> Self {
         match self {
@@ -42,7 +42,7 @@ impl RetryPolicy {
         }
     }
 
-    /// The same with another jitter, 0 to 1; a custom policy is left as it is.
+    /// Sets the jitter, 0 to 1. Has no effect on a custom policy.
     #[must_use]
     pub const fn jitter(self, jitter: f64) -> Self {
         match self {
@@ -51,7 +51,7 @@ impl RetryPolicy {
         }
     }
 
-    /// The wait before retry `n`, from 1. `random` is 0 to 1 and picks the point in the jitter's range.
+    /// The delay before retry `n`, from 1. `random`, 0 to 1, selects a point in the jitter's range.
     pub fn delay(&self, n: u32, random: f64) -> Duration {
         match *self {
             Self::Exponential { base, cap, jitter } => {
@@ -66,7 +66,7 @@ impl RetryPolicy {
 }
 
 impl Default for RetryPolicy {
-    /// From two seconds on.
+    /// Exponential from two seconds.
     fn default() -> Self {
         Self::exponential(Duration::from_secs(2))
     }
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stays_between_half_and_whole_of_the_capped_doubling() {
+    fn jittered_delay_is_half_to_whole() {
         let policy = RetryPolicy::default();
         for n in 1..200 {
             let whole = 2_f64.powi(n).min(3600.0);
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn extremes_do_not_panic() {
+    fn extreme_values_do_not_panic() {
         let long = RetryPolicy::exponential(Duration::MAX).cap(Duration::MAX).jitter(0.0);
         assert_eq!(long.delay(0, 0.0), Duration::MAX);
         assert_eq!(long.delay(u32::MAX, f64::NAN.max(2.0)), Duration::MAX);

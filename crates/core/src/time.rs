@@ -1,4 +1,4 @@
-//! Points in time, and the clock a store decides by. Must not know jobs.
+//! Points in time, and the clock of a store. Must not know jobs.
 
 use std::{
     fmt,
@@ -36,7 +36,7 @@ impl Timestamp {
         self.0.div_euclid(1_000)
     }
 
-    /// Minutes since the Unix epoch, rounded down: the number of a slot of counts.
+    /// Minutes since the Unix epoch, rounded down: the number of a minute bucket.
     pub const fn minute(self) -> i64 {
         self.0.div_euclid(60_000_000)
     }
@@ -46,7 +46,7 @@ impl Timestamp {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// The point `ago` before this one, as far as time reaches.
+    /// The point `ago` before this one, saturating.
     pub fn before(self, ago: Duration) -> Self {
         Self(self.0.saturating_sub(micros(ago)))
     }
@@ -75,7 +75,7 @@ impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::from_microsecond(self.0) {
             Ok(time) => write!(f, "{time:.6}"),
-            // Beyond the year 9999: nothing we make, and no reason to fail a reader.
+            // Beyond the year 9999. No stored time is, and a reader must not fail.
             Err(_) => f.write_str("9999-12-31T23:59:59.999999Z"),
         }
     }
@@ -85,7 +85,8 @@ impl FromStr for Timestamp {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let time: jiff::Timestamp = text.parse().map_err(|e| format!("not an RFC 3339 time: {e}"))?;
+        let time: jiff::Timestamp =
+            text.parse().map_err(|e| format!("invalid time {text:?}: expected RFC 3339: {e}"))?;
         Ok(Self(time.as_microsecond()))
     }
 }
@@ -108,8 +109,8 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
 }
 
-/// The machine's clock, read once and then moved on by the monotonic clock: a wall clock that is
-/// set back or forward while the process runs ends no lease early and starts no job twice.
+/// The wall clock at its creation, advanced by the monotonic clock. A wall clock that is set while the process runs
+/// neither ends a lease early nor starts a job twice.
 #[derive(Debug)]
 pub struct SystemClock {
     wall: Timestamp,

@@ -1,7 +1,7 @@
-//! The state machine of a job: which state follows which event, and what a finished attempt means.
+//! The state machine of a job, and the effect of an ended attempt.
 //!
 //! Pure functions. Must not know async, I/O, clocks or HTTP: `now`, policy and randomness are passed in.
-//! Every store obeys [`next`]; stores written in Rust call it, others are held to it by the conformance suite.
+//! Stores written in Rust call them. Others are held to the same decisions by the conformance suite.
 //!
 //! ```text
 //!            claim               completed
@@ -26,28 +26,28 @@ use crate::{
     store::Outcome,
 };
 
-/// What can happen to a job.
+/// An event in the life of a job.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Its time has come.
+    /// A Scheduled job is due.
     Due,
-    /// A worker takes it.
+    /// A worker claims the job.
     Claim,
-    /// A caller asks to cancel it.
+    /// A caller cancels the job.
     Cancel,
-    /// Its running attempt ended like this. `Lost` with `last` is one loss more than the job may have.
+    /// The running attempt ended.
     Ended {
-        /// How.
+        /// How it ended.
         outcome: AttemptOutcome,
-        /// Only for `Lost`: no further loss is allowed.
+        /// Only for `Lost`: no further loss is allowed, so the job fails.
         last: bool,
     },
 }
 
-/// The state after `event`, or `None` if a job in this state does not take it.
+/// The state after `event`, or `None` if a job in this state cannot have that event.
 ///
-/// A running job that was asked to cancel stays `InProgress` until its attempt ends; whatever that end is,
-/// it becomes `Canceled`, unless the handler still completed.
+/// A running job with a cancel request stays `InProgress` until its attempt ends. Then it becomes `Canceled`, unless the
+/// handler completed.
 pub fn next(status: JobStatus, cancel_requested: bool, event: Event) -> Option<JobStatus> {
     use JobStatus as S;
     Some(match (status, event) {
@@ -72,8 +72,8 @@ const fn state_after_attempt(outcome: AttemptOutcome, cancel_requested: bool, la
     }
 }
 
-/// How the attempt counts that ended like `outcome` and left the job in `after`:
-/// an end that a cancel request turned into `Canceled` is a canceled attempt.
+/// The outcome to record for an attempt that left the job in state `after`. An attempt that a cancel request turned into
+/// `Canceled` is recorded as canceled.
 pub const fn recorded(outcome: AttemptOutcome, after: JobStatus) -> AttemptOutcome {
     match after {
         JobStatus::Canceled => AttemptOutcome::Canceled,
@@ -81,20 +81,22 @@ pub const fn recorded(outcome: AttemptOutcome, after: JobStatus) -> AttemptOutco
     }
 }
 
-/// How a handler failed, and what that says about trying again.
+/// How a handler failed.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// Try again by the retry policy.
+    /// Retry after the delay of the retry policy.
     Retryable,
-    /// Try again after this long.
+    /// Retry after this delay.
     RetryAfter(Duration),
-    /// Trying again cannot help.
+    /// Do not retry.
     Permanent,
-    /// The handler stopped because it was told to.
+    /// The handler stopped on a cancel request.
     Canceled,
 }
 
-/// What to settle for an attempt that failed: another attempt while retries are left, else the end.
+/// The outcome of a failed attempt: a retry if the failure allows one and retries are left.
+///
+/// `random` is 0 to 1, see [`RetryPolicy::delay`].
 pub fn settle_failure(
     failure: Failure,
     error: ErrorRecord,
@@ -130,10 +132,9 @@ mod tests {
         Event::Ended { outcome: AttemptOutcome::Lost, last: true },
     ];
 
-    /// The whole table, one letter for each event above: the state's initial, `-` for refused
-    /// (`q`ueued, `s`cheduled, `i`n progress, `c`ompleted, `f`ailed, `x` canceled).
+    /// One letter for each of `EVENTS`: the initial of the next state (`x` for Canceled), or `-` if there is none.
     const TABLE: [(JobStatus, &str, &str); 6] = [
-        // state                   asked to cancel: no, yes
+        // state                   cancel requested: no, yes
         (JobStatus::Queued, "-ix-------", "-ix-------"),
         (JobStatus::Scheduled, "qix-------", "qix-------"),
         (JobStatus::InProgress, "--icsfxqqf", "--icxxxxxx"),
@@ -154,10 +155,10 @@ mod tests {
     }
 
     #[test]
-    fn every_state_and_event_is_as_the_table_says() {
+    fn every_state_and_event_matches_table() {
         assert_eq!(TABLE.map(|(s, ..)| s), JobStatus::ALL);
-        for (status, plain, asked) in TABLE {
-            for (cancel_requested, row) in [(false, plain), (true, asked)] {
+        for (status, plain, requested) in TABLE {
+            for (cancel_requested, row) in [(false, plain), (true, requested)] {
                 let found: String = EVENTS.iter().map(|e| letter(next(status, cancel_requested, *e))).collect();
                 assert_eq!(found, row, "{status}, cancel requested: {cancel_requested}");
             }
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_leaves_a_terminal_state_and_every_other_state_has_an_end() {
+    fn only_terminal_states_are_final() {
         for status in JobStatus::ALL {
             let leaves = EVENTS.iter().any(|e| next(status, false, *e).is_some());
             assert_eq!(leaves, !status.is_terminal(), "{status}");
@@ -177,15 +178,15 @@ mod tests {
     }
 
     #[test]
-    fn failures_settle_by_kind_and_by_retries_left() {
+    fn failure_settles_by_kind_and_retries_left() {
         let policy = RetryPolicy::default();
         let settle = |failure, retries| settle_failure(failure, error(), retries, 3, &policy, 1.0);
         let wait = Duration::from_secs(77);
         for retries in 0..3 {
             let delay = policy.delay(retries + 1, 1.0);
             assert_eq!(settle(Failure::Retryable, retries), Outcome::Retry { delay, error: error() });
-            let told = Outcome::Retry { delay: wait, error: error() };
-            assert_eq!(settle(Failure::RetryAfter(wait), retries), told);
+            let expected = Outcome::Retry { delay: wait, error: error() };
+            assert_eq!(settle(Failure::RetryAfter(wait), retries), expected);
         }
         for (failure, retries) in [(Failure::Retryable, 3), (Failure::RetryAfter(wait), 4), (Failure::Permanent, 0)] {
             assert_eq!(settle(failure, retries), Outcome::Failed { error: error() });

@@ -1,4 +1,4 @@
-//! Calls of clients: insert, cancel, retry.
+//! Calls made for clients: insert, cancel, retry.
 
 use super::{
     job::Job,
@@ -14,42 +14,42 @@ use crate::{
 
 impl State {
     pub(super) fn insert(&mut self, new: NewJob, now: Timestamp) -> InsertOutcome {
-        let kind = self.kind_or_new(&new.name);
-        let request: Option<Request> = new.key.as_ref().map(|key| (new.owner, kind, key.clone()));
+        let type_id = self.type_id_or_new(&new.name);
+        let request: Option<Request> = new.key.as_ref().map(|key| (new.owner, type_id, key.clone()));
         if let Some(known) = request.as_ref().and_then(|request| self.keys.get(request)).copied() {
             return self.existing(known, &new, now);
         }
         if self.identity(new.id).is_some() {
-            // A new key must not take over a job that was made under another one, or under none.
+            // A new key must not return a job that was made under another key or under none.
             return if new.key.is_some() { InsertOutcome::Conflict } else { self.existing(new.id, &new, now) };
         }
-        if new.queue_limit.is_some_and(|limit| self.types[kind as usize].waiting() >= limit) {
+        if new.queue_limit.is_some_and(|limit| self.types[type_id as usize].waiting() >= limit) {
             return InsertOutcome::Full;
         }
         let id = new.id;
         let order = self.next_order(now);
-        let place = self.put(Box::new(Job::new(new, kind, order, now)));
+        let place = self.add(Box::new(Job::new(new, type_id, order, now)));
         if let Some(request) = request {
             self.keys.insert(request, id);
         }
         let job = self.job(place);
-        let ahead = self.types[kind as usize].ahead(job, AHEAD_COUNTED);
+        let ahead = self.types[type_id as usize].ahead(job, AHEAD_COUNTED);
         InsertOutcome::Inserted { created_at: now, version: job.version, ahead }
     }
 
-    /// Whose a known id is, and by which request.
+    /// Owner and fingerprint of a known id.
     fn identity(&self, id: JobId) -> Option<(Option<Digest>, Digest)> {
         if let Some(place) = self.ids.get(&id) {
             let job = self.job(*place);
             return Some((job.owner, job.fingerprint));
         }
-        self.tombs.get(&id).map(|tomb| (tomb.owner, tomb.fingerprint))
+        self.tombstones.get(&id).map(|tombstone| (tombstone.owner, tombstone.fingerprint))
     }
 
     fn existing(&self, id: JobId, new: &NewJob, now: Timestamp) -> InsertOutcome {
         match self.identity(id) {
             Some(identity) if identity == (new.owner, new.fingerprint) => match self.lookup(id, now) {
-                // Its record outlives the time in which readers are told: a replay is never a second run.
+                // The tombstone outlives `Gone` for readers: a replay is never a second run.
                 JobLookup::NotFound => InsertOutcome::Existing(JobLookup::Gone { owner: new.owner }),
                 lookup => InsertOutcome::Existing(lookup),
             },
@@ -64,12 +64,12 @@ impl State {
                 _ => CancelOutcome::NotFound,
             };
         };
-        let (kind, asked) = (job.kind, job.cancel_requested_at.is_some());
+        let (type_id, requested) = (job.type_id, job.cancel_requested_at.is_some());
         let place = self.ids[&id];
-        match lifecycle::next(job.status, asked, Event::Cancel) {
+        match lifecycle::next(job.status, requested, Event::Cancel) {
             None => CancelOutcome::Terminal(Box::new(self.view(job))),
             Some(JobStatus::InProgress) => {
-                if !asked {
+                if !requested {
                     self.change(place, now, |job| job.cancel_requested_at = Some(now));
                 }
                 CancelOutcome::Requested(Box::new(self.view(self.job(place))))
@@ -82,7 +82,7 @@ impl State {
                     job.ended_at = Some(now);
                     job.error = Some(Box::new(error.clone()));
                 });
-                self.types[kind as usize].slot(now).count_ended(after);
+                self.types[type_id as usize].minute(now).count_ended(after);
                 CancelOutcome::Canceled(Box::new(self.view(self.job(place))))
             }
         }
@@ -104,13 +104,13 @@ impl State {
         if self.identity(new.id).is_some() {
             return RetryOutcome::Conflict;
         }
-        let kind = job.kind;
-        let again = job.again(new, self.types[kind as usize].name.clone());
+        let type_id = job.type_id;
+        let again = job.again(new, self.types[type_id as usize].name.clone());
         let old = self.ids[&id];
         let order = self.next_order(now);
-        let mut job = Box::new(Job::new(again, kind, order, now));
+        let mut job = Box::new(Job::new(again, type_id, order, now));
         job.extra().retry_of = Some(id);
-        let place = self.put(job);
+        let place = self.add(job);
         let updated_at = self.job(old).updated_at;
         self.change(old, updated_at, |old| old.extra().retried_by = Some(new.id));
         RetryOutcome::Created(Box::new(self.view(self.job(place))))

@@ -1,4 +1,4 @@
-//! A job as this store keeps it. Rarely used parts are boxed: most of a million queued jobs have none.
+//! A job as this store keeps it. Rarely used fields are boxed, since most of a million queued jobs lack them.
 
 use std::collections::VecDeque;
 
@@ -17,10 +17,10 @@ use crate::{
 
 pub(super) struct Job {
     pub(super) id: JobId,
-    /// It may be submitted again: under its key, or under an id that its submitter chose.
+    /// Whether it may be submitted again: it has a key, or its submitter chose the id.
     pub(super) repeatable: bool,
     /// Its type's place in `State::types`.
-    pub(super) kind: u32,
+    pub(super) type_id: u32,
     pub(super) status: JobStatus,
     pub(super) terms: JobTerms,
     pub(super) payload: Bytes,
@@ -35,15 +35,15 @@ pub(super) struct Job {
     pub(super) losses: u32,
     pub(super) releases: u32,
 
-    /// Its place when accepted; for ever.
+    /// Its order number when accepted; never changes.
     pub(super) accepted: u64,
-    /// Its place in the index of its state, for Queued and the terminal ones.
+    /// Its order number in the index of its state, if that is Queued or terminal.
     pub(super) order: u64,
     pub(super) created_at: Timestamp,
     pub(super) updated_at: Timestamp,
-    /// When it came into its state.
+    /// When it entered its state.
     pub(super) entered_at: Timestamp,
-    /// Since when it is or was runnable.
+    /// Since when it is, or was, runnable.
     pub(super) runnable_since: Timestamp,
     pub(super) due: Option<Timestamp>,
     pub(super) started_at: Option<Timestamp>,
@@ -59,10 +59,10 @@ pub(super) struct Job {
     pub(super) extra: Option<Box<Extra>>,
 }
 
-/// What only some jobs have.
+/// Fields that only some jobs have.
 #[derive(Default)]
 pub(super) struct Extra {
-    /// Ended attempts, oldest first. The latest one ended is among them.
+    /// Ended attempts, oldest first, except a completed one.
     pub(super) history: VecDeque<AttemptRecord>,
     pub(super) progress: Option<Progress>,
     pub(super) span: Option<String>,
@@ -74,14 +74,14 @@ pub(super) struct Extra {
 }
 
 impl Job {
-    /// A job accepted at `now`, in the place that `order` gives.
-    pub(super) fn new(new: NewJob, kind: u32, order: u64, now: Timestamp) -> Self {
+    /// A job accepted at `now`.
+    pub(super) fn new(new: NewJob, type_id: u32, order: u64, now: Timestamp) -> Self {
         let delayed = !new.delay.is_zero();
         let runnable_since = now + new.delay;
         Self {
             id: new.id,
             repeatable: new.id_chosen || new.key.is_some(),
-            kind,
+            type_id,
             status: if delayed { JobStatus::Scheduled } else { JobStatus::Queued },
             terms: new.terms,
             payload: new.payload,
@@ -112,7 +112,7 @@ impl Job {
         }
     }
 
-    /// A job like this one, new: the operator's retry.
+    /// The new job of an operator's retry.
     pub(super) fn again(&self, new: &RetryAs, name: JobName) -> NewJob {
         NewJob::new(new.id, name, self.payload.clone(), self.terms.clone(), self.fingerprint)
             .owner(self.owner)
@@ -148,7 +148,7 @@ impl Job {
         }
     }
 
-    /// Writes the end of the running attempt. `order` is the job's place among ended ones, if it is terminal.
+    /// Writes the end of the running attempt. `order` is the job's new order number, if it is terminal.
     pub(super) fn end_attempt(&mut self, effect: AttemptEffect<'_>, order: Option<u64>) {
         self.status = effect.status;
         (self.retries, self.losses, self.releases) = (effect.retry_count, effect.loss_count, effect.release_count);
@@ -209,7 +209,7 @@ impl Job {
 }
 
 impl Extra {
-    /// Appends a line; beyond the bound the oldest attempt's lines go, never the current one's.
+    /// Appends a line. Beyond the limit the oldest attempt's lines are deleted, never the present attempt's.
     pub(super) fn log(&mut self, line: &LogLine, attempt: u32) {
         self.lines += 1;
         self.log_bytes += line.bytes();

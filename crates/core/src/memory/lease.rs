@@ -1,4 +1,4 @@
-//! Calls of workers: claim, renew, report, settle. Every write is guarded by the lease.
+//! Calls made by workers: claim, renew, report, settle. Every write is guarded by the lease.
 
 use std::time::Duration;
 
@@ -17,37 +17,40 @@ use crate::{
 
 impl State {
     pub(super) fn claim(&mut self, claim: &Claim, now: Timestamp) -> Claimed {
-        let kinds: Vec<(u32, &TypeQuota)> =
-            claim.quotas.iter().filter_map(|want| Some((self.kind(&want.name)?, want))).collect();
-        self.promote(&kinds, now);
-        let mut left: Vec<u32> = kinds.iter().map(|(_, want)| want.max).collect();
+        let quotas: Vec<(u32, &TypeQuota)> =
+            claim.quotas.iter().filter_map(|quota| Some((self.type_id(&quota.name)?, quota))).collect();
+        self.promote(&quotas, now);
+        let mut left: Vec<u32> = quotas.iter().map(|(_, quota)| quota.max).collect();
         let mut attempts = Vec::new();
         let mut bytes = 0;
         while attempts.len() < BATCH_JOBS.min(claim.max as usize) {
-            let heads = kinds.iter().zip(&left).enumerate().filter(|(_, (_, left))| **left > 0);
+            let heads = quotas.iter().zip(&left).enumerate().filter(|(_, (_, left))| **left > 0);
             let first = heads
-                .filter_map(|(i, ((kind, _), _))| {
-                    let (key, place) = self.types[*kind as usize].of(JobStatus::Queued).first_key_value()?;
+                .filter_map(|(i, ((type_id, _), _))| {
+                    let (key, place) = self.types[*type_id as usize].of(JobStatus::Queued).first_key_value()?;
                     Some((key, i, *place))
                 })
                 .min();
-            let Some((_, want, place)) = first else { break };
+            let Some((_, quota, place)) = first else { break };
             bytes += self.job(place).payload.len();
             if bytes > claim.max_bytes && !attempts.is_empty() {
                 break;
             }
-            left[want] -= 1;
+            left[quota] -= 1;
             attempts.push(self.start(place, claim, now));
         }
-        let next = kinds.iter().filter_map(|(kind, _)| self.next_claim(*kind, now)).min();
+        let next = quotas.iter().filter_map(|(type_id, _)| self.next_claim(*type_id, now)).min();
         Claimed { attempts, next_claim: next, now }
     }
 
-    /// Makes due jobs runnable, soonest first. Their order is the time they were due.
-    fn promote(&mut self, kinds: &[(u32, &TypeQuota)], now: Timestamp) {
+    /// Promotes due jobs, soonest first. Their order number is that of their due time.
+    fn promote(&mut self, quotas: &[(u32, &TypeQuota)], now: Timestamp) {
         for _ in 0..SWEEP_JOBS {
-            let heads = kinds.iter().filter_map(|(kind, _)| {
-                self.types[*kind as usize].of(JobStatus::Scheduled).first_key_value().map(|(key, place)| (key, *place))
+            let heads = quotas.iter().filter_map(|(type_id, _)| {
+                self.types[*type_id as usize]
+                    .of(JobStatus::Scheduled)
+                    .first_key_value()
+                    .map(|(key, place)| (key, *place))
             });
             let Some((_, place)) = heads.min() else { break };
             let job = self.job(place);
@@ -60,12 +63,12 @@ impl State {
         }
     }
 
-    fn next_claim(&self, kind: u32, now: Timestamp) -> Option<Duration> {
-        let kind = &self.types[kind as usize];
-        if !kind.of(JobStatus::Queued).is_empty() {
+    fn next_claim(&self, type_id: u32, now: Timestamp) -> Option<Duration> {
+        let job_type = &self.types[type_id as usize];
+        if !job_type.of(JobStatus::Queued).is_empty() {
             return Some(Duration::ZERO);
         }
-        let (_, place) = kind.of(JobStatus::Scheduled).first_key_value()?;
+        let (_, place) = job_type.of(JobStatus::Scheduled).first_key_value()?;
         Some(self.job(*place).due?.since(now))
     }
 
@@ -81,35 +84,35 @@ impl State {
             }
         });
         let job = self.job(place);
-        let (kind, waited) = (job.kind as usize, now.since(job.runnable_since));
-        let attempt = attempt(job, claim, &self.types[kind].name, now);
-        self.types[kind].slot(now).queue_time.record(waited);
+        let (type_id, waited) = (job.type_id as usize, now.since(job.runnable_since));
+        let attempt = attempt(job, claim, &self.types[type_id].name, now);
+        self.types[type_id].minute(now).queue_time.record(waited);
         attempt
     }
 
-    pub(super) fn beat(&mut self, beat: &Heartbeat, now: Timestamp) {
-        self.beats.retain(|_, (beat, at)| *at + beat.ttl > now);
-        if beat.ttl.is_zero() {
-            self.beats.remove(&beat.worker);
+    pub(super) fn heartbeat(&mut self, heartbeat: &Heartbeat, now: Timestamp) {
+        self.heartbeats.retain(|_, (heartbeat, at)| *at + heartbeat.ttl > now);
+        if heartbeat.ttl.is_zero() {
+            self.heartbeats.remove(&heartbeat.worker);
         } else {
-            self.beats.insert(beat.worker, (beat.clone(), now));
+            self.heartbeats.insert(heartbeat.worker, (heartbeat.clone(), now));
         }
     }
 
     pub(super) fn renew(&mut self, lease: Lease, until: Timestamp) -> Renewed {
         let Some(place) = self.running_under(lease) else { return Renewed::Lost };
-        let job = self.amend(place);
+        let job = self.job_mut(place);
         let (id, before) = (job.id, job.lease_until);
         job.lease_until = until;
-        let asked = job.cancel_requested_at.is_some();
+        let requested = job.cancel_requested_at.is_some();
         self.leased.remove(&(before, id, place));
         self.leased.insert((until, id, place));
-        if asked { Renewed::CancelRequested } else { Renewed::Held }
+        if requested { Renewed::CancelRequested } else { Renewed::Held }
     }
 
     pub(super) fn report(&mut self, report: &Report, now: Timestamp) -> Fenced {
         let Some(place) = self.running_under(report.lease) else { return Fenced::Lost };
-        let job = self.amend(place);
+        let job = self.job_mut(place);
         let attempt = job.attempt;
         for line in &report.logs {
             job.extra().log(line, attempt);
@@ -120,24 +123,24 @@ impl State {
         Fenced::Applied
     }
 
-    pub(super) fn settle(&mut self, settle: &Settlement, now: Timestamp) -> Settled {
-        let Some(place) = self.running_under(settle.lease) else {
-            let job = self.ids.get(&settle.lease.job).map(|place| self.job(*place));
+    pub(super) fn settle(&mut self, settlement: &Settlement, now: Timestamp) -> Settled {
+        let Some(place) = self.running_under(settlement.lease) else {
+            let job = self.ids.get(&settlement.lease.job).map(|place| self.job(*place));
             return job
-                .and_then(|job| job.leases.settled_by(settle.lease.token))
+                .and_then(|job| job.leases.settled_by(settlement.lease.token))
                 .map_or(Settled::Lost, Settled::Settled);
         };
-        let after = self.end(place, &EndedAttempt::settled(settle), now);
-        let job = self.amend(place);
+        let after = self.end(place, &EndedAttempt::settled(settlement), now);
+        let job = self.job_mut(place);
         job.leases.settled = Some(after);
-        if let Outcome::Completed { result } = &settle.outcome {
+        if let Outcome::Completed { result } = &settlement.outcome {
             job.result = Some(result.clone());
-            job.payload = Bytes::new(); // Nothing can run it again.
+            job.payload = Bytes::new(); // A completed job never runs again.
         }
-        if settle.span.is_some() || job.extra.is_some() {
-            job.extra().span = settle.span.clone();
+        if settlement.span.is_some() || job.extra.is_some() {
+            job.extra().span = settlement.span.clone();
         }
-        if let Some(progress) = &settle.progress {
+        if let Some(progress) = &settlement.progress {
             job.extra().progress = Some(progress.stored(now));
         }
         Settled::Settled(after)

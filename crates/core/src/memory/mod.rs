@@ -1,8 +1,7 @@
-//! The store that needs nothing: every job in this process, and lost with it.
+//! A store in this process's memory. Must not know policy, handlers or telemetry.
 //!
-//! One mutex, held for microseconds and never over an await, makes each call one atomic step. Every index is
-//! ordered, so that a call costs the same with a million jobs as with a thousand. Decisions are
-//! [`lifecycle`](crate::lifecycle)'s; nothing here knows policy, handlers or telemetry.
+//! One mutex, held for microseconds and never over an await, makes each call one atomic step. Every index is sorted, so the
+//! cost of a call grows with the logarithm of the number of jobs. [`lifecycle`](crate::lifecycle) decides.
 
 mod index;
 mod insert;
@@ -36,10 +35,10 @@ use crate::{
 use shared::Shared;
 use state::State;
 
-/// Hints that a slow listener may fall behind by before it is told [`Hint::Lagged`].
+/// Number of hints by which a subscriber may fall behind before it gets [`Hint::Lagged`].
 const HINTS_KEPT: usize = 1024;
 
-/// A store in this process's memory. Its jobs die with the process: for tests, demos and work that may be lost.
+/// A store in this process's memory. Its jobs are lost with the process: for tests, demos and work that may be lost.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -56,21 +55,21 @@ pub struct MemoryStore {
 }
 
 impl MemoryStore {
-    /// An empty store on the machine's clock.
+    /// An empty store on a [`SystemClock`].
     #[must_use]
     pub fn new() -> Self {
         Self::with_clock(SystemClock::default())
     }
 
-    /// An empty store on another clock, such as a test's.
+    /// An empty store on this clock.
     #[must_use]
     pub fn with_clock(clock: impl Clock) -> Self {
         let (hints, _) = broadcast::channel(HINTS_KEPT);
         Self { clock: Box::new(clock), state: Mutex::new(State::new()), shared: Mutex::default(), hints }
     }
 
-    /// One atomic step: the time is read under the lock, so that times are in the order of the steps, and what
-    /// changed is told when the lock is released.
+    /// Runs one atomic step, then publishes its hints. The time is read under the lock, so that times follow the order of
+    /// the steps. Hints are published after its release, since waking subscribers takes time.
     fn step<T>(&self, step: impl FnOnce(&mut State, Timestamp) -> T) -> T {
         let mut state = lock(&self.state);
         let answer = step(&mut state, self.clock.now());
@@ -78,18 +77,18 @@ impl MemoryStore {
         let changed: Option<Arc<[JobId]>> = (!state.changed.is_empty()).then(|| state.changed.as_slice().into());
         state.changed.clear();
         drop(state);
-        // Nobody listening is no error.
+        // `send` fails if there is no subscriber, which is fine.
         work.into_iter().for_each(|name| drop(self.hints.send(Hint::Work(name))));
         changed.into_iter().for_each(|ids| drop(self.hints.send(Hint::Jobs(ids))));
         answer
     }
 }
 
-/// Tries this often, some microseconds in all, before the thread is put to sleep: a step is shorter than that, and
-/// a sleeping thread makes every release of the lock a system call.
+/// Number of attempts to take the lock, a few microseconds in total, before the thread sleeps. A step is shorter than that,
+/// and a sleeping thread makes each release of the lock a system call.
 const TRIES: u32 = 100;
 
-/// A panic under the lock would be a bug of ours that validates first and writes last; serving on is the better half.
+/// Takes a lock, also if it is poisoned: steps validate before they write, so the state is whole after a panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     for tries in 0..TRIES {
         match mutex.try_lock() {
@@ -143,9 +142,9 @@ impl JobStore for MemoryStore {
         Ok(self.step(|state, now| state.claim(claim, now)))
     }
 
-    async fn renew(&self, beat: &Heartbeat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
+    async fn renew(&self, heartbeat: &Heartbeat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
         Ok(self.step(|state, now| {
-            state.beat(beat, now);
+            state.heartbeat(heartbeat, now);
             leases.iter().map(|held| state.renew(*held, now + lease)).collect()
         }))
     }
@@ -154,8 +153,8 @@ impl JobStore for MemoryStore {
         Ok(self.step(|state, now| reports.iter().map(|report| state.report(report, now)).collect()))
     }
 
-    async fn settle(&self, settles: &[Settlement]) -> Result<Vec<Settled>> {
-        Ok(self.step(|state, now| settles.iter().map(|settle| state.settle(settle, now)).collect()))
+    async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Settled>> {
+        Ok(self.step(|state, now| settlements.iter().map(|settlement| state.settle(settlement, now)).collect()))
     }
 
     async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<CancelOutcome> {

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use uuid::Uuid;
 
 use super::{
-    index::{Index, Kind, PRIORITY_SPAN, order_at, ready_score},
+    index::{Index, PRIORITY_SPAN, TypeIndex, order_at, queued_score},
     job::Job,
     state::State,
 };
@@ -16,7 +16,8 @@ use crate::{
     time::Timestamp,
 };
 
-/// Heads of each priority looked at for the oldest: only released and recovered jobs stand out of line.
+/// Number of jobs per priority that are checked for the oldest runnable one. Only released and recovered jobs are not in
+/// that order.
 const HEADS: usize = 16;
 
 type Entry = ((u64, JobId), u32);
@@ -24,8 +25,9 @@ type Entry = ((u64, JobId), u32);
 impl State {
     pub(super) fn list(&self, filter: &ListFilter, page: &Page, now: Timestamp) -> ListPage {
         let limit = page.limit.min(PAGE_JOBS) as usize;
-        let kinds = self.types.iter().filter(|kind| filter.name.as_ref().is_none_or(|name| *name == kind.name));
-        let indexes: Vec<&Index> = kinds.map(|kind| filter.status.map_or(&kind.accepted, |s| kind.of(s))).collect();
+        let types = self.types.iter().filter(|job_type| filter.name.as_ref().is_none_or(|name| *name == job_type.name));
+        let indexes: Vec<&Index> =
+            types.map(|job_type| filter.status.map_or(&job_type.accepted, |s| job_type.of(s))).collect();
         let newest_first = filter.status.is_none_or(JobStatus::is_terminal);
         let after = page.cursor.map(|cursor| (cursor.score, cursor.id));
         let entries = merge(&indexes, newest_first, after, limit);
@@ -47,52 +49,52 @@ impl State {
     pub(super) fn stats(&self, query: &StatsQuery, now: Timestamp) -> Stats {
         let cutoffs = |name: &JobName| query.cutoffs.iter().find(|cutoffs| cutoffs.name == *name);
         let mut types: Vec<TypeStats> =
-            self.types.iter().map(|kind| self.type_stats(kind, cutoffs(&kind.name), now)).collect();
+            self.types.iter().map(|job_type| self.type_stats(job_type, cutoffs(&job_type.name), now)).collect();
         types.sort_by(|a, b| a.name.cmp(&b.name));
         self.count_unrecovered(&mut types, query, now);
-        let recent = self.types.iter().flat_map(|kind| &kind.slots);
-        let mut slots: Vec<_> = query
+        let recent = self.types.iter().flat_map(|job_type| &job_type.minutes);
+        let mut minutes: Vec<_> = query
             .since_minute
-            .map(|since| recent.filter(|slot| slot.minute >= since).cloned().collect())
+            .map(|since| recent.filter(|bucket| bucket.minute >= since).cloned().collect())
             .unwrap_or_default();
-        slots.sort_by(|a: &MinuteStats, b| (a.minute, &a.name).cmp(&(b.minute, &b.name)));
-        let alive = self.beats.values().filter(|(beat, at)| *at + beat.ttl > now);
-        let beats = alive.map(|(beat, at)| LiveWorker {
-            worker: beat.worker,
-            types: beat.types.clone(),
-            slots: beat.slots,
+        minutes.sort_by(|a: &MinuteStats, b| (a.minute, &a.name).cmp(&(b.minute, &b.name)));
+        let alive = self.heartbeats.values().filter(|(heartbeat, at)| *at + heartbeat.ttl > now);
+        let workers = alive.map(|(heartbeat, at)| LiveWorker {
+            worker: heartbeat.worker,
+            types: heartbeat.types.clone(),
+            slots: heartbeat.slots,
             at: *at,
         });
-        Stats { now, types, minutes: slots, workers: beats.collect(), quarantined: 0, repaired: 0 }
+        Stats { now, types, minutes, workers: workers.collect(), quarantined: 0, repaired: 0 }
     }
 
-    fn type_stats(&self, kind: &Kind, cutoffs: Option<&TypeCutoffs>, now: Timestamp) -> TypeStats {
-        let running = kind.of(JobStatus::InProgress);
+    fn type_stats(&self, job_type: &TypeIndex, cutoffs: Option<&TypeCutoffs>, now: Timestamp) -> TypeStats {
+        let running = job_type.of(JobStatus::InProgress);
         let started = |place: &u32| self.job(*place).started_at.unwrap_or(now);
         let older = |than: Timestamp| bounded(running.values().take_while(|place| started(place) < than));
-        let due = kind.of(JobStatus::Scheduled).first_key_value().and_then(|(_, place)| self.job(*place).due);
-        let queued = by_priority(kind).flat_map(|heads| heads.take(HEADS)).map(|(_, place)| *place);
+        let due = job_type.of(JobStatus::Scheduled).first_key_value().and_then(|(_, place)| self.job(*place).due);
+        let queued = by_priority(job_type).flat_map(|heads| heads.take(HEADS)).map(|(_, place)| *place);
         let queued = queued.map(|place| self.job(place).runnable_since);
         TypeStats {
-            name: kind.name.clone(),
-            counts: JobStatus::ALL.map(|status| kind.of(status).len() as u64),
-            never_started: kind.never_started,
+            name: job_type.name.clone(),
+            counts: JobStatus::ALL.map(|status| job_type.of(status).len() as u64),
+            never_started: job_type.never_started,
             oldest_runnable: queued.chain(due.filter(|due| *due <= now)).min(),
             oldest_running: running.first_key_value().map(|(_, place)| started(place)),
             slow: cutoffs.map_or(0, |cutoffs| older(now.before(cutoffs.slow_after))),
             overdue: cutoffs.map_or(0, |cutoffs| older(now.before(cutoffs.overdue_after))),
-            stale: cutoffs.map_or(0, |cutoffs| self.stale(kind, now.before(cutoffs.stuck_after))),
+            stale: cutoffs.map_or(0, |cutoffs| self.stale(job_type, now.before(cutoffs.stuck_after))),
             unrecovered: 0,
         }
     }
 
-    /// Runnable since before `than`: queued jobs by the time in their order, and due ones nobody promoted.
-    fn stale(&self, kind: &Kind, than: Timestamp) -> u64 {
+    /// Number of jobs runnable since before `than`: Queued ones by the time in their order number, and due Scheduled ones.
+    fn stale(&self, job_type: &TypeIndex, than: Timestamp) -> u64 {
         let end = order_at(than) + 256;
-        let queued = by_priority(kind)
+        let queued = by_priority(job_type)
             .flat_map(|heads| heads.take_while(|((score, _), _)| score % PRIORITY_SPAN < end).map(|(_, place)| *place));
         let queued = queued.filter(|place| self.job(*place).runnable_since < than);
-        let due = kind.of(JobStatus::Scheduled).values().copied();
+        let due = job_type.of(JobStatus::Scheduled).values().copied();
         let due = due.take_while(|place| self.job(*place).due.is_some_and(|due| due < than));
         bounded(queued.chain(due))
     }
@@ -100,10 +102,10 @@ impl State {
     fn count_unrecovered(&self, types: &mut [TypeStats], query: &StatsQuery, now: Timestamp) {
         let expired = self.leased.iter().take_while(|(until, ..)| *until < now);
         for (until, _, place) in expired.take(AHEAD_COUNTED as usize) {
-            let name = &self.types[self.job(*place).kind as usize].name;
+            let name = &self.types[self.job(*place).type_id as usize].name;
             let stuck_after = query.cutoffs.iter().find(|cutoffs| cutoffs.name == *name).map(|c| c.stuck_after);
             let stuck = stuck_after.is_some_and(|after| *until < now.before(after));
-            if let Ok(at) = types.binary_search_by(|kind| kind.name.cmp(name)) {
+            if let Ok(at) = types.binary_search_by(|job_type| job_type.name.cmp(name)) {
                 types[at].unrecovered += u64::from(stuck);
             }
         }
@@ -111,11 +113,11 @@ impl State {
 }
 
 /// The queued jobs of a type, one iterator for each priority.
-fn by_priority(kind: &Kind) -> impl Iterator<Item = impl Iterator<Item = (&(u64, JobId), &u32)>> {
-    let ready = kind.of(JobStatus::Queued);
-    let used = (0..10_u8).filter(|priority| kind.ready_by_priority[*priority as usize] > 0);
+fn by_priority(job_type: &TypeIndex) -> impl Iterator<Item = impl Iterator<Item = (&(u64, JobId), &u32)>> {
+    let ready = job_type.of(JobStatus::Queued);
+    let used = (0..10_u8).filter(|priority| job_type.queued_by_priority[*priority as usize] > 0);
     used.map(move |priority| {
-        let first = ready_score(Priority::new(priority), 0);
+        let first = queued_score(Priority::new(priority), 0);
         let end = first + PRIORITY_SPAN;
         ready.range((first, JobId(Uuid::nil()))..(end, JobId(Uuid::nil())))
     })
@@ -125,7 +127,7 @@ fn bounded<T>(of: impl Iterator<Item = T>) -> u64 {
     of.take(AHEAD_COUNTED as usize).count() as u64
 }
 
-/// The next `limit` entries of several indexes in their common order.
+/// The next `limit` entries after `after`, merged from several indexes.
 fn merge(indexes: &[&Index], newest_first: bool, after: Option<(u64, JobId)>, limit: usize) -> Vec<Entry> {
     use std::ops::Bound::{Excluded, Unbounded};
     let mut entries: Vec<Entry> = Vec::new();

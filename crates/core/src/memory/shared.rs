@@ -17,16 +17,16 @@ pub(super) struct Shared {
 }
 
 struct Holder {
-    who: Uuid,
+    id: Uuid,
     token: RoleToken,
     until: Timestamp,
 }
 
 impl Shared {
-    pub(super) fn role(&mut self, name: &str, who: Uuid, ttl: Duration, now: Timestamp) -> Role {
+    pub(super) fn role(&mut self, name: &str, id: Uuid, ttl: Duration, now: Timestamp) -> Role {
         let holder = self.roles.get_mut(name).filter(|holder| holder.until > now);
         match holder {
-            Some(holder) if holder.who != who => match ttl {
+            Some(holder) if holder.id != id => match ttl {
                 Duration::ZERO => Role::Resigned,
                 _ => Role::Other(holder.until.since(now)),
             },
@@ -40,7 +40,7 @@ impl Shared {
             }
             None => {
                 let token = RoleToken(Uuid::new_v4());
-                self.roles.insert(name.to_owned(), Holder { who, token, until: now + ttl });
+                self.roles.insert(name.to_owned(), Holder { id, token, until: now + ttl });
                 Role::Held(token)
             }
         }

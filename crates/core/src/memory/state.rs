@@ -1,9 +1,9 @@
-//! All jobs and their indexes, and the one way to change a job.
+//! All jobs and their indexes, and the one function that changes a job.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{
-    index::{Kind, order_at},
+    index::{TypeIndex, order_at},
     job::Job,
 };
 use crate::{
@@ -14,40 +14,40 @@ use crate::{
     time::Timestamp,
 };
 
-/// Who made which request: owner, type, idempotency key.
+/// The scope of an idempotency key: owner, type, key.
 pub(super) type Request = (Option<Digest>, u32, IdempotencyKey);
 
 pub(super) struct State {
-    /// Jobs at fixed places; a freed place is used again.
+    /// A job keeps its place in this list; a freed place is reused.
     jobs: Vec<Option<Box<Job>>>,
     free: Vec<u32>,
-    /// Ordered maps, also where a hash would do: they never stop to rehash a million entries under the lock.
+    /// Sorted maps, because a hash map would rehash a million entries under the lock.
     pub(super) ids: BTreeMap<JobId, u32>,
     pub(super) keys: BTreeMap<Request, JobId>,
-    kinds: HashMap<JobName, u32>,
-    pub(super) types: Vec<Kind>,
+    type_ids: HashMap<JobName, u32>,
+    pub(super) types: Vec<TypeIndex>,
     /// Running jobs by the expiry of their lease.
     pub(super) leased: BTreeSet<(Timestamp, JobId, u32)>,
-    pub(super) tombs: BTreeMap<JobId, Tomb>,
-    /// Tombstones by the time they may be forgotten.
+    pub(super) tombstones: BTreeMap<JobId, Tombstone>,
+    /// Tombstones by when they may be forgotten.
     pub(super) forget: BTreeSet<(Timestamp, JobId)>,
-    pub(super) beats: BTreeMap<WorkerId, (Heartbeat, Timestamp)>,
+    pub(super) heartbeats: BTreeMap<WorkerId, (Heartbeat, Timestamp)>,
     last_order: u64,
-    /// The latest sweep, and until when sweeps take nothing.
+    /// When the latest sweep ran, and until when sweeps take no lease.
     pub(super) swept: Option<Timestamp>,
     pub(super) quiet_until: Option<Timestamp>,
-    /// What to tell listeners once the lock is released: waking them under it would make every other call wait.
+    /// Hints of the running step.
     pub(super) changed: Vec<JobId>,
     pub(super) work: Vec<JobName>,
 }
 
-/// What is left of a job after its retention.
-pub(super) struct Tomb {
+/// The remains of a pruned job.
+pub(super) struct Tombstone {
     pub(super) owner: Option<Digest>,
     pub(super) fingerprint: Digest,
-    /// Until when readers are told that it is gone.
+    /// Until when readers get `Gone`.
     pub(super) gone_until: Timestamp,
-    /// Forgotten together with it.
+    /// The idempotency key, forgotten with the tombstone.
     pub(super) request: Option<Request>,
 }
 
@@ -58,12 +58,12 @@ impl State {
             free: Vec::new(),
             ids: BTreeMap::new(),
             keys: BTreeMap::new(),
-            kinds: HashMap::new(),
+            type_ids: HashMap::new(),
             types: Vec::new(),
             leased: BTreeSet::new(),
-            tombs: BTreeMap::new(),
+            tombstones: BTreeMap::new(),
             forget: BTreeSet::new(),
-            beats: BTreeMap::new(),
+            heartbeats: BTreeMap::new(),
             last_order: 0,
             swept: None,
             quiet_until: None,
@@ -72,24 +72,27 @@ impl State {
         }
     }
 
-    /// The job at a place that an index named. Indexes and jobs change together, so it is there.
+    /// The job at a place from an index.
+    ///
+    /// # Panics
+    /// If there is none. Indexes and jobs change together, so there is.
     pub(super) fn job(&self, place: u32) -> &Job {
-        self.jobs[place as usize].as_deref().expect("an index names a job that is there")
+        self.jobs[place as usize].as_deref().expect("every place in an index has a job")
     }
 
-    pub(super) fn kind(&self, name: &JobName) -> Option<u32> {
-        self.kinds.get(name).copied()
+    pub(super) fn type_id(&self, name: &JobName) -> Option<u32> {
+        self.type_ids.get(name).copied()
     }
 
-    /// The place of a type, made at its first use.
-    pub(super) fn kind_or_new(&mut self, name: &JobName) -> u32 {
-        if let Some(kind) = self.kind(name) {
-            return kind;
+    /// The place of a type in `types`, added at its first use.
+    pub(super) fn type_id_or_new(&mut self, name: &JobName) -> u32 {
+        if let Some(type_id) = self.type_id(name) {
+            return type_id;
         }
-        let kind = self.types.len() as u32;
-        self.types.push(Kind::new(name.clone()));
-        self.kinds.insert(name.clone(), kind);
-        kind
+        let type_id = self.types.len() as u32;
+        self.types.push(TypeIndex::new(name.clone()));
+        self.type_ids.insert(name.clone(), type_id);
+        type_id
     }
 
     pub(super) fn next_order(&mut self, now: Timestamp) -> u64 {
@@ -98,41 +101,41 @@ impl State {
     }
 
     /// Adds a job to all its indexes.
-    pub(super) fn put(&mut self, job: Box<Job>) -> u32 {
+    pub(super) fn add(&mut self, job: Box<Job>) -> u32 {
         let place = self.free.pop().unwrap_or(self.jobs.len() as u32);
-        let kind = &mut self.types[job.kind as usize];
-        kind.add(&job, place);
-        kind.accepted.insert((job.accepted, job.id), place);
+        let job_type = &mut self.types[job.type_id as usize];
+        job_type.add(&job, place);
+        job_type.accepted.insert((job.accepted, job.id), place);
         self.ids.insert(job.id, place);
         let runnable = job.status == JobStatus::Queued;
-        let kind = job.kind;
+        let type_id = job.type_id;
         match self.jobs.get_mut(place as usize) {
             Some(free) => *free = Some(job),
             None => self.jobs.push(Some(job)),
         }
         if runnable {
-            self.hint_work(kind);
+            self.hint_work(type_id);
         }
         place
     }
 
-    /// Takes a job that does not run out of all its indexes.
-    pub(super) fn take(&mut self, place: u32) -> Box<Job> {
-        let job = self.jobs[place as usize].take().expect("an index names a job that is there");
+    /// Removes a job that does not run, from all indexes.
+    pub(super) fn remove(&mut self, place: u32) -> Box<Job> {
+        let job = self.jobs[place as usize].take().expect("every place in an index has a job");
         self.free.push(place);
-        let kind = &mut self.types[job.kind as usize];
-        kind.remove(&job);
-        kind.accepted.remove(&(job.accepted, job.id));
+        let job_type = &mut self.types[job.type_id as usize];
+        job_type.remove(&job);
+        job_type.accepted.remove(&(job.accepted, job.id));
         self.ids.remove(&job.id);
         job
     }
 
-    /// The one way to change a job: out of its indexes, changed, back into those of its new state.
+    /// Changes a job: removes it from the indexes of its old state, and adds it to those of its new one.
     pub(super) fn change(&mut self, place: u32, now: Timestamp, change: impl FnOnce(&mut Job)) {
-        let job = self.jobs[place as usize].as_deref_mut().expect("an index names a job that is there");
-        let kind = &mut self.types[job.kind as usize];
+        let job = self.jobs[place as usize].as_deref_mut().expect("every place in an index has a job");
+        let job_type = &mut self.types[job.type_id as usize];
         let before = job.status;
-        kind.remove(job);
+        job_type.remove(job);
         if before == JobStatus::InProgress {
             self.leased.remove(&(job.lease_until, job.id, place));
         }
@@ -142,41 +145,41 @@ impl State {
         if job.status != before {
             job.entered_at = now;
         }
-        kind.add(job, place);
+        job_type.add(job, place);
         if job.status == JobStatus::InProgress {
             self.leased.insert((job.lease_until, job.id, place));
         }
-        let (id, kind, runnable) = (job.id, job.kind, job.status == JobStatus::Queued && before != job.status);
+        let (id, type_id, runnable) = (job.id, job.type_id, job.status == JobStatus::Queued && before != job.status);
         self.changed.push(id);
         if runnable {
-            self.hint_work(kind);
+            self.hint_work(type_id);
         }
     }
 
-    /// Changes what no client sees and no index goes by.
-    pub(super) fn amend(&mut self, place: u32) -> &mut Job {
-        self.jobs[place as usize].as_deref_mut().expect("an index names a job that is there")
+    /// A job, to change fields that clients do not see and indexes do not contain.
+    pub(super) fn job_mut(&mut self, place: u32) -> &mut Job {
+        self.jobs[place as usize].as_deref_mut().expect("every place in an index has a job")
     }
 
-    /// Ends the running attempt, and the job if that follows. Returns the state it went to.
+    /// Ends the running attempt. Returns the job's new state.
     pub(super) fn end(&mut self, place: u32, end: &EndedAttempt<'_>, now: Timestamp) -> JobStatus {
         let job = self.job(place);
-        let (kind, effect) = (job.kind, lifecycle::end_attempt(&job.running(now), end, now));
+        let (type_id, effect) = (job.type_id, lifecycle::end_attempt(&job.running(now), end, now));
         let status = effect.status;
         let order = status.is_terminal().then(|| self.next_order(now));
-        effect.count(self.types[kind as usize].slot(now));
+        effect.count(self.types[type_id as usize].minute(now));
         self.change(place, now, |job| job.end_attempt(effect, order));
         status
     }
 
-    /// The job, unless it is unknown or past its retention.
+    /// The job, unless it is unknown or expired.
     pub(super) fn readable(&self, id: JobId, now: Timestamp) -> Option<&Job> {
         self.ids.get(&id).map(|place| self.job(*place)).filter(|job| !job.expired(now))
     }
 
     pub(super) fn view(&self, job: &Job) -> JobView {
-        let kind = &self.types[job.kind as usize];
-        job.view(kind.name.clone(), kind.ahead(job, AHEAD_COUNTED))
+        let job_type = &self.types[job.type_id as usize];
+        job.view(job_type.name.clone(), job_type.ahead(job, AHEAD_COUNTED))
     }
 
     pub(super) fn lookup(&self, id: JobId, now: Timestamp) -> JobLookup {
@@ -189,20 +192,20 @@ impl State {
         }
     }
 
-    /// Owner and end of the `Gone` time of a job past its retention, whether pruned or not yet.
+    /// Owner of an expired job, pruned or not, and until when it answers `Gone`.
     pub(super) fn gone(&self, id: JobId) -> Option<(Option<Digest>, Timestamp)> {
-        if let Some(tomb) = self.tombs.get(&id) {
-            return Some((tomb.owner, tomb.gone_until));
+        if let Some(tombstone) = self.tombstones.get(&id) {
+            return Some((tombstone.owner, tombstone.gone_until));
         }
         let job = self.job(*self.ids.get(&id)?);
         Some((job.owner, lifecycle::gone_until(job.ended_at, job.terms.retention)?))
     }
 
-    /// Told when jobs of a type become runnable. A claimer that is told of the first one goes on until it finds none.
-    fn hint_work(&mut self, kind: u32) {
-        let kind = &self.types[kind as usize];
-        if kind.of(JobStatus::Queued).len() == 1 {
-            self.work.push(kind.name.clone());
+    /// Adds a work hint when a type's queue becomes non-empty. One hint is enough: a claimer claims until the queue is empty.
+    fn hint_work(&mut self, type_id: u32) {
+        let job_type = &self.types[type_id as usize];
+        if job_type.of(JobStatus::Queued).len() == 1 {
+            self.work.push(job_type.name.clone());
         }
     }
 }

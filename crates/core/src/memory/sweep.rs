@@ -1,6 +1,6 @@
-//! Calls of the janitor: reclaim and prune.
+//! Periodic calls: reclaim and prune.
 
-use super::state::{State, Tomb};
+use super::state::{State, Tombstone};
 use crate::{
     job::{JobId, JobStatus},
     lifecycle::{self, EndedAttempt},
@@ -29,10 +29,10 @@ impl State {
 
     fn recover(&mut self, place: u32, reclaim: &Reclaim, now: Timestamp) -> Recovered {
         let status = self.end(place, &EndedAttempt::lost(reclaim), now);
-        let job = self.amend(place);
+        let job = self.job_mut(place);
         job.leases.revoke();
         job.extra().span = None;
-        let kind = job.kind;
+        let type_id = job.type_id;
         Recovered {
             id: job.id,
             attempt: job.attempt,
@@ -40,40 +40,40 @@ impl State {
             created_at: job.created_at,
             recovered_at: now,
             trace: job.trace.as_deref().cloned(),
-            name: self.types[kind as usize].name.clone(),
+            name: self.types[type_id as usize].name.clone(),
         }
     }
 
     pub(super) fn prune(&mut self, limit: u32, now: Timestamp) -> u32 {
         let mut expired: Vec<u32> = Vec::new();
-        for kind in &self.types {
+        for job_type in &self.types {
             for status in [JobStatus::Completed, JobStatus::Failed, JobStatus::Canceled] {
                 let left = limit as usize - expired.len();
-                let heads = kind.of(status).values().take_while(|place| self.job(**place).expired(now));
+                let heads = job_type.of(status).values().take_while(|place| self.job(**place).expired(now));
                 expired.extend(heads.take(left));
             }
         }
         let cut = expired.len() as u32;
         for place in expired {
-            self.entomb(place);
+            self.prune_job(place);
         }
         let forgotten: Vec<(Timestamp, JobId)> =
             self.forget.iter().take_while(|(at, _)| *at <= now).take((limit - cut) as usize).copied().collect();
         for (at, id) in &forgotten {
             self.forget.remove(&(*at, *id));
-            if let Some(request) = self.tombs.remove(id).and_then(|tomb| tomb.request) {
+            if let Some(request) = self.tombstones.remove(id).and_then(|tombstone| tombstone.request) {
                 self.keys.remove(&request);
             }
         }
         cut + forgotten.len() as u32
     }
 
-    fn entomb(&mut self, place: u32) {
+    fn prune_job(&mut self, place: u32) {
         let Some((owner, gone_until)) = self.gone(self.job(place).id) else { return };
-        let job = self.take(place);
-        let request = job.key.map(|key| (owner, job.kind, key));
+        let job = self.remove(place);
+        let request = job.key.map(|key| (owner, job.type_id, key));
         let forget_at = lifecycle::forget_at(job.created_at, gone_until, job.repeatable);
         self.forget.insert((forget_at, job.id));
-        self.tombs.insert(job.id, Tomb { owner, fingerprint: job.fingerprint, gone_until, request });
+        self.tombstones.insert(job.id, Tombstone { owner, fingerprint: job.fingerprint, gone_until, request });
     }
 }
