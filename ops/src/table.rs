@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use async_endpoints::telemetry::{CATALOGUE, Instrument, Scope};
+use async_endpoints::telemetry::{CATALOGUE, Combine, Instrument};
 
 const BEGIN: &str = "<!-- generated: metrics -->\n";
 const END: &str = "<!-- end of generated -->";
@@ -15,8 +15,7 @@ pub(crate) fn insert(page: &str) -> Option<String> {
 }
 
 fn table() -> String {
-    let mut table =
-        "| Prometheus name | kind | labels | aggregate with | meaning |\n|---|---|---|---|---|\n".to_owned();
+    let mut table = "| Prometheus name | kind | labels | combine with | meaning |\n|---|---|---|---|---|\n".to_owned();
     for instrument in CATALOGUE {
         let _ = writeln!(
             table,
@@ -24,19 +23,18 @@ fn table() -> String {
             instrument.prometheus_name(),
             instrument.kind.name(),
             labels(instrument),
-            scope(instrument.scope),
+            combine(instrument.combine),
             instrument.help
         );
     }
     table
 }
 
-/// How to aggregate several processes. Fleet values are the same in every process, so that a sum would multiply them.
-const fn scope(scope: Scope) -> &'static str {
-    match scope {
-        Scope::Process => "`sum`",
-        Scope::Fleet => "`max`",
-        Scope::Single => "nothing",
+const fn combine(combine: Combine) -> &'static str {
+    match combine {
+        Combine::Sum => "`sum`",
+        Combine::Max => "`max`",
+        Combine::Never => "nothing",
     }
 }
 

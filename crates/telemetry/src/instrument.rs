@@ -24,15 +24,15 @@ impl InstrumentKind {
     }
 }
 
-/// How to aggregate the values of several processes.
+/// How the values of several processes combine.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// The value counts this process alone: sum the processes.
-    Process,
+pub enum Combine {
+    /// Each value counts one process: sum them.
+    Sum,
     /// Every process reports the same value of the whole fleet: take the maximum.
-    Fleet,
-    /// The value describes this process: do not aggregate.
-    Single,
+    Max,
+    /// Each value describes one process: do not combine them.
+    Never,
 }
 
 /// Declaration of a metric. Names follow OpenTelemetry's rules; [`prometheus_name`](Self::prometheus_name) derives
@@ -47,8 +47,8 @@ pub struct Instrument {
     pub unit: &'static str,
     /// Label names.
     pub labels: &'static [&'static str],
-    /// How to aggregate the values of several processes.
-    pub scope: Scope,
+    /// How the values of several processes combine.
+    pub combine: Combine,
     /// Upper bounds of the histogram's buckets, ascending. Empty for other kinds.
     pub bounds: &'static [f64],
     /// Description.
@@ -68,7 +68,7 @@ impl Instrument {
         labels: &'static [&'static str],
         help: &'static str,
     ) -> Self {
-        Self { name, kind, unit, labels, scope: Scope::Process, bounds: &[], help, max_series: MAX_SERIES }
+        Self { name, kind, unit, labels, combine: Combine::Sum, bounds: &[], help, max_series: MAX_SERIES }
     }
 
     /// Declares a counter.
@@ -102,16 +102,10 @@ impl Instrument {
         Self { bounds, ..Self::new(InstrumentKind::Histogram, name, unit, labels, help) }
     }
 
-    /// Sets [`Scope::Fleet`]. The default is [`Scope::Process`].
+    /// Sets how the values of several processes combine. Defaults to [`Combine::Sum`].
     #[must_use]
-    pub const fn fleet(self) -> Self {
-        Self { scope: Scope::Fleet, ..self }
-    }
-
-    /// Sets [`Scope::Single`]. The default is [`Scope::Process`].
-    #[must_use]
-    pub const fn single(self) -> Self {
-        Self { scope: Scope::Single, ..self }
+    pub const fn combine(self, combine: Combine) -> Self {
+        Self { combine, ..self }
     }
 
     /// Sets the maximum number of label sets. Defaults to 2 000. The memory for them is allocated at once.

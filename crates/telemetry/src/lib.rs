@@ -63,7 +63,7 @@ pub use self::{
     encode::Format,
     error::{ExpositionError, TelemetryError},
     exemplars::{ExemplarLabels, Exemplars, SeriesExemplars},
-    instrument::{Instrument, InstrumentKind, Scope},
+    instrument::{Combine, Instrument, InstrumentKind},
     provider::Telemetry,
 };
 pub use opentelemetry;

@@ -1,30 +1,23 @@
 //! Process metrics under the names that all Prometheus clients use. They are read from `/proc`: other systems than Linux
 //! have [`BUILD_INFO`] alone.
+#![allow(missing_docs, reason = "each instrument has a help text")]
 
 use opentelemetry::{KeyValue, metrics::Meter};
 
-use crate::instrument::Instrument;
+use crate::instrument::{Combine, Instrument};
 
-/// CPU time.
 pub const CPU: Instrument = Instrument::counter("process.cpu", "s", &[], "CPU time of the process, user and system.");
-/// Resident memory.
 pub const RESIDENT_MEMORY: Instrument =
     Instrument::gauge("process.resident_memory", "By", &[], "Resident memory of the process.");
-/// Virtual memory.
 pub const VIRTUAL_MEMORY: Instrument =
     Instrument::gauge("process.virtual_memory", "By", &[], "Virtual memory of the process.");
-/// Open file descriptors.
 pub const OPEN_FDS: Instrument = Instrument::gauge("process.open_fds", "{fd}", &[], "Open file descriptors.");
-/// Limit of open file descriptors.
 pub const MAX_FDS: Instrument =
     Instrument::gauge("process.max_fds", "{fd}", &[], "Maximum number of open file descriptors.");
-/// Threads.
 pub const THREADS: Instrument = Instrument::gauge("process.threads", "{thread}", &[], "Threads of the process.");
-/// Start time.
 pub const START_TIME: Instrument =
     Instrument::gauge("process.start_time", "s", &[], "Start time of the process in seconds since the Unix epoch.")
-        .single();
-/// Versions.
+        .combine(Combine::Never);
 pub const BUILD_INFO: Instrument = Instrument::gauge(
     "build_info",
     "",

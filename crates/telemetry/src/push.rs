@@ -1,13 +1,11 @@
 //! The OTLP push: a thread with its own runtime, so that a slow or missing collector delays nothing else.
 
 use std::{
-    panic::AssertUnwindSafe,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use async_trait::async_trait;
-use futures_util::FutureExt;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response, hyper::HyperClient};
 #[cfg(feature = "otlp-tls")]
 use opentelemetry_otlp::WithTonicConfig;
@@ -85,9 +83,7 @@ impl Pusher {
                 () = sleep(self.otlp.interval) => None,
                 done = requests.recv() => Some(done),
             };
-            // Collecting runs callbacks of the application.
-            let pushed = AssertUnwindSafe(self.push()).catch_unwind().await;
-            let pushed = pushed.unwrap_or_else(|_| Err("the push panicked".to_owned()));
+            let pushed = self.push().await;
             match (&pushed, failing) {
                 (Err(why), false) => tracing::warn!(endpoint, why, "metrics cannot be pushed; the push is retried"),
                 (Ok(()), true) => tracing::info!(endpoint, "metrics are pushed again"),

@@ -1,12 +1,13 @@
 //! The metric reader.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Weak},
     time::Duration,
 };
 
 use opentelemetry_sdk::{
-    error::OTelSdkResult,
+    error::{OTelSdkError, OTelSdkResult},
     metrics::{InstrumentKind, ManualReader, Pipeline, Temporality, data::ResourceMetrics, reader::MetricReader},
 };
 
@@ -18,8 +19,10 @@ impl MetricReader for SharedReader {
     fn register_pipeline(&self, pipeline: Weak<Pipeline>) {
         self.0.register_pipeline(pipeline);
     }
+    /// Runs callbacks of the application. After a panic of one, the SDK's lock is poisoned, and every collection fails.
     fn collect(&self, into: &mut ResourceMetrics) -> OTelSdkResult {
-        self.0.collect(into)
+        let collected = catch_unwind(AssertUnwindSafe(|| self.0.collect(into)));
+        collected.unwrap_or_else(|_| Err(OTelSdkError::InternalFailure("a metric callback panicked".to_owned())))
     }
     fn force_flush(&self) -> OTelSdkResult {
         self.0.force_flush()

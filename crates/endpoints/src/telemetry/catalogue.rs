@@ -3,7 +3,7 @@
 
 use async_endpoints_core::store::BOUNDS;
 use async_endpoints_telemetry::{
-    Instrument,
+    Combine, Instrument,
     process::{BUILD_INFO, CPU, MAX_FDS, OPEN_FDS, RESIDENT_MEMORY, START_TIME, THREADS, VIRTUAL_MEMORY},
 };
 
@@ -47,15 +47,15 @@ catalogue! {
     QUEUE_TIME = job_time("async_job.queue_time", &["job_type"], "Time from when an attempt became runnable to its start.");
     PROCESSING_TIME = job_time("async_job.processing_time", &["job_type", "outcome"], "Duration of an attempt.");
     TOTAL_TIME = job_time("async_job.total_time", &["job_type", "outcome"], "Time from a job's acceptance to its final outcome.");
-    JOBS = I::gauge("async_job.jobs", "{job}", &["job_type", "state"], "Jobs in the store, by state.").fleet();
-    OLDEST_QUEUED_AGE = I::gauge("async_job.oldest_queued_age", "s", &["job_type"], "Wait of the runnable job that waits longest; 0 without one.").fleet();
-    OLDEST_RUNNING_AGE = I::gauge("async_job.oldest_running_age", "s", &["job_type"], "Duration of the longest running attempt; 0 without one.").fleet();
-    STUCK = I::gauge("async_job.stuck", "{job}", &["job_type"], "Jobs without progress for ten minutes: runnable without a live worker for the type, running past the timeout, or not recovered from a dead worker.").fleet();
-    WORKERS = I::gauge("async_worker.live", "{worker}", &["job_type"], "Live workers that run jobs of the type.").fleet();
+    JOBS = I::gauge("async_job.jobs", "{job}", &["job_type", "state"], "Jobs in the store, by state.").combine(Combine::Max);
+    OLDEST_QUEUED_AGE = I::gauge("async_job.oldest_queued_age", "s", &["job_type"], "Wait of the runnable job that waits longest; 0 without one.").combine(Combine::Max);
+    OLDEST_RUNNING_AGE = I::gauge("async_job.oldest_running_age", "s", &["job_type"], "Duration of the longest running attempt; 0 without one.").combine(Combine::Max);
+    STUCK = I::gauge("async_job.stuck", "{job}", &["job_type"], "Jobs without progress for ten minutes: runnable without a live worker for the type, running past the timeout, or not recovered from a dead worker.").combine(Combine::Max);
+    WORKERS = I::gauge("async_worker.live", "{worker}", &["job_type"], "Live workers that run jobs of the type.").combine(Combine::Max);
     SLOTS = I::gauge("async_worker.slots", "{slot}", &["state"], "Slots of this process's worker: busy, idle, or leaked (held by a handler that was abandoned and cannot be stopped).");
     OPERATION_TIME = I::histogram("async_store.operation_time", "s", &["store", "operation", "outcome"], &STORE_BOUNDS, "Duration of store calls, by outcome: ok, error.");
-    QUARANTINED = I::gauge("async_store.quarantined", "{job}", &["store"], "Quarantined jobs: their stored records cannot be decoded.").fleet();
-    REPAIRED = I::gauge("async_store.repaired", "{job}", &["store"], "Jobs repaired so far: their index entries disagreed with their records.").fleet();
+    QUARANTINED = I::gauge("async_store.quarantined", "{job}", &["store"], "Quarantined jobs: their stored records cannot be decoded.").combine(Combine::Max);
+    REPAIRED = I::gauge("async_store.repaired", "{job}", &["store"], "Jobs repaired so far: their index entries disagreed with their records.").combine(Combine::Max);
     REQUEST_DURATION = I::histogram("http.server.request.duration", "s", &["http.request.method", "http.route", "http.response.status_code", "url.scheme", "error.type"], &REQUEST_BOUNDS, "Duration of HTTP requests until the response begins.");
     OVERFLOW = I::counter("async_metrics.overflow", "{record}", &[], "Measurements recorded under the label value _other: of job types that this process does not declare or that are beyond the first 100, and of further error codes.");
     | CPU, RESIDENT_MEMORY, VIRTUAL_MEMORY, OPEN_FDS, MAX_FDS, THREADS, START_TIME, BUILD_INFO

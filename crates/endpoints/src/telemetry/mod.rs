@@ -46,7 +46,7 @@ use async_endpoints_telemetry::Attachment;
 #[cfg(feature = "otlp")]
 pub use async_endpoints_telemetry::Otlp;
 pub use async_endpoints_telemetry::{
-    ExpositionError, Format, Instrument, InstrumentKind, Scope, Telemetry, TelemetryBuilder, TelemetryError,
+    Combine, ExpositionError, Format, Instrument, InstrumentKind, Telemetry, TelemetryBuilder, TelemetryError,
     opentelemetry,
 };
 

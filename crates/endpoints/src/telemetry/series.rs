@@ -87,8 +87,12 @@ impl TypeSeries {
         }
     }
 
+    /// Counts a submission, and the queued job if it was accepted.
     pub(crate) fn submission(&self, result: SubmissionResult) {
         self.submissions[result as usize].add(1);
+        if result == SubmissionResult::Accepted {
+            self.queued.add(1);
+        }
     }
 
     /// Counter of attempts with this outcome. None for outcomes whose error code varies.

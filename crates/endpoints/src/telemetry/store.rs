@@ -36,6 +36,8 @@ pub(crate) struct Instrumented {
 struct Watch<'a> {
     instruments: &'a Instruments,
     operation: StoreOperation,
+    /// The submitted job's series during an insert.
+    submitted: Option<&'a TypeSeries>,
     began: Instant,
     done: bool,
 }
@@ -54,37 +56,9 @@ impl Drop for Watch<'_> {
         let took = self.began.elapsed();
         if !self.done && took >= HANGING {
             self.instruments.operation(self.operation, false, took);
-        }
-    }
-}
-
-/// A submission during its store call. A submitter that dropped a hanging call counts as rejected.
-struct Submitting<'a> {
-    series: &'a TypeSeries,
-    began: Instant,
-    done: bool,
-}
-
-impl Submitting<'_> {
-    fn end(mut self, answer: &Result<InsertOutcome>) {
-        self.done = true;
-        let result = match answer {
-            Ok(InsertOutcome::Inserted { .. }) => SubmissionResult::Accepted,
-            Ok(InsertOutcome::Existing(_)) => SubmissionResult::Duplicate,
-            Ok(InsertOutcome::Conflict) => SubmissionResult::Conflict,
-            Ok(InsertOutcome::Full) | Err(_) => SubmissionResult::Rejected,
-        };
-        self.series.submission(result);
-        if result == SubmissionResult::Accepted {
-            self.series.queued.add(1);
-        }
-    }
-}
-
-impl Drop for Submitting<'_> {
-    fn drop(&mut self) {
-        if !self.done && self.began.elapsed() >= HANGING {
-            self.series.submission(SubmissionResult::Rejected);
+            if let Some(series) = self.submitted {
+                series.submission(SubmissionResult::Rejected);
+            }
         }
     }
 }
@@ -94,13 +68,13 @@ impl Instrumented {
         Self { inner, instruments, running }
     }
 
-    fn watch(&self, operation: StoreOperation) -> Watch<'_> {
-        Watch { instruments: &self.instruments, operation, began: Instant::now(), done: false }
+    fn watch<'a>(&'a self, operation: StoreOperation, submitted: Option<&'a TypeSeries>) -> Watch<'a> {
+        Watch { instruments: &self.instruments, operation, submitted, began: Instant::now(), done: false }
     }
 
     /// Times a call. Also returns its end.
     async fn timed<'a, T>(&self, operation: StoreOperation, call: BoxFuture<'a, Result<T>>) -> (Result<T>, Instant) {
-        let watch = self.watch(operation);
+        let watch = self.watch(operation, None);
         let answer = call.await;
         let now = watch.end(answer.is_ok());
         (answer, now)
@@ -163,6 +137,15 @@ impl Instrumented {
     }
 }
 
+fn submission_result(answer: &Result<InsertOutcome>) -> SubmissionResult {
+    match answer {
+        Ok(InsertOutcome::Inserted { .. }) => SubmissionResult::Accepted,
+        Ok(InsertOutcome::Existing(_)) => SubmissionResult::Duplicate,
+        Ok(InsertOutcome::Conflict) => SubmissionResult::Conflict,
+        Ok(InsertOutcome::Full) | Err(_) => SubmissionResult::Rejected,
+    }
+}
+
 /// The error code; empty without an error.
 fn code(outcome: &Outcome) -> &str {
     match outcome {
@@ -175,13 +158,13 @@ fn code(outcome: &Outcome) -> &str {
 impl JobStore for Instrumented {
     /// Not an `async fn`, so that the job moves into the inner call at once instead of being kept in this future as well.
     fn insert<'s: 'a, 'a>(&'s self, job: NewJob) -> BoxFuture<'a, Result<InsertOutcome>> {
-        let watch = self.watch(StoreOperation::Insert);
-        let submitting = Submitting { series: self.instruments.of(&job.name), began: watch.began, done: false };
+        let series = self.instruments.of(&job.name);
+        let watch = self.watch(StoreOperation::Insert, Some(series));
         let call = self.inner.insert(job);
         Box::pin(async move {
             let answer = call.await;
             watch.end(answer.is_ok());
-            submitting.end(&answer);
+            series.submission(submission_result(&answer));
             answer
         })
     }
