@@ -1,16 +1,16 @@
-//! The contract of AsyncEndpoints: the words, the rules and the store trait.
+//! The core of AsyncEndpoints: job vocabulary, lifecycle, store contract and the in-memory store.
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`job`] | what a job is: ids, names, states, errors, progress, the view a reader gets |
-//! | [`lifecycle`] | which state follows which event, and what a finished attempt means: pure functions |
-//! | [`retry`] | how long to wait before the next attempt |
-//! | [`store`] | the calls every store answers, each one atomic step |
-//! | [`memory`] | [`MemoryStore`], the store that needs nothing |
-//! | [`time`] | [`Timestamp`] and the [`Clock`] that a store decides by |
+//! | [`job`] | the vocabulary of jobs: ids, names, states, errors, progress, the view of a reader |
+//! | [`lifecycle`] | the state machine, and the effect of an ended attempt: pure functions |
+//! | [`retry`] | the delay before a retry |
+//! | [`store`] | the calls of a store, each one atomic step |
+//! | [`memory`] | [`MemoryStore`] |
+//! | [`time`] | [`Timestamp`], and the [`Clock`] of a store |
 //!
 //! Nothing here knows HTTP, handlers, telemetry or any database. A store is written against this
-//! crate alone; `docs/writing-a-store.md` is the one page to read for it.
+//! crate alone; `docs/writing-a-store.md` explains how.
 
 pub mod job;
 pub mod lifecycle;

@@ -1,4 +1,4 @@
-//! Arguments and answers of the calls that clients cause: insert, cancel, retry.
+//! Arguments and answers of the calls made for clients: insert, cancel, retry.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use crate::{
     time::Timestamp,
 };
 
-/// What a client calls the same request: 1 to 255 visible ASCII characters.
+/// A client's key for one request: 1 to 255 visible ASCII characters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IdempotencyKey(Box<str>);
 
 impl IdempotencyKey {
-    /// The key, if it is one.
+    /// Checks a key; none if it is invalid.
     pub fn new(key: &str) -> Option<Self> {
         let fits = (1..=255).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic());
         fits.then(|| Self(key.into()))
@@ -57,46 +57,47 @@ fn fnv_1a(parts: [&[u8]; 3]) -> u64 {
 pub struct NewJob {
     /// Its id, made by the caller.
     pub id: JobId,
-    /// The submitter chose the id and may come again with it, as with a key: what is left of the job is then kept for
-    /// [`KEY_SECONDS`](crate::limits::KEY_SECONDS) at least.
+    /// Whether the submitter chose the id and may repeat the submission with it, as with a key. The store then recognizes
+    /// the id for at least [`KEY_SECONDS`](crate::limits::KEY_SECONDS).
     pub id_chosen: bool,
     /// Its type.
     pub name: JobName,
-    /// What its handler gets; the store never looks inside.
+    /// The handler's input; opaque to the store.
     pub payload: Bytes,
-    /// What it keeps for its whole life.
+    /// Its rules.
     pub terms: JobTerms,
-    /// Zero: runnable at once (Queued). Else Scheduled.
+    /// Zero makes it Queued, else it is Scheduled.
     pub delay: Duration,
-    /// Refuse it as [`InsertOutcome::Full`] if that many jobs of its name wait: Queued, and Scheduled ones that never started.
+    /// Maximum number of waiting jobs of its type: Queued ones, and Scheduled ones that never started. At the limit the job
+    /// is refused as [`InsertOutcome::Full`].
     pub queue_limit: Option<u64>,
-    /// Unique among one owner's jobs of one name.
+    /// Unique among one owner's jobs of one type.
     pub key: Option<IdempotencyKey>,
-    /// Tells a repeat from another request under the same key or id.
+    /// Distinguishes a repeat from another request with the same key or id.
     pub fingerprint: Digest,
-    /// Whose it is.
+    /// Its owner, hashed.
     pub owner: Option<Digest>,
-    /// The trace that its submission belongs to.
+    /// The trace context of its submission.
     pub trace: Option<TraceContext>,
 }
 
-/// What became of a job to accept.
+/// The answer to an insert.
 #[derive(Clone, Debug, PartialEq)]
 pub enum InsertOutcome {
-    /// It is stored.
+    /// The job is stored.
     Inserted {
-        /// When.
+        /// When it was accepted.
         created_at: Timestamp,
         /// Its first version.
         version: u64,
-        /// Jobs of its type that go first; none if it is Scheduled.
+        /// Number of jobs of its type that start before it; none if it is Scheduled.
         ahead: Option<u64>,
     },
-    /// The same request came before: its job as it is now, [`JobLookup::Found`] or [`JobLookup::Gone`].
+    /// The same request was accepted before. Its job, [`JobLookup::Found`] or [`JobLookup::Gone`].
     Existing(JobLookup),
     /// The key or the id belongs to another request.
     Conflict,
-    /// The queue limit of its name is reached.
+    /// The queue limit of its type is reached.
     Full,
 }
 
@@ -154,7 +155,7 @@ impl NewJob {
         Self { trace: trace.into(), ..self }
     }
 
-    /// The job as a reader sees it right after it was inserted, without asking the store again.
+    /// The job as readers see it right after its insert.
     pub fn view(&self, created_at: Timestamp, version: u64, ahead: Option<u64>) -> JobView {
         let delayed = !self.delay.is_zero();
         JobView {
@@ -188,50 +189,50 @@ impl NewJob {
     }
 }
 
-/// What became of a job to cancel.
+/// The answer to a cancel.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CancelOutcome {
-    /// It is Canceled.
+    /// The job is Canceled.
     Canceled(Box<JobView>),
-    /// It runs; its worker will be told.
+    /// The job runs. Its worker gets the request with the next renewal.
     Requested(Box<JobView>),
-    /// It ended before.
+    /// The job had ended already.
     Terminal(Box<JobView>),
-    /// Its retention is over.
+    /// The job has expired.
     Gone {
-        /// Whose it was.
+        /// Its owner.
         owner: Option<Digest>,
     },
-    /// Unknown.
+    /// The id is unknown.
     NotFound,
 }
 
-/// What is new about a job that repeats another.
+/// The new values of a job that retries another.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RetryAs {
     /// Its id, made by the caller.
     pub id: JobId,
-    /// The trace that the operator's request belongs to.
+    /// The trace context of the operator's request.
     pub trace: Option<TraceContext>,
 }
 
-/// What became of a job to repeat.
+/// The answer to a retry.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RetryOutcome {
     /// The new job.
     Created(Box<JobView>),
-    /// It was repeated before: that job.
+    /// The job was retried before. That new job.
     Existing(JobLookup),
-    /// It neither failed nor was canceled.
+    /// The job is neither Failed nor Canceled.
     NotEnded(JobStatus),
     /// The new id is taken.
     Conflict,
-    /// Its retention is over.
+    /// The job has expired.
     Gone {
-        /// Whose it was.
+        /// Its owner.
         owner: Option<Digest>,
     },
-    /// Unknown.
+    /// The id is unknown.
     NotFound,
 }
 
@@ -252,7 +253,7 @@ mod tests {
 
     #[test]
     fn slot_follows_from_owner_type_and_key() {
-        // Fixed for ever: jobs are placed by these numbers.
+        // These numbers must never change: jobs are placed by them.
         assert_eq!([slot(None, "alpha", "k"), slot(Some(1), "alpha", "k"), slot(None, "beta", "k")], [66, 561, 313]);
         let slots: BTreeSet<u128> = (0..1000).map(|number| slot(None, "alpha", &format!("key-{number}"))).collect();
         assert!((550..750).contains(&slots.len()), "1000 keys spread over {} of 1024 slots", slots.len());

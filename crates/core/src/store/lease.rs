@@ -10,7 +10,7 @@ use crate::job::{JobId, JobStatus};
 pub struct LeaseToken(pub Uuid);
 
 impl LeaseToken {
-    /// A new token, unlike all others.
+    /// A new, unique token.
     #[must_use]
     pub fn random() -> Self {
         Self(Uuid::new_v4())

@@ -1,21 +1,21 @@
 //! The contract of a store. Must not know any database, any policy, or telemetry.
 //!
-//! **Each call is one atomic, bounded step**: state, index, idempotency record and counts move together or
-//! not at all, and a call that returned is durable as far as the store ever is. The caller decides (see
-//! [`lifecycle`](crate::lifecycle)), the store writes, guarded by the lease. There is no "update the job".
+//! **Each call is one atomic, bounded step**: state, index, idempotency record and counts change together or not at all. Once
+//! a call has returned, its changes are as durable as the store can make them. The caller decides (see
+//! [`lifecycle`](crate::lifecycle)), and the store writes, guarded by the lease. No call updates a whole job.
 //!
-//! The rules that every store keeps, beside those at each call:
+//! Every store keeps these rules, besides those documented at each call:
 //!
 //! - **The store's clock decides.** Callers pass durations, never points in time.
-//! - **A lease is taken away by `reclaim` alone.** Expiry by itself does nothing: a late `renew` or `settle` of
-//!   the current lease is accepted.
-//! - **A repeat is harmless.** The reply to any call may be lost, so each may come twice. (One exception is allowed:
-//!   a repeated `report` may append its log lines twice.)
-//! - **Each call ends.** A store that cannot be reached says so in seconds; nothing waits for ever.
-//! - **Each job is in exactly one index**, the one of its state and type; nothing scans all jobs.
-//! - **A job past `expires_at` reads as gone**, pruned or not.
-//! - **Orders.** Acceptance gives a job an order number that is unique and carries time; runnable jobs go by
-//!   priority, then order. A promoted job takes its due time as order; a released or recovered one keeps its place.
+//! - **Only `reclaim` takes a lease away.** Expiry by itself does nothing: a late `renew` or `settle` of the current lease
+//!   is accepted.
+//! - **Calls are idempotent.** The reply to any call may be lost, so each call may be repeated. One exception is allowed: a
+//!   repeated `report` may append its log lines twice.
+//! - **Calls are bounded in time.** A store that cannot be reached returns an error within seconds.
+//! - **Each job is in exactly one index**, that of its state and type. No call scans all jobs.
+//! - **A job past `expires_at` is `Gone` to readers**, pruned or not.
+//! - **Order.** Acceptance gives a job a unique order number that grows with time. Runnable jobs start by priority, then by
+//!   order number. Promotion sets the order number to the due time; a released or recovered job keeps its order number.
 
 mod client;
 mod forward;
@@ -48,19 +48,19 @@ pub use worker::{
 
 use crate::job::{ErrorRecord, JobId, LogLine};
 
-/// What store calls return.
+/// The result of a store call.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
-/// Why a store could not do what it was asked. An outcome that a caller can cause is never an error.
+/// Why a call failed. An outcome that a caller can cause is not an error.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// It cannot be reached, is full or read-only, or did not answer in time: try again later.
+    /// The store cannot be reached, is full or read-only, or did not answer in time. A repeat may succeed.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
-    /// Something stored cannot be read.
+    /// Stored data cannot be decoded.
     #[error("stored data cannot be read: {0}")]
     Corrupt(String),
-    /// Its driver failed in a way that waiting will not mend.
+    /// The driver failed permanently.
     #[error("the store failed: {source}")]
     Backend {
         /// The driver's own error.
@@ -69,81 +69,82 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the same call may succeed later.
+    /// Whether a repeat of the call may succeed.
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable(_))
     }
 }
 
-/// Where jobs live.
+/// A store of jobs.
 #[async_trait]
 pub trait JobStore: Send + Sync + 'static {
-    /// Accepts a job, or says why not. Checks, in this order: the idempotency key, the id, the queue limit.
+    /// Accepts a job. Checks, in this order: the idempotency key, the id, the queue limit.
     ///
-    /// A key that the same owner and name used before answers with that job, a known id with that job,
-    /// if owner and fingerprint are the same; else [`InsertOutcome::Conflict`].
+    /// If the same owner used the key before for this type, or if the id is known, returns that job when owner and
+    /// fingerprint are equal, else [`InsertOutcome::Conflict`].
     async fn insert(&self, job: NewJob) -> Result<InsertOutcome>;
 
-    /// A job as it is now.
+    /// Returns a job.
     async fn get(&self, id: JobId) -> Result<JobLookup>;
 
-    /// The versions of these jobs, in order; `None` for a job that is not there.
+    /// Returns the versions of these jobs, in order; `None` for an unknown or expired job.
     async fn versions(&self, ids: &[JobId]) -> Result<Vec<Option<u64>>>;
 
-    /// A page of jobs, without their results. No job comes twice over the pages.
+    /// Returns a page of jobs, without their results. No job is on two pages.
     async fn list(&self, filter: &ListFilter, page: &Page) -> Result<ListPage>;
 
-    /// Lines that the job's handler logged, after line `after`, oldest first.
+    /// Returns the job's log lines after line `after`, oldest first, at most `limit`.
     async fn logs(&self, id: JobId, after: u64, limit: u32) -> Result<Vec<LogLine>>;
 
-    /// Counts, ages, live workers and minute slots.
+    /// Returns counts, ages, live workers and minute buckets.
     async fn stats(&self, query: &StatsQuery) -> Result<Stats>;
 
-    /// Takes runnable jobs under a lease: promotes due ones (bounded), then takes by priority and order,
-    /// merged over the wanted types. Counts the attempt. Jobs that cannot be read are put aside, never in the way.
+    /// Claims runnable jobs under a lease: promotes due jobs, at most [`SWEEP_JOBS`](crate::limits::SWEEP_JOBS), then starts
+    /// jobs of all types in `quotas` by priority and order number. Quarantines jobs that cannot be decoded.
     async fn claim(&self, claim: &Claim) -> Result<Claimed>;
 
-    /// The heartbeat of a worker, and of its leases, which then last `lease` from now. Comes on every tick, also
-    /// without leases. Answers in the order of `leases`.
-    async fn renew(&self, beat: &Heartbeat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>>;
+    /// Records a worker's heartbeat and renews its leases until `lease` from now. Workers call it on every tick, also without
+    /// leases. Answers in the order of `leases`.
+    async fn renew(&self, heartbeat: &Heartbeat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>>;
 
-    /// Progress and log lines of running attempts.
+    /// Stores progress and log lines of running attempts. Answers in the order of `reports`.
     async fn report(&self, reports: &[Report]) -> Result<Vec<Fenced>>;
 
-    /// Ends attempts. If a cancel was requested, whatever is not `Completed` is stored as Canceled with the
-    /// settlement's `if_canceled`. A repeat by the current or the last lease changes nothing and answers as before.
-    async fn settle(&self, settles: &[Settlement]) -> Result<Vec<Settled>>;
+    /// Ends attempts. After a cancel request, every outcome but `Completed` is stored as Canceled with the settlement's
+    /// `if_canceled`. A repeat by the current or the last lease changes nothing and returns the same answer. Answers in the
+    /// order of `settlements`.
+    async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Settled>>;
 
-    /// Cancels a job that does not run; asks for it if it does.
+    /// Cancels a waiting job, or requests the cancellation of a running one.
     async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<CancelOutcome>;
 
-    /// Makes a new job out of one that failed or was canceled, once: a repeat answers with the same new job.
-    /// Body, type, terms and owner are copied, an idempotency key is not.
+    /// Makes a new job from a Failed or Canceled one. A repeat returns the same new job. Payload, type, terms, fingerprint and
+    /// owner are copied; the idempotency key is not.
     async fn retry(&self, id: JobId, new: &RetryAs) -> Result<RetryOutcome>;
 
-    /// Takes expired leases away, oldest first, at most [`SWEEP_JOBS`](crate::limits::SWEEP_JOBS): each counts a
-    /// loss and is queued again in its old place, failed beyond its `max_losses`, or canceled if that was asked.
+    /// Requeues jobs whose lease expired, oldest first, at most [`SWEEP_JOBS`](crate::limits::SWEEP_JOBS). Each counts a loss.
+    /// A job beyond its `max_losses` fails, and a job with a cancel request is canceled.
     ///
-    /// If no sweep was recorded for a whole lease, everybody may have been cut off: it then takes nothing for
-    /// one more lease, so that living workers can renew first.
+    /// If no sweep ran for a whole lease, all workers may have been cut off. Sweeps then take no lease for one more lease, so
+    /// that living workers can renew first.
     async fn reclaim(&self, reclaim: &Reclaim) -> Result<Reclaimed>;
 
-    /// Cuts jobs past their retention to tombstones and forgets tombstones past theirs, at most `limit` in all;
-    /// stops at the first unexpired job of an index. Returns how many; fewer than `limit` means none is left.
+    /// Replaces expired jobs by tombstones and deletes tombstones past their time, at most `limit` in total. Stops at the first
+    /// unexpired job of an index. Returns how many; fewer than `limit` means that none is left.
     async fn prune(&self, limit: u32) -> Result<u32>;
 
-    /// What changes from now on.
+    /// The hints of all changes from now on.
     fn hints(&self) -> BoxStream<'static, Hint>;
 
-    /// Whether the store can be read and written, without leaving anything behind.
+    /// Checks that the store can be read and written, without leaving anything behind.
     async fn probe(&self) -> Result<()>;
 
-    /// What operators call this kind of store, in metrics and health checks: `memory`, `sqlite`, `redis`. A store around a
-    /// store has its name.
+    /// The kind of store, as metrics and health checks name it: `memory`, `sqlite`, `redis`. A decorator returns the kind of
+    /// its inner store.
     fn kind(&self) -> &'static str;
 }
 
-/// A whole store. Implemented for everything that implements its two halves.
+/// A whole store. Implemented for every type that implements both traits.
 pub trait Store: JobStore + SharedState {}
 
 impl<T: JobStore + SharedState + ?Sized> Store for T {}

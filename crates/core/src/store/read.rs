@@ -1,4 +1,4 @@
-//! Arguments and answers of the calls that read.
+//! Arguments and answers of reading calls.
 
 use std::time::Duration;
 
@@ -8,162 +8,163 @@ use crate::{
     time::Timestamp,
 };
 
-/// What is known of an id.
+/// The answer to a read of one job.
 #[derive(Clone, Debug, PartialEq)]
 pub enum JobLookup {
     /// The job.
     Found(Box<JobView>),
-    /// There was one; its retention is over.
+    /// The job has expired.
     Gone {
-        /// Whose it was.
+        /// Its owner.
         owner: Option<Digest>,
     },
-    /// Nothing.
+    /// The id is unknown.
     NotFound,
 }
 
 /// Which jobs to list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListFilter {
-    /// In this state; none lists all, newest accepted first. With a state, in its own order: next to run,
-    /// soonest due, longest running, last ended.
+    /// Only jobs in this state, in the state's own order: next to run, soonest due, longest running, last ended. `None`
+    /// lists all jobs, newest accepted first.
     pub status: Option<JobStatus>,
-    /// Of this type; none lists all types.
+    /// Only jobs of this type.
     pub name: Option<JobName>,
 }
 
-/// Which part of a list.
+/// Selects a part of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// Where the page before ended.
+    /// The end of the page before; none for the first page.
     pub cursor: Option<Cursor>,
-    /// How many jobs; never more than [`PAGE_JOBS`](crate::limits::PAGE_JOBS) are given.
+    /// Maximum number of jobs, at most [`PAGE_JOBS`](crate::limits::PAGE_JOBS).
     pub limit: u32,
 }
 
-/// The last entry of a list that a page consumed. Opaque: only the store that made it reads its score.
+/// The last entry that a page consumed. Opaque: only the store that made it interprets the score.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cursor {
-    /// When the first page was read. A job that entered its state later is left out: it may have been
-    /// on an earlier page, at its place then.
+    /// When the first page was read. Jobs that entered their state later are left out, since they may have been on an
+    /// earlier page.
     pub since: Timestamp,
-    /// Its place in the list's order.
+    /// The entry's score.
     pub score: u64,
-    /// Its id, which decides between equal scores.
+    /// The entry's id, which orders equal scores.
     pub id: JobId,
 }
 
-/// A part of a list. It may be shorter than asked for while `next` is set.
+/// A part of a list. It may be shorter than requested while `next` is set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListPage {
-    /// Without results.
+    /// The jobs, without results.
     pub jobs: Vec<JobView>,
-    /// Where the next page begins; none at the end.
+    /// The cursor of the next page; none at the end of the list.
     pub next: Option<Cursor>,
 }
 
-/// What to count.
+/// Selects the statistics to return.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StatsQuery {
-    /// Return slots from this minute on; none returns no slots.
+    /// The first minute bucket to return; none returns no buckets.
     pub since_minute: Option<i64>,
-    /// What counts as slow, overdue and stuck, by type; types not named here count none of these.
+    /// The ages from which jobs count as slow, overdue and stuck, by type. Other types count none of these.
     pub cutoffs: Vec<TypeCutoffs>,
 }
 
-/// What counts as slow, overdue and stuck for a type.
+/// The ages from which jobs of a type count as slow, overdue and stuck.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TypeCutoffs {
     /// The type.
     pub name: JobName,
     /// A running attempt older than this is slow.
     pub slow_after: Duration,
-    /// A running attempt older than this should have been stopped.
+    /// A running attempt older than this is overdue: its timeout has passed.
     pub overdue_after: Duration,
-    /// A runnable job, or a lease past its expiry, that nothing moved for this long is stuck.
+    /// A runnable job that waits for longer than this, or a lease that expired longer ago, is stuck.
     pub stuck_after: Duration,
 }
 
-/// What a store knows about all its jobs.
+/// Statistics over all jobs of a store.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stats {
     /// The store's time.
     pub now: Timestamp,
-    /// Each type that has or had jobs, by name.
+    /// Every type that has or had jobs, by name.
     pub types: Vec<TypeStats>,
-    /// Counts by minute, oldest first.
+    /// Minute buckets, oldest first.
     pub minutes: Vec<MinuteStats>,
-    /// Workers alive.
+    /// Live workers.
     pub workers: Vec<LiveWorker>,
-    /// Entries put aside because they could not be read.
+    /// Number of quarantined entries: stored data that could not be decoded.
     pub quarantined: u64,
-    /// Jobs whose indexes disagreed with them and were mended, so far: something else writes to the store, or lost a part.
+    /// Number of jobs so far whose indexes differed from them and were repaired. Another program writes to the store, or part
+    /// of the data was lost.
     pub repaired: u64,
 }
 
-/// One type's jobs. The last four are counted up to [`AHEAD_COUNTED`](crate::limits::AHEAD_COUNTED) and may stop there.
+/// Counts and ages of one type. The last four counts may stop at [`AHEAD_COUNTED`](crate::limits::AHEAD_COUNTED).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TypeStats {
     /// The type.
     pub name: JobName,
-    /// Jobs in each state, in the order of [`JobStatus::ALL`].
+    /// Number of jobs in each state, in the order of [`JobStatus::ALL`].
     pub counts: [u64; 6],
-    /// Scheduled jobs that never started: with the Queued ones, what a queue limit counts.
+    /// Number of Scheduled jobs that never started. A queue limit counts these and the Queued jobs.
     pub never_started: u64,
-    /// Since when the oldest runnable job waits, a due Scheduled one included.
+    /// Since when the oldest runnable job waits; due Scheduled jobs are included.
     pub oldest_runnable: Option<Timestamp>,
     /// When the longest running attempt started.
     pub oldest_running: Option<Timestamp>,
-    /// Running longer than `slow_after`.
+    /// Attempts running for longer than `slow_after`.
     pub slow: u64,
-    /// Running longer than `overdue_after`.
+    /// Attempts running for longer than `overdue_after`.
     pub overdue: u64,
-    /// Runnable for longer than `stuck_after`; stuck if no live worker takes the type.
+    /// Jobs runnable for longer than `stuck_after`. They are stuck if no live worker claims the type.
     pub stale: u64,
-    /// Leases expired for longer than `stuck_after`, recovered by nobody.
+    /// Leases that expired longer ago than `stuck_after` and were not reclaimed.
     pub unrecovered: u64,
 }
 
 impl TypeStats {
-    /// Jobs in a state.
+    /// Number of jobs in a state.
     pub const fn count(&self, status: JobStatus) -> u64 {
         self.counts[status as usize]
     }
 
-    /// What a queue limit counts.
+    /// The number that a queue limit counts.
     pub const fn waiting(&self) -> u64 {
         self.count(JobStatus::Queued) + self.never_started
     }
 }
 
-/// A worker alive.
+/// A live worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LiveWorker {
-    /// Which.
+    /// Its id.
     pub worker: WorkerId,
-    /// The types it takes.
+    /// The types it claims.
     pub types: Vec<TypeCapacity>,
-    /// What its slots do.
+    /// The state of its slots.
     pub slots: WorkerSlots,
-    /// When it last said so.
+    /// When its last heartbeat was recorded.
     pub at: Timestamp,
 }
 
-/// Upper bounds of the time buckets that slots count in, in seconds; one more bucket has no bound.
+/// Upper bounds of the histogram buckets in seconds; one more bucket has no bound.
 pub const BOUNDS: [f64; 18] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
 
-/// Durations counted in the buckets of [`BOUNDS`].
+/// A histogram of durations in the buckets of [`BOUNDS`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
-    /// How many fell into each bucket, not cumulated.
+    /// Number of durations in each bucket, not cumulative.
     pub buckets: [u64; BOUNDS.len() + 1],
     /// Their sum in microseconds.
     pub sum_micros: u64,
 }
 
 impl Histogram {
-    /// Counts one.
+    /// Adds a duration.
     pub fn record(&mut self, duration: Duration) {
         let seconds = duration.as_secs_f64();
         let bucket = BOUNDS.iter().position(|bound| seconds <= *bound).unwrap_or(BOUNDS.len());
@@ -171,12 +172,12 @@ impl Histogram {
         self.sum_micros = self.sum_micros.saturating_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
     }
 
-    /// How many were counted.
+    /// Number of durations.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
 
-    /// Adds another's counts.
+    /// Adds the counts of another histogram.
     pub fn merge(&mut self, other: &Self) {
         for (mine, theirs) in self.buckets.iter_mut().zip(other.buckets) {
             *mine = mine.saturating_add(theirs);
@@ -184,8 +185,8 @@ impl Histogram {
         self.sum_micros = self.sum_micros.saturating_add(other.sum_micros);
     }
 
-    /// The duration that a share `q` (0 to 1) of those counted does not exceed, by linear interpolation within
-    /// its bucket, as Prometheus does it; the last bound for what lies beyond. None if nothing was counted.
+    /// The `q`-quantile, `q` from 0 to 1, by linear interpolation within its bucket as in Prometheus. Durations beyond the
+    /// last bound count as that bound. None for an empty histogram.
     pub fn quantile(&self, q: f64) -> Option<Duration> {
         let count = self.count();
         if count == 0 {
@@ -204,7 +205,7 @@ impl Histogram {
     }
 }
 
-/// What happened to one type in one minute.
+/// The minute bucket of one type: the events of one minute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MinuteStats {
     /// Minutes since the Unix epoch.
@@ -215,28 +216,28 @@ pub struct MinuteStats {
     pub attempts: [u64; 6],
     /// Jobs that became Completed, Failed, Canceled.
     pub ended: [u64; 3],
-    /// Attempts that ended slow.
+    /// Attempts that ran for longer than `slow_after`.
     pub slow: u64,
-    /// From runnable to started, of attempts that started.
+    /// Time from runnable to started, of started attempts.
     pub queue_time: Histogram,
-    /// Of attempts that their worker ended; how long a lost one ran, nobody knows.
+    /// Run time of attempts that their worker settled. The run time of lost attempts is unknown.
     pub processing_time: Histogram,
 }
 
 impl MinuteStats {
-    /// Attempts that ended like this.
+    /// Number of attempts with this outcome.
     pub const fn attempts(&self, outcome: AttemptOutcome) -> u64 {
         self.attempts[outcome as usize]
     }
 
-    /// Counts a job that came into a terminal state; any other state is ignored.
+    /// Counts a job that entered a terminal state. Ignores other states.
     pub fn count_ended(&mut self, status: JobStatus) {
         if let Some(place) = (status as usize).checked_sub(JobStatus::Completed as usize) {
             self.ended[place] += 1;
         }
     }
 
-    /// An empty slot.
+    /// An empty bucket.
     pub fn new(minute: i64, name: JobName) -> Self {
         Self {
             minute,
@@ -255,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_interpolate_within_their_bucket() {
+    fn quantile_interpolates_within_bucket() {
         let mut times = Histogram::default();
         assert_eq!(times.quantile(0.5), None);
         for _ in 0..10 {

@@ -1,4 +1,4 @@
-//! What a fleet shares beside jobs: who leads, and small documents.
+//! State that the processes of a fleet share besides jobs: roles and small documents.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,22 +8,22 @@ use uuid::Uuid;
 
 use super::Result;
 
-/// Proof of a role; random, so that a failover cannot give the same one again.
+/// Proof of a role. Random, so that a token is never issued twice, also after a failover.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct RoleToken(pub Uuid);
 
-/// Version of a document; random for the same reason.
+/// The version of a document. Random, so that a version is never issued twice.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct DocVersion(pub Uuid);
 
-/// Who holds a role.
+/// The answer to a request for a role.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// You, until the ttl passes; the token stays the same while you keep it.
+    /// The caller holds the role until the ttl passes. The token stays the same while the role is kept.
     Held(RoleToken),
-    /// Somebody else, for this long at most.
+    /// Another process holds the role, for at most this long.
     Other(Duration),
-    /// You gave it up (ttl 0), or never had it.
+    /// The caller does not hold the role: it gave the role up with a ttl of zero.
     Resigned,
 }
 
@@ -36,28 +36,28 @@ pub struct Document {
     pub bytes: Bytes,
 }
 
-/// What became of a written document.
+/// The answer to a write of a document.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum PutOutcome {
-    /// Written; this is its version now.
+    /// The document is written and has this version.
     Stored(DocVersion),
-    /// Somebody wrote it in between: read again.
+    /// The document has another version than expected. Read it again.
     Stale,
-    /// The role that guards it is no longer yours.
+    /// The caller no longer holds the role that guards the write.
     Fenced,
 }
 
-/// Leadership and small shared documents, such as the state of alerts.
+/// Roles, which have at most one holder, and small shared documents, such as the state of alerts.
 #[async_trait]
 pub trait SharedState: Send + Sync + 'static {
-    /// Takes or keeps a role for `ttl`; a `ttl` of zero gives it up.
+    /// Takes or keeps a role for `ttl`. A `ttl` of zero gives the role up.
     async fn role(&self, name: &str, holder: Uuid, ttl: Duration) -> Result<Role>;
 
-    /// A document, if it was ever written.
+    /// Returns a document, if it was ever written.
     async fn document(&self, name: &str) -> Result<Option<Document>>;
 
-    /// Writes a document if it still has the version `expected` (`None`: if there is none), and if the
-    /// role named with its token, where one is given, is still held by it.
+    /// Writes a document if its version is `expected`; `None` expects that there is none. If `role` is given, its token must
+    /// still hold the role of that name.
     async fn put_document(
         &self,
         name: &str,

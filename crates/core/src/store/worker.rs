@@ -1,4 +1,4 @@
-//! Arguments and answers of the calls that workers make: claim, renew, report, settle, reclaim.
+//! Arguments and answers of the calls made by workers: claim, renew, report, settle, reclaim.
 
 use std::{fmt, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// A worker, fresh with every start of its process.
+/// The id of a worker. Each start of a process has a new one.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerId(pub Uuid);
 
@@ -21,35 +21,35 @@ impl fmt::Display for WorkerId {
     }
 }
 
-/// A wish for jobs of one type.
+/// A worker's quota for one type in a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TypeQuota {
     /// The type.
     pub name: JobName,
-    /// How many at most.
+    /// Maximum number of jobs.
     pub max: u32,
-    /// How long one attempt may take; kept with the attempt, to tell overdue ones.
+    /// Maximum run time of an attempt. Stored with the attempt, to find overdue ones.
     pub timeout: Duration,
 }
 
-/// Asks for jobs, against permits that the worker already holds.
+/// A request for jobs, for permits that the worker already holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// Who asks.
+    /// The worker.
     pub worker: WorkerId,
-    /// The token of all leases that this claim takes.
+    /// The token of all leases of this claim.
     pub token: LeaseToken,
-    /// Which types, and how many of each.
+    /// The types, with a quota for each.
     pub quotas: Vec<TypeQuota>,
-    /// How many in all; never more than [`BATCH_JOBS`](crate::limits::BATCH_JOBS) are given.
+    /// Maximum number of jobs in total, at most [`BATCH_JOBS`](crate::limits::BATCH_JOBS).
     pub max: u32,
-    /// How many bytes of payload; a larger single job goes alone.
+    /// Maximum bytes of payload. A larger job is claimed alone.
     pub max_bytes: usize,
-    /// How long the leases last unless renewed.
+    /// Duration of the leases.
     pub lease: Duration,
 }
 
-/// A started attempt: all that its worker needs.
+/// A started attempt, as its worker gets it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attempt {
     /// The right to write to it.
@@ -64,7 +64,7 @@ pub struct Attempt {
     pub max_retries: u32,
     /// The job's priority.
     pub priority: Priority,
-    /// What the submitter gave.
+    /// The submitted payload.
     pub payload: Bytes,
     /// When the job was accepted.
     pub created_at: Timestamp,
@@ -72,80 +72,80 @@ pub struct Attempt {
     pub runnable_since: Timestamp,
     /// When this attempt started.
     pub started_at: Timestamp,
-    /// The trace that the submission belongs to.
+    /// The trace context of the submission.
     pub trace: Option<TraceContext>,
-    /// The `traceparent` of the attempt before, if its worker told it.
+    /// The `traceparent` of the attempt before, if its settlement had one.
     pub previous_span: Option<String>,
 }
 
-/// What a claim took.
+/// The answer to a claim.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Claimed {
-    /// In the order in which they should start.
+    /// The attempts, in the order in which they should start.
     pub attempts: Vec<Attempt>,
-    /// When to ask again, from now: zero if runnable or due jobs of the wanted types were left, else when the next
-    /// one is due; none if there is none.
+    /// When to claim again, from now: zero if runnable or due jobs of the requested types are left, else when the next
+    /// Scheduled job is due. None if there is no such job.
     pub next_claim: Option<Duration>,
     /// The store's time.
     pub now: Timestamp,
 }
 
-/// A worker's sign of life.
+/// A worker's heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
-    /// Who.
+    /// The worker.
     pub worker: WorkerId,
     /// The types it has handlers for.
     pub types: Vec<TypeCapacity>,
-    /// What its slots do.
+    /// The state of its slots.
     pub slots: WorkerSlots,
-    /// How long it counts as alive without another beat; zero takes it off the list.
+    /// How long the worker counts as live without another heartbeat. Zero deregisters the worker.
     pub ttl: Duration,
 }
 
-/// A type that a worker takes.
+/// A type that a worker claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TypeCapacity {
     /// The type.
     pub name: JobName,
     /// Attempts of it running in this worker.
     pub running: u32,
-    /// How many it runs at once at most.
+    /// Maximum number of concurrent attempts of it in this worker.
     pub limit: u32,
 }
 
-/// What the slots of a worker do.
+/// The slots of a worker by state.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct WorkerSlots {
     /// Running a handler, or settling.
     pub busy: u32,
     /// Free.
     pub idle: u32,
-    /// Held by a handler that was given up and cannot be stopped.
+    /// Held by a handler that did not stop and was abandoned.
     pub leaked: u32,
 }
 
-/// What became of a lease to renew.
+/// The answer to a renewal.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Renewed {
-    /// It lasts on.
+    /// The lease is renewed.
     Held,
-    /// It lasts on, and a caller asked to cancel the job.
+    /// The lease is renewed, and a caller asked to cancel the job.
     CancelRequested,
-    /// It is somebody else's or nobody's: stop the handler.
+    /// The lease was lost. The worker stops the handler.
     Lost,
 }
 
-/// Progress to store; the store adds its own time.
+/// Progress reported by a handler. The store adds its time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReportedProgress {
     /// Units done.
     pub completed: u64,
-    /// Units in all, where known.
+    /// Units in total, where known.
     pub total: Option<u64>,
     /// 0 to 100, where known.
     pub percent: Option<f64>,
-    /// What is being done.
+    /// A description of the present step.
     pub message: Option<String>,
 }
 
@@ -160,54 +160,54 @@ impl ReportedProgress {
 /// Progress and log lines of one attempt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
-    /// Whose.
+    /// The attempt.
     pub lease: Lease,
-    /// Replaces what was there; none leaves it.
+    /// Replaces the job's progress; none leaves it unchanged.
     pub progress: Option<ReportedProgress>,
-    /// Appended. Line number and attempt are set by the store.
+    /// Lines to append. The store sets line number and attempt.
     pub logs: Vec<LogLine>,
 }
 
-/// Whether a guarded write was applied.
+/// The answer to a report.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Fenced {
-    /// It was.
+    /// The report is stored.
     Applied,
-    /// The lease is no longer yours.
+    /// The lease was lost, and nothing is stored.
     Lost,
 }
 
-/// How an attempt ended, as its worker decided.
+/// The outcome of an attempt, as its worker decided.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// With a result.
+    /// The handler returned a result.
     Completed {
         /// The handler's JSON.
         result: Bytes,
     },
-    /// It failed; run it again after `delay`.
+    /// The attempt failed and the job is retried after `delay`.
     Retry {
-        /// From now, by the store's clock.
+        /// The delay, from now by the store's clock.
         delay: Duration,
         /// Why.
         error: ErrorRecord,
     },
-    /// It failed for good.
+    /// The attempt failed, and so does the job.
     Failed {
         /// Why.
         error: ErrorRecord,
     },
-    /// The handler said that it is canceled.
+    /// The handler reported that it was canceled.
     Canceled {
         /// Why.
         error: ErrorRecord,
     },
-    /// The worker shuts down and gives it back.
+    /// The worker shuts down and releases the job.
     Released,
 }
 
 impl Outcome {
-    /// How the attempt counts, unless a cancel request changes it.
+    /// The outcome to record, unless a cancel request changes it.
     pub const fn kind(&self) -> AttemptOutcome {
         match self {
             Self::Completed { .. } => AttemptOutcome::Completed,
@@ -219,79 +219,79 @@ impl Outcome {
     }
 }
 
-/// Ends one attempt.
+/// The end of one attempt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settlement {
-    /// Which.
+    /// The attempt.
     pub lease: Lease,
-    /// How.
+    /// Its outcome.
     pub outcome: Outcome,
-    /// The error to store instead, if a cancel was requested and the outcome is not `Completed`.
+    /// The error to store if a cancel was requested and the outcome is not `Completed`.
     pub if_canceled: ErrorRecord,
-    /// It ran longer than its type's `slow_after`; counted in the slot.
+    /// Whether the attempt ran for longer than its type's `slow_after`.
     pub slow: bool,
     /// The attempt's own `traceparent`, for the next attempt to link to.
     pub span: Option<String>,
-    /// The attempt's last progress. Replaces what was there, whatever the outcome; none leaves it.
+    /// The attempt's final progress. Replaces the job's progress, whatever the outcome; none leaves it unchanged.
     pub progress: Option<ReportedProgress>,
 }
 
 impl Settlement {
-    /// Ends an attempt that was not slow, without a span or a last progress.
+    /// The end of an attempt that was not slow, without span and final progress.
     pub const fn new(lease: Lease, outcome: Outcome, if_canceled: ErrorRecord) -> Self {
         Self { lease, outcome, if_canceled, slow: false, span: None, progress: None }
     }
 }
 
-/// What became of an attempt to end.
+/// The answer to a settlement.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Settled {
-    /// It ended, now or at an earlier call with this lease; the job went to this state by it.
+    /// The attempt ended, now or in an earlier call with this lease. The state is the one that the job entered then.
     Settled(JobStatus),
-    /// The lease is no longer yours; nothing changed.
+    /// The lease was lost, and nothing changed.
     Lost,
 }
 
-/// Asks to take expired leases away.
+/// A request to reclaim expired leases.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reclaim {
-    /// How many at most; never more than [`SWEEP_JOBS`](crate::limits::SWEEP_JOBS) are taken.
+    /// Maximum number of leases, at most [`SWEEP_JOBS`](crate::limits::SWEEP_JOBS).
     pub limit: u32,
-    /// How long leases last: how long a sweeper waits that was itself cut off.
+    /// Duration of leases, which is how long sweeps pause after none ran for as long.
     pub lease: Duration,
-    /// The error of a job that lost too many leases.
+    /// The error of an attempt that was lost.
     pub lost: ErrorRecord,
     /// The error of a job whose cancellation was requested.
     pub canceled: ErrorRecord,
 }
 
-/// A job whose lease was taken away.
+/// A job whose lease was reclaimed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recovered {
-    /// Which.
+    /// Its id.
     pub id: JobId,
     /// Its type.
     pub name: JobName,
     /// The attempt that was lost.
     pub attempt: u32,
-    /// Where the job went: Queued, Failed or Canceled.
+    /// The job's new state: Queued, Failed or Canceled.
     pub status: JobStatus,
     /// When the job was accepted.
     pub created_at: Timestamp,
-    /// When the lease was taken away, by the store's clock.
+    /// When the lease was reclaimed, by the store's clock.
     pub recovered_at: Timestamp,
     /// The trace context of its submission.
     pub trace: Option<TraceContext>,
 }
 
-/// What a sweep did.
+/// The answer to a reclaim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reclaimed {
-    /// Nobody swept for a whole lease, so nothing is taken for this long.
+    /// No sweep ran for a whole lease, so sweeps take no lease for this long.
     Waiting(Duration),
-    /// These were taken.
+    /// Expired leases were reclaimed.
     Done {
-        /// Which.
+        /// Their jobs.
         recovered: Vec<Recovered>,
         /// Whether more leases have expired.
         more: bool,
