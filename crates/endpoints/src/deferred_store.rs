@@ -19,7 +19,7 @@ use futures_util::{FutureExt, StreamExt, future, stream, stream::BoxStream};
 use tokio::{sync::watch, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{error::panic_message, jitter, telemetry::events};
+use crate::{backoff::Backoff, error::panic_message, telemetry::events};
 
 /// How long `open` waits for the first try, so that a process usually starts with an open store.
 const FIRST_TRY: Duration = Duration::from_secs(2);
@@ -142,7 +142,8 @@ where
     F: Future<Output = std::result::Result<S, E>>,
 {
     let began = Instant::now();
-    for tries in 0_u32.. {
+    let mut backoff = Backoff::default();
+    loop {
         // A panic of the caller's code would otherwise end the tries without a trace.
         let opened = AssertUnwindSafe(async {
             match open().await {
@@ -154,7 +155,7 @@ where
         let opened = opened.catch_unwind().await;
         match opened.unwrap_or_else(|panic| Err(format!("opening it panicked: {}", panic_message(&*panic)))) {
             Ok(end) => {
-                if tries > 0 && matches!(end, State::Open(_)) {
+                if matches!((&*state.borrow(), &end), (State::Opening(Some(_)), State::Open(_))) {
                     events::store_opened(began.elapsed());
                 }
                 state.send_replace(end);
@@ -162,7 +163,7 @@ where
             }
             Err(error) => set_error(&state, error),
         }
-        tokio::time::sleep(pause(tries)).await;
+        tokio::time::sleep(backoff.next()).await;
     }
 }
 
@@ -173,11 +174,6 @@ fn set_error(state: &watch::Sender<State>, error: String) {
         events::store_not_open(&error);
         state.send_replace(State::Opening(Some(error.into())));
     }
-}
-
-/// Pause between two tries: grows to 0.8 s, so that work begins soon after the store is up.
-fn pause(tries: u32) -> Duration {
-    jitter::about(Duration::from_millis(50 << tries.min(4)))
 }
 
 #[async_trait]

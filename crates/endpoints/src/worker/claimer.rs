@@ -12,8 +12,8 @@ use async_endpoints_core::{
     store::{Attempt, Claim, LeaseToken, Result, TypeQuota},
 };
 
-use super::{Worker, attempt::AttemptTask, backoff::Backoff, running::RunningAttempt};
-use crate::{context::AttemptInfo, jitter, store_call::limited, telemetry::events};
+use super::{Worker, attempt::AttemptTask, running::RunningAttempt};
+use crate::{backoff::Backoff, context::AttemptInfo, jitter, store_call::limited, telemetry::events};
 
 /// Interval of claims without a hint. Hints may be lost.
 const POLL: Duration = Duration::from_secs(1);

@@ -12,12 +12,11 @@
 //! | `drain` | stops the worker: waits for running attempts and releases the rest |
 //! | `janitor` | recovers jobs of dead workers and prunes expired jobs |
 //! | `running`, `slots` | running attempts and their permits |
-//! | `supervise`, `backoff` | restarts of background tasks, pauses between failing store calls |
+//! | `supervise` | restarts background tasks that panic |
 //!
 //! Must not know HTTP, drivers or metric names.
 
 mod attempt;
-mod backoff;
 mod claimer;
 mod decide;
 mod drain;

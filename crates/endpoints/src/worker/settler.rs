@@ -11,8 +11,8 @@ use async_endpoints_core::{
 };
 use tokio::sync::{Mutex, mpsc};
 
-use super::{backoff::Backoff, running::SettleGuard};
-use crate::{store_call::limited, telemetry::events};
+use super::running::SettleGuard;
+use crate::{backoff::Backoff, store_call::limited, telemetry::events};
 
 /// The settlement of an attempt that has ended. Dropping it unsettled lets the lease expire.
 pub(super) struct PendingSettlement {

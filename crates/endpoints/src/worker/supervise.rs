@@ -1,10 +1,10 @@
 //! Restarts background tasks that panic and counts the restarts.
 
-use std::{collections::BTreeMap, panic::AssertUnwindSafe, time::Duration};
+use std::{collections::BTreeMap, panic::AssertUnwindSafe};
 
 use futures_util::FutureExt;
 
-use crate::{error::panic_message, sync::Mutex, telemetry::events};
+use crate::{backoff::Backoff, error::panic_message, sync::Mutex, telemetry::events};
 
 /// Number of restarts after a panic, by background task.
 #[derive(Debug, Default)]
@@ -23,12 +23,13 @@ impl Restarts {
     }
 }
 
-/// Runs a task until it returns. Restarts it after a panic, with a pause that grows to five seconds.
+/// Runs a task until it returns. Restarts it after a panic, with a growing pause.
 pub(crate) async fn supervise<F: Future<Output = ()>>(task: &'static str, restarts: &Restarts, run: impl Fn() -> F) {
+    let mut backoff = Backoff::default();
     while let Err(panic) = AssertUnwindSafe(run()).catch_unwind().await {
         let count = restarts.count(task);
         events::task_restarted(task, count, panic_message(&*panic));
-        tokio::time::sleep(Duration::from_millis(50 << count.min(7)).min(Duration::from_secs(5))).await;
+        tokio::time::sleep(backoff.next()).await;
     }
 }
 
