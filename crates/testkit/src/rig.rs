@@ -207,13 +207,13 @@ impl Rig {
 
     /// A heartbeat that takes no types.
     #[must_use]
-    pub fn beat(&self) -> Heartbeat {
+    pub fn heartbeat(&self) -> Heartbeat {
         Heartbeat { worker: self.worker, types: Vec::new(), slots: WorkerSlots::default(), ttl: self.units(LONG) }
     }
 
     /// Renews one lease for so many units.
     pub async fn renew(&self, lease: Lease, units: u32) -> Renewed {
-        let answers = self.store.renew(&self.beat(), &[lease], self.units(units)).await.expect(NO_FAULTS);
+        let answers = self.store.renew(&self.heartbeat(), &[lease], self.units(units)).await.expect(NO_FAULTS);
         assert_eq!(answers.len(), 1, "an answer for each");
         answers[0]
     }

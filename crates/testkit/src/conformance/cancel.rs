@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// A job that waits is Canceled at once and never starts.
-pub async fn a_waiting_job_is_canceled_at_once(rig: &Rig) {
+pub async fn waiting_job_is_canceled_at_once(rig: &Rig) {
     let retried = rig.start("alpha").await.lease;
     rig.again(retried, 1).await;
     let delayed = rig.put(&NewJob { delay: rig.units(1), ..rig.job("alpha") }).await;
@@ -32,7 +32,7 @@ pub async fn a_waiting_job_is_canceled_at_once(rig: &Rig) {
 }
 
 /// A job that runs is asked; it runs on until its attempt ends.
-pub async fn a_running_job_is_asked(rig: &Rig) {
+pub async fn running_job_gets_a_cancel_request(rig: &Rig) {
     let lease = rig.start("alpha").await.lease;
     let before = rig.view(lease.job).await;
     rig.advance(1).await;
@@ -46,7 +46,7 @@ pub async fn a_running_job_is_asked(rig: &Rig) {
 }
 
 /// A repeat answers the same and changes nothing.
-pub async fn a_repeat_changes_nothing(rig: &Rig) {
+pub async fn repeated_cancel_changes_nothing(rig: &Rig) {
     let lease = rig.start("alpha").await.lease;
     let queued = rig.queue("beta").await;
     let first = rig.cancel(lease.job).await;
@@ -63,7 +63,7 @@ fn terminal(view: &async_endpoints_core::JobView) -> CancelOutcome {
 }
 
 /// An ended job stays as it ended.
-pub async fn an_ended_job_is_untouched(rig: &Rig) {
+pub async fn ended_job_is_not_canceled(rig: &Rig) {
     let outcomes = [completed("1"), Outcome::Failed { error: error("A") }, Outcome::Canceled { error: error("B") }];
     for outcome in outcomes {
         let lease = rig.start("alpha").await.lease;
@@ -76,12 +76,12 @@ pub async fn an_ended_job_is_untouched(rig: &Rig) {
 }
 
 /// Nothing is known of an unknown id.
-pub async fn an_unknown_job_is_not_found(rig: &Rig) {
+pub async fn unknown_job_is_not_found(rig: &Rig) {
     assert_eq!(rig.cancel(JobId::random()).await, CancelOutcome::NotFound);
 }
 
 /// A request outlives nothing: a lost lease after it ends Canceled, never a new attempt.
-pub async fn a_lost_lease_after_a_request_ends_canceled(rig: &Rig) {
+pub async fn lost_lease_after_request_ends_canceled(rig: &Rig) {
     rig.warm().await;
     rig.queue("alpha").await;
     let lease = rig.take_for("alpha", 1).await.lease;
@@ -98,7 +98,7 @@ pub async fn a_lost_lease_after_a_request_ends_canceled(rig: &Rig) {
 }
 
 /// A cancel and a settlement at once: the job ends once, and both answers tell the same story.
-pub async fn a_cancel_racing_a_settle_ends_once(rig: &Rig) {
+pub async fn concurrent_cancel_and_settle_agree(rig: &Rig) {
     for round in 0..40 {
         let lease = rig.start("alpha").await.lease;
         let outcome = if round % 2 == 0 { completed("1") } else { Outcome::Failed { error: error("F") } };
@@ -118,7 +118,7 @@ pub async fn a_cancel_racing_a_settle_ends_once(rig: &Rig) {
 }
 
 /// Many cancel one job: one does it, all see it.
-pub async fn racing_cancels_agree(rig: &Rig) {
+pub async fn concurrent_cancels_agree(rig: &Rig) {
     let id = rig.queue("alpha").await;
     let tasks: Vec<_> = (0..16)
         .map(|_| {

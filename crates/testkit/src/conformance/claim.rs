@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// An attempt carries all that its worker needs, and the job shows it.
-pub async fn an_attempt_carries_what_its_worker_needs(rig: &Rig) {
+pub async fn attempt_carries_the_job_fields(rig: &Rig) {
     let trace = TraceContext { traceparent: format!("00-{:032x}-{:016x}-01", 7, 9), tracestate: None };
     let mut job = NewJob { trace: Some(trace.clone()), payload: Bytes::from_static(b"body"), ..rig.job("alpha") };
     (job.terms.priority, job.terms.max_retries) = (Priority::new(7), 4);
@@ -40,7 +40,7 @@ pub async fn an_attempt_carries_what_its_worker_needs(rig: &Rig) {
 }
 
 /// An empty store gives nothing, and has nothing due.
-pub async fn nothing_runnable_gives_nothing(rig: &Rig) {
+pub async fn claim_without_runnable_jobs_is_empty(rig: &Rig) {
     let claimed = rig.claim(&rig.wanting(&["alpha", "beta"], 5)).await;
     assert_eq!((claimed.attempts.len(), claimed.next_claim), (0, None));
     rig.start("alpha").await;
@@ -48,7 +48,7 @@ pub async fn nothing_runnable_gives_nothing(rig: &Rig) {
 }
 
 /// Types that were not asked for are left alone, due ones too.
-pub async fn types_not_wanted_are_left_alone(rig: &Rig) {
+pub async fn other_types_are_not_claimed(rig: &Rig) {
     let queued = rig.queue("beta").await;
     let due = rig.put(&NewJob { delay: rig.units(1), ..rig.job("beta") }).await;
     rig.advance(2).await;
@@ -59,7 +59,7 @@ pub async fn types_not_wanted_are_left_alone(rig: &Rig) {
 }
 
 /// Each want bounds its own type, `max` bounds them all.
-pub async fn wants_and_max_bound_a_claim(rig: &Rig) {
+pub async fn quotas_and_max_limit_a_claim(rig: &Rig) {
     for _ in 0..5 {
         rig.queue("alpha").await;
         rig.queue("beta").await;
@@ -74,7 +74,7 @@ pub async fn wants_and_max_bound_a_claim(rig: &Rig) {
 }
 
 /// No claim gives more than a batch.
-pub async fn a_claim_gives_no_more_than_a_batch(rig: &Rig) {
+pub async fn claim_is_limited_to_a_batch(rig: &Rig) {
     for _ in 0..BATCH_JOBS + 6 {
         rig.queue("alpha").await;
     }
@@ -84,7 +84,7 @@ pub async fn a_claim_gives_no_more_than_a_batch(rig: &Rig) {
 }
 
 /// `max_bytes` bounds a claim, and a larger single job goes alone, in its turn.
-pub async fn bytes_bound_a_claim(rig: &Rig) {
+pub async fn max_bytes_limits_a_claim(rig: &Rig) {
     let mut ids = Vec::new();
     for size in [40, 40, 40, 500, 40] {
         ids.push(rig.put(&NewJob { payload: Bytes::from(vec![b'x'; size]), ..rig.job("alpha") }).await);
@@ -101,7 +101,7 @@ pub async fn bytes_bound_a_claim(rig: &Rig) {
 }
 
 /// `next_claim` is zero if runnable jobs were left: by the bounds of the claim, or of one want.
-pub async fn what_is_left_is_told(rig: &Rig) {
+pub async fn next_claim_is_zero_while_jobs_are_left(rig: &Rig) {
     for _ in 0..3 {
         rig.queue("alpha").await;
     }
@@ -118,7 +118,7 @@ pub async fn what_is_left_is_told(rig: &Rig) {
 }
 
 /// `next_claim` is the time to the next job of the types asked for.
-pub async fn the_next_due_job_is_of_the_types_asked_for(rig: &Rig) {
+pub async fn next_claim_covers_requested_types_only(rig: &Rig) {
     rig.put(&NewJob { delay: rig.units(900), ..rig.job("alpha") }).await;
     rig.put(&NewJob { delay: rig.units(300), ..rig.job("beta") }).await;
     let due = async |names: &[&str]| rig.claim(&rig.wanting(names, 1)).await.next_claim;
@@ -138,7 +138,7 @@ pub async fn the_next_due_job_is_of_the_types_asked_for(rig: &Rig) {
 }
 
 /// More due jobs than one claim promotes: it says so, and later claims take the rest.
-pub async fn promotion_is_bounded_and_says_so(rig: &Rig) {
+pub async fn bounded_promotion_sets_next_claim_to_zero(rig: &Rig) {
     for _ in 0..130 {
         rig.put(&NewJob { delay: rig.units(1), ..rig.job("alpha") }).await;
     }
@@ -155,7 +155,7 @@ pub async fn promotion_is_bounded_and_says_so(rig: &Rig) {
 }
 
 /// Attempts count starts; every further one has its reason. The error of the last stays until the end.
-pub async fn attempts_and_their_reasons_are_counted(rig: &Rig) {
+pub async fn attempts_are_counted_by_reason(rig: &Rig) {
     rig.warm().await;
     let id = rig.queue("alpha").await;
     let first = rig.take("alpha").await;
@@ -179,7 +179,7 @@ pub async fn attempts_and_their_reasons_are_counted(rig: &Rig) {
 }
 
 /// The next attempt links to the one before, if its worker told how.
-pub async fn the_span_of_the_last_attempt_is_carried(rig: &Rig) {
+pub async fn attempt_carries_the_previous_span(rig: &Rig) {
     let first = rig.start("alpha").await;
     let span = format!("00-{:032x}-{:016x}-01", 1, 2);
     let outcome = Outcome::Released;
@@ -192,7 +192,7 @@ pub async fn the_span_of_the_last_attempt_is_carried(rig: &Rig) {
 }
 
 /// An attempt that was lost told nothing.
-pub async fn a_lost_attempt_has_no_span(rig: &Rig) {
+pub async fn lost_attempt_leaves_no_span(rig: &Rig) {
     rig.warm().await;
     let first = rig.start("alpha").await;
     let span = Some("00-1-2-01".to_owned());
@@ -202,7 +202,7 @@ pub async fn a_lost_attempt_has_no_span(rig: &Rig) {
 }
 
 /// A delayed job is runnable since it was due, a released one since it was given back.
-pub async fn runnable_since_tells_when_waiting_began(rig: &Rig) {
+pub async fn runnable_since_is_the_start_of_waiting(rig: &Rig) {
     let job = NewJob { delay: rig.units(2), ..rig.job("alpha") };
     rig.put(&job).await;
     rig.advance(5).await;
@@ -217,7 +217,7 @@ pub async fn runnable_since_tells_when_waiting_began(rig: &Rig) {
 }
 
 /// However many ask at once, each job is started once.
-pub async fn one_job_is_claimed_once_by_many(rig: &Rig) {
+pub async fn concurrent_claims_take_each_job_once(rig: &Rig) {
     let mut queued = BTreeSet::new();
     for at in 0..60_u32 {
         let delay = if at % 3 == 0 { rig.units(1) } else { std::time::Duration::ZERO };
@@ -248,7 +248,7 @@ pub async fn one_job_is_claimed_once_by_many(rig: &Rig) {
 }
 
 /// A job that is canceled and claimed at once either never starts or is told.
-pub async fn a_cancel_racing_a_claim_loses_nothing(rig: &Rig) {
+pub async fn concurrent_cancel_and_claim_agree(rig: &Rig) {
     for _ in 0..30 {
         let id = rig.queue("alpha").await;
         let (store, claim) = (rig.store.clone(), rig.wanting(&["alpha"], 1));

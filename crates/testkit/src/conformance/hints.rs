@@ -45,7 +45,7 @@ async fn wake(hints: &mut BoxStream<'static, Hint>, wanted: &Wanted) {
 }
 
 /// Work comes with the first runnable job of a type, and again once the queue was empty.
-pub async fn work_comes_when_a_type_becomes_runnable(rig: &Rig) {
+pub async fn first_runnable_job_is_hinted(rig: &Rig) {
     for _ in 0..3 {
         let mut hints = rig.store.hints();
         let lease = rig.start("alpha").await.lease;
@@ -55,7 +55,7 @@ pub async fn work_comes_when_a_type_becomes_runnable(rig: &Rig) {
 }
 
 /// Work comes when a job is given back.
-pub async fn work_comes_when_a_job_is_released(rig: &Rig) {
+pub async fn released_job_is_hinted(rig: &Rig) {
     let lease = rig.start("alpha").await.lease;
     let mut hints = rig.store.hints();
     rig.release(lease).await;
@@ -63,7 +63,7 @@ pub async fn work_comes_when_a_job_is_released(rig: &Rig) {
 }
 
 /// Work comes when a lease was taken away.
-pub async fn work_comes_when_a_job_is_recovered(rig: &Rig) {
+pub async fn recovered_job_is_hinted(rig: &Rig) {
     rig.warm().await;
     rig.queue("alpha").await;
     let mut hints = rig.store.hints();
@@ -72,7 +72,7 @@ pub async fn work_comes_when_a_job_is_recovered(rig: &Rig) {
 }
 
 /// Work comes when due jobs were promoted and some are left for others.
-pub async fn work_comes_when_jobs_are_promoted(rig: &Rig) {
+pub async fn promoted_jobs_are_hinted(rig: &Rig) {
     for _ in 0..3 {
         rig.put(&NewJob { delay: rig.units(1), ..rig.job("alpha") }).await;
     }
@@ -83,7 +83,7 @@ pub async fn work_comes_when_jobs_are_promoted(rig: &Rig) {
 }
 
 /// Work comes with an operator's retry.
-pub async fn work_comes_with_a_retry(rig: &Rig) {
+pub async fn retry_is_hinted(rig: &Rig) {
     let id = rig.queue("alpha").await;
     rig.cancel(id).await;
     let mut hints = rig.store.hints();
@@ -92,7 +92,7 @@ pub async fn work_comes_with_a_retry(rig: &Rig) {
 }
 
 /// Each visible change of a job is hinted.
-pub async fn every_visible_change_is_hinted(rig: &Rig) {
+pub async fn visible_changes_are_hinted(rig: &Rig) {
     let id = rig.queue("alpha").await;
     let mut hints = rig.store.hints();
     let job = Wanted::Job(id);
@@ -114,7 +114,7 @@ pub async fn every_visible_change_is_hinted(rig: &Rig) {
 }
 
 /// A job that is canceled while it waits is hinted; so is one whose lease was taken away.
-pub async fn changes_by_others_are_hinted(rig: &Rig) {
+pub async fn recovery_and_cancel_are_hinted(rig: &Rig) {
     rig.warm().await;
     let id = rig.queue("alpha").await;
     let mut hints = rig.store.hints();
@@ -126,7 +126,7 @@ pub async fn changes_by_others_are_hinted(rig: &Rig) {
 }
 
 /// Everybody who listens is woken.
-pub async fn every_listener_is_woken(rig: &Rig) {
+pub async fn every_listener_is_notified(rig: &Rig) {
     let mut all: Vec<_> = (0..8).map(|_| rig.store.hints()).collect();
     rig.queue("alpha").await;
     for hints in &mut all {
@@ -135,7 +135,7 @@ pub async fn every_listener_is_woken(rig: &Rig) {
 }
 
 /// A listener that does not listen holds nobody up.
-pub async fn a_slow_listener_holds_nobody_up(rig: &Rig) {
+pub async fn slow_listener_blocks_no_call(rig: &Rig) {
     let mut slow = rig.store.hints();
     for _ in 0..2_000 {
         rig.queue("alpha").await;

@@ -25,7 +25,7 @@ fn keyed(rig: &Rig, name: &str) -> NewJob {
 }
 
 /// A job reads right after its insert as `NewJob::view` says.
-pub async fn a_new_job_reads_as_it_was_given(rig: &Rig) {
+pub async fn new_job_reads_as_submitted(rig: &Rig) {
     let trace = TraceContext { traceparent: format!("00-{:032x}-{:016x}-01", 7, 9), tracestate: Some("v=1".into()) };
     let terms = JobTerms { priority: Priority::HIGHEST, max_retries: 7, max_losses: 0, retention: rig.units(9) };
     let full = NewJob { terms, trace: Some(trace), ..keyed(rig, "a.b_c-9") };
@@ -41,7 +41,7 @@ pub async fn a_new_job_reads_as_it_was_given(rig: &Rig) {
 }
 
 /// `ahead` counts the queued jobs of the type that go first.
-pub async fn ahead_counts_the_jobs_of_its_type_that_go_first(rig: &Rig) {
+pub async fn ahead_counts_earlier_jobs_of_the_type(rig: &Rig) {
     let first = rig.queue("alpha").await;
     rig.queue("beta").await;
     let second = rig.queue("alpha").await;
@@ -55,7 +55,7 @@ pub async fn ahead_counts_the_jobs_of_its_type_that_go_first(rig: &Rig) {
 }
 
 /// `ahead` is exact as far as it is counted, and then never less than that.
-pub async fn ahead_is_exact_as_far_as_it_is_counted(rig: &Rig) {
+pub async fn ahead_is_exact_up_to_its_limit(rig: &Rig) {
     let mut ids = Vec::new();
     for _ in 0..AHEAD_COUNTED + 20 {
         ids.push(rig.queue("alpha").await);
@@ -67,7 +67,7 @@ pub async fn ahead_is_exact_as_far_as_it_is_counted(rig: &Rig) {
 }
 
 /// The same owner, name, key and fingerprint is the same job, whatever the id.
-pub async fn a_key_answers_with_its_job(rig: &Rig) {
+pub async fn same_key_returns_the_job(rig: &Rig) {
     let job = keyed(rig, "alpha");
     rig.put(&job).await;
     assert_eq!(existing(rig.insert(&job).await), job.id);
@@ -78,7 +78,7 @@ pub async fn a_key_answers_with_its_job(rig: &Rig) {
 }
 
 /// A key with another fingerprint is a conflict and changes nothing.
-pub async fn a_key_with_another_fingerprint_conflicts(rig: &Rig) {
+pub async fn key_with_other_fingerprint_conflicts(rig: &Rig) {
     let job = keyed(rig, "alpha");
     rig.put(&job).await;
     let other = NewJob { id: JobId::random(), fingerprint: digest(2), ..job.clone() };
@@ -88,7 +88,7 @@ pub async fn a_key_with_another_fingerprint_conflicts(rig: &Rig) {
 }
 
 /// A key belongs to one owner and one name.
-pub async fn a_key_is_per_owner_and_name(rig: &Rig) {
+pub async fn key_is_scoped_to_owner_and_type(rig: &Rig) {
     let job = keyed(rig, "alpha");
     rig.put(&job).await;
     let fresh = || NewJob { id: JobId::random(), ..job.clone() };
@@ -101,7 +101,7 @@ pub async fn a_key_is_per_owner_and_name(rig: &Rig) {
 }
 
 /// Keys that could be mistaken for one another once they are joined with other parts.
-pub async fn keys_are_not_confused(rig: &Rig) {
+pub async fn similar_keys_are_distinct(rig: &Rig) {
     for (name, text) in [("a", "b:c"), ("a.b", "c"), ("a", "b.c"), ("a", "{b}"), ("a-b", ":c"), ("a", "\"'%_*?[x]\\")] {
         let one = NewJob { key: Some(key(text)), ..rig.job(name) };
         rig.put(&one).await;
@@ -113,7 +113,7 @@ pub async fn keys_are_not_confused(rig: &Rig) {
 }
 
 /// A known id with the same owner and fingerprint is the same job.
-pub async fn an_id_answers_with_its_job(rig: &Rig) {
+pub async fn same_id_returns_the_job(rig: &Rig) {
     let job = NewJob { owner: Some(digest(9)), ..rig.job("alpha") };
     rig.put(&job).await;
     assert_eq!(existing(rig.insert(&job).await), job.id);
@@ -128,7 +128,7 @@ pub async fn an_id_answers_with_its_job(rig: &Rig) {
 }
 
 /// With a key and an id, the key decides, and the id serves a new job alone.
-pub async fn the_key_decides_over_the_id(rig: &Rig) {
+pub async fn key_takes_precedence_over_id(rig: &Rig) {
     let (one, two) = (keyed(rig, "alpha"), rig.job("alpha"));
     rig.put(&one).await;
     rig.put(&two).await;
@@ -142,7 +142,7 @@ pub async fn the_key_decides_over_the_id(rig: &Rig) {
 }
 
 /// Idempotency comes before the id, the id before the limit.
-pub async fn checks_come_in_order(rig: &Rig) {
+pub async fn key_and_id_are_checked_before_limit(rig: &Rig) {
     let job = NewJob { queue_limit: Some(1), ..keyed(rig, "alpha") };
     rig.put(&job).await;
     let full = NewJob { id: JobId::random(), key: Some(key("order-18")), ..job.clone() };
@@ -157,7 +157,7 @@ pub async fn checks_come_in_order(rig: &Rig) {
 }
 
 /// `Existing` carries the job as it is now.
-pub async fn a_replay_carries_the_job_as_it_is_now(rig: &Rig) {
+pub async fn replay_returns_the_current_job(rig: &Rig) {
     let job = keyed(rig, "alpha");
     rig.put(&job).await;
     let lease = rig.take("alpha").await.lease;
@@ -169,7 +169,7 @@ pub async fn a_replay_carries_the_job_as_it_is_now(rig: &Rig) {
 }
 
 /// Many at once with one key make one job.
-pub async fn one_key_inserted_by_many_makes_one_job(rig: &Rig) {
+pub async fn concurrent_inserts_of_one_key_make_one_job(rig: &Rig) {
     let job = keyed(rig, "alpha");
     let calls: Vec<_> = (0..64)
         .map(|_| {
@@ -190,7 +190,7 @@ pub async fn one_key_inserted_by_many_makes_one_job(rig: &Rig) {
 }
 
 /// The limit counts Queued and never-started Scheduled jobs of the name.
-pub async fn the_queue_limit_counts_what_waits(rig: &Rig) {
+pub async fn queue_limit_counts_waiting_jobs(rig: &Rig) {
     let limited = |name: &str| NewJob { queue_limit: Some(2), ..rig.job(name) };
     rig.put(&limited("alpha")).await;
     rig.put(&NewJob { delay: rig.units(5_000), ..limited("alpha") }).await;
@@ -211,7 +211,7 @@ pub async fn the_queue_limit_counts_what_waits(rig: &Rig) {
 }
 
 /// Retried, released and recovered jobs come back however full the queue is; an operator's retry too.
-pub async fn the_queue_limit_never_refuses_what_was_accepted(rig: &Rig) {
+pub async fn accepted_jobs_requeue_past_queue_limit(rig: &Rig) {
     rig.warm().await;
     let limited = || NewJob { queue_limit: Some(1), ..rig.job("alpha") };
     rig.put(&limited()).await;
@@ -231,7 +231,7 @@ pub async fn the_queue_limit_never_refuses_what_was_accepted(rig: &Rig) {
 }
 
 /// The store never looks inside a payload: what went in comes out, byte by byte.
-pub async fn payloads_come_back_byte_by_byte(rig: &Rig) {
+pub async fn payload_and_result_bytes_are_preserved(rig: &Rig) {
     let large: Vec<u8> = (0..2_u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let hostile: [&[u8]; 6] =
         [b"", b"\0", b"null", b"\xff\xfe\x80 not UTF-8 \0\r\n", b"'; DROP TABLE jobs; --", &large];
@@ -248,7 +248,7 @@ pub async fn payloads_come_back_byte_by_byte(rig: &Rig) {
 }
 
 /// Texts of callers and handlers come back as they were.
-pub async fn texts_come_back_as_they_were(rig: &Rig) {
+pub async fn error_text_is_preserved(rig: &Rig) {
     let attempt = rig.start("alpha").await;
     let mut wrong = error("TEST_FAILED");
     wrong.detail = Some("\0 \u{1F980} {}:'\"\\ \r\n %s ${x} \u{202e}".to_owned());

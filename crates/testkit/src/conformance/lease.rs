@@ -9,7 +9,7 @@ use async_endpoints_core::{
 use crate::{Rig, jobs::completed};
 
 /// Expiry by itself takes nothing away: a late settle is accepted.
-pub async fn a_late_settle_is_accepted(rig: &Rig) {
+pub async fn settle_after_expiry_is_accepted(rig: &Rig) {
     rig.queue("alpha").await;
     let attempt = rig.take_for("alpha", 1).await;
     rig.advance(3).await;
@@ -19,7 +19,7 @@ pub async fn a_late_settle_is_accepted(rig: &Rig) {
 }
 
 /// Expiry by itself takes nothing away: a late renew is accepted, and holds.
-pub async fn a_late_renew_is_accepted(rig: &Rig) {
+pub async fn renew_after_expiry_is_accepted(rig: &Rig) {
     rig.warm().await;
     rig.queue("alpha").await;
     let attempt = rig.take_for("alpha", 1).await;
@@ -30,7 +30,7 @@ pub async fn a_late_renew_is_accepted(rig: &Rig) {
 }
 
 /// A late report is accepted.
-pub async fn a_late_report_is_accepted(rig: &Rig) {
+pub async fn report_after_expiry_is_accepted(rig: &Rig) {
     rig.queue("alpha").await;
     let attempt = rig.take_for("alpha", 1).await;
     rig.advance(3).await;
@@ -39,7 +39,7 @@ pub async fn a_late_report_is_accepted(rig: &Rig) {
 }
 
 /// A renewed lease lasts from the renewal on; one that is not renewed is taken.
-pub async fn a_renewed_lease_lasts(rig: &Rig) {
+pub async fn renewed_lease_is_not_reclaimed(rig: &Rig) {
     rig.warm().await;
     let (kept, dropped) = (rig.start("alpha").await.lease, rig.start("alpha").await.lease);
     rig.renew(dropped, 1).await;
@@ -54,7 +54,7 @@ pub async fn a_renewed_lease_lasts(rig: &Rig) {
 }
 
 /// Renewing answers for each lease, in order.
-pub async fn renew_answers_in_the_order_of_the_leases(rig: &Rig) {
+pub async fn renew_answers_in_order(rig: &Rig) {
     let (held, asked, ended) =
         (rig.start("alpha").await.lease, rig.start("alpha").await.lease, rig.start("alpha").await.lease);
     rig.cancel(asked.job).await;
@@ -62,15 +62,15 @@ pub async fn renew_answers_in_the_order_of_the_leases(rig: &Rig) {
     let foreign = Lease { token: LeaseToken::random(), ..held };
     let unknown = Lease { job: JobId::random(), token: held.token };
     let leases = [ended, held, foreign, asked, unknown, held];
-    let answers = rig.store.renew(&rig.beat(), &leases, rig.units(9_000)).await.expect("the store answers");
+    let answers = rig.store.renew(&rig.heartbeat(), &leases, rig.units(9_000)).await.expect("the store answers");
     use Renewed::{CancelRequested, Held, Lost};
     assert_eq!(answers, [Lost, Held, Lost, CancelRequested, Lost, Held]);
     assert_eq!(rig.renew(asked, 9_000).await, CancelRequested, "as often as it is asked");
 }
 
-/// A beat without leases is fine, and a full batch too.
-pub async fn renew_takes_none_and_many(rig: &Rig) {
-    let none = rig.store.renew(&rig.beat(), &[], rig.units(9)).await.expect("the store answers");
+/// A heartbeat without leases is fine, and a full batch too.
+pub async fn renew_accepts_empty_and_full_batches(rig: &Rig) {
+    let none = rig.store.renew(&rig.heartbeat(), &[], rig.units(9)).await.expect("the store answers");
     assert_eq!(none, []);
     let mut leases = Vec::new();
     while leases.len() < RENEW_LEASES {
@@ -79,12 +79,12 @@ pub async fn renew_takes_none_and_many(rig: &Rig) {
         }
         leases.extend(rig.claim_any(&["alpha"], 64).await.iter().map(|attempt| attempt.lease));
     }
-    let answers = rig.store.renew(&rig.beat(), &leases, rig.units(9_000)).await.expect("the store answers");
+    let answers = rig.store.renew(&rig.heartbeat(), &leases, rig.units(9_000)).await.expect("the store answers");
     assert_eq!(answers, vec![Renewed::Held; RENEW_LEASES]);
 }
 
 /// Renewing is not a visible change.
-pub async fn renew_is_not_visible(rig: &Rig) {
+pub async fn renew_does_not_change_the_job(rig: &Rig) {
     let attempt = rig.start("alpha").await;
     let before = rig.view(attempt.lease.job).await;
     rig.advance(1).await;
@@ -93,7 +93,7 @@ pub async fn renew_is_not_visible(rig: &Rig) {
 }
 
 /// Only the current lease of a job may write to it.
-pub async fn writes_are_fenced_by_the_lease(rig: &Rig) {
+pub async fn writes_with_foreign_lease_are_lost(rig: &Rig) {
     let attempt = rig.start("alpha").await;
     let before = rig.view(attempt.lease.job).await;
     let foreign = Lease { token: LeaseToken::random(), ..attempt.lease };
@@ -109,7 +109,7 @@ pub async fn writes_are_fenced_by_the_lease(rig: &Rig) {
 }
 
 /// A queued job has no lease: not even a token of zeros writes to it.
-pub async fn a_job_that_does_not_run_has_no_lease(rig: &Rig) {
+pub async fn writes_to_queued_job_are_lost(rig: &Rig) {
     let id = rig.queue("alpha").await;
     for token in [uuid::Uuid::nil(), uuid::Uuid::max()] {
         let lease = Lease { job: id, token: LeaseToken(token) };
@@ -120,7 +120,7 @@ pub async fn a_job_that_does_not_run_has_no_lease(rig: &Rig) {
 }
 
 /// All jobs of one claim share its token, and each is settled for itself.
-pub async fn one_token_holds_several_jobs(rig: &Rig) {
+pub async fn jobs_of_one_claim_settle_separately(rig: &Rig) {
     let (first, second) = (rig.queue("alpha").await, rig.queue("alpha").await);
     let leases: Vec<Lease> = rig.claim_any(&["alpha"], 2).await.iter().map(|attempt| attempt.lease).collect();
     assert_eq!(leases[0].token, leases[1].token);
@@ -130,7 +130,7 @@ pub async fn one_token_holds_several_jobs(rig: &Rig) {
 }
 
 /// A handler that blocks every thread of the runtime does not look dead: a thread of its own keeps renewing.
-pub async fn a_blocked_runtime_keeps_its_leases(rig: &Rig) {
+pub async fn renew_works_with_a_blocked_runtime(rig: &Rig) {
     rig.warm().await;
     rig.queue("alpha").await;
     let lease = rig.take_for("alpha", 6).await.lease;
@@ -147,13 +147,13 @@ pub async fn a_blocked_runtime_keeps_its_leases(rig: &Rig) {
             drop(until_done.lock().map(|receiver| receiver.recv()));
         }));
     }
-    let (store, time, beat) = (rig.store.clone(), rig.time.clone(), rig.beat());
+    let (store, time, heartbeat) = (rig.store.clone(), rig.time.clone(), rig.heartbeat());
     let renewing = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
         barrier.wait();
         let mut answers = Vec::new();
         for _ in 0..12 {
-            let renewed = runtime.block_on(store.renew(&beat, &[lease], time.units(6)));
+            let renewed = runtime.block_on(store.renew(&heartbeat, &[lease], time.units(6)));
             answers.push(renewed.expect("the store answers while the runtime is blocked"));
             time.advance_blocking(1);
         }
@@ -171,7 +171,7 @@ pub async fn a_blocked_runtime_keeps_its_leases(rig: &Rig) {
 }
 
 /// The same job under a new lease is not the old holder's any more.
-pub async fn an_old_lease_is_lost_after_the_next_claim(rig: &Rig) {
+pub async fn old_lease_is_lost_after_next_claim(rig: &Rig) {
     rig.warm().await;
     rig.queue("alpha").await;
     let (old, _) = rig.lose("alpha").await;
@@ -181,8 +181,9 @@ pub async fn an_old_lease_is_lost_after_the_next_claim(rig: &Rig) {
     assert_eq!(rig.settle(old.lease, completed("2")).await, Settled::Lost);
     let report = Report { lease: old.lease, progress: None, logs: vec![crate::jobs::line("old")] };
     assert_eq!(rig.report(report).await, Fenced::Lost);
-    let beat = Heartbeat { ttl: rig.units(1), ..rig.beat() };
-    let answers = rig.store.renew(&beat, &[old.lease, new.lease], rig.units(9_000)).await.expect("the store answers");
+    let heartbeat = Heartbeat { ttl: rig.units(1), ..rig.heartbeat() };
+    let answers =
+        rig.store.renew(&heartbeat, &[old.lease, new.lease], rig.units(9_000)).await.expect("the store answers");
     assert_eq!(answers, [Renewed::Lost, Renewed::Held]);
     rig.complete(new.lease).await;
 }

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Without a state: newest accepted first, over all types and states.
-pub async fn all_jobs_come_newest_accepted_first(rig: &Rig) {
+pub async fn all_jobs_are_listed_newest_first(rig: &Rig) {
     let mut ids = Vec::new();
     for at in 0..9 {
         let job = rig.job(["alpha", "beta", "gamma"][at % 3]);
@@ -30,7 +30,7 @@ pub async fn all_jobs_come_newest_accepted_first(rig: &Rig) {
 }
 
 /// Queued: next to run first. Scheduled: soonest due first. InProgress: longest running first.
-pub async fn waiting_and_running_jobs_come_in_their_order(rig: &Rig) {
+pub async fn waiting_and_running_jobs_are_ordered(rig: &Rig) {
     let (mut queued, mut scheduled, mut running) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..3 {
         running.push(rig.start("delta").await.lease);
@@ -52,7 +52,7 @@ pub async fn waiting_and_running_jobs_come_in_their_order(rig: &Rig) {
 }
 
 /// Ended: last ended first, whenever it was accepted.
-pub async fn ended_jobs_come_last_ended_first(rig: &Rig) {
+pub async fn ended_jobs_are_listed_latest_first(rig: &Rig) {
     let leases = [rig.start("alpha").await.lease, rig.start("beta").await.lease, rig.start("alpha").await.lease];
     let order = [2, 0, 1];
     for at in order {
@@ -76,7 +76,7 @@ pub async fn ended_jobs_come_last_ended_first(rig: &Rig) {
 }
 
 /// A name filters, with and without a state.
-pub async fn a_name_filters(rig: &Rig) {
+pub async fn list_filters_by_name(rig: &Rig) {
     let alpha = [rig.queue("alpha").await, rig.queue("alpha").await, rig.queue("alpha").await];
     rig.queue("beta").await;
     rig.queue("alpha.x").await;
@@ -90,7 +90,7 @@ pub async fn a_name_filters(rig: &Rig) {
 }
 
 /// Items are the jobs, without their results.
-pub async fn items_are_jobs_without_results(rig: &Rig) {
+pub async fn items_omit_results(rig: &Rig) {
     let ended = rig.start("alpha").await.lease;
     rig.complete(ended).await;
     rig.start("alpha").await;
@@ -105,7 +105,7 @@ pub async fn items_are_jobs_without_results(rig: &Rig) {
 }
 
 /// A page holds no more than its bound, whatever it asks for, and the pages hold everything.
-pub async fn pages_are_bounded(rig: &Rig) {
+pub async fn page_size_is_capped(rig: &Rig) {
     let all = PAGE_JOBS as usize + 30;
     for _ in 0..all {
         rig.queue("alpha").await;
@@ -121,14 +121,14 @@ pub async fn pages_are_bounded(rig: &Rig) {
 }
 
 /// An empty store has one empty page.
-pub async fn an_empty_store_lists_nothing(rig: &Rig) {
+pub async fn empty_store_lists_nothing(rig: &Rig) {
     for status in [None].into_iter().chain(JobStatus::ALL.map(Some)) {
         assert_eq!(rig.list(status, None, 5).await, []);
     }
 }
 
 /// Whatever is inserted, started and ended between pages: no job comes twice, and none that was there is left out.
-pub async fn pages_give_each_job_once_while_jobs_change(rig: &Rig) {
+pub async fn changing_jobs_are_listed_once(rig: &Rig) {
     let mut there = BTreeSet::new();
     for _ in 0..12 {
         there.insert(rig.queue("alpha").await);
@@ -153,7 +153,7 @@ pub async fn pages_give_each_job_once_while_jobs_change(rig: &Rig) {
 }
 
 /// The same for the lists of the states, where jobs come and go.
-pub async fn pages_of_a_state_give_no_job_twice(rig: &Rig) {
+pub async fn changing_jobs_of_a_state_are_not_repeated(rig: &Rig) {
     for _ in 0..10 {
         rig.queue("alpha").await;
         let lease = rig.start("beta").await.lease;
@@ -181,7 +181,7 @@ pub async fn pages_of_a_state_give_no_job_twice(rig: &Rig) {
 }
 
 /// A job that left a state and came back at a later place was on an earlier page: it is left out.
-pub async fn a_job_that_came_back_is_not_listed_again(rig: &Rig) {
+pub async fn requeued_job_is_not_listed_twice(rig: &Rig) {
     let back = rig.queue("alpha").await;
     let others = [rig.queue("alpha").await, rig.queue("alpha").await];
     rig.advance(1).await;
@@ -210,7 +210,7 @@ pub async fn a_job_that_came_back_is_not_listed_again(rig: &Rig) {
 }
 
 /// The same for what runs: started again, it runs for less long than when it was listed.
-pub async fn a_job_that_was_started_again_is_not_listed_again(rig: &Rig) {
+pub async fn restarted_job_is_not_listed_twice(rig: &Rig) {
     let back = rig.start("alpha").await.lease;
     rig.advance(1).await;
     let other = rig.start("beta").await.lease;
@@ -232,7 +232,7 @@ pub async fn a_job_that_was_started_again_is_not_listed_again(rig: &Rig) {
 }
 
 /// `versions` answers for each id, in order, also if one comes twice.
-pub async fn versions_come_in_order(rig: &Rig) {
+pub async fn versions_answer_in_order(rig: &Rig) {
     let (one, two) = (rig.queue("alpha").await, rig.start("beta").await.lease.job);
     let ids = [two, JobId::random(), one, two];
     let versions = rig.store.versions(&ids).await.expect("the store answers");

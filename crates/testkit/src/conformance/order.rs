@@ -14,7 +14,7 @@ async fn put(rig: &Rig, name: &str, priority: u8) -> JobId {
 }
 
 /// First the higher priority, then the earlier accepted, merged over all types asked for.
-pub async fn priority_then_acceptance_over_all_types(rig: &Rig) {
+pub async fn jobs_run_by_priority_then_acceptance(rig: &Rig) {
     let mut jobs = Vec::new();
     for (at, (name, priority)) in
         [("alpha", 4), ("beta", 9), ("gamma", 0), ("beta", 4), ("alpha", 9), ("gamma", 4), ("alpha", 0), ("beta", 5)]
@@ -34,7 +34,7 @@ pub async fn priority_then_acceptance_over_all_types(rig: &Rig) {
 }
 
 /// Jobs accepted within one instant still go in the order of their acceptance.
-pub async fn acceptance_orders_within_one_instant(rig: &Rig) {
+pub async fn jobs_of_one_instant_run_in_insert_order(rig: &Rig) {
     let mut ids = Vec::new();
     for _ in 0..300 {
         ids.push(rig.queue("alpha").await);
@@ -49,7 +49,7 @@ pub async fn acceptance_orders_within_one_instant(rig: &Rig) {
 }
 
 /// A promoted job takes its due time as order: before what was accepted later, behind what was accepted earlier.
-pub async fn a_promoted_job_goes_by_its_due_time(rig: &Rig) {
+pub async fn promoted_job_is_ordered_by_due_time(rig: &Rig) {
     let delayed = |units| NewJob { delay: rig.units(units), ..rig.job("alpha") };
     let late = rig.put(&delayed(40)).await;
     let soon = rig.put(&delayed(10)).await;
@@ -62,7 +62,7 @@ pub async fn a_promoted_job_goes_by_its_due_time(rig: &Rig) {
 }
 
 /// The same between promotion and later claims: a promoted job that was not taken keeps its due time.
-pub async fn a_promoted_job_keeps_its_due_time(rig: &Rig) {
+pub async fn unclaimed_promoted_job_keeps_due_time(rig: &Rig) {
     let soon = rig.put(&NewJob { delay: rig.units(10), ..rig.job("alpha") }).await;
     let first = rig.queue("alpha").await;
     rig.advance(12).await;
@@ -73,7 +73,7 @@ pub async fn a_promoted_job_keeps_its_due_time(rig: &Rig) {
 }
 
 /// Priority counts among promoted jobs too.
-pub async fn a_promoted_job_goes_by_priority_first(rig: &Rig) {
+pub async fn promoted_job_is_ordered_by_priority_first(rig: &Rig) {
     let plain = rig.queue("alpha").await;
     let mut urgent = NewJob { delay: rig.units(1), ..rig.job("alpha") };
     urgent.terms.priority = Priority::HIGHEST;
@@ -83,7 +83,7 @@ pub async fn a_promoted_job_goes_by_priority_first(rig: &Rig) {
 }
 
 /// A retried job goes by the time of its next attempt.
-pub async fn a_retried_job_goes_by_its_next_time(rig: &Rig) {
+pub async fn retried_job_is_ordered_by_retry_time(rig: &Rig) {
     let first = rig.start("alpha").await.lease;
     let second = rig.queue("alpha").await;
     rig.again(first, 2).await;
@@ -93,7 +93,7 @@ pub async fn a_retried_job_goes_by_its_next_time(rig: &Rig) {
 }
 
 /// A released job is back in its old place.
-pub async fn a_released_job_keeps_its_place(rig: &Rig) {
+pub async fn released_job_keeps_its_position(rig: &Rig) {
     let (first, second) = (rig.queue("alpha").await, rig.queue("alpha").await);
     let lease = rig.take("alpha").await.lease;
     rig.advance(2).await;
@@ -103,7 +103,7 @@ pub async fn a_released_job_keeps_its_place(rig: &Rig) {
 }
 
 /// A recovered job is back in its old place.
-pub async fn a_recovered_job_keeps_its_place(rig: &Rig) {
+pub async fn recovered_job_keeps_its_position(rig: &Rig) {
     rig.warm().await;
     let (first, second) = (rig.queue("alpha").await, rig.queue("alpha").await);
     rig.lose("alpha").await;
@@ -111,7 +111,7 @@ pub async fn a_recovered_job_keeps_its_place(rig: &Rig) {
 }
 
 /// The place of a delayed job, once it is released, is that of its due time.
-pub async fn a_released_promoted_job_keeps_its_due_time(rig: &Rig) {
+pub async fn released_promoted_job_keeps_due_time(rig: &Rig) {
     let soon = rig.put(&NewJob { delay: rig.units(10), ..rig.job("alpha") }).await;
     let first = rig.queue("alpha").await;
     rig.advance(12).await;

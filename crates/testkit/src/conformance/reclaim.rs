@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// A lost lease counts a loss; the job is queued again and told as recovered.
-pub async fn a_lost_lease_counts_and_is_queued_again(rig: &Rig) {
+pub async fn expired_lease_counts_a_loss_and_requeues(rig: &Rig) {
     rig.warm().await;
     let trace = TraceContext { traceparent: format!("00-{:032x}-{:016x}-01", 7, 9), tracestate: Some("v=1".into()) };
     let mut job = rig.job("alpha");
@@ -44,7 +44,7 @@ pub async fn a_lost_lease_counts_and_is_queued_again(rig: &Rig) {
 }
 
 /// One loss beyond those allowed fails the job.
-pub async fn one_loss_too_many_fails_the_job(rig: &Rig) {
+pub async fn job_fails_beyond_max_losses(rig: &Rig) {
     rig.warm().await;
     let mut job = rig.job("alpha");
     job.terms.max_losses = 2;
@@ -63,7 +63,7 @@ pub async fn one_loss_too_many_fails_the_job(rig: &Rig) {
 }
 
 /// No loss allowed: the first fails the job.
-pub async fn without_losses_allowed_the_first_fails(rig: &Rig) {
+pub async fn zero_max_losses_fails_at_first_loss(rig: &Rig) {
     rig.warm().await;
     let mut job = rig.job("alpha");
     job.terms.max_losses = 0;
@@ -73,7 +73,7 @@ pub async fn without_losses_allowed_the_first_fails(rig: &Rig) {
 }
 
 /// Leases that have not expired stay.
-pub async fn living_leases_stay(rig: &Rig) {
+pub async fn unexpired_lease_is_kept(rig: &Rig) {
     rig.warm().await;
     let lease = rig.start("alpha").await.lease;
     rig.advance(2).await;
@@ -82,7 +82,7 @@ pub async fn living_leases_stay(rig: &Rig) {
 }
 
 /// A sweep is bounded, oldest first, and tells whether more have expired.
-pub async fn a_sweep_is_bounded_and_oldest_first(rig: &Rig) {
+pub async fn sweep_takes_oldest_up_to_limit(rig: &Rig) {
     rig.warm().await;
     let mut jobs: Vec<JobId> = Vec::new();
     for lease in [3, 1, 2] {
@@ -101,7 +101,7 @@ pub async fn a_sweep_is_bounded_and_oldest_first(rig: &Rig) {
 }
 
 /// No sweep takes more than its bound, whatever it asks for.
-pub async fn no_sweep_takes_more_than_its_bound(rig: &Rig) {
+pub async fn sweep_limit_is_capped(rig: &Rig) {
     rig.warm().await;
     let all = SWEEP_JOBS as usize + 20;
     for _ in 0..all {
@@ -121,7 +121,7 @@ pub async fn no_sweep_takes_more_than_its_bound(rig: &Rig) {
 }
 
 /// After an outage everybody was cut off: living workers renew first, only then are the dead taken.
-pub async fn a_sweeper_that_was_cut_off_waits(rig: &Rig) {
+pub async fn sweep_after_outage_waits_one_lease(rig: &Rig) {
     rig.warm().await;
     let living = rig.start("alpha").await.lease;
     let dead = rig.start("alpha").await.lease;
@@ -151,7 +151,7 @@ pub async fn a_sweeper_that_was_cut_off_waits(rig: &Rig) {
 }
 
 /// A sweeper that comes on time never waits.
-pub async fn a_regular_sweeper_never_waits(rig: &Rig) {
+pub async fn regular_sweeps_never_wait(rig: &Rig) {
     rig.warm().await;
     for _ in 0..10 {
         rig.advance(2).await;
@@ -161,7 +161,7 @@ pub async fn a_regular_sweeper_never_waits(rig: &Rig) {
 }
 
 /// Many sweepers take each lease once.
-pub async fn racing_sweepers_take_each_lease_once(rig: &Rig) {
+pub async fn concurrent_sweeps_take_each_lease_once(rig: &Rig) {
     rig.warm().await;
     for _ in 0..40 {
         rig.queue("alpha").await;
@@ -189,7 +189,7 @@ pub async fn racing_sweepers_take_each_lease_once(rig: &Rig) {
 }
 
 /// The delay of a job has nothing to do with its leases: a scheduled job is never swept.
-pub async fn jobs_that_do_not_run_are_not_swept(rig: &Rig) {
+pub async fn jobs_not_running_are_not_reclaimed(rig: &Rig) {
     rig.warm().await;
     rig.put(&NewJob { delay: rig.units(1), ..rig.job("alpha") }).await;
     rig.queue("alpha").await;

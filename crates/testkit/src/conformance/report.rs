@@ -28,7 +28,7 @@ fn texts(lines: &[LogLine]) -> Vec<(u64, u32, &str)> {
 }
 
 /// Progress shows, with the store's time, in a new version each time.
-pub async fn progress_shows(rig: &Rig) {
+pub async fn progress_is_stored(rig: &Rig) {
     let lease = rig.start("alpha").await.lease;
     let before = rig.view(lease.job).await;
     assert_eq!(before.progress, None);
@@ -49,7 +49,7 @@ pub async fn progress_shows(rig: &Rig) {
 }
 
 /// Progress stays after the attempt, and the next one begins without.
-pub async fn progress_is_of_the_latest_attempt(rig: &Rig) {
+pub async fn next_attempt_clears_progress(rig: &Rig) {
     let lease = rig.start("alpha").await.lease;
     rig.report(Report { lease, progress: Some(progress(10)), logs: vec![] }).await;
     rig.release(lease).await;
@@ -62,7 +62,7 @@ pub async fn progress_is_of_the_latest_attempt(rig: &Rig) {
 }
 
 /// Lines alone are no visible change.
-pub async fn log_lines_are_not_visible(rig: &Rig) {
+pub async fn log_lines_do_not_change_the_job(rig: &Rig) {
     let lease = rig.start("alpha").await.lease;
     rig.report(Report { lease, progress: Some(progress(10)), logs: vec![] }).await;
     let before = rig.view(lease.job).await;
@@ -72,7 +72,7 @@ pub async fn log_lines_are_not_visible(rig: &Rig) {
 }
 
 /// Lines are numbered through the job, and carry the attempt that wrote them; the store sets both.
-pub async fn lines_are_numbered_through_the_job(rig: &Rig) {
+pub async fn lines_are_numbered_across_attempts(rig: &Rig) {
     let lease = rig.start("alpha").await.lease;
     let id = lease.job;
     let forged = LogLine { line: 77, attempt: 9, ..line("one") };
@@ -89,7 +89,7 @@ pub async fn lines_are_numbered_through_the_job(rig: &Rig) {
 }
 
 /// `after` and `limit` give parts.
-pub async fn lines_are_read_in_parts(rig: &Rig) {
+pub async fn lines_are_paged(rig: &Rig) {
     let lease = rig.start("alpha").await.lease;
     log(rig, lease, &["1", "2", "3", "4", "5"]).await;
     let numbers = async |after, limit| -> Vec<u64> {
@@ -103,14 +103,14 @@ pub async fn lines_are_read_in_parts(rig: &Rig) {
 }
 
 /// Jobs without lines and unknown jobs have none.
-pub async fn jobs_without_lines_have_none(rig: &Rig) {
+pub async fn job_without_lines_reads_empty(rig: &Rig) {
     let id = rig.queue("alpha").await;
     assert_eq!(read(rig, id, 0, 10).await, []);
     assert_eq!(read(rig, JobId::random(), 0, 10).await, []);
 }
 
 /// A job keeps a bounded amount; the oldest attempt's lines go first, and numbers go on.
-pub async fn the_oldest_attempts_lines_go_first(rig: &Rig) {
+pub async fn oldest_attempts_lose_lines_first(rig: &Rig) {
     let block = "x".repeat(LOG_BYTES_PER_JOB / 10);
     let id = rig.queue("alpha").await;
     for _ in 0..4 {

@@ -28,7 +28,7 @@ async fn ended(rig: &Rig, units: u32) -> NewJob {
 }
 
 /// Past `expires_at` a job reads as gone everywhere, pruned or not.
-pub async fn an_expired_job_reads_as_gone_before_it_is_pruned(rig: &Rig) {
+pub async fn expired_job_is_gone_before_prune(rig: &Rig) {
     let job = kept(rig, 20);
     rig.put(&job).await;
     let lease = rig.take("alpha").await.lease;
@@ -47,7 +47,7 @@ pub async fn an_expired_job_reads_as_gone_before_it_is_pruned(rig: &Rig) {
 }
 
 /// Jobs that have not ended do not expire, and ended ones not before their time.
-pub async fn nothing_expires_before_its_time(rig: &Rig) {
+pub async fn job_is_kept_until_it_expires(rig: &Rig) {
     let job = kept(rig, 2);
     rig.put(&job).await;
     let delayed = rig.put(&NewJob { delay: rig.units(1), key: None, id: JobId::random(), ..job.clone() }).await;
@@ -70,7 +70,7 @@ pub async fn nothing_expires_before_its_time(rig: &Rig) {
 }
 
 /// A pruned job is told as gone for as long again as it was kept, then as unknown.
-pub async fn a_tombstone_is_told_for_as_long_again(rig: &Rig) {
+pub async fn tombstone_lasts_one_more_retention(rig: &Rig) {
     let job = ended(rig, 20).await;
     rig.advance(21).await;
     assert_eq!(rig.prune().await, 1);
@@ -86,7 +86,7 @@ pub async fn a_tombstone_is_told_for_as_long_again(rig: &Rig) {
 }
 
 /// Without a prune the same is told at the same times.
-pub async fn the_same_is_told_without_a_prune(rig: &Rig) {
+pub async fn tombstone_lasts_the_same_without_prune(rig: &Rig) {
     let job = ended(rig, 20).await;
     rig.advance(21).await;
     assert_eq!(rig.lookup(job.id).await, GONE);
@@ -96,7 +96,7 @@ pub async fn the_same_is_told_without_a_prune(rig: &Rig) {
 }
 
 /// A lease of a job that is gone is lost, whatever it says.
-pub async fn a_lease_of_a_pruned_job_is_lost(rig: &Rig) {
+pub async fn lease_of_pruned_job_is_lost(rig: &Rig) {
     let mut job = rig.job("alpha");
     job.terms.retention = rig.units(1);
     rig.put(&job).await;
@@ -109,7 +109,7 @@ pub async fn a_lease_of_a_pruned_job_is_lost(rig: &Rig) {
 }
 
 /// Within a day a replay of a job that is gone tells so, by key and by id: it never runs twice.
-pub async fn a_replay_within_a_day_never_runs_twice(rig: &Rig) {
+pub async fn replay_within_a_day_is_gone(rig: &Rig) {
     let job = ended(rig, 1).await;
     rig.advance(3).await;
     rig.prune().await;
@@ -130,7 +130,7 @@ pub async fn a_replay_within_a_day_never_runs_twice(rig: &Rig) {
 }
 
 /// Nobody can come again for a job whose id nobody chose: nothing is kept of it once it is no longer told as gone.
-pub async fn a_job_that_cannot_be_repeated_is_forgotten_in_time(rig: &Rig) {
+pub async fn generated_id_is_free_after_tombstone(rig: &Rig) {
     let chosen = kept(rig, 1);
     let made = NewJob { id: JobId::random(), id_chosen: false, key: None, ..chosen.clone() };
     rig.put(&chosen).await;
@@ -147,7 +147,7 @@ pub async fn a_job_that_cannot_be_repeated_is_forgotten_in_time(rig: &Rig) {
 }
 
 /// A day after the job was created its key and id are free again, once the job is long gone.
-pub async fn a_key_is_free_after_a_day(rig: &Rig) {
+pub async fn key_is_free_after_a_day(rig: &Rig) {
     let Some(clock) = rig.time.clock() else { return };
     let job = ended(rig, 1).await;
     clock.advance(std::time::Duration::from_secs(25 * 3600));
@@ -157,7 +157,7 @@ pub async fn a_key_is_free_after_a_day(rig: &Rig) {
 }
 
 /// A job kept for longer than a day keeps its key as long as it and its tombstone last.
-pub async fn a_key_lives_as_long_as_its_job(rig: &Rig) {
+pub async fn key_is_kept_as_long_as_its_job(rig: &Rig) {
     let Some(clock) = rig.time.clock() else { return };
     let day = std::time::Duration::from_secs(24 * 3600);
     let mut job = kept(rig, 1);
@@ -179,7 +179,7 @@ pub async fn a_key_lives_as_long_as_its_job(rig: &Rig) {
 }
 
 /// A prune does no more than it was asked, and says how much.
-pub async fn a_prune_is_bounded(rig: &Rig) {
+pub async fn prune_stops_at_its_limit(rig: &Rig) {
     for name in ["alpha", "alpha", "beta", "alpha", "beta"] {
         let mut job = rig.job(name);
         job.terms.retention = rig.units(1);
@@ -197,7 +197,7 @@ pub async fn a_prune_is_bounded(rig: &Rig) {
 }
 
 /// A job that ended behind one that is kept longer still reads as gone in time, whenever it is pruned.
-pub async fn a_longer_kept_job_in_front_keeps_nothing_readable(rig: &Rig) {
+pub async fn short_retention_behind_long_expires(rig: &Rig) {
     let lasting = rig.queue("alpha").await;
     rig.cancel(lasting).await;
     let mut short = NewJob { owner: Some(digest(9)), ..rig.job("alpha") };
@@ -212,7 +212,7 @@ pub async fn a_longer_kept_job_in_front_keeps_nothing_readable(rig: &Rig) {
 }
 
 /// The new job of a retry outlives the old one's record.
-pub async fn a_repeat_of_a_new_job_that_is_gone_tells_so(rig: &Rig) {
+pub async fn retry_job_outlives_the_old_job(rig: &Rig) {
     let job = kept(rig, 30);
     rig.put(&job).await;
     let lease = rig.take("alpha").await.lease;

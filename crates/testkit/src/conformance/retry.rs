@@ -42,7 +42,7 @@ fn rich(rig: &Rig) -> NewJob {
 }
 
 /// The new job has body, type, terms and owner of the old one; its history is its own.
-pub async fn it_copies_what_was_submitted(rig: &Rig) {
+pub async fn new_job_copies_the_submission(rig: &Rig) {
     rig.warm().await;
     let job = rich(rig);
     rig.put(&job).await;
@@ -70,7 +70,7 @@ pub async fn it_copies_what_was_submitted(rig: &Rig) {
 }
 
 /// The old job says who repeats it, in a new version; nothing else of it changes.
-pub async fn the_old_job_says_who_repeats_it(rig: &Rig) {
+pub async fn retried_job_links_to_the_new_job(rig: &Rig) {
     let lease = failed(rig, &rig.job("alpha")).await;
     let before = rig.view(lease.job).await;
     rig.advance(1).await;
@@ -81,7 +81,7 @@ pub async fn the_old_job_says_who_repeats_it(rig: &Rig) {
 }
 
 /// A key stays with the job it made.
-pub async fn the_key_is_not_copied(rig: &Rig) {
+pub async fn key_is_not_copied(rig: &Rig) {
     let job = NewJob { key: Some(key("order-17")), owner: Some(digest(9)), ..rig.job("alpha") };
     failed(rig, &job).await;
     let new = created(rig.retry_as(job.id, JobId::random()).await);
@@ -90,7 +90,7 @@ pub async fn the_key_is_not_copied(rig: &Rig) {
 }
 
 /// A repeat answers with the same new job, as it is now, whatever id it brings.
-pub async fn a_repeat_answers_with_the_same_new_job(rig: &Rig) {
+pub async fn repeated_retry_returns_the_same_job(rig: &Rig) {
     let lease = failed(rig, &rig.job("alpha")).await;
     let new = created(rig.retry_as(lease.job, JobId::random()).await);
     let other = JobId::random();
@@ -108,7 +108,7 @@ pub async fn a_repeat_answers_with_the_same_new_job(rig: &Rig) {
 }
 
 /// Many repeat one job at once: one new job.
-pub async fn racing_retries_make_one_job(rig: &Rig) {
+pub async fn concurrent_retries_make_one_job(rig: &Rig) {
     let lease = failed(rig, &rig.job("alpha")).await;
     let tasks: Vec<_> = (0..16)
         .map(|_| {
@@ -130,7 +130,7 @@ pub async fn racing_retries_make_one_job(rig: &Rig) {
 }
 
 /// A canceled job can be repeated, and so can the repeat.
-pub async fn canceled_jobs_and_repeats_can_be_repeated(rig: &Rig) {
+pub async fn canceled_jobs_and_retries_can_be_retried(rig: &Rig) {
     let id = rig.queue("alpha").await;
     rig.cancel(id).await;
     let second = created(rig.retry_as(id, JobId::random()).await);
@@ -140,7 +140,7 @@ pub async fn canceled_jobs_and_repeats_can_be_repeated(rig: &Rig) {
 }
 
 /// What did not fail and was not canceled is not repeated.
-pub async fn other_states_are_not_repeated(rig: &Rig) {
+pub async fn other_states_are_not_retried(rig: &Rig) {
     let completed = rig.start("alpha").await.lease;
     rig.complete(completed).await;
     let running = rig.start("alpha").await.lease.job;
@@ -161,7 +161,7 @@ pub async fn other_states_are_not_repeated(rig: &Rig) {
 }
 
 /// A taken id is a conflict and changes nothing.
-pub async fn a_taken_id_conflicts(rig: &Rig) {
+pub async fn taken_id_conflicts(rig: &Rig) {
     let lease = failed(rig, &rig.job("alpha")).await;
     let other = rig.queue("beta").await;
     let before = rig.view(lease.job).await;
@@ -172,7 +172,7 @@ pub async fn a_taken_id_conflicts(rig: &Rig) {
 }
 
 /// A job past its retention is not repeated; the owner is told apart.
-pub async fn an_expired_job_is_not_repeated(rig: &Rig) {
+pub async fn expired_job_is_gone(rig: &Rig) {
     let mut job = NewJob { owner: Some(digest(9)), ..rig.job("alpha") };
     job.terms.retention = rig.units(20);
     failed(rig, &job).await;
@@ -184,7 +184,7 @@ pub async fn an_expired_job_is_not_repeated(rig: &Rig) {
 }
 
 /// A new job that expired before the old one did: that is what a repeat answers with.
-pub async fn a_repeat_tells_of_a_new_job_that_expired(rig: &Rig) {
+pub async fn expired_job_with_a_retry_is_gone(rig: &Rig) {
     let Some(clock) = rig.time.clock() else { return };
     let mut job = NewJob { owner: Some(digest(9)), ..rig.job("alpha") };
     job.terms.retention = rig.units(100);

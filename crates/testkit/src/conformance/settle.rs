@@ -36,7 +36,7 @@ fn counters(view: &JobView) -> (u32, u32, u32, u32) {
 }
 
 /// Each outcome moves the job to its state and is remembered with its error.
-pub async fn each_outcome_ends_the_attempt(rig: &Rig) {
+pub async fn each_outcome_sets_the_job_state(rig: &Rig) {
     for (outcome, status, kind) in outcomes(rig) {
         let lease = rig.start("alpha").await.lease;
         let before = rig.view(lease.job).await;
@@ -64,7 +64,7 @@ pub async fn each_outcome_ends_the_attempt(rig: &Rig) {
 }
 
 /// A retried job waits its delay, by the store's clock, and then runs.
-pub async fn a_retried_job_waits_its_delay(rig: &Rig) {
+pub async fn retried_job_runs_after_its_delay(rig: &Rig) {
     let lease = rig.start("alpha").await.lease;
     rig.again(lease, 3).await;
     let view = rig.view(lease.job).await;
@@ -80,7 +80,7 @@ pub async fn a_retried_job_waits_its_delay(rig: &Rig) {
 }
 
 /// A settlement comes again because its reply was lost: the same answer, no change, also with another outcome.
-pub async fn a_repeat_answers_the_same_and_changes_nothing(rig: &Rig) {
+pub async fn repeated_settle_is_idempotent(rig: &Rig) {
     for (outcome, status, _) in outcomes(rig) {
         let lease = rig.start("alpha").await.lease;
         assert_eq!(rig.settle(lease, outcome.clone()).await, Settled::Settled(status));
@@ -94,7 +94,7 @@ pub async fn a_repeat_answers_the_same_and_changes_nothing(rig: &Rig) {
 }
 
 /// The repeat may come after the next claim: the last lease is still known.
-pub async fn a_repeat_after_the_next_claim_answers_the_same(rig: &Rig) {
+pub async fn repeated_settle_after_next_claim_is_idempotent(rig: &Rig) {
     for (outcome, status, _) in outcomes(rig).into_iter().filter(|(_, status, _)| !status.is_terminal()) {
         let lease = rig.start("alpha").await.lease;
         rig.settle(lease, outcome.clone()).await;
@@ -110,7 +110,7 @@ pub async fn a_repeat_after_the_next_claim_answers_the_same(rig: &Rig) {
 }
 
 /// The last lease is known, the one before it is lost.
-pub async fn leases_before_the_last_are_lost(rig: &Rig) {
+pub async fn settle_with_older_lease_is_lost(rig: &Rig) {
     let first = rig.start("alpha").await.lease;
     rig.release(first).await;
     let second = rig.take("alpha").await.lease;
@@ -124,7 +124,7 @@ pub async fn leases_before_the_last_are_lost(rig: &Rig) {
 }
 
 /// After a cancel request, whatever is not completed is Canceled with `if_canceled`; so is the attempt.
-pub async fn a_cancel_request_decides_every_outcome_but_completed(rig: &Rig) {
+pub async fn cancel_request_overrides_all_but_completed(rig: &Rig) {
     for (outcome, status, kind) in outcomes(rig) {
         let lease = rig.start("alpha").await.lease;
         rig.cancel(lease.job).await;
@@ -171,7 +171,7 @@ pub async fn final_progress_replaces_progress(rig: &Rig) {
 }
 
 /// A progress of a few fields, and no progress before it.
-pub async fn final_progress_may_lack_fields(rig: &Rig) {
+pub async fn final_progress_may_omit_fields(rig: &Rig) {
     let lease = rig.start("alpha").await.lease;
     let little = ReportedProgress { completed: 11, total: None, percent: None, message: None };
     rig.settle_one(Settlement { progress: Some(little.clone()), ..rig.settlement(lease, completed("1")) }).await;
@@ -180,7 +180,7 @@ pub async fn final_progress_may_lack_fields(rig: &Rig) {
 }
 
 /// Without a last progress, the progress reported before stays.
-pub async fn settle_without_progress_keeps_it(rig: &Rig) {
+pub async fn settle_without_progress_keeps_the_last(rig: &Rig) {
     for (outcome, ..) in outcomes(rig) {
         let lease = rig.start("alpha").await.lease;
         rig.report(Report { lease, progress: Some(progress(3)), logs: vec![] }).await;
@@ -193,7 +193,7 @@ pub async fn settle_without_progress_keeps_it(rig: &Rig) {
 }
 
 /// The next attempt begins without the last progress of the one before.
-pub async fn final_progress_ends_with_the_next_claim(rig: &Rig) {
+pub async fn next_claim_clears_final_progress(rig: &Rig) {
     let lease = rig.start("alpha").await.lease;
     rig.settle_one(Settlement { progress: Some(progress(79)), ..rig.settlement(lease, Outcome::Released) }).await;
     let next = rig.take("alpha").await.lease;
@@ -205,7 +205,7 @@ pub async fn final_progress_ends_with_the_next_claim(rig: &Rig) {
 }
 
 /// A settlement of a lease that was taken away changes nothing.
-pub async fn a_settle_after_reclaim_is_lost(rig: &Rig) {
+pub async fn settle_after_reclaim_is_lost(rig: &Rig) {
     rig.warm().await;
     for (outcome, _, _) in outcomes(rig) {
         rig.queue("alpha").await;
@@ -221,7 +221,7 @@ pub async fn a_settle_after_reclaim_is_lost(rig: &Rig) {
 }
 
 /// A batch answers for each, in order, and each counts for itself.
-pub async fn a_batch_answers_in_order(rig: &Rig) {
+pub async fn batch_answers_in_order(rig: &Rig) {
     for _ in 0..6 {
         rig.queue("alpha").await;
     }
@@ -240,7 +240,7 @@ pub async fn a_batch_answers_in_order(rig: &Rig) {
 }
 
 /// A full batch.
-pub async fn a_full_batch_settles(rig: &Rig) {
+pub async fn full_and_empty_batches_settle(rig: &Rig) {
     for _ in 0..64 {
         rig.queue("alpha").await;
     }
@@ -256,7 +256,7 @@ pub async fn a_full_batch_settles(rig: &Rig) {
 }
 
 /// A job remembers its last attempts, the running one last.
-pub async fn the_last_attempts_are_remembered(rig: &Rig) {
+pub async fn last_attempts_are_kept(rig: &Rig) {
     let id = rig.queue("alpha").await;
     let rounds = ATTEMPTS_KEPT as u32 + 5;
     for round in 1..=rounds {
@@ -286,7 +286,7 @@ pub async fn the_last_attempts_are_remembered(rig: &Rig) {
 }
 
 /// Two workers settle one lease at once: one outcome counts, both hear it.
-pub async fn racing_settles_of_one_lease_agree(rig: &Rig) {
+pub async fn concurrent_settles_of_one_lease_agree(rig: &Rig) {
     for _ in 0..20 {
         let lease = rig.start("alpha").await.lease;
         let tasks: Vec<_> = outcomes(rig)

@@ -37,7 +37,7 @@ async fn stored(rig: &Rig, expected: Option<DocVersion>, bytes: &'static [u8]) -
 }
 
 /// One holds a role; its token stays the same while it keeps it.
-pub async fn a_role_has_one_holder(rig: &Rig) {
+pub async fn role_has_one_holder(rig: &Rig) {
     let (one, two) = (Uuid::new_v4(), Uuid::new_v4());
     let token = held(rig, "leader", one, 900).await;
     assert_eq!(held(rig, "leader", one, 900).await, token);
@@ -49,7 +49,7 @@ pub async fn a_role_has_one_holder(rig: &Rig) {
 }
 
 /// A role that is not kept is free, and its next holder has another token.
-pub async fn a_role_expires(rig: &Rig) {
+pub async fn role_expires(rig: &Rig) {
     let (one, two) = (Uuid::new_v4(), Uuid::new_v4());
     let token = held(rig, "leader", one, 4).await;
     rig.advance(5).await;
@@ -59,7 +59,7 @@ pub async fn a_role_expires(rig: &Rig) {
 }
 
 /// A role that is kept lasts from then on.
-pub async fn a_kept_role_lasts(rig: &Rig) {
+pub async fn renewed_role_does_not_expire(rig: &Rig) {
     let (one, two) = (Uuid::new_v4(), Uuid::new_v4());
     let token = held(rig, "leader", one, 20).await;
     for _ in 0..3 {
@@ -70,7 +70,7 @@ pub async fn a_kept_role_lasts(rig: &Rig) {
 }
 
 /// A ttl of zero gives a role up at once, and takes it from nobody else.
-pub async fn a_role_is_resigned(rig: &Rig) {
+pub async fn resigned_role_is_free(rig: &Rig) {
     let (one, two) = (Uuid::new_v4(), Uuid::new_v4());
     assert_eq!(role(rig, "leader", one, 0).await, Role::Resigned, "never had it");
     let token = held(rig, "leader", one, 900).await;
@@ -87,7 +87,7 @@ pub async fn a_role_is_resigned(rig: &Rig) {
 }
 
 /// Many ask for a role: one holds it.
-pub async fn racing_for_a_role_one_wins(rig: &Rig) {
+pub async fn concurrent_role_requests_have_one_winner(rig: &Rig) {
     let tasks: Vec<_> = (0..16)
         .map(|_| {
             let (store, ttl) = (rig.store.clone(), rig.units(LONG));
@@ -102,7 +102,7 @@ pub async fn racing_for_a_role_one_wins(rig: &Rig) {
 }
 
 /// A document is created once, and then written by who knows its version.
-pub async fn a_document_is_written_by_version(rig: &Rig) {
+pub async fn document_is_written_by_version(rig: &Rig) {
     assert_eq!(rig.store.document("alerts").await.expect("the store answers"), None);
     let unknown = DocVersion(Uuid::new_v4());
     assert_eq!(put(rig, Some(unknown), b"x", None).await, PutOutcome::Stale, "there is none yet");
@@ -122,7 +122,7 @@ pub async fn a_document_is_written_by_version(rig: &Rig) {
 }
 
 /// A document that a role guards is written by the holder alone.
-pub async fn a_role_guards_a_document(rig: &Rig) {
+pub async fn role_fences_document_writes(rig: &Rig) {
     let (one, two) = (Uuid::new_v4(), Uuid::new_v4());
     let token = held(rig, "leader", one, 20).await;
     let PutOutcome::Stored(first) = put(rig, None, b"one", Some(("leader", token))).await else { panic!("it leads") };
@@ -143,7 +143,7 @@ pub async fn a_role_guards_a_document(rig: &Rig) {
 }
 
 /// Many write one version: one wins.
-pub async fn racing_writes_of_one_version_one_wins(rig: &Rig) {
+pub async fn concurrent_document_writes_have_one_winner(rig: &Rig) {
     let first = stored(rig, None, b"one").await;
     let tasks: Vec<_> = (0..16)
         .map(|_| {
@@ -161,7 +161,7 @@ pub async fn racing_writes_of_one_version_one_wins(rig: &Rig) {
 }
 
 /// A probe answers, and leaves nothing behind.
-pub async fn a_probe_leaves_nothing_behind(rig: &Rig) {
+pub async fn probe_writes_nothing(rig: &Rig) {
     for _ in 0..3 {
         rig.store.probe().await.expect("a store that works says so");
     }

@@ -71,7 +71,7 @@ pub async fn jobs_are_counted_by_type_and_state(rig: &Rig) {
 }
 
 /// A fresh store has nothing to tell but the time.
-pub async fn an_empty_store_counts_nothing(rig: &Rig) {
+pub async fn empty_store_has_no_counts(rig: &Rig) {
     let cutoffs = vec![TypeCutoffs {
         name: name("alpha"),
         slow_after: Duration::ZERO,
@@ -86,7 +86,7 @@ pub async fn an_empty_store_counts_nothing(rig: &Rig) {
 }
 
 /// The oldest runnable job is the one that waits longest, whatever its priority; due ones count.
-pub async fn the_oldest_runnable_job_waits_longest(rig: &Rig) {
+pub async fn oldest_runnable_ignores_priority(rig: &Rig) {
     let oldest = async || rig.counts("alpha").await.oldest_runnable;
     let delayed = rig.put(&NewJob { delay: rig.units(3), ..rig.job("alpha") }).await;
     assert_eq!(oldest().await, None, "not due yet");
@@ -110,7 +110,7 @@ pub async fn the_oldest_runnable_job_waits_longest(rig: &Rig) {
 }
 
 /// The longest running attempt, and the slow and overdue ones.
-pub async fn running_attempts_are_told_by_age(rig: &Rig) {
+pub async fn slow_and_overdue_attempts_are_counted(rig: &Rig) {
     let first = rig.start("alpha").await;
     rig.advance(30).await;
     let second = rig.start("alpha").await;
@@ -127,7 +127,7 @@ pub async fn running_attempts_are_told_by_age(rig: &Rig) {
 }
 
 /// Jobs that are runnable for long are stale: queued and due ones.
-pub async fn jobs_that_wait_for_long_are_stale(rig: &Rig) {
+pub async fn long_waiting_jobs_are_stale(rig: &Rig) {
     rig.queue("alpha").await;
     rig.put(&NewJob { delay: rig.units(1), ..rig.job("alpha") }).await;
     rig.put(&NewJob { delay: rig.units(4_000), ..rig.job("alpha") }).await;
@@ -155,7 +155,7 @@ pub async fn expired_leases_are_unrecovered(rig: &Rig) {
 }
 
 /// Slots count each attempt by its outcome, each end by its state, slow attempts and both times.
-pub async fn slots_count_attempts_and_ends(rig: &Rig) {
+pub async fn minutes_count_attempts_and_ended_jobs(rig: &Rig) {
     rig.warm().await;
     let (c, r) = (rig.start("alpha").await.lease, rig.start("alpha").await.lease);
     rig.settle_one(Settlement { slow: true, ..rig.settlement(c, completed("1")) }).await;
@@ -187,7 +187,7 @@ pub async fn slots_count_attempts_and_ends(rig: &Rig) {
 }
 
 /// A job that lost too many leases ended Failed by a lost attempt.
-pub async fn slots_count_jobs_that_were_lost(rig: &Rig) {
+pub async fn minutes_count_lost_jobs_as_failed(rig: &Rig) {
     rig.warm().await;
     let mut job = rig.job("alpha");
     job.terms.max_losses = 0;
@@ -198,7 +198,7 @@ pub async fn slots_count_jobs_that_were_lost(rig: &Rig) {
 }
 
 /// Queue time is from runnable to started, processing time from started to ended, by the store's clock.
-pub async fn slots_hold_both_times(rig: &Rig) {
+pub async fn minutes_hold_queue_and_processing_time(rig: &Rig) {
     let Some(clock) = rig.time.clock() else { return };
     rig.put(&NewJob { delay: Duration::from_secs(50), ..rig.job("alpha") }).await;
     clock.advance(Duration::from_secs(52));
@@ -211,7 +211,7 @@ pub async fn slots_hold_both_times(rig: &Rig) {
 }
 
 /// Each minute has its own slot, oldest first; `since_minute` cuts, and without it there are none.
-pub async fn slots_come_by_minute(rig: &Rig) {
+pub async fn minutes_are_listed_oldest_first(rig: &Rig) {
     let Some(clock) = rig.time.clock() else { return };
     let mut minutes = Vec::new();
     for _ in 0..3 {
@@ -238,7 +238,7 @@ pub async fn slots_come_by_minute(rig: &Rig) {
 }
 
 /// Slots are kept for hours, not for ever.
-pub async fn slots_are_forgotten(rig: &Rig) {
+pub async fn old_minutes_are_dropped(rig: &Rig) {
     let Some(clock) = rig.time.clock() else { return };
     let lease = rig.start("alpha").await.lease;
     rig.complete(lease).await;
@@ -251,7 +251,7 @@ pub async fn slots_are_forgotten(rig: &Rig) {
 }
 
 /// A beat shows who lives, what it takes and what its slots do, until its time is over or it says goodbye.
-pub async fn beats_tell_who_lives(rig: &Rig) {
+pub async fn heartbeats_show_live_workers(rig: &Rig) {
     let beat = |ttl: u32, busy: u32| Heartbeat {
         worker: WorkerId(Uuid::new_v4()),
         types: vec![TypeCapacity { name: name("alpha"), running: busy, limit: 8 }],
