@@ -14,7 +14,7 @@ use crate::{
     endpoints::{Assembly, AsyncEndpoints},
     error::JobError,
     handler::{Blocking, Erased, ErasedHandler, JobHandler},
-    http::{self, Access, Declared, Endpoint, HttpConfig, Owner, Responses, Route},
+    http::{self, Access, DeclaredEndpoint, Endpoint, HttpConfig, Owner, Responses, Route},
     job_type::{JobType, Policy, Rules},
     middleware::Middleware,
     options::{Options, OptionsError},
@@ -221,7 +221,7 @@ impl Builder {
 }
 
 /// The OpenAPI document refers to types by name, so each name must have one schema.
-fn check_schemas(endpoints: &[Arc<Declared>]) -> Result<(), BuildError> {
+fn check_schemas(endpoints: &[Arc<DeclaredEndpoint>]) -> Result<(), BuildError> {
     let mut known = HashMap::new();
     for (name, schema) in endpoints.iter().flat_map(|endpoint| &endpoint.schemas).flat_map(|schemas| &schemas.named) {
         if *known.entry(name).or_insert(schema) != schema {
@@ -232,14 +232,14 @@ fn check_schemas(endpoints: &[Arc<Declared>]) -> Result<(), BuildError> {
 }
 
 /// Checks paths with axum's own matcher first, since axum panics at invalid paths.
-fn check_paths(endpoints: &[Arc<Declared>]) -> Result<(), BuildError> {
+fn check_paths(endpoints: &[Arc<DeclaredEndpoint>]) -> Result<(), BuildError> {
     let mut routes: matchit::Router<()> = matchit::Router::new();
     for own in Route::JOBS.into_iter().chain(Route::MONITORING) {
         // The library's own routes do not conflict with each other.
         let _ = routes.insert(own.path(), ());
     }
     for (i, endpoint) in endpoints.iter().enumerate() {
-        let fail = |other: Option<&Arc<Declared>>, reason: String| BuildError::Path {
+        let fail = |other: Option<&Arc<DeclaredEndpoint>>, reason: String| BuildError::Path {
             method: endpoint.method.to_string(),
             path: endpoint.path.to_string(),
             name: endpoint.name.to_owned(),

@@ -4,13 +4,13 @@ use std::sync::{Arc, atomic::AtomicBool};
 
 use super::{
     access::{Access, OwnerRule},
-    endpoint::Declared,
+    endpoint::DeclaredEndpoint,
     responses::{Responses, Unchanged},
 };
 
 /// Configuration of the HTTP layer, collected by the builder.
 pub(crate) struct HttpConfig {
-    pub(crate) endpoints: Vec<Arc<Declared>>,
+    pub(crate) endpoints: Vec<Arc<DeclaredEndpoint>>,
     pub(crate) access: Access,
     pub(crate) owner: Option<OwnerRule>,
     pub(crate) responses: Box<dyn Responses>,

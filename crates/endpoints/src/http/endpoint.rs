@@ -1,4 +1,4 @@
-//! Declared endpoints: a method and a path that accept jobs of one type.
+//! DeclaredEndpoint endpoints: a method and a path that accept jobs of one type.
 
 use std::{any::TypeId, borrow::Cow, convert::Infallible, fmt, future::Future, marker::PhantomData};
 
@@ -26,12 +26,12 @@ use crate::{
 /// let endpoint = Endpoint::post("/api/images/{album}", RESIZE);
 /// ```
 pub struct Endpoint<Req, Res> {
-    pub(crate) declared: Declared,
+    pub(crate) declared: DeclaredEndpoint,
     types: PhantomData<fn(Req) -> Res>,
 }
 
 /// An endpoint without its type parameters.
-pub(crate) struct Declared {
+pub(crate) struct DeclaredEndpoint {
     pub(crate) method: Method,
     pub(crate) path: Cow<'static, str>,
     pub(crate) name: &'static str,
@@ -76,7 +76,7 @@ impl<Req: DeserializeOwned + Send + 'static, Res> Endpoint<Req, Res> {
 
     fn new(method: Method, path: Cow<'static, str>, job: JobType<Req, Res>) -> Self {
         let bodiless = TypeId::of::<Req>() == TypeId::of::<()>();
-        let declared = Declared {
+        let declared = DeclaredEndpoint {
             method,
             path,
             name: job.name(),
@@ -200,7 +200,7 @@ impl<Req, Res> fmt::Debug for Endpoint<Req, Res> {
     }
 }
 
-impl fmt::Debug for Declared {
+impl fmt::Debug for DeclaredEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { method, path, name, rules, .. } = self;
         f.debug_struct("Endpoint")

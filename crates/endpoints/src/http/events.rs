@@ -33,13 +33,13 @@ pub(super) async fn events(call: Call) -> Result<Response, Problem> {
     }
     // A terminal event is sent even if the client claims a later version: no other event would follow.
     let is_newer = job.status.is_terminal() || known.is_none_or(|known| job.version > known);
-    let sent = Sent::of(&job);
+    let sent = SentState::of(&job);
     let first = match is_newer {
         true => [OPENING.as_bytes(), &event(&call, "status", &job).await].concat(),
         false => OPENING.into(),
     };
-    let watching = (!job.status.is_terminal()).then_some(Watching { call, follower, sent });
-    let rest = stream::unfold(watching, |watching| async { next(watching?).await });
+    let events = (!job.status.is_terminal()).then_some(EventStream { call, follower, sent });
+    let rest = stream::unfold(events, |events| async { next(events?).await });
     Ok(response(stream::StreamExt::chain(stream::iter([Ok(Bytes::from(first))]), rest)))
 }
 
@@ -53,22 +53,22 @@ pub(super) fn response(body: impl stream::Stream<Item = Result<Bytes, Infallible
     (head, Body::from_stream(body)).into_response()
 }
 
-struct Watching {
+struct EventStream {
     call: Call,
     follower: Follower,
-    sent: Sent,
+    sent: SentState,
 }
 
 /// The job of the last event, as far as it decides the name of the next one.
 #[derive(PartialEq, Eq)]
-struct Sent {
+struct SentState {
     version: u64,
     status: JobStatus,
     attempt: u32,
     cancel_requested_at: Option<Timestamp>,
 }
 
-impl Sent {
+impl SentState {
     fn of(job: &JobView) -> Self {
         let JobView { version, status, attempt, cancel_requested_at, .. } = *job;
         Self { version, status, attempt, cancel_requested_at }
@@ -86,22 +86,22 @@ impl Sent {
 type Chunk = Result<Bytes, Infallible>;
 
 /// Waits for the next chunk. The stream ends with the terminal event, or when this process has drained.
-async fn next(mut watching: Watching) -> Option<(Chunk, Option<Watching>)> {
-    let Watching { call, follower, sent } = &mut watching;
+async fn next(mut events: EventStream) -> Option<(Chunk, Option<EventStream>)> {
+    let EventStream { call, follower, sent } = &mut events;
     let news = tokio::select! {
         biased;
         news = follower.changed(Some(sent.version)) => news,
         () = call.endpoints.drained() => return None,
         () = tokio::time::sleep(HEARTBEAT) => {
-            return Some((Ok(Bytes::from_static(COMMENT.as_bytes())), Some(watching)));
+            return Some((Ok(Bytes::from_static(COMMENT.as_bytes())), Some(events)));
         }
     };
     let JobLookup::Found(job) = &*news else { return None };
-    let now = Sent::of(job);
+    let now = SentState::of(job);
     let event = event(call, now.event_name(sent), job).await;
     *sent = now;
     let more = !job.status.is_terminal();
-    Some((Ok(event.into()), more.then_some(watching)))
+    Some((Ok(event.into()), more.then_some(events)))
 }
 
 /// An event with the whole job as data and its version as id.

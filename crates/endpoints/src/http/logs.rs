@@ -114,7 +114,7 @@ async fn follow(call: Call, id: JobId) -> Result<Response, Problem> {
         // The client has all lines. 204 makes browsers stop reconnecting.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let following = Following {
+    let log = LogStream {
         call,
         id,
         follower,
@@ -126,12 +126,12 @@ async fn follow(call: Call, id: JobId) -> Result<Response, Problem> {
         lines: VecDeque::new(),
         sent: Instant::now(),
     };
-    let following = following.with(lines);
-    let rest = stream::unfold(Some(following), |following| async { next(following?).await });
+    let log = log.with(lines);
+    let rest = stream::unfold(Some(log), |log| async { next(log?).await });
     Ok(events::response(stream::iter([Ok(Bytes::from_static(OPENING.as_bytes()))]).chain(rest)))
 }
 
-struct Following {
+struct LogStream {
     call: Call,
     id: JobId,
     follower: Follower,
@@ -151,25 +151,25 @@ struct Following {
 
 type Chunk = Result<Bytes, Infallible>;
 
-async fn next(mut following: Following) -> Option<(Chunk, Option<Following>)> {
+async fn next(mut log: LogStream) -> Option<(Chunk, Option<LogStream>)> {
     loop {
-        let chunk = match following.lines.pop_front() {
+        let chunk = match log.lines.pop_front() {
             Some(line) => format!("id: {}\ndata: {}\n\n", line.line, json(&line).trim_end()).into(),
-            None if following.complete => return None,
-            None if following.sent.elapsed() >= HEARTBEAT => Bytes::from_static(COMMENT.as_bytes()),
+            None if log.complete => return None,
+            None if log.sent.elapsed() >= HEARTBEAT => Bytes::from_static(COMMENT.as_bytes()),
             None => {
-                if following.more || following.wait().await? {
-                    following = following.read_more().await;
+                if log.more || log.wait().await? {
+                    log = log.read_more().await;
                 }
                 continue;
             }
         };
-        following.sent = Instant::now();
-        return Some((Ok(chunk), Some(following)));
+        log.sent = Instant::now();
+        return Some((Ok(chunk), Some(log)));
     }
 }
 
-impl Following {
+impl LogStream {
     fn with(mut self, lines: Vec<LogLine>) -> Self {
         self.more = lines.len() == LINES as usize;
         self.complete = self.status.is_terminal() && !self.more;

@@ -46,6 +46,6 @@ pub use self::{
 };
 pub(crate) use self::{
     config::HttpConfig,
-    endpoint::Declared,
+    endpoint::DeclaredEndpoint,
     routes::{Route, routes},
 };

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::{
     call::Call,
     codes::{self, ProblemKind},
-    endpoint::Declared,
+    endpoint::DeclaredEndpoint,
     problem::{Problem, json as response, type_uri},
     submission::Check,
 };
@@ -117,7 +117,7 @@ fn problem(name: &str, kinds: &[ProblemKind]) -> Value {
     })
 }
 
-fn add(document: &mut Value, declared: &Declared, ids: &mut HashSet<String>) {
+fn add(document: &mut Value, declared: &DeclaredEndpoint, ids: &mut HashSet<String>) {
     let (path, params) = path(&declared.path);
     let method = declared.method.as_str().to_ascii_lowercase();
     let mut operation = operation(declared, params);
@@ -143,7 +143,7 @@ fn unique(id: &str, ids: &mut HashSet<String>) -> String {
     free
 }
 
-fn operation(declared: &Declared, mut params: Vec<Value>) -> Value {
+fn operation(declared: &DeclaredEndpoint, mut params: Vec<Value>) -> Value {
     let name = declared.name;
     let shared = ["Prefer", "IdempotencyKey", "RequestId"];
     params.extend(shared.map(|name| json!({ "$ref": format!("#/components/parameters/{name}") })));
@@ -162,11 +162,11 @@ fn operation(declared: &Declared, mut params: Vec<Value>) -> Value {
 }
 
 /// Whether the body may be empty, which counts as `null`.
-fn takes_null(declared: &Declared) -> bool {
+fn takes_null(declared: &DeclaredEndpoint) -> bool {
     matches!(&declared.check, Check::Shape(fits) if fits("null").is_ok())
 }
 
-fn responses(declared: &Declared) -> Value {
+fn responses(declared: &DeclaredEndpoint) -> Value {
     let mut responses = Map::new();
     for (name, kinds) in PROBLEMS.iter().filter(|(name, _)| SUBMIT_PROBLEMS.contains(name)) {
         let statuses = kinds.first().map(|kind| kind.status.as_str().to_owned());
@@ -184,7 +184,7 @@ fn responses(declared: &Declared) -> Value {
 }
 
 /// A response with a job of this type and these headers.
-fn job(description: &str, headers: &[&str], another: &str, declared: &Declared) -> Value {
+fn job(description: &str, headers: &[&str], another: &str, declared: &DeclaredEndpoint) -> Value {
     let headers: Map<String, Value> = headers.iter().copied().chain([another]).map(header).collect();
     let schema = match &declared.schemas {
         None => "AsyncJob".to_owned(),
@@ -195,7 +195,7 @@ fn job(description: &str, headers: &[&str], another: &str, declared: &Declared) 
 }
 
 /// The schema of this type's jobs: `AsyncJob` with the type's result.
-fn own_job(declared: &Declared) -> String {
+fn own_job(declared: &DeclaredEndpoint) -> String {
     format!("AsyncJob.{}", declared.name)
 }
 

@@ -24,7 +24,7 @@ use super::{
     problem::Problem,
     responses::{panicked, replaced},
     result, retry,
-    submit::{self, Accepting},
+    submit::SubmitHandler,
 };
 use crate::endpoints::{AsyncEndpoints, RouteGroup};
 
@@ -118,13 +118,13 @@ fn submit_routes(endpoints: &AsyncEndpoints, config: &Arc<HttpConfig>) -> Router
     config.accepts.store(true, Ordering::Relaxed);
     let mut by_path: BTreeMap<&str, MethodRouter> = BTreeMap::new();
     for declared in &config.endpoints {
-        let Some(accepting) = Accepting::new(endpoints, config, declared) else { continue };
-        let accepting = Arc::new(accepting);
+        let Some(submit) = SubmitHandler::new(endpoints, config, declared) else { continue };
+        let submit = Arc::new(submit);
         let handler = move |request| {
-            let accepting = accepting.clone();
+            let submit = submit.clone();
             async move {
-                let mut response = submit::submit(&accepting, request).await;
-                close_on_shutdown(accepting.endpoints(), &mut response);
+                let mut response = submit.respond(request).await;
+                close_on_shutdown(&submit.endpoints, &mut response);
                 response
             }
         };

@@ -16,13 +16,13 @@ use crate::{envelope::RequestParts, json};
 /// A request that is about to be stored as a job.
 pub struct Submission<Req> {
     request: Req,
-    received: Received,
+    received: ReceivedRequest,
     overrides: SubmitOverrides,
 }
 
 /// The request around its body.
 #[derive(Debug)]
-pub(super) struct Received {
+pub(super) struct ReceivedRequest {
     pub(super) head: Arc<Parts>,
     pub(super) parts: RequestParts,
 }
@@ -123,7 +123,7 @@ pub(super) enum Check {
 }
 
 pub(super) type Validate =
-    dyn Fn(&str, Received) -> BoxFuture<'static, Result<(SubmitOverrides, RequestParts), Refusal>> + Send + Sync;
+    dyn Fn(&str, ReceivedRequest) -> BoxFuture<'static, Result<(SubmitOverrides, RequestParts), Refusal>> + Send + Sync;
 
 /// The error response to a submission.
 pub(super) enum Refusal {
@@ -174,7 +174,11 @@ impl Check {
     }
 
     /// Checks a body; returns the validator's overrides and the request's parts.
-    pub(super) async fn run(&self, text: &str, received: Received) -> Result<(SubmitOverrides, RequestParts), Refusal> {
+    pub(super) async fn run(
+        &self,
+        text: &str,
+        received: ReceivedRequest,
+    ) -> Result<(SubmitOverrides, RequestParts), Refusal> {
         match self {
             Self::Shape(fits) => {
                 fits(text).map_err(|detail| body::misfit(text, detail))?;

@@ -18,10 +18,10 @@ use super::{
     body,
     call::Call,
     config::HttpConfig,
-    endpoint::Declared,
+    endpoint::DeclaredEndpoint,
     follow, headers, job,
     responses::{panicked, replaced},
-    submission::{Received, Refusal},
+    submission::{ReceivedRequest, Refusal},
 };
 use crate::{
     AsyncEndpoints,
@@ -32,17 +32,21 @@ use crate::{
 };
 
 /// A declared endpoint, with everything that its requests share.
-pub(super) struct Accepting {
-    endpoints: AsyncEndpoints,
+pub(super) struct SubmitHandler {
+    pub(super) endpoints: AsyncEndpoints,
     config: Arc<HttpConfig>,
-    declared: Arc<Declared>,
+    declared: Arc<DeclaredEndpoint>,
     name: JobName,
     policy: Policy,
     captured: Vec<HeaderName>,
 }
 
-impl Accepting {
-    pub(super) fn new(endpoints: &AsyncEndpoints, config: &Arc<HttpConfig>, declared: &Arc<Declared>) -> Option<Self> {
+impl SubmitHandler {
+    pub(super) fn new(
+        endpoints: &AsyncEndpoints,
+        config: &Arc<HttpConfig>,
+        declared: &Arc<DeclaredEndpoint>,
+    ) -> Option<Self> {
         let options = endpoints.options();
         Some(Self {
             // `build` checked the name.
@@ -55,35 +59,70 @@ impl Accepting {
         })
     }
 
-    pub(super) fn endpoints(&self) -> &AsyncEndpoints {
-        &self.endpoints
+    pub(super) async fn respond(&self, request: Request) -> Response {
+        let (call, body) = Call::of(&self.endpoints, self.config.clone(), request).await;
+        let (head, trace) = (call.head.clone(), call.trace.clone());
+        let responses = &*self.config.responses;
+        // The application's validators, rules and response hooks may panic; the client still gets a response.
+        let refused = match AssertUnwindSafe(self.accept(call, body)).catch_unwind().await {
+            Ok(Ok(response)) => return response,
+            Ok(Err(Refusal::Response(mut response))) => {
+                response.headers_mut().append(header::VARY, HeaderValue::from_static("Prefer"));
+                return *response;
+            }
+            Ok(Err(Refusal::Problem(problem))) => problem.traced(trace.as_ref()),
+            Err(panic) => {
+                // Functions of the application run before `insert`, so no job was stored.
+                self.endpoints.refused(&self.name, SubmissionResult::Rejected);
+                return panicked(responses, &head, &*panic, trace.as_ref());
+            }
+        };
+        let problem = || {
+            let mut response = refused.clone().into_response();
+            follow::prefer(&mut response, None);
+            response
+        };
+        replaced(problem, |response| responses.submission_error(&head, &refused, response))
     }
-}
 
-pub(super) async fn submit(accepting: &Accepting, request: Request) -> Response {
-    let (call, body) = Call::of(&accepting.endpoints, accepting.config.clone(), request).await;
-    let (head, trace) = (call.head.clone(), call.trace.clone());
-    let responses = &*accepting.config.responses;
-    // The application's validators, rules and response hooks may panic; the client still gets a response.
-    let refused = match AssertUnwindSafe(answer(accepting, call, body)).catch_unwind().await {
-        Ok(Ok(response)) => return response,
-        Ok(Err(Refusal::Response(mut response))) => {
-            response.headers_mut().append(header::VARY, HeaderValue::from_static("Prefer"));
-            return *response;
-        }
-        Ok(Err(Refusal::Problem(problem))) => problem.traced(trace.as_ref()),
-        Err(panic) => {
-            // Functions of the application run before `insert`, so no job was stored.
-            accepting.endpoints.refused(&accepting.name, SubmissionResult::Rejected);
-            return panicked(responses, &head, &*panic, trace.as_ref());
-        }
-    };
-    let problem = || {
-        let mut response = refused.clone().into_response();
-        follow::prefer(&mut response, None);
-        response
-    };
-    replaced(problem, |response| responses.submission_error(&head, &refused, response))
+    async fn accept(&self, call: Call, body: Body) -> Result<Response, Refusal> {
+        let mut call = call.identified();
+        let wait = headers::prefer_wait(call.headers());
+        let job = self
+            .new_job(&mut call, body)
+            .await
+            .inspect_err(|refusal| call.endpoints.refused(&self.name, result(refusal)))?;
+        let accepted = call.endpoints.accept(job).await?;
+        Ok(accepted_response(&call, accepted, wait).await)
+    }
+
+    /// Reads and checks the request, and makes the job.
+    async fn new_job(&self, call: &mut Call, body: Body) -> Result<NewJob, Refusal> {
+        // The body is read before any refusal: a client that is still writing does not read the response.
+        let bytes = body::read(body, call.headers()).await?;
+        let path = std::mem::replace(&mut call.path, Ok(Vec::new()))?;
+        let identity = Identity {
+            key: headers::idempotency_key(call.headers())?,
+            id: headers::request_id(call.headers())?,
+            owner: call.visibility.owner(),
+            fingerprint: fingerprint(&self.name, &path, call.query(), &bytes),
+        };
+        body::check_type(call.headers(), &bytes)?;
+        let text = body::text(&bytes)?;
+        let declared = &self.declared;
+        let parts = RequestParts { headers: Vec::new(), path, query: headers::query(call.query()) };
+        let received = ReceivedRequest { head: call.head.clone(), parts };
+        let (overrides, mut parts) = declared.check.run(text, received).await?;
+        parts.headers = headers::captured(&overrides.headers, call.headers(), &self.captured);
+        let payload = envelope::write(if declared.bodiless { "null" } else { text }, &parts);
+        let policy = Policy {
+            priority: overrides.priority.unwrap_or(self.policy.priority),
+            delay: overrides.delay.unwrap_or(self.policy.delay),
+            ..self.policy
+        };
+        let job = call.endpoints.new_job(self.name.clone(), &policy, identity, payload);
+        Ok(job.trace(call.trace.clone()))
+    }
 }
 
 /// The result for the metrics: server errors are rejections, all others are errors of the request.
@@ -92,44 +131,6 @@ fn result(refusal: &Refusal) -> SubmissionResult {
         Refusal::Problem(problem) if problem.status().is_server_error() => SubmissionResult::Rejected,
         Refusal::Problem(_) | Refusal::Response(_) => SubmissionResult::Invalid,
     }
-}
-
-async fn answer(accepting: &Accepting, call: Call, body: Body) -> Result<Response, Refusal> {
-    let mut call = call.identified();
-    let wait = headers::prefer_wait(call.headers());
-    let job = read(accepting, &mut call, body)
-        .await
-        .inspect_err(|refusal| call.endpoints.refused(&accepting.name, result(refusal)))?;
-    let accepted = call.endpoints.accept(job).await?;
-    Ok(accepted_response(&call, accepted, wait).await)
-}
-
-/// Reads and checks the request, and makes the job.
-async fn read(accepting: &Accepting, call: &mut Call, body: Body) -> Result<NewJob, Refusal> {
-    // The body is read before any refusal: a client that is still writing does not read the response.
-    let bytes = body::read(body, call.headers()).await?;
-    let path = std::mem::replace(&mut call.path, Ok(Vec::new()))?;
-    let identity = Identity {
-        key: headers::idempotency_key(call.headers())?,
-        id: headers::request_id(call.headers())?,
-        owner: call.visibility.owner(),
-        fingerprint: fingerprint(&accepting.name, &path, call.query(), &bytes),
-    };
-    body::check_type(call.headers(), &bytes)?;
-    let text = body::text(&bytes)?;
-    let declared = &accepting.declared;
-    let parts = RequestParts { headers: Vec::new(), path, query: headers::query(call.query()) };
-    let received = Received { head: call.head.clone(), parts };
-    let (overrides, mut parts) = declared.check.run(text, received).await?;
-    parts.headers = headers::captured(&overrides.headers, call.headers(), &accepting.captured);
-    let payload = envelope::write(if declared.bodiless { "null" } else { text }, &parts);
-    let policy = Policy {
-        priority: overrides.priority.unwrap_or(accepting.policy.priority),
-        delay: overrides.delay.unwrap_or(accepting.policy.delay),
-        ..accepting.policy
-    };
-    let job = call.endpoints.new_job(accepting.name.clone(), &policy, identity, payload);
-    Ok(job.trace(call.trace.clone()))
 }
 
 /// 202 with the job; 200 if the client waits and the job ends in time.
