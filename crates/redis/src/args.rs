@@ -1,4 +1,4 @@
-//! Arguments of a script, as Redis takes them: bytes. Must not know what they mean.
+//! Arguments of a script as bytes. Knows nothing of their meaning.
 
 use std::{io::Write as _, time::Duration};
 
@@ -9,10 +9,10 @@ pub(crate) struct Args {
     ends: Vec<usize>,
 }
 
-/// A century: what is longer is as good as for ever, and stays exact in a double, with the time added.
+/// A century in microseconds. Longer durations are cut to it, so that now plus a duration stays exact in a double.
 const LONGEST: u64 = 100 * 365 * 24 * 60 * 60 * 1_000_000;
 
-/// A duration as scripts take it: microseconds.
+/// A duration in microseconds, at most a century.
 pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX).min(LONGEST)
 }
@@ -28,7 +28,7 @@ impl Args {
         self
     }
 
-    /// Empty if there is none.
+    /// Appends the bytes, or an empty argument for `None`.
     pub(crate) fn maybe(self, bytes: Option<impl AsRef<[u8]>>) -> Self {
         match bytes {
             Some(bytes) => self.bytes(bytes),
@@ -36,7 +36,7 @@ impl Args {
         }
     }
 
-    /// Whatever shows itself as text: numbers, ids, names.
+    /// Appends a number, id or name as text.
     pub(crate) fn text(mut self, value: impl std::fmt::Display) -> Self {
         // Writing to memory does not fail.
         let _ = write!(self.bytes, "{value}");
@@ -48,13 +48,24 @@ impl Args {
         self.text(micros(duration))
     }
 
-    pub(crate) fn append(&mut self, other: &Self) {
+    /// Appends the number of fields per item, and then the fields that `write` appends for each item, as many for each.
+    pub(crate) fn items<T>(self, items: impl IntoIterator<Item = T>, mut write: impl FnMut(Self, T) -> Self) -> Self {
+        let (mut fields, mut count) = (Self::new(), 0);
+        for item in items {
+            fields = write(fields, item);
+            count += 1;
+        }
+        self.text((fields.len() / count.max(1)).max(1)).append(&fields)
+    }
+
+    pub(crate) fn append(mut self, other: &Self) -> Self {
         let before = self.bytes.len();
         self.bytes.extend_from_slice(&other.bytes);
         self.ends.extend(other.ends.iter().map(|end| before + end));
+        self
     }
 
-    /// How many bytes they are.
+    /// Bytes of all arguments.
     pub(crate) fn size(&self) -> usize {
         self.bytes.len()
     }
@@ -74,15 +85,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn arguments_come_out_as_they_went_in() {
-        let mut args = Args::new().bytes(b"a\0b").maybe(None::<&str>).text(7);
-        args.append(&Args::new().duration(Duration::from_millis(2)).bytes(""));
+    fn iter_returns_the_arguments() {
+        let args = Args::new().bytes(b"a\0b").maybe(None::<&str>).text(7);
+        let args = args.append(&Args::new().duration(Duration::from_millis(2)).bytes(""));
         assert_eq!(args.iter().collect::<Vec<_>>(), [&b"a\0b"[..], b"", b"7", b"2000", b""]);
         assert_eq!((args.len(), args.size()), (5, 8));
     }
 
     #[test]
-    fn for_ever_is_a_century() {
+    fn items_begin_with_their_stride() {
+        let items = |list: &[u8]| Args::new().items(list, |args, number| args.text(number).bytes("x"));
+        assert_eq!(items(&[5, 6]).iter().collect::<Vec<_>>(), [&b"2"[..], b"5", b"x", b"6", b"x"]);
+        // A loop in Lua with a step of 0 does not end.
+        assert_eq!(items(&[]).iter().collect::<Vec<_>>(), [b"1"]);
+    }
+
+    #[test]
+    fn longest_duration_is_exact_in_a_double() {
         let now = 1_900_000_000_000_000;
         assert!(micros(Duration::MAX) * 2 + now < 1 << 53);
     }

@@ -1,8 +1,8 @@
-//! How soon a connection is made again. Must not know which.
+//! The wait between two attempts to connect.
 
 use std::time::Duration;
 
-/// Between two tries: from the first to the second, growing.
+/// The first and the longest wait.
 const FIRST: Duration = Duration::from_millis(20);
 const LONGEST: Duration = Duration::from_millis(1000);
 
@@ -13,8 +13,8 @@ impl Backoff {
         Self(FIRST)
     }
 
-    /// Waits after a connection that served for so long. One that served well comes back at once; one that died at its birth
-    /// would come and go without end.
+    /// Waits with jitter after a connection that lasted for `served`. Does not wait after a connection that lasted for a
+    /// second or longer.
     pub(crate) async fn wait(&mut self, served: Duration) {
         if served >= LONGEST {
             self.0 = FIRST;

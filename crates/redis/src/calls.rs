@@ -1,4 +1,4 @@
-//! Scripts called over a link. Must not know what they do.
+//! Calls scripts over a link. Knows nothing of what they do.
 
 use std::sync::Arc;
 
@@ -12,26 +12,33 @@ use crate::{
     scripts::{Script, Scripts},
 };
 
-/// What a call needs beside its arguments.
+/// A link, and what each call needs besides its arguments.
 pub(crate) struct Calls {
     pub(crate) link: Link,
     pub(crate) scripts: Arc<Scripts>,
-    /// What all keys begin with.
+    /// The beginning of all keys, `{ae}:` for example.
     pub(crate) namespace: Arc<str>,
-    /// A test's, in place of the server's.
+    /// A test's clock, in place of the server's.
     pub(crate) clock: Option<Arc<dyn Clock>>,
 }
 
 impl Calls {
-    /// Calls a script; its answer.
-    pub(crate) async fn call(&self, script: &Script, args: &Args) -> Result<Value, Fail> {
-        match self.link.send(&self.command("EVALSHA", &script.hash, args)).await {
-            // Restarted, failed over or told to forget: the text brings it back. It was not run.
+    /// Runs a script and decodes its answer. An answer that `decode` does not know is [`Fail::Corrupt`] with the script's
+    /// name.
+    pub(crate) async fn call<T>(
+        &self,
+        script: &Script,
+        args: &Args,
+        decode: impl FnOnce(Value) -> Result<T, Fail>,
+    ) -> Result<T, Fail> {
+        let answer = match self.link.send(&self.command("EVALSHA", &script.hash, args)).await {
+            // A restart, a failover or SCRIPT FLUSH removed the script; the call had no effect.
             Err(Fail::Redis(error)) if error.code() == Some("NOSCRIPT") => {
                 self.link.send(&self.command("EVAL", script.text, args)).await
             }
             answer => answer,
-        }
+        };
+        decode(answer?).map_err(|fail| fail.in_script(script.name))
     }
 
     fn command(&self, name: &str, script: &str, args: &Args) -> Cmd {

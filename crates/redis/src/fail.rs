@@ -1,4 +1,4 @@
-//! What can go wrong, and which of the contract's errors it is.
+//! Reasons for which a call fails, and the contract's errors for them.
 
 use async_endpoints_core::StoreError;
 use redis::{ErrorKind, RedisError};
@@ -6,12 +6,12 @@ use redis::{ErrorKind, RedisError};
 /// Why a call failed.
 #[derive(Clone, Debug)]
 pub(crate) enum Fail {
-    /// The server or the driver said so.
+    /// An error of the server or the driver.
     Redis(RedisError),
     /// There is no connection.
-    Down(String),
-    /// An answer or a stored value that cannot be read.
-    Bad(String),
+    Disconnected(String),
+    /// An answer or a stored value that cannot be decoded.
+    Corrupt(String),
 }
 
 impl From<RedisError> for Fail {
@@ -21,20 +21,33 @@ impl From<RedisError> for Fail {
 }
 
 impl Fail {
+    /// An answer that the caller of a script does not know.
+    pub(crate) fn unknown(answer: impl std::fmt::Debug) -> Self {
+        Self::Corrupt(format!("unknown answer {answer:?}"))
+    }
+
+    /// Adds the script's name to an answer that cannot be decoded.
+    pub(crate) fn in_script(self, name: &str) -> Self {
+        match self {
+            Self::Corrupt(why) => Self::Corrupt(format!("script {name}: {why}")),
+            other => other,
+        }
+    }
+
     /// The contract's error, with the server's address.
     pub(crate) fn into_error(self, server: &str) -> StoreError {
         match self {
-            Self::Down(why) => StoreError::Unavailable(format!("{server}: {why}")),
-            Self::Bad(why) => StoreError::Corrupt(format!("{server}: {why}")),
+            Self::Disconnected(why) => StoreError::Unavailable(format!("{server}: {why}")),
+            Self::Corrupt(why) => StoreError::Corrupt(format!("{server}: {why}")),
             Self::Redis(error) => match reason(&error) {
                 Some(why) => StoreError::Unavailable(format!("{server}: {why} ({error})")),
-                None if is_about_data(&error) => StoreError::Corrupt(format!("{server}: {error}")),
+                None if is_corrupt(&error) => StoreError::Corrupt(format!("{server}: {error}")),
                 None => StoreError::Backend { source: error.into() },
             },
         }
     }
 
-    /// Whether another connection may do better: this one is broken, or leads to the wrong server.
+    /// Whether to reconnect: the connection is broken, or leads to a server that accepts no writes.
     pub(crate) fn ends_connection(&self) -> bool {
         match self {
             Self::Redis(error) => {
@@ -42,13 +55,13 @@ impl Fail {
                     || error.is_unrecoverable_error()
                     || matches!(error.code(), Some("READONLY" | "NOAUTH" | "UNBLOCKED"))
             }
-            Self::Down(_) | Self::Bad(_) => false,
+            Self::Disconnected(_) | Self::Corrupt(_) => false,
         }
     }
 }
 
-/// A script came upon something that it does not expect: a key of another type, a field that is no number.
-fn is_about_data(error: &RedisError) -> bool {
+/// Whether a script failed over stored data: a key of another type, or a field that is no number.
+fn is_corrupt(error: &RedisError) -> bool {
     match error.code() {
         Some("WRONGTYPE" | "CORRUPT") => true,
         Some("ERR") => error.detail().is_some_and(|detail| detail.contains("user_script:") && !is_killed(detail)),
@@ -60,31 +73,33 @@ fn is_killed(detail: &str) -> bool {
     detail.contains("Script killed")
 }
 
-/// What waiting, or an operator, may mend.
+/// The reason of an error that may pass by itself, or that an operator can remove. None for other errors.
 pub(crate) fn reason(error: &RedisError) -> Option<&'static str> {
     if error.is_timeout() {
-        return Some("it did not answer in time; the call may have happened");
+        return Some("no answer in time; the call may have taken effect");
     }
     if error.is_io_error() {
-        return Some("the connection broke; the call may have happened");
+        return Some("the connection broke; the call may have taken effect");
     }
     if error.kind() == ErrorKind::AuthenticationFailed {
-        return Some("it does not accept the user or the password");
+        return Some("the server does not accept the user or the password");
     }
     Some(match error.code()? {
-        "LOADING" => "it is loading its data",
-        "READONLY" => "it is a replica, and read-only",
-        "OOM" => "it has no memory left",
-        "MISCONF" => "it cannot write to its disk",
-        "BUSY" => "it is busy with somebody's script",
-        "MASTERDOWN" => "it is a replica that lost its primary",
-        "MOVED" | "ASK" => "it is a node of a cluster that has not these keys: name the node that has",
-        "CLUSTERDOWN" | "TRYAGAIN" => "its cluster is not ready",
-        "NOREPLICAS" => "it has too few replicas to accept writes",
-        "NOAUTH" | "WRONGPASS" => "it does not accept the user or the password",
-        "NOPERM" => "its user may not do this",
-        _ if error.detail().is_some_and(|detail| detail.contains("max number of clients")) => "it has too many clients",
-        _ if error.detail().is_some_and(is_killed) => "somebody killed its script",
+        "LOADING" => "the server is loading its data",
+        "READONLY" => "the server is a read-only replica",
+        "OOM" => "the server has no memory left",
+        "MISCONF" => "the server cannot write to its disk",
+        "BUSY" => "the server is busy with another script",
+        "MASTERDOWN" => "the server is a replica that lost its primary",
+        "MOVED" | "ASK" => "this cluster node does not have the keys; use the address of the node that has",
+        "CLUSTERDOWN" | "TRYAGAIN" => "the cluster is not ready",
+        "NOREPLICAS" => "the server has too few replicas to accept writes",
+        "NOAUTH" | "WRONGPASS" => "the server does not accept the user or the password",
+        "NOPERM" => "the user lacks a permission",
+        _ if error.detail().is_some_and(|detail| detail.contains("max number of clients")) => {
+            "the server has too many clients"
+        }
+        _ if error.detail().is_some_and(is_killed) => "an operator killed the script",
         _ => return None,
     })
 }
@@ -96,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_passes_is_no_damage() {
+    fn server_errors_become_contract_errors() {
         let error = |line: &str| {
             let answer = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).and_then(Value::extract_error);
             Fail::from(answer.expect_err("an error")).into_error("redis")
@@ -110,6 +125,6 @@ mod tests {
             assert!(error(line).is_transient(), "{line}: {}", error(line));
         }
         assert!(matches!(error("ERR user_script:7: attempt to index nil"), StoreError::Corrupt(_)));
-        assert!(error("MOVED 3999 127.0.0.1:6381").to_string().contains("a node of a cluster"));
+        assert!(error("MOVED 3999 127.0.0.1:6381").to_string().contains("cluster node"));
     }
 }

@@ -1,5 +1,4 @@
-//! What changed, as Redis tells it to all processes. A cut subscription costs the polling interval and nothing else. Must
-//! not know what jobs are.
+//! Receives hints from Redis. A broken subscription costs callers a polling interval. Knows nothing of jobs.
 
 use std::{
     sync::Arc,
@@ -13,10 +12,10 @@ use tokio::{sync::broadcast, time::timeout};
 use crate::{backoff::Backoff, server::Server};
 
 const CONNECT: Duration = Duration::from_millis(1500);
-/// How often a subscription is tried out that tells nothing.
-const LOOK: Duration = Duration::from_secs(2);
+/// A subscription that is silent for this long is pinged.
+const PING_AFTER: Duration = Duration::from_secs(2);
 
-/// Listens for ever, and passes on.
+/// Subscribes, forwards hints, and reconnects, without end.
 pub(crate) async fn run(server: Arc<Server>, hints: broadcast::Sender<Hint>) {
     let mut backoff = Backoff::new();
     loop {
@@ -25,21 +24,21 @@ pub(crate) async fn run(server: Arc<Server>, hints: broadcast::Sender<Hint>) {
     }
 }
 
-/// Until the subscription breaks: how long it served, or none if there was never one.
+/// Forwards hints until the subscription breaks. Returns how long it lasted; `None` if it was not made.
 async fn listen(server: &Server, hints: &broadcast::Sender<Hint>) -> Option<Duration> {
     let channel = format!("{}hints", server.namespace);
     let connected = timeout(CONNECT, server.client.get_async_pubsub()).await.ok()?.ok()?;
     let (mut sink, mut stream) = connected.split();
     timeout(CONNECT, sink.subscribe(&channel)).await.ok()?.ok()?;
     let began = Instant::now();
-    // Something may have been told while nobody listened.
+    // Hints may have been published before the subscription.
     let _ = hints.send(Hint::Lagged);
     loop {
-        match timeout(LOOK, stream.next()).await {
-            Ok(Some(message)) => read(message.get_payload_bytes()).for_each(|hint| drop(hints.send(hint))),
+        match timeout(PING_AFTER, stream.next()).await {
+            Ok(Some(message)) => parse(message.get_payload_bytes()).for_each(|hint| drop(hints.send(hint))),
             Ok(None) => break,
             Err(_) => {
-                if !matches!(timeout(LOOK, sink.ping::<redis::Value>()).await, Ok(Ok(_))) {
+                if !matches!(timeout(PING_AFTER, sink.ping::<redis::Value>()).await, Ok(Ok(_))) {
                     break;
                 }
             }
@@ -49,8 +48,8 @@ async fn listen(server: &Server, hints: &broadcast::Sender<Hint>) -> Option<Dura
     Some(began.elapsed())
 }
 
-/// One line for each hint: `w` and a type, `j` and ids. Lines of a later version are passed over.
-fn read(message: &[u8]) -> impl Iterator<Item = Hint> {
+/// Parses one hint per line: `w` and a type, or `j` and ids. Skips other lines, which a later version may publish.
+fn parse(message: &[u8]) -> impl Iterator<Item = Hint> {
     let lines = std::str::from_utf8(message).unwrap_or_default().lines();
     lines.filter_map(|line| match line.split_at_checked(1)? {
         ("w", name) => JobName::new(name).ok().map(Hint::Work),
@@ -67,11 +66,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_hints_and_others_are_passed_over() {
+    fn unknown_hint_lines_are_skipped() {
         let id = JobId::random();
         let text = format!("walpha\nx of a later version\nj{id} {id}\nw not a name\n\n");
-        let hints: Vec<Hint> = read(text.as_bytes()).collect();
+        let hints: Vec<Hint> = parse(text.as_bytes()).collect();
         assert_eq!(hints, [Hint::Work(JobName::new("alpha").unwrap()), Hint::Jobs([id, id].into())]);
-        assert_eq!(read(b"\xff").count(), 0);
+        assert_eq!(parse(b"\xff").count(), 0);
     }
 }

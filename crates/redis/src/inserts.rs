@@ -1,91 +1,94 @@
-//! Callers that insert at the same time share one call: a script costs more than the insert in it. Nobody waits for others
-//! to come; those who come while a call is on its way make the next. Must not know what a job is.
+//! Combines concurrent inserts into one call, because a call costs more than the insert in it. No insert waits for others:
+//! inserts that arrive while calls are under way make up the next call.
 
 use std::sync::Arc;
 
-use async_endpoints_core::limits::{BATCH_BYTES, BATCH_JOBS};
-use redis::Value;
+use async_endpoints_core::{
+    limits::{BATCH_BYTES, BATCH_JOBS},
+    store::InsertOutcome,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use crate::{args::Args, calls::Calls, fail::Fail, reply};
+use crate::{args::Args, calls::Calls, fail::Fail, reply::each, wire::inserted};
 
-/// Calls on their way at once: one is run while the next one travels.
-const FLIGHTS: usize = 2;
-/// KiB that may wait, before callers have to.
-const ROOM: u32 = 64 * 1024;
+/// Concurrent calls: the server runs one while the next travels.
+const CALLS: usize = 2;
+/// Capacity of the queue in KiB. Callers wait while it is full.
+const CAPACITY: u32 = 64 * 1024;
 
-/// Where callers hand in.
+/// Hands inserts to the [`Batcher`].
 pub(crate) struct Inserts {
-    send: mpsc::UnboundedSender<Waiting>,
-    room: Arc<Semaphore>,
+    send: mpsc::UnboundedSender<Pending>,
+    capacity: Arc<Semaphore>,
 }
 
-/// The part that makes the calls.
-pub(crate) struct Desk {
-    receive: mpsc::UnboundedReceiver<Waiting>,
-    /// The one that was too large for the call before.
-    next: Option<Waiting>,
+/// Makes the calls.
+pub(crate) struct Batcher {
+    receive: mpsc::UnboundedReceiver<Pending>,
+    /// The insert that was too large for the call before.
+    next: Option<Pending>,
 }
 
-struct Waiting {
+struct Pending {
     args: Args,
-    answer: oneshot::Sender<Result<Value, Fail>>,
-    _room: OwnedSemaphorePermit,
+    answer: oneshot::Sender<Result<InsertOutcome, Fail>>,
+    _capacity: OwnedSemaphorePermit,
 }
 
-pub(crate) fn new() -> (Inserts, Desk) {
+pub(crate) fn new() -> (Inserts, Batcher) {
     let (send, receive) = mpsc::unbounded_channel();
-    (Inserts { send, room: Arc::new(Semaphore::new(ROOM as usize)) }, Desk { receive, next: None })
+    let capacity = Arc::new(Semaphore::new(CAPACITY as usize));
+    (Inserts { send, capacity }, Batcher { receive, next: None })
 }
 
-fn ended<T>(_: T) -> Fail {
-    Fail::Down("its desk is closed".to_owned())
+fn closed<T>(_: T) -> Fail {
+    Fail::Disconnected("the store's task has ended".to_owned())
 }
 
 impl Inserts {
-    /// The script's answer to this one.
-    pub(crate) async fn insert(&self, args: Args) -> Result<Value, Fail> {
-        let size = u32::try_from(args.size() / 1024 + 1).unwrap_or(ROOM).min(ROOM);
-        let room = Arc::clone(&self.room).acquire_many_owned(size).await.map_err(ended)?;
+    /// Inserts a job. A caller that drops the future before the call begins inserts nothing.
+    pub(crate) async fn insert(&self, args: Args) -> Result<InsertOutcome, Fail> {
+        let size = u32::try_from(args.size() / 1024 + 1).unwrap_or(CAPACITY).min(CAPACITY);
+        let capacity = Arc::clone(&self.capacity).acquire_many_owned(size).await.map_err(closed)?;
         let (answer, answered) = oneshot::channel();
-        self.send.send(Waiting { args, answer, _room: room }).map_err(ended)?;
-        answered.await.unwrap_or_else(|lost| Err(ended(lost)))
+        self.send.send(Pending { args, answer, _capacity: capacity }).map_err(closed)?;
+        answered.await.unwrap_or_else(|dropped| Err(closed(dropped)))
     }
 }
 
-impl Desk {
-    /// Serves until nobody can hand in any more.
+impl Batcher {
+    /// Runs until the [`Inserts`] is dropped.
     pub(crate) async fn run(mut self, calls: Arc<Calls>) {
-        let flights = Arc::new(Semaphore::new(FLIGHTS));
+        let permits = Arc::new(Semaphore::new(CALLS));
         while let Some(first) = self.first().await {
-            // Nobody closes it.
-            let Ok(flight) = Arc::clone(&flights).acquire_owned().await else { return };
-            // A call that came back woke many callers, one after the other: those who are about to come again get their turn.
+            // The semaphore is never closed.
+            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+            // The last answers woke many callers. Those that insert again at once join this call.
             tokio::task::yield_now().await;
-            let batch = self.together_with(first);
+            let batch = self.batch(first);
             if batch.is_empty() {
                 continue;
             }
             let calls = Arc::clone(&calls);
             tokio::spawn(async move {
-                fly(batch, &calls).await;
-                drop(flight);
+                call(batch, &calls).await;
+                drop(permit);
             });
         }
     }
 
-    async fn first(&mut self) -> Option<Waiting> {
+    async fn first(&mut self) -> Option<Pending> {
         match self.next.take() {
             Some(next) => Some(next),
             None => self.receive.recv().await,
         }
     }
 
-    /// It and those that wait beside it, as far as a call takes them. Who left meanwhile wants no job: nothing of it was sent.
-    fn together_with(&mut self, first: Waiting) -> Vec<Waiting> {
+    /// The first insert and as many queued ones as a call takes, without those whose callers have left.
+    fn batch(&mut self, first: Pending) -> Vec<Pending> {
         let mut bytes = first.args.size();
         let mut batch = vec![first];
-        batch.retain(|waiting| !waiting.answer.is_closed());
+        batch.retain(|pending| !pending.answer.is_closed());
         while batch.len() < BATCH_JOBS {
             let Ok(next) = self.receive.try_recv() else { break };
             if next.answer.is_closed() {
@@ -102,20 +105,20 @@ impl Desk {
     }
 }
 
-async fn fly(batch: Vec<Waiting>, calls: &Calls) {
-    let mut args = Args::new();
-    batch.iter().for_each(|waiting| args.append(&waiting.args));
-    let answers = calls.call(&calls.scripts.insert, &args).await.and_then(reply::list);
-    match answers {
-        Ok(answers) if answers.len() == batch.len() => {
-            for (waiting, answer) in batch.into_iter().zip(answers) {
-                drop(waiting.answer.send(Ok(answer)));
+async fn call(batch: Vec<Pending>, calls: &Calls) {
+    let stride = Args::new().text(batch.first().map_or(1, |first| first.args.len()));
+    let args = batch.iter().fold(stride, |args, pending| args.append(&pending.args));
+    let script = &calls.scripts.insert;
+    // An answer that cannot be decoded fails its own insert only.
+    match calls.call(script, &args, |answers| each(answers, batch.len(), |answer| Ok(inserted(answer)))).await {
+        Ok(outcomes) => {
+            for (pending, outcome) in batch.into_iter().zip(outcomes) {
+                drop(pending.answer.send(outcome.map_err(|fail| fail.in_script(script.name))));
             }
         }
-        answers => {
-            let fail = answers.err().unwrap_or_else(|| Fail::Bad("answers are missing".to_owned()));
-            for waiting in batch {
-                drop(waiting.answer.send(Err(fail.clone())));
+        Err(fail) => {
+            for pending in batch {
+                drop(pending.answer.send(Err(fail.clone())));
             }
         }
     }

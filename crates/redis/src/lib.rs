@@ -1,18 +1,18 @@
-//! A store of AsyncEndpoints in Redis 7 or newer (or Valkey): API and worker processes on many machines share it.
+//! The Redis store of AsyncEndpoints, for Redis 7 or newer (or Valkey). API and worker processes on many machines share it.
 //!
 //! | module | owns |
 //! |---|---|
-//! | `store`, `wire` | [`RedisStore`], its calls, and what they say and hear |
-//! | `scripts`, `lua/*.lua` | every call is one script, which is one atomic step; each says its keys, arguments, result and cost |
-//! | `options`, `server` | settings, and what a server must be like |
-//! | `link`, `backoff`, `calls` | a connection that comes back, and scripts called over it |
-//! | `inserts` | callers that insert at the same time share one call |
-//! | `hints` | what changed, told by Redis |
-//! | `record`, `stats`, `reply` | what is stored, read |
-//! | `repair` | finds and mends jobs whose indexes disagree with them |
+//! | `store`, `wire` | [`RedisStore`] and its calls; their arguments and answers |
+//! | `scripts`, `lua/*.lua` | one script per call, and so one atomic step; each file begins with its keys, arguments, result and cost |
+//! | `options`, `server` | settings, and the checks of a server |
+//! | `link`, `backoff`, `calls` | a connection that is made again after it broke, and script calls over it |
+//! | `inserts` | combines concurrent inserts into one call |
+//! | `hints` | receives hints by publish and subscribe |
+//! | `record`, `stats`, `reply` | decode stored jobs, statistics and answers |
+//! | `repair` | repairs indexes that disagree with their jobs |
 //!
-//! Time is the server's. Nothing here knows retry policy, HTTP, handlers or telemetry. All keys begin with one prefix and
-//! share its hash tag: `{ae}:job:<id>`, `{ae}:queued:<type>`, and so on; `lua/README.md` lists them.
+//! Time is the server's. No module knows retry policy, HTTP, handlers or telemetry. All keys begin with one prefix and share
+//! its hash tag: `{ae}:job:<id>`, `{ae}:queued:<type>` and so on; `lua/README.md` lists them.
 
 mod args;
 mod backoff;

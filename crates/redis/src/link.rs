@@ -1,4 +1,4 @@
-//! A connection that comes back by itself, driven by the runtime that its keeper runs on. Must not know what is sent.
+//! A connection that is made again after it broke, driven by the runtime on which its keeper runs. Knows nothing of commands.
 
 use std::{
     sync::Arc,
@@ -10,100 +10,100 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{backoff::Backoff, fail::Fail, options::OpenError, server::Server};
 
-/// How long a connection may take to be made, and an answer to come.
+/// The time limits of connecting and of an answer.
 const CONNECT: Duration = Duration::from_millis(1500);
 const ANSWER: Duration = Duration::from_secs(3);
-/// How often a connection is tried out, so that a broken one is found before somebody needs it.
-const LOOK: Duration = Duration::from_secs(1);
-/// How long a caller waits for a connection that just broke.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// Calls on their way to the connection's task before callers wait.
+/// The interval of pings, which find a broken connection before a call needs it.
+const PING_EVERY: Duration = Duration::from_secs(1);
+/// How long a call waits for a new connection, from when the last one broke.
+const RECONNECT: Duration = Duration::from_secs(1);
+/// Commands queued for the connection's task. Callers wait while the queue is full.
 const PIPELINE: usize = 1024;
 
-/// A way to the server. Cheap to clone.
+/// Sends commands over the current connection. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Link {
-    door: watch::Receiver<Door>,
+    state: watch::Receiver<State>,
     broke: mpsc::UnboundedSender<u64>,
 }
 
 #[derive(Clone)]
-enum Door {
-    Open { conn: MultiplexedConnection, number: u64 },
-    Shut { why: Arc<str>, since: Instant },
+enum State {
+    Connected { conn: MultiplexedConnection, number: u64 },
+    Disconnected { why: Arc<str>, since: Instant },
 }
 
-/// The part that makes the connections.
+/// Makes the connections.
 pub(crate) struct Keeper {
     server: Arc<Server>,
-    door: watch::Sender<Door>,
+    state: watch::Sender<State>,
     broken: mpsc::UnboundedReceiver<u64>,
 }
 
-/// A link, and who keeps it open.
+/// A link and its keeper.
 pub(crate) fn new(server: Arc<Server>) -> (Link, Keeper) {
-    let shut = Door::Shut { why: "it was not connected yet".into(), since: Instant::now() };
-    let (door, opened) = watch::channel(shut);
+    let unconnected = State::Disconnected { why: "not connected yet".into(), since: Instant::now() };
+    let (sender, state) = watch::channel(unconnected);
     let (broke, broken) = mpsc::unbounded_channel();
-    (Link { door: opened, broke }, Keeper { server, door, broken })
+    (Link { state, broke }, Keeper { server, state: sender, broken })
 }
 
 impl Link {
-    /// Sends a command and waits for its answer, a few seconds at most.
+    /// Sends a command and returns its answer. Takes at most 4 seconds.
     pub(crate) async fn send(&self, cmd: &Cmd) -> Result<Value, Fail> {
-        let (mut conn, number) = self.open().await?;
+        let (mut conn, number) = self.connection().await?;
         let answer = conn.send_packed_command(cmd).await.and_then(Value::extract_error).map_err(Fail::from);
-        self.heard(number, answer)
+        self.note(number, answer)
     }
 
-    /// Sends several at once; their answers, in order.
+    /// Sends commands together and returns their answers in order.
     pub(crate) async fn send_all(&self, commands: &redis::Pipeline) -> Result<Vec<Value>, Fail> {
-        let (mut conn, number) = self.open().await?;
+        let (mut conn, number) = self.connection().await?;
         let answers = conn.send_packed_commands(commands, 0, commands.len()).await;
         let answers = answers.and_then(|answers| answers.into_iter().map(Value::extract_error).collect());
-        self.heard(number, answers.map_err(Fail::from))
+        self.note(number, answers.map_err(Fail::from))
     }
 
-    /// The connection itself, for a conversation.
+    /// The current connection.
     pub(crate) async fn conn(&self) -> Result<MultiplexedConnection, Fail> {
-        self.open().await.map(|(conn, _)| conn)
+        self.connection().await.map(|(conn, _)| conn)
     }
 
-    fn heard<T>(&self, number: u64, answer: Result<T, Fail>) -> Result<T, Fail> {
+    /// Reports a broken connection to the keeper.
+    fn note<T>(&self, number: u64, answer: Result<T, Fail>) -> Result<T, Fail> {
         if answer.as_ref().is_err_and(Fail::ends_connection) {
-            // A keeper that is gone needs not be told.
+            // The keeper may have ended.
             let _ = self.broke.send(number);
         }
         answer
     }
 
-    /// The connection, waited for a moment if it has just broken.
-    async fn open(&self) -> Result<(MultiplexedConnection, u64), Fail> {
-        let mut door = self.door.clone();
-        let until = match &*door.borrow() {
-            Door::Open { conn, number } => return Ok((conn.clone(), *number)),
-            Door::Shut { since, .. } => *since + PATIENCE,
+    /// The current connection and its number. Waits a moment if the connection broke just now.
+    async fn connection(&self) -> Result<(MultiplexedConnection, u64), Fail> {
+        let mut state = self.state.clone();
+        let until = match &*state.borrow() {
+            State::Connected { conn, number } => return Ok((conn.clone(), *number)),
+            State::Disconnected { since, .. } => *since + RECONNECT,
         };
-        let open = door.wait_for(|door| matches!(door, Door::Open { .. }));
-        let waited = tokio::time::timeout_at(until.into(), open).await.map(|open| open.map(|door| door.clone()));
-        match waited {
-            Ok(Ok(Door::Open { conn, number })) => Ok((conn, number)),
-            Ok(_) => Err(Fail::Down("its keeper is gone".to_owned())),
-            Err(_) => Err(Fail::Down(self.why())),
+        let connected = state.wait_for(|state| matches!(state, State::Connected { .. }));
+        match tokio::time::timeout_at(until.into(), connected).await.map(|state| state.map(|state| state.clone())) {
+            Ok(Ok(State::Connected { conn, number })) => Ok((conn, number)),
+            Ok(_) => Err(Fail::Disconnected("the store's task has ended".to_owned())),
+            Err(_) => Err(Fail::Disconnected(self.why())),
         }
     }
 
     fn why(&self) -> String {
-        match &*self.door.borrow() {
-            Door::Shut { why, .. } => why.to_string(),
-            Door::Open { .. } => "it was away and has just come back".to_owned(),
+        match &*self.state.borrow() {
+            State::Disconnected { why, .. } => why.to_string(),
+            State::Connected { .. } => "reconnected just now".to_owned(),
         }
     }
 }
 
 impl Keeper {
-    /// Keeps the link open for as long as it is polled. Tells how the first try went to whoever wants to know, and ends then
-    /// if that failed.
+    /// Connects, and reconnects after each break, without end. Sends the result of the first attempt to `first`; ends if
+    /// that attempt failed and `first` is given.
     pub(crate) async fn run(mut self, mut first: Option<oneshot::Sender<Result<(), OpenError>>>) {
         let (mut number, mut backoff) = (0, Backoff::new());
         loop {
@@ -111,20 +111,20 @@ impl Keeper {
                 Ok(conn) => {
                     number += 1;
                     let began = Instant::now();
-                    self.door.send_replace(Door::Open { conn: conn.clone(), number });
+                    self.state.send_replace(State::Connected { conn: conn.clone(), number });
                     drop(first.take().map(|first| first.send(Ok(()))));
                     let why = self.until_broken(conn, number).await;
-                    self.door.send_replace(Door::Shut { why: why.into(), since: Instant::now() });
+                    self.state.send_replace(State::Disconnected { why: why.into(), since: Instant::now() });
                     began.elapsed()
                 }
                 Err(error) => {
                     let why = error.to_string().into();
-                    self.door.send_modify(|door| {
-                        let since = match door {
-                            Door::Shut { since, .. } => *since,
-                            Door::Open { .. } => Instant::now(),
+                    self.state.send_modify(|state| {
+                        let since = match state {
+                            State::Disconnected { since, .. } => *since,
+                            State::Connected { .. } => Instant::now(),
                         };
-                        *door = Door::Shut { why, since };
+                        *state = State::Disconnected { why, since };
                     });
                     if let Some(first) = first.take() {
                         drop(first.send(Err(error)));
@@ -148,22 +148,22 @@ impl Keeper {
             self.server.check(&mut conn).await?;
             Ok(conn)
         };
-        // A server that accepts and then says nothing: asking it who it is would take all the time of an answer.
-        let late = |_| Err(OpenError::Unavailable(format!("{}: nothing came in {CONNECT:?}", self.server.address)));
+        // The limit also covers a server that accepts the connection and then does not answer.
+        let late = |_| Err(OpenError::Unavailable(format!("{}: no answer within {CONNECT:?}", self.server.address)));
         tokio::time::timeout(CONNECT, making).await.unwrap_or_else(late)
     }
 
-    /// Waits for somebody to say that it broke, and tries it out now and then.
+    /// Waits until a caller reports that the connection broke, or a ping fails. Returns the reason.
     async fn until_broken(&mut self, mut conn: MultiplexedConnection, number: u64) -> String {
         let ping = redis::cmd("PING");
-        conn.set_response_timeout(2 * LOOK);
+        conn.set_response_timeout(2 * PING_EVERY);
         loop {
             tokio::select! {
                 broken = self.broken.recv() => match broken {
-                    Some(which) if which < number => {}
+                    Some(other) if other < number => {}
                     _ => return "the connection broke".to_owned(),
                 },
-                () = tokio::time::sleep(LOOK) => {
+                () = tokio::time::sleep(PING_EVERY) => {
                     let answer = conn.send_packed_command(&ping).await.and_then(Value::extract_error);
                     if let Err(error) = answer && Fail::from(error.clone()).ends_connection() {
                         return error.to_string();

@@ -1,4 +1,4 @@
-//! How to open a store, and why one could not be opened.
+//! Settings of a store, and errors of opening one.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,11 +7,11 @@ use redis::{Client, ConnectionInfo, IntoConnectionInfo as _, ProtocolVersion};
 
 use crate::{repair, server::Server, store::RedisStore};
 
-/// How a certificate begins in PEM.
+/// The first line of a certificate in PEM.
 #[cfg(feature = "tls")]
 const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
-/// How to open a store.
+/// Settings with which to open a store.
 ///
 /// ```no_run
 /// # async fn open() -> Result<(), async_endpoints_redis::OpenError> {
@@ -41,23 +41,23 @@ impl Options {
         Self::default()
     }
 
-    /// What all keys begin with, `ae` by default: `{ae}:job:…`. Services that share a server and not their jobs need
-    /// different ones. Letters, digits, `.`, `_` and `-`.
+    /// The beginning of all keys: `{ae}:job:…` for `ae`. Defaults to `ae`. Services that share a server but not their jobs
+    /// need different prefixes. Allowed are ASCII letters, digits, `.`, `_` and `-`.
     #[must_use]
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// Accepts a server that can lose jobs: one without an append-only file, or with an eviction policy. What can be lost is
-    /// told by [`RedisStore::volatile`].
+    /// Accepts a server that can lose jobs, because it has no append-only file or an eviction policy.
+    /// [`RedisStore::volatile`] then returns the reason. Defaults to false.
     #[must_use]
     pub const fn allow_volatile(mut self, allow: bool) -> Self {
         self.allow_volatile = allow;
         self
     }
 
-    /// Trusts this certificate (PEM) in place of the system's, for `rediss://` with an authority of one's own. Needs the
+    /// Trusts this root certificate (PEM) in place of the system's, for `rediss://` with a private authority. Needs the
     /// feature `tls`.
     #[must_use]
     pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
@@ -65,15 +65,14 @@ impl Options {
         self
     }
 
-    /// A clock in place of the server's: for tests.
+    /// Replaces the server's clock, for tests.
     #[must_use]
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
         self
     }
 
-    /// How long the store waits after it looked at everything for what disagrees, and between two looks at the server's
-    /// settings: for tests.
+    /// The rest between two repairs of everything, and between two checks of the server's settings, for tests.
     #[doc(hidden)]
     #[must_use]
     pub const fn check_every(mut self, rest: Duration) -> Self {
@@ -81,30 +80,36 @@ impl Options {
         self
     }
 
-    /// Opens a store: `redis://[user:password@]host[:port][/database]`, `rediss://…` over TLS, or
-    /// `redis+unix:///path/to/socket`. Connects once, and says why if that fails; from then on it reconnects by itself.
+    /// Opens a store at `redis://[user:password@]host[:port][/database]`, `rediss://…` over TLS, or
+    /// `redis+unix:///path/to/socket`. Connects once. Later the store reconnects by itself.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. No error shows a password.
     pub async fn open(self, url: impl AsRef<str>) -> Result<RedisStore, OpenError> {
         let info = url.as_ref().into_connection_info();
-        // The driver's words may repeat the address, and that may hold a password.
+        // The driver's error may repeat the address, which may hold a password.
         let info = info.map_err(|_| {
             OpenError::Refused(
-                "this is no address of a Redis server; set redis://HOST:PORT/DATABASE or rediss://…".to_owned(),
+                "invalid address of a Redis server: expected redis://HOST:PORT/DATABASE or rediss://…".to_owned(),
             )
         })?;
         self.open_with(info).await
     }
 
-    /// The same with a connection described in the driver's own words: whatever it can, and an address cannot say. Follows
-    /// the version of the crate `redis` that this one depends on.
+    /// Opens a store with the driver's own connection settings, which cover more than an address. The type belongs to the
+    /// version of the crate `redis` that this crate depends on.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
     pub async fn open_with(self, info: ConnectionInfo) -> Result<RedisStore, OpenError> {
         let fits = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
         if self.prefix.is_empty() || !self.prefix.chars().all(fits) {
             return Err(OpenError::Refused(format!(
-                "{:?} is no prefix; letters, digits, '.', '_' and '-' are",
+                "invalid prefix {:?}: expected characters from A-Z a-z 0-9 . _ -",
                 self.prefix
             )));
         }
-        // Without it, a small command waits for the answer to the one before. The protocol's second version is enough.
+        // With Nagle's algorithm a small command would wait for the answer to the command before.
         let tcp = info.tcp_settings().clone().set_nodelay(true);
         let redis = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
         let client = self.client(info.set_tcp_settings(tcp).set_redis_settings(redis))?;
@@ -114,11 +119,11 @@ impl Options {
 
     #[cfg(feature = "tls")]
     fn client(&self, info: ConnectionInfo) -> Result<Client, OpenError> {
-        // Somebody else's choice stands.
+        // Fails if the program chose a provider before.
         drop(rustls::crypto::ring::default_provider().install_default());
         let opened = match &self.root_certificate {
             Some(root) if !root.windows(BEGIN.len()).any(|part| part == BEGIN) => {
-                return Err(OpenError::Refused("the root certificate is none: its PEM has no CERTIFICATE".to_owned()));
+                return Err(OpenError::Refused("invalid root certificate: expected a CERTIFICATE in PEM".to_owned()));
             }
             Some(root) => {
                 Client::build_with_tls(info, redis::TlsCertificates { client_tls: None, root_cert: Some(root.clone()) })
@@ -146,31 +151,29 @@ impl std::fmt::Debug for Options {
     }
 }
 
-/// Why a store could not be opened.
+/// The error of a store that cannot be opened.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Not now: it cannot be reached, is loading its data, is a replica.
+    /// The server cannot be used now: unreachable, loading its data, or a replica. Opening may succeed later.
     #[error("{0}")]
     Unavailable(String),
-    /// Not like this: the address, the user, or the server's settings have to change.
+    /// The address, the user, the options or the server's settings have to change.
     #[error("{0}")]
     Refused(String),
-    /// A later version of this store wrote to it.
-    #[error(
-        "{server}: jobs are stored in format {found}, and this program knows formats up to {known}: use a newer program"
-    )]
+    /// The data has the format of a later version of this crate.
+    #[error("{server}: unsupported data format {found}: expected at most {known}; use a newer program")]
     Newer {
-        /// Which server.
+        /// The server's address.
         server: String,
-        /// The format of its jobs.
+        /// The format found.
         found: u64,
-        /// The latest format known here.
+        /// The latest format that this program reads.
         known: u64,
     },
 }
 
 impl OpenError {
-    /// Whether the same may succeed later, with nothing changed here.
+    /// Whether opening with the same options may succeed later.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable(_))

@@ -1,4 +1,4 @@
-//! A stored job, as readers see it. Must not know how it came there.
+//! Decodes stored jobs. Knows nothing of how they are written.
 
 use std::time::Duration;
 
@@ -13,57 +13,57 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     fail::Fail,
-    reply::{self, Items, number, shown},
+    reply::{self, Items, list, number, parse},
 };
 
-/// What `lookup.lua` found.
-pub(crate) fn lookup(mut found: Items) -> Result<JobLookup, Fail> {
+/// Decodes an answer of `lookup.lua`.
+pub(crate) fn lookup(answer: redis::Value) -> Result<JobLookup, Fail> {
+    let mut found = list(answer)?;
     Ok(match found.int()? {
         0 => JobLookup::NotFound,
         1 => JobLookup::Gone { owner: digest(found.bytes()?)? },
-        _ => {
+        2 => {
             let view = view(&mut found)?;
-            let ahead = u64::try_from(found.int()?).ok();
-            JobLookup::Found(Box::new(JobView { ahead, ..view }))
+            JobLookup::Found(Box::new(JobView { ahead: found.maybe_number()?, ..view }))
         }
+        other => return Err(Fail::unknown(other)),
     })
 }
 
-/// A job as `list.lua` gives it.
-pub(crate) fn listed(mut job: Items) -> Result<JobView, Fail> {
-    view(&mut job)
+/// Decodes a job of `list.lua`.
+pub(crate) fn listed(job: redis::Value) -> Result<JobView, Fail> {
+    view(&mut list(job)?)
 }
 
-/// Id, fields, outcome, attempts.
+/// Decodes id, fields, outcome and attempts.
 fn view(of: &mut Items) -> Result<JobView, Fail> {
     let id = id(&of.bytes()?)?;
     let (fields, outcome, past) = (of.list()?, of.maybe()?, of.list()?);
     let read = Record::read(fields).and_then(|record| record.view(id, outcome, past));
     read.map_err(|fail| match fail {
-        Fail::Bad(why) => Fail::Bad(format!("job {id}: {why}")),
+        Fail::Corrupt(why) => Fail::Corrupt(format!("job {id}: {why}")),
         other => other,
     })
 }
 
 pub(crate) fn id(bytes: &[u8]) -> Result<JobId, Fail> {
-    let parsed = std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok());
-    parsed.ok_or_else(|| Fail::Bad(format!("\"{}\" is no id", shown(bytes))))
+    parse(bytes, "job id")
 }
 
 pub(crate) fn name(bytes: Vec<u8>) -> Result<JobName, Fail> {
-    JobName::new(&reply::text(bytes)?).map_err(|bad| Fail::Bad(bad.to_string()))
+    JobName::new(&reply::text(bytes)?).map_err(|bad| Fail::Corrupt(bad.to_string()))
 }
 
 pub(crate) fn status(number: i64) -> Result<JobStatus, Fail> {
     let status = usize::try_from(number).ok().and_then(|number| JobStatus::ALL.get(number));
-    status.copied().ok_or_else(|| Fail::Bad(format!("{number} is no state")))
+    status.copied().ok_or_else(|| Fail::Corrupt(format!("invalid state {number}: expected 0 to 5")))
 }
 
 pub(crate) fn trace(traceparent: Option<String>, tracestate: Option<String>) -> Option<TraceContext> {
     traceparent.map(|traceparent| TraceContext { traceparent, tracestate })
 }
 
-/// What `lua/terms.lua` says of a job, as far as readers want it.
+/// The part of a job's terms (`lua/terms.lua`) that readers need.
 pub(crate) struct Terms {
     pub(crate) created_at: Timestamp,
     pub(crate) priority: Priority,
@@ -72,13 +72,12 @@ pub(crate) struct Terms {
 }
 
 impl Terms {
-    /// Format, accepted at, priority, retries and losses allowed, retention.
     pub(crate) fn read(text: &[u8]) -> Result<Self, Fail> {
-        let mut words = text.split(|byte| *byte == b' ').skip(1);
-        let mut word = || words.next().ok_or_else(|| Fail::Bad("its terms are too short".to_owned()));
-        let created_at = Timestamp::from_micros(number(word()?)?);
-        let priority = Priority::try_from(number::<u8>(word()?)?).map_err(|bad| Fail::Bad(bad.to_owned()))?;
-        let (max_retries, _, retention) = (number(word()?)?, word()?, number(word()?)?);
+        let mut values = text.split(|byte| *byte == b' ').skip(1);
+        let mut value = || values.next().ok_or_else(|| Fail::Corrupt("the terms are too short".to_owned()));
+        let created_at = Timestamp::from_micros(number(value()?)?);
+        let priority = Priority::try_from(number::<u8>(value()?)?).map_err(|error| Fail::Corrupt(error.to_owned()))?;
+        let (max_retries, _, retention) = (number(value()?)?, value()?, number(value()?)?);
         let retention = Duration::from_micros(retention);
         Ok(Self { created_at, priority, max_retries, retention })
     }
@@ -88,20 +87,20 @@ fn digest(bytes: Vec<u8>) -> Result<Option<Digest>, Fail> {
     match bytes.try_into() {
         Ok(digest) => Ok(Some(Digest(digest))),
         Err(none) if none.is_empty() => Ok(None),
-        Err(other) => Err(Fail::Bad(format!("{} bytes are no digest", other.len()))),
+        Err(other) => Err(Fail::Corrupt(format!("invalid digest of {} bytes: expected 32", other.len()))),
     }
 }
 
 fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fail> {
-    serde_json::from_slice(bytes).map_err(|error| Fail::Bad(format!("stored JSON: {error}")))
+    serde_json::from_slice(bytes).map_err(|error| Fail::Corrupt(format!("stored JSON: {error}")))
 }
 
-/// A time that a script wrote; none if it was emptied.
+/// A time in microseconds; `None` for an empty field.
 fn time(bytes: &[u8]) -> Result<Option<Timestamp>, Fail> {
     if bytes.is_empty() { Ok(None) } else { number(bytes).map(|micros| Some(Timestamp::from_micros(micros))) }
 }
 
-/// The fields of a job's hash; `lua/README.md` says what they are. What a later version adds is passed over.
+/// The fields of a job's hash, listed in `lua/README.md`. Fields of a later version are skipped.
 #[derive(Default)]
 struct Record {
     name: Option<JobName>,
@@ -117,7 +116,7 @@ struct Record {
     retries: u32,
     losses: u32,
     releases: u32,
-    progress: Told,
+    progress: ProgressFields,
     owner: Option<Digest>,
     traceparent: Option<String>,
     tracestate: Option<String>,
@@ -125,9 +124,8 @@ struct Record {
     retried_by: Option<JobId>,
 }
 
-/// Progress in parts.
 #[derive(Default)]
-struct Told {
+struct ProgressFields {
     completed: u64,
     total: Option<u64>,
     percent: Option<f64>,
@@ -142,7 +140,7 @@ fn maybe<T: std::str::FromStr>(bytes: &[u8]) -> Result<Option<T>, Fail> {
 impl Record {
     fn read(mut fields: Items) -> Result<Self, Fail> {
         let mut record = Self::default();
-        while fields.len() > 1 {
+        while fields.len() > 0 {
             let (field, value) = (fields.bytes()?, fields.bytes()?);
             record.set(&field, value)?;
         }
@@ -167,8 +165,11 @@ impl Record {
             b"pc" => self.progress.completed = number(&value)?,
             b"pt" => self.progress.total = maybe(&value)?,
             b"pp" => self.progress.percent = maybe(&value)?,
+            b"pm" if value.is_empty() => {}
             b"pm" => {
-                self.progress.message = value.strip_prefix(b"=").map(|text| reply::text(text.to_vec())).transpose()?;
+                let text = value.strip_prefix(b"=");
+                let text = text.ok_or_else(|| Fail::Corrupt("a progress message has no `=`".to_owned()))?;
+                self.progress.message = Some(reply::text(text.to_vec())?);
             }
             b"pu" => self.progress.at = time(&value)?,
             b"o" => self.owner = digest(value)?,
@@ -182,7 +183,7 @@ impl Record {
     }
 
     fn view(self, id: JobId, outcome: Option<Vec<u8>>, past: Items) -> Result<JobView, Fail> {
-        let missing = |what| Fail::Bad(format!("a job has no {what}"));
+        let missing = |what| Fail::Corrupt(format!("it has no {what}"));
         let status = self.status.ok_or_else(|| missing("state"))?;
         let attempts = self.attempts(status, past)?;
         let Terms { created_at, priority, max_retries, retention } = self.terms.ok_or_else(|| missing("terms"))?;
@@ -191,7 +192,7 @@ impl Record {
             (_, Some(error)) => (None, Some(json::<ErrorRecord>(&error)?)),
             (_, None) => (None, None),
         };
-        let told = self.progress;
+        let progress = self.progress;
         Ok(JobView {
             id,
             name: self.name.ok_or_else(|| missing("type"))?,
@@ -210,11 +211,11 @@ impl Record {
             last_updated_at: self.updated_at.max(self.started_at).max(self.ended_at).unwrap_or(created_at),
             expires_at: lifecycle::expires_at(self.ended_at, retention),
             cancel_requested_at: self.cancel_requested_at,
-            progress: told.at.map(|updated_at| Progress {
-                completed: told.completed,
-                total: told.total,
-                percent: told.percent,
-                message: told.message,
+            progress: progress.at.map(|updated_at| Progress {
+                completed: progress.completed,
+                total: progress.total,
+                percent: progress.percent,
+                message: progress.message,
                 updated_at,
             }),
             result,
@@ -231,43 +232,33 @@ impl Record {
     fn attempts(&self, status: JobStatus, past: Items) -> Result<Vec<AttemptRecord>, Fail> {
         let mut attempts = Vec::with_capacity(past.len() + 1);
         for one in past {
-            let redis::Value::BulkString(bytes) = one else {
-                return Err(Fail::Bad("an attempt is no text".to_owned()));
-            };
-            attempts.push(attempt(&bytes)?);
+            attempts.push(attempt(&reply::maybe(one)?.unwrap_or_default())?);
         }
         Ok(lifecycle::attempts(attempts, status, self.attempt, self.started_at, self.ended_at))
     }
 }
 
-/// An ended attempt as `finish.lua` writes it: number, start, end, outcome, error.
+/// Decodes an ended attempt of `finish.lua`: number, start, end, outcome, error.
 fn attempt(record: &[u8]) -> Result<AttemptRecord, Fail> {
     let mut parts = record.splitn(5, |byte| *byte == b' ');
-    let mut part = || parts.next().ok_or_else(|| Fail::Bad("an attempt is too short".to_owned()));
+    let mut part = || parts.next().ok_or_else(|| Fail::Corrupt("an attempt is too short".to_owned()));
     let (attempt, started_at, ended_at) = (number(part()?)?, time(part()?)?, time(part()?)?);
-    let outcome: usize = number(part()?)?;
+    let outcome = AttemptOutcome::ALL.get(number::<usize>(part()?)?);
     let error = part()?;
     Ok(AttemptRecord {
         attempt,
-        started_at: started_at.ok_or_else(|| Fail::Bad("an attempt has no start".to_owned()))?,
+        started_at: started_at.ok_or_else(|| Fail::Corrupt("an attempt has no start".to_owned()))?,
         ended_at,
-        outcome: AttemptOutcome::ALL.get(outcome).copied(),
+        outcome: Some(*outcome.ok_or_else(|| Fail::Corrupt("an attempt has an unknown outcome".to_owned()))?),
         error: if error.is_empty() { None } else { Some(json(error)?) },
     })
 }
 
-/// A line as `report.lua` writes it: number, attempt, size, JSON. One that cannot be read stands for itself.
-pub(crate) fn line(record: &[u8]) -> Result<LogLine, Fail> {
+/// Decodes a log line of `report.lua`: number, attempt, size, JSON.
+pub(crate) fn line(record: redis::Value) -> Result<LogLine, Fail> {
+    let record = reply::maybe(record)?.unwrap_or_default();
     let mut parts = record.splitn(4, |byte| *byte == b' ');
-    let mut part = || parts.next().ok_or_else(|| Fail::Bad("a line is too short".to_owned()));
+    let mut part = || parts.next().ok_or_else(|| Fail::Corrupt("a log line is too short".to_owned()));
     let (line, attempt, _, text) = (number(part()?)?, number(part()?)?, part()?, part()?);
-    let read = serde_json::from_slice(text).unwrap_or_else(|_| LogLine {
-        line: 0,
-        attempt: 0,
-        timestamp: Timestamp::default(),
-        level: "ERROR".into(),
-        message: "This line is stored, but cannot be read.".to_owned(),
-        fields: Default::default(),
-    });
-    Ok(LogLine { line, attempt, ..read })
+    Ok(LogLine { line, attempt, ..json(text)? })
 }

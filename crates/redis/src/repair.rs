@@ -1,7 +1,7 @@
-//! Finds jobs whose indexes disagree with them, and mends the indexes. That happens to nobody who leaves the keys alone, but
-//! keys get lost: to an eviction, to a failover, to somebody's script. The job decides, never the index.
+//! Finds jobs that disagree with their indexes, and repairs the indexes. Indexes can disagree after an eviction, a failover,
+//! or a foreign script that changed keys.
 //!
-//! One process of the fleet looks all the time, a little at a time; an operator may look at all at once.
+//! One process at a time repairs in the background, a little at a time. An operator can repair everything at once.
 
 use std::{
     sync::Arc,
@@ -10,33 +10,43 @@ use std::{
 
 use uuid::Uuid;
 
-use crate::{args::Args, calls::Calls, fail::Fail, reply, store::RedisStore};
+use crate::{
+    args::Args,
+    calls::Calls,
+    fail::Fail,
+    reply::{self, list},
+    store::RedisStore,
+    wire::role_args,
+};
 
-/// Between the end of one look at everything and the next.
+/// Between the end of one pass over everything and the next.
 pub(crate) const REST: Duration = Duration::from_secs(60);
-/// How long the fleet's look takes at a time, and how many times as long it rests then: it costs a hundredth of a server.
+/// How long the background repair runs at a time, and how many times as long it then rests: it takes 1 % of the server.
 const BURST: Duration = Duration::from_millis(5);
 const RESTS: u32 = 99;
-/// Who looks, for that long without another step.
+/// The role of the process that repairs, and how long the role lasts without another step.
 const ROLE: &str = "repair";
 const TERM: Duration = Duration::from_secs(90);
-/// After a step that failed.
+/// The wait after a step that failed.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// What a look at everything found.
+/// Counts of a repair.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Repaired {
-    /// Jobs and entries of indexes that were looked at.
+    /// Jobs and index entries that were checked.
     pub checked: u64,
-    /// Jobs whose indexes, or entries whose jobs, disagreed and were repaired.
+    /// Jobs and index entries that disagreed and were repaired.
     pub repaired: u64,
-    /// Jobs that could not be read and were put aside: `HGETALL {ae}:quarantine` says why.
+    /// Jobs that could not be read and were quarantined. `HGETALL {ae}:quarantine` shows the reasons.
     pub quarantined: u64,
 }
 
 impl RedisStore {
-    /// Compares all jobs with all indexes now, in small steps that hold nobody up, and mends what disagrees. The store does
-    /// the same by itself, slowly; this is for an operator who knows that something was lost.
+    /// Compares all jobs with all indexes and repairs the indexes. Works in short steps, so that other calls go on. The store
+    /// also does this in the background, slowly; call this after keys were lost or changed.
+    ///
+    /// # Errors
+    /// Returns the error of the first step that fails. The steps before it stay done.
     pub async fn repair(&self) -> Result<Repaired, async_endpoints_core::StoreError> {
         let (mut place, mut all) = (Place::new(), Repaired::default());
         loop {
@@ -51,23 +61,29 @@ impl RedisStore {
     }
 }
 
-/// Where a look at everything goes on, in the script's words; empty at its beginning, and at its end.
+/// The place at which a pass continues, as the script wrote it. Empty at the beginning and at the end.
 type Place = Vec<u8>;
 
 async fn step(calls: &Calls, place: &mut Place) -> Result<Repaired, Fail> {
-    let mut found = reply::list(calls.call(&calls.scripts.repair, &Args::new().bytes(&place)).await?)?;
-    *place = found.bytes()?;
-    Ok(Repaired { checked: found.number()?, repaired: found.number()?, quarantined: found.number()? })
+    let args = Args::new().bytes(&place);
+    let decode = |answer| {
+        let mut found = list(answer)?;
+        let place = found.bytes()?;
+        Ok((place, Repaired { checked: found.number()?, repaired: found.number()?, quarantined: found.number()? }))
+    };
+    let (next, repaired) = calls.call(&calls.scripts.repair, &args, decode).await?;
+    *place = next;
+    Ok(repaired)
 }
 
-/// Looks for ever, while it is this process's turn. What fails is tried again. Not at once: a process has better things to do
-/// at its start, and one that an operator started to repair does it itself.
+/// Repairs without end while this process holds the role. The first step waits, because a process has other work when it
+/// starts.
 pub(crate) async fn run(calls: Arc<Calls>, rest: Duration) {
-    let (me, mut wait) = (Uuid::new_v4(), rest);
+    let (holder, mut wait) = (Uuid::new_v4(), rest);
     loop {
         tokio::time::sleep(wait.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
-        // A step slows down with its server, and so does what comes after it.
-        wait = match in_turn(&calls, me).await {
+        // The slower the server, the longer the step and the rest after it.
+        wait = match burst(&calls, holder).await {
             Ok(Some(took)) => (took * RESTS).min(REST),
             Ok(None) => rest,
             Err(_) => rest.min(RETRY),
@@ -75,11 +91,11 @@ pub(crate) async fn run(calls: Arc<Calls>, rest: Duration) {
     }
 }
 
-/// Looks for a moment, from where whoever had the role before came to; how long it took, or none if this is not its turn, or
-/// everything was looked at.
-async fn in_turn(calls: &Calls, me: Uuid) -> Result<Option<Duration>, Fail> {
-    let args = Args::new().bytes(ROLE).text(me).duration(TERM).text(Uuid::new_v4());
-    if reply::list(calls.call(&calls.scripts.role, &args).await?)?.int()? != 0 {
+/// Repairs for a moment, from the place that the last holder of the role reached. Returns how long it took; `None` if another
+/// process holds the role, or if the pass is done.
+async fn burst(calls: &Calls, holder: Uuid) -> Result<Option<Duration>, Fail> {
+    let held = |answer| Ok(list(answer)?.int()? == 0);
+    if !calls.call(&calls.scripts.role, &role_args(ROLE, holder, TERM), held).await? {
         return Ok(None);
     }
     let (role, began) = (calls.key(format_args!("role:{ROLE}")), Instant::now());
@@ -87,10 +103,10 @@ async fn in_turn(calls: &Calls, me: Uuid) -> Result<Option<Duration>, Fail> {
         reply::maybe(calls.link.send(redis::cmd("HGET").arg(&role).arg("place")).await?)?.unwrap_or_default();
     loop {
         step(calls, &mut place).await?;
-        let (over, took) = (place.is_empty(), began.elapsed());
-        if over || took >= BURST {
+        let (done, took) = (place.is_empty(), began.elapsed());
+        if done || took >= BURST {
             calls.link.send(redis::cmd("HSET").arg(&role).arg("place").arg(&place)).await?;
-            return Ok((!over).then_some(took));
+            return Ok((!done).then_some(took));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Answers of scripts, taken apart. Must not know what they mean.
+//! Takes answers of scripts apart. Knows nothing of their meaning.
 
 use redis::Value;
 
@@ -10,7 +10,7 @@ pub(crate) struct Items(std::vec::IntoIter<Value>);
 
 fn unexpected(value: &Value, expected: &str) -> Fail {
     let shown: String = format!("{value:?}").chars().take(200).collect();
-    Fail::Bad(format!("{expected} was expected, not {shown}"))
+    Fail::Corrupt(format!("unexpected answer {shown}: expected {expected}"))
 }
 
 pub(crate) fn list(value: Value) -> Result<Items, Fail> {
@@ -27,7 +27,12 @@ pub(crate) fn int(value: &Value) -> Result<i64, Fail> {
     }
 }
 
-/// None for nil.
+/// A number in the range of `T`.
+pub(crate) fn ranged<T: TryFrom<i64>>(number: i64) -> Result<T, Fail> {
+    T::try_from(number).map_err(|_| Fail::Corrupt(format!("number {number} is out of range")))
+}
+
+/// `None` for nil.
 pub(crate) fn maybe(value: Value) -> Result<Option<Vec<u8>>, Fail> {
     match value {
         Value::Nil => Ok(None),
@@ -38,19 +43,34 @@ pub(crate) fn maybe(value: Value) -> Result<Option<Vec<u8>>, Fail> {
     }
 }
 
+/// Decodes one answer for each of `count` items.
+pub(crate) fn each<T>(answers: Value, count: usize, decode: impl Fn(Value) -> Result<T, Fail>) -> Result<Vec<T>, Fail> {
+    let answers = list(answers)?;
+    if answers.len() != count {
+        return Err(Fail::Corrupt(format!("{} answers for {count} items", answers.len())));
+    }
+    answers.map(decode).collect()
+}
+
 impl Items {
     pub(crate) fn value(&mut self) -> Result<Value, Fail> {
-        self.0.next().ok_or_else(|| Fail::Bad("an answer was too short".to_owned()))
+        self.0.next().ok_or_else(|| Fail::Corrupt("the answer is too short".to_owned()))
     }
 
     pub(crate) fn int(&mut self) -> Result<i64, Fail> {
         int(&self.value()?)
     }
 
-    /// A number that counts something.
     pub(crate) fn number<T: TryFrom<i64>>(&mut self) -> Result<T, Fail> {
-        let number = self.int()?;
-        T::try_from(number).map_err(|_| Fail::Bad(format!("{number} is out of range")))
+        ranged(self.int()?)
+    }
+
+    /// `None` for -1.
+    pub(crate) fn maybe_number<T: TryFrom<i64>>(&mut self) -> Result<Option<T>, Fail> {
+        match self.int()? {
+            -1 => Ok(None),
+            number => ranged(number).map(Some),
+        }
     }
 
     pub(crate) fn maybe(&mut self) -> Result<Option<Vec<u8>>, Fail> {
@@ -65,7 +85,7 @@ impl Items {
         text(self.bytes()?)
     }
 
-    /// None if it is empty.
+    /// `None` for empty text.
     pub(crate) fn maybe_text(&mut self) -> Result<Option<String>, Fail> {
         Ok(Some(self.text()?).filter(|text| !text.is_empty()))
     }
@@ -90,18 +110,40 @@ impl Iterator for Items {
 impl ExactSizeIterator for Items {}
 
 pub(crate) fn text(bytes: Vec<u8>) -> Result<String, Fail> {
-    String::from_utf8(bytes).map_err(|error| Fail::Bad(format!("\"{}\" is no text", shown(error.as_bytes()))))
+    String::from_utf8(bytes)
+        .map_err(|error| Fail::Corrupt(format!("invalid text \"{}\": expected UTF-8", shown(error.as_bytes()))))
 }
 
-/// The beginning of what is stored, for an error's text.
+/// At most the first 100 bytes of a stored value, for an error's text.
 pub(crate) fn shown(bytes: &[u8]) -> String {
     let end = bytes.len().min(100);
     let more = if end < bytes.len() { "…" } else { "" };
     format!("{}{more}", bytes[..end].escape_ascii())
 }
 
-/// A number written as text.
-pub(crate) fn number<T: std::str::FromStr>(bytes: &[u8]) -> Result<T, Fail> {
+/// Parses a value that is stored as text, a number or an id for example.
+pub(crate) fn parse<T: std::str::FromStr>(bytes: &[u8], what: &str) -> Result<T, Fail> {
     let parsed = std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok());
-    parsed.ok_or_else(|| Fail::Bad(format!("\"{}\" is no number", shown(bytes))))
+    parsed.ok_or_else(|| Fail::Corrupt(format!("invalid {what} \"{}\"", shown(bytes))))
+}
+
+/// Parses a number that is stored as text.
+pub(crate) fn number<T: std::str::FromStr>(bytes: &[u8]) -> Result<T, Fail> {
+    parse(bytes, "number")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answer_of_another_shape_is_corrupt() {
+        let is_corrupt = |decoded: Result<(), Fail>| matches!(decoded, Err(Fail::Corrupt(_)));
+        assert!(is_corrupt(list(Value::Int(1)).map(drop)));
+        assert!(is_corrupt(each(Value::Array(vec![Value::Int(1)]), 2, |answer| int(&answer)).map(drop)));
+        let mut items = Items(vec![Value::Int(-1), Value::Int(-2)].into_iter());
+        assert!(items.maybe_number::<u64>().is_ok_and(|number| number.is_none()));
+        assert!(is_corrupt(items.maybe_number::<u64>().map(drop)));
+        assert!(is_corrupt(items.int().map(drop)), "no item is left");
+    }
 }

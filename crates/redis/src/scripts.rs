@@ -1,15 +1,16 @@
-//! The scripts, put together from the files in `lua/`. A server that does not know one yet is sent its text.
+//! The scripts, assembled from the files in `lua/`.
 
-/// The text of a script: how Redis should treat it, what scripts share, and its own file.
+/// The text of a script: its flags, the files that scripts share, and its own file.
 macro_rules! text {
     ($flags:literal: $($part:literal)+) => {
         concat!("#!lua", $flags, "\n", $(include_str!(concat!("lua/", $part, ".lua")), "\n",)+)
     };
 }
 
-/// A script and the hash that a server knows it by.
+/// A script and its SHA-1 hash, by which a server finds it.
 #[derive(Debug)]
 pub(crate) struct Script {
+    pub(crate) name: &'static str,
     pub(crate) text: &'static str,
     pub(crate) hash: String,
 }
@@ -24,37 +25,37 @@ macro_rules! scripts {
 
         impl Scripts {
             pub(crate) fn new() -> Self {
-                Self { $($name: Script::new(text!($flags: $($part)+)),)+ }
+                Self { $($name: Script::new(stringify!($name), text!($flags: $($part)+)),)+ }
             }
         }
     };
 }
 
 impl Script {
-    fn new(text: &'static str) -> Self {
+    fn new(name: &'static str, text: &'static str) -> Self {
         let hash = redis::Script::new(text).get_hash().to_owned();
-        Self { text, hash }
+        Self { name, text, hash }
     }
 }
 
-// A server that is out of memory refuses `insert` and `report`, and lets everything pass that brings a job on.
+// A server without free memory refuses the scripts that store new data and runs those that bring jobs to their end.
 scripts! {
     insert = "": "head" "terms" "order" "quarantine" "batch" "lookup" "insert";
     get = " flags=no-writes": "head" "terms" "lookup" "get";
-    versions = " flags=no-writes": "head" "terms" "quarantine" "versions";
-    list = " flags=no-writes": "head" "terms" "quarantine" "list";
+    versions = " flags=no-writes": "head" "terms" "versions";
+    list = " flags=no-writes": "head" "terms" "list";
     logs = " flags=no-writes": "head" "terms" "lookup" "logs";
-    stats = " flags=no-writes": "head" "terms" "order" "quarantine" "stats";
+    stats = " flags=no-writes": "head" "terms" "order" "stats";
     claim = " flags=allow-oom": "head" "terms" "order" "quarantine" "batch" "bucket" "claim";
-    renew = " flags=allow-oom": "head" "quarantine" "renew";
+    renew = " flags=allow-oom": "head" "renew";
     report = "": "head" "order" "quarantine" "batch" "report";
     settle = " flags=allow-oom": "head" "terms" "order" "quarantine" "batch" "bucket" "finish" "settle";
     cancel = " flags=allow-oom": "head" "terms" "order" "quarantine" "batch" "lookup" "cancel";
     retry = "": "head" "terms" "order" "quarantine" "batch" "lookup" "retry";
     reclaim = " flags=allow-oom": "head" "terms" "order" "quarantine" "batch" "bucket" "finish" "reclaim";
     prune = " flags=allow-oom": "head" "terms" "order" "quarantine" "batch" "prune";
-    role = " flags=allow-oom": "head" "quarantine" "role";
-    put = "": "head" "quarantine" "put";
+    role = " flags=allow-oom": "head" "role";
+    put = "": "head" "put";
     probe = "": "head" "probe";
     repair = " flags=allow-oom": "head" "terms" "order" "quarantine" "repair";
 }

@@ -1,4 +1,4 @@
-//! A server: where it is, and whether it is one that jobs can be trusted to. Must not know jobs.
+//! Checks of a server: version, role, durability, eviction, format. Knows nothing of jobs.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_endpoints_core::StoreError;
-use redis::{Client, InfoDict, RedisError, Value, aio::MultiplexedConnection};
+use redis::{Client, ErrorKind, InfoDict, RedisError, Value, aio::MultiplexedConnection};
 use uuid::Uuid;
 
 use crate::{
@@ -14,27 +14,27 @@ use crate::{
     options::OpenError,
 };
 
-/// The format of what is stored; a server that holds a later one is refused.
+/// The format of the stored data. Data of a later format is refused.
 const FORMAT: u64 = 1;
 
 pub(crate) struct Server {
     pub(crate) client: Client,
-    /// As it may be shown: without user and password.
+    /// The address without user and password, for error texts.
     pub(crate) address: String,
     pub(crate) namespace: String,
     pub(crate) allow_volatile: bool,
-    /// Between two looks at its settings.
+    /// The interval between two checks of the settings.
     rest: Duration,
     seen: Mutex<Seen>,
 }
 
-/// As of the last look.
+/// The result of the last check.
 #[derive(Default)]
 struct Seen {
-    /// What can be lost.
+    /// Why the server can lose jobs.
     volatile: Option<String>,
     at: Option<Instant>,
-    /// What marks the data under the namespace: it goes with them.
+    /// A random value stored with the data. Another value means that the data was deleted.
     mark: Option<String>,
 }
 
@@ -52,48 +52,48 @@ impl Server {
         self.seen().volatile.clone()
     }
 
-    /// Why it let nobody in: for good, if another user or password is needed.
+    /// The error of a server that cannot be used. Permanent if the user, the password or the address has to change.
     pub(crate) fn refused(&self, error: &RedisError) -> OpenError {
-        let said = error.to_string();
+        let detail = error.to_string();
         let why = match reason(error) {
-            // The driver reads certificates while it connects, and calls what it finds a broken connection.
-            _ if said.contains("certificate") => return OpenError::Refused(format!("{}: {said}", self.address)),
-            Some(_) if error.is_io_error() && !error.is_timeout() => Some("it cannot be reached"),
+            // The driver reports an invalid certificate as a broken connection.
+            _ if detail.contains("certificate") => return OpenError::Refused(format!("{}: {detail}", self.address)),
+            Some(_) if error.is_io_error() && !error.is_timeout() => Some("the server cannot be reached"),
             why => why,
         };
         let text = match why {
             Some(why) => format!("{}: {why} ({error})", self.address),
             None => format!("{}: {error}", self.address),
         };
-        match why {
-            Some("it does not accept the user or the password") => OpenError::Refused(text),
-            // No waiting leads it elsewhere: redirections are not followed.
-            _ if matches!(error.code(), Some("MOVED" | "ASK")) => OpenError::Refused(text),
-            _ if error.kind() == redis::ErrorKind::InvalidClientConfig => OpenError::Refused(text),
-            _ => OpenError::Unavailable(text),
+        // Redirections are not followed, so waiting does not help against MOVED and ASK.
+        let permanent_kind = matches!(error.kind(), ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig);
+        if permanent_kind || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "MOVED" | "ASK")) {
+            OpenError::Refused(text)
+        } else {
+            OpenError::Unavailable(text)
         }
     }
 
-    /// Looks at a fresh connection's server, each time: it may be another one than before.
+    /// Checks the server of a new connection, which may be another server than before.
     pub(crate) async fn check(&self, conn: &mut MultiplexedConnection) -> Result<(), OpenError> {
-        let lost = self.ask(conn).await?;
-        if let Some(lost) = lost.as_ref().filter(|_| !self.allow_volatile) {
-            return Err(OpenError::Refused(format!("{}: {lost}", self.address)));
+        let volatile = self.volatility(conn).await?;
+        if let Some(why) = volatile.as_ref().filter(|_| !self.allow_volatile) {
+            return Err(OpenError::Refused(format!("{}: {why}", self.address)));
         }
-        self.saw(lost);
+        self.note(volatile);
         let (format, mark) = self.marks(conn).await.map_err(|error| self.refused(&error))?;
         if let Some(found) = format.filter(|format| *format > FORMAT) {
             return Err(OpenError::Newer { server: self.address.clone(), found, known: FORMAT });
         }
-        // Another one than before is told of by the next look.
+        // `recheck` reports a mark that changed.
         let mut seen = self.seen();
         seen.mark = seen.mark.take().or(mark);
         Ok(())
     }
 
-    /// Looks whether the data is still there, and now and then at the settings: nothing else tells a process whose
-    /// connection stays. What has changed is told once, as an error of whoever asks.
-    pub(crate) async fn look_again(&self, mut conn: MultiplexedConnection) -> Result<(), StoreError> {
+    /// Checks whether the data is still there, and at intervals the settings, while a connection lasts. Returns an error once
+    /// for each change to the worse.
+    pub(crate) async fn recheck(&self, mut conn: MultiplexedConnection) -> Result<(), StoreError> {
         let failed = |error: RedisError| Fail::from(error).into_error(&self.address);
         let (_, mark) = self.marks(&mut conn).await.map_err(failed)?;
         let due = {
@@ -102,8 +102,8 @@ impl Server {
             if before.is_some() && before != mark {
                 let (address, namespace) = (&self.address, &self.namespace);
                 return Err(StoreError::Corrupt(format!(
-                    "{address}: the mark of {namespace} is not the one that was there: somebody deleted what was stored \
-                     (FLUSHALL, FLUSHDB, DEL), or this is another server than before; jobs that were accepted are lost"
+                    "{address}: the data of {namespace} was deleted (FLUSHALL, FLUSHDB, DEL), or this is another server \
+                     than before; jobs that were accepted are lost"
                 )));
             }
             seen.at.is_none_or(|at| at.elapsed() >= self.rest)
@@ -111,75 +111,81 @@ impl Server {
         if !due {
             return Ok(());
         }
-        // A server that cannot be used now is told of by each call.
-        let Ok(lost) = self.ask(&mut conn).await else { return Ok(()) };
-        let before = self.saw(lost.clone());
-        match lost {
-            Some(lost) if before.as_ref() != Some(&lost) => {
-                Err(StoreError::Backend { source: format!("{}: {lost}", self.address).into() })
+        // Every call returns the error of a server that cannot be used now.
+        let Ok(volatile) = self.volatility(&mut conn).await else { return Ok(()) };
+        let before = self.note(volatile.clone());
+        match volatile {
+            Some(why) if before.as_ref() != Some(&why) => {
+                Err(StoreError::Backend { source: format!("{}: {why}", self.address).into() })
             }
             _ => Ok(()),
         }
     }
 
-    /// Notes what can be lost; what it was before.
-    fn saw(&self, lost: Option<String>) -> Option<String> {
+    /// Replaces the result of the last check, and returns it.
+    fn note(&self, volatile: Option<String>) -> Option<String> {
         let mut seen = self.seen();
         seen.at = Some(Instant::now());
-        std::mem::replace(&mut seen.volatile, lost)
+        std::mem::replace(&mut seen.volatile, volatile)
     }
 
-    /// What it can lose, also as far as it may not be asked.
-    async fn ask(&self, conn: &mut MultiplexedConnection) -> Result<Option<String>, OpenError> {
+    /// Why the server can lose jobs; `None` if it keeps them.
+    async fn volatility(&self, conn: &mut MultiplexedConnection) -> Result<Option<String>, OpenError> {
         match redis::cmd("INFO").query_async::<InfoDict>(conn).await {
-            Ok(info) => self.look(&info),
+            Ok(info) => self.judge(&info),
             Err(error) if error.code() == Some("NOPERM") => {
-                Ok(Some("its user may not ask INFO, so nobody knows what it keeps".to_owned()))
+                Ok(Some("the user may not run INFO, so its durability is unknown".to_owned()))
             }
             Err(error) => Err(self.refused(&error)),
         }
     }
 
-    /// What it can lose; an error if it cannot be used at all, or not now.
-    fn look(&self, info: &InfoDict) -> Result<Option<String>, OpenError> {
+    /// Judges the answer of INFO like [`volatility`](Self::volatility); fails if the server cannot be used, or not now.
+    fn judge(&self, info: &InfoDict) -> Result<Option<String>, OpenError> {
         let text = |key: &str| info.get::<String>(key).unwrap_or_default();
         let version = text("redis_version");
         let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
         if major.is_some_and(|major| major < 7) {
-            return Err(OpenError::Refused(format!("{}: version {version}, and 7.0 or newer is needed", self.address)));
+            return Err(OpenError::Refused(format!(
+                "{}: unsupported version {version}: expected 7.0 or newer",
+                self.address
+            )));
         }
         if text("role") == "slave" {
-            return Err(OpenError::Unavailable(format!("{}: it is a replica; waiting for the primary", self.address)));
+            return Err(OpenError::Unavailable(format!(
+                "{}: the server is a replica; waiting for the primary",
+                self.address
+            )));
         }
         if text("loading") == "1" {
-            return Err(OpenError::Unavailable(format!("{}: it is loading its data", self.address)));
+            return Err(OpenError::Unavailable(format!("{}: the server is loading its data", self.address)));
         }
         let policy = text("maxmemory_policy");
         Ok(match policy.as_str() {
             _ if text("aof_enabled") != "1" => {
-                Some("it keeps no append-only file, so a restart loses jobs; set appendonly yes".to_owned())
+                Some("the server keeps no append-only file, so a restart loses jobs; set appendonly yes".to_owned())
             }
             "noeviction" => None,
             other => Some(format!("maxmemory-policy is {other}, so jobs may be evicted; set it to noeviction")),
         })
     }
 
-    /// The format of the data, and what marks it: made if there is none, and there is memory for it.
+    /// Reads format and mark of the data. Writes them to an empty namespace, if the server has memory.
     async fn marks(&self, conn: &mut MultiplexedConnection) -> Result<(Option<u64>, Option<String>), RedisError> {
         let meta = format!("{}meta", self.namespace);
-        let mut ask = redis::cmd("HMGET");
-        ask.arg(&meta).arg("format").arg("mark");
-        let found: (Option<u64>, Option<String>) = ask.query_async(conn).await?;
+        let mut read = redis::cmd("HMGET");
+        read.arg(&meta).arg("format").arg("mark");
+        let found: (Option<u64>, Option<String>) = read.query_async(conn).await?;
         if found.0.is_some() && found.1.is_some() {
             return Ok(found);
         }
         for (field, value) in [("format", FORMAT.to_string()), ("mark", Uuid::new_v4().to_string())] {
-            // Whoever else made it before, it is theirs.
-            let made = redis::cmd("HSETNX").arg(&meta).arg(field).arg(value).query_async::<Value>(conn).await;
-            if made.is_err() {
+            // Another process may have written it since.
+            let written = redis::cmd("HSETNX").arg(&meta).arg(field).arg(value).query_async::<Value>(conn).await;
+            if written.is_err() {
                 return Ok(found);
             }
         }
-        ask.query_async(conn).await
+        read.query_async(conn).await
     }
 }

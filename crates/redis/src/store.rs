@@ -1,4 +1,4 @@
-//! The store: its threads, and its calls as scripts.
+//! The store: its threads, and its calls.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -35,25 +35,24 @@ use crate::{
     link,
     options::{OpenError, Options},
     record, repair,
-    reply::{int, list},
+    reply::{each, int, list, ranged},
     scripts::{Script, Scripts},
     server::Server,
-    stats::{self, BeatRecord},
+    stats::{self, HeartbeatRecord},
     wire::{
-        Done, claimed, each, inserted, json, list_args, list_page, new_job, reclaimed, report_args, settle_args,
+        self, Done, claim_args, inserted, json, list_args, list_page, new_job, report_args, role_args, settle_args,
         trace_args, uuid,
     },
 };
 
-/// Hints that a slow listener may fall behind by before it is told [`Hint::Lagged`].
+/// Hints that a stream buffers before it skips some and returns [`Hint::Lagged`].
 const HINTS_KEPT: usize = 1024;
-/// Jobs that one look at a list reads: a page is made of several.
-const LOOK_JOBS: usize = 50;
-/// Ids that one call of `versions` asks for.
+/// Jobs that one call of `list` reads. A page takes several.
+const LIST_JOBS: usize = 50;
+/// Ids of one call of `versions`.
 const VERSIONS: usize = 500;
 
-/// A store in Redis. Its jobs are what the server keeps: with an append-only file, they outlive all processes and the
-/// server's own.
+/// A store in Redis. With an append-only file, jobs survive the end of all processes and of the server.
 ///
 /// ```no_run
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -65,26 +64,26 @@ const VERSIONS: usize = 500;
 /// ```
 pub struct RedisStore {
     server: Arc<Server>,
-    /// The runtime that opened it, and a connection that this runtime drives: an answer wakes the thread that waits for it.
+    /// The runtime that opened the store, and calls over a connection driven by that runtime. They save a switch of threads.
     home: runtime::Id,
     near: Arc<Calls>,
     inserts: Inserts,
-    /// Over a connection that a thread of the store drives. Renewals go here, and all that comes from elsewhere, so that both
-    /// go on while handlers block every thread of the home runtime.
+    /// Calls over a connection driven by the store's own thread: renewals, and calls from other runtimes. They go on while
+    /// handlers block every thread of the home runtime.
     own: Arc<Calls>,
     listener: Mutex<Option<Listener>>,
-    /// Dropped with the store, which ends what runs for it.
+    /// Dropped with the store, which ends its tasks.
     _life: [oneshot::Sender<()>; 2],
 }
 
-/// Who hears hints for all streams of a store.
+/// The task that receives hints for all streams of a store.
 struct Listener {
     hints: broadcast::WeakSender<Hint>,
     _life: oneshot::Sender<()>,
 }
 
-/// Runs until the other half is dropped.
-fn mortal(run: impl Future<Output = ()> + Send) -> (oneshot::Sender<()>, impl Future<Output = ()> + Send) {
+/// Returns a future that ends when `run` does or when the sender is dropped.
+fn until_dropped(run: impl Future<Output = ()> + Send) -> (oneshot::Sender<()>, impl Future<Output = ()> + Send) {
     let (life, ended) = oneshot::channel::<()>();
     let until = async {
         tokio::select! {
@@ -95,8 +94,8 @@ fn mortal(run: impl Future<Output = ()> + Send) -> (oneshot::Sender<()>, impl Fu
     (life, until)
 }
 
-/// Runs on a thread of the store's own.
-fn on_a_thread(run: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
+/// Runs a future on a new thread.
+fn spawn_thread(run: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name("redis-store".to_owned()).spawn(move || runtime.block_on(run)).map(drop)
 }
@@ -107,8 +106,8 @@ impl RedisStore {
         Options::new().open(url).await
     }
 
-    /// What this server can lose, as of the last connection; none if it keeps what it was given. Only with
-    /// [`Options::allow_volatile`] can there be something.
+    /// Why this server can lose jobs, as of the last check; `None` if it keeps them. Without
+    /// [`Options::allow_volatile`] such a server is refused, and this is `None` until its settings change.
     #[must_use]
     pub fn volatile(&self) -> Option<String> {
         self.server.volatile()
@@ -128,26 +127,26 @@ impl RedisStore {
         };
         let (link, keeper) = link::new(Arc::clone(&server));
         let near = calls(link);
-        let (inserts, desk) = inserts::new();
-        let (tell, told) = oneshot::channel();
-        let desk = desk.run(Arc::clone(&near));
-        let (near_life, run) = mortal(async { _ = tokio::join!(keeper.run(Some(tell)), desk) });
+        let (inserts, batcher) = inserts::new();
+        let (first, connected) = oneshot::channel();
+        let batcher = batcher.run(Arc::clone(&near));
+        let (near_life, run) = until_dropped(async { _ = tokio::join!(keeper.run(Some(first)), batcher) });
         tokio::spawn(run);
-        told.await.unwrap_or_else(|_| Err(OpenError::Unavailable("its task ended".to_owned())))?;
+        connected.await.unwrap_or_else(|_| Err(OpenError::Unavailable("the store's task has ended".to_owned())))?;
 
         let (link, keeper) = link::new(Arc::clone(&server));
         let own = calls(link);
-        let mending = repair::run(Arc::clone(&own), options.rest);
-        let (own_life, run) = mortal(async { _ = tokio::join!(keeper.run(None), mending) });
-        on_a_thread(run).map_err(|error| OpenError::Unavailable(format!("a thread cannot start: {error}")))?;
+        let repairs = repair::run(Arc::clone(&own), options.rest);
+        let (own_life, run) = until_dropped(async { _ = tokio::join!(keeper.run(None), repairs) });
+        spawn_thread(run).map_err(|error| OpenError::Unavailable(format!("cannot start a thread: {error}")))?;
         let (home, life) = (Handle::current().id(), [near_life, own_life]);
         let store = Self { server, home, near, inserts, own, listener: Mutex::default(), _life: life };
         store.listen();
         Ok(store)
     }
 
-    /// The hints, heard by the runtime of whoever asks first, or first after that one is gone: a hint that goes from thread to
-    /// thread comes a wake-up later. None outside of any.
+    /// The sender of hints. Starts the task that receives them on the calling runtime, unless one runs: a stream on the same
+    /// runtime gets hints without a switch of threads. `None` outside of a runtime.
     fn listen(&self) -> Option<broadcast::Sender<Hint>> {
         let mut listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(hints) = listener.as_ref().and_then(|listener| listener.hints.upgrade()) {
@@ -155,7 +154,7 @@ impl RedisStore {
         }
         let here = Handle::try_current().ok()?;
         let (hints, _) = broadcast::channel(HINTS_KEPT);
-        let (life, run) = mortal(hints::run(Arc::clone(&self.server), hints.clone()));
+        let (life, run) = until_dropped(hints::run(Arc::clone(&self.server), hints.clone()));
         here.spawn(run);
         *listener = Some(Listener { hints: hints.downgrade(), _life: life });
         Some(hints)
@@ -169,14 +168,14 @@ impl RedisStore {
         if self.is_home() { &self.near } else { &self.own }
     }
 
-    async fn call(&self, script: impl FnOnce(&Scripts) -> &Script + Send, args: Args) -> Result<Value> {
+    async fn call<T>(
+        &self,
+        script: impl FnOnce(&Scripts) -> &Script + Send,
+        args: Args,
+        decode: impl FnOnce(Value) -> Done<T> + Send,
+    ) -> Result<T> {
         let calls = self.calls();
-        calls.call(script(&calls.scripts), &args).await.map_err(|fail| self.error(fail))
-    }
-
-    /// An answer as it is read, or the contract's error.
-    fn read<T>(&self, read: Done<T>) -> Result<T> {
-        read.map_err(|fail| self.error(fail))
+        calls.call(script(&calls.scripts), &args, decode).await.map_err(|fail| self.error(fail))
     }
 
     pub(crate) fn error(&self, fail: Fail) -> StoreError {
@@ -193,45 +192,40 @@ impl std::fmt::Debug for RedisStore {
 #[async_trait]
 impl JobStore for RedisStore {
     async fn insert(&self, job: NewJob) -> Result<InsertOutcome> {
-        let args = new_job(&job);
-        let answer = if self.is_home() {
-            self.inserts.insert(args).await
+        let outcome = if self.is_home() {
+            self.inserts.insert(new_job(Args::new(), &job)).await
         } else {
-            let answers = self.own.call(&self.own.scripts.insert, &args).await;
-            answers.and_then(list).and_then(|mut answers| answers.value())
+            let decode = |answers| each(answers, 1, inserted).map(|mut outcomes| outcomes.remove(0));
+            self.own.call(&self.own.scripts.insert, &Args::new().items([&job], new_job), decode).await
         };
-        self.read(answer.and_then(inserted))
+        outcome.map_err(|fail| self.error(fail))
     }
 
     async fn get(&self, id: JobId) -> Result<JobLookup> {
-        let found = self.call(|scripts| &scripts.get, Args::new().text(id)).await?;
-        self.read(list(found).and_then(record::lookup))
+        self.call(|scripts| &scripts.get, Args::new().text(id), record::lookup).await
     }
 
     async fn versions(&self, ids: &[JobId]) -> Result<Vec<Option<u64>>> {
         let mut versions = Vec::with_capacity(ids.len());
         for some in ids.chunks(VERSIONS) {
             let args = some.iter().fold(Args::new(), Args::text);
-            let found = self.call(|scripts| &scripts.versions, args).await?;
-            let found = self.read(list(found))?.map(|version| int(&version));
-            let found: Done<Vec<_>> =
-                found.map(|version| Ok(u64::try_from(version?).ok().filter(|v| *v > 0))).collect();
-            versions.extend(self.read(found)?);
+            let decode = |answers| wire::versions(answers, some.len());
+            versions.extend(self.call(|scripts| &scripts.versions, args, decode).await?);
         }
         Ok(versions)
     }
 
     async fn list(&self, filter: &ListFilter, page: &Page) -> Result<ListPage> {
-        let limit = page.limit.min(PAGE_JOBS) as usize;
+        let mut left = page.limit.min(PAGE_JOBS) as usize;
         let mut whole = ListPage { jobs: Vec::new(), next: page.cursor };
-        let mut left = limit;
         while left > 0 {
-            let looked = left.min(LOOK_JOBS);
-            let found = self.call(|scripts| &scripts.list, list_args(filter, whole.next, looked)).await?;
-            let part = self.read(list(found).and_then(|found| list_page(found, whole.next)))?;
+            let limit = left.min(LIST_JOBS);
+            let cursor = whole.next;
+            let args = list_args(filter, cursor, limit);
+            let part = self.call(|scripts| &scripts.list, args, |answer| list_page(answer, cursor)).await?;
             whole.jobs.extend(part.jobs);
             whole.next = part.next;
-            left -= looked;
+            left -= limit;
             if whole.next.is_none() {
                 break;
             }
@@ -244,106 +238,63 @@ impl JobStore for RedisStore {
             return Ok(Vec::new());
         }
         let args = Args::new().text(id).text(after.min(1 << 52)).text(limit);
-        let found = self.call(|scripts| &scripts.logs, args).await?;
-        let mut found = self.read(list(found))?;
-        let lines =
-            std::iter::from_fn(|| (found.len() > 0).then(|| found.bytes().and_then(|line| record::line(&line))));
-        self.read(lines.collect())
+        self.call(|scripts| &scripts.logs, args, |answer| list(answer)?.map(record::line).collect()).await
     }
 
     async fn stats(&self, query: &StatsQuery) -> Result<Stats> {
-        self.read(stats::stats(self.calls(), query).await)
+        stats::stats(self.calls(), query).await.map_err(|fail| self.error(fail))
     }
 
     async fn claim(&self, claim: &Claim) -> Result<Claimed> {
-        let max = (claim.max as usize).min(BATCH_JOBS);
-        let args = Args::new().text(claim.token.0).duration(claim.lease).text(max).text(claim.max_bytes);
-        let args = claim.quotas.iter().fold(args, |args, want| args.bytes(want.name.as_str()).text(want.max));
-        let found = self.call(|scripts| &scripts.claim, args).await?;
-        self.read(list(found).and_then(|found| claimed(found, claim)))
+        let args = claim_args(claim, (claim.max as usize).min(BATCH_JOBS));
+        self.call(|scripts| &scripts.claim, args, |answer| wire::claimed(answer, claim)).await
     }
 
-    async fn renew(&self, beat: &Heartbeat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
-        let record = json(&BeatRecord::from(beat));
-        let args = Args::new().text(beat.worker).bytes(record).duration(beat.ttl).duration(lease);
-        let args = leases.iter().fold(args, |args, lease| args.text(lease.job).text(lease.token.0));
-        let answers = self.own.call(&self.own.scripts.renew, &args).await.map_err(|fail| self.error(fail))?;
-        let renewed = |answer: Value| {
-            Ok(match int(&answer)? {
-                0 => Renewed::Held,
-                1 => Renewed::CancelRequested,
-                _ => Renewed::Lost,
-            })
-        };
-        self.read(each(answers, leases.len(), renewed))
+    async fn renew(&self, heartbeat: &Heartbeat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
+        let record = json(&HeartbeatRecord::from(heartbeat));
+        let args = Args::new().text(heartbeat.worker).bytes(record).duration(heartbeat.ttl).duration(lease);
+        let args = args.items(leases, |args, lease| args.text(lease.job).text(lease.token.0));
+        let decode = |answers| each(answers, leases.len(), wire::renewed);
+        self.own.call(&self.own.scripts.renew, &args, decode).await.map_err(|fail| self.error(fail))
     }
 
     async fn report(&self, reports: &[Report]) -> Result<Vec<Fenced>> {
         if reports.is_empty() {
             return Ok(Vec::new());
         }
-        let args = reports.iter().fold(Args::new(), report_args);
-        let answers = self.call(|scripts| &scripts.report, args).await?;
-        let fenced = |answer: Value| Ok(if int(&answer)? == 0 { Fenced::Applied } else { Fenced::Lost });
-        self.read(each(answers, reports.len(), fenced))
+        let decode = |answers| each(answers, reports.len(), wire::fenced);
+        self.call(|scripts| &scripts.report, report_args(reports), decode).await
     }
 
-    async fn settle(&self, settles: &[Settlement]) -> Result<Vec<Settled>> {
-        if settles.is_empty() {
+    async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Settled>> {
+        if settlements.is_empty() {
             return Ok(Vec::new());
         }
-        let answers = self.call(|scripts| &scripts.settle, settle_args(settles)).await?;
-        let settled = |answer: Value| match int(&answer)? {
-            -1 => Ok(Settled::Lost),
-            status => record::status(status).map(Settled::Settled),
-        };
-        self.read(each(answers, settles.len(), settled))
+        let decode = |answers| each(answers, settlements.len(), wire::settled);
+        self.call(|scripts| &scripts.settle, settle_args(settlements), decode).await
     }
 
     async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<CancelOutcome> {
-        let found = self.call(|scripts| &scripts.cancel, Args::new().text(id).bytes(json(error))).await?;
-        self.read(list(found).and_then(|mut found| {
-            let what = found.int()?;
-            Ok(match (what, record::lookup(found.list()?)?) {
-                (0, JobLookup::Found(job)) => CancelOutcome::Canceled(job),
-                (1, JobLookup::Found(job)) => CancelOutcome::Requested(job),
-                (_, JobLookup::Found(job)) => CancelOutcome::Terminal(job),
-                (_, JobLookup::Gone { owner }) => CancelOutcome::Gone { owner },
-                (_, JobLookup::NotFound) => CancelOutcome::NotFound,
-            })
-        }))
+        self.call(|scripts| &scripts.cancel, Args::new().text(id).bytes(json(error)), wire::canceled).await
     }
 
     async fn retry(&self, id: JobId, new: &RetryAs) -> Result<RetryOutcome> {
         let args = trace_args(Args::new().text(id).text(new.id), new.trace.as_ref());
-        let found = self.call(|scripts| &scripts.retry, args).await?;
-        self.read(list(found).and_then(|mut found| {
-            let what = found.int()?;
-            Ok(match (what, record::lookup(found.list()?)?) {
-                (0, JobLookup::Found(job)) => RetryOutcome::Created(job),
-                (1, repeated) => RetryOutcome::Existing(repeated),
-                (2, JobLookup::Found(job)) => RetryOutcome::NotEnded(job.status),
-                (3, _) => RetryOutcome::Conflict,
-                (5, _) => return Err(Fail::Bad(format!("the payload of {id} is not there"))),
-                (_, JobLookup::Gone { owner }) => RetryOutcome::Gone { owner },
-                _ => RetryOutcome::NotFound,
-            })
-        }))
+        self.call(|scripts| &scripts.retry, args, wire::retried).await
     }
 
     async fn reclaim(&self, reclaim: &Reclaim) -> Result<Reclaimed> {
         let args = Args::new().duration(reclaim.lease).text(reclaim.limit.min(SWEEP_JOBS));
         let args = args.bytes(json(&reclaim.lost)).bytes(json(&reclaim.canceled));
-        let found = self.call(|scripts| &scripts.reclaim, args).await?;
-        self.read(list(found).and_then(reclaimed))
+        self.call(|scripts| &scripts.reclaim, args, wire::reclaimed).await
     }
 
     async fn prune(&self, limit: u32) -> Result<u32> {
-        // Every process prunes now and then, whatever else it does.
+        // Every process prunes regularly, so this call also checks the server.
         let conn = self.calls().link.conn().await.map_err(|fail| self.error(fail))?;
-        self.server.look_again(conn).await?;
-        let cut = self.call(|scripts| &scripts.prune, Args::new().text(limit.min(SWEEP_JOBS))).await?;
-        self.read(int(&cut)).map(|cut| u32::try_from(cut).unwrap_or(0))
+        self.server.recheck(conn).await?;
+        let args = Args::new().text(limit.min(SWEEP_JOBS));
+        self.call(|scripts| &scripts.prune, args, |pruned| ranged(int(&pruned)?)).await
     }
 
     fn hints(&self) -> BoxStream<'static, Hint> {
@@ -352,7 +303,11 @@ impl JobStore for RedisStore {
     }
 
     async fn probe(&self) -> Result<()> {
-        self.call(|scripts| &scripts.probe, Args::new()).await.map(drop)
+        let decode = |answer| match int(&answer)? {
+            1 => Ok(()),
+            other => Err(Fail::unknown(other)),
+        };
+        self.call(|scripts| &scripts.probe, Args::new(), decode).await
     }
 
     fn kind(&self) -> &'static str {
@@ -363,27 +318,20 @@ impl JobStore for RedisStore {
 #[async_trait]
 impl SharedState for RedisStore {
     async fn role(&self, name: &str, holder: Uuid, ttl: Duration) -> Result<Role> {
-        let args = Args::new().bytes(name).text(holder).duration(ttl).text(Uuid::new_v4());
-        let found = self.call(|scripts| &scripts.role, args).await?;
-        self.read(list(found).and_then(|mut found| {
-            Ok(match found.int()? {
-                0 => Role::Held(RoleToken(uuid(&found.text()?)?)),
-                1 => Role::Other(Duration::from_micros(found.number()?)),
-                _ => Role::Resigned,
-            })
-        }))
+        self.call(|scripts| &scripts.role, role_args(name, holder, ttl), wire::role).await
     }
 
     async fn document(&self, name: &str) -> Result<Option<Document>> {
         let mut command = redis::cmd("HMGET");
         let calls = self.calls();
         command.arg(calls.key(format_args!("document:{name}"))).arg("version").arg("content");
-        let found = calls.link.send(&command).await;
-        self.read(found.and_then(list).and_then(|mut found| {
-            let (version, content) = (found.maybe_text()?, found.bytes()?);
+        let decode = |found| {
+            let mut found = list(found)?;
+            let (version, content) = (found.maybe()?, found.bytes()?);
             let version = version.map(|version| uuid(&version)).transpose()?;
             Ok(version.map(|version| Document { version: DocVersion(version), bytes: content.into() }))
-        }))
+        };
+        calls.link.send(&command).await.and_then(decode).map_err(|fail| self.error(fail))
     }
 
     async fn put_document(
@@ -397,11 +345,6 @@ impl SharedState for RedisStore {
         let args =
             Args::new().bytes(name).maybe(expected.map(|version| version.0.to_string())).text(version).bytes(&bytes);
         let args = args.maybe(role.map(|(role, _)| role)).maybe(role.map(|(_, token)| token.0.to_string()));
-        let put = self.call(|scripts| &scripts.put, args).await?;
-        self.read(int(&put).map(|put| match put {
-            0 => PutOutcome::Stored(DocVersion(version)),
-            1 => PutOutcome::Stale,
-            _ => PutOutcome::Fenced,
-        }))
+        self.call(|scripts| &scripts.put, args, |answer| wire::put(&answer, version)).await
     }
 }

@@ -1,4 +1,4 @@
-//! What calls say to scripts, and what scripts answer: arguments in the order of each script's header, answers as it says. Must not know
+//! Encodes the arguments of scripts and decodes their answers, in the order of each script's header. Knows nothing of
 //! connections.
 
 use std::time::Duration;
@@ -7,8 +7,9 @@ use async_endpoints_core::{
     JobName, JobStatus, Timestamp,
     job::{ErrorRecord, JobTerms, TraceContext},
     store::{
-        Attempt, Claim, Claimed, Cursor, InsertOutcome, Lease, ListFilter, ListPage, NewJob, Outcome, Reclaimed,
-        Recovered, Report, ReportedProgress, Settlement,
+        Attempt, CancelOutcome, Claim, Claimed, Cursor, Fenced, InsertOutcome, JobLookup, Lease, ListFilter, ListPage,
+        NewJob, Outcome, PutOutcome, Reclaimed, Recovered, Renewed, Report, ReportedProgress, RetryOutcome, Role,
+        RoleToken, Settled, Settlement,
     },
 };
 use redis::Value;
@@ -19,7 +20,7 @@ use crate::{
     args::{Args, micros},
     fail::Fail,
     record::{self, Terms},
-    reply::{self, Items, list, shown},
+    reply::{self, int, list, parse},
 };
 
 pub(crate) type Done<T> = Result<T, Fail>;
@@ -28,17 +29,8 @@ pub(crate) fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-/// One answer for each that was asked.
-pub(crate) fn each<T>(answers: Value, asked: usize, read: impl Fn(Value) -> Done<T>) -> Done<Vec<T>> {
-    let answers = list(answers)?;
-    if answers.len() != asked {
-        return Err(Fail::Bad(format!("{} answers came for {asked}", answers.len())));
-    }
-    answers.map(read).collect()
-}
-
-pub(crate) fn new_job(job: &NewJob) -> Args {
-    let args = Args::new().text(job.id).bytes(job.name.as_str()).maybe(job.key.as_ref().map(|key| key.as_str()));
+pub(crate) fn new_job(args: Args, job: &NewJob) -> Args {
+    let args = args.text(job.id).bytes(job.name.as_str()).maybe(job.key.as_ref().map(|key| key.as_str()));
     let args = args.maybe(job.owner.map(|owner| owner.0)).bytes(job.fingerprint.0);
     let JobTerms { priority, max_retries, max_losses, retention } = job.terms;
     let (priority, retention) = (priority.get(), micros(retention));
@@ -62,13 +54,18 @@ pub(crate) fn inserted(answer: Value) -> Done<InsertOutcome> {
     Ok(match answer.int()? {
         0 => {
             let created_at = Timestamp::from_micros(answer.int()?);
-            InsertOutcome::Inserted { created_at, version: 1, ahead: u64::try_from(answer.int()?).ok() }
+            InsertOutcome::Inserted { created_at, version: 1, ahead: answer.maybe_number()? }
         }
-        1 => InsertOutcome::Existing(record::lookup(answer.list()?)?),
+        1 => InsertOutcome::Existing(record::lookup(answer.value()?)?),
         2 => InsertOutcome::Conflict,
-        4 => return Err(Fail::Bad("the job that was accepted before has fields that cannot be read".to_owned())),
-        _ => InsertOutcome::Full,
+        3 => InsertOutcome::Full,
+        4 => return Err(Fail::Corrupt("the existing job cannot be read".to_owned())),
+        other => return Err(Fail::unknown(other)),
     })
+}
+
+pub(crate) fn versions(answers: Value, ids: usize) -> Done<Vec<Option<u64>>> {
+    reply::each(answers, ids, |version| Ok(Some(reply::ranged(int(&version)?)?).filter(|version| *version > 0)))
 }
 
 pub(crate) fn list_args(filter: &ListFilter, cursor: Option<Cursor>, limit: usize) -> Args {
@@ -90,33 +87,41 @@ pub(crate) fn list_args(filter: &ListFilter, cursor: Option<Cursor>, limit: usiz
     args.text(limit).maybe(filter.name.as_ref().map(JobName::as_str))
 }
 
-pub(crate) fn list_page(mut found: Items, before: Option<Cursor>) -> Done<ListPage> {
+pub(crate) fn list_page(answer: Value, before: Option<Cursor>) -> Done<ListPage> {
+    let mut found = list(answer)?;
     let now = Timestamp::from_micros(found.int()?);
     let (score, id) = (found.bytes()?, found.bytes()?);
-    // A job that cannot be read is left out; whoever asks for it alone is told.
-    let jobs = found.list()?.filter_map(|job| list(job).and_then(record::listed).ok()).collect();
+    // A page skips jobs that cannot be read; `get` returns their error.
+    let jobs = found.list()?.filter_map(|job| record::listed(job).ok()).collect();
     let since = before.map_or(now, |cursor| cursor.since);
     let next =
         if id.is_empty() { None } else { Some(Cursor { since, score: reply::number(&score)?, id: record::id(&id)? }) };
     Ok(ListPage { jobs, next })
 }
 
-pub(crate) fn claimed(mut found: Items, claim: &Claim) -> Done<Claimed> {
+pub(crate) fn claim_args(claim: &Claim, max: usize) -> Args {
+    let args = Args::new().text(claim.token.0).duration(claim.lease).text(max).text(claim.max_bytes);
+    args.items(&claim.quotas, |args, quota| args.bytes(quota.name.as_str()).text(quota.max))
+}
+
+pub(crate) fn claimed(answer: Value, claim: &Claim) -> Done<Claimed> {
+    let mut found = list(answer)?;
     let now = Timestamp::from_micros(found.int()?);
-    let next_claim = u64::try_from(found.int()?).ok().map(Duration::from_micros);
-    // What cannot be read here, a later version may: its lease runs out.
-    let attempts = found.list()?.filter_map(|one| list(one).and_then(|one| attempt(one, claim, now)).ok());
+    let next_claim = found.maybe_number()?.map(Duration::from_micros);
+    // A job that cannot be read must not cost the others their attempts. Its lease expires.
+    let attempts = found.list()?.filter_map(|one| attempt(one, claim, now).ok());
     Ok(Claimed { attempts: attempts.collect(), next_claim, now })
 }
 
-pub(crate) fn attempt(mut one: Items, claim: &Claim, now: Timestamp) -> Done<Attempt> {
+fn attempt(answer: Value, claim: &Claim, now: Timestamp) -> Done<Attempt> {
+    let mut one = list(answer)?;
     let job = record::id(&one.bytes()?)?;
-    let want = claim.quotas.get(one.number::<usize>()?.wrapping_sub(1));
-    let want = want.ok_or_else(|| Fail::Bad("a type was not asked for".to_owned()))?;
+    let quota = one.number::<usize>()?;
+    let quota = claim.quotas.get(quota.wrapping_sub(1)).ok_or_else(|| Fail::unknown(quota))?;
     let (attempt, retry_count, terms) = (one.number()?, one.number()?, Terms::read(&one.bytes()?)?);
     Ok(Attempt {
         lease: Lease { job, token: claim.token },
-        name: want.name.clone(),
+        name: quota.name.clone(),
         attempt,
         retry_count,
         max_retries: terms.max_retries,
@@ -130,54 +135,116 @@ pub(crate) fn attempt(mut one: Items, claim: &Claim, now: Timestamp) -> Done<Att
     })
 }
 
+pub(crate) fn renewed(answer: Value) -> Done<Renewed> {
+    Ok(match int(&answer)? {
+        0 => Renewed::Held,
+        1 => Renewed::CancelRequested,
+        2 => Renewed::Lost,
+        other => return Err(Fail::unknown(other)),
+    })
+}
+
 /// Progress as scripts read it: completed, total, percent and `=`message between spaces; empty if there is none.
 fn progress(reported: Option<&ReportedProgress>) -> String {
     let Some(ReportedProgress { completed, total, percent, message }) = reported else { return String::new() };
     let total = total.map(|total| total.to_string()).unwrap_or_default();
     let percent = percent.map(|percent| percent.to_string()).unwrap_or_default();
-    // No message is not an empty one.
+    // `=` tells an empty message from no message.
     let message = message.as_ref().map(|message| format!("={message}")).unwrap_or_default();
     format!("{completed} {total} {percent} {message}")
 }
 
-pub(crate) fn report_args(args: Args, report: &Report) -> Args {
-    let args = args.text(report.lease.job).text(report.lease.token.0).bytes(progress(report.progress.as_ref()));
-    let args = args.text(report.logs.len());
-    report.logs.iter().fold(args, |args, line| args.text(line.bytes()).bytes(json(line)))
+pub(crate) fn report_args(reports: &[Report]) -> Args {
+    const REPORT_FIELDS: u8 = 4;
+    const LINE_FIELDS: u8 = 2;
+    reports.iter().fold(Args::new().text(REPORT_FIELDS).text(LINE_FIELDS), |args, report| {
+        let args = args.text(report.lease.job).text(report.lease.token.0).bytes(progress(report.progress.as_ref()));
+        let args = args.text(report.logs.len());
+        report.logs.iter().fold(args, |args, line| args.text(line.bytes()).bytes(json(line)))
+    })
 }
 
-pub(crate) fn settle_args(settles: &[Settlement]) -> Args {
-    // The same for all attempts of a worker, so it is sent once.
+pub(crate) fn fenced(answer: Value) -> Done<Fenced> {
+    Ok(match int(&answer)? {
+        0 => Fenced::Applied,
+        1 => Fenced::Lost,
+        other => return Err(Fail::unknown(other)),
+    })
+}
+
+pub(crate) fn settle_args(settlements: &[Settlement]) -> Args {
+    // The attempts of a worker usually share one error, which is sent once.
     let mut errors: Vec<&ErrorRecord> = Vec::new();
-    let mut places = Vec::with_capacity(settles.len());
-    for settle in settles {
-        let known = errors.iter().position(|error| **error == settle.if_canceled);
+    let mut places = Vec::with_capacity(settlements.len());
+    for settlement in settlements {
+        let known = errors.iter().position(|error| **error == settlement.if_canceled);
         places.push(known.unwrap_or_else(|| {
-            errors.push(&settle.if_canceled);
+            errors.push(&settlement.if_canceled);
             errors.len() - 1
         }));
     }
     let args = errors.iter().fold(Args::new().text(errors.len()), |args, error| args.bytes(json(error)));
-    settles.iter().zip(places).fold(args, |args, (settle, place)| {
-        let args = args.text(settle.lease.job).text(settle.lease.token.0).text(settle.outcome.kind() as u8);
-        let args = match &settle.outcome {
+    args.items(settlements.iter().zip(places), |args, (settlement, place)| {
+        let args = args.text(settlement.lease.job).text(settlement.lease.token.0);
+        let args = args.text(settlement.outcome.kind() as u8);
+        let args = match &settlement.outcome {
             Outcome::Completed { result } => args.bytes(result).text(0),
             Outcome::Retry { delay, error } => args.bytes(json(error)).duration(*delay),
             Outcome::Failed { error } | Outcome::Canceled { error } => args.bytes(json(error)).text(0),
             Outcome::Released => args.bytes("").text(0),
         };
         args.text(place + 1)
-            .bytes(if settle.slow { "1" } else { "" })
-            .maybe(settle.span.as_ref())
-            .bytes(progress(settle.progress.as_ref()))
+            .bytes(if settlement.slow { "1" } else { "" })
+            .maybe(settlement.span.as_ref())
+            .bytes(progress(settlement.progress.as_ref()))
     })
 }
 
-pub(crate) fn reclaimed(mut found: Items) -> Done<Reclaimed> {
-    if found.int()? == 0 {
-        return Ok(Reclaimed::Waiting(Duration::from_micros(found.number()?)));
+pub(crate) fn settled(answer: Value) -> Done<Settled> {
+    match int(&answer)? {
+        -1 => Ok(Settled::Lost),
+        status => record::status(status).map(Settled::Settled),
     }
-    let more = found.int()? == 1;
+}
+
+pub(crate) fn canceled(answer: Value) -> Done<CancelOutcome> {
+    let mut found = list(answer)?;
+    Ok(match (found.int()?, record::lookup(found.value()?)?) {
+        (0, JobLookup::Found(job)) => CancelOutcome::Canceled(job),
+        (1, JobLookup::Found(job)) => CancelOutcome::Requested(job),
+        (2, JobLookup::Found(job)) => CancelOutcome::Terminal(job),
+        (3, JobLookup::Gone { owner }) => CancelOutcome::Gone { owner },
+        (3, JobLookup::NotFound) => CancelOutcome::NotFound,
+        (other, _) => return Err(Fail::unknown(other)),
+    })
+}
+
+pub(crate) fn retried(answer: Value) -> Done<RetryOutcome> {
+    let mut found = list(answer)?;
+    Ok(match (found.int()?, record::lookup(found.value()?)?) {
+        (0, JobLookup::Found(job)) => RetryOutcome::Created(job),
+        (1, retried) => RetryOutcome::Existing(retried),
+        (2, JobLookup::Found(job)) => RetryOutcome::NotEnded(job.status),
+        (3, JobLookup::Found(_)) => RetryOutcome::Conflict,
+        (4, JobLookup::Gone { owner }) => RetryOutcome::Gone { owner },
+        (4, JobLookup::NotFound) => RetryOutcome::NotFound,
+        (5, JobLookup::Found(job)) => return Err(Fail::Corrupt(format!("job {} has no payload", job.id))),
+        (other, _) => return Err(Fail::unknown(other)),
+    })
+}
+
+pub(crate) fn reclaimed(answer: Value) -> Done<Reclaimed> {
+    let mut found = list(answer)?;
+    match found.int()? {
+        0 => return Ok(Reclaimed::Waiting(Duration::from_micros(found.number()?))),
+        1 => {}
+        other => return Err(Fail::unknown(other)),
+    }
+    let more = match found.int()? {
+        0 => false,
+        1 => true,
+        other => return Err(Fail::unknown(other)),
+    };
     let recovered_at = Timestamp::from_micros(found.int()?);
     let recovered_of = |one| {
         let mut one = list(one)?;
@@ -191,10 +258,61 @@ pub(crate) fn reclaimed(mut found: Items) -> Done<Reclaimed> {
             trace: record::trace(one.maybe_text()?, one.maybe_text()?),
         })
     };
-    // What cannot be read was recovered all the same.
+    // A job that cannot be read was recovered like the others, which must still be reported.
     Ok(Reclaimed::Done { recovered: found.filter_map(|one| recovered_of(one).ok()).collect(), more })
 }
 
-pub(crate) fn uuid(text: &str) -> Done<Uuid> {
-    text.parse().map_err(|_| Fail::Bad(format!("\"{}\" is no token", shown(text.as_bytes()))))
+pub(crate) fn role_args(name: &str, holder: Uuid, ttl: Duration) -> Args {
+    Args::new().bytes(name).text(holder).duration(ttl).text(Uuid::new_v4())
+}
+
+pub(crate) fn role(answer: Value) -> Done<Role> {
+    let mut found = list(answer)?;
+    Ok(match found.int()? {
+        0 => Role::Held(RoleToken(uuid(&found.bytes()?)?)),
+        1 => Role::Other(Duration::from_micros(found.number()?)),
+        2 => Role::Resigned,
+        other => return Err(Fail::unknown(other)),
+    })
+}
+
+pub(crate) fn put(answer: &Value, version: Uuid) -> Done<PutOutcome> {
+    Ok(match int(answer)? {
+        0 => PutOutcome::Stored(async_endpoints_core::store::DocVersion(version)),
+        1 => PutOutcome::Stale,
+        2 => PutOutcome::Fenced,
+        other => return Err(Fail::unknown(other)),
+    })
+}
+
+pub(crate) fn uuid(text: &[u8]) -> Done<Uuid> {
+    parse(text, "token")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_answers_are_errors() {
+        let code = |code: i64| Value::Array(vec![Value::Int(code), Value::Array(vec![Value::Int(0)])]);
+        for unknown in [-2, 9] {
+            let number = || Value::Int(unknown);
+            let decoded = [
+                inserted(code(unknown)).map(drop),
+                versions(Value::Array(vec![Value::Int(-1)]), 1).map(drop),
+                renewed(number()).map(drop),
+                fenced(number()).map(drop),
+                settled(number()).map(drop),
+                canceled(code(unknown)).map(drop),
+                retried(code(unknown)).map(drop),
+                reclaimed(code(unknown)).map(drop),
+                role(code(unknown)).map(drop),
+                put(&number(), Uuid::nil()).map(drop),
+            ];
+            for (at, decoded) in decoded.into_iter().enumerate() {
+                assert!(matches!(decoded, Err(Fail::Corrupt(_))), "{at}: {decoded:?}");
+            }
+        }
+    }
 }

@@ -1,6 +1,6 @@
-//! The operator's command, as it is run.
+//! Runs the operator's command.
 
-// Helpers are no tests to this lint.
+// The lint does not know helpers of tests.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -21,13 +21,13 @@ fn run(words: &[&str], url: Option<&str>) -> (Option<i32>, String, String) {
 }
 
 #[tokio::test]
-async fn it_mends_and_counts() {
+async fn repair_prints_its_counts() {
     let server = RedisServer::with(&[("requirepass", "open-sesame")]);
     let store = open(&server, Options::new().prefix("mine")).await;
     let jobs = [insert(&store).await.unwrap(), insert(&store).await.unwrap()];
     server.cli(&["ZREM", "{mine}:queued:alpha", &jobs[0].id.to_string()]);
     server.cli(&["DEL", &format!("{{mine}}:body:{}", jobs[1].id)]);
-    let said = |counts: [u8; 3]| {
+    let output = |counts: [u8; 3]| {
         let [checked, repaired, quarantined] = counts;
         (
             Some(0),
@@ -36,27 +36,27 @@ async fn it_mends_and_counts() {
         )
     };
     let url = server.url();
-    assert_eq!(run(&["repair", &url], None), said([0, 0, 0]), "nobody's jobs begin with ae");
-    assert_eq!(run(&["repair", "--prefix", "mine", &url], None), said([5, 1, 1]));
-    assert_eq!(run(&["repair", "-", "--prefix", "mine"], Some(&url)), said([5, 0, 0]));
+    assert_eq!(run(&["repair", &url], None), output([0, 0, 0]), "no job has the prefix ae");
+    assert_eq!(run(&["repair", "--prefix", "mine", &url], None), output([5, 1, 1]));
+    assert_eq!(run(&["repair", "-", "--prefix", "mine"], Some(&url)), output([5, 0, 0]));
     assert_eq!(store.claim(&common::claim_of("alpha", 9)).await.unwrap().attempts[0].lease.job, jobs[0].id);
 }
 
 #[test]
-fn it_says_what_is_wrong() {
-    let nobody = "redis://user:secret-word@127.0.0.1:1";
+fn invalid_arguments_are_explained() {
+    let unreachable = "redis://user:secret-word@127.0.0.1:1";
     for (words, wrong) in [
-        (&[][..], "what to do is missing"),
-        (&["ment", nobody], "is no command"),
-        (&["repair"], "address of the server is missing"),
-        (&["repair", nobody, nobody], "more than one address"),
-        (&["repair", "--prefix"], "--prefix needs a value"),
-        (&["repair", "--prefix=x", nobody], "--prefix is no option"),
-        (&["repair", "--prefix", "a b", nobody], "\"a b\" is no prefix"),
-        (&["repair", "--root-certificate", "/nowhere/ca.pem", nobody], "/nowhere/ca.pem: No such file"),
-        (&["repair", "secret-word"], "no address of a Redis server"),
+        (&[][..], "missing command"),
+        (&["ment", unreachable], "unknown command"),
+        (&["repair"], "missing address of the server"),
+        (&["repair", unreachable, unreachable], "more than one address"),
+        (&["repair", "--prefix"], "missing value of --prefix"),
+        (&["repair", "--prefix=x", unreachable], "unknown option --prefix"),
+        (&["repair", "--prefix", "a b", unreachable], "invalid prefix \"a b\""),
+        (&["repair", "--root-certificate", "/nowhere/ca.pem", unreachable], "/nowhere/ca.pem: No such file"),
+        (&["repair", "secret-word"], "invalid address of a Redis server"),
         (&["repair", "-"], "REDIS_URL is not set"),
-        (&["repair", nobody], "redis at 127.0.0.1:1: it cannot be reached"),
+        (&["repair", unreachable], "redis at 127.0.0.1:1: the server cannot be reached"),
     ] {
         let (code, out, err) = run(words, None);
         assert_eq!((code, out.as_str()), (Some(1), ""), "{words:?}: {err}");
@@ -68,7 +68,7 @@ fn it_says_what_is_wrong() {
 
 #[cfg(feature = "tls")]
 #[test]
-fn it_trusts_an_authority_that_it_is_told() {
+fn root_certificate_is_trusted() {
     let server = RedisServer::tls();
     let ca = server.ca().unwrap();
     let (code, out, err) = run(&["repair", "--root-certificate", ca.to_str().unwrap(), &server.url()], None);

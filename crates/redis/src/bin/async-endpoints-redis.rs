@@ -1,4 +1,4 @@
-//! What an operator does to jobs in Redis by hand.
+//! The operator's command for jobs in Redis.
 
 use std::process::ExitCode;
 
@@ -7,61 +7,62 @@ use async_endpoints_redis::{Options, Repaired};
 const USAGE: &str = "\
 usage: async-endpoints-redis repair [--prefix NAME] [--root-certificate FILE] URL
 
-  repair                      compares all jobs with all indexes, in small steps that hold nobody up, mends what
-                            disagrees, and puts aside what cannot be read
-  --prefix NAME             what the keys begin with; ae unless told
-  --root-certificate FILE   an authority to trust for rediss://, as PEM
-  URL                       redis://[user:password@]host[:port][/database]; - reads it from the variable REDIS_URL,
-                            where no list of processes shows a password
+  repair                    compares all jobs with all indexes, repairs the indexes, and quarantines jobs that cannot
+                            be read; works in short steps while jobs go on
+  --prefix NAME             the beginning of all keys; defaults to ae
+  --root-certificate FILE   a root certificate (PEM) to trust for rediss://
+  URL                       redis://[user:password@]host[:port][/database], or - for the variable REDIS_URL, which keeps
+                            a password out of the list of processes
 
-It ends with 0 if all went well, whatever was repaired, and with 1 if not.";
+The exit code is 0 on success, whatever was repaired, and 1 on an error.";
 
-/// What was asked for.
+/// The arguments of a repair.
 #[derive(Debug, Default, PartialEq)]
-struct Asked {
+struct Arguments {
     prefix: Option<String>,
     root_certificate: Option<String>,
     url: String,
 }
 
-/// What is asked for; none for the usage. Never repeats what may be an address, and so hold a password.
-fn read(args: impl IntoIterator<Item = String>) -> Result<Option<Asked>, String> {
+/// Parses the arguments; `None` if they ask for the usage. Errors never repeat an argument that may be an address, because an
+/// address may hold a password.
+fn parse(args: impl IntoIterator<Item = String>) -> Result<Option<Arguments>, String> {
     let mut args = args.into_iter();
     match args.next().as_deref() {
         Some("repair") => {}
         Some("-h" | "--help" | "help") => return Ok(None),
-        Some(_) => return Err("the first argument is no command; repair is".to_owned()),
-        None => return Err("what to do is missing; repair is all there is".to_owned()),
+        Some(_) => return Err("unknown command: expected repair".to_owned()),
+        None => return Err("missing command: expected repair".to_owned()),
     }
-    let (mut asked, mut url) = (Asked::default(), None);
+    let (mut parsed, mut url) = (Arguments::default(), None);
     while let Some(arg) = args.next() {
-        let mut value = |of: &str| args.next().ok_or_else(|| format!("{of} needs a value"));
+        let mut value = |of: &str| args.next().ok_or_else(|| format!("missing value of {of}"));
         match arg.as_str() {
             "-h" | "--help" => return Ok(None),
-            "--prefix" => asked.prefix = Some(value("--prefix")?),
-            "--root-certificate" => asked.root_certificate = Some(value("--root-certificate")?),
+            "--prefix" => parsed.prefix = Some(value("--prefix")?),
+            "--root-certificate" => parsed.root_certificate = Some(value("--root-certificate")?),
             option if option.starts_with("--") => {
                 let name = option.split('=').next().unwrap_or(option);
-                return Err(format!("{name} is no option; a value comes behind its option, with a space between"));
+                return Err(format!("unknown option {name}; a space separates an option from its value"));
             }
-            _ if url.is_some() => return Err("there is more than one address".to_owned()),
+            _ if url.is_some() => return Err("more than one address".to_owned()),
             _ => url = Some(arg),
         }
     }
-    asked.url = url.ok_or("the address of the server is missing")?;
-    Ok(Some(asked))
+    parsed.url = url.ok_or("missing address of the server")?;
+    Ok(Some(parsed))
 }
 
-async fn repair(asked: Asked) -> Result<Repaired, String> {
-    // Nobody's jobs are in danger who mends: a server that can lose some is repaired, too.
+async fn repair(arguments: Arguments) -> Result<Repaired, String> {
+    // A repair accepts no jobs, so it needs no durable server.
     let mut options = Options::new().allow_volatile(true);
-    if let Some(prefix) = asked.prefix {
+    if let Some(prefix) = arguments.prefix {
         options = options.prefix(prefix);
     }
-    if let Some(file) = asked.root_certificate {
+    if let Some(file) = arguments.root_certificate {
         options = options.root_certificate(std::fs::read(&file).map_err(|error| format!("{file}: {error}"))?);
     }
-    let url = match asked.url.as_str() {
+    let url = match arguments.url.as_str() {
         "-" => std::env::var("REDIS_URL").map_err(|_| "the variable REDIS_URL is not set".to_owned())?,
         url => url.to_owned(),
     };
@@ -70,19 +71,18 @@ async fn repair(asked: Asked) -> Result<Repaired, String> {
 }
 
 fn run() -> Result<String, String> {
-    let Some(asked) = read(std::env::args().skip(1)).map_err(|why| format!("{why}\n\n{USAGE}"))? else {
-        return Ok(USAGE.to_owned());
-    };
+    let parsed = parse(std::env::args().skip(1)).map_err(|why| format!("{why}\n\n{USAGE}"))?;
+    let Some(arguments) = parsed else { return Ok(USAGE.to_owned()) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let repaired = runtime.map_err(|error| error.to_string())?.block_on(repair(asked))?;
+    let repaired = runtime.map_err(|error| error.to_string())?.block_on(repair(arguments))?;
     let Repaired { checked, repaired, quarantined } = repaired;
     Ok(format!("checked      {checked}\nrepaired     {repaired}\nquarantined  {quarantined}"))
 }
 
 fn main() -> ExitCode {
     match run() {
-        Ok(said) => {
-            println!("{said}");
+        Ok(output) => {
+            println!("{output}");
             ExitCode::SUCCESS
         }
         Err(why) => {

@@ -1,16 +1,14 @@
--- What a script changes in orders, indexes and counts, collected and written at its end: a call costs more than what it
--- does.
+-- Collects a script's changes to indexes, counts and hints, so that `flush` makes each with one command.
+
 local last_order
+
+-- The next order number: larger than all before, and not before the current time.
 local function next_order()
-  if not last_order then
-    local last = whole(shared('HGET', 'meta', 'order'))
-    last_order = math.max(last and last < SPAN and last or 0, order_at(now) - 1)
-  end
-  last_order = last_order + 1
+  last_order = (last_order or math.max(whole(call('HGET', ns .. 'meta', 'order')) or 0, order_at(now) - 1)) + 1
   return last_order
 end
 
-local adds, rems, sets, dels, counts, changed, woken = {}, {}, {}, {}, {}, {}, {}
+local adds, rems, sets, dels, counts, changed, hints = {}, {}, {}, {}, {}, {}, {}
 
 local function add(index, score, id)
   local list = adds[index]
@@ -49,23 +47,23 @@ local function count(field, by) counts[field] = (counts[field] or 0) + by end
 local function flush()
   if sets[1] then call('MSET', unpack(sets)) end
   if dels[1] then call('DEL', unpack(dels)) end
-  for index, ids in pairs(rems) do shared('ZREM', index, unpack(ids)) end
+  for index, ids in pairs(rems) do call('ZREM', ns .. index, unpack(ids)) end
   for index, pair in pairs(adds) do
-    -- A claimer that is told of the first one goes on until it finds none.
-    if index:sub(1, 7) == 'queued:' and shared('ZCARD', index) == 0 then
-      woken[#woken + 1] = 'w' .. index:sub(8)
+    -- One work hint is enough: a claimer claims until the queue is empty.
+    if index:sub(1, 7) == 'queued:' and call('ZCARD', ns .. index) == 0 then
+      hints[#hints + 1] = 'w' .. index:sub(8)
     end
-    shared('ZADD', index, unpack(pair))
+    call('ZADD', ns .. index, unpack(pair))
   end
   if next(counts) then
-    local slot = 'minute:' .. string.format('%d', math.floor(now / 60000000))
+    local minute = 'minute:' .. string.format('%d', math.floor(now / 60000000))
     local fresh = false
-    for field, by in pairs(counts) do fresh = shared('HINCRBY', slot, field, by) == by or fresh end
-    -- A little longer than slots are told.
-    if fresh then call('PEXPIRE', ns .. slot, 22200000) end
+    for field, by in pairs(counts) do fresh = increment(minute, field, by) == by or fresh end
+    -- Ten minutes longer than the six hours that statistics show.
+    if fresh then call('PEXPIRE', ns .. minute, 22200000) end
   end
-  if last_order then shared('HSET', 'meta', 'order', last_order) end
-  if changed[1] then woken[#woken + 1] = 'j' .. table.concat(changed, ' ') end
-  if woken[1] then call('PUBLISH', ns .. 'hints', table.concat(woken, '\n')) end
-  adds, rems, sets, dels, counts, changed, woken = {}, {}, {}, {}, {}, {}, {}
+  if last_order then call('HSET', ns .. 'meta', 'order', last_order) end
+  if changed[1] then hints[#hints + 1] = 'j' .. table.concat(changed, ' ') end
+  if hints[1] then call('PUBLISH', ns .. 'hints', table.concat(hints, '\n')) end
+  adds, rems, sets, dels, counts, changed, hints = {}, {}, {}, {}, {}, {}, {}
 end

@@ -1,35 +1,35 @@
--- Ends a running attempt, and its job if that follows: `lifecycle::next`, in Lua.
+-- Ends a running attempt. This is `lifecycle` of the core crate, in Lua; the conformance suite compares the two.
 local INDEX = {[3] = 'completed:', [4] = 'failed:', [5] = 'canceled:'}
 local COMPLETED, RETRIED, FAILED, CANCELED, RELEASED, LOST = '0', '1', '2', '3', '4', '5'
 
--- What every end needs of a job. Fields that are asked for are looked for one by one, so the rest is read where it is needed.
+-- Reads the fields that every outcome needs. Redis searches a hash once per field, so `go_on` reads the rest.
 local function running(id)
   local f = read(id, 's', 'tk', 't', 'st', 'cr', 'a', 'n')
-  return {status = f[1], token = f[2], name = f[3], started = whole(f[4]), asked = f[5], attempt = whole(f[6] or '0'),
-    version = whole(f[7] or '1')}
+  return {status = f[1], token = f[2], name = f[3], started = whole(f[4]), cancel_requested = f[5],
+    attempt = whole(f[6] or '0'), version = whole(f[7] or '1')}
 end
 
 local function state_after(job, outcome, losses, max_losses)
   if outcome == COMPLETED then return 3 end
-  if job.asked or outcome == CANCELED then return 5 end
+  if job.cancel_requested or outcome == CANCELED then return 5 end
   if outcome == RETRIED then return 1 end
   if outcome == FAILED or outcome == LOST and losses >= max_losses then return 4 end
   return 0
 end
 
--- Where a job goes that did not complete, written into `fields`; nothing if it cannot be read.
+-- Appends the changes of a job that did not complete to `fields`. Returns its new state; nil if it cannot be read.
 local function go_on(id, job, outcome, fields, delay)
   local f = read(id, 'w', 'd', 'l', 'r', 'x')
   local _, priority, _, max_losses = terms(f[1])
   local order, losses, retries, releases = whole(f[2]), whole(f[3] or '0'), whole(f[4] or '0'), whole(f[5] or '0')
   if not (priority and order and losses and retries and releases) then return end
   local after = state_after(job, outcome, losses, tonumber(max_losses))
-  local function also(field, to)
+  local function also(field, value)
     fields[#fields + 1] = field
-    fields[#fields + 1] = to
+    fields[#fields + 1] = value
   end
   if outcome == LOST then
-    -- The dead worker's token is worth nothing from here on, whatever it still tries.
+    -- The lost worker's token must not match any more.
     also('tk', '')
     also('l', losses + 1)
   end
@@ -50,14 +50,14 @@ local function go_on(id, job, outcome, fields, delay)
   return after
 end
 
-local function book(id, job, recorded, error)
+local function record_attempt(id, job, recorded, error)
   local past = ns .. 'past:' .. id
   if job.attempt > 20 then redis.pcall('LTRIM', past, -19, -1) end
   redis.pcall('RPUSH', past, string.format('%d %d %s %s ', job.attempt, job.started, now_text, recorded) .. error)
 end
 
--- `value` is the result of a completed attempt, else its error, or nothing. Returns the state that the job went to; nothing
--- if the job cannot be read.
+-- `value` is the result of a completed attempt, else its error or empty. `progress` may be empty. Returns the job's new
+-- state; nil if the job cannot be read.
 local function finish(id, job, outcome, value, if_canceled, delay, slow, span, progress)
   local name = job.name
   if not (name and job.started and job.attempt and job.version) then return end
@@ -69,12 +69,12 @@ local function finish(id, job, outcome, value, if_canceled, delay, slow, span, p
   end
   local last = #fields
   fields[last + 1], fields[last + 2] = 's', text(after)
-  -- The job's own state tells what a settlement led to that ended it: nothing follows it.
+  -- A settlement that ended the job needs no record of its answer: the state stays.
   if after < 3 or outcome == LOST then
     fields[last + 3], fields[last + 4] = 'sd', outcome == LOST and '' or text(after)
     last = last + 2
   end
-  -- The attempt before told its own.
+  -- Later attempts overwrite the span of the attempt before.
   if span ~= '' or job.attempt > 1 then fields[last + 3], fields[last + 4] = 'sp', span end
   rem('running:' .. name, id)
   rem('leased', id)
@@ -88,13 +88,13 @@ local function finish(id, job, outcome, value, if_canceled, delay, slow, span, p
   call('HSET', ns .. 'job:' .. id, unpack(fields))
   if after == 3 then
     set(ns .. 'end:' .. id, value)
-    dels[#dels + 1] = ns .. 'body:' .. id -- Nothing can run it again.
-    -- A job that completed at its first attempt, as most do, has its only record derived.
-    if job.attempt ~= 1 then book(id, job, recorded, '') end
+    dels[#dels + 1] = ns .. 'body:' .. id -- A completed job cannot run again.
+    -- Readers derive the only attempt of a job that completed at its first.
+    if job.attempt ~= 1 then record_attempt(id, job, recorded, '') end
   else
-    local error = after == 5 and job.asked and if_canceled or value
+    local error = after == 5 and job.cancel_requested and if_canceled or value
     if error ~= '' then set(ns .. 'end:' .. id, error) end
-    book(id, job, recorded, error)
+    record_attempt(id, job, recorded, error)
   end
 
   if outcome == LOST then

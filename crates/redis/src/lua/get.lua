@@ -1,8 +1,8 @@
--- A job as it is now.
+-- Returns one job.
 --
 -- Keys        1 the namespace
 -- Arguments   1 now, 2 id
--- Result      a lookup
+-- Result      see `lookup`
 -- Cost        6 commands
 
 return lookup(ARGV[2])

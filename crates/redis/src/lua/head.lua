@@ -4,20 +4,20 @@ if now == 0 then
   local time = call('TIME')
   now = time[1] * 1000000 + time[2]
 else
-  -- A test's clock, read before the call travelled: it must not go backwards here. A script that only reads cannot keep it.
+  -- A test's manual clock. The test read it before it sent the call, so calls that overtake each other would see time go
+  -- backwards. Scripts flagged `no-writes` cannot store the latest time.
   now = math.max(now, tonumber(call('GET', ns .. 'clock') or 0))
   redis.pcall('SET', ns .. 'clock', string.format('%.0f', now))
 end
 
--- What a field of a job says, if it is a whole number that a double keeps exact. `tonumber` takes 'nan', 'inf' and fractions
--- too, and a script that fails over one later, on its way, is not rolled back.
+-- Parses a whole number that a double represents exactly; nil for anything else. `tonumber` also accepts 'nan', 'inf' and
+-- fractions, which would fail a later command, and Redis does not roll a failed script back.
 local function whole(text)
   local number = text and #text <= 16 and text:match('^%d+$') and tonumber(text)
   return number and number <= 9007199254740991 and number or nil
 end
 
--- A number that goes to a command or into a name is printed each time, as a fraction may be. These are whole, and small ones
--- come again.
+-- Prints a whole number. Small numbers repeat, so they are cached.
 local texts = {}
 local function text(number)
   local text = texts[number]
@@ -28,3 +28,9 @@ local function text(number)
   return text
 end
 local now_text = text(now)
+
+-- Reads fields of a job. A key that is no hash has no fields.
+local function read(id, ...)
+  local fields = redis.pcall('HMGET', ns .. 'job:' .. id, ...)
+  return fields.err and {} or fields
+end

@@ -1,8 +1,9 @@
--- A part of a list of jobs, without their results.
+-- Returns a part of a list of jobs, without their results.
 --
 -- Keys        1 the namespace
 -- Arguments   1 now, 2 index, 3 state (empty: any), 4 newest first (1 or empty), 5 when the first page was read (0: this is
---             it), 6 score and 7 id of the last entry before (empty: none), 8 entries at most, 9 type (empty: all)
+--             the first page), 6 score and 7 id of the last entry before (empty: none), 8 at most this many entries, 9 type
+--             (empty: all)
 -- Result      {now, score and id of the last entry (empty: the end), jobs}; a job is {id, fields, outcome, attempts}
 -- Cost        O(log n) and 3 commands for each type, 4 for each job
 
@@ -12,18 +13,18 @@ local names = ARGV[9] ~= '' and {ARGV[9]} or call('SMEMBERS', ns .. 'types')
 
 local ID = '^' .. ('%x'):rep(8) .. ('%-' .. ('%x'):rep(4)):rep(3) .. '%-' .. ('%x'):rep(12) .. '$'
 
--- A score as a cursor can tell it, whatever became of it.
-local function shown(score) return math.floor(math.max(math.min(tonumber(score), 9007199254740991), 0)) end
+-- A score that a cursor can hold.
+local function clamp(score) return math.floor(math.max(math.min(tonumber(score), 9007199254740991), 0)) end
 
--- One that cannot be read makes the job unreadable, and nothing else.
-local function part_of(value, unread) return type(value) == 'table' and value.err and unread or value end
+-- Replaces the error of a key of another type, so that the job alone cannot be read.
+local function or_else(value, unreadable) return type(value) == 'table' and value.err and unreadable or value end
 
 local function before(a, b)
   if a.score ~= b.score then return (a.score < b.score) ~= newest end
   return a.id ~= b.id and (a.id < b.id) ~= newest
 end
 
--- Entries of one index behind the last one. Those of the same score are passed over one by one: they are few.
+-- Reads the entries of one index behind the last one. Entries with the last one's score are few and skipped one by one.
 local function entries(name)
   local key, found, from = ns .. index .. name, {}, 0
   local last = after_score and {score = after_score, id = after_id}
@@ -39,7 +40,7 @@ local function entries(name)
       part = call('ZRANGE', key, from, from + limit - 1, 'WITHSCORES')
     end
     for at = 1, #part, 2 do
-      local entry = {id = part[at], score = shown(part[at + 1])}
+      local entry = {id = part[at], score = clamp(part[at + 1])}
       if (not last or before(last, entry)) and entry.id:match(ID) then found[#found + 1] = entry end
     end
     if #part < 2 * limit then break end
@@ -64,8 +65,8 @@ for at = 1, math.min(#all, limit) do
   local entered = f[2] or f[1] == '2' and f[5] or f[4] or terms(f[3])
   local moved = status ~= '' and (f[1] ~= status or since > 0 and (whole(entered) or 0) > since)
   if f[1] and not expired and not moved then
-    jobs[#jobs + 1] = {id, call('HGETALL', ns .. 'job:' .. id), f[1] ~= '3' and part_of(redis.pcall('GET', ns .. 'end:' .. id), ''),
-      part_of(redis.pcall('LRANGE', ns .. 'past:' .. id, 0, -1), {''})}
+    jobs[#jobs + 1] = {id, call('HGETALL', ns .. 'job:' .. id), f[1] ~= '3' and or_else(redis.pcall('GET', ns .. 'end:' .. id), ''),
+      or_else(redis.pcall('LRANGE', ns .. 'past:' .. id, 0, -1), {''})}
   end
 end
 if #all < limit then last = nil end

@@ -1,7 +1,7 @@
--- What is known of an id: {0} nothing, {1, owner} its retention is over, {2, id, fields, outcome, attempts, ahead} the job.
+-- Looks a job up: {0} not found, {1, owner} past its retention, {2, id, fields, outcome, attempts, ahead} found. Fails if a
+-- key of the job has another type.
 local function lookup(id)
   local job = ns .. 'job:' .. id
-  -- Whoever asks for a job that cannot be read is told so: nothing here goes on without what it needs.
   local f = call('HMGET', job, 's', 't', 'en', 'w', 'gu', 'o')
   if f[5] then
     return now < tonumber(f[5]) and {1, f[6] or ''} or {0}

@@ -1,4 +1,5 @@
--- Orders as scores. All stay below 2^53 until the year 2136, so that they are exact in a double.
+-- Order numbers and scores: milliseconds since 2025 × 256, so that 256 jobs of a millisecond keep their order. Scores stay
+-- below 2^53 until the year 2136, so a double represents them exactly.
 local SPAN = 900000000000000
 
 local function order_at(time)

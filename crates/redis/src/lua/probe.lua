@@ -1,4 +1,4 @@
--- Whether this server can be written, leaving nothing behind.
+-- Checks that the server accepts writes. Leaves nothing behind.
 --
 -- Keys        1 the namespace
 -- Arguments   1 now

@@ -1,9 +1,9 @@
--- Cuts ended jobs past their retention to tombstones, up to the first of each index that is not. Redis forgets tombstones
--- and keys by itself.
+-- Cuts jobs past their retention to tombstones. Stops in each index at the first job that is not past it. Redis deletes
+-- tombstones and their keys when their time is over.
 --
 -- Keys        1 the namespace
--- Arguments   1 now, 2 jobs at most
--- Result      how many
+-- Arguments   1 now, 2 at most this many jobs
+-- Result      number of jobs cut or dropped from an index
 -- Cost        3 commands for each type, 6 for each job
 
 local DAY = 86400000000
@@ -17,7 +17,7 @@ local function entomb(name, id, f)
   rem('accepted:' .. name, id)
   local left = math.ceil((forget - now) / 1000)
   local record = f[6] and ns .. 'key:' .. name .. ':' .. (f[4] or '') .. ':' .. f[6]
-  -- Another job's, if its own was lost.
+  -- The record may have been lost and made again for another job.
   if record and redis.pcall('GET', record) ~= id then record = nil end
   if left <= 0 then
     if record then call('DEL', record) end
@@ -29,7 +29,7 @@ local function entomb(name, id, f)
 end
 
 local function prune(index, status, name)
-  for _, id in ipairs(shared('ZRANGE', index .. name, 0, limit - cut - 1)) do
+  for _, id in ipairs(call('ZRANGE', ns .. index .. name, 0, limit - cut - 1)) do
     local f = read(id, 's', 'en', 'w', 'o', 'f', 'k', 't')
     local kept = retention(f[3])
     if f[1] ~= status or f[7] ~= name then
@@ -45,7 +45,7 @@ local function prune(index, status, name)
   end
 end
 
-for _, name in ipairs(shared('SMEMBERS', 'types')) do
+for _, name in ipairs(call('SMEMBERS', ns .. 'types')) do
   for at, index in ipairs({'completed:', 'failed:', 'canceled:'}) do
     if cut < limit then prune(index, tostring(2 + at), name) end
   end

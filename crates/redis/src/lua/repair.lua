@@ -1,10 +1,10 @@
--- Compares some jobs with the indexes, or some entries of an index with their jobs, and mends the indexes: the job decides.
--- What cannot be read is put aside.
+-- Compares some jobs with their index entries, or some index entries with their jobs, and repairs the indexes: the job
+-- decides. Quarantines jobs that cannot be read.
 --
 -- Keys        1 the namespace
--- Arguments   1 now, 2 where to go on (empty: from the beginning)
--- Result      {where to go on (empty: that was everything), looked at, repaired, put aside}
--- Cost        5 commands and one for each type; about 15 for each job, 1 for each entry of an index whose job is there
+-- Arguments   1 now, 2 the place to continue at (empty: the beginning)
+-- Result      {the place to continue at (empty: all is done), checked, repaired, quarantined}
+-- Cost        5 commands and 1 for each type; about 15 for each job, 1 for each index entry whose job is in order
 
 local STEP = 100
 local INDEXES = {'queued:', 'scheduled:', 'running:', 'completed:', 'failed:', 'canceled:'}
@@ -13,39 +13,37 @@ local FIELDS = {'s', 't', 'w', 'd', 'f', 'k', 'o', 'gu', 'du', 'st', 'en', 'a', 
 local NUMBERS = {'du', 'st', 'en', 'a', 'n', 'r', 'l', 'x', 'rs', 'u', 'e', 'cr'}
 local repaired, quarantined = 0, 0
 
-local function is_text(key) return call('TYPE', key).ok == 'string' end
-
--- Takes an entry out of all indexes of a type but one; whether it was in any.
-local function only_in(name, id, index)
-  local found = index ~= 'running:' and shared('ZREM', 'leased', id) or 0
+-- Removes a job from the indexes of a type except one. Returns whether it was in any.
+local function remove_from_others(name, id, index)
+  local found = index ~= 'running:' and call('ZREM', ns .. 'leased', id) or 0
   for _, other in ipairs(INDEXES) do
-    if other ~= index then found = found + shared('ZREM', other .. name, id) end
+    if other ~= index then found = found + call('ZREM', ns .. other .. name, id) end
   end
   return found > 0
 end
 
-local function away(name, id)
-  local found = only_in(name, id, '')
-  found = shared('ZREM', 'accepted:' .. name, id) == 1 or found
-  return shared('SREM', 'delayed:' .. name, id) == 1 or found
+local function remove_from_all(name, id)
+  local found = remove_from_others(name, id, '')
+  found = call('ZREM', ns .. 'accepted:' .. name, id) == 1 or found
+  return call('SREM', ns .. 'delayed:' .. name, id) == 1 or found
 end
 
 local function quarantine_everywhere(id, name, why)
-  for _, of in ipairs(name and {name} or shared('SMEMBERS', 'types')) do away(of, id) end
+  for _, of in ipairs(name and {name} or call('SMEMBERS', ns .. 'types')) do remove_from_all(of, id) end
   if call('EXISTS', ns .. 'job:' .. id) == 1 then redis.pcall('HSET', ns .. 'job:' .. id, 's', 9) end
-  quarantined = quarantined + shared('HSETNX', 'quarantine', id, string.format('%.0f repair %s', now, why))
+  quarantined = quarantined + call('HSETNX', ns .. 'quarantine', id, string.format('%.0f repair %s', now, why))
 end
 
--- Puts an entry where it belongs; whether it was not there.
+-- Writes an index entry. Returns whether it was missing or had another score.
 local function put(index, score, id)
-  local stands = shared('ZSCORE', index, id)
-  if stands and tonumber(stands) == score then return false end
-  shared('ZADD', index, score, id)
+  local stored = call('ZSCORE', ns .. index, id)
+  if stored and tonumber(stored) == score then return false end
+  call('ZADD', ns .. index, score, id)
   return true
 end
 
--- Why a job cannot be read, if it cannot.
-local function unreadable(f)
+-- Returns why a job cannot be read; nil or false if it can.
+local function reason(f)
   if not f.s or not f.s:match('^[0-5]$') then return 'its state cannot be read' end
   if not f.t or f.t:find('[^%w._-]') or f.t == '' then return 'its type cannot be read' end
   if not f.created then return 'its terms cannot be read' end
@@ -53,17 +51,17 @@ local function unreadable(f)
   for _, field in ipairs(NUMBERS) do
     if f[field] and not whole(f[field]) then return 'its field ' .. field .. ' cannot be read' end
   end
-  if not f.f or #f.f ~= 32 or f.o and #f.o ~= 32 then return 'whose it is cannot be read' end
-  local without = f.s == '1' and not f.du and 'due time' or f.s == '2' and not f.st and 'start'
+  if not f.f or #f.f ~= 32 or f.o and #f.o ~= 32 then return 'its owner or fingerprint cannot be read' end
+  local missing = f.s == '1' and not f.du and 'due time' or f.s == '2' and not f.st and 'start'
     or tonumber(f.s) >= 3 and not f.en and 'end'
-  return without and 'it has no ' .. without
+  return missing and 'it has no ' .. missing
 end
 
--- The record of its key: of another job that took its place, or its own.
+-- Restores the record of the job's idempotency key, unless a later job has it.
 local function repair_key(id, f)
   local record = ns .. 'key:' .. f.t .. ':' .. (f.o or '') .. ':' .. f.k
-  local stands = redis.pcall('GET', record)
-  if type(stands) == 'string' and (stands == id or call('EXISTS', ns .. 'job:' .. stands) == 1) then return false end
+  local stored = redis.pcall('GET', record)
+  if type(stored) == 'string' and (stored == id or call('EXISTS', ns .. 'job:' .. stored) == 1) then return false end
   call('SET', record, id)
   return true
 end
@@ -73,59 +71,59 @@ local function repair(id)
   local found = read(id, unpack(FIELDS))
   local f = {}
   for at, field in ipairs(FIELDS) do f[field] = found[at] end
-  -- A tombstone, put aside before, or forgotten since it was found. Whatever index it is in, it is found there.
+  -- A tombstone, a quarantined job, or a job deleted since it was found. Its entries in other indexes are found there.
   if f.gu or f.s == '9' or call('EXISTS', job) == 0 then
-    repaired = repaired + shared('ZREM', 'leased', id)
+    repaired = repaired + call('ZREM', ns .. 'leased', id)
     return
   end
   f.created, f.priority = terms(f.w)
-  local why = unreadable(f)
+  local why = reason(f)
   local status = tonumber(f.s)
-  if not why and status <= 2 and not is_text(ns .. 'body:' .. id) then why = 'it has no payload' end
+  if not why and status <= 2 and call('TYPE', ns .. 'body:' .. id).ok ~= 'string' then why = 'it has no payload' end
   if why then return quarantine_everywhere(id, f.t, why) end
 
   local name, order, index = f.t, tonumber(f.d), INDEXES[status + 1]
   local score = ({[0] = ready_score(f.priority, order), tonumber(f.du), tonumber(f.st)})[status] or order
   local changed = put(index .. name, score, id)
-  changed = only_in(name, id, index) or changed
-  -- A lease that nobody knows of has expired: the next sweep takes it, or its worker renews it first.
+  changed = remove_from_others(name, id, index) or changed
+  -- A lost lease counts as expired: the next reclaim takes the job, unless its worker renews the lease first.
   if status == 2 then
-    local lease = tonumber(shared('ZSCORE', 'leased', id))
+    local lease = tonumber(call('ZSCORE', ns .. 'leased', id))
     if not lease or lease > 9007199254740991 then
-      shared('ZADD', 'leased', now, id)
+      call('ZADD', ns .. 'leased', now, id)
       changed = true
     end
   end
-  local accepted = tonumber(shared('ZSCORE', 'accepted:' .. name, id))
+  local accepted = tonumber(call('ZSCORE', ns .. 'accepted:' .. name, id))
   if not accepted or accepted < 0 or accepted > 9007199254740991 then
-    shared('ZADD', 'accepted:' .. name, order_at(tonumber(f.created)), id)
+    call('ZADD', ns .. 'accepted:' .. name, order_at(tonumber(f.created)), id)
     changed = true
   end
   local delayed = status == 1 and (f.a or '0') == '0'
-  changed = shared(delayed and 'SADD' or 'SREM', 'delayed:' .. name, id) == 1 or changed
+  changed = call(delayed and 'SADD' or 'SREM', ns .. 'delayed:' .. name, id) == 1 or changed
   if f.k then changed = repair_key(id, f) or changed end
-  changed = shared('SADD', 'types', name) == 1 or changed
+  changed = call('SADD', ns .. 'types', name) == 1 or changed
   if changed then repaired = repaired + 1 end
 end
 
--- An entry of an index: its job must be there, of that type and in that state.
+-- Checks an index entry: its job must exist and have this type and state.
 local function check(index, name, id)
   local f = read(id, 's', 't', 'gu')
   if f[1] and f[1] ~= '9' and not f[3] then
-    local other = f[2] ~= name and away(name, id)
-    if other then repaired = repaired + 1 end
-    -- Its lease went with it, or may not be there.
-    if other or f[1] ~= (STATES[index] or f[1]) or index == 'running:' then repair(id) end
-  elseif f[1] or f[3] or shared('HEXISTS', 'quarantine', id) == 1 then
-    if away(name, id) then repaired = repaired + 1 end
-  elseif away(name, id) then -- Else it was pruned since it was found.
+    local removed = f[2] ~= name and remove_from_all(name, id)
+    if removed then repaired = repaired + 1 end
+    -- The lease was removed as well, or a running job may have none.
+    if removed or f[1] ~= (STATES[index] or f[1]) or index == 'running:' then repair(id) end
+  elseif f[1] or f[3] or call('HEXISTS', ns .. 'quarantine', id) == 1 then
+    if remove_from_all(name, id) then repaired = repaired + 1 end
+  elseif remove_from_all(name, id) then -- Otherwise the job was pruned since the entry was read.
     quarantine_everywhere(id, nil, call('EXISTS', ns .. 'job:' .. id) == 1 and 'it is no job' or 'there is no such job')
   end
 end
 
--- What is looked at, in order: what waits and runs, all jobs, and all indexes, as jobs make their types known first.
+-- All places in order: the indexes of jobs that wait and run, then all jobs, which restore lost types, then all indexes.
 local function places()
-  local names, places = shared('SMEMBERS', 'types'), {}
+  local names, places = call('SMEMBERS', ns .. 'types'), {}
   table.sort(names)
   local function all(round, indexes)
     places[#places + 1] = round .. ' leased'
@@ -149,24 +147,22 @@ end
 local function entries(key, cursor)
   local index, name = key:match('^(%a+:)(.+)$')
   local is_set = index == 'delayed:'
-  local found, every = shared(is_set and 'SSCAN' or 'ZSCAN', key, cursor, 'COUNT', STEP), is_set and 1 or 2
+  local found, every = call(is_set and 'SSCAN' or 'ZSCAN', ns .. key, cursor, 'COUNT', STEP), is_set and 1 or 2
   for at = 1, #found[2], every do
     if name then check(index, name, found[2][at]) else repair(found[2][at]) end
   end
   return found[1], #found[2] / every
 end
 
--- One of another type is put aside by any command.
-for _, key in ipairs({'heartbeats', 'workers', 'meta', 'quarantine'}) do shared(key == 'heartbeats' and 'ZCARD' or 'HLEN', key) end
 local cursor, place = ARGV[2]:match('^(%d+) (.+)$')
-local order, at = places(), 1
-for other, name in ipairs(order) do
+local all, at = places(), 1
+for other, name in ipairs(all) do
   if name == place then at = other end
 end
--- A place that is not there any more, or never was: the server would refuse a longer cursor.
-if order[at] ~= place or #cursor > 19 then cursor = '0' end
-local key, looked = order[at]:match(' (.+)$'), 0
-if key == 'job:' then cursor, looked = jobs(cursor) else cursor, looked = entries(key, cursor) end
+-- The place does not exist any more.
+if all[at] ~= place then cursor = '0' end
+local key, checked = all[at]:match(' (.+)$'), 0
+if key == 'job:' then cursor, checked = jobs(cursor) else cursor, checked = entries(key, cursor) end
 if cursor == '0' then at = at + 1 end
-if repaired > 0 then shared('HINCRBY', 'meta', 'repaired', repaired) end
-return {order[at] and cursor .. ' ' .. order[at] or '', looked, repaired, quarantined}
+if repaired > 0 then increment('meta', 'repaired', repaired) end
+return {all[at] and cursor .. ' ' .. all[at] or '', checked, repaired, quarantined}

@@ -1,15 +1,15 @@
--- Counts, ages and workers. Counts are the sizes of indexes, ages their heads: nothing scans all jobs.
+-- Returns counts, ages and workers. Counts are the sizes of indexes and ages come from their heads; no script scans all jobs.
 --
 -- Keys        1 the namespace
--- Arguments   1 now, then for each type that has cutoffs: name, slow after, overdue after, stuck after
--- Result      {now, workers, put aside, repaired, types}; a type is {name, six counts, never started, oldest runnable and oldest
---             running (0: none), slow, overdue, stale, unrecovered}; a worker is {id, record}
--- Cost        about 12 commands for each type, one for each lease that expired long ago (1 000 at most)
+-- Arguments   1 now, 2 fields per type, then for each type with cutoffs: name, slow after, overdue after, stuck after
+-- Result      {now, workers, quarantined, repaired, types}; a type is {name, six counts, never started, oldest runnable and
+--             oldest running (0: none), slow, overdue, stale, unrecovered}; a worker is {id, record}
+-- Cost        about 12 commands for each type, 1 for each lease that expired long ago (at most 1 000)
 
 local HEADS, COUNTED = 16, 1000
 local INDEXES = {'queued:', 'scheduled:', 'running:', 'completed:', 'failed:', 'canceled:'}
 local cutoffs = {}
-for at = 2, #ARGV, 4 do
+for at = 3, #ARGV, tonumber(ARGV[2]) do
   cutoffs[ARGV[at]] = {slow = now - ARGV[at + 1], overdue = now - ARGV[at + 2], stuck = now - ARGV[at + 3]}
 end
 
@@ -18,7 +18,7 @@ local function since(id)
   return whole(f[1] or terms(f[2])) or now
 end
 
--- The first entries of each priority that has any. Only released and recovered jobs stand out of line.
+-- Calls `visit` with the lowest score of each priority that has jobs.
 local function by_priority(queue, visit)
   local from, over = 0, string.format('(%.0f', 10 * SPAN)
   while true do
@@ -36,7 +36,7 @@ local function oldest_runnable(name)
     local heads = call('ZRANGE', queue, string.format('%.0f', first), string.format('(%.0f', first + SPAN), 'BYSCORE',
       'LIMIT', 0, HEADS, 'WITHSCORES')
     for at = 1, #heads, 2 do
-      -- No job was runnable before the time in its order, or not by more than a moment.
+      -- A job becomes runnable at the time in its order number or later, give or take 10 ms.
       local least = (heads[at + 1] - first) / 256 * 1000 + 1735689600000000 - 10000
       if oldest and least > oldest then return end
       oldest = math.min(oldest or now, since(heads[at]))
@@ -47,7 +47,7 @@ local function oldest_runnable(name)
   return oldest or 0
 end
 
--- Runnable since before `stuck`. Many are counted by the time in their order; few are looked at one by one.
+-- Counts jobs that have been runnable since before `stuck`: few by their fields, many by the times in their order numbers.
 local function stale(name, stuck)
   local queue, stale = ns .. 'queued:' .. name, 0
   by_priority(queue, function(first)

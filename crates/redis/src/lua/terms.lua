@@ -1,12 +1,12 @@
--- What a job keeps for its whole life is one field, `w`: the fewer fields a hash has, the sooner it is written and read. Words,
--- in this order: format, accepted at, priority, retries and losses allowed, retention, bytes of payload, whether it may be
--- submitted again. A later version may add to them.
+-- The values that a job keeps for its whole life are one field, `w`, because a hash with fewer fields is written and read
+-- faster: format, accepted at, priority, retries and losses allowed, retention, bytes of payload, and 1 if the same job may
+-- be submitted again, between spaces. A later version may append values.
 local TERMS = '^%d+ (%d+) (%d) (%d+) (%d+) (%d+) (%d+) ([01])'
 
--- Its words behind the format; nothing if they cannot be read.
+-- Returns the values behind the format; nothing if they cannot be read.
 local function terms(text)
   local created, priority, retries, losses, kept, size, again = (text or ''):match(TERMS)
-  -- A longer one is no number that a double keeps exact.
+  -- Longer numbers are not exact in a double.
   if created and math.max(#created, #retries, #losses, #kept, #size) <= 16 then
     return created, priority, retries, losses, kept, size, again
   end

@@ -1,9 +1,9 @@
--- The versions of jobs.
+-- Returns the versions of jobs.
 --
 -- Keys        1 the namespace
--- Arguments   1 now, then ids
+-- Arguments   1 now, 2… ids
 -- Result      for each id its version, 0 if there is no such job
--- Cost        one command for each id
+-- Cost        1 command for each id
 
 local answers = {}
 for at = 2, #ARGV do

@@ -1,4 +1,4 @@
-//! What the tests share: stores on one real server, each in a namespace of its own.
+//! Helpers of all tests: stores on one real server, each in a namespace of its own.
 
 // Each test file uses a part of it.
 #![allow(dead_code, unreachable_pub)]
@@ -26,32 +26,32 @@ use async_endpoints_testkit::{
 use uuid::Uuid;
 
 pub const HOUR: Duration = Duration::from_secs(3600);
-/// Within this, a call is answered and a store is back.
+/// The time within which a call returns and a store reconnects.
 pub const SOON: Duration = Duration::from_secs(5);
 
-/// A prefix that no other test uses.
+/// A prefix of this test alone.
 pub fn prefix() -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     format!("t{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Options with a prefix of their own.
+/// Options with a prefix of this test alone.
 pub fn options() -> Options {
     Options::new().prefix(prefix())
 }
 
 pub async fn open(server: &RedisServer, options: Options) -> RedisStore {
-    options.open(server.url()).await.expect("the server is there")
+    options.open(server.url()).await.expect("opened")
 }
 
-/// A store on a server that the tests of this process share.
+/// A store on the server that all tests of this process share.
 pub async fn shared() -> (Arc<RedisServer>, RedisStore) {
     let server = RedisServer::shared();
     let store = open(&server, options()).await;
     (server, store)
 }
 
-/// Takes jobs of one type, as a worker of its own.
+/// A claim for jobs of one type by a new worker.
 pub fn claim_of(kind: &str, n: u32) -> Claim {
     Claim {
         worker: WorkerId(Uuid::new_v4()),
@@ -73,7 +73,7 @@ pub async fn insert(store: &RedisStore) -> Result<NewJob> {
 }
 
 pub async fn take(store: &RedisStore, n: u32) -> Vec<Attempt> {
-    store.claim(&claim_of("alpha", n)).await.expect("the store answers").attempts
+    store.claim(&claim_of("alpha", n)).await.expect("answered").attempts
 }
 
 pub fn settlement(lease: Lease, outcome: Outcome) -> Settlement {
@@ -81,14 +81,14 @@ pub fn settlement(lease: Lease, outcome: Outcome) -> Settlement {
 }
 
 pub async fn settle(store: &RedisStore, lease: Lease, outcome: Outcome) -> Settled {
-    store.settle(&[settlement(lease, outcome)]).await.expect("the store answers").remove(0)
+    store.settle(&[settlement(lease, outcome)]).await.expect("answered").remove(0)
 }
 
 pub fn sweep(lease: Duration) -> Reclaim {
     Reclaim { limit: 100, lease, lost: error("L"), canceled: error("C") }
 }
 
-/// Why a call was refused that waiting may repair, and that it was told in time.
+/// The reason of a call that must fail as `Unavailable` within [`SOON`].
 pub async fn unavailable<T: std::fmt::Debug>(call: impl Future<Output = Result<T>>) -> String {
     let began = Instant::now();
     match call.await {
@@ -100,7 +100,7 @@ pub async fn unavailable<T: std::fmt::Debug>(call: impl Future<Output = Result<T
     }
 }
 
-/// Waits until the store works again.
+/// Waits at most [`SOON`] until the store works again.
 pub async fn back(store: &RedisStore) {
     let began = Instant::now();
     while let Err(error) = store.probe().await {
@@ -109,8 +109,8 @@ pub async fn back(store: &RedisStore) {
     }
 }
 
-/// All jobs stand where they belong.
+/// Asserts that all jobs agree with all indexes.
 pub async fn in_order(store: &RedisStore) {
-    let repaired = store.repair().await.expect("the store answers");
+    let repaired = store.repair().await.expect("answered");
     assert_eq!((repaired.repaired, repaired.quarantined), (0, 0), "{repaired:?}");
 }

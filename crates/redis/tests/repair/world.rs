@@ -1,4 +1,4 @@
-//! Jobs of all kinds, and whoever damages them. Must not know how they are repaired.
+//! Jobs in all states, and random damage to their keys. Knows nothing of repairs.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,16 +23,16 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use crate::common::{self, HOUR, claim_of, open, settlement, sweep};
 
 const TYPES: [&str; 2] = ["alpha", "beta"];
-/// Terms of a later format that can be read, and such as cannot: a priority of two digits, a time that is not exact.
+/// Terms of a later format, and invalid terms: a priority of two digits, a time that is not exact in a double.
 const TERMS: &str = "2 1795000000000000 4 3 5 3600000000 2 0 more";
 const WRONG: &str = "1 99999999999999999999 44 3 5 3600000000 2 0";
-/// Numbers that all jobs share, and what they are not.
+/// Fields of `meta` that hold numbers, and values that are no exact numbers.
 pub(crate) const META: [&str; 4] = ["order", "swept", "quiet", "repaired"];
 pub(crate) const NUMBERS: [&str; 8] =
     ["?", "", "nan", "inf", "1.5", "-9223372036854775808", "9223372036854775807", "99999999999999999999"];
 pub(crate) const LEASE: Duration = Duration::from_secs(30);
 
-/// A namespace of a server, and hands that do what nobody should.
+/// A store in a namespace of its own, and the means to damage it.
 pub(crate) struct World {
     pub(crate) server: std::sync::Arc<RedisServer>,
     pub(crate) prefix: String,
@@ -40,7 +40,7 @@ pub(crate) struct World {
     pub(crate) store: RedisStore,
     pub(crate) rng: StdRng,
     pub(crate) jobs: Vec<NewJob>,
-    /// What completed jobs were answered, and never twice.
+    /// Jobs that completed. None may complete twice.
     pub(crate) completed: BTreeSet<JobId>,
 }
 
@@ -124,7 +124,7 @@ impl World {
         self.clock.now().as_micros().to_string()
     }
 
-    /// One thing that nobody should do; what it was.
+    /// Makes one random change to the stored keys. Returns a description.
     pub(crate) fn damage(&mut self) -> String {
         let id = self.jobs.choose(&mut self.rng).unwrap().id.to_string();
         let (index, score) = (self.any_index(), self.any_score());
@@ -140,7 +140,7 @@ impl World {
             }
             1 | 2 => vec!["ZADD".into(), index, score, id],
             3 => vec!["ZADD".into(), index, score, JobId::random().to_string()],
-            4 => vec!["ZADD".into(), index, "1".into(), "no id".into()],
+            4 => vec!["ZADD".into(), index, "1".into(), "not an id".into()],
             5 => vec!["DEL".into(), hash],
             6 | 7 => {
                 let fields = [
@@ -164,7 +164,7 @@ impl World {
                     WRONG,
                 ];
                 let (field, value) = (fields.choose(&mut self.rng).unwrap(), values.choose(&mut self.rng).unwrap());
-                // Another type's name is a name.
+                // The name of another type would be valid.
                 let value = if *field == "t" { &"?" } else { value };
                 if self.rng.random_bool(0.5) {
                     vec!["HSET".into(), hash, (*field).into(), (*value).into()]
@@ -173,8 +173,7 @@ impl World {
                 }
             }
             8 => {
-                let place =
-                    [hash, body, end, past, self.key(format_args!("logs:{id}"))].choose(&mut self.rng).unwrap().clone();
+                let place = [hash, body, end, past].choose(&mut self.rng).unwrap().clone();
                 self.cli(&["DEL", &place]);
                 vec!["SADD".into(), place, "another type".into()]
             }
@@ -211,7 +210,7 @@ impl World {
         format!("{words:?}: {said}")
     }
 
-    /// Each count of this minute is that, whether something was counted there or not.
+    /// Sets all counts of the current minute to a value.
     pub(crate) fn miscount(&self, value: &str) {
         let minute = self.key(format_args!("minute:{}", self.clock_now().parse::<i64>().unwrap() / 60_000_000));
         let mut words = vec!["HSET".to_owned(), minute];
@@ -225,7 +224,7 @@ impl World {
         self.cli(&words.iter().map(String::as_str).collect::<Vec<_>>());
     }
 
-    /// Whatever reads many is never in error.
+    /// Calls that read many jobs succeed, whatever is damaged.
     pub(crate) async fn survey(&self) {
         let cutoffs = TYPES.map(|kind| TypeCutoffs {
             name: name(kind),
@@ -237,8 +236,8 @@ impl World {
         for status in JobStatus::ALL.iter().copied().map(Some).chain([None]) {
             let (filter, mut cursor) = (ListFilter { status, name: None }, None);
             for pages in 0.. {
-                assert!(pages < 100, "a list ends");
-                let page = self.store.list(&filter, &Page { cursor, limit: 7 }).await.expect("a list");
+                assert!(pages < 100, "the list has no end");
+                let page = self.store.list(&filter, &Page { cursor, limit: 7 }).await.expect("listed");
                 cursor = page.next;
                 if cursor.is_none() {
                     break;
@@ -255,20 +254,20 @@ impl World {
         }
     }
 
-    /// Works until nothing is left; everything is taken while its predecessor is not alive.
+    /// Runs all jobs until none is left.
     pub(crate) async fn drain(&mut self) {
         for _ in 0..40 {
             self.clock.advance(Duration::from_secs(20));
-            self.store.reclaim(&sweep(Duration::from_secs(25))).await.expect("a sweep");
+            self.store.reclaim(&sweep(Duration::from_secs(25))).await.expect("reclaimed");
             for kind in TYPES {
                 loop {
-                    let claimed = self.store.claim(&claim_of(kind, 8)).await.expect("a claim");
+                    let claimed = self.store.claim(&claim_of(kind, 8)).await.expect("claimed");
                     if claimed.attempts.is_empty() {
                         break;
                     }
                     for attempt in claimed.attempts {
                         let settle = settlement(attempt.lease, completed("1"));
-                        let settled = self.store.settle(&[settle]).await.expect("a settlement").remove(0);
+                        let settled = self.store.settle(&[settle]).await.expect("settled").remove(0);
                         if settled == Settled::Settled(JobStatus::Completed) {
                             assert!(self.completed.insert(attempt.lease.job), "{} completed twice", attempt.lease.job);
                         }
@@ -278,7 +277,7 @@ impl World {
         }
     }
 
-    /// The indexes that an id is in.
+    /// The indexes that contain an id.
     fn places(&self, id: JobId) -> Vec<String> {
         let script = "local found = {} \
             for _, index in ipairs({'queued', 'scheduled', 'running', 'completed', 'failed', 'canceled'}) do \
@@ -295,16 +294,16 @@ impl World {
         lines.chunks_exact(2).map(|pair| (pair[0].to_owned(), pair[1].to_owned())).collect()
     }
 
-    /// After mending: each job is where it belongs, or put aside with a reason.
+    /// After a repair, each job is in the index of its state, or is quarantined with a reason.
     pub(crate) async fn check(&self) {
-        let aside = self.quarantine();
-        assert!(aside.values().all(|why| why.splitn(3, ' ').count() == 3), "{aside:?}");
+        let quarantine = self.quarantine();
+        assert!(quarantine.values().all(|why| why.splitn(3, ' ').count() == 3), "{quarantine:?}");
         let stats = self.store.stats(&StatsQuery::default()).await.unwrap();
-        assert_eq!(stats.quarantined, aside.len() as u64);
+        assert_eq!(stats.quarantined, quarantine.len() as u64);
         for job in &self.jobs {
             let places = self.places(job.id);
-            if aside.contains_key(&job.id.to_string()) {
-                assert_eq!(places, Vec::<String>::new(), "{} is put aside: {:?}", job.id, aside);
+            if quarantine.contains_key(&job.id.to_string()) {
+                assert_eq!(places, Vec::<String>::new(), "{} is quarantined: {:?}", job.id, quarantine);
                 continue;
             }
             match self.store.get(job.id).await {
@@ -313,28 +312,28 @@ impl World {
                         ["queued", "scheduled", "running", "completed", "failed", "canceled"][view.status as usize];
                     assert_eq!(places, [format!("{index}:{}", view.name)], "{}", job.id);
                 }
-                // A damaged outcome or attempt: the job itself stands, and runs.
+                // The outcome or an attempt is damaged; the job itself runs.
                 Err(StoreError::Corrupt(_)) => assert_eq!(places.len(), 1, "{}", job.id),
-                // Its end, or its whole, was damaged to nothing.
+                // The end time or the whole job is lost.
                 Ok(JobLookup::Gone { .. } | JobLookup::NotFound) => {}
                 Err(other) => panic!("{other:?}"),
             }
         }
         let counted: u64 = stats.types.iter().flat_map(|of| of.counts).sum();
-        let standing = self.jobs.iter().filter(|job| !self.places(job.id).is_empty()).count() as u64;
-        assert_eq!(counted, standing, "no entry is left over");
+        let indexed = self.jobs.iter().filter(|job| !self.places(job.id).is_empty()).count() as u64;
+        assert_eq!(counted, indexed, "no other index entry is left");
     }
 
-    /// In the end: no job that can be read waits or runs.
+    /// No readable job waits or runs.
     pub(crate) async fn ended(&self) {
-        let aside = self.quarantine();
+        let quarantine = self.quarantine();
         for job in &self.jobs {
             match self.store.get(job.id).await {
                 Ok(JobLookup::Found(view)) => assert!(view.status.is_terminal(), "{view:?}"),
                 Ok(_) => {}
                 Err(error) => {
-                    let known = aside.contains_key(&job.id.to_string()) || self.places(job.id).len() == 1;
-                    assert!(matches!(error, StoreError::Corrupt(_)) && known, "{error} {aside:?}");
+                    let known = quarantine.contains_key(&job.id.to_string()) || self.places(job.id).len() == 1;
+                    assert!(matches!(error, StoreError::Corrupt(_)) && known, "{error} {quarantine:?}");
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Users and passwords: the least that a user needs, and that nothing shows a password.
+//! Users and passwords: the documented permissions suffice, and no error shows a password.
 
 use std::time::Duration;
 
@@ -19,61 +19,61 @@ use crate::common::{HOUR, in_order, insert, options, settle, sweep, take};
 
 const SECRET: &str = "hunter2-never-shown";
 
-fn shows_nothing(shown: impl std::fmt::Display + std::fmt::Debug) {
+fn assert_secret_is_hidden(shown: impl std::fmt::Display + std::fmt::Debug) {
     let text = format!("{shown} {shown:?} {shown:#?}");
     assert!(!text.contains(SECRET), "{text}");
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_refused_and_never_shown() {
+async fn wrong_password_is_refused_and_not_shown() {
     let server = RedisServer::with(&[("requirepass", "right")]);
     let host = format!("127.0.0.1:{}", server.port());
     for address in
-        [format!("redis://:{SECRET}@{host}"), format!("redis://nobody:{SECRET}@{host}"), format!("redis://{host}")]
+        [format!("redis://:{SECRET}@{host}"), format!("redis://unknown:{SECRET}@{host}"), format!("redis://{host}")]
     {
-        let refused = options().open(&address).await.expect_err("it is wrong");
+        let refused = options().open(&address).await.expect_err("the password is wrong");
         assert!(matches!(&refused, OpenError::Refused(why) if why.contains("user or the password")), "{refused:?}");
         let shown = refused.to_string();
         assert!(shown.contains(&host), "{shown}");
-        shows_nothing(refused);
+        assert_secret_is_hidden(refused);
     }
 }
 
 #[tokio::test]
-async fn a_password_is_in_nothing_that_can_be_shown() {
+async fn errors_and_debug_hide_the_password() {
     let server = RedisServer::with(&[("requirepass", SECRET)]);
     let options = options();
     let store = options.clone().open(server.url()).await.unwrap();
-    shows_nothing(format!("{options:?} {store:?}"));
+    assert_secret_is_hidden(format!("{options:?} {store:?}"));
     server.kill();
-    let error = insert(&store).await.expect_err("it is gone");
-    shows_nothing(format!("{error} {error:?}"));
-    shows_nothing(options.open(server.url()).await.expect_err("it is gone"));
+    let error = insert(&store).await.expect_err("the server is killed");
+    assert_secret_is_hidden(format!("{error} {error:?}"));
+    assert_secret_is_hidden(options.open(server.url()).await.expect_err("the server is killed"));
 }
 
-/// The rights that `docs/redis.md` names, as one line of `redis-cli`.
-fn rights() -> Vec<String> {
+/// The `ACL SETUSER` command of `docs/redis.md`.
+fn acl() -> Vec<String> {
     let docs = include_str!("../../../../docs/redis.md");
-    let begin = docs.find("ACL SETUSER").expect("the docs have it");
-    let end = begin + docs[begin..].find("```").expect("the block ends");
+    let begin = docs.find("ACL SETUSER").expect("a block with ACL SETUSER");
+    let end = begin + docs[begin..].find("```").expect("the end of the block");
     docs[begin..end].replace('\\', " ").split_whitespace().map(str::to_owned).collect()
 }
 
 #[tokio::test]
-async fn the_rights_in_the_docs_are_enough() {
+async fn documented_permissions_suffice() {
     let server = RedisServer::start();
-    let words = rights();
+    let words = acl();
     assert_eq!(server.cli(&words.iter().map(String::as_str).collect::<Vec<_>>()), "OK", "{words:?}");
     let url = format!("redis://{}:{}@127.0.0.1:{}", words[2], words[4].trim_start_matches('>'), server.port());
     let store = Options::new().open(&url).await.unwrap();
     assert_eq!(store.volatile(), None);
     let mut hints = store.hints();
     all_calls(&store).await;
-    let told = async { hints.by_ref().filter(|hint| std::future::ready(matches!(hint, Hint::Jobs(_)))).next().await };
-    assert!(tokio::time::timeout(Duration::from_secs(5), told).await.is_ok(), "it may listen");
+    let heard = async { hints.by_ref().filter(|hint| std::future::ready(matches!(hint, Hint::Jobs(_)))).next().await };
+    assert!(tokio::time::timeout(Duration::from_secs(5), heard).await.is_ok(), "the user may subscribe");
     let denied = server.cli(&["ACL", "LOG"]);
-    assert_eq!(denied, "", "something was denied");
-    // And no more: another service's keys are not its own.
+    assert_eq!(denied, "", "denied commands");
+    // Keys of another prefix are denied.
     let other = options().open(&url).await;
     assert!(other.is_err(), "{other:?}");
     assert!(server.cli(&["ACL", "LOG"]).contains("key"));
@@ -85,16 +85,20 @@ async fn all_calls(store: &RedisStore) {
         delay: Duration::from_millis(1),
         ..job("alpha", Duration::from_millis(1))
     };
-    store.insert(keyed.clone()).await.unwrap();
-    store.insert(keyed).await.unwrap();
+    for _ in 0..2 {
+        store.insert(keyed.clone()).await.unwrap();
+    }
     insert(store).await.unwrap();
     tokio::time::sleep(Duration::from_millis(5)).await;
     let taken = take(store, 9).await;
     let progress = ReportedProgress { completed: 1, total: None, percent: None, message: None };
     let report = Report { lease: taken[0].lease, progress: Some(progress), logs: vec![line("one")] };
     store.report(&[report]).await.unwrap();
-    settle(store, taken[0].lease, completed("1")).await;
-    settle(store, taken[1].lease, async_endpoints_core::store::Outcome::Failed { error: error("F") }).await;
+    for attempt in &taken {
+        let failed = async_endpoints_core::store::Outcome::Failed { error: error("F") };
+        let outcome = if attempt.lease.job == keyed.id { completed("1") } else { failed };
+        settle(store, attempt.lease, outcome).await;
+    }
     tokio::time::sleep(Duration::from_millis(5)).await;
     assert_eq!(store.prune(9).await.unwrap(), 1);
     let failed = taken.iter().map(|one| one.lease.job);
@@ -103,15 +107,15 @@ async fn all_calls(store: &RedisStore) {
         store.logs(id, 0, 9).await.unwrap();
     }
     let again = take(store, 1).await;
-    let beat = async_endpoints_core::store::Heartbeat {
+    let heartbeat = async_endpoints_core::store::Heartbeat {
         worker: async_endpoints_core::store::WorkerId(Uuid::new_v4()),
         types: Vec::new(),
         slots: async_endpoints_core::store::WorkerSlots::default(),
         ttl: Duration::from_millis(1),
     };
-    store.renew(&beat, &[again[0].lease], Duration::from_millis(1)).await.unwrap();
+    store.renew(&heartbeat, &[again[0].lease], Duration::from_millis(1)).await.unwrap();
     tokio::time::sleep(Duration::from_millis(5)).await;
-    store.renew(&beat, &[], HOUR).await.unwrap();
+    store.renew(&heartbeat, &[], HOUR).await.unwrap();
     for _ in 0..3 {
         store.reclaim(&sweep(Duration::from_millis(5))).await.unwrap();
         tokio::time::sleep(Duration::from_millis(4)).await;

@@ -1,4 +1,4 @@
-//! A store's own life: callers that leave, threads, hints, and how long one call may hold the server up.
+//! Dropped calls, threads, hints, and the work of one call on the server.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use async_endpoints_core::{
     JobId, JobStatus, JobStore as _,
     job::TraceContext,
     limits::LOG_BYTES_PER_JOB,
-    store::{Fenced, Hint, NewJob, Outcome, Report, StatsQuery},
+    store::{Fenced, Hint, JobLookup, NewJob, Outcome, Report, StatsQuery},
 };
 use async_endpoints_testkit::{
     jobs::{completed, job, line},
@@ -17,7 +17,7 @@ use futures_util::StreamExt as _;
 use crate::common::{HOUR, in_order, insert, open, options, prefix, settle, shared, take};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_caller_that_leaves_breaks_nothing() {
+async fn dropped_calls_leave_whole_jobs() {
     let (_server, store) = shared().await;
     for at in 0..60 {
         let patience = Duration::from_micros(100 + 40 * at);
@@ -35,27 +35,27 @@ async fn a_caller_that_leaves_breaks_nothing() {
     while let some @ 1.. = take(&store, 64).await.len() {
         taken += some as u64;
     }
-    // Whoever left may have been on the way: what comes late is whole, too.
+    // Inserts of dropped calls may still arrive.
     assert!(taken >= queued, "{taken} of {queued}");
     assert_eq!((count(JobStatus::Queued).await, count(JobStatus::InProgress).await), (0, running + taken));
     in_order(&store).await;
 }
 
-/// Threads of this process whose name says that they are a store's.
+/// Number of threads of stores in this process.
 #[cfg(target_os = "linux")]
 fn threads() -> usize {
-    let tasks = std::fs::read_dir("/proc/self/task").expect("threads are listed").flatten();
+    let tasks = std::fs::read_dir("/proc/self/task").expect("the list of threads").flatten();
     let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
     names.filter(|name| name.starts_with("redis-")).count()
 }
 
-/// In a process of its own: tests beside it have stores too.
+/// Runs in a process of its own, because other tests have stores too.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn threads_and_connections_end_with_the_last_handle() {
+async fn threads_and_connections_end_with_the_store() {
     if std::env::var_os("ALONE").is_none() {
         let this = std::env::current_exe().unwrap();
-        let test = ["life::threads_and_connections_end_with_the_last_handle", "--exact"];
+        let test = ["life::threads_and_connections_end_with_the_store", "--exact"];
         let ran = std::process::Command::new(this).args(test).env("ALONE", "1").output().unwrap();
         let out = String::from_utf8_lossy(&ran.stdout);
         assert!(ran.status.success() && out.contains("1 passed"), "{out}");
@@ -67,7 +67,7 @@ async fn threads_and_connections_end_with_the_last_handle() {
         let (hints, other) = (store.hints(), std::sync::Arc::clone(&store));
         drop(store);
         insert(&other).await.unwrap();
-        // A thread that was started takes its name a moment later.
+        // A new thread gets its name a moment later.
         for _ in 0..500 {
             if threads() == 1 {
                 break;
@@ -78,9 +78,9 @@ async fn threads_and_connections_end_with_the_last_handle() {
         drop(other);
         drop(hints);
     }
-    // One that could not be opened leaves nothing either.
+    // A store that cannot be opened leaves nothing either.
     server.kill();
-    options().open(server.url()).await.expect_err("nobody is there");
+    options().open(server.url()).await.expect_err("the server is killed");
     server.restart();
     for _ in 0..500 {
         let clients = server.cli(&["CLIENT", "LIST"]).lines().filter(|line| !line.contains("cmd=client")).count();
@@ -93,7 +93,7 @@ async fn threads_and_connections_end_with_the_last_handle() {
 }
 
 #[tokio::test]
-async fn hints_are_heard_again_when_the_runtime_that_opened_the_store_is_gone() {
+async fn hints_continue_after_the_opening_runtime_ends() {
     let server = RedisServer::shared();
     let opened = std::thread::spawn({
         let url = server.url();
@@ -106,19 +106,19 @@ async fn hints_are_heard_again_when_the_runtime_that_opened_the_store_is_gone() 
     });
     let (store, before) = opened.join().unwrap();
     let gone = tokio::time::timeout(Duration::from_secs(5), before.collect::<Vec<_>>()).await;
-    assert!(gone.is_ok(), "it ends, so that whoever listens asks again");
+    assert!(gone.is_ok(), "the stream ends, so that its listener subscribes again");
     let mut hints = store.hints();
     insert(&store).await.unwrap();
-    let told = async { hints.by_ref().filter(|hint| std::future::ready(matches!(hint, Hint::Lagged))).next().await };
-    assert!(tokio::time::timeout(Duration::from_secs(5), told).await.unwrap().is_some());
+    let heard = async { hints.by_ref().filter(|hint| std::future::ready(matches!(hint, Hint::Lagged))).next().await };
+    assert!(tokio::time::timeout(Duration::from_secs(5), heard).await.unwrap().is_some());
     insert(&store).await.unwrap();
     take(&store, 9).await;
-    let told = async { hints.by_ref().filter(|hint| std::future::ready(matches!(hint, Hint::Jobs(_)))).next().await };
-    assert!(tokio::time::timeout(Duration::from_secs(5), told).await.unwrap().is_some());
+    let heard = async { hints.by_ref().filter(|hint| std::future::ready(matches!(hint, Hint::Jobs(_)))).next().await };
+    assert!(tokio::time::timeout(Duration::from_secs(5), heard).await.unwrap().is_some());
 }
 
 #[tokio::test]
-async fn streams_of_hints_end_with_their_store() {
+async fn hint_stream_ends_with_its_store() {
     let (_server, store) = shared().await;
     let hints = store.hints();
     drop(store);
@@ -126,9 +126,9 @@ async fn streams_of_hints_end_with_their_store() {
     assert!(ended.is_ok());
 }
 
-/// However many they are, one call takes 2 000 of them away; those that follow go on until the whole attempt is gone.
+/// One report drops at most 2 000 lines. Later reports drop the rest of the attempt.
 #[tokio::test]
-async fn an_attempt_of_very_many_lines_goes_in_bounded_calls() {
+async fn old_log_lines_are_dropped_in_bounded_steps() {
     const LINES: usize = 9_000;
     let (_server, store) = shared().await;
     let id = insert(&store).await.unwrap().id;
@@ -143,11 +143,11 @@ async fn an_attempt_of_very_many_lines_goes_in_bounded_calls() {
     settle(&store, first, Outcome::Released).await;
     let second = take(&store, 1).await.remove(0).lease;
     let oldest = async || store.logs(id, 0, 1).await.unwrap().remove(0).line;
-    report(second, 1, "does not fit any more").await;
-    assert_eq!(oldest().await, 1, "it fits");
+    report(second, 1, "within the limit").await;
+    assert_eq!(oldest().await, 1);
     report(second, 1, &"x".repeat(LOG_BYTES_PER_JOB / 10)).await;
-    for gone in [2_000, 4_000, 6_000, 8_000] {
-        assert_eq!(oldest().await, gone + 1);
+    for dropped in [2_000, 4_000, 6_000, 8_000] {
+        assert_eq!(oldest().await, dropped + 1);
         report(second, 1, "one more").await;
     }
     let left = store.logs(id, 0, 100).await.unwrap();
@@ -157,7 +157,7 @@ async fn an_attempt_of_very_many_lines_goes_in_bounded_calls() {
 }
 
 #[tokio::test]
-async fn ten_thousand_that_wait_hold_nobody_up() {
+async fn ten_thousand_versions_do_not_block_the_server() {
     let server = RedisServer::start();
     let store = open(&server, options()).await;
     let kept = insert(&store).await.unwrap().id;
@@ -169,9 +169,24 @@ async fn ten_thousand_that_wait_hold_nobody_up() {
     assert_eq!(server.cli(&["SLOWLOG", "LEN"]), "0");
 }
 
-/// It takes twice as much with a field of more than 64 bytes.
 #[tokio::test]
-async fn the_hash_of_a_traced_job_stays_compact() {
+async fn fields_of_a_later_version_are_kept() {
+    let (server, prefix) = (RedisServer::shared(), prefix());
+    let store = open(&server, async_endpoints_redis::Options::new().prefix(prefix.clone())).await;
+    let id = insert(&store).await.unwrap().id;
+    let hash = format!("{{{prefix}}}:job:{id}");
+    let terms = server.cli(&["HGET", &hash, "w"]) + " later";
+    server.cli(&["HSET", &hash, "later", "1", "w", &terms]);
+    settle(&store, take(&store, 1).await.remove(0).lease, Outcome::Released).await;
+    settle(&store, take(&store, 1).await.remove(0).lease, completed("1")).await;
+    assert!(matches!(store.get(id).await.unwrap(), JobLookup::Found(job) if job.status == JobStatus::Completed));
+    assert_eq!(server.cli(&["HMGET", &hash, "later", "w"]), format!("1\n{terms}"));
+    in_order(&store).await;
+}
+
+/// Redis takes twice the memory for a hash with a field of more than 64 bytes.
+#[tokio::test]
+async fn hash_of_a_traced_job_stays_compact() {
     let (server, prefix) = (RedisServer::shared(), prefix());
     let store = open(&server, async_endpoints_redis::Options::new().prefix(prefix.clone())).await;
     let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";

@@ -1,4 +1,4 @@
-//! The server is there and refuses: no memory, no disk, no time, no room for another client.
+//! A reachable server that refuses calls: out of memory, disk, replicas, time or client slots.
 
 use std::{
     io::Read as _,
@@ -27,7 +27,7 @@ use uuid::Uuid;
 use crate::common::{HOUR, SOON, back, claim_of, in_order, insert, open, options, settle, sweep, take, unavailable};
 
 #[tokio::test]
-async fn without_memory_nothing_is_accepted_and_what_runs_goes_on() {
+async fn without_memory_only_running_jobs_go_on() {
     let server = RedisServer::start();
     let store = open(&server, options()).await;
     let mut jobs = Vec::new();
@@ -43,10 +43,10 @@ async fn without_memory_nothing_is_accepted_and_what_runs_goes_on() {
         unavailable(store.report(&[report])).await,
         unavailable(store.probe()).await,
     ] {
-        assert!(why.contains("no memory"), "{why}");
+        assert!(why.contains("no memory left"), "{why}");
     }
     assert_eq!(settle(&store, running[0].lease, completed("1")).await, Settled::Settled(JobStatus::Completed));
-    assert_eq!(store.renew(&beat(), &[running[1].lease], HOUR).await.unwrap(), [Renewed::Held]);
+    assert_eq!(store.renew(&heartbeat(), &[running[1].lease], HOUR).await.unwrap(), [Renewed::Held]);
     let more = take(&store, 1).await;
     assert_eq!(more[0].lease.job, jobs[2]);
     assert!(matches!(store.cancel(jobs[3], &error("C")).await.unwrap(), CancelOutcome::Canceled(_)));
@@ -58,7 +58,7 @@ async fn without_memory_nothing_is_accepted_and_what_runs_goes_on() {
     let page = store.list(&ListFilter::default(), &Page { cursor: None, limit: 50 }).await.unwrap();
     assert_eq!(page.jobs.len(), 6);
     assert_eq!(store.stats(&StatsQuery::default()).await.unwrap().types[0].counts, [2, 0, 2, 1, 0, 1]);
-    // A process that starts now opens it all the same.
+    // A store can still be opened.
     open(&server, options()).await.stats(&StatsQuery::default()).await.unwrap();
 
     server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
@@ -67,7 +67,7 @@ async fn without_memory_nothing_is_accepted_and_what_runs_goes_on() {
 }
 
 #[tokio::test]
-async fn without_memory_roles_mending_recovery_and_pruning_go_on_too() {
+async fn without_memory_upkeep_goes_on() {
     const LEASE: Duration = Duration::from_secs(30);
     let (server, clock) = (RedisServer::start(), ManualClock::new());
     let store = open(&server, options().clock(clock.clone())).await;
@@ -80,14 +80,14 @@ async fn without_memory_roles_mending_recovery_and_pruning_go_on_too() {
     let lease = |id| leases.clone().find(|lease: &Lease| lease.job == id).unwrap();
     settle(&store, lease(failed), Outcome::Failed { error: error("F") }).await;
     settle(&store, lease(ended), completed("1")).await;
-    store.renew(&beat(), &[lease(kept)], 4 * HOUR).await.unwrap();
+    store.renew(&heartbeat(), &[lease(kept)], 4 * HOUR).await.unwrap();
     server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
 
     for why in [
         unavailable(store.retry(failed, &RetryAs { id: JobId::random(), trace: None })).await,
         unavailable(store.put_document("d", None, Bytes::from_static(b"doc"), None)).await,
     ] {
-        assert!(why.contains("no memory"), "{why}");
+        assert!(why.contains("no memory left"), "{why}");
     }
     assert!(matches!(store.role("r", Uuid::new_v4(), HOUR).await.unwrap(), Role::Held(_)));
     server.cli(&["ZREM", &server.cli(&["KEYS", "*accepted:alpha"]), &lost.to_string()]);
@@ -109,12 +109,12 @@ async fn without_memory_roles_mending_recovery_and_pruning_go_on_too() {
     in_order(&store).await;
 }
 
-fn beat() -> Heartbeat {
+fn heartbeat() -> Heartbeat {
     Heartbeat { worker: WorkerId(Uuid::new_v4()), types: Vec::new(), slots: WorkerSlots::default(), ttl: HOUR }
 }
 
 #[tokio::test]
-async fn without_its_replicas_a_server_is_unavailable_and_comes_back() {
+async fn missing_replicas_are_unavailable_until_they_return() {
     let server = RedisServer::start();
     let store = open(&server, options()).await;
     let kept = insert(&store).await.unwrap();
@@ -136,11 +136,11 @@ async fn without_its_replicas_a_server_is_unavailable_and_comes_back() {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_save_is_unavailable_and_comes_back() {
+async fn failed_snapshot_is_unavailable_until_one_succeeds() {
     let server = RedisServer::with(&[("save", "3600 1"), ("dbfilename", "dump.rdb")]);
     let store = open(&server, options()).await;
     let kept = insert(&store).await.unwrap();
-    // Its snapshot cannot take its place.
+    // A folder in the way of the snapshot file.
     let dump = server.folder().join("dump.rdb");
     std::fs::create_dir(&dump).unwrap();
     std::fs::write(dump.join("in-the-way"), "").unwrap();
@@ -160,7 +160,7 @@ async fn a_server_that_cannot_save_is_unavailable_and_comes_back() {
     in_order(&store).await;
 }
 
-/// Has it save, until that went so.
+/// Saves snapshots until one has this result.
 fn save(server: &RedisServer, until: &str) {
     let began = Instant::now();
     let wanted = format!("rdb_last_bgsave_status:{until}");
@@ -172,7 +172,7 @@ fn save(server: &RedisServer, until: &str) {
 }
 
 #[tokio::test]
-async fn a_server_busy_with_a_script_is_unavailable_and_comes_back() {
+async fn busy_server_is_unavailable_until_the_script_ends() {
     let server = Arc::new(RedisServer::with(&[("busy-reply-threshold", "50")]));
     let store = open(&server, options()).await;
     let kept = insert(&store).await.unwrap();
@@ -182,7 +182,7 @@ async fn a_server_busy_with_a_script_is_unavailable_and_comes_back() {
     };
     tokio::time::sleep(Duration::from_millis(200)).await;
     for why in [unavailable(insert(&store)).await, unavailable(store.get(kept.id)).await] {
-        assert!(why.contains("busy with somebody's script"), "{why}");
+        assert!(why.contains("busy with another script"), "{why}");
     }
     server.cli(&["SCRIPT", "KILL"]);
     other.join().unwrap();
@@ -192,16 +192,16 @@ async fn a_server_busy_with_a_script_is_unavailable_and_comes_back() {
 }
 
 #[tokio::test]
-async fn a_server_with_too_many_clients_is_unavailable_and_lets_in_later() {
+async fn too_many_clients_is_unavailable_until_some_leave() {
     let server = RedisServer::with(&[("maxclients", "4")]);
     let others: Vec<TcpStream> =
-        (0..4).map(|_| TcpStream::connect(("127.0.0.1", server.port())).expect("it listens")).collect();
-    // Until they count.
+        (0..4).map(|_| TcpStream::connect(("127.0.0.1", server.port())).expect("connected")).collect();
+    // The server has counted the clients once it refuses another.
     let mut refused = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
-    let mut said = String::new();
-    refused.read_to_string(&mut said).unwrap();
-    assert!(said.contains("max number of clients"), "{said}");
-    let refused = options().open(server.url()).await.expect_err("it is full");
+    let mut answer = String::new();
+    refused.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("max number of clients"), "{answer}");
+    let refused = options().open(server.url()).await.expect_err("no client slot is free");
     assert!(refused.is_transient(), "{refused:?}");
     drop(others);
     let began = Instant::now();
@@ -215,8 +215,8 @@ async fn a_server_with_too_many_clients_is_unavailable_and_lets_in_later() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_loads_its_data_is_waited_for() {
-    // It looks at its clients after each thousand commands that it loads.
+async fn loading_server_is_unavailable_until_loaded() {
+    // The server serves clients after each thousand commands that it loads.
     let settings = [("key-load-delay", "100")];
     let server = Arc::new(RedisServer::with(&settings));
     let options = options();
@@ -238,17 +238,17 @@ async fn a_server_that_loads_its_data_is_waited_for() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     restarting.join().unwrap();
-    assert!(seen.iter().any(|why| why.contains("it is loading its data")), "{seen:?}");
+    assert!(seen.iter().any(|why| why.contains("the server is loading its data")), "{seen:?}");
     back(&store).await;
     assert_eq!(store.stats(&StatsQuery::default()).await.unwrap().types[0].counts[0], 160 * 32);
 }
 
-/// A store that opened with the last place left renews its leases once there is another.
+/// The store opens with the last client slot, and renews leases over a second connection later.
 #[tokio::test]
-async fn leases_are_renewed_once_there_is_room_for_their_connection() {
+async fn leases_are_renewed_once_a_client_slot_is_free() {
     let server = RedisServer::with(&[("maxclients", "4")]);
     let others: Vec<TcpStream> =
-        (0..3).map(|_| TcpStream::connect(("127.0.0.1", server.port())).expect("it listens")).collect();
+        (0..3).map(|_| TcpStream::connect(("127.0.0.1", server.port())).expect("connected")).collect();
     let began = Instant::now();
     let store = loop {
         match options().open(server.url()).await {
@@ -256,10 +256,10 @@ async fn leases_are_renewed_once_there_is_room_for_their_connection() {
             Err(error) => assert!(error.is_transient() && began.elapsed() < SOON, "{error}"),
         }
     };
-    unavailable(store.renew(&beat(), &[], HOUR)).await;
+    unavailable(store.renew(&heartbeat(), &[], HOUR)).await;
     drop(others);
     let began = Instant::now();
-    while let Err(error) = store.renew(&beat(), &[], HOUR).await {
+    while let Err(error) = store.renew(&heartbeat(), &[], HOUR).await {
         assert!(error.is_transient() && began.elapsed() < SOON, "{error}");
     }
 }

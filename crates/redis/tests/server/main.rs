@@ -1,6 +1,6 @@
-//! A real server in trouble, and servers of all kinds: what callers see, that nothing is lost, and that it passes by itself.
+//! Faults and settings of a real server: the errors that callers get, that no job is lost, and that the store recovers.
 
-// Helpers are no tests to this lint.
+// The lint does not know helpers of tests.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../common/mod.rs"]

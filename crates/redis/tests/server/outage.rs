@@ -1,4 +1,4 @@
-//! The server is away, frozen, or another one than before.
+//! A server that is killed, frozen, cut off, or replaced by another.
 
 use std::{
     sync::{
@@ -23,7 +23,7 @@ use futures_util::{StreamExt as _, stream::BoxStream};
 use crate::common::{HOUR, SOON, back, in_order, insert, open, options, settle, take, unavailable};
 
 #[tokio::test]
-async fn everything_is_there_after_the_server_was_killed() {
+async fn killed_server_loses_nothing_with_fsync_always() {
     let server = RedisServer::with(&[("appendfsync", "always")]);
     let store = open(&server, options()).await;
     let ended = async_endpoints_core::store::NewJob { key: Some(key("k")), ..job("alpha", HOUR) };
@@ -51,20 +51,21 @@ async fn everything_is_there_after_the_server_was_killed() {
     assert_eq!(store.logs(ended.id, 0, 9).await.unwrap()[0].message, "one");
     assert_eq!(store.insert(ended).await.unwrap(), InsertOutcome::Existing(seen));
     assert_eq!(store.document("d").await.unwrap().unwrap().bytes, Bytes::from_static(b"doc"));
-    assert_eq!(settle(&store, taken.lease, completed("{\"b\":2}")).await, done, "a repeat");
+    assert_eq!(settle(&store, taken.lease, completed("{\"b\":2}")).await, done, "repeated");
     assert_eq!((lease.job, settle(&store, lease, completed("1")).await), (running.id, done));
     assert_eq!(take(&store, 9).await[0].lease.job, waiting.id);
     in_order(&store).await;
 }
 
-/// A job whose acceptance was answered: in which of the server's lives, unless it died meanwhile, and when.
+/// An accepted job.
 struct Accepted {
     id: JobId,
+    /// How often the server had been killed; `None` if that changed during the call.
     life: Option<usize>,
     at: Instant,
 }
 
-/// Submits and works until it is told to stop; what was accepted, in order.
+/// Submits and runs jobs until `stop`. Returns the accepted jobs in order.
 async fn busy(store: Arc<RedisStore>, life: Arc<AtomicUsize>, stop: Arc<AtomicBool>) -> Vec<Accepted> {
     let mut accepted = Vec::new();
     while !stop.load(Ordering::Relaxed) {
@@ -82,8 +83,8 @@ async fn busy(store: Arc<RedisStore>, life: Arc<AtomicUsize>, stop: Arc<AtomicBo
     accepted
 }
 
-/// Eight clients are busy while the server is killed at the end of each of these lives; what each was told, and when it was
-/// killed.
+/// Runs eight clients and kills the server after each of `lives`. Returns each client's accepted jobs, and the times of the
+/// kills.
 async fn through_kills(
     server: &RedisServer,
     store: &Arc<RedisStore>,
@@ -102,25 +103,24 @@ async fn through_kills(
         back(store).await;
     }
     stop.store(true, Ordering::Relaxed);
-    let mut told = Vec::new();
+    let mut accepted = Vec::new();
     for client in clients {
-        told.push(client.await.unwrap());
+        accepted.push(client.await.unwrap());
     }
-    (told, kills)
+    (accepted, kills)
 }
 
-/// It answers what it has not written while it waits for a slow disk, for 2 seconds at most: only the end of what a client
-/// was told may be lost.
+/// While Redis waits for a slow disk, at most 2 seconds, it answers before it writes. A kill may lose the last answers only.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_writes_every_second_loses_an_end_at_most_when_it_is_killed() {
+async fn killed_server_loses_only_the_last_writes_with_everysec() {
     const UNWRITTEN: Duration = Duration::from_millis(2500);
     let server = RedisServer::with(&[("appendfsync", "everysec")]);
     let store = Arc::new(open(&server, options()).await);
     let lives = [UNWRITTEN + Duration::from_millis(500), Duration::from_millis(300)];
-    let (told, kills) = through_kills(&server, &store, &lives).await;
+    let (clients, kills) = through_kills(&server, &store, &lives).await;
     in_order(&store).await;
     let mut old = 0;
-    for accepted in told {
+    for accepted in clients {
         let ids: Vec<JobId> = accepted.iter().map(|job| job.id).collect();
         let there = store.versions(&ids).await.unwrap();
         let mut ended = vec![false; lives.len() + 1];
@@ -129,35 +129,35 @@ async fn a_server_that_writes_every_second_loses_an_end_at_most_when_it_is_kille
             let was_killed = kills.get(life);
             let is_old = was_killed.is_none_or(|kill| *kill - job.at > UNWRITTEN);
             old += usize::from(is_old && was_killed.is_some());
-            assert!(version.is_some() || !is_old, "{} was told long ago", job.id);
-            assert!(version.is_none() || !ended[life], "{} is there, and one before it is lost", job.id);
+            assert!(version.is_some() || !is_old, "{} was accepted long before the kill", job.id);
+            assert!(version.is_none() || !ended[life], "{} is there, but an earlier job is lost", job.id);
             ended[life] |= version.is_none();
         }
     }
-    assert!(old > 100, "{old} were told long before a kill");
+    assert!(old > 100, "only {old} jobs were accepted long before a kill");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_half_stored_when_the_server_is_killed_while_all_are_busy() {
-    // Else it answers what it has not written, while it waits for a slow disk.
+async fn killed_server_stores_no_job_partly() {
+    // With everysec the server may answer before it writes.
     let server = RedisServer::with(&[("appendfsync", "always")]);
     let store = Arc::new(open(&server, options()).await);
     let (accepted, _) = through_kills(&server, &store, &[Duration::from_millis(200); 3]).await;
     let accepted: Vec<JobId> = accepted.iter().flatten().map(|job| job.id).collect();
     assert!(accepted.len() > 100, "{}", accepted.len());
-    assert!(store.versions(&accepted).await.unwrap().iter().all(Option::is_some), "nothing is lost");
+    assert!(store.versions(&accepted).await.unwrap().iter().all(Option::is_some), "a job is lost");
     in_order(&store).await;
 }
 
 #[tokio::test]
-async fn a_frozen_server_is_unavailable_and_comes_back() {
+async fn frozen_server_is_unavailable_until_it_resumes() {
     let server = RedisServer::start();
     let store = open(&server, options()).await;
     let kept = insert(&store).await.unwrap();
     server.pause();
     let (written, read) = tokio::join!(unavailable(insert(&store)), unavailable(store.get(kept.id)));
     assert!(written.contains(&format!("redis at 127.0.0.1:{}", server.port())), "{written}");
-    assert!(read.contains("may have happened"), "{read}");
+    assert!(read.contains("may have taken effect"), "{read}");
     unavailable(take_one(&store)).await;
     server.resume();
     back(&store).await;
@@ -170,7 +170,7 @@ async fn take_one(store: &RedisStore) -> async_endpoints_core::store::Result<()>
 }
 
 #[tokio::test]
-async fn a_server_that_forgot_all_scripts_is_no_trouble() {
+async fn flushed_scripts_are_sent_again() {
     let server = RedisServer::start();
     let store = open(&server, options()).await;
     for _ in 0..3 {
@@ -181,14 +181,14 @@ async fn a_server_that_forgot_all_scripts_is_no_trouble() {
     }
 }
 
-/// The next hint that is one of these.
+/// Waits for a hint that `wanted` accepts.
 async fn hear(hints: &mut BoxStream<'static, Hint>, wanted: impl Fn(&Hint) -> bool) -> Hint {
     let hear = async { hints.by_ref().filter(|hint| std::future::ready(wanted(hint))).next().await };
-    tokio::time::timeout(SOON, hear).await.expect("it is told in time").expect("the stream goes on")
+    tokio::time::timeout(SOON, hear).await.expect("a hint in time").expect("the stream ended")
 }
 
 #[tokio::test]
-async fn cut_connections_are_back_at_once_and_hints_come_again() {
+async fn cut_connections_are_made_again_at_once() {
     let server = RedisServer::start();
     let store = open(&server, options()).await;
     let mut hints = store.hints();
@@ -198,7 +198,7 @@ async fn cut_connections_are_back_at_once_and_hints_come_again() {
     hear(&mut hints, work).await;
     take(&store, 1).await;
     server.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
-    // Broken, and there again: something may have been missed both times.
+    // Once when the subscription breaks, and once when the store has subscribed again.
     hear(&mut hints, |hint| *hint == Hint::Lagged).await;
     hear(&mut hints, |hint| *hint == Hint::Lagged).await;
     insert(&store).await.unwrap();
@@ -215,7 +215,7 @@ async fn cut_connections_are_back_at_once_and_hints_come_again() {
 }
 
 #[tokio::test]
-async fn a_primary_that_became_a_replica_is_waited_for() {
+async fn demoted_primary_is_unavailable_until_promoted() {
     let server = RedisServer::start();
     let options = options();
     let store = open(&server, options.clone()).await;
@@ -226,23 +226,23 @@ async fn a_primary_that_became_a_replica_is_waited_for() {
     server.follow(&other);
     let why = unavailable(insert(&store)).await;
     assert!(why.contains("replica"), "{why}");
-    let refused = options.clone().open(server.url()).await.expect_err("it is a replica");
+    let refused = options.clone().open(server.url()).await.expect_err("the server is a replica");
     assert!(matches!(&refused, OpenError::Unavailable(why) if why.contains("waiting for the primary")), "{refused:?}");
     server.promote();
     back(&store).await;
     assert_eq!((lease.job, settle(&store, lease, completed("1")).await), (kept.id, settled()));
     in_order(&store).await;
-    // Whoever goes to the other one finds what it had.
+    // The other server has the job as well.
     let there = open(&other, options).await;
     assert!(matches!(there.get(kept.id).await.unwrap(), JobLookup::Found(_)));
 }
 
 #[tokio::test]
-async fn a_replica_that_lost_its_primary_is_waited_for() {
+async fn replica_without_primary_is_unavailable() {
     let server = RedisServer::with(&[("replica-serve-stale-data", "no")]);
     let store = open(&server, options()).await;
     let kept = insert(&store).await.unwrap();
-    // Nobody is there.
+    // No server listens there.
     server.cli(&["REPLICAOF", "127.0.0.1", "1"]);
     let why = unavailable(store.get(kept.id)).await;
     assert!(why.contains("a replica that lost its primary"), "{why}");
@@ -257,11 +257,11 @@ const fn settled() -> Settled {
 }
 
 #[tokio::test]
-async fn a_failover_that_lost_a_claim_ends_the_job_once() {
+async fn failover_that_loses_a_claim_ends_the_job_once() {
     let server = RedisServer::start();
     let store = open(&server, options()).await;
     let kept = insert(&store).await.unwrap();
-    // A replica that did not hear of the claim becomes the server.
+    // A replica without the claim becomes the primary.
     let behind = RedisServer::replica_of(&server);
     behind.promote();
     let lost = take(&store, 1).await.remove(0).lease;

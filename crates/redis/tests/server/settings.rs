@@ -1,4 +1,4 @@
-//! What a server must be like, and what is told of one that is not.
+//! Required settings of a server, and the errors of a server without them.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ fn refused(opened: Result<async_endpoints_redis::RedisStore, OpenError>) -> Stri
 }
 
 #[tokio::test]
-async fn a_server_that_keeps_nothing_is_refused_unless_allowed() {
+async fn server_without_aof_is_refused_unless_allowed() {
     let server = RedisServer::with(&[("appendonly", "no")]);
     let why = refused(options().open(server.url()).await);
     assert!(why.contains("no append-only file") && why.contains("set appendonly yes"), "{why}");
@@ -26,7 +26,7 @@ async fn a_server_that_keeps_nothing_is_refused_unless_allowed() {
 }
 
 #[tokio::test]
-async fn a_server_that_evicts_is_refused_unless_allowed() {
+async fn server_that_evicts_is_refused_unless_allowed() {
     let server = RedisServer::with(&[("maxmemory-policy", "allkeys-lru")]);
     let why = refused(options().open(server.url()).await);
     assert!(why.contains("maxmemory-policy is allkeys-lru") && why.contains("set it to noeviction"), "{why}");
@@ -36,56 +36,56 @@ async fn a_server_that_evicts_is_refused_unless_allowed() {
     assert_eq!(open(&server, options()).await.volatile(), None);
 }
 
-/// What the next prunings tell, until one does.
-async fn told(store: &RedisStore) -> StoreError {
+/// Prunes until a call fails. Returns its error.
+async fn failed_prune(store: &RedisStore) -> StoreError {
     let began = Instant::now();
     loop {
         if let Err(error) = store.prune(9).await {
             return error;
         }
-        assert!(began.elapsed() < SOON, "nothing is told");
+        assert!(began.elapsed() < SOON, "no prune failed");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// Prunings that look at the settings, and tell nothing.
-async fn quiet(store: &RedisStore) {
+/// Prunes over several checks of the settings, without an error.
+async fn prune_quietly(store: &RedisStore) {
     for _ in 0..3 {
-        tokio::time::sleep(LOOK).await;
-        store.prune(9).await.expect("it was told before");
+        tokio::time::sleep(CHECK).await;
+        store.prune(9).await.expect("reported only once");
     }
 }
 
-const LOOK: Duration = Duration::from_millis(20);
+const CHECK: Duration = Duration::from_millis(20);
 
 #[tokio::test]
-async fn settings_that_change_under_it_are_told_once_and_refuse_the_next() {
+async fn worse_settings_are_reported_once_and_refused_on_open() {
     let server = RedisServer::start();
-    let store = open(&server, options().check_every(LOOK)).await;
-    quiet(&store).await;
+    let store = open(&server, options().check_every(CHECK)).await;
+    prune_quietly(&store).await;
     for (setting, bad, good, why) in [
         ("maxmemory-policy", "allkeys-lru", "noeviction", "maxmemory-policy is allkeys-lru"),
-        ("appendonly", "no", "yes", "it keeps no append-only file"),
+        ("appendonly", "no", "yes", "keeps no append-only file"),
     ] {
         server.cli(&["CONFIG", "SET", setting, bad]);
-        let error = told(&store).await;
+        let error = failed_prune(&store).await;
         assert!(error.to_string().contains(why) && !error.is_transient(), "{error}");
         assert!(store.volatile().is_some_and(|volatile| volatile.contains(why)));
-        quiet(&store).await;
+        prune_quietly(&store).await;
         insert(&store).await.unwrap();
         assert!(refused(options().open(server.url()).await).contains(why));
         server.cli(&["CONFIG", "SET", setting, good]);
         let began = Instant::now();
         while store.volatile().is_some() {
             store.prune(9).await.unwrap();
-            assert!(began.elapsed() < SOON, "it is well again");
-            tokio::time::sleep(LOOK).await;
+            assert!(began.elapsed() < SOON, "the store is still volatile");
+            tokio::time::sleep(CHECK).await;
         }
     }
 }
 
 #[tokio::test]
-async fn data_that_was_deleted_under_a_fleet_is_told_once_by_each() {
+async fn deleted_data_is_reported_once_by_each_store() {
     let (server, prefix) = (RedisServer::start(), prefix());
     let mine = || Options::new().prefix(prefix.clone());
     let stores = [open(&server, mine()).await, open(&server, mine()).await];
@@ -95,23 +95,23 @@ async fn data_that_was_deleted_under_a_fleet_is_told_once_by_each() {
     let lost = insert(&stores[0]).await.unwrap();
     server.cli(&["FLUSHALL"]);
     for store in &stores {
-        let error = store.prune(9).await.expect_err("it is told at once");
+        let error = store.prune(9).await.expect_err("the data was deleted");
         let StoreError::Corrupt(why) = &error else { panic!("{error:?}") };
         assert!(why.contains("FLUSHALL") && why.contains(&format!("{{{prefix}}}:")), "{why}");
-        store.prune(9).await.expect("once");
+        store.prune(9).await.expect("reported only once");
     }
-    // What is accepted from now on is like any other, and the format is said again.
+    // New jobs are stored as usual, and so is the format.
     let kept = insert(&stores[1]).await.unwrap();
     assert_eq!(stores[0].versions(&[lost.id, kept.id]).await.unwrap(), [None, Some(1)]);
     assert_eq!(server.cli(&["HGET", &format!("{{{prefix}}}:meta"), "format"]), "1");
     crate::common::in_order(&stores[0]).await;
-    // A server that only restarts has what it had.
+    // A restart keeps the data.
     server.restart();
     crate::common::back(&stores[0]).await;
     stores[0].prune(9).await.unwrap();
 }
 
-/// A node of a cluster, and its id.
+/// A cluster node and its id.
 fn node() -> (RedisServer, String) {
     let bus = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let node = RedisServer::with(&[("cluster-enabled", "yes"), ("cluster-port", &bus)]);
@@ -120,23 +120,23 @@ fn node() -> (RedisServer, String) {
 }
 
 #[tokio::test]
-async fn a_node_of_a_cluster_that_has_not_the_keys_is_refused_and_the_one_that_has_works() {
-    let [(has, id), (other, other_id)] = [node(), node()];
-    let before = options().open(has.url()).await.expect_err("nobody has any keys");
-    assert!(before.is_transient() && before.to_string().contains("cluster is not ready"), "{before}");
-    assert_eq!(has.cli(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]), "OK");
+async fn only_the_cluster_node_with_the_keys_is_accepted() {
+    let [(owner, id), (other, other_id)] = [node(), node()];
+    let before = options().open(owner.url()).await.expect_err("no node has any slots");
+    assert!(before.is_transient() && before.to_string().contains("the cluster is not ready"), "{before}");
+    assert_eq!(owner.cli(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]), "OK");
     let bus = |node: &RedisServer| node.cli(&["CONFIG", "GET", "cluster-port"]).lines().nth(1).unwrap().to_owned();
-    assert_eq!(has.cli(&["CLUSTER", "MEET", "127.0.0.1", &other.port().to_string(), &bus(&other)]), "OK");
+    assert_eq!(owner.cli(&["CLUSTER", "MEET", "127.0.0.1", &other.port().to_string(), &bus(&other)]), "OK");
     let began = Instant::now();
-    // Both have to have heard of it.
-    while [&has, &other].iter().any(|node| !node.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok")) {
+    // Both nodes have to know the state.
+    while [&owner, &other].iter().any(|node| !node.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok")) {
         assert!(began.elapsed() < 4 * SOON, "{} {id} {other_id}", other.cli(&["CLUSTER", "NODES"]));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let why = refused(options().open(other.url()).await);
-    assert!(why.contains("a node of a cluster that has not these keys"), "{why}");
-    assert!(why.contains(&format!("127.0.0.1:{}", has.port())), "it names the one that has: {why}");
-    let store = open(&has, options()).await;
+    assert!(why.contains("cluster node does not have the keys"), "{why}");
+    assert!(why.contains(&format!("127.0.0.1:{}", owner.port())), "the error has no address of the other node: {why}");
+    let store = open(&owner, options()).await;
     let job = insert(&store).await.unwrap();
     let taken = crate::common::take(&store, 1).await.remove(0);
     assert_eq!(taken.lease.job, job.id);
@@ -145,12 +145,12 @@ async fn a_node_of_a_cluster_that_has_not_the_keys_is_refused_and_the_one_that_h
 }
 
 #[tokio::test]
-async fn a_later_format_is_refused_by_name() {
+async fn later_format_is_refused() {
     let (server, prefix) = (RedisServer::shared(), prefix());
     let mine = Options::new().prefix(prefix.clone());
     drop(open(&server, mine.clone()).await);
     server.cli(&["HSET", &format!("{{{prefix}}}:meta"), "format", "7"]);
-    let newer = mine.open(server.url()).await.expect_err("it is newer");
+    let newer = mine.open(server.url()).await.expect_err("the format is newer");
     assert!(matches!(&newer, OpenError::Newer { found: 7, known: 1, .. }), "{newer:?}");
     let text = newer.to_string();
     assert!(text.contains(&format!("127.0.0.1:{}", server.port())) && text.contains("format 7"), "{text}");
@@ -158,7 +158,7 @@ async fn a_later_format_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn databases_and_prefixes_do_not_see_each_other() {
+async fn databases_and_prefixes_are_separate() {
     let (server, prefix) = (RedisServer::shared(), prefix());
     let third = Options::new().prefix(prefix.clone()).open(format!("{}/3", server.url())).await.unwrap();
     let stores = [third, open(&server, Options::new().prefix(prefix.clone())).await, open(&server, options()).await];
@@ -170,29 +170,29 @@ async fn databases_and_prefixes_do_not_see_each_other() {
         let versions = store.versions(&jobs).await.unwrap();
         assert_eq!(versions.iter().flatten().count(), 1);
         assert_eq!(crate::common::take(store, 9).await[0].lease.job, *mine);
-        assert_eq!(store.repair().await.unwrap().checked, 6, "the job, and it in three indexes, in two of them twice");
+        assert_eq!(store.repair().await.unwrap().checked, 6, "the job once and five index entries");
     }
     assert_eq!(server.cli(&["-n", "3", "EXISTS", &format!("{{{prefix}}}:job:{}", jobs[0])]), "1");
 }
 
 #[tokio::test]
-async fn a_bad_prefix_is_refused() {
+async fn invalid_prefix_is_refused() {
     let server = RedisServer::shared();
     for bad in ["", "a b", "a{b", "a:b", "ä"] {
         let why = refused(Options::new().prefix(bad).open(server.url()).await);
-        assert!(why.contains(&format!("{bad:?}")) && why.contains("no prefix"), "{why}");
+        assert!(why.contains(&format!("{bad:?}")) && why.contains("invalid prefix"), "{why}");
     }
 }
 
 #[tokio::test]
-async fn nonsense_is_refused_and_not_repeated() {
+async fn invalid_address_is_refused_and_not_shown() {
     for bad in ["", "secret-word", "http://user:secret-word@host/", "redis://user:secret-word@host:port/x", "redis://"]
     {
-        let error = options().open(bad).await.expect_err("it is no address");
+        let error = options().open(bad).await.expect_err("the address is invalid");
         assert!(matches!(error, OpenError::Refused(_)), "{bad}: {error:?}");
         assert!(!format!("{error} {error:?}").contains("secret-word"), "{error:?}");
     }
-    let nowhere = options().open("redis://127.0.0.1:1/").await.expect_err("nobody is there");
+    let nowhere = options().open("redis://127.0.0.1:1/").await.expect_err("no server listens");
     assert!(nowhere.is_transient(), "{nowhere:?}");
 }
 
