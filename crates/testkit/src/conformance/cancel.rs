@@ -1,16 +1,22 @@
 //! Cancellation in every state.
 
 use async_endpoints_core::{
-    JobId, JobStatus, JobStore as _,
+    JobId, JobStatus, JobStore as _, JobView,
+    job::AttemptOutcome,
     store::{CancelOutcome, NewJob, Outcome, Renewed, Settled},
 };
 
+use super::run_concurrently;
 use crate::{
     Rig,
     jobs::{completed, error},
+    rig::LONG,
 };
 
-/// A job that waits is Canceled at once and never starts.
+fn terminal(view: &JobView) -> CancelOutcome {
+    CancelOutcome::Terminal(Box::new(view.clone()))
+}
+
 pub async fn waiting_job_is_canceled_at_once(rig: &Rig) {
     let retried = rig.start("alpha").await.lease;
     rig.again(retried, 1).await;
@@ -23,15 +29,15 @@ pub async fn waiting_job_is_canceled_at_once(rig: &Rig) {
         assert_eq!(answer, CancelOutcome::Canceled(Box::new(view.clone())));
         assert_eq!((view.status, view.error), (JobStatus::Canceled, Some(error("JOB_CANCELED"))));
         assert_eq!(view.completed_at, Some(view.last_updated_at));
-        assert_eq!(view.expires_at, view.completed_at.map(|at| at + rig.units(crate::rig::LONG)));
+        assert_eq!(view.expires_at, view.completed_at.map(|at| at + rig.units(LONG)));
         assert_eq!((view.attempt, view.cancel_requested_at), (before.attempt, None));
         assert!(view.version > before.version, "a visible change");
     }
     rig.advance(3).await;
-    assert!(rig.claim_ids(&["alpha"]).await.is_empty(), "what is canceled never starts");
+    assert!(rig.claim_ids(&["alpha"]).await.is_empty(), "a canceled job never starts");
 }
 
-/// A job that runs is asked; it runs on until its attempt ends.
+/// A running job continues after the request until its attempt ends.
 pub async fn running_job_gets_a_cancel_request(rig: &Rig) {
     let lease = rig.start("alpha").await.lease;
     let before = rig.view(lease.job).await;
@@ -45,7 +51,6 @@ pub async fn running_job_gets_a_cancel_request(rig: &Rig) {
     rig.complete(lease).await;
 }
 
-/// A repeat answers the same and changes nothing.
 pub async fn repeated_cancel_changes_nothing(rig: &Rig) {
     let lease = rig.start("alpha").await.lease;
     let queued = rig.queue("beta").await;
@@ -58,11 +63,6 @@ pub async fn repeated_cancel_changes_nothing(rig: &Rig) {
     assert_eq!(rig.view(queued).await, before);
 }
 
-fn terminal(view: &async_endpoints_core::JobView) -> CancelOutcome {
-    CancelOutcome::Terminal(Box::new(view.clone()))
-}
-
-/// An ended job stays as it ended.
 pub async fn ended_job_is_not_canceled(rig: &Rig) {
     let outcomes = [completed("1"), Outcome::Failed { error: error("A") }, Outcome::Canceled { error: error("B") }];
     for outcome in outcomes {
@@ -75,12 +75,11 @@ pub async fn ended_job_is_not_canceled(rig: &Rig) {
     }
 }
 
-/// Nothing is known of an unknown id.
 pub async fn unknown_job_is_not_found(rig: &Rig) {
     assert_eq!(rig.cancel(JobId::random()).await, CancelOutcome::NotFound);
 }
 
-/// A request outlives nothing: a lost lease after it ends Canceled, never a new attempt.
+/// A requested job whose lease is lost ends Canceled instead of running again.
 pub async fn lost_lease_after_request_ends_canceled(rig: &Rig) {
     rig.warm().await;
     rig.queue("alpha").await;
@@ -92,12 +91,12 @@ pub async fn lost_lease_after_request_ends_canceled(rig: &Rig) {
     assert_eq!(recovered[0].status, JobStatus::Canceled);
     let view = rig.view(lease.job).await;
     assert_eq!((view.status, view.error.as_ref()), (JobStatus::Canceled, Some(&error("JOB_CANCELED"))));
-    assert_eq!(view.loss_count, 1, "a loss all the same");
-    assert_eq!(view.attempts[0].outcome, Some(async_endpoints_core::job::AttemptOutcome::Canceled));
+    assert_eq!(view.loss_count, 1, "the loss counts");
+    assert_eq!(view.attempts[0].outcome, Some(AttemptOutcome::Canceled));
     assert_eq!(rig.settle(lease, completed("1")).await, Settled::Lost);
 }
 
-/// A cancel and a settlement at once: the job ends once, and both answers tell the same story.
+/// The job ends once, and both answers match its final state.
 pub async fn concurrent_cancel_and_settle_agree(rig: &Rig) {
     for round in 0..40 {
         let lease = rig.start("alpha").await.lease;
@@ -117,22 +116,20 @@ pub async fn concurrent_cancel_and_settle_agree(rig: &Rig) {
     }
 }
 
-/// Many cancel one job: one does it, all see it.
+/// One call cancels the job; the others return it as terminal.
 pub async fn concurrent_cancels_agree(rig: &Rig) {
     let id = rig.queue("alpha").await;
-    let tasks: Vec<_> = (0..16)
-        .map(|_| {
-            let store = rig.store.clone();
-            tokio::spawn(async move { store.cancel(id, &error("JOB_CANCELED")).await.expect("the store answers") })
-        })
-        .collect();
-    let mut did = 0;
-    for task in tasks {
-        match task.await.expect("no task panics") {
-            CancelOutcome::Canceled(_) => did += 1,
+    let cancels = (0..16).map(|_| {
+        let store = rig.store.clone();
+        async move { store.cancel(id, &error("JOB_CANCELED")).await.expect("the store answers") }
+    });
+    let mut canceled = 0;
+    for outcome in run_concurrently(cancels).await {
+        match outcome {
+            CancelOutcome::Canceled(_) => canceled += 1,
             CancelOutcome::Terminal(_) => {}
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!((did, rig.status(id).await), (1, JobStatus::Canceled));
+    assert_eq!((canceled, rig.status(id).await), (1, JobStatus::Canceled));
 }

@@ -1,8 +1,8 @@
-//! The rules of the contract, one case each, and the macro that makes a test of every case.
-//! Must not know any particular store.
+//! The conformance suite: one case for each rule of the store contract, and the macro that turns the cases into tests.
 //!
-//! A case works on a fresh store and may be read alone. It never waits for a fixed time to see something
-//! happen; it lets the store's time pass.
+//! A case works on a fresh store and depends on no other case or particular store. It lets the store's time pass instead
+//! of waiting for a fixed time.
+#![allow(missing_docs, reason = "the name of a case states its rule")]
 
 pub mod cancel;
 pub mod claim;
@@ -21,10 +21,22 @@ pub mod stats;
 
 pub use crate::rig::run;
 
-/// Makes one test of every rule that a store keeps: `conformance!(name, fixture)`.
+use futures_util::future::join_all;
+
+/// Runs each call in a task of its own and returns the results in the order of the calls.
+async fn run_concurrently<F>(calls: impl IntoIterator<Item = F>) -> Vec<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    let tasks: Vec<_> = calls.into_iter().map(tokio::spawn).collect();
+    join_all(tasks).await.into_iter().map(|result| result.expect("no task panics")).collect()
+}
+
+/// Generates one test for each case: `conformance!(name, fixture)`.
 ///
-/// `fixture` is a future that gives a fresh [`Fixture`](crate::Fixture); it is evaluated for each test. The tests
-/// are in the module `name`, by theme, so `cargo test name::retry` runs a part of them.
+/// `fixture` is a future that returns a fresh [`Fixture`](crate::Fixture). Every test evaluates `fixture` once. The
+/// tests are in the module `name`, in one module for each theme: `cargo test name::retry` runs the cases about retries.
 ///
 /// ```
 /// use async_endpoints_core::MemoryStore;
@@ -40,7 +52,7 @@ pub use crate::rig::run;
 macro_rules! conformance {
     ($name:ident, $fixture:expr $(,)?) => {
         mod $name {
-            #[allow(unused_imports, reason = "the fixture may need none of them")]
+            #[allow(unused_imports, reason = "the fixture may use none of the imports")]
             use super::*;
 
             async fn fresh() -> $crate::Fixture {
@@ -239,7 +251,7 @@ macro_rules! conformance {
     };
 }
 
-/// One test for each case named.
+/// Generates one test for each listed case.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __cases {
@@ -261,7 +273,7 @@ macro_rules! __cases {
 
 #[cfg(test)]
 mod tests {
-    /// A case that is written and not listed would never run.
+    /// Only listed cases run.
     #[test]
     fn every_case_is_listed() {
         let listed = include_str!("mod.rs");
