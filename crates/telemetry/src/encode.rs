@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    fmt::Write,
+    fmt::{Display, Write},
     sync::Arc,
 };
 
@@ -47,15 +47,9 @@ fn names(family: &str, kind: Kind) -> impl Iterator<Item = String> + Clone {
 /// Writes all collected metrics.
 pub(crate) fn encode(collected: &ResourceMetrics, exemplars: &Exemplars, format: Format) -> String {
     let mut writer = Writer { format, exemplars, out: String::with_capacity(64 << 10) };
-    let target = labels(
-        collected
-            .resource()
-            .iter()
-            .map(|(key, value)| KeyValue::new(key.clone(), value.clone()))
-            .collect::<Vec<_>>()
-            .iter(),
-    );
-    writer.target(&target);
+    let resource = collected.resource().iter();
+    let resource: Vec<KeyValue> = resource.map(|(key, value)| KeyValue::new(key.clone(), value.clone())).collect();
+    writer.target(&labels(resource.iter()));
     let mut families: BTreeMap<String, (Kind, Vec<&Metric>)> = BTreeMap::new();
     for metric in collected.scope_metrics().flat_map(|scope| scope.metrics()) {
         let kind = kind(metric.data());
@@ -98,30 +92,12 @@ fn kind(data: &AggregatedMetrics) -> Kind {
     }
 }
 
-/// Number text, common to both formats.
-trait Number: Copy {
-    fn text(self) -> String;
-}
-
-impl Number for u64 {
-    fn text(self) -> String {
-        self.to_string()
-    }
-}
-
-impl Number for i64 {
-    fn text(self) -> String {
-        self.to_string()
-    }
-}
-
-impl Number for f64 {
-    fn text(self) -> String {
-        match self {
-            Self::INFINITY => "+Inf".to_owned(),
-            Self::NEG_INFINITY => "-Inf".to_owned(),
-            other => other.to_string(),
-        }
+/// A number as both formats write it.
+fn text(number: impl Display) -> String {
+    match number.to_string() {
+        infinite if infinite == "inf" => "+Inf".to_owned(),
+        infinite if infinite == "-inf" => "-Inf".to_owned(),
+        finite => finite,
     }
 }
 
@@ -156,7 +132,7 @@ impl Writer<'_> {
         let Some(first) = metrics.first() else { return };
         let is_open = self.format == Format::OpenMetrics;
         let total = if kind == Kind::Counter { "_total" } else { "" };
-        // Metadata name the family in OpenMetrics, and the samples in Prometheus text.
+        // `# TYPE` names the family in OpenMetrics, and the sample in Prometheus text.
         let named = if is_open { family.to_owned() } else { format!("{family}{total}") };
         let help = escaped(first.description(), is_open);
         let _ = writeln!(self.out, "# HELP {named} {help}\n# TYPE {named} {}", kind.name());
@@ -176,17 +152,23 @@ impl Writer<'_> {
         }
     }
 
-    fn samples<T: Number>(&mut self, written: &mut HashSet<String>, sample: &str, metric: &str, data: &MetricData<T>) {
+    fn samples<T: Display + Copy>(
+        &mut self,
+        written: &mut HashSet<String>,
+        sample: &str,
+        metric: &str,
+        data: &MetricData<T>,
+    ) {
         match data {
             MetricData::Gauge(gauge) => {
                 for (labels, point) in sorted(written, gauge.data_points(), |point| labels(point.attributes())) {
-                    self.sample(sample, "", &labels, &point.value().text(), None);
+                    self.sample(sample, "", &labels, point.value(), None);
                 }
             }
             MetricData::Sum(sum) => {
                 for (labels, point) in sorted(written, sum.data_points(), |point| labels(point.attributes())) {
                     let exemplar = self.series(metric, &labels).and_then(|series| series.get(0));
-                    self.sample(sample, "", &labels, &point.value().text(), exemplar);
+                    self.sample(sample, "", &labels, point.value(), exemplar);
                 }
             }
             MetricData::Histogram(histogram) => {
@@ -205,7 +187,7 @@ impl Writer<'_> {
         }
     }
 
-    fn histogram<T: Number>(
+    fn histogram<T: Display>(
         &mut self,
         family: &str,
         metric: &str,
@@ -217,14 +199,14 @@ impl Writer<'_> {
         let series = self.series(metric, labels);
         let comma = if labels.is_empty() { "" } else { "," };
         let mut below = 0u64;
-        for (place, (bound, here)) in buckets.enumerate() {
+        for (index, (bound, here)) in buckets.enumerate() {
             below += here;
             let labels = format!("{labels}{comma}{BOUND}=\"{}\"", self.bound(bound));
-            let exemplar = series.as_ref().and_then(|series| series.get(place));
-            self.sample(family, "_bucket", &labels, &below.text(), exemplar);
+            let exemplar = series.as_ref().and_then(|series| series.get(index));
+            self.sample(family, "_bucket", &labels, below, exemplar);
         }
-        self.sample(family, "_sum", labels, &sum.text(), None);
-        self.sample(family, "_count", labels, &count.text(), None);
+        self.sample(family, "_sum", labels, sum, None);
+        self.sample(family, "_count", labels, count, None);
     }
 
     fn series(&self, metric: &str, labels: &str) -> Option<Arc<SeriesExemplars>> {
@@ -235,11 +217,12 @@ impl Writer<'_> {
     fn bound(&self, bound: f64) -> String {
         match self.format {
             Format::OpenMetrics if bound.is_finite() => format!("{bound:?}"),
-            _ => bound.text(),
+            _ => text(bound),
         }
     }
 
-    fn sample(&mut self, family: &str, suffix: &str, labels: &str, value: &str, exemplar: Option<Exemplar>) {
+    fn sample(&mut self, family: &str, suffix: &str, labels: &str, value: impl Display, exemplar: Option<Exemplar>) {
+        let value = text(value);
         let _ = match labels {
             "" => write!(self.out, "{family}{suffix} {value}"),
             _ => write!(self.out, "{family}{suffix}{{{labels}}} {value}"),
@@ -288,7 +271,9 @@ mod tests {
 
     #[test]
     fn infinities_and_nan_are_written() {
-        assert_eq!([0.5, 1.0, f64::INFINITY, f64::NEG_INFINITY].map(Number::text), ["0.5", "1", "+Inf", "-Inf"]);
-        assert_eq!(f64::NAN.text(), "NaN");
+        assert_eq!(
+            [0.5, 1.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN].map(text),
+            ["0.5", "1", "+Inf", "-Inf", "NaN"]
+        );
     }
 }
