@@ -1,22 +1,23 @@
-//! Acceptance: idempotency, ids, queue limits, and what was accepted.
+//! Inserts: idempotency keys, ids, queue limits, and the stored fields of a job.
 
 use async_endpoints_core::{
     JobId, JobStatus, JobStore as _, Priority,
     job::{JobTerms, TraceContext},
     limits::AHEAD_COUNTED,
-    store::{InsertOutcome, JobLookup, NewJob, RetryOutcome},
+    store::{InsertOutcome, JobLookup, NewJob, Outcome, RetryOutcome},
 };
 use bytes::Bytes;
 
+use super::run_concurrently;
 use crate::{
     Rig,
-    jobs::{digest, error, key},
+    jobs::{digest, error, key, name},
 };
 
-fn existing(answer: InsertOutcome) -> JobId {
-    match answer {
+fn existing_id(outcome: InsertOutcome) -> JobId {
+    match outcome {
         InsertOutcome::Existing(JobLookup::Found(view)) => view.id,
-        other => panic!("the job that was there, not {other:?}"),
+        other => panic!("expected the existing job, not {other:?}"),
     }
 }
 
@@ -24,7 +25,7 @@ fn keyed(rig: &Rig, name: &str) -> NewJob {
     NewJob { key: Some(key("order-17")), owner: Some(digest(9)), ..rig.job(name) }
 }
 
-/// A job reads right after its insert as `NewJob::view` says.
+/// A new job reads as `NewJob::view` computes it.
 pub async fn new_job_reads_as_submitted(rig: &Rig) {
     let trace = TraceContext { traceparent: format!("00-{:032x}-{:016x}-01", 7, 9), tracestate: Some("v=1".into()) };
     let terms = JobTerms { priority: Priority::HIGHEST, max_retries: 7, max_losses: 0, retention: rig.units(9) };
@@ -36,11 +37,11 @@ pub async fn new_job_reads_as_submitted(rig: &Rig) {
         };
         assert_eq!(rig.view(job.id).await, job.view(created_at, version, ahead));
         assert_eq!(rig.version(job.id).await, Some(version));
-        assert_eq!(ahead.is_some(), job.delay.is_zero(), "a place only while queued");
+        assert_eq!(ahead.is_some(), job.delay.is_zero(), "`ahead` is present only while the job is queued");
     }
 }
 
-/// `ahead` counts the queued jobs of the type that go first.
+/// `ahead` counts the queued jobs of the type that run before this job.
 pub async fn ahead_counts_earlier_jobs_of_the_type(rig: &Rig) {
     let first = rig.queue("alpha").await;
     rig.queue("beta").await;
@@ -54,30 +55,29 @@ pub async fn ahead_counts_earlier_jobs_of_the_type(rig: &Rig) {
     assert_eq!((ahead(urgent.id).await, ahead(first).await, ahead(second).await), (None, Some(0), Some(1)));
 }
 
-/// `ahead` is exact as far as it is counted, and then never less than that.
+/// `ahead` is exact up to `AHEAD_COUNTED`. Farther back, it is at least `AHEAD_COUNTED`.
 pub async fn ahead_is_exact_up_to_its_limit(rig: &Rig) {
     let mut ids = Vec::new();
     for _ in 0..AHEAD_COUNTED + 20 {
         ids.push(rig.queue("alpha").await);
     }
-    for (at, id) in ids.iter().enumerate().filter(|(at, _)| at % 250 == 0 || *at as u64 > AHEAD_COUNTED - 3) {
-        let (at, ahead) = (at as u64, rig.view(*id).await.ahead.expect("it is queued"));
-        assert!(ahead <= at && ahead >= at.min(AHEAD_COUNTED), "{ahead} of {at} are told");
+    for (actual, id) in (0..).zip(&ids).filter(|(at, _)| at % 250 == 0 || *at > AHEAD_COUNTED - 3) {
+        let ahead = rig.view(*id).await.ahead.expect("the job is queued");
+        assert!(ahead <= actual && ahead >= actual.min(AHEAD_COUNTED), "reports {ahead} of {actual} jobs ahead");
     }
 }
 
-/// The same owner, name, key and fingerprint is the same job, whatever the id.
+/// An insert with the owner, type, key and fingerprint of an existing job returns this job, with any id.
 pub async fn same_key_returns_the_job(rig: &Rig) {
     let job = keyed(rig, "alpha");
     rig.put(&job).await;
-    assert_eq!(existing(rig.insert(&job).await), job.id);
+    assert_eq!(existing_id(rig.insert(&job).await), job.id);
     let again = NewJob { id: JobId::random(), ..job.clone() };
-    assert_eq!(existing(rig.insert(&again).await), job.id);
+    assert_eq!(existing_id(rig.insert(&again).await), job.id);
     assert_eq!(rig.lookup(again.id).await, JobLookup::NotFound);
     assert_eq!(rig.ids(None).await, [job.id]);
 }
 
-/// A key with another fingerprint is a conflict and changes nothing.
 pub async fn key_with_other_fingerprint_conflicts(rig: &Rig) {
     let job = keyed(rig, "alpha");
     rig.put(&job).await;
@@ -87,76 +87,74 @@ pub async fn key_with_other_fingerprint_conflicts(rig: &Rig) {
     assert_eq!(rig.ids(None).await, [job.id]);
 }
 
-/// A key belongs to one owner and one name.
 pub async fn key_is_scoped_to_owner_and_type(rig: &Rig) {
     let job = keyed(rig, "alpha");
     rig.put(&job).await;
     let fresh = || NewJob { id: JobId::random(), ..job.clone() };
     rig.put(&NewJob { owner: Some(digest(8)), ..fresh() }).await;
     rig.put(&NewJob { owner: None, ..fresh() }).await;
-    rig.put(&NewJob { name: crate::jobs::name("beta"), ..fresh() }).await;
+    rig.put(&NewJob { name: name("beta"), ..fresh() }).await;
     rig.put(&NewJob { key: Some(key("order-18")), ..fresh() }).await;
     rig.put(&NewJob { key: Some(key("ORDER-17")), ..fresh() }).await;
     assert_eq!(rig.ids(None).await.len(), 6);
 }
 
-/// Keys that could be mistaken for one another once they are joined with other parts.
+/// Keys stay distinct when a store joins them with type names, and when they contain special characters.
 pub async fn similar_keys_are_distinct(rig: &Rig) {
     for (name, text) in [("a", "b:c"), ("a.b", "c"), ("a", "b.c"), ("a", "{b}"), ("a-b", ":c"), ("a", "\"'%_*?[x]\\")] {
-        let one = NewJob { key: Some(key(text)), ..rig.job(name) };
-        rig.put(&one).await;
-        assert_eq!(existing(rig.insert(&one).await), one.id, "{name} {text}");
+        let job = NewJob { key: Some(key(text)), ..rig.job(name) };
+        rig.put(&job).await;
+        assert_eq!(existing_id(rig.insert(&job).await), job.id, "{name} {text}");
     }
     let long = "k".repeat(255);
     rig.put(&NewJob { key: Some(key(&long)), ..rig.job("a") }).await;
     rig.put(&NewJob { key: Some(key(&long[1..])), ..rig.job("a") }).await;
 }
 
-/// A known id with the same owner and fingerprint is the same job.
+/// An insert with the id, owner and fingerprint of an existing job returns this job.
 pub async fn same_id_returns_the_job(rig: &Rig) {
     let job = NewJob { owner: Some(digest(9)), ..rig.job("alpha") };
     rig.put(&job).await;
-    assert_eq!(existing(rig.insert(&job).await), job.id);
+    assert_eq!(existing_id(rig.insert(&job).await), job.id);
     assert_eq!(rig.insert(&NewJob { fingerprint: digest(2), ..job.clone() }).await, InsertOutcome::Conflict);
     assert_eq!(rig.insert(&NewJob { owner: Some(digest(8)), ..job.clone() }).await, InsertOutcome::Conflict);
     assert_eq!(rig.insert(&NewJob { owner: None, ..job.clone() }).await, InsertOutcome::Conflict);
     assert_eq!(rig.ids(None).await, [job.id]);
-    // Accepted under a key, repeated without: the id alone tells.
+    // The job was accepted with a key; the replay has only the id.
     let with_key = keyed(rig, "alpha");
     rig.put(&with_key).await;
-    assert_eq!(existing(rig.insert(&NewJob { key: None, ..with_key.clone() }).await), with_key.id);
+    assert_eq!(existing_id(rig.insert(&NewJob { key: None, ..with_key.clone() }).await), with_key.id);
 }
 
-/// With a key and an id, the key decides, and the id serves a new job alone.
+/// A known key decides, whatever the id. The id is checked only for new keys.
 pub async fn key_takes_precedence_over_id(rig: &Rig) {
-    let (one, two) = (keyed(rig, "alpha"), rig.job("alpha"));
-    rig.put(&one).await;
-    rig.put(&two).await;
-    let known_key = NewJob { id: two.id, ..one.clone() };
-    assert_eq!(existing(rig.insert(&known_key).await), one.id, "a known key wins over a taken id");
-    let unknown_key = NewJob { key: Some(key("order-18")), ..two.clone() };
-    assert_eq!(rig.insert(&unknown_key).await, InsertOutcome::Conflict, "an unknown key with a taken id");
-    let fresh = NewJob { id: JobId::random(), ..unknown_key };
+    let (with_key, other) = (keyed(rig, "alpha"), rig.job("alpha"));
+    rig.put(&with_key).await;
+    rig.put(&other).await;
+    let known_key = NewJob { id: other.id, ..with_key.clone() };
+    assert_eq!(existing_id(rig.insert(&known_key).await), with_key.id, "a known key wins over a taken id");
+    let new_key = NewJob { key: Some(key("order-18")), ..other.clone() };
+    assert_eq!(rig.insert(&new_key).await, InsertOutcome::Conflict, "a new key with a taken id");
+    let fresh = NewJob { id: JobId::random(), ..new_key };
     rig.put(&fresh).await;
     assert_eq!(rig.view(fresh.id).await.id, fresh.id);
 }
 
-/// Idempotency comes before the id, the id before the limit.
+/// The store checks the key first, then the id, then the queue limit.
 pub async fn key_and_id_are_checked_before_limit(rig: &Rig) {
     let job = NewJob { queue_limit: Some(1), ..keyed(rig, "alpha") };
     rig.put(&job).await;
     let full = NewJob { id: JobId::random(), key: Some(key("order-18")), ..job.clone() };
     assert_eq!(rig.insert(&full).await, InsertOutcome::Full);
-    assert_eq!(existing(rig.insert(&job).await), job.id, "a replay is never refused as full");
+    assert_eq!(existing_id(rig.insert(&job).await), job.id, "a full queue accepts a replay");
     assert_eq!(rig.insert(&NewJob { fingerprint: digest(2), ..job.clone() }).await, InsertOutcome::Conflict);
-    assert_eq!(existing(rig.insert(&NewJob { key: None, ..job.clone() }).await), job.id);
+    assert_eq!(existing_id(rig.insert(&NewJob { key: None, ..job.clone() }).await), job.id);
     assert_eq!(rig.insert(&NewJob { key: None, owner: None, ..job.clone() }).await, InsertOutcome::Conflict);
-    // What was refused left nothing behind: neither its key nor its id is taken.
+    // A refused job takes neither its key nor its id.
     assert_eq!(rig.lookup(full.id).await, JobLookup::NotFound);
     rig.put(&NewJob { queue_limit: None, fingerprint: digest(3), ..full }).await;
 }
 
-/// `Existing` carries the job as it is now.
 pub async fn replay_returns_the_current_job(rig: &Rig) {
     let job = keyed(rig, "alpha");
     rig.put(&job).await;
@@ -168,28 +166,25 @@ pub async fn replay_returns_the_current_job(rig: &Rig) {
     assert_eq!(rig.insert(&job).await, InsertOutcome::Existing(JobLookup::Found(Box::new(view))));
 }
 
-/// Many at once with one key make one job.
 pub async fn concurrent_inserts_of_one_key_make_one_job(rig: &Rig) {
     let job = keyed(rig, "alpha");
-    let calls: Vec<_> = (0..64)
-        .map(|_| {
-            let (store, job) = (rig.store.clone(), NewJob { id: JobId::random(), ..job.clone() });
-            tokio::spawn(async move { (job.id, store.insert(job).await.expect("the store answers")) })
-        })
-        .collect();
-    let (mut inserted, mut met) = (Vec::new(), Vec::new());
-    for call in calls {
-        match call.await.expect("no call panics") {
-            (id, InsertOutcome::Inserted { .. }) => inserted.push(id),
-            (_, answer) => met.push(existing(answer)),
+    let inserts = (0..64).map(|_| {
+        let (store, job) = (rig.store.clone(), NewJob { id: JobId::random(), ..job.clone() });
+        async move { (job.id, store.insert(job).await.expect("the store answers")) }
+    });
+    let (mut inserted, mut existing) = (Vec::new(), Vec::new());
+    for (id, outcome) in run_concurrently(inserts).await {
+        match outcome {
+            InsertOutcome::Inserted { .. } => inserted.push(id),
+            other => existing.push(existing_id(other)),
         }
     }
-    assert_eq!(inserted.len(), 1, "one is new");
-    assert!(met.iter().all(|id| *id == inserted[0]), "the others meet it");
+    assert_eq!(inserted.len(), 1, "one insert creates the job");
+    assert!(existing.iter().all(|id| *id == inserted[0]), "the other inserts return it");
     assert_eq!(rig.ids(None).await, inserted);
 }
 
-/// The limit counts Queued and never-started Scheduled jobs of the name.
+/// The limit counts Queued and never-started Scheduled jobs of the type.
 pub async fn queue_limit_counts_waiting_jobs(rig: &Rig) {
     let limited = |name: &str| NewJob { queue_limit: Some(2), ..rig.job(name) };
     rig.put(&limited("alpha")).await;
@@ -210,19 +205,19 @@ pub async fn queue_limit_counts_waiting_jobs(rig: &Rig) {
     assert_eq!(rig.insert(&NewJob { queue_limit: Some(0), ..rig.job("gamma") }).await, InsertOutcome::Full);
 }
 
-/// Retried, released and recovered jobs come back however full the queue is; an operator's retry too.
+/// Released, recovered and retried jobs, and the new job of an operator's retry, ignore the queue limit.
 pub async fn accepted_jobs_requeue_past_queue_limit(rig: &Rig) {
     rig.warm().await;
     let limited = || NewJob { queue_limit: Some(1), ..rig.job("alpha") };
     rig.put(&limited()).await;
-    let back = rig.take("alpha").await.lease;
+    let released = rig.take("alpha").await.lease;
     rig.put(&limited()).await;
-    rig.release(back).await;
+    rig.release(released).await;
     assert_eq!(rig.insert(&limited()).await, InsertOutcome::Full, "a released job counts again");
     let (_, recovered) = rig.lose("alpha").await;
-    assert_eq!((recovered.id, recovered.status), (back.job, JobStatus::Queued));
-    let again = rig.take("alpha").await.lease;
-    rig.again(again, 1).await;
+    assert_eq!((recovered.id, recovered.status), (released.job, JobStatus::Queued));
+    let retried = rig.take("alpha").await.lease;
+    rig.again(retried, 1).await;
     rig.advance(2).await;
     let lease = rig.take("alpha").await.lease;
     rig.fail(lease).await;
@@ -230,7 +225,7 @@ pub async fn accepted_jobs_requeue_past_queue_limit(rig: &Rig) {
     assert!(matches!(answer, RetryOutcome::Created(_)), "{answer:?}");
 }
 
-/// The store never looks inside a payload: what went in comes out, byte by byte.
+/// Payloads and results are opaque bytes for a store.
 pub async fn payload_and_result_bytes_are_preserved(rig: &Rig) {
     let large: Vec<u8> = (0..2_u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let hostile: [&[u8]; 6] =
@@ -239,20 +234,19 @@ pub async fn payload_and_result_bytes_are_preserved(rig: &Rig) {
         let job = NewJob { payload: Bytes::copy_from_slice(payload), ..rig.job("alpha") };
         rig.put(&job).await;
         let attempt = rig.take("alpha").await;
-        assert!(attempt.payload == payload, "{} bytes come back as they were", payload.len());
-        let outcome = async_endpoints_core::store::Outcome::Completed { result: attempt.payload };
+        assert!(attempt.payload == payload, "a payload of {} bytes is preserved", payload.len());
+        let outcome = Outcome::Completed { result: attempt.payload };
         rig.settle(attempt.lease, outcome).await;
         let result = rig.view(job.id).await.result.expect("a completed job has its result");
-        assert!(result == payload, "a result of {} bytes comes back as it was", payload.len());
+        assert!(result == payload, "a result of {} bytes is preserved", payload.len());
     }
 }
 
-/// Texts of callers and handlers come back as they were.
 pub async fn error_text_is_preserved(rig: &Rig) {
     let attempt = rig.start("alpha").await;
-    let mut wrong = error("TEST_FAILED");
-    wrong.detail = Some("\0 \u{1F980} {}:'\"\\ \r\n %s ${x} \u{202e}".to_owned());
-    rig.settle(attempt.lease, async_endpoints_core::store::Outcome::Failed { error: wrong.clone() }).await;
+    let mut error = error("TEST_FAILED");
+    error.detail = Some("\0 \u{1F980} {}:'\"\\ \r\n %s ${x} \u{202e}".to_owned());
+    rig.settle(attempt.lease, Outcome::Failed { error: error.clone() }).await;
     let view = rig.view(attempt.lease.job).await;
-    assert_eq!((view.error.as_ref(), view.attempts[0].error.as_ref()), (Some(&wrong), Some(&wrong)));
+    assert_eq!((view.error.as_ref(), view.attempts[0].error.as_ref()), (Some(&error), Some(&error)));
 }

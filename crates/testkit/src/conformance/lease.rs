@@ -1,24 +1,33 @@
-//! Leases: who may write to a running attempt, and until when.
+//! Leases: renewal, expiry, and fencing of writes to a running attempt.
+
+use std::{
+    sync::{Arc, Barrier, Mutex, mpsc},
+    thread,
+};
 
 use async_endpoints_core::{
     JobId, JobStatus, JobStore as _,
     limits::RENEW_LEASES,
-    store::{Claim, Fenced, Heartbeat, JobLookup, Lease, LeaseToken, Reclaimed, Renewed, Report, Settled},
+    store::{Fenced, Heartbeat, JobLookup, Lease, LeaseToken, Reclaimed, Renewed, Report, Settled},
+};
+use uuid::Uuid;
+
+use crate::{
+    Rig,
+    jobs::{completed, line},
+    rig::LONG,
 };
 
-use crate::{Rig, jobs::completed};
-
-/// Expiry by itself takes nothing away: a late settle is accepted.
+/// An expired lease is valid until a sweep reclaims it.
 pub async fn settle_after_expiry_is_accepted(rig: &Rig) {
     rig.queue("alpha").await;
     let attempt = rig.take_for("alpha", 1).await;
     rig.advance(3).await;
     assert_eq!(rig.status(attempt.lease.job).await, JobStatus::InProgress);
-    assert!(rig.claim_ids(&["alpha"]).await.is_empty(), "an expired lease is still a lease");
+    assert!(rig.claim_ids(&["alpha"]).await.is_empty(), "an expired lease still holds the job");
     rig.complete(attempt.lease).await;
 }
 
-/// Expiry by itself takes nothing away: a late renew is accepted, and holds.
 pub async fn renew_after_expiry_is_accepted(rig: &Rig) {
     rig.warm().await;
     rig.queue("alpha").await;
@@ -29,16 +38,15 @@ pub async fn renew_after_expiry_is_accepted(rig: &Rig) {
     rig.complete(attempt.lease).await;
 }
 
-/// A late report is accepted.
 pub async fn report_after_expiry_is_accepted(rig: &Rig) {
     rig.queue("alpha").await;
     let attempt = rig.take_for("alpha", 1).await;
     rig.advance(3).await;
-    let report = Report { lease: attempt.lease, progress: None, logs: vec![crate::jobs::line("late")] };
+    let report = Report { lease: attempt.lease, progress: None, logs: vec![line("late")] };
     assert_eq!(rig.report(report).await, Fenced::Applied);
 }
 
-/// A renewed lease lasts from the renewal on; one that is not renewed is taken.
+/// A renewed lease lasts from the time of its renewal.
 pub async fn renewed_lease_is_not_reclaimed(rig: &Rig) {
     rig.warm().await;
     let (kept, dropped) = (rig.start("alpha").await.lease, rig.start("alpha").await.lease);
@@ -53,7 +61,6 @@ pub async fn renewed_lease_is_not_reclaimed(rig: &Rig) {
     assert_eq!(rig.renew(dropped, 8).await, Renewed::Lost);
 }
 
-/// Renewing answers for each lease, in order.
 pub async fn renew_answers_in_order(rig: &Rig) {
     let (held, asked, ended) =
         (rig.start("alpha").await.lease, rig.start("alpha").await.lease, rig.start("alpha").await.lease);
@@ -65,10 +72,9 @@ pub async fn renew_answers_in_order(rig: &Rig) {
     let answers = rig.store.renew(&rig.heartbeat(), &leases, rig.units(9_000)).await.expect("the store answers");
     use Renewed::{CancelRequested, Held, Lost};
     assert_eq!(answers, [Lost, Held, Lost, CancelRequested, Lost, Held]);
-    assert_eq!(rig.renew(asked, 9_000).await, CancelRequested, "as often as it is asked");
+    assert_eq!(rig.renew(asked, 9_000).await, CancelRequested, "every renewal returns the request");
 }
 
-/// A heartbeat without leases is fine, and a full batch too.
 pub async fn renew_accepts_empty_and_full_batches(rig: &Rig) {
     let none = rig.store.renew(&rig.heartbeat(), &[], rig.units(9)).await.expect("the store answers");
     assert_eq!(none, []);
@@ -83,7 +89,6 @@ pub async fn renew_accepts_empty_and_full_batches(rig: &Rig) {
     assert_eq!(answers, vec![Renewed::Held; RENEW_LEASES]);
 }
 
-/// Renewing is not a visible change.
 pub async fn renew_does_not_change_the_job(rig: &Rig) {
     let attempt = rig.start("alpha").await;
     let before = rig.view(attempt.lease.job).await;
@@ -92,7 +97,6 @@ pub async fn renew_does_not_change_the_job(rig: &Rig) {
     assert_eq!(rig.view(attempt.lease.job).await, before);
 }
 
-/// Only the current lease of a job may write to it.
 pub async fn writes_with_foreign_lease_are_lost(rig: &Rig) {
     let attempt = rig.start("alpha").await;
     let before = rig.view(attempt.lease.job).await;
@@ -101,17 +105,17 @@ pub async fn writes_with_foreign_lease_are_lost(rig: &Rig) {
     for lease in [foreign, unknown] {
         assert_eq!(rig.settle(lease, completed("2")).await, Settled::Lost);
         assert_eq!(rig.renew(lease, 9).await, Renewed::Lost);
-        let report = Report { lease, progress: None, logs: vec![crate::jobs::line("foreign")] };
+        let report = Report { lease, progress: None, logs: vec![line("foreign")] };
         assert_eq!(rig.report(report).await, Fenced::Lost);
     }
     assert_eq!(rig.view(attempt.lease.job).await, before);
     assert_eq!(rig.lookup(unknown.job).await, JobLookup::NotFound);
 }
 
-/// A queued job has no lease: not even a token of zeros writes to it.
+/// A queued job has no lease. Tokens that a store might use for "no lease" write nothing either.
 pub async fn writes_to_queued_job_are_lost(rig: &Rig) {
     let id = rig.queue("alpha").await;
-    for token in [uuid::Uuid::nil(), uuid::Uuid::max()] {
+    for token in [Uuid::nil(), Uuid::max()] {
         let lease = Lease { job: id, token: LeaseToken(token) };
         assert_eq!(rig.settle(lease, completed("2")).await, Settled::Lost);
         assert_eq!(rig.renew(lease, 9).await, Renewed::Lost);
@@ -119,7 +123,7 @@ pub async fn writes_to_queued_job_are_lost(rig: &Rig) {
     assert_eq!(rig.status(id).await, JobStatus::Queued);
 }
 
-/// All jobs of one claim share its token, and each is settled for itself.
+/// All jobs of a claim share one token. Each job is settled separately.
 pub async fn jobs_of_one_claim_settle_separately(rig: &Rig) {
     let (first, second) = (rig.queue("alpha").await, rig.queue("alpha").await);
     let leases: Vec<Lease> = rig.claim_any(&["alpha"], 2).await.iter().map(|attempt| attempt.lease).collect();
@@ -129,26 +133,26 @@ pub async fn jobs_of_one_claim_settle_separately(rig: &Rig) {
     assert_eq!(rig.renew(leases[0], 9_000).await, Renewed::Held);
 }
 
-/// A handler that blocks every thread of the runtime does not look dead: a thread of its own keeps renewing.
+/// Leases can be renewed from a separate thread while handlers block every thread of the runtime.
 pub async fn renew_works_with_a_blocked_runtime(rig: &Rig) {
     rig.warm().await;
     rig.queue("alpha").await;
     let lease = rig.take_for("alpha", 6).await.lease;
     let blocked = tokio::runtime::Handle::current().metrics().num_workers();
-    let barrier = std::sync::Arc::new(std::sync::Barrier::new(blocked + 1));
-    let (done, until_done) = std::sync::mpsc::channel::<()>();
-    let until_done = std::sync::Arc::new(std::sync::Mutex::new(until_done));
-    let mut threads = Vec::new();
+    let barrier = Arc::new(Barrier::new(blocked + 1));
+    let (sender, receiver) = mpsc::channel::<()>();
+    let receiver = Arc::new(Mutex::new(receiver));
+    let mut blocking = Vec::new();
     for _ in 0..blocked {
-        let (barrier, until_done) = (barrier.clone(), until_done.clone());
-        threads.push(tokio::spawn(async move {
+        let (barrier, receiver) = (barrier.clone(), receiver.clone());
+        blocking.push(tokio::spawn(async move {
             barrier.wait();
-            // Ends when the renewing thread drops its sender; nothing is ever sent.
-            drop(until_done.lock().map(|receiver| receiver.recv()));
+            // Blocks until the renewing thread drops the sender.
+            drop(receiver.lock().map(|receiver| receiver.recv()));
         }));
     }
     let (store, time, heartbeat) = (rig.store.clone(), rig.time.clone(), rig.heartbeat());
-    let renewing = std::thread::spawn(move || {
+    let renewing = thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
         barrier.wait();
         let mut answers = Vec::new();
@@ -157,29 +161,27 @@ pub async fn renew_works_with_a_blocked_runtime(rig: &Rig) {
             answers.push(renewed.expect("the store answers while the runtime is blocked"));
             time.advance_blocking(1);
         }
-        drop(done);
+        drop(sender);
         answers
     });
-    // This thread drives the test alone; the runtime's workers are all taken.
-    let answers = renewing.join().expect("the thread renews");
+    // Runs on the thread of `block_on`, which is no worker thread of the runtime.
+    let answers = renewing.join().expect("the renewing thread does not panic");
     assert_eq!(answers, vec![vec![Renewed::Held]; 12]);
-    for thread in threads {
-        thread.await.expect("a blocked thread comes back");
+    for task in blocking {
+        task.await.expect("no blocked task panics");
     }
-    assert_eq!(rig.reclaim(&rig.sweeper(crate::rig::LONG)).await, Reclaimed::Done { recovered: vec![], more: false });
+    assert_eq!(rig.reclaim(&rig.sweeper(LONG)).await, Reclaimed::Done { recovered: vec![], more: false });
     rig.complete(lease).await;
 }
 
-/// The same job under a new lease is not the old holder's any more.
 pub async fn old_lease_is_lost_after_next_claim(rig: &Rig) {
     rig.warm().await;
     rig.queue("alpha").await;
     let (old, _) = rig.lose("alpha").await;
-    let claim: Claim = rig.wanting(&["alpha"], 1);
-    let new = rig.claim(&claim).await.attempts.remove(0);
+    let new = rig.take("alpha").await;
     assert_eq!(rig.renew(old.lease, 9).await, Renewed::Lost);
     assert_eq!(rig.settle(old.lease, completed("2")).await, Settled::Lost);
-    let report = Report { lease: old.lease, progress: None, logs: vec![crate::jobs::line("old")] };
+    let report = Report { lease: old.lease, progress: None, logs: vec![line("old")] };
     assert_eq!(rig.report(report).await, Fenced::Lost);
     let heartbeat = Heartbeat { ttl: rig.units(1), ..rig.heartbeat() };
     let answers =

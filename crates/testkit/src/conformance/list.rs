@@ -1,4 +1,4 @@
-//! Lists: each state's order, and pages that give each job once.
+//! Lists: the order of each list, and pages that return each job once.
 
 use std::collections::BTreeSet;
 
@@ -13,23 +13,23 @@ use crate::{
     jobs::{error, name},
 };
 
-/// Without a state: newest accepted first, over all types and states.
+/// A list of all states returns the newest job first.
 pub async fn all_jobs_are_listed_newest_first(rig: &Rig) {
     let mut ids = Vec::new();
-    for at in 0..9 {
-        let job = rig.job(["alpha", "beta", "gamma"][at % 3]);
-        ids.push(rig.put(&NewJob { delay: rig.units(if at % 2 == 0 { 900 } else { 0 }), ..job }).await);
+    for number in 0..9 {
+        let job = rig.job(["alpha", "beta", "gamma"][number % 3]);
+        ids.push(rig.put(&NewJob { delay: rig.units(if number % 2 == 0 { 900 } else { 0 }), ..job }).await);
     }
     rig.take("beta").await;
     rig.cancel(ids[3]).await;
     ids.reverse();
     for limit in [1, 2, 4, 9, 100] {
         let listed: Vec<JobId> = rig.list(None, None, limit).await.iter().map(|job| job.id).collect();
-        assert_eq!(listed, ids, "{limit} a page");
+        assert_eq!(listed, ids, "{limit} jobs per page");
     }
 }
 
-/// Queued: next to run first. Scheduled: soonest due first. InProgress: longest running first.
+/// Queued: in the order of claims. Scheduled: earliest due time first. InProgress: earliest start first.
 pub async fn waiting_and_running_jobs_are_ordered(rig: &Rig) {
     let (mut queued, mut scheduled, mut running) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..3 {
@@ -51,14 +51,14 @@ pub async fn waiting_and_running_jobs_are_ordered(rig: &Rig) {
     assert_eq!(rig.ids(Some(JobStatus::InProgress)).await, running);
 }
 
-/// Ended: last ended first, whenever it was accepted.
+/// Ended jobs are ordered by the time they ended, not by the time they were accepted.
 pub async fn ended_jobs_are_listed_latest_first(rig: &Rig) {
     let leases = [rig.start("alpha").await.lease, rig.start("beta").await.lease, rig.start("alpha").await.lease];
     let order = [2, 0, 1];
-    for at in order {
-        rig.complete(leases[at]).await;
+    for index in order {
+        rig.complete(leases[index]).await;
     }
-    let expected: Vec<JobId> = order.iter().rev().map(|at| leases[*at].job).collect();
+    let expected: Vec<JobId> = order.iter().rev().map(|index| leases[*index].job).collect();
     assert_eq!(rig.ids(Some(JobStatus::Completed)).await, expected);
     for (status, outcome) in [
         (JobStatus::Failed, Outcome::Failed { error: error("F") }),
@@ -72,10 +72,9 @@ pub async fn ended_jobs_are_listed_latest_first(rig: &Rig) {
     let (first, second) = (rig.queue("gamma").await, rig.queue("gamma").await);
     rig.cancel(second).await;
     rig.cancel(first).await;
-    assert_eq!(rig.ids(Some(JobStatus::Canceled)).await[..2], [first, second], "those that never ran too");
+    assert_eq!(rig.ids(Some(JobStatus::Canceled)).await[..2], [first, second], "jobs that never ran");
 }
 
-/// A name filters, with and without a state.
 pub async fn list_filters_by_name(rig: &Rig) {
     let alpha = [rig.queue("alpha").await, rig.queue("alpha").await, rig.queue("alpha").await];
     rig.queue("beta").await;
@@ -89,7 +88,6 @@ pub async fn list_filters_by_name(rig: &Rig) {
     assert_eq!(ids(None, "alph").await, []);
 }
 
-/// Items are the jobs, without their results.
 pub async fn items_omit_results(rig: &Rig) {
     let ended = rig.start("alpha").await.lease;
     rig.complete(ended).await;
@@ -98,13 +96,13 @@ pub async fn items_omit_results(rig: &Rig) {
     rig.put(&NewJob { delay: rig.units(9), ..rig.job("alpha") }).await;
     for item in rig.list(None, None, 10).await {
         let mut view = rig.view(item.id).await;
-        // A place in the queue is told by `get`; a list may leave it out.
+        // A list may omit `ahead`.
         (view.result, view.ahead) = (None, item.ahead.and(view.ahead));
         assert_eq!(item, view);
     }
 }
 
-/// A page holds no more than its bound, whatever it asks for, and the pages hold everything.
+/// A page has at most `PAGE_JOBS` jobs, even for a larger limit. All pages together have every job.
 pub async fn page_size_is_capped(rig: &Rig) {
     let all = PAGE_JOBS as usize + 30;
     for _ in 0..all {
@@ -114,25 +112,24 @@ pub async fn page_size_is_capped(rig: &Rig) {
         let filter = ListFilter { status, name: None };
         let page = rig.store.list(&filter, &Page { cursor: None, limit: 10_000 }).await.expect("the store answers");
         assert!(page.jobs.len() <= PAGE_JOBS as usize, "{} jobs in one page", page.jobs.len());
-        assert!(page.next.is_some(), "there is more");
+        assert!(page.next.is_some(), "more jobs follow");
         assert_eq!(rig.list(status, None, PAGE_JOBS).await.len(), all);
     }
     assert_eq!(rig.ids(Some(JobStatus::Failed)).await, []);
 }
 
-/// An empty store has one empty page.
 pub async fn empty_store_lists_nothing(rig: &Rig) {
     for status in [None].into_iter().chain(JobStatus::ALL.map(Some)) {
         assert_eq!(rig.list(status, None, 5).await, []);
     }
 }
 
-/// Whatever is inserted, started and ended between pages: no job comes twice, and none that was there is left out.
+/// Jobs are inserted, started and completed between pages. No job is returned twice, and no earlier job is missing.
 pub async fn changing_jobs_are_listed_once(rig: &Rig) {
-    let mut there = BTreeSet::new();
+    let mut earlier = BTreeSet::new();
     for _ in 0..12 {
-        there.insert(rig.queue("alpha").await);
-        there.insert(rig.queue("beta").await);
+        earlier.insert(rig.queue("alpha").await);
+        earlier.insert(rig.queue("beta").await);
     }
     let filter = ListFilter::default();
     let (mut cursor, mut listed) = (None, Vec::new());
@@ -147,12 +144,12 @@ pub async fn changing_jobs_are_listed_once(rig: &Rig) {
         let lease = rig.take("beta").await.lease;
         rig.complete(lease).await;
     }
-    let once: BTreeSet<JobId> = listed.iter().copied().collect();
-    assert_eq!(once.len(), listed.len(), "no job twice");
-    assert!(there.is_subset(&once), "each job that was there");
+    let distinct: BTreeSet<JobId> = listed.iter().copied().collect();
+    assert_eq!(distinct.len(), listed.len(), "no job is returned twice");
+    assert!(earlier.is_subset(&distinct), "no earlier job is missing");
 }
 
-/// The same for the lists of the states, where jobs come and go.
+/// Jobs enter and leave the listed state between pages.
 pub async fn changing_jobs_of_a_state_are_not_repeated(rig: &Rig) {
     for _ in 0..10 {
         rig.queue("alpha").await;
@@ -175,14 +172,14 @@ pub async fn changing_jobs_of_a_state_are_not_repeated(rig: &Rig) {
                 rig.complete(lease).await;
             }
         }
-        let once: BTreeSet<JobId> = listed.iter().copied().collect();
-        assert_eq!(once.len(), listed.len(), "no {status} job twice");
+        let distinct: BTreeSet<JobId> = listed.iter().copied().collect();
+        assert_eq!(distinct.len(), listed.len(), "no {status} job is returned twice");
     }
 }
 
-/// A job that left a state and came back at a later place was on an earlier page: it is left out.
+/// A job of the first page leaves Queued and returns behind the cursor. Later pages omit the job.
 pub async fn requeued_job_is_not_listed_twice(rig: &Rig) {
-    let back = rig.queue("alpha").await;
+    let requeued = rig.queue("alpha").await;
     let others = [rig.queue("alpha").await, rig.queue("alpha").await];
     rig.advance(1).await;
     let next = async |status, cursor| {
@@ -191,36 +188,35 @@ pub async fn requeued_job_is_not_listed_twice(rig: &Rig) {
         (page.jobs.iter().map(|job| job.id).collect::<Vec<_>>(), page.next)
     };
     let (first, mut queued) = next(JobStatus::Queued, None).await;
-    assert_eq!(first, [back]);
+    assert_eq!(first, [requeued]);
     rig.advance(1).await;
     let lease = rig.take("alpha").await.lease;
     rig.again(lease, 1).await;
     rig.advance(2).await;
-    // Promotes it, behind the others, and takes the first of them.
+    // The claim promotes the retried job behind the other jobs and takes the first of them.
     let first = rig.take("alpha").await.lease;
-    assert_eq!((first.job, rig.status(back).await), (others[0], JobStatus::Queued));
+    assert_eq!((first.job, rig.status(requeued).await), (others[0], JobStatus::Queued));
     let mut rest = Vec::new();
     while let Some(cursor) = queued {
         let (page, after) = next(JobStatus::Queued, Some(cursor)).await;
         rest.extend(page);
         queued = after;
     }
-    assert!(!rest.contains(&back), "it was on the first page");
     assert_eq!(rest, [others[1]]);
 }
 
-/// The same for what runs: started again, it runs for less long than when it was listed.
+/// A job of the first page is released and claimed again, so that its start moves behind the cursor.
 pub async fn restarted_job_is_not_listed_twice(rig: &Rig) {
-    let back = rig.start("alpha").await.lease;
+    let restarted = rig.start("alpha").await.lease;
     rig.advance(1).await;
     let other = rig.start("beta").await.lease;
     rig.advance(1).await;
     let filter = ListFilter { status: Some(JobStatus::InProgress), name: None };
     let list = async |cursor| rig.store.list(&filter, &Page { cursor, limit: 1 }).await.expect("the store answers");
     let first = list(None).await;
-    assert_eq!(first.jobs[0].id, back.job);
+    assert_eq!(first.jobs[0].id, restarted.job);
     rig.advance(1).await;
-    rig.release(back).await;
+    rig.release(restarted).await;
     rig.take("alpha").await;
     let (mut cursor, mut rest) = (first.next, Vec::new());
     while cursor.is_some() {
@@ -231,12 +227,12 @@ pub async fn restarted_job_is_not_listed_twice(rig: &Rig) {
     assert_eq!(rest, [other.job]);
 }
 
-/// `versions` answers for each id, in order, also if one comes twice.
+/// `versions` returns one version per id, in order, also for repeated ids.
 pub async fn versions_answer_in_order(rig: &Rig) {
-    let (one, two) = (rig.queue("alpha").await, rig.start("beta").await.lease.job);
-    let ids = [two, JobId::random(), one, two];
+    let (queued, running) = (rig.queue("alpha").await, rig.start("beta").await.lease.job);
+    let ids = [running, JobId::random(), queued, running];
     let versions = rig.store.versions(&ids).await.expect("the store answers");
-    let (first, second) = (rig.view(one).await.version, rig.view(two).await.version);
-    assert_eq!(versions, [Some(second), None, Some(first), Some(second)]);
+    let expected = [Some(rig.view(running).await.version), None, Some(rig.view(queued).await.version)];
+    assert_eq!(versions, [expected[0], expected[1], expected[2], expected[0]]);
     assert_eq!(rig.store.versions(&[]).await.expect("the store answers"), []);
 }

@@ -1,19 +1,16 @@
-//! Who goes first.
+//! The order in which jobs of a claim run.
 
-use async_endpoints_core::{
-    JobId, JobStatus, Priority,
-    store::{Claim, NewJob},
-};
+use async_endpoints_core::{JobId, JobStatus, Priority, store::NewJob};
 
 use crate::Rig;
 
-async fn put(rig: &Rig, name: &str, priority: u8) -> JobId {
+async fn put_with_priority(rig: &Rig, name: &str, priority: u8) -> JobId {
     let mut job = rig.job(name);
     job.terms.priority = Priority::new(priority);
     rig.put(&job).await
 }
 
-/// First the higher priority, then the earlier accepted, merged over all types asked for.
+/// Higher priorities run first, then jobs accepted earlier, merged over all types of a claim.
 pub async fn jobs_run_by_priority_then_acceptance(rig: &Rig) {
     let mut jobs = Vec::new();
     for (at, (name, priority)) in
@@ -21,11 +18,11 @@ pub async fn jobs_run_by_priority_then_acceptance(rig: &Rig) {
             .into_iter()
             .enumerate()
     {
-        jobs.push((9 - priority, at, put(rig, name, priority).await));
+        jobs.push((9 - priority, at, put_with_priority(rig, name, priority).await));
     }
     jobs.sort_unstable();
     let expected: Vec<JobId> = jobs.iter().map(|(_, _, id)| *id).collect();
-    assert_eq!(rig.ids(Some(JobStatus::Queued)).await, expected, "listed as they will run");
+    assert_eq!(rig.ids(Some(JobStatus::Queued)).await, expected, "the list has the order of claims");
     let mut taken = Vec::new();
     for max in [3, 1, 64] {
         taken.extend(rig.claim_any(&["gamma", "alpha", "beta"], max).await.iter().map(|attempt| attempt.lease.job));
@@ -33,7 +30,7 @@ pub async fn jobs_run_by_priority_then_acceptance(rig: &Rig) {
     assert_eq!(taken, expected);
 }
 
-/// Jobs accepted within one instant still go in the order of their acceptance.
+/// Jobs with equal timestamps run in the order of their inserts.
 pub async fn jobs_of_one_instant_run_in_insert_order(rig: &Rig) {
     let mut ids = Vec::new();
     for _ in 0..300 {
@@ -42,13 +39,13 @@ pub async fn jobs_of_one_instant_run_in_insert_order(rig: &Rig) {
     let mut taken = Vec::new();
     while taken.len() < ids.len() {
         let batch = rig.claim_ids(&["alpha"]).await;
-        assert!(!batch.is_empty(), "{} of {} were taken", taken.len(), ids.len());
+        assert!(!batch.is_empty(), "only {} of {} jobs are claimed", taken.len(), ids.len());
         taken.extend(batch);
     }
     assert_eq!(taken, ids);
 }
 
-/// A promoted job takes its due time as order: before what was accepted later, behind what was accepted earlier.
+/// A promoted job runs before jobs accepted after its due time and after jobs accepted before it.
 pub async fn promoted_job_is_ordered_by_due_time(rig: &Rig) {
     let delayed = |units| NewJob { delay: rig.units(units), ..rig.job("alpha") };
     let late = rig.put(&delayed(40)).await;
@@ -61,18 +58,17 @@ pub async fn promoted_job_is_ordered_by_due_time(rig: &Rig) {
     assert_eq!(rig.claim_ids(&["alpha"]).await, [first, soon, between, late, last]);
 }
 
-/// The same between promotion and later claims: a promoted job that was not taken keeps its due time.
+/// A claim promotes a job without taking it. The next claim orders the job by its due time.
 pub async fn unclaimed_promoted_job_keeps_due_time(rig: &Rig) {
     let soon = rig.put(&NewJob { delay: rig.units(10), ..rig.job("alpha") }).await;
     let first = rig.queue("alpha").await;
     rig.advance(12).await;
     let later = rig.queue("alpha").await;
     assert_eq!(rig.take("alpha").await.lease.job, first);
-    assert_eq!(rig.status(soon).await, JobStatus::Queued, "promoted by the claim that did not take it");
+    assert_eq!(rig.status(soon).await, JobStatus::Queued, "promoted but not claimed");
     assert_eq!(rig.claim_ids(&["alpha"]).await, [soon, later]);
 }
 
-/// Priority counts among promoted jobs too.
 pub async fn promoted_job_is_ordered_by_priority_first(rig: &Rig) {
     let plain = rig.queue("alpha").await;
     let mut urgent = NewJob { delay: rig.units(1), ..rig.job("alpha") };
@@ -82,7 +78,6 @@ pub async fn promoted_job_is_ordered_by_priority_first(rig: &Rig) {
     assert_eq!(rig.claim_ids(&["alpha"]).await, [urgent.id, plain]);
 }
 
-/// A retried job goes by the time of its next attempt.
 pub async fn retried_job_is_ordered_by_retry_time(rig: &Rig) {
     let first = rig.start("alpha").await.lease;
     let second = rig.queue("alpha").await;
@@ -92,7 +87,6 @@ pub async fn retried_job_is_ordered_by_retry_time(rig: &Rig) {
     assert_eq!(rig.claim_ids(&["alpha"]).await, [second, first.job, third]);
 }
 
-/// A released job is back in its old place.
 pub async fn released_job_keeps_its_position(rig: &Rig) {
     let (first, second) = (rig.queue("alpha").await, rig.queue("alpha").await);
     let lease = rig.take("alpha").await.lease;
@@ -102,7 +96,6 @@ pub async fn released_job_keeps_its_position(rig: &Rig) {
     assert_eq!(rig.claim_ids(&["alpha"]).await, [first, second]);
 }
 
-/// A recovered job is back in its old place.
 pub async fn recovered_job_keeps_its_position(rig: &Rig) {
     rig.warm().await;
     let (first, second) = (rig.queue("alpha").await, rig.queue("alpha").await);
@@ -110,14 +103,12 @@ pub async fn recovered_job_keeps_its_position(rig: &Rig) {
     assert_eq!(rig.claim_ids(&["alpha"]).await, [first, second]);
 }
 
-/// The place of a delayed job, once it is released, is that of its due time.
 pub async fn released_promoted_job_keeps_due_time(rig: &Rig) {
     let soon = rig.put(&NewJob { delay: rig.units(10), ..rig.job("alpha") }).await;
     let first = rig.queue("alpha").await;
     rig.advance(12).await;
     let later = rig.queue("alpha").await;
-    let claim = Claim { max: 2, ..rig.wanting(&["alpha"], 2) };
-    for attempt in rig.claim(&claim).await.attempts.iter().rev() {
+    for attempt in rig.claim_any(&["alpha"], 2).await.iter().rev() {
         rig.release(attempt.lease).await;
     }
     assert_eq!(rig.claim_ids(&["alpha"]).await, [first, soon, later]);
