@@ -1,4 +1,4 @@
-//! Reasons for which a call fails, and the contract's errors for them.
+//! Errors of calls and of opening a store.
 
 use async_endpoints_core::StoreError;
 use redis::{ErrorKind, RedisError};
@@ -73,7 +73,7 @@ fn is_killed(detail: &str) -> bool {
     detail.contains("Script killed")
 }
 
-/// The reason of an error that may pass by itself, or that an operator can remove. None for other errors.
+/// The reason of an error that ends by itself or that an operator can remove. None for other errors.
 pub(crate) fn reason(error: &RedisError) -> Option<&'static str> {
     if error.is_timeout() {
         return Some("no answer in time; the call may have taken effect");
@@ -102,6 +102,44 @@ pub(crate) fn reason(error: &RedisError) -> Option<&'static str> {
         _ if error.detail().is_some_and(is_killed) => "an operator killed the script",
         _ => return None,
     })
+}
+
+/// The error of a store that cannot be opened.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The server cannot be used now: unreachable, loading its data, or a replica. Opening may succeed later.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The address, the user, the options or the server's settings have to change.
+    #[error("{0}")]
+    Refused(String),
+    /// The data has the format of a later version of this crate.
+    #[error("{server}: unsupported data format {found}: expected at most {known}; use a newer program")]
+    Newer {
+        /// The server's address.
+        server: String,
+        /// The format found.
+        found: u64,
+        /// The latest format that this program reads.
+        known: u64,
+    },
+}
+
+impl OpenError {
+    /// Whether opening with the same options may succeed later.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+}
+
+impl From<OpenError> for StoreError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Unavailable(why) => Self::Unavailable(why),
+            other => Self::Backend { source: other.into() },
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 //! |---|---|
 //! | `store`, `wire` | [`RedisStore`] and its calls; their arguments and answers |
 //! | `scripts`, `lua/*.lua` | one script per call, and so one atomic step; each file begins with its keys, arguments, result and cost |
-//! | `options`, `server` | settings, and the checks of a server |
-//! | `link`, `backoff`, `calls` | a connection that is made again after it broke, and script calls over it |
+//! | `options`, `server`, `fail` | settings, the checks of a server, and errors |
+//! | `link`, `backoff`, `calls`, `args` | a connection that is made again after it broke, and script calls over it |
 //! | `inserts` | combines concurrent inserts into one call |
 //! | `hints` | receives hints by publish and subscribe |
 //! | `record`, `stats`, `reply` | decode stored jobs, statistics and answers |
@@ -31,6 +31,7 @@ mod stats;
 mod store;
 mod wire;
 
-pub use options::{OpenError, Options};
+pub use fail::OpenError;
+pub use options::Options;
 pub use repair::Repaired;
 pub use store::RedisStore;

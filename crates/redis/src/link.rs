@@ -8,7 +8,11 @@ use std::{
 use redis::{AsyncConnectionConfig, Cmd, Value, aio::MultiplexedConnection};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::{backoff::Backoff, fail::Fail, options::OpenError, server::Server};
+use crate::{
+    backoff::Backoff,
+    fail::{Fail, OpenError},
+    server::Server,
+};
 
 /// The time limits of connecting and of an answer.
 const CONNECT: Duration = Duration::from_millis(1500);

@@ -1,11 +1,11 @@
-//! Settings of a store, and errors of opening one.
+//! Settings of a store.
 
 use std::{sync::Arc, time::Duration};
 
-use async_endpoints_core::{Clock, StoreError};
-use redis::{Client, ConnectionInfo, IntoConnectionInfo as _, ProtocolVersion};
+use async_endpoints_core::Clock;
+use redis::{Client, ConnectionInfo, ProtocolVersion};
 
-use crate::{repair, server::Server, store::RedisStore};
+use crate::{fail::OpenError, repair};
 
 /// The first line of a certificate in PEM.
 #[cfg(feature = "tls")]
@@ -22,7 +22,7 @@ const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
 #[derive(Clone)]
 pub struct Options {
     prefix: String,
-    allow_volatile: bool,
+    pub(crate) allow_volatile: bool,
     root_certificate: Option<Vec<u8>>,
     pub(crate) clock: Option<Arc<dyn Clock>>,
     pub(crate) rest: Duration,
@@ -80,45 +80,27 @@ impl Options {
         self
     }
 
-    /// Opens a store at `redis://[user:password@]host[:port][/database]`, `rediss://…` over TLS, or
-    /// `redis+unix:///path/to/socket`. Connects once. Later the store reconnects by itself.
-    ///
-    /// # Errors
-    /// See [`OpenError`]. No error shows a password.
-    pub async fn open(self, url: impl AsRef<str>) -> Result<RedisStore, OpenError> {
-        let info = url.as_ref().into_connection_info();
-        // The driver's error may repeat the address, which may hold a password.
-        let info = info.map_err(|_| {
-            OpenError::Refused(
-                "invalid address of a Redis server: expected redis://HOST:PORT/DATABASE or rediss://…".to_owned(),
-            )
-        })?;
-        self.open_with(info).await
+    /// The beginning of all keys.
+    pub(crate) fn namespace(&self) -> Result<String, OpenError> {
+        let prefix = &self.prefix;
+        let fits = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+        if prefix.is_empty() || !prefix.chars().all(fits) {
+            let why = format!("invalid prefix {prefix:?}: expected characters from A-Z a-z 0-9 . _ -");
+            return Err(OpenError::Refused(why));
+        }
+        Ok(format!("{{{prefix}}}:"))
     }
 
-    /// Opens a store with the driver's own connection settings, which cover more than an address. The type belongs to the
-    /// version of the crate `redis` that this crate depends on.
-    ///
-    /// # Errors
-    /// See [`OpenError`].
-    pub async fn open_with(self, info: ConnectionInfo) -> Result<RedisStore, OpenError> {
-        let fits = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
-        if self.prefix.is_empty() || !self.prefix.chars().all(fits) {
-            return Err(OpenError::Refused(format!(
-                "invalid prefix {:?}: expected characters from A-Z a-z 0-9 . _ -",
-                self.prefix
-            )));
-        }
+    /// A client for the server. Does not connect.
+    pub(crate) fn client(&self, info: ConnectionInfo) -> Result<Client, OpenError> {
         // With Nagle's algorithm a small command would wait for the answer to the command before.
         let tcp = info.tcp_settings().clone().set_nodelay(true);
         let redis = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
-        let client = self.client(info.set_tcp_settings(tcp).set_redis_settings(redis))?;
-        let server = Server::new(client, format!("{{{}}}:", self.prefix), self.allow_volatile, self.rest);
-        RedisStore::start(server, &self).await
+        self.tls_client(info.set_tcp_settings(tcp).set_redis_settings(redis))
     }
 
     #[cfg(feature = "tls")]
-    fn client(&self, info: ConnectionInfo) -> Result<Client, OpenError> {
+    fn tls_client(&self, info: ConnectionInfo) -> Result<Client, OpenError> {
         // Fails if the program chose a provider before.
         drop(rustls::crypto::ring::default_provider().install_default());
         let opened = match &self.root_certificate {
@@ -134,7 +116,7 @@ impl Options {
     }
 
     #[cfg(not(feature = "tls"))]
-    fn client(&self, info: ConnectionInfo) -> Result<Client, OpenError> {
+    fn tls_client(&self, info: ConnectionInfo) -> Result<Client, OpenError> {
         if self.root_certificate.is_some() || matches!(info.addr(), redis::ConnectionAddr::TcpTls { .. }) {
             return Err(OpenError::Refused("TLS is not built in: build with the feature `tls`".to_owned()));
         }
@@ -148,43 +130,5 @@ impl std::fmt::Debug for Options {
             .field("prefix", &self.prefix)
             .field("allow_volatile", &self.allow_volatile)
             .finish_non_exhaustive()
-    }
-}
-
-/// The error of a store that cannot be opened.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The server cannot be used now: unreachable, loading its data, or a replica. Opening may succeed later.
-    #[error("{0}")]
-    Unavailable(String),
-    /// The address, the user, the options or the server's settings have to change.
-    #[error("{0}")]
-    Refused(String),
-    /// The data has the format of a later version of this crate.
-    #[error("{server}: unsupported data format {found}: expected at most {known}; use a newer program")]
-    Newer {
-        /// The server's address.
-        server: String,
-        /// The format found.
-        found: u64,
-        /// The latest format that this program reads.
-        known: u64,
-    },
-}
-
-impl OpenError {
-    /// Whether opening with the same options may succeed later.
-    #[must_use]
-    pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
-    }
-}
-
-impl From<OpenError> for StoreError {
-    fn from(error: OpenError) -> Self {
-        match error {
-            OpenError::Unavailable(why) => Self::Unavailable(why),
-            other => Self::Backend { source: other.into() },
-        }
     }
 }

@@ -15,7 +15,6 @@ use crate::{
     calls::Calls,
     fail::Fail,
     reply::{self, list},
-    store::RedisStore,
     wire::role_args,
 };
 
@@ -41,22 +40,16 @@ pub struct Repaired {
     pub quarantined: u64,
 }
 
-impl RedisStore {
-    /// Compares all jobs with all indexes and repairs the indexes. Works in short steps, so that other calls go on. The store
-    /// also does this in the background, slowly; call this after keys were lost or changed.
-    ///
-    /// # Errors
-    /// Returns the error of the first step that fails. The steps before it stay done.
-    pub async fn repair(&self) -> Result<Repaired, async_endpoints_core::StoreError> {
-        let (mut place, mut all) = (Place::new(), Repaired::default());
-        loop {
-            let found = step(self.calls(), &mut place).await.map_err(|fail| self.error(fail))?;
-            all.checked += found.checked;
-            all.repaired += found.repaired;
-            all.quarantined += found.quarantined;
-            if place.is_empty() {
-                return Ok(all);
-            }
+/// Compares all jobs with all indexes and repairs the indexes, in short steps.
+pub(crate) async fn all(calls: &Calls) -> Result<Repaired, Fail> {
+    let (mut place, mut all) = (Place::new(), Repaired::default());
+    loop {
+        let found = step(calls, &mut place).await?;
+        all.checked += found.checked;
+        all.repaired += found.repaired;
+        all.quarantined += found.quarantined;
+        if place.is_empty() {
+            return Ok(all);
         }
     }
 }

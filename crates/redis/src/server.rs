@@ -9,10 +9,7 @@ use async_endpoints_core::StoreError;
 use redis::{Client, ErrorKind, InfoDict, RedisError, Value, aio::MultiplexedConnection};
 use uuid::Uuid;
 
-use crate::{
-    fail::{Fail, reason},
-    options::OpenError,
-};
+use crate::fail::{Fail, OpenError, reason};
 
 /// The format of the stored data. Data of a later format is refused.
 const FORMAT: u64 = 1;

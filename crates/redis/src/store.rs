@@ -19,7 +19,7 @@ use async_endpoints_core::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream, stream::BoxStream};
-use redis::Value;
+use redis::{ConnectionInfo, IntoConnectionInfo as _, Value};
 use tokio::{
     runtime::{self, Handle},
     sync::{broadcast, oneshot},
@@ -29,12 +29,13 @@ use uuid::Uuid;
 use crate::{
     args::Args,
     calls::Calls,
-    fail::Fail,
+    fail::{Fail, OpenError},
     hints,
     inserts::{self, Inserts},
     link,
-    options::{OpenError, Options},
-    record, repair,
+    options::Options,
+    record,
+    repair::{self, Repaired},
     reply::{each, int, list, ranged},
     scripts::{Script, Scripts},
     server::Server,
@@ -100,6 +101,35 @@ fn spawn_thread(run: impl Future<Output = ()> + Send + 'static) -> std::io::Resu
     thread::Builder::new().name("redis-store".to_owned()).spawn(move || runtime.block_on(run)).map(drop)
 }
 
+impl Options {
+    /// Opens a store at `redis://[user:password@]host[:port][/database]`, `rediss://…` over TLS, or
+    /// `redis+unix:///path/to/socket`. Connects once. Later the store reconnects by itself.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. No error shows a password.
+    pub async fn open(self, url: impl AsRef<str>) -> std::result::Result<RedisStore, OpenError> {
+        let info = url.as_ref().into_connection_info();
+        // The driver's error may repeat the address, which may hold a password.
+        let info = info.map_err(|_| {
+            OpenError::Refused(
+                "invalid address of a Redis server: expected redis://HOST:PORT/DATABASE or rediss://…".to_owned(),
+            )
+        })?;
+        self.open_with(info).await
+    }
+
+    /// Opens a store with the driver's own connection settings, which cover more than an address. The type belongs to the
+    /// version of the crate `redis` that this crate depends on.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open_with(self, info: ConnectionInfo) -> std::result::Result<RedisStore, OpenError> {
+        let (namespace, client) = (self.namespace()?, self.client(info)?);
+        let server = Server::new(client, namespace, self.allow_volatile, self.rest);
+        RedisStore::start(server, &self).await
+    }
+}
+
 impl RedisStore {
     /// Opens a store with default [`Options`].
     pub async fn open(url: impl AsRef<str>) -> std::result::Result<Self, OpenError> {
@@ -113,7 +143,16 @@ impl RedisStore {
         self.server.volatile()
     }
 
-    pub(crate) async fn start(server: Server, options: &Options) -> std::result::Result<Self, OpenError> {
+    /// Compares all jobs with all indexes and repairs the indexes. Works in short steps, so that other calls go on. The store
+    /// also does this in the background, slowly; call this after keys were lost or changed.
+    ///
+    /// # Errors
+    /// Returns the error of the first step that fails. The steps before it stay done.
+    pub async fn repair(&self) -> Result<Repaired> {
+        repair::all(self.calls()).await.map_err(|fail| self.error(fail))
+    }
+
+    async fn start(server: Server, options: &Options) -> std::result::Result<Self, OpenError> {
         let server = Arc::new(server);
         let scripts = Arc::new(Scripts::new());
         let namespace: Arc<str> = server.namespace.as_str().into();

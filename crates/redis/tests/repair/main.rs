@@ -215,6 +215,31 @@ async fn unreadable_job_leaves_other_jobs_whole() {
 }
 
 #[tokio::test]
+async fn shared_key_of_another_type_is_corrupt_until_deleted() {
+    for index in ["queued:alpha", "accepted:alpha", "running:alpha", "completed:alpha", "leased"] {
+        let world = World::new(3).await;
+        let store = &world.store;
+        for _ in 0..3 {
+            insert(store).await.unwrap();
+        }
+        let runs = take(store, 1).await.remove(0).lease;
+        let key = world.key(index);
+        world.cli(&["DEL", &key]);
+        world.cli(&["SET", &key, "foreign"]);
+        let error = store.repair().await.expect_err(index);
+        assert!(matches!(error, StoreError::Corrupt(_)), "{index}: {error:?}");
+        drop(insert(store).await);
+        drop(store.claim(&common::claim_of("alpha", 1)).await);
+        drop(store.settle(&[common::settlement(runs, completed("1"))]).await);
+        world.cli(&["DEL", &key]);
+        store.repair().await.unwrap();
+        in_order(store).await;
+        let counts = store.stats(&StatsQuery::default()).await.unwrap().types[0].counts;
+        assert!((3..=4).contains(&counts.iter().sum::<u64>()), "{index}: {counts:?}");
+    }
+}
+
+#[tokio::test]
 async fn reclaim_skips_a_job_that_cannot_be_decoded() {
     let world = World::new(9).await;
     let store = &world.store;
