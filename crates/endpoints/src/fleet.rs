@@ -29,7 +29,7 @@ pub(crate) enum Reason {
     Delayed,
     /// No live worker has a handler for the job's type.
     NoWorker,
-    /// Every live worker with free slots has reached its limit for the job's type.
+    /// Every live worker with a handler has free slots, but has reached its limit for the job's type.
     ConcurrencyLimit,
 }
 
