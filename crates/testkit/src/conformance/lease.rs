@@ -164,7 +164,7 @@ pub async fn renew_works_with_a_blocked_runtime(rig: &Rig) {
         drop(sender);
         answers
     });
-    // Runs on the thread of `block_on`, which is no worker thread of the runtime.
+    // The test itself runs on the thread of `block_on`, while all worker threads are blocked.
     let answers = renewing.join().expect("the renewing thread does not panic");
     assert_eq!(answers, vec![vec![Renewed::Held]; 12]);
     for task in blocking {

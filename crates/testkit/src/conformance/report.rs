@@ -9,9 +9,8 @@ use async_endpoints_core::{
 
 use crate::{Rig, jobs::line};
 
-fn progress(completed: u64) -> ReportedProgress {
-    let (percent, message) = (Some(12.5), Some("rows ünï".to_owned()));
-    ReportedProgress { completed, total: Some(80), percent, message }
+pub(super) fn progress(completed: u64) -> ReportedProgress {
+    ReportedProgress { completed, total: Some(80), percent: Some(12.5), message: Some("rows  ünï\n".to_owned()) }
 }
 
 async fn log(rig: &Rig, lease: Lease, lines: &[&str]) {
@@ -23,11 +22,11 @@ async fn read(rig: &Rig, id: JobId, after: u64, limit: u32) -> Vec<LogLine> {
     rig.store.logs(id, after, limit).await.expect("the store answers")
 }
 
-fn texts(lines: &[LogLine]) -> Vec<(u64, u32, &str)> {
+fn numbered(lines: &[LogLine]) -> Vec<(u64, u32, &str)> {
     lines.iter().map(|line| (line.line, line.attempt, line.message.as_str())).collect()
 }
 
-/// Progress shows, with the store's time, in a new version each time.
+/// Each report of progress is stored with the store's time and is a visible change.
 pub async fn progress_is_stored(rig: &Rig) {
     let lease = rig.start("alpha").await.lease;
     let before = rig.view(lease.job).await;
@@ -36,32 +35,29 @@ pub async fn progress_is_stored(rig: &Rig) {
     assert_eq!(rig.report(Report { lease, progress: Some(progress(10)), logs: vec![] }).await, Fenced::Applied);
     let view = rig.view(lease.job).await;
     assert!(view.version > before.version, "a visible change");
-    let shown = view.progress.expect("progress shows");
-    assert_eq!((shown.completed, shown.total, shown.percent), (10, Some(80), Some(12.5)));
-    assert_eq!((shown.message.as_deref(), shown.updated_at), (Some("rows ünï"), view.last_updated_at));
+    assert_eq!(view.progress, Some(progress(10).stored(view.last_updated_at)));
     assert!(view.last_updated_at > before.last_updated_at);
-    let little = ReportedProgress { completed: 11, total: None, percent: None, message: None };
-    rig.report(Report { lease, progress: Some(little), logs: vec![] }).await;
+    let sparse = ReportedProgress { completed: 11, total: None, percent: None, message: None };
+    rig.report(Report { lease, progress: Some(sparse.clone()), logs: vec![] }).await;
     let next = rig.view(lease.job).await;
-    assert!(next.version > view.version, "each report of progress is a visible change");
-    let shown = next.progress.expect("progress shows");
-    assert_eq!((shown.completed, shown.total, shown.percent, shown.message), (11, None, None, None));
+    assert!(next.version > view.version, "a visible change");
+    assert_eq!(next.progress, Some(sparse.stored(next.last_updated_at)));
 }
 
-/// Progress stays after the attempt, and the next one begins without.
+/// Progress is kept after its attempt, until the next attempt starts.
 pub async fn next_attempt_clears_progress(rig: &Rig) {
     let lease = rig.start("alpha").await.lease;
     rig.report(Report { lease, progress: Some(progress(10)), logs: vec![] }).await;
     rig.release(lease).await;
-    assert_eq!(rig.view(lease.job).await.progress.map(|shown| shown.completed), Some(10));
+    assert_eq!(rig.view(lease.job).await.progress.map(|progress| progress.completed), Some(10));
     let next = rig.take("alpha").await.lease;
     assert_eq!(rig.view(lease.job).await.progress, None);
     rig.report(Report { lease: next, progress: Some(progress(20)), logs: vec![] }).await;
     rig.complete(next).await;
-    assert_eq!(rig.view(lease.job).await.progress.map(|shown| shown.completed), Some(20));
+    assert_eq!(rig.view(lease.job).await.progress.map(|progress| progress.completed), Some(20));
 }
 
-/// Lines alone are no visible change.
+/// A report without progress is no visible change.
 pub async fn log_lines_do_not_change_the_job(rig: &Rig) {
     let lease = rig.start("alpha").await.lease;
     rig.report(Report { lease, progress: Some(progress(10)), logs: vec![] }).await;
@@ -71,7 +67,7 @@ pub async fn log_lines_do_not_change_the_job(rig: &Rig) {
     assert_eq!(rig.view(lease.job).await, before);
 }
 
-/// Lines are numbered through the job, and carry the attempt that wrote them; the store sets both.
+/// The store sets the number and the attempt of each line. Numbers continue across the attempts of a job.
 pub async fn lines_are_numbered_across_attempts(rig: &Rig) {
     let lease = rig.start("alpha").await.lease;
     let id = lease.job;
@@ -82,13 +78,12 @@ pub async fn lines_are_numbered_across_attempts(rig: &Rig) {
     let next = rig.take("alpha").await.lease;
     log(rig, next, &["four"]).await;
     let all = read(rig, id, 0, 100).await;
-    assert_eq!(texts(&all), [(1, 1, "one"), (2, 1, "two\n\0ünï"), (3, 1, "three"), (4, 2, "four")]);
-    assert_eq!(all[0], LogLine { line: 1, attempt: 1, ..line("one") }, "time, level and fields come back");
+    assert_eq!(numbered(&all), [(1, 1, "one"), (2, 1, "two\n\0ünï"), (3, 1, "three"), (4, 2, "four")]);
+    assert_eq!(all[0], LogLine { line: 1, attempt: 1, ..line("one") }, "time, level and fields are preserved");
     rig.complete(next).await;
-    assert_eq!(read(rig, id, 0, 100).await, all, "they stay with the ended job");
+    assert_eq!(read(rig, id, 0, 100).await, all, "an ended job keeps its lines");
 }
 
-/// `after` and `limit` give parts.
 pub async fn lines_are_paged(rig: &Rig) {
     let lease = rig.start("alpha").await.lease;
     log(rig, lease, &["1", "2", "3", "4", "5"]).await;
@@ -102,14 +97,15 @@ pub async fn lines_are_paged(rig: &Rig) {
     assert!(numbers(99, 2).await.is_empty());
 }
 
-/// Jobs without lines and unknown jobs have none.
+/// Jobs without lines and unknown jobs have no lines.
 pub async fn job_without_lines_reads_empty(rig: &Rig) {
     let id = rig.queue("alpha").await;
     assert_eq!(read(rig, id, 0, 10).await, []);
     assert_eq!(read(rig, JobId::random(), 0, 10).await, []);
 }
 
-/// A job keeps a bounded amount; the oldest attempt's lines go first, and numbers go on.
+/// A job keeps at most `LOG_BYTES_PER_JOB` bytes of lines. The oldest attempt's lines are dropped first, and line
+/// numbers are not reused.
 pub async fn oldest_attempts_lose_lines_first(rig: &Rig) {
     let block = "x".repeat(LOG_BYTES_PER_JOB / 10);
     let id = rig.queue("alpha").await;
@@ -121,14 +117,13 @@ pub async fn oldest_attempts_lose_lines_first(rig: &Rig) {
     let kept = read(rig, id, 0, 1_000).await;
     let bytes: usize = kept.iter().map(LogLine::bytes).sum();
     assert!(bytes <= LOG_BYTES_PER_JOB, "{bytes} bytes are kept");
-    assert!(kept.iter().all(|line| line.attempt > 1), "the first attempt's lines went");
+    assert!(kept.iter().all(|line| line.attempt > 1), "the first attempt's lines are dropped");
     let newest: Vec<u64> = kept.iter().filter(|line| line.attempt == 4).map(|line| line.line).collect();
-    assert_eq!(newest, [10, 11, 12], "the newest are there, and numbers were not given again");
+    assert_eq!(newest, [10, 11, 12], "the newest lines, with new numbers");
     let second = kept.iter().filter(|line| line.attempt == 2).count();
-    assert_eq!(second, 3, "no more went than had to");
+    assert_eq!(second, 3, "no more lines are dropped than necessary");
 }
 
-/// Reports answer for each, in order.
 pub async fn reports_answer_in_order(rig: &Rig) {
     let (running, ended) = (rig.start("alpha").await.lease, rig.start("alpha").await.lease);
     rig.complete(ended).await;

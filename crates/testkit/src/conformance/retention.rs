@@ -1,39 +1,41 @@
-//! How long ended jobs, what is left of them, and keys are kept.
+//! Retention: how long ended jobs, their tombstones, and idempotency keys are kept.
+
+use std::time::Duration;
 
 use async_endpoints_core::{
     JobId, JobStatus, JobStore as _,
-    store::{CancelOutcome, InsertOutcome, JobLookup, NewJob, Outcome, RetryOutcome, Settled},
+    store::{CancelOutcome, InsertOutcome, JobLookup, NewJob, Renewed, Report, RetryOutcome, Settled},
 };
 
 use crate::{
     Rig,
-    jobs::{completed, digest, error, key},
+    jobs::{completed, digest, key, line},
 };
 
+const HOUR: Duration = Duration::from_secs(3600);
 const GONE: JobLookup = JobLookup::Gone { owner: Some(digest(9)) };
 
-/// A job with a key and an owner that is kept for so many units after its end.
-fn kept(rig: &Rig, units: u32) -> NewJob {
+/// A job with a key, an owner and a retention of `units`.
+fn retained(rig: &Rig, units: u32) -> NewJob {
     let mut job = NewJob { key: Some(key("order-17")), owner: Some(digest(9)), ..rig.job("alpha") };
     job.terms.retention = rig.units(units);
     job
 }
 
-async fn ended(rig: &Rig, units: u32) -> NewJob {
-    let job = kept(rig, units);
+async fn completed_job(rig: &Rig, units: u32) -> NewJob {
+    let job = retained(rig, units);
     rig.put(&job).await;
     let lease = rig.take("alpha").await.lease;
     rig.complete(lease).await;
     job
 }
 
-/// Past `expires_at` a job reads as gone everywhere, pruned or not.
+/// Every call treats a job past `expires_at` as gone, even before a prune removes the job.
 pub async fn expired_job_is_gone_before_prune(rig: &Rig) {
-    let job = kept(rig, 20);
+    let job = retained(rig, 20);
     rig.put(&job).await;
     let lease = rig.take("alpha").await.lease;
-    let logs = vec![crate::jobs::line("one")];
-    rig.report(async_endpoints_core::store::Report { lease, progress: None, logs }).await;
+    rig.report(Report { lease, progress: None, logs: vec![line("one")] }).await;
     rig.fail(lease).await;
     rig.advance(21).await;
     assert_eq!(rig.lookup(job.id).await, GONE);
@@ -46,9 +48,9 @@ pub async fn expired_job_is_gone_before_prune(rig: &Rig) {
     assert_eq!(rig.insert(&job).await, InsertOutcome::Existing(GONE));
 }
 
-/// Jobs that have not ended do not expire, and ended ones not before their time.
+/// Jobs that have not ended do not expire. Ended jobs expire only after their retention.
 pub async fn job_is_kept_until_it_expires(rig: &Rig) {
-    let job = kept(rig, 2);
+    let job = retained(rig, 2);
     rig.put(&job).await;
     let delayed = rig.put(&NewJob { delay: rig.units(1), key: None, id: JobId::random(), ..job.clone() }).await;
     rig.advance(6).await;
@@ -57,21 +59,21 @@ pub async fn job_is_kept_until_it_expires(rig: &Rig) {
     rig.cancel(delayed).await;
     let lease = rig.take("alpha").await.lease;
     rig.advance(4).await;
-    rig.settle(lease, Outcome::Released).await;
+    rig.release(lease).await;
     rig.advance(4).await;
     assert_eq!(rig.status(job.id).await, JobStatus::Queued);
     let lease = rig.take("alpha").await.lease;
     rig.cancel(lease.job).await;
-    assert_eq!(rig.prune().await, 1, "the canceled one alone");
-    let lasting = rig.start("beta").await.lease;
-    rig.complete(lasting).await;
+    assert_eq!(rig.prune().await, 1, "only the canceled job");
+    let long_lived = rig.start("beta").await.lease;
+    rig.complete(long_lived).await;
     assert_eq!(rig.prune().await, 0);
-    assert_eq!(rig.status(lasting.job).await, JobStatus::Completed);
+    assert_eq!(rig.status(long_lived.job).await, JobStatus::Completed);
 }
 
-/// A pruned job is told as gone for as long again as it was kept, then as unknown.
+/// A pruned job is gone for one more retention period. Then its id is unknown.
 pub async fn tombstone_lasts_one_more_retention(rig: &Rig) {
-    let job = ended(rig, 20).await;
+    let job = completed_job(rig, 20).await;
     rig.advance(21).await;
     assert_eq!(rig.prune().await, 1);
     assert_eq!(rig.lookup(job.id).await, GONE);
@@ -85,9 +87,8 @@ pub async fn tombstone_lasts_one_more_retention(rig: &Rig) {
     assert_eq!(rig.retry_as(job.id, JobId::random()).await, RetryOutcome::NotFound);
 }
 
-/// Without a prune the same is told at the same times.
 pub async fn tombstone_lasts_the_same_without_prune(rig: &Rig) {
-    let job = ended(rig, 20).await;
+    let job = completed_job(rig, 20).await;
     rig.advance(21).await;
     assert_eq!(rig.lookup(job.id).await, GONE);
     rig.advance(21).await;
@@ -95,7 +96,6 @@ pub async fn tombstone_lasts_the_same_without_prune(rig: &Rig) {
     assert_eq!(rig.insert(&job).await, InsertOutcome::Existing(GONE), "the key is kept for a day");
 }
 
-/// A lease of a job that is gone is lost, whatever it says.
 pub async fn lease_of_pruned_job_is_lost(rig: &Rig) {
     let mut job = rig.job("alpha");
     job.terms.retention = rig.units(1);
@@ -105,15 +105,16 @@ pub async fn lease_of_pruned_job_is_lost(rig: &Rig) {
     rig.advance(2).await;
     rig.prune().await;
     assert_eq!(rig.settle(lease, completed("1")).await, Settled::Lost);
-    assert_eq!(rig.renew(lease, 9).await, async_endpoints_core::store::Renewed::Lost);
+    assert_eq!(rig.renew(lease, 9).await, Renewed::Lost);
 }
 
-/// Within a day a replay of a job that is gone tells so, by key and by id: it never runs twice.
+/// A replay by key or by id within a day of acceptance never runs the job a second time, even when its tombstone is
+/// gone.
 pub async fn replay_within_a_day_is_gone(rig: &Rig) {
-    let job = ended(rig, 1).await;
+    let job = completed_job(rig, 1).await;
     rig.advance(3).await;
     rig.prune().await;
-    assert_eq!(rig.lookup(job.id).await, JobLookup::NotFound, "`get` tells it no more");
+    assert_eq!(rig.lookup(job.id).await, JobLookup::NotFound, "the tombstone is gone");
     rig.prune().await;
     let by_key = NewJob { id: JobId::random(), ..job.clone() };
     let by_id = NewJob { key: None, ..job.clone() };
@@ -124,17 +125,17 @@ pub async fn replay_within_a_day_is_gone(rig: &Rig) {
     assert_eq!(rig.insert(&NewJob { fingerprint: digest(2), ..by_id.clone() }).await, InsertOutcome::Conflict);
     assert_eq!(rig.insert(&NewJob { owner: Some(digest(8)), ..by_id }).await, InsertOutcome::Conflict);
     let Some(clock) = rig.time.clock() else { return };
-    clock.advance(std::time::Duration::from_secs(23 * 3600));
+    clock.advance(23 * HOUR);
     rig.prune().await;
     assert_eq!(rig.insert(&job).await, InsertOutcome::Existing(GONE), "23 hours later");
 }
 
-/// Nobody can come again for a job whose id nobody chose: nothing is kept of it once it is no longer told as gone.
+/// No caller can replay a job without a key and with a generated id. The store forgets the job with its tombstone.
 pub async fn generated_id_is_free_after_tombstone(rig: &Rig) {
-    let chosen = kept(rig, 1);
-    let made = NewJob { id: JobId::random(), id_chosen: false, key: None, ..chosen.clone() };
+    let chosen = retained(rig, 1);
+    let generated = NewJob { id: JobId::random(), id_chosen: false, key: None, ..chosen.clone() };
     rig.put(&chosen).await;
-    rig.put(&made).await;
+    rig.put(&generated).await;
     for _ in 0..2 {
         let lease = rig.take("alpha").await.lease;
         rig.complete(lease).await;
@@ -143,33 +144,33 @@ pub async fn generated_id_is_free_after_tombstone(rig: &Rig) {
     rig.prune().await;
     rig.prune().await;
     assert_eq!(rig.insert(&chosen).await, InsertOutcome::Existing(GONE));
-    assert!(matches!(rig.insert(&made).await, InsertOutcome::Inserted { .. }), "its id is as good as new");
+    rig.put(&generated).await;
 }
 
-/// A day after the job was created its key and id are free again, once the job is long gone.
+/// The key and the id of an expired job are free one day after its acceptance.
 pub async fn key_is_free_after_a_day(rig: &Rig) {
     let Some(clock) = rig.time.clock() else { return };
-    let job = ended(rig, 1).await;
-    clock.advance(std::time::Duration::from_secs(25 * 3600));
+    let job = completed_job(rig, 1).await;
+    clock.advance(25 * HOUR);
     rig.prune().await;
     rig.put(&job).await;
     assert_eq!(rig.status(job.id).await, JobStatus::Queued);
 }
 
-/// A job kept for longer than a day keeps its key as long as it and its tombstone last.
+/// A key is kept for longer than a day if its job or its tombstone is.
 pub async fn key_is_kept_as_long_as_its_job(rig: &Rig) {
     let Some(clock) = rig.time.clock() else { return };
-    let day = std::time::Duration::from_secs(24 * 3600);
-    let mut job = kept(rig, 1);
+    let day = 24 * HOUR;
+    let mut job = retained(rig, 1);
     job.terms.retention = 3 * day;
     rig.put(&job).await;
     clock.advance(2 * day);
-    let InsertOutcome::Existing(JobLookup::Found(_)) = rig.insert(&job).await else { panic!("it waits") };
+    let InsertOutcome::Existing(JobLookup::Found(_)) = rig.insert(&job).await else { panic!("the job is queued") };
     let lease = rig.take("alpha").await.lease;
     rig.complete(lease).await;
     clock.advance(2 * day);
     rig.prune().await;
-    let InsertOutcome::Existing(JobLookup::Found(_)) = rig.insert(&job).await else { panic!("it is kept") };
+    let InsertOutcome::Existing(JobLookup::Found(_)) = rig.insert(&job).await else { panic!("the job is kept") };
     clock.advance(2 * day);
     rig.prune().await;
     assert_eq!(rig.insert(&job).await, InsertOutcome::Existing(GONE));
@@ -178,7 +179,7 @@ pub async fn key_is_kept_as_long_as_its_job(rig: &Rig) {
     rig.put(&job).await;
 }
 
-/// A prune does no more than it was asked, and says how much.
+/// A prune removes at most as many jobs as its limit and returns their number.
 pub async fn prune_stops_at_its_limit(rig: &Rig) {
     for name in ["alpha", "alpha", "beta", "alpha", "beta"] {
         let mut job = rig.job(name);
@@ -189,17 +190,17 @@ pub async fn prune_stops_at_its_limit(rig: &Rig) {
     rig.advance(2).await;
     let mut steps = Vec::new();
     for _ in 0..4 {
-        let listed = rig.stats(&Default::default()).await;
-        let left: u64 = listed.types.iter().map(|kind| kind.count(JobStatus::Canceled)).sum();
+        let stats = rig.stats(&Default::default()).await;
+        let left: u64 = stats.types.iter().map(|of_type| of_type.count(JobStatus::Canceled)).sum();
         steps.push((rig.store.prune(2).await.expect("the store answers"), left));
     }
     assert_eq!(steps, [(2, 5), (2, 3), (1, 1), (0, 0)]);
 }
 
-/// A job that ended behind one that is kept longer still reads as gone in time, whenever it is pruned.
+/// A job expires on time even if a job that ended earlier is kept longer.
 pub async fn short_retention_behind_long_expires(rig: &Rig) {
-    let lasting = rig.queue("alpha").await;
-    rig.cancel(lasting).await;
+    let long = rig.queue("alpha").await;
+    rig.cancel(long).await;
     let mut short = NewJob { owner: Some(digest(9)), ..rig.job("alpha") };
     short.terms.retention = rig.units(20);
     rig.put(&short).await;
@@ -207,16 +208,16 @@ pub async fn short_retention_behind_long_expires(rig: &Rig) {
     rig.advance(21).await;
     rig.prune().await;
     assert_eq!(rig.lookup(short.id).await, GONE);
-    assert_eq!(rig.ids(Some(JobStatus::Canceled)).await, [lasting]);
-    assert_eq!(rig.status(lasting).await, JobStatus::Canceled);
+    assert_eq!(rig.ids(Some(JobStatus::Canceled)).await, [long]);
+    assert_eq!(rig.status(long).await, JobStatus::Canceled);
 }
 
-/// The new job of a retry outlives the old one's record.
+/// The new job of a retry keeps its `retry_of` after the old job has expired.
 pub async fn retry_job_outlives_the_old_job(rig: &Rig) {
-    let job = kept(rig, 30);
+    let job = retained(rig, 30);
     rig.put(&job).await;
     let lease = rig.take("alpha").await.lease;
-    rig.settle(lease, Outcome::Failed { error: error("F") }).await;
+    rig.fail(lease).await;
     let new = JobId::random();
     assert!(matches!(rig.retry_as(job.id, new).await, RetryOutcome::Created(_)));
     rig.advance(31).await;

@@ -1,4 +1,6 @@
-//! An operator's retry: a new job out of one that failed or was canceled, once.
+//! An operator's retry: creates one new job from a failed or canceled job.
+
+use std::time::Duration;
 
 use async_endpoints_core::{
     JobId, JobStatus, JobStore as _, JobView, Priority,
@@ -7,26 +9,27 @@ use async_endpoints_core::{
 };
 use bytes::Bytes;
 
+use super::run_concurrently;
 use crate::{
     Rig,
     jobs::{digest, key},
 };
 
-async fn failed(rig: &Rig, job: &NewJob) -> Lease {
+async fn run_and_fail(rig: &Rig, job: &NewJob) -> Lease {
     rig.put(job).await;
     let lease = rig.take(job.name.as_str()).await.lease;
     rig.fail(lease).await;
     lease
 }
 
-fn created(answer: RetryOutcome) -> JobView {
-    match answer {
+fn created(outcome: RetryOutcome) -> JobView {
+    match outcome {
         RetryOutcome::Created(view) => *view,
-        other => panic!("a new job, not {other:?}"),
+        other => panic!("expected a new job, not {other:?}"),
     }
 }
 
-fn rich(rig: &Rig) -> NewJob {
+fn job_with_all_fields(rig: &Rig) -> NewJob {
     let trace = TraceContext { traceparent: format!("00-{:032x}-{:016x}-01", 7, 9), tracestate: None };
     let mut job = NewJob {
         payload: Bytes::from_static(b"\xffbody"),
@@ -41,10 +44,10 @@ fn rich(rig: &Rig) -> NewJob {
     job
 }
 
-/// The new job has body, type, terms and owner of the old one; its history is its own.
+/// The new job has the payload, type, terms and owner of the old job, and no history.
 pub async fn new_job_copies_the_submission(rig: &Rig) {
     rig.warm().await;
-    let job = rich(rig);
+    let job = job_with_all_fields(rig);
     rig.put(&job).await;
     rig.advance(2).await;
     let lease = rig.take("alpha").await.lease;
@@ -53,25 +56,25 @@ pub async fn new_job_copies_the_submission(rig: &Rig) {
     rig.advance(1).await;
     let trace = TraceContext { traceparent: format!("00-{:032x}-{:016x}-00", 1, 2), tracestate: Some("op=1".into()) };
     let new_id = JobId::random();
-    let answer = rig.store.retry(job.id, &RetryAs { id: new_id, trace: Some(trace.clone()) }).await;
-    let new = created(answer.expect("the store answers"));
+    let outcome = rig.store.retry(job.id, &RetryAs { id: new_id, trace: Some(trace.clone()) }).await;
+    let new = created(outcome.expect("the store answers"));
     assert_eq!(new, rig.view(new_id).await);
-    let plain = NewJob { id: new_id, delay: std::time::Duration::ZERO, trace: Some(trace.clone()), ..job.clone() };
-    let expected = JobView { retry_of: Some(job.id), ..plain.view(new.created_at, new.version, Some(0)) };
+    let copy = NewJob { id: new_id, delay: Duration::ZERO, trace: Some(trace.clone()), ..job.clone() };
+    let expected = JobView { retry_of: Some(job.id), ..copy.view(new.created_at, new.version, Some(0)) };
     assert_eq!(new, expected);
     assert!(new.created_at > old.created_at);
     let attempt = rig.take_for("alpha", 1).await;
     assert_eq!((attempt.lease.job, &attempt.payload, attempt.attempt), (new_id, &job.payload, 1));
     assert_eq!((attempt.priority, attempt.max_retries, attempt.trace), (Priority::new(7), 1, Some(trace)));
     rig.advance(3).await;
-    assert_eq!(rig.sweep().await[0].status, JobStatus::Failed, "the losses allowed are copied");
+    assert_eq!(rig.sweep().await[0].status, JobStatus::Failed, "`max_losses` is copied");
     let ended = rig.view(new_id).await;
     assert_eq!(ended.expires_at, ended.completed_at.map(|at| at + rig.units(7_777)), "the retention is copied");
 }
 
-/// The old job says who repeats it, in a new version; nothing else of it changes.
+/// A retry sets `retried_by` of the old job in a new version and changes no other field.
 pub async fn retried_job_links_to_the_new_job(rig: &Rig) {
-    let lease = failed(rig, &rig.job("alpha")).await;
+    let lease = run_and_fail(rig, &rig.job("alpha")).await;
     let before = rig.view(lease.job).await;
     rig.advance(1).await;
     let new = created(rig.retry_as(lease.job, JobId::random()).await);
@@ -80,18 +83,18 @@ pub async fn retried_job_links_to_the_new_job(rig: &Rig) {
     assert_eq!(after, JobView { retried_by: Some(new.id), version: after.version, ..before });
 }
 
-/// A key stays with the job it made.
+/// The key keeps identifying the old job.
 pub async fn key_is_not_copied(rig: &Rig) {
     let job = NewJob { key: Some(key("order-17")), owner: Some(digest(9)), ..rig.job("alpha") };
-    failed(rig, &job).await;
+    run_and_fail(rig, &job).await;
     let new = created(rig.retry_as(job.id, JobId::random()).await);
     let InsertOutcome::Existing(JobLookup::Found(view)) = rig.insert(&job).await else { panic!("the key is known") };
     assert_eq!((view.id, view.retried_by), (job.id, Some(new.id)));
 }
 
-/// A repeat answers with the same new job, as it is now, whatever id it brings.
+/// A repeated retry, with any id, returns the current state of the first new job.
 pub async fn repeated_retry_returns_the_same_job(rig: &Rig) {
-    let lease = failed(rig, &rig.job("alpha")).await;
+    let lease = run_and_fail(rig, &rig.job("alpha")).await;
     let new = created(rig.retry_as(lease.job, JobId::random()).await);
     let other = JobId::random();
     for id in [new.id, other, lease.job] {
@@ -101,35 +104,30 @@ pub async fn repeated_retry_returns_the_same_job(rig: &Rig) {
         assert_eq!(rig.view(lease.job).await, before);
     }
     assert_eq!(rig.lookup(other).await, JobLookup::NotFound);
-    let again = rig.take("alpha").await.lease;
-    rig.complete(again).await;
+    let attempt = rig.take("alpha").await;
+    rig.complete(attempt.lease).await;
     let now = rig.view(new.id).await;
     assert_eq!(rig.retry_as(lease.job, other).await, RetryOutcome::Existing(JobLookup::Found(Box::new(now))));
 }
 
-/// Many repeat one job at once: one new job.
 pub async fn concurrent_retries_make_one_job(rig: &Rig) {
-    let lease = failed(rig, &rig.job("alpha")).await;
-    let tasks: Vec<_> = (0..16)
-        .map(|_| {
-            let store = rig.store.clone();
-            let new = RetryAs { id: JobId::random(), trace: None };
-            tokio::spawn(async move { store.retry(lease.job, &new).await.expect("the store answers") })
-        })
-        .collect();
-    let (mut made, mut met) = (Vec::new(), Vec::new());
-    for task in tasks {
-        match task.await.expect("no task panics") {
-            RetryOutcome::Created(view) => made.push(view.id),
-            RetryOutcome::Existing(JobLookup::Found(view)) => met.push(view.id),
+    let lease = run_and_fail(rig, &rig.job("alpha")).await;
+    let retries = (0..16).map(|_| {
+        let (store, new) = (rig.store.clone(), RetryAs { id: JobId::random(), trace: None });
+        async move { store.retry(lease.job, &new).await.expect("the store answers") }
+    });
+    let (mut created, mut existing) = (Vec::new(), Vec::new());
+    for outcome in run_concurrently(retries).await {
+        match outcome {
+            RetryOutcome::Created(view) => created.push(view.id),
+            RetryOutcome::Existing(JobLookup::Found(view)) => existing.push(view.id),
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!((made.len(), met), (1, vec![made[0]; 15]));
-    assert_eq!(rig.ids(None).await, [made[0], lease.job]);
+    assert_eq!((created.len(), existing), (1, vec![created[0]; 15]));
+    assert_eq!(rig.ids(None).await, [created[0], lease.job]);
 }
 
-/// A canceled job can be repeated, and so can the repeat.
 pub async fn canceled_jobs_and_retries_can_be_retried(rig: &Rig) {
     let id = rig.queue("alpha").await;
     rig.cancel(id).await;
@@ -139,7 +137,7 @@ pub async fn canceled_jobs_and_retries_can_be_retried(rig: &Rig) {
     assert_eq!((second.retry_of, third.retry_of), (Some(id), Some(second.id)));
 }
 
-/// What did not fail and was not canceled is not repeated.
+/// Only failed and canceled jobs can be retried.
 pub async fn other_states_are_not_retried(rig: &Rig) {
     let completed = rig.start("alpha").await.lease;
     rig.complete(completed).await;
@@ -160,9 +158,8 @@ pub async fn other_states_are_not_retried(rig: &Rig) {
     assert_eq!(rig.retry_as(JobId::random(), JobId::random()).await, RetryOutcome::NotFound);
 }
 
-/// A taken id is a conflict and changes nothing.
 pub async fn taken_id_conflicts(rig: &Rig) {
-    let lease = failed(rig, &rig.job("alpha")).await;
+    let lease = run_and_fail(rig, &rig.job("alpha")).await;
     let other = rig.queue("beta").await;
     let before = rig.view(lease.job).await;
     assert_eq!(rig.retry_as(lease.job, other).await, RetryOutcome::Conflict);
@@ -171,24 +168,23 @@ pub async fn taken_id_conflicts(rig: &Rig) {
     created(rig.retry_as(lease.job, JobId::random()).await);
 }
 
-/// A job past its retention is not repeated; the owner is told apart.
 pub async fn expired_job_is_gone(rig: &Rig) {
     let mut job = NewJob { owner: Some(digest(9)), ..rig.job("alpha") };
     job.terms.retention = rig.units(20);
-    failed(rig, &job).await;
+    run_and_fail(rig, &job).await;
     rig.advance(21).await;
     let gone = RetryOutcome::Gone { owner: Some(digest(9)) };
-    assert_eq!(rig.retry_as(job.id, JobId::random()).await, gone, "before it is pruned");
+    assert_eq!(rig.retry_as(job.id, JobId::random()).await, gone, "before the prune");
     rig.prune().await;
-    assert_eq!(rig.retry_as(job.id, JobId::random()).await, gone, "and after");
+    assert_eq!(rig.retry_as(job.id, JobId::random()).await, gone, "after the prune");
 }
 
-/// A new job that expired before the old one did: that is what a repeat answers with.
+/// A repeated retry returns the new job until the old job expires.
 pub async fn expired_job_with_a_retry_is_gone(rig: &Rig) {
     let Some(clock) = rig.time.clock() else { return };
     let mut job = NewJob { owner: Some(digest(9)), ..rig.job("alpha") };
     job.terms.retention = rig.units(100);
-    let lease = failed(rig, &job).await;
+    let lease = run_and_fail(rig, &job).await;
     clock.advance(rig.units(90));
     let new = created(rig.retry_as(lease.job, JobId::random()).await);
     rig.cancel(new.id).await;
@@ -196,5 +192,5 @@ pub async fn expired_job_with_a_retry_is_gone(rig: &Rig) {
     assert_eq!(rig.retry_as(lease.job, JobId::random()).await, RetryOutcome::Existing(JobLookup::Found(Box::new(now))));
     clock.advance(rig.units(20));
     let answer = rig.retry_as(lease.job, JobId::random()).await;
-    assert_eq!(answer, RetryOutcome::Gone { owner: Some(digest(9)) }, "the old one went first");
+    assert_eq!(answer, RetryOutcome::Gone { owner: Some(digest(9)) }, "the old job has expired");
 }
