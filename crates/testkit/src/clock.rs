@@ -1,4 +1,4 @@
-//! A clock that moves when it is told. Must not know stores.
+//! A clock that only tests advance. Must not know stores.
 
 use std::{
     sync::{
@@ -13,7 +13,7 @@ use async_endpoints_core::{Clock, Timestamp};
 /// 2026-03-01T12:00:00Z, in microseconds.
 const START: i64 = 1_772_366_400_000_000;
 
-/// Time that stands still until it is advanced. Clones show the same time.
+/// A clock that stands still until it is advanced. Clones share their time.
 #[derive(Clone, Debug)]
 pub struct ManualClock(Arc<AtomicI64>);
 
@@ -24,13 +24,13 @@ impl Default for ManualClock {
 }
 
 impl ManualClock {
-    /// A clock that shows noon of the first of March 2026.
+    /// A clock at noon of March 1st, 2026.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Moves it on.
+    /// Advances the clock.
     pub fn advance(&self, by: Duration) {
         let micros = i64::try_from(by.as_micros()).expect("a step that fits into a timestamp");
         self.0.fetch_add(micros, Ordering::SeqCst);

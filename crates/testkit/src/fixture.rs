@@ -1,4 +1,4 @@
-//! A fresh store, and how time passes for it. Must not know any particular store.
+//! A fresh store and its time. Must not know any particular store.
 
 use std::{any::Any, fmt, sync::Arc, time::Duration};
 
@@ -6,7 +6,7 @@ use async_endpoints_core::Store;
 
 use crate::ManualClock;
 
-/// How time passes for a store, in steps of one unit.
+/// The time of a store, in steps of one unit.
 #[derive(Clone, Debug)]
 pub struct Timeline {
     unit: Duration,
@@ -20,19 +20,19 @@ impl Timeline {
         self.unit
     }
 
-    /// That many steps.
+    /// The duration of that many units.
     #[must_use]
     pub fn units(&self, n: u32) -> Duration {
         self.unit * n
     }
 
-    /// The clock, if the store has one that tests can move. Tests of days need it.
+    /// The store's clock, if tests can advance it. Tests about hours need one.
     #[must_use]
     pub const fn clock(&self) -> Option<&ManualClock> {
         self.clock.as_ref()
     }
 
-    /// Lets that many steps pass.
+    /// Advances the clock, or sleeps.
     pub async fn advance(&self, units: u32) {
         match &self.clock {
             Some(clock) => clock.advance(self.units(units)),
@@ -40,7 +40,7 @@ impl Timeline {
         }
     }
 
-    /// The same for a thread that must not touch a runtime.
+    /// Advances the clock, or blocks the thread.
     pub fn advance_blocking(&self, units: u32) {
         match &self.clock {
             Some(clock) => clock.advance(self.units(units)),
@@ -53,7 +53,7 @@ impl Timeline {
 pub struct Fixture {
     /// The store.
     pub store: Arc<dyn Store>,
-    /// How time passes for it.
+    /// Its time.
     pub time: Timeline,
     guards: Vec<Box<dyn Any + Send>>,
 }
@@ -65,33 +65,33 @@ impl fmt::Debug for Fixture {
 }
 
 impl Fixture {
-    /// A store that decides by `clock`. A unit is a second; tests take no time.
+    /// A store on `clock`. A unit is a second, and tests do not sleep.
     pub fn manual(store: impl Store, clock: ManualClock) -> Self {
         let time = Timeline { unit: Duration::from_secs(1), clock: Some(clock) };
         Self { store: Arc::new(store), time, guards: Vec::new() }
     }
 
-    /// A store that decides by a clock that nobody can move. Tests wait for multiples of `unit`: about
-    /// 50 ms; far longer than a call takes, or what must not expire yet does.
+    /// A store on a clock that tests cannot advance. Tests sleep for multiples of `unit`, which has to be far longer than a
+    /// call takes: 50 ms for example.
     pub fn real_time(store: impl Store, unit: Duration) -> Self {
         Self { store: Arc::new(store), time: Timeline { unit, clock: None }, guards: Vec::new() }
     }
 
-    /// Keeps something alive as long as the fixture: a temporary folder, a server.
+    /// Keeps a value as long as the fixture: a temporary folder, a server.
     #[must_use]
     pub fn keep(mut self, guard: impl Any + Send) -> Self {
         self.guards.push(Box::new(guard));
         self
     }
 
-    /// The same fixture with another store around its store.
+    /// Puts a decorator around the store.
     #[must_use]
     pub fn wrap<S: Store>(mut self, with: impl FnOnce(Arc<dyn Store>) -> S) -> Self {
         self.store = Arc::new(with(self.store));
         self
     }
 
-    /// Lets that many units pass.
+    /// Advances the clock, or sleeps.
     pub async fn advance(&self, units: u32) {
         self.time.advance(units).await;
     }

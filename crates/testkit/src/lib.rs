@@ -1,19 +1,19 @@
-//! What every store of AsyncEndpoints is held to.
+//! The test suite of every store of AsyncEndpoints.
 //!
 //! | item | owns |
 //! |---|---|
 //! | [`conformance!`] | one named test for each rule of the contract |
-//! | [`check_model`] | random calls, answered by a store and by a naive model |
+//! | [`check_model`] | random calls, answered by a store and by a simple model |
 //! | [`check_faults`] | a random workload while calls fail, before or after they were applied |
-//! | [`Checked`] | a store around a store that remembers every answer and finds contradictions |
-//! | [`FlakyStore`] | a store around a store that fails on purpose |
+//! | [`Checked`] | a decorator that records every answer and finds contradictions |
+//! | [`FlakyStore`] | a decorator that fails on purpose |
 //! | [`Turns`] | two stores on the same jobs, as two processes have them |
 //! | [`ManualClock`], [`Fixture`] | time for tests |
 //! | [`server`] | real servers, each in a folder and on a port of its own |
 //!
-//! Knows the contract in `async-endpoints-core` alone: no driver, no HTTP, no worker.
+//! Must not know more than `async-endpoints-core`: no driver, no HTTP, no worker.
 
-// A test helper that cannot go on says why and panics: that is how tests fail.
+// Test helpers panic with a reason, which is how tests fail.
 #![allow(clippy::missing_panics_doc)]
 
 mod checked;

@@ -1,4 +1,4 @@
-//! What a conformance case works with: a checked store, time, and calls that say what they expect.
+//! The tools of a conformance case: a checked store, its time, and calls with expected answers.
 //! Must not know any particular store.
 
 use std::{sync::Arc, time::Duration};
@@ -20,20 +20,20 @@ use crate::{
     jobs::{self, error},
 };
 
-/// Units that no test outlasts: for leases that must not expire, and retention.
+/// More units than any test takes: for leases that must not expire, and retention.
 pub(crate) const LONG: u32 = 10_000;
 
 /// A checked store and its time, for one test.
 pub struct Rig {
-    /// The store, every answer remembered.
+    /// The store. Every answer is recorded.
     pub store: Arc<Checked<Arc<dyn Store>>>,
-    /// How time passes for it.
+    /// Its time.
     pub time: Timeline,
-    /// Who claims.
+    /// The worker that claims.
     pub worker: WorkerId,
 }
 
-/// Runs one case on a fresh store, then looks for contradictions.
+/// Runs one case on a fresh store, then checks all answers for contradictions.
 pub async fn run(fixture: Fixture, case: impl AsyncFnOnce(&Rig)) {
     let rig = Rig::new(&fixture);
     case(&rig).await;
@@ -41,7 +41,6 @@ pub async fn run(fixture: Fixture, case: impl AsyncFnOnce(&Rig)) {
     drop(fixture);
 }
 
-/// What a call must not answer with, in a test without faults.
 const NO_FAULTS: &str = "the store answers";
 
 impl Rig {
@@ -52,7 +51,7 @@ impl Rig {
         Self { store, time: fixture.time.clone(), worker: WorkerId(Uuid::new_v4()) }
     }
 
-    /// That many units.
+    /// The duration of that many units.
     #[must_use]
     pub fn units(&self, n: u32) -> Duration {
         self.time.units(n)
@@ -74,7 +73,7 @@ impl Rig {
         self.store.insert(job.clone()).await.expect(NO_FAULTS)
     }
 
-    /// Inserts what must be new.
+    /// Inserts a job that must be new.
     pub async fn put(&self, job: &NewJob) -> JobId {
         let answer = self.insert(job).await;
         assert!(matches!(answer, InsertOutcome::Inserted { .. }), "a new job is accepted, not {answer:?}");
@@ -86,16 +85,16 @@ impl Rig {
         self.put(&self.job(name)).await
     }
 
-    /// What is known of an id.
+    /// Reads a job.
     pub async fn lookup(&self, id: JobId) -> JobLookup {
         self.store.get(id).await.expect(NO_FAULTS)
     }
 
-    /// The job, which must be there.
+    /// Reads a job that must exist.
     pub async fn view(&self, id: JobId) -> JobView {
         match self.lookup(id).await {
             JobLookup::Found(view) => *view,
-            other => panic!("{id} is there, not {other:?}"),
+            other => panic!("expected job {id}, not {other:?}"),
         }
     }
 
@@ -104,13 +103,13 @@ impl Rig {
         self.view(id).await.status
     }
 
-    /// A claim of up to `max` jobs of these types, under leases that last.
+    /// A claim of up to `max` jobs of these types, with long leases.
     #[must_use]
     pub fn wanting(&self, names: &[&str], max: u32) -> Claim {
         let timeout = self.units(LONG);
-        let wants = names.iter().map(|name| TypeQuota { name: jobs::name(name), max, timeout }).collect();
+        let quotas = names.iter().map(|name| TypeQuota { name: jobs::name(name), max, timeout }).collect();
         let token = LeaseToken::random();
-        Claim { worker: self.worker, token, quotas: wants, max, max_bytes: 4 << 20, lease: self.units(LONG) }
+        Claim { worker: self.worker, token, quotas, max, max_bytes: 4 << 20, lease: self.units(LONG) }
     }
 
     /// Claims.
@@ -118,12 +117,12 @@ impl Rig {
         self.store.claim(claim).await.expect(NO_FAULTS)
     }
 
-    /// Claims up to `max` jobs of these types, under leases that last.
+    /// Claims up to `max` jobs of these types, with long leases.
     pub async fn claim_any(&self, names: &[&str], max: u32) -> Vec<Attempt> {
         self.claim(&self.wanting(names, max)).await.attempts
     }
 
-    /// The ids of what a claim of everything of these types takes, in order.
+    /// Claims all runnable jobs of these types, and returns their ids in order.
     pub async fn claim_ids(&self, names: &[&str]) -> Vec<JobId> {
         self.claim_any(names, 64).await.iter().map(|attempt| attempt.lease.job).collect()
     }
@@ -133,11 +132,11 @@ impl Rig {
         self.take_for(name, LONG).await
     }
 
-    /// The same, under a lease of so many units.
+    /// Claims the one runnable job of that type, with a lease of so many units.
     pub async fn take_for(&self, name: &str, units: u32) -> Attempt {
         let claim = Claim { lease: self.units(units), ..self.wanting(&[name], 1) };
         let mut taken = self.claim(&claim).await.attempts;
-        assert_eq!(taken.len(), 1, "one job of {name} is taken");
+        assert_eq!(taken.len(), 1, "one job of {name} is claimed");
         taken.remove(0)
     }
 
@@ -145,11 +144,11 @@ impl Rig {
     pub async fn start(&self, name: &str) -> Attempt {
         let id = self.queue(name).await;
         let attempt = self.take(name).await;
-        assert_eq!(attempt.lease.job, id, "the only job is taken");
+        assert_eq!(attempt.lease.job, id, "the only runnable job is claimed");
         attempt
     }
 
-    /// How a worker ends an attempt.
+    /// A settlement.
     #[must_use]
     pub fn settlement(&self, lease: Lease, outcome: Outcome) -> Settlement {
         Settlement::new(lease, outcome, error("JOB_CANCELED"))
@@ -184,13 +183,13 @@ impl Rig {
         assert_eq!(settled, Settled::Settled(JobStatus::Canceled));
     }
 
-    /// Ends an attempt to run again in so many units.
+    /// Ends an attempt with a retry after so many units.
     pub async fn again(&self, lease: Lease, units: u32) {
         let outcome = Outcome::Retry { delay: self.units(units), error: error("TEST_AGAIN") };
         assert_eq!(self.settle(lease, outcome).await, Settled::Settled(JobStatus::Scheduled));
     }
 
-    /// Gives an attempt back.
+    /// Releases an attempt.
     pub async fn release(&self, lease: Lease) {
         assert_eq!(self.settle(lease, Outcome::Released).await, Settled::Settled(JobStatus::Queued));
     }
@@ -200,12 +199,12 @@ impl Rig {
         self.store.cancel(id, &error("JOB_CANCELED")).await.expect(NO_FAULTS)
     }
 
-    /// Repeats a job as a new one with this id.
+    /// Retries a job as a new one with this id.
     pub async fn retry_as(&self, of: JobId, id: JobId) -> RetryOutcome {
         self.store.retry(of, &RetryAs { id, trace: None }).await.expect(NO_FAULTS)
     }
 
-    /// A heartbeat that takes no types.
+    /// A heartbeat without types.
     #[must_use]
     pub fn heartbeat(&self) -> Heartbeat {
         Heartbeat { worker: self.worker, types: Vec::new(), slots: WorkerSlots::default(), ttl: self.units(LONG) }
@@ -225,7 +224,7 @@ impl Rig {
         answers[0]
     }
 
-    /// A sweep of everything, by a sweeper whose leases last so many units.
+    /// A sweep with the largest limit, for leases of so many units.
     #[must_use]
     pub fn sweeper(&self, lease: u32) -> Reclaim {
         let lease = self.units(lease);
@@ -237,8 +236,8 @@ impl Rig {
         self.store.reclaim(reclaim).await.expect(NO_FAULTS)
     }
 
-    /// Sweeps until the store no longer waits for workers that were cut off: a fresh store may, as nobody
-    /// swept it before. Sweeps with leases that last take at once from then on.
+    /// Sweeps until the store no longer pauses for workers that were cut off, as a fresh store may. Later sweeps with long
+    /// leases reclaim at once.
     pub async fn warm(&self) {
         for _ in 0..100 {
             match self.reclaim(&self.sweeper(4)).await {
@@ -249,11 +248,11 @@ impl Rig {
         panic!("a sweep waits no longer than a lease");
     }
 
-    /// What a sweep of a warm store takes.
+    /// Sweeps a warm store, and returns the recovered jobs.
     pub async fn sweep(&self) -> Vec<Recovered> {
         match self.reclaim(&self.sweeper(LONG)).await {
             Reclaimed::Done { recovered, more: false } => recovered,
-            other => panic!("a warm store sweeps everything, not {other:?}"),
+            other => panic!("a warm store sweeps all expired leases, not {other:?}"),
         }
     }
 
@@ -262,7 +261,7 @@ impl Rig {
         let attempt = self.take_for(name, 1).await;
         self.advance(2).await;
         let mut recovered = self.sweep().await;
-        assert_eq!(recovered.len(), 1, "the expired lease is taken away");
+        assert_eq!(recovered.len(), 1, "the expired lease is reclaimed");
         (attempt, recovered.remove(0))
     }
 
@@ -284,7 +283,7 @@ impl Rig {
         let (mut jobs, mut cursor) = (Vec::new(), None);
         loop {
             let page = self.store.list(&filter, &Page { cursor, limit }).await.expect(NO_FAULTS);
-            assert!(page.jobs.len() <= limit as usize, "a page holds no more than asked for");
+            assert!(page.jobs.len() <= limit as usize, "a page has at most `limit` jobs");
             jobs.extend(page.jobs);
             cursor = page.next;
             if cursor.is_none() {
@@ -293,7 +292,7 @@ impl Rig {
         }
     }
 
-    /// The same, ids alone.
+    /// The ids of all jobs in a list.
     pub async fn ids(&self, status: Option<JobStatus>) -> Vec<JobId> {
         self.list(status, None, 2).await.iter().map(|job| job.id).collect()
     }
