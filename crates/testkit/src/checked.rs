@@ -1,4 +1,4 @@
-//! A store around a store that writes every answer down. Must not judge: that is `invariants`.
+//! A decorator that records every answer. Must not judge answers: `invariants` does.
 
 use std::{
     collections::BTreeMap,
@@ -17,14 +17,14 @@ use async_endpoints_core::{
 use async_trait::async_trait;
 use bytes::Bytes;
 
-/// A job as an answer showed it.
+/// A view of a job in an answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
-    /// The tick before the call: what ended before it must not be contradicted by it.
-    pub(crate) asked: u64,
+    /// The tick before the call. The answer must not contradict calls that ended before.
+    pub(crate) asked_at: u64,
     /// The tick after the answer.
-    pub(crate) answered: u64,
-    /// Lists leave results and places out.
+    pub(crate) answered_at: u64,
+    /// False in lists, which omit results.
     pub(crate) whole: bool,
     pub(crate) view: JobView,
 }
@@ -33,22 +33,22 @@ pub(crate) struct Seen {
 #[derive(Clone, Debug)]
 pub(crate) struct Accepted {
     pub(crate) created_at: Timestamp,
-    /// Unknown for the new job of an operator's retry whose source was not inserted here.
+    /// None for the new job of a retry whose old job was not inserted through this decorator.
     pub(crate) retention: Option<Duration>,
     pub(crate) due: Option<Timestamp>,
 }
 
-/// Whose key.
+/// The scope of a key.
 pub(crate) type Key = (Option<Digest>, JobName, IdempotencyKey);
 
-/// Everything that was answered.
+/// All recorded answers.
 #[derive(Default)]
 pub(crate) struct Record {
     tick: u64,
     pub(crate) accepted: BTreeMap<JobId, Accepted>,
-    /// By when it was created too: an id is free again once its job is forgotten.
+    /// Keyed by acceptance too, since an id is free again once its job is forgotten.
     pub(crate) seen: BTreeMap<(JobId, Timestamp), Vec<Seen>>,
-    /// Every job that a key answered with.
+    /// Every job that an insert with a key returned.
     pub(crate) keys: Vec<(Key, JobId, Timestamp)>,
     pub(crate) claims: Vec<Attempt>,
     pub(crate) settled: Vec<(Lease, Settled)>,
@@ -61,11 +61,11 @@ impl Record {
         self.tick
     }
 
-    fn see(&mut self, asked: u64, view: &JobView, whole: bool) {
-        let answered = self.tick();
+    fn see(&mut self, asked_at: u64, view: &JobView, whole: bool) {
+        let answered_at = self.tick();
         self.seen.entry((view.id, view.created_at)).or_default().push(Seen {
-            asked,
-            answered,
+            asked_at,
+            answered_at,
             whole,
             view: view.clone(),
         });
@@ -78,14 +78,14 @@ impl Record {
         }
     }
 
-    fn inserted(&mut self, asked: u64, job: &NewJob, answer: &InsertOutcome) {
+    fn inserted(&mut self, asked_at: u64, job: &NewJob, answer: &InsertOutcome) {
         let (id, created_at) = match answer {
             InsertOutcome::Inserted { created_at, version, ahead } => {
-                self.see(asked, &job.view(*created_at, *version, *ahead), true);
+                self.see(asked_at, &job.view(*created_at, *version, *ahead), true);
                 (job.id, *created_at)
             }
             InsertOutcome::Existing(JobLookup::Found(view)) => {
-                self.see(asked, view, true);
+                self.see(asked_at, view, true);
                 (view.id, view.created_at)
             }
             InsertOutcome::Existing(_) | InsertOutcome::Conflict | InsertOutcome::Full => return,
@@ -93,22 +93,22 @@ impl Record {
         if let Some(key) = &job.key {
             self.keys.push(((job.owner, job.name.clone(), key.clone()), id, created_at));
         }
-        // A repeat with the same id is the same request: it may be the first answer that arrives.
+        // A repeat with the same id is the same request, and its answer may arrive first.
         if id == job.id {
             let due = (!job.delay.is_zero()).then(|| created_at + job.delay);
             self.accept(id, Accepted { created_at, retention: Some(job.terms.retention), due });
         }
     }
 
-    fn retried(&mut self, asked: u64, of: JobId, answer: &RetryOutcome) {
+    fn retried(&mut self, asked_at: u64, of: JobId, answer: &RetryOutcome) {
         let (RetryOutcome::Created(view) | RetryOutcome::Existing(JobLookup::Found(view))) = answer else { return };
-        self.see(asked, view, true);
+        self.see(asked_at, view, true);
         let retention = self.accepted.get(&of).and_then(|job| job.retention);
         self.accept(view.id, Accepted { created_at: view.created_at, retention, due: None });
     }
 }
 
-/// Remembers every answer of a store; [`verify`](Self::verify) then finds what contradicts the contract.
+/// Records every answer of a store. [`verify`](Self::verify) then finds contradictions to the contract.
 /// Transparent, and usable from many tasks at once.
 pub struct Checked<S> {
     pub(crate) inner: S,
@@ -116,15 +116,16 @@ pub struct Checked<S> {
 }
 
 impl<S: Store> Checked<S> {
-    /// Checks this store.
+    /// A decorator around this store.
     pub fn new(inner: S) -> Self {
         Self { inner, record: Mutex::default() }
     }
 
-    /// Compares all answers with each other and with what the store says now.
+    /// Compares all answers with each other and with the present state of the store. Call it when no other task uses the
+    /// store.
     ///
     /// # Panics
-    /// With every violation, if there is one. Call it when nothing else uses the store.
+    /// With all violations, if there are any.
     pub async fn verify(&self) {
         crate::invariants::verify(self).await;
     }
@@ -133,39 +134,39 @@ impl<S: Store> Checked<S> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ask(&self) -> u64 {
+    fn next_tick(&self) -> u64 {
         self.record().tick()
     }
 
-    fn see(&self, asked: u64, view: &JobView) {
-        self.record().see(asked, view, true);
+    fn see(&self, asked_at: u64, view: &JobView) {
+        self.record().see(asked_at, view, true);
     }
 }
 
 #[async_trait]
 impl<S: Store> JobStore for Checked<S> {
     async fn insert(&self, job: NewJob) -> Result<InsertOutcome> {
-        let asked = self.ask();
+        let asked_at = self.next_tick();
         let answer = self.inner.insert(job.clone()).await?;
-        self.record().inserted(asked, &job, &answer);
+        self.record().inserted(asked_at, &job, &answer);
         Ok(answer)
     }
 
     async fn get(&self, id: JobId) -> Result<JobLookup> {
-        let asked = self.ask();
+        let asked_at = self.next_tick();
         let answer = self.inner.get(id).await?;
         if let JobLookup::Found(view) = &answer {
-            self.see(asked, view);
+            self.see(asked_at, view);
         }
         Ok(answer)
     }
 
     async fn list(&self, filter: &ListFilter, page: &Page) -> Result<ListPage> {
-        let asked = self.ask();
+        let asked_at = self.next_tick();
         let answer = self.inner.list(filter, page).await?;
         let mut record = self.record();
         for view in &answer.jobs {
-            record.see(asked, view, false);
+            record.see(asked_at, view, false);
         }
         drop(record);
         Ok(answer)
@@ -173,7 +174,7 @@ impl<S: Store> JobStore for Checked<S> {
 
     async fn claim(&self, claim: &Claim) -> Result<Claimed> {
         let answer = self.inner.claim(claim).await?;
-        // Payloads are not judged, and may be large.
+        // Payloads are not checked, and may be large.
         let taken = answer.attempts.iter().map(|attempt| Attempt { payload: Bytes::new(), ..attempt.clone() });
         self.record().claims.extend(taken);
         Ok(answer)
@@ -187,19 +188,19 @@ impl<S: Store> JobStore for Checked<S> {
     }
 
     async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<CancelOutcome> {
-        let asked = self.ask();
+        let asked_at = self.next_tick();
         let answer = self.inner.cancel(id, error).await?;
         if let CancelOutcome::Canceled(view) | CancelOutcome::Requested(view) | CancelOutcome::Terminal(view) = &answer
         {
-            self.see(asked, view);
+            self.see(asked_at, view);
         }
         Ok(answer)
     }
 
     async fn retry(&self, id: JobId, new: &RetryAs) -> Result<RetryOutcome> {
-        let asked = self.ask();
+        let asked_at = self.next_tick();
         let answer = self.inner.retry(id, new).await?;
-        self.record().retried(asked, id, &answer);
+        self.record().retried(asked_at, id, &answer);
         Ok(answer)
     }
 

@@ -1,7 +1,7 @@
 //! A random workload while calls fail, before and after they were applied. Must not know any particular store.
 //!
-//! Callers do what sane callers do: an insert, a settlement, a cancel is repeated until it is answered; a claim
-//! whose reply was lost is not, its leases expire and are swept.
+//! Inserts, settlements and cancels are repeated until they are answered. A claim whose reply was lost is not repeated: its
+//! leases expire and are reclaimed.
 
 use std::{
     collections::BTreeSet,
@@ -34,12 +34,12 @@ const JOBS: u32 = 15;
 const WORKERS: u64 = 4;
 /// A lease in units: short, because much of the work is lost.
 const LEASE: u32 = 4;
-/// Sweeps that find nothing left to do, at most.
+/// Maximum number of checks whether all jobs have ended.
 const ROUNDS: u32 = 2_000;
 
 type Flaky = Checked<Arc<FlakyStore>>;
 
-/// What all tasks share.
+/// The state shared by all tasks.
 #[derive(Clone)]
 struct Work {
     store: Arc<Flaky>,
@@ -49,12 +49,11 @@ struct Work {
     over: Arc<AtomicBool>,
 }
 
-/// Runs `runs` random workloads on fresh stores whose calls fail one time in five, one half of them after they were
-/// applied. Nothing accepted may be lost, each lease is settled once, everything ends.
+/// Runs `runs` random workloads on fresh stores. One call in five fails, half of them after they were applied. No accepted
+/// job may be lost, each lease is settled once, and every job ends.
 ///
 /// # Panics
-/// If a rule is broken, with the seed. Set `TESTKIT_SEED` to it for the same faults; how tasks take turns is
-/// not repeated.
+/// If a rule is broken. The seed is printed, and `TESTKIT_SEED` repeats its faults; the scheduling of tasks is not repeated.
 pub async fn check_faults(fresh: impl AsyncFn() -> Fixture, runs: u32) {
     let first = crate::model::seed();
     for run in 0..u64::from(runs) {
@@ -88,7 +87,7 @@ async fn workload(fixture: &Fixture, seed: u64) {
     sweeper.await.expect("the sweeper ends");
     flaky.calm();
     assert!(flaky.faults() > 0, "calls failed");
-    work.judge(fixture).await;
+    work.check(fixture).await;
 }
 
 fn random(seed: u64, task: u64) -> StdRng {
@@ -101,7 +100,7 @@ macro_rules! until_answered {
         loop {
             match $call.await {
                 Ok(answer) => break answer,
-                Err(error) => assert!(error.is_transient(), "only faults made here: {error}"),
+                Err(error) => assert!(error.is_transient(), "an error that no fault caused: {error}"),
             }
             tokio::task::yield_now().await;
         }
@@ -110,7 +109,7 @@ macro_rules! until_answered {
 
 impl Work {
     fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-        shared.lock().expect("no task panics while it holds this")
+        shared.lock().expect("no task panics while it holds the lock")
     }
 
     fn job(&self, random: &mut StdRng) -> NewJob {
@@ -127,7 +126,7 @@ impl Work {
             match until_answered!(self.store.insert(job.clone())) {
                 InsertOutcome::Inserted { .. } => {}
                 InsertOutcome::Existing(JobLookup::Found(view)) if view.id == job.id => {}
-                other => panic!("a repeat of {} is the same job, not {other:?}", job.id),
+                other => panic!("expected job {}, not {other:?}", job.id),
             }
             Self::lock(&self.accepted).insert(job.id);
             if random.random_ratio(1, 6) {
@@ -153,19 +152,19 @@ impl Work {
     async fn run(self, mut random: StdRng) {
         while !self.over.load(Ordering::SeqCst) {
             let claim = self.claim(&mut random);
-            // A lost reply may have taken leases that nobody knows of.
+            // If the reply is lost, the claim may have leased jobs that no worker runs.
             let claimed: Result<_> = self.store.claim(&claim).await;
             for attempt in claimed.map(|claimed| claimed.attempts).unwrap_or_default() {
                 if random.random_ratio(1, 8) {
-                    continue; // This worker dies now.
+                    continue; // The worker dies.
                 }
-                self.end(&attempt, &mut random).await;
+                self.settle(&attempt, &mut random).await;
             }
             tokio::task::yield_now().await;
         }
     }
 
-    async fn end(&self, attempt: &Attempt, random: &mut StdRng) {
+    async fn settle(&self, attempt: &Attempt, random: &mut StdRng) {
         let outcome = match random.random_range(0..10) {
             0 if attempt.retry_count < attempt.max_retries => {
                 Outcome::Retry { delay: self.time.units(1), error: error("AGAIN") }
@@ -174,15 +173,14 @@ impl Work {
             2 => Outcome::Released,
             _ => completed("1"),
         };
-        let settle = Settlement::new(attempt.lease, outcome, error("JOB_CANCELED"));
-        let settles = [settle];
-        let answers = until_answered!(self.store.settle(&settles));
+        let settlements = [Settlement::new(attempt.lease, outcome, error("JOB_CANCELED"))];
+        let answers = until_answered!(self.store.settle(&settlements));
         if let [Settled::Settled(status)] = answers.as_slice() {
             Self::lock(&self.settled).push((attempt.lease.job, *status));
         }
     }
 
-    /// Lets time pass, takes leases away, prunes. A sweep whose reply is lost took what it took.
+    /// Advances time, reclaims leases and prunes.
     async fn sweep(self) {
         let sweep = Reclaim {
             limit: SWEEP_JOBS,
@@ -198,7 +196,7 @@ impl Work {
         }
     }
 
-    /// Waits until everything has ended.
+    /// Waits until all jobs have ended.
     async fn drain(&self) {
         for _ in 0..ROUNDS {
             let stats = until_answered!(self.store.stats(&Default::default()));
@@ -211,14 +209,14 @@ impl Work {
             if left == 0 {
                 return;
             }
-            // Workers and the sweeper take their turns meanwhile.
+            // Workers and the sweeper go on meanwhile.
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        panic!("work is left after {ROUNDS} looks");
+        panic!("jobs are left after {ROUNDS} checks");
     }
 
-    /// Everything accepted has ended, and completed once if a worker heard that it did.
-    async fn judge(&self, fixture: &Fixture) {
+    /// Checks that every accepted job has ended, and completed once if a worker got that answer.
+    async fn check(&self, fixture: &Fixture) {
         self.store.verify().await;
         let accepted = Self::lock(&self.accepted).clone();
         assert_eq!(accepted.len() as u64, SUBMITTERS * u64::from(JOBS));
@@ -234,8 +232,8 @@ impl Work {
         }
         let settled = Self::lock(&self.settled).clone();
         let ended: Vec<JobId> = settled.iter().filter(|(_, s)| s.is_terminal()).map(|(id, _)| *id).collect();
-        assert_eq!(ended.len(), ended.iter().collect::<BTreeSet<_>>().len(), "one end for each job");
-        let heard = settled.iter().filter(|(_, s)| *s == JobStatus::Completed);
-        assert!(heard.clone().all(|(id, _)| completed.contains(id)), "what a worker heard is so");
+        assert_eq!(ended.len(), ended.iter().collect::<BTreeSet<_>>().len(), "each job ends once");
+        let completions = settled.iter().filter(|(_, s)| *s == JobStatus::Completed);
+        assert!(completions.clone().all(|(id, _)| completed.contains(id)), "a settlement that was answered is stored");
     }
 }

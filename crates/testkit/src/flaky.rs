@@ -1,4 +1,4 @@
-//! A store around a store that fails on purpose, and one that tries again. Must not know any store.
+//! Decorators that fail on purpose, and that retry failed calls. Must not know any particular store.
 
 use std::{
     sync::{
@@ -17,25 +17,25 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-/// When a call fails.
+/// How a call fails.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum When {
-    /// It never reaches the store.
+    /// The call is lost before it reaches the store.
     Before,
-    /// It was applied, and the reply is lost.
+    /// The call is applied, and its reply is lost.
     After,
-    /// It never reaches the store, and never will: the driver refuses it for good.
+    /// The driver refuses the call permanently.
     Never,
-    /// The driver panics before it reaches the store: a bug that callers should survive.
+    /// The driver panics before the call reaches the store.
     Panic,
-    /// It reaches the store half a second late, past calls that were made after it.
+    /// The call reaches the store half a second late, after later calls, and succeeds.
     Late,
 }
 
-/// How late [`When::Late`] is.
+/// The delay of [`When::Late`].
 const LATE: Duration = Duration::from_millis(500);
 
-/// What goes wrong by chance.
+/// Random faults.
 #[derive(Debug)]
 struct Chance {
     before: f64,
@@ -44,7 +44,7 @@ struct Chance {
     random: StdRng,
 }
 
-/// A store that fails on purpose: by chance, by script, or altogether.
+/// A decorator that fails on purpose: at random, by script, or during an outage.
 pub struct FlakyStore {
     inner: Arc<dyn Store>,
     out: AtomicBool,
@@ -54,7 +54,7 @@ pub struct FlakyStore {
 }
 
 impl FlakyStore {
-    /// A store that never fails until told.
+    /// A decorator that does not fail yet.
     #[must_use]
     pub fn new(inner: Arc<dyn Store>) -> Self {
         let chance = Chance { before: 0.0, after: 0.0, delay: Duration::ZERO, random: StdRng::seed_from_u64(0) };
@@ -67,7 +67,7 @@ impl FlakyStore {
         }
     }
 
-    /// Fails calls by chance: with probability `before` instead of applying them, with `after` once applied.
+    /// Fails calls at random: with probability `before` before they are applied, with probability `after` afterwards.
     #[must_use]
     pub fn random(self, seed: u64, before: f64, after: f64) -> Self {
         {
@@ -77,30 +77,30 @@ impl FlakyStore {
         self
     }
 
-    /// Holds each call up for a random time up to `most`.
+    /// Delays each call by a random time up to `max`.
     #[must_use]
-    pub fn delays(self, most: Duration) -> Self {
-        lock(&self.chance).delay = most;
+    pub fn delays(self, max: Duration) -> Self {
+        lock(&self.chance).delay = max;
         self
     }
 
-    /// The next call of this kind fails. Several add up, in order.
+    /// Fails the next call of this operation. Faults for one operation queue up.
     pub fn fail_next(&self, operation: StoreOperation, when: When) {
         lock(&self.script).push((operation, when));
     }
 
-    /// From now on every call fails, or none does because of this.
+    /// Starts or ends an outage, in which every call fails.
     pub fn outage(&self, out: bool) {
         self.out.store(out, Ordering::SeqCst);
     }
 
-    /// No more faults by chance: for the part of a test that looks at what is left.
+    /// Stops random faults, so that a test can check the final state.
     pub fn calm(&self) {
         let mut chance = lock(&self.chance);
         (chance.before, chance.after) = (0.0, 0.0);
     }
 
-    /// How many calls failed so far.
+    /// Number of calls that failed so far.
     pub fn faults(&self) -> u64 {
         self.faults.load(Ordering::Relaxed)
     }
@@ -128,12 +128,12 @@ impl FlakyStore {
         }
     }
 
-    fn fault(&self, operation: StoreOperation, what: &str) -> StoreError {
+    fn fault(&self, operation: StoreOperation, reason: &str) -> StoreError {
         self.faults.fetch_add(1, Ordering::Relaxed);
-        StoreError::Unavailable(format!("{}: {what}", operation.as_str()))
+        StoreError::Unavailable(format!("{}: {reason}", operation.as_str()))
     }
 
-    /// Decides the fate of a call.
+    /// Chooses the fault and the delay of a call.
     fn draw(&self, operation: StoreOperation) -> (Option<When>, Duration) {
         if self.out.load(Ordering::SeqCst) {
             return (Some(When::Before), Duration::ZERO);
@@ -147,8 +147,8 @@ impl FlakyStore {
         }
         let mut chance = lock(&self.chance);
         let draw: f64 = chance.random.random();
-        let most = chance.delay;
-        let delay = if most.is_zero() { most } else { chance.random.random_range(Duration::ZERO..=most) };
+        let max = chance.delay;
+        let delay = if max.is_zero() { max } else { chance.random.random_range(Duration::ZERO..=max) };
         let fault = match draw {
             x if x < chance.before => Some(When::Before),
             x if x < chance.before + chance.after => Some(When::After),
@@ -162,11 +162,11 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A store that repeats what failed for a while, as a patient caller does. Answers are only the same as without
-/// faults if nothing fails after it was applied.
+/// A decorator that repeats calls that failed transiently. Answers equal those without faults only if no call fails after
+/// it was applied.
 pub struct Retrying<S>(pub S);
 
-/// More than any sane fault rate needs.
+/// More than the fault rates of tests need.
 const TRIES: u32 = 200;
 
 impl<S: Store> Retrying<S> {

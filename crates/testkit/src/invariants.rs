@@ -102,7 +102,7 @@ fn history(id: JobId, seen: &[Seen], wrong: &mut Vec<String>) {
 
 /// An answer that came before another call was made cannot be newer than that call's answer.
 fn versions_never_fall(id: JobId, seen: &[Seen], wrong: &mut Vec<String>) {
-    let mut answered: Vec<(u64, u64)> = seen.iter().map(|one| (one.answered, one.view.version)).collect();
+    let mut answered: Vec<(u64, u64)> = seen.iter().map(|one| (one.answered_at, one.view.version)).collect();
     answered.sort_unstable();
     let mut highest = 0;
     for entry in &mut answered {
@@ -110,7 +110,7 @@ fn versions_never_fall(id: JobId, seen: &[Seen], wrong: &mut Vec<String>) {
         entry.1 = highest;
     }
     for one in seen {
-        let before = answered.partition_point(|(answered, _)| *answered < one.asked);
+        let before = answered.partition_point(|(answered, _)| *answered < one.asked_at);
         if before > 0 && answered[before - 1].1 > one.view.version {
             wrong.push(format!("{id}: version fell from {} to {}", answered[before - 1].1, one.view.version));
         }
@@ -368,7 +368,7 @@ mod tests {
     /// The view of a fresh job in a version, as an answer from tick `at` to tick `at + 1`.
     fn seen(job: &NewJob, version: u64, at: u64) -> Seen {
         let view = job.view(Timestamp::from_micros(1_000), version, Some(0));
-        Seen { asked: at, answered: at + 1, whole: true, view }
+        Seen { asked_at: at, answered_at: at + 1, whole: true, view }
     }
 
     fn ended(job: &NewJob, version: u64, at: u64) -> Seen {
@@ -397,7 +397,7 @@ mod tests {
     fn a_version_that_falls_is_found_unless_the_calls_overlap() {
         let job = job("alpha", Duration::from_secs(9));
         assert!(wrong(&[ended(&job, 2, 0), seen(&job, 1, 10)]).contains("version fell from 2 to 1"));
-        let overlapping = Seen { asked: 0, answered: 11, ..seen(&job, 1, 10) };
+        let overlapping = Seen { asked_at: 0, answered_at: 11, ..seen(&job, 1, 10) };
         assert_eq!(wrong(&[ended(&job, 2, 0), overlapping]), "");
     }
 

@@ -1,4 +1,4 @@
-//! Jobs, errors and names for tests, made in one line. Must not know stores.
+//! Short constructors of jobs, errors and names for tests. Must not know stores.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -21,26 +21,26 @@ pub fn key(text: &str) -> IdempotencyKey {
     IdempotencyKey::new(text).expect("tests use valid keys")
 }
 
-/// A digest unlike that of any other number.
+/// A digest, different for each number.
 #[must_use]
 pub const fn digest(number: u8) -> Digest {
     Digest([number; 32])
 }
 
-/// An error that could be any.
+/// An error with this code.
 #[must_use]
 pub fn error(code: &'static str) -> ErrorRecord {
     let detail = Some(format!("{code}: ünïcode, \"quotes\" and a\nnew line"));
     ErrorRecord { code: code.into(), title: "A test".into(), status: 503, detail, retryable: true }
 }
 
-/// A result.
+/// A completed outcome with this result.
 #[must_use]
 pub fn completed(json: &'static str) -> Outcome {
     Outcome::Completed { result: Bytes::from_static(json.as_bytes()) }
 }
 
-/// A line as a handler logs it.
+/// A log line, as a handler reports it.
 #[must_use]
 pub fn line(message: impl Into<String>) -> LogLine {
     let fields = BTreeMap::from([("row".to_owned(), serde_json::json!(7))]);
@@ -48,7 +48,7 @@ pub fn line(message: impl Into<String>) -> LogLine {
     LogLine { line: 0, attempt: 0, timestamp, level: "INFO".into(), message: message.into(), fields }
 }
 
-/// A runnable job of that type: an id that may come again, no key, no owner, no limit, `retention` as told, 3 retries, 5 losses.
+/// A runnable job of that type, with a chosen id and the default terms except `retention`. No key, owner or queue limit.
 #[must_use]
 pub fn job(of: &str, retention: Duration) -> NewJob {
     let terms = JobTerms { retention, ..JobTerms::default() };

@@ -1,11 +1,11 @@
-//! Two stores on the same jobs, as two processes have them: calls take turns between them. Must not know any store.
+//! Two stores on the same jobs, as in two processes, with alternating calls. Must not know any particular store.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_endpoints_core::{JobStore, SharedState, Store, forward_store_calls};
 use async_trait::async_trait;
 
-/// A store that makes each call on the one or the other of two: what the one process did, the other knows.
+/// A store that makes each call on one of two stores: changes made through one must be visible through the other.
 #[derive(Debug)]
 pub struct Turns<S> {
     stores: [S; 2],
@@ -13,14 +13,14 @@ pub struct Turns<S> {
 }
 
 impl<S: Store> Turns<S> {
-    /// Takes turns between these.
+    /// Alternates between these stores.
     #[must_use]
     pub const fn new(stores: [S; 2]) -> Self {
         Self { stores, turn: AtomicUsize::new(0) }
     }
 
     fn next(&self) -> &S {
-        // Two calls here, one there: else whoever calls by twos would always meet the same one.
+        // Two calls on the first store, then one on the second: a test that makes calls in pairs then reaches both.
         &self.stores[usize::from(self.turn.fetch_add(1, Ordering::Relaxed) % 3 == 2)]
     }
 }
