@@ -1,4 +1,4 @@
-//! The in-memory store against the whole contract: alone, behind a store that could fail, and while it does.
+//! The memory store against the whole contract: alone, behind decorators, and while calls fail.
 
 use std::time::Duration;
 
@@ -23,17 +23,17 @@ conformance!(real_time, async {
 });
 
 #[test]
-fn it_answers_as_the_model_does() {
+fn random_calls_match_model() {
     check_model(memory, 512);
 }
 
 #[test]
-fn it_answers_as_the_model_does_when_calls_are_repeated() {
+fn random_repeated_calls_match_model() {
     let flaky = async || memory().await.wrap(|store| Retrying(FlakyStore::new(store).random(7, 0.2, 0.0)));
     check_model(flaky, 128);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_while_calls_fail() {
+async fn faults_lose_no_job() {
     check_faults(memory, 20).await;
 }

@@ -1,4 +1,4 @@
-//! Faults come when they were asked for, before or after the call was applied.
+//! Tests of the decorators that fail and retry.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ fn flaky() -> (Arc<MemoryStore>, FlakyStore) {
 }
 
 #[tokio::test]
-async fn a_scripted_fault_comes_once_before_or_after() {
+async fn scripted_fault_fails_one_call() {
     let (store, flaky) = flaky();
     let job = jobs::job("alpha", std::time::Duration::from_secs(9));
     flaky.fail_next(StoreOperation::Insert, When::Before);
@@ -23,13 +23,13 @@ async fn a_scripted_fault_comes_once_before_or_after() {
     assert_eq!(store.get(job.id).await.expect("memory answers"), JobLookup::NotFound);
     assert_eq!(flaky.get(job.id).await.expect("other calls work"), JobLookup::NotFound);
     assert!(flaky.insert(job.clone()).await.is_err());
-    assert!(matches!(store.get(job.id).await, Ok(JobLookup::Found(_))), "it was applied");
+    assert!(matches!(store.get(job.id).await, Ok(JobLookup::Found(_))), "the call was applied");
     assert!(matches!(flaky.insert(job).await, Ok(InsertOutcome::Existing(JobLookup::Found(_)))));
     assert_eq!(flaky.faults(), 2);
 }
 
 #[tokio::test]
-async fn an_outage_fails_every_call_until_it_ends() {
+async fn outage_fails_every_call_until_it_ends() {
     let (_, flaky) = flaky();
     flaky.outage(true);
     assert!(flaky.probe().await.is_err());
@@ -39,7 +39,7 @@ async fn an_outage_fails_every_call_until_it_ends() {
 }
 
 #[tokio::test]
-async fn chance_repeats_itself_by_its_seed() {
+async fn equal_seeds_fail_equal_calls() {
     let run = async |seed| {
         let flaky = flaky().1.random(seed, 0.3, 0.0);
         let mut failed = Vec::new();
@@ -54,7 +54,7 @@ async fn chance_repeats_itself_by_its_seed() {
 }
 
 #[tokio::test]
-async fn retrying_hides_what_passes() {
+async fn retrying_hides_transient_faults() {
     let (_, flaky) = flaky();
     for _ in 0..3 {
         flaky.fail_next(StoreOperation::Probe, When::Before);

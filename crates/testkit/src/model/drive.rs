@@ -1,4 +1,4 @@
-//! Makes each call of a sequence on a store and on the model, and compares the answers.
+//! Makes each call of a sequence on the store and on the model, and compares the answers.
 //! Must not know how the model decides.
 
 use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
@@ -24,24 +24,24 @@ use crate::{
     jobs::{self, digest, error},
 };
 
-/// Passes before each call. With it, and the odd milliseconds of every duration here, no two times meet by
-/// chance: what happens at exactly the same time is nobody's promise.
+/// The time that passes before each call. With it and the odd milliseconds of every duration here, no two times are equal by
+/// chance: the contract leaves the order at equal times open.
 const STEP: Duration = Duration::from_millis(7);
 
-/// Seconds and the odd milliseconds of what is meant.
+/// Seconds with odd milliseconds.
 pub(super) fn odd(seconds: u8, millis: u64) -> Duration {
     Duration::from_secs(seconds.into()) + Duration::from_millis(millis)
 }
 
-/// What is wrong, in words.
+/// The result of a comparison, with a description of the difference.
 pub(super) type Outcomes<T = ()> = Result<T, String>;
 
-/// Both say the same.
+/// Compares two values.
 pub(super) fn same<T: PartialEq + Debug>(what: &str, store: &T, model: &T) -> Outcomes {
     if store == model { Ok(()) } else { Err(format!("{what}\n  store: {store:?}\n  model: {model:?}")) }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "what `map_err` passes")]
+#[expect(clippy::needless_pass_by_value, reason = "`map_err` passes a value")]
 pub(super) fn answered(error: StoreError) -> String {
     format!("the store answers: {error}")
 }
@@ -53,14 +53,14 @@ pub(super) struct Drive {
     shared: Shared,
     ids: Vec<JobId>,
     leases: Vec<Lease>,
-    /// The last versions seen together: the model's and the store's.
+    /// The model's and the store's version of each job, as last compared.
     versions: BTreeMap<JobId, (u64, u64)>,
     number: u64,
 }
 
 impl Drive {
     pub(super) fn new(fixture: &Fixture) -> Self {
-        let clock = fixture.time.clock().expect("the model test needs a clock that it can move").clone();
+        let clock = fixture.time.clock().expect("the model test needs a manual clock").clone();
         Self {
             store: Arc::clone(&fixture.store),
             clock,
@@ -129,12 +129,12 @@ impl Drive {
     }
 
     fn id(&self, at: u8) -> JobId {
-        // None yet: an id that nobody knows.
+        // An unknown id if there is no job yet.
         if self.ids.is_empty() { JobId(Uuid::from_u128(1)) } else { self.ids[usize::from(at) % self.ids.len()] }
     }
 
     fn lease(&self, at: u8) -> Lease {
-        // Few, so that most numbers mean a lease of late.
+        // At most the last eight, so that most numbers select a recent lease.
         let token = LeaseToken(Uuid::from_u128(2));
         let back = usize::from(at) % self.leases.len().clamp(1, 8);
         self.leases.iter().rev().nth(back).copied().unwrap_or(Lease { job: self.id(at), token })
@@ -145,7 +145,7 @@ impl Drive {
         Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0000 + u128::from(self.number))
     }
 
-    /// Puts the model's version into a view of the store's, if the two moved together since they were last seen.
+    /// Puts the model's version into a view of the store, if both changed or neither did since the last comparison.
     fn fit(&mut self, view: &mut JobView) -> Outcomes {
         let Some(at) = self.model.at(view.id) else { return Err(format!("unknown to the model: {view:?}")) };
         let job = &self.model.jobs[at];
@@ -173,7 +173,7 @@ impl Drive {
         same("get", &found, &self.model.lookup(id))
     }
 
-    /// A fresh store may wait for workers that were cut off.
+    /// Sweeps until a fresh store no longer pauses.
     async fn warm(&mut self) -> Outcomes {
         for _ in 0..20 {
             let sweep = Reclaim { lease: Duration::from_secs(2), ..Self::sweeper(1) };
@@ -185,7 +185,7 @@ impl Drive {
         Err("a sweep waits longer than a lease".to_owned())
     }
 
-    /// Its leases outlast the longest step of time, so that it never waits.
+    /// A sweep whose lease is longer than all steps of time, so that it never pauses.
     fn sweeper(limit: u8) -> Reclaim {
         let lease = Duration::from_secs(1_000 * 24 * 3600);
         Reclaim { limit: limit.into(), lease, lost: error("WORKER_LOST"), canceled: error("JOB_CANCELED") }
@@ -229,13 +229,13 @@ impl Drive {
         same("insert", &answer, &expected)
     }
 
-    async fn claim(&mut self, wants: [u8; 2], max: u8, bytes: u16, lease: u8) -> Outcomes {
-        let wants = ["alpha", "beta"].into_iter().zip(wants).filter(|(_, n)| *n > 0);
+    async fn claim(&mut self, quotas: [u8; 2], max: u8, bytes: u16, lease: u8) -> Outcomes {
+        let quotas = ["alpha", "beta"].into_iter().zip(quotas).filter(|(_, n)| *n > 0);
         let timeout = Duration::from_secs(60);
         let claim = Claim {
             worker: WorkerId(Uuid::from_u128(3)),
             token: LeaseToken(self.fresh()),
-            quotas: wants.map(|(name, n)| TypeQuota { name: jobs::name(name), max: n.into(), timeout }).collect(),
+            quotas: quotas.map(|(name, n)| TypeQuota { name: jobs::name(name), max: n.into(), timeout }).collect(),
             max: max.into(),
             max_bytes: bytes.into(),
             lease: odd(lease, 5),
@@ -263,7 +263,9 @@ impl Drive {
         let settle = Settlement { span, progress, ..Settlement::new(lease, outcome, error("IF_CANCELED")) };
         let answer = self.store.settle(std::slice::from_ref(&settle)).await.map_err(answered)?;
         match (self.model.settle(&settle), answer.as_slice()) {
-            (Expect::Settled(status) | Expect::Either(status), [Settled::Settled(told)]) if status == *told => Ok(()),
+            (Expect::Settled(status) | Expect::Either(status), [Settled::Settled(stored)]) if status == *stored => {
+                Ok(())
+            }
             (Expect::Lost | Expect::Either(_), [Settled::Lost]) => Ok(()),
             (expected, answer) => Err(format!("settle\n  store: {answer:?}\n  model: {expected:?}")),
         }
@@ -272,18 +274,18 @@ impl Drive {
     async fn renew(&mut self, leases: &[u8], lasts: u8) -> Outcomes {
         let leases: Vec<Lease> = leases.iter().map(|at| self.lease(*at)).collect();
         let lasts = odd(lasts, 5);
-        let beat = async_endpoints_core::store::Heartbeat {
+        let heartbeat = async_endpoints_core::store::Heartbeat {
             worker: WorkerId(Uuid::from_u128(3)),
             types: Vec::new(),
             slots: Default::default(),
             ttl: Duration::from_secs(9),
         };
-        let answer = self.store.renew(&beat, &leases, lasts).await.map_err(answered)?;
+        let answer = self.store.renew(&heartbeat, &leases, lasts).await.map_err(answered)?;
         let expected: Vec<_> = leases.iter().map(|lease| self.model.renew(*lease, lasts)).collect();
         same("renew", &answer, &expected)
     }
 
-    /// A progress unlike all before.
+    /// A new, distinct progress.
     fn progress(&mut self) -> ReportedProgress {
         self.number += 1;
         ReportedProgress { completed: self.number, total: None, percent: Some(0.5), message: None }
@@ -339,16 +341,16 @@ impl Drive {
         let Reclaimed::Done { recovered, more } = answer else { return Err(format!("{answer:?} after a warm-up")) };
         let mut expired = self.model.expired_leases();
         let count = expired.len().min(limit.into());
-        same("leases taken", &recovered.len(), &count)?;
+        same("reclaimed leases", &recovered.len(), &count)?;
         same("more", &more, &(expired.len() > count))?;
         for one in &recovered {
-            // Leases of one claim expire together, and any of them may go first.
+            // Leases of one claim expire together, and may be reclaimed in any order.
             let oldest = expired[0].0;
             let found = expired.iter().position(|(expires, id)| *expires == oldest && *id == one.id);
             let Some(found) = found else { return Err(format!("{one:?}: not the oldest of {expired:?}")) };
             expired.remove(found);
             let status = self.model.lose(one.id, &sweep.lost, &sweep.canceled);
-            let view = &self.model.jobs[self.model.at(one.id).expect("it was there")].view;
+            let view = &self.model.jobs[self.model.at(one.id).expect("an expired lease has a job")].view;
             let expected = Recovered {
                 id: one.id,
                 name: view.name.clone(),
@@ -374,7 +376,7 @@ impl Drive {
         Ok(())
     }
 
-    /// More than a day passes, and everything is pruned that may be: ids and keys are free again.
+    /// Advances more than a day and prunes completely, so that ids and keys are free again.
     async fn day(&mut self) -> Outcomes {
         self.pass(Duration::from_secs(25 * 3600));
         let mut quiet = 0;
@@ -393,7 +395,7 @@ impl Drive {
         let there = |found: &JobLookup| matches!(found, JobLookup::Found(_));
         let expected: Vec<bool> = self.ids.iter().map(|id| there(&self.model.lookup(*id))).collect();
         let found: Vec<bool> = versions.iter().map(Option::is_some).collect();
-        same("versions that are there", &found, &expected)?;
+        same("known versions", &found, &expected)?;
         for (id, version) in self.ids.clone().into_iter().zip(versions) {
             let JobLookup::Found(view) = self.store.get(id).await.map_err(answered)? else { continue };
             same("version", &Some(view.version), &version)?;
@@ -432,7 +434,7 @@ impl Drive {
         for item in &mut items {
             self.fit(item)?;
             item.ahead = None;
-            let at = self.model.at(item.id).expect("it fits");
+            let at = self.model.at(item.id).expect("`fit` found the job");
             let view = JobView { ahead: None, result: None, ..self.model.view(at) };
             same("an item of the list", item, &view)?;
         }

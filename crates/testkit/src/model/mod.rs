@@ -1,6 +1,6 @@
-//! Random sequences of calls, made on a store and on a model of it; their answers must be the same.
+//! Random sequences of calls on a store and on a simple model, whose answers must be equal.
 //!
-//! The model is written from the contract alone, and as simply as can be. Must not know any particular store.
+//! The model follows the contract alone. Must not know any particular store.
 
 mod drive;
 mod ops;
@@ -17,8 +17,8 @@ use crate::Fixture;
 /// [`ManualClock`](crate::ManualClock). Call it from a plain `#[test]`.
 ///
 /// # Panics
-/// If an answer differs: with the shortest sequence found that shows it, and the seed. Set `TESTKIT_SEED` to
-/// that seed to run the same sequences again.
+/// If an answer differs, with the shortest sequence found and the seed. Set `TESTKIT_SEED` to that seed to repeat the
+/// sequences.
 pub fn check_model(fresh: impl AsyncFn() -> Fixture, cases: u32) {
     let seed = seed();
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 4_000, ..Config::default() };
@@ -39,11 +39,11 @@ pub fn check_model(fresh: impl AsyncFn() -> Fixture, cases: u32) {
             let calls: Vec<String> = ops.iter().enumerate().map(|(at, op)| format!("{at:3} {op:?}")).collect();
             panic!("{why}\n\nthe shortest sequence, TESTKIT_SEED={seed}:\n{}", calls.join("\n"));
         }
-        Err(TestError::Abort(why)) => panic!("given up, TESTKIT_SEED={seed}: {why}"),
+        Err(TestError::Abort(why)) => panic!("aborted, TESTKIT_SEED={seed}: {why}"),
     }
 }
 
-/// The seed asked for, or another each time.
+/// The seed of `TESTKIT_SEED`, or else a random one.
 pub(crate) fn seed() -> u64 {
     match std::env::var("TESTKIT_SEED") {
         Ok(text) => text.parse().expect("TESTKIT_SEED is a number"),

@@ -1,9 +1,8 @@
-//! What a random sequence is made of. Jobs and leases are named by small numbers, so that sequences shrink.
-//! Must not know stores.
+//! The calls of a random sequence. Jobs and leases are small numbers, so that sequences shrink. Must not know stores.
 
 use proptest::{collection::vec, option::weighted, prelude::*};
 
-/// One call, or a step of time. Numbers are taken modulo what there is.
+/// One call, or a step of time. Numbers are indexes, modulo the number of known jobs or leases.
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
     Insert(NewJobOp),
@@ -34,7 +33,7 @@ pub(crate) struct NewJobOp {
     pub(crate) delay: u8,
     pub(crate) losses: u8,
     pub(crate) size: u8,
-    /// The id of a job that was there.
+    /// The index of a known job whose id is reused.
     pub(crate) taken: Option<u8>,
     pub(crate) key: Option<u8>,
     pub(crate) owner: Option<u8>,
@@ -42,7 +41,7 @@ pub(crate) struct NewJobOp {
     pub(crate) limit: Option<u8>,
 }
 
-/// How an attempt ends.
+/// The outcome of an attempt.
 #[derive(Clone, Debug)]
 pub(crate) enum OutcomeOp {
     Complete,
@@ -52,7 +51,7 @@ pub(crate) enum OutcomeOp {
     Release,
 }
 
-/// Which version or token to show.
+/// Which version or token to pass.
 #[derive(Copy, Clone, Debug)]
 pub(crate) enum Which {
     Absent,

@@ -14,7 +14,7 @@ use super::{
     ops::Which,
 };
 
-/// Who holds a role, by which token, until when.
+/// A holder of a role.
 #[derive(Copy, Clone, Debug)]
 struct Held {
     holder: Uuid,
@@ -72,7 +72,7 @@ impl Shared {
         }
     }
 
-    /// A new holder has a new token. Whether one that was late has, nobody promised.
+    /// Whether a free role may be given with this token: a new holder gets a new token, the former holder may keep its token.
     fn may_be(&self, at: usize, holder: Uuid, token: RoleToken) -> bool {
         self.former[at] != Some(token) && self.held[at].is_none_or(|held| held.token != token || held.holder == holder)
     }

@@ -1,5 +1,4 @@
-//! A store as simple as can be: a list of jobs, looked through from end to end for every call. It shares
-//! nothing with any store. Must not know how sequences are made or compared.
+//! The model of a store: a list of jobs that every call scans. Must not know how sequences are made or compared.
 
 use std::time::Duration;
 
@@ -14,13 +13,13 @@ use async_endpoints_core::{
 };
 use bytes::Bytes;
 
-/// Milliseconds, and a number among those of one millisecond.
+/// An order number: milliseconds, and a number within the millisecond.
 type Place = (i64, u64);
 
 /// A token, and the state that settling by it led to.
 type Held = (LeaseToken, Option<JobStatus>);
 
-/// A job and all that is kept beside what a reader sees. `view.version` counts the model's own changes.
+/// A job: its view, and values that readers do not see. `view.version` counts the model's own changes.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
     pub(crate) view: JobView,
@@ -31,24 +30,24 @@ pub(crate) struct Job {
     pub(crate) expires: Timestamp,
     current: Option<Held>,
     last: Option<Held>,
-    /// Known before a sweep emptied the current one: after the next claim a store may have forgotten it.
+    /// The last lease before a reclaim removed the current one. After the next claim a store may have forgotten it.
     blurred: Option<Held>,
     span: Option<String>,
     pub(crate) logs: Vec<LogLine>,
-    /// A release says no why: a store may keep the one before or none.
+    /// After a release, a store may keep the error before or none.
     pub(crate) error_open: bool,
-    /// Back in the queue after a start: its place is older than its waiting.
+    /// Requeued after a start: its order number is older than its wait.
     pub(crate) returned: bool,
-    /// Surely no longer counted.
+    /// Pruned for certain, so no longer counted.
     pub(crate) pruned: bool,
 }
 
-/// What settling should answer.
+/// The expected answer to a settlement.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Expect {
     Settled(JobStatus),
     Lost,
-    /// The contract leaves it open.
+    /// The contract allows this state, and Lost.
     Either(JobStatus),
 }
 
@@ -76,14 +75,14 @@ impl Model {
         !self.expired(job)
     }
 
-    /// Its record may have been forgotten, or may not yet: nothing can be expected.
+    /// Whether its record may be forgotten or not, so that no answer can be expected.
     pub(crate) fn unclear(&self, job: &Job) -> bool {
         let repeatable = job.new.id_chosen || job.new.key.is_some();
         let day = job.view.created_at + Duration::from_secs(if repeatable { KEY_SECONDS } else { 0 });
         gone_until(job).is_some_and(|until| until.max(day) <= self.now)
     }
 
-    /// After a whole prune: what may be forgotten is.
+    /// Forgets every job that may be forgotten, as after a complete prune.
     pub(crate) fn forget(&mut self) {
         let kept = self.jobs.iter().filter(|job| !self.unclear(job)).cloned().collect();
         self.jobs = kept;
@@ -102,19 +101,19 @@ impl Model {
         (self.now.as_millis(), self.number)
     }
 
-    /// The order in which jobs run.
-    fn first(job: &Job) -> (u8, Place) {
+    /// The sort key of runnable jobs.
+    fn sort_key(job: &Job) -> (u8, Place) {
         (9 - job.view.priority.get(), job.place)
     }
 
-    /// The view as `get` gives it.
+    /// The view that `get` returns.
     pub(crate) fn view(&self, at: usize) -> JobView {
         let job = &self.jobs[at];
         let queued = job.view.status == JobStatus::Queued;
         let before = self.jobs.iter().filter(|other| {
             other.view.name == job.view.name
                 && other.view.status == JobStatus::Queued
-                && Self::first(other) < Self::first(job)
+                && Self::sort_key(other) < Self::sort_key(job)
         });
         JobView { ahead: queued.then(|| before.count() as u64), ..job.view.clone() }
     }
@@ -131,7 +130,7 @@ impl Model {
         }
     }
 
-    /// What a replay learns: a record outlives what `get` tells.
+    /// The answer to a replay. A record outlives `Gone` for readers.
     fn existing(&self, at: usize) -> JobLookup {
         let job = &self.jobs[at];
         match self.lookup(job.view.id) {
@@ -202,50 +201,51 @@ impl Model {
         job
     }
 
-    fn wanted(claim: &Claim, name: &JobName) -> bool {
-        claim.quotas.iter().any(|want| want.name == *name)
+    fn requested(claim: &Claim, name: &JobName) -> bool {
+        claim.quotas.iter().any(|quota| quota.name == *name)
     }
 
     fn promote(&mut self, claim: &Claim) {
         for at in 0..self.jobs.len() {
             let view = &self.jobs[at].view;
             let due = view.status == JobStatus::Scheduled && view.scheduled_at <= Some(self.now);
-            if due && Self::wanted(claim, &view.name) {
+            if due && Self::requested(claim, &view.name) {
                 self.touch(at).view.status = JobStatus::Queued;
             }
         }
     }
 
-    /// What a claim takes, and when to ask again.
+    /// The attempts that a claim starts, and its `next_claim`.
     pub(crate) fn claim(&mut self, claim: &Claim) -> (Vec<Attempt>, Option<Duration>) {
         self.promote(claim);
         let mut queue: Vec<usize> = (0..self.jobs.len())
             .filter(|at| self.jobs[*at].view.status == JobStatus::Queued)
-            .filter(|at| Self::wanted(claim, &self.jobs[*at].view.name))
+            .filter(|at| Self::requested(claim, &self.jobs[*at].view.name))
             .collect();
-        queue.sort_by_key(|at| Self::first(&self.jobs[*at]));
-        let mut left: Vec<(JobName, u32)> = claim.quotas.iter().map(|want| (want.name.clone(), want.max)).collect();
+        queue.sort_by_key(|at| Self::sort_key(&self.jobs[*at]));
+        let mut left: Vec<(JobName, u32)> = claim.quotas.iter().map(|quota| (quota.name.clone(), quota.max)).collect();
         let (mut taken, mut bytes, mut rest) = (Vec::new(), 0, false);
         let mut full = false;
         for at in queue {
             let job = &self.jobs[at];
-            let want =
-                left.iter_mut().find(|(name, _)| *name == job.view.name).expect("only wanted types are looked at");
+            let quota =
+                left.iter_mut().find(|(name, _)| *name == job.view.name).expect("only requested types are queued");
             full |= taken.len() >= claim.max as usize;
             let size = job.new.payload.len();
-            if want.1 > 0 && !full {
+            if quota.1 > 0 && !full {
                 full |= !taken.is_empty() && bytes + size > claim.max_bytes;
             }
-            if full || want.1 == 0 {
+            if full || quota.1 == 0 {
                 rest = true;
                 continue;
             }
-            want.1 -= 1;
+            quota.1 -= 1;
             bytes += size;
             taken.push(self.start(at, claim));
         }
         let due = self.jobs.iter().filter(|job| job.view.status == JobStatus::Scheduled);
-        let due = due.filter(|job| Self::wanted(claim, &job.view.name)).filter_map(|job| job.view.scheduled_at).min();
+        let due =
+            due.filter(|job| Self::requested(claim, &job.view.name)).filter_map(|job| job.view.scheduled_at).min();
         let next = due.map(|due| due.since(self.now));
         (taken, if rest { Some(Duration::ZERO) } else { next })
     }
@@ -295,8 +295,8 @@ impl Model {
         let until = self.now + lasts;
         let Some(at) = self.running(lease) else { return Renewed::Lost };
         self.jobs[at].expires = until;
-        let asked = self.jobs[at].view.cancel_requested_at.is_some();
-        if asked { Renewed::CancelRequested } else { Renewed::Held }
+        let requested = self.jobs[at].view.cancel_requested_at.is_some();
+        if requested { Renewed::CancelRequested } else { Renewed::Held }
     }
 
     pub(crate) fn report(&mut self, report: &Report) -> bool {
@@ -338,11 +338,11 @@ impl Model {
         job.view.expires_at = Some(self.now + job.new.terms.retention);
     }
 
-    pub(crate) fn settle(&mut self, settle: &Settlement) -> Expect {
-        let lease = settle.lease;
+    pub(crate) fn settle(&mut self, settlement: &Settlement) -> Expect {
+        let lease = settlement.lease;
         if let Some(at) = self.running(lease) {
-            let status = self.apply(at, settle);
-            if let Some(progress) = &settle.progress {
+            let status = self.apply(at, settlement);
+            if let Some(progress) = &settlement.progress {
                 self.jobs[at].view.progress = Some(progress.stored(self.now));
             }
             self.jobs[at].current = Some((lease.token, Some(status)));
@@ -359,15 +359,15 @@ impl Model {
         }
     }
 
-    fn apply(&mut self, at: usize, settle: &Settlement) -> JobStatus {
+    fn apply(&mut self, at: usize, settlement: &Settlement) -> JobStatus {
         use AttemptOutcome as Out;
-        self.jobs[at].span = settle.span.clone();
-        let asked = self.jobs[at].view.cancel_requested_at.is_some();
-        if asked && !matches!(settle.outcome, Outcome::Completed { .. }) {
-            self.end(at, Out::Canceled, JobStatus::Canceled, Some(&settle.if_canceled));
+        self.jobs[at].span = settlement.span.clone();
+        let requested = self.jobs[at].view.cancel_requested_at.is_some();
+        if requested && !matches!(settlement.outcome, Outcome::Completed { .. }) {
+            self.end(at, Out::Canceled, JobStatus::Canceled, Some(&settlement.if_canceled));
             return JobStatus::Canceled;
         }
-        match &settle.outcome {
+        match &settlement.outcome {
             Outcome::Completed { result } => {
                 self.end(at, Out::Completed, JobStatus::Completed, None);
                 self.jobs[at].view.result = Some(result.clone());
@@ -455,7 +455,7 @@ impl Model {
         expired
     }
 
-    /// Takes one lease away; where the job went.
+    /// Reclaims one lease. Returns the job's new state.
     pub(crate) fn lose(&mut self, id: JobId, lost: &ErrorRecord, canceled: &ErrorRecord) -> JobStatus {
         use AttemptOutcome as Out;
         let at = self.at(id).expect("an expired lease is of a known job");
@@ -472,7 +472,7 @@ impl Model {
         after
     }
 
-    /// The jobs of a list with what orders them: equal numbers may come in any order.
+    /// The jobs of a list with their sort keys. Jobs with equal keys may have any order.
     pub(crate) fn list(&self, status: Option<JobStatus>, name: Option<&JobName>) -> Vec<(i64, i64, u64, JobId)> {
         let listed = self.jobs.iter().filter(|job| self.readable(job));
         let listed = listed.filter(|job| status.is_none_or(|status| job.view.status == status));
@@ -482,7 +482,7 @@ impl Model {
                 let (first, millis, number) = match status {
                     None => (0, -job.view.created_at.as_micros(), u64::MAX - self.accepted(job)),
                     Some(JobStatus::Queued) => {
-                        let (first, (millis, number)) = Self::first(job);
+                        let (first, (millis, number)) = Self::sort_key(job);
                         (i64::from(first), millis, number)
                     }
                     Some(JobStatus::Scheduled) => (0, job.view.scheduled_at.unwrap_or_default().as_micros(), 0),
@@ -496,7 +496,7 @@ impl Model {
         ordered
     }
 
-    /// Its number among all that were accepted.
+    /// Its number in the order of acceptance.
     fn accepted(&self, job: &Job) -> u64 {
         self.at(job.view.id).unwrap_or(0) as u64
     }

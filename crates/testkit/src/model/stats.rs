@@ -1,4 +1,4 @@
-//! What statistics must say, counted job by job. Must not know how stores count.
+//! The expected statistics, counted job by job. Must not know how stores count.
 
 use std::time::Duration;
 
@@ -24,25 +24,25 @@ pub(super) async fn compare(store: &dyn Store, model: &Model) -> Outcomes {
     let query = StatsQuery { since_minute: None, cutoffs: cutoffs.to_vec() };
     let stats = store.stats(&query).await.map_err(answered)?;
     same("the time", &stats.now, &model.now)?;
-    same("put aside", &stats.quarantined, &0)?;
+    same("quarantined", &stats.quarantined, &0)?;
     for cutoff in &cutoffs {
         let jobs: Vec<&Job> = model.jobs.iter().filter(|job| job.view.name == cutoff.name).collect();
-        match stats.types.iter().find(|kind| kind.name == cutoff.name) {
-            Some(kind) => compare_type(kind, &jobs, cutoff, model)?,
+        match stats.types.iter().find(|of_type| of_type.name == cutoff.name) {
+            Some(of_type) => compare_type(of_type, &jobs, cutoff, model)?,
             None => same("jobs of a type that is not counted", &jobs.len(), &0)?,
         }
     }
     Ok(())
 }
 
-fn compare_type(kind: &TypeStats, jobs: &[&Job], cutoff: &TypeCutoffs, model: &Model) -> Outcomes {
+fn compare_type(of_type: &TypeStats, jobs: &[&Job], cutoff: &TypeCutoffs, model: &Model) -> Outcomes {
     for status in JobStatus::ALL {
         let of = || jobs.iter().filter(|job| job.view.status == status);
         let least = of().filter(|job| model.readable(job)).count() as u64;
         // Expired jobs may be counted until they are pruned.
         let most = of().filter(|job| !job.pruned || model.readable(job)).count() as u64;
-        if !(least..=most).contains(&kind.count(status)) {
-            return Err(format!("{} {status} counted, {least} to {most} are there", kind.count(status)));
+        if !(least..=most).contains(&of_type.count(status)) {
+            return Err(format!("{} {status} counted, {least} to {most} are there", of_type.count(status)));
         }
     }
     let old = |since: Option<Timestamp>, than: Duration| since.is_some_and(|since| model.now.since(since) > than);
@@ -51,20 +51,20 @@ fn compare_type(kind: &TypeStats, jobs: &[&Job], cutoff: &TypeCutoffs, model: &M
     let running = |job: &Job| job.view.status == JobStatus::InProgress;
     let runnable =
         |job: &Job| job.view.status == JobStatus::Queued || scheduled(job) && job.view.scheduled_at <= Some(model.now);
-    same("never started", &kind.never_started, &count(&|job| scheduled(job) && job.view.attempt == 0))?;
+    same("never started", &of_type.never_started, &count(&|job| scheduled(job) && job.view.attempt == 0))?;
     let started = jobs.iter().filter(|job| running(job)).filter_map(|job| job.view.started_at).min();
-    same("the longest running", &kind.oldest_running, &started)?;
+    same("the longest running", &of_type.oldest_running, &started)?;
     let (slow, overdue) = (cutoff.slow_after, cutoff.overdue_after);
-    same("slow", &kind.slow, &count(&|job| running(job) && old(job.view.started_at, slow)))?;
-    same("overdue", &kind.overdue, &count(&|job| running(job) && old(job.view.started_at, overdue)))?;
+    same("slow", &of_type.slow, &count(&|job| running(job) && old(job.view.started_at, slow)))?;
+    same("overdue", &of_type.overdue, &count(&|job| running(job) && old(job.view.started_at, overdue)))?;
     let late = |job: &Job| running(job) && old(Some(job.expires), cutoff.stuck_after);
-    same("unrecovered", &kind.unrecovered, &count(&late))?;
-    // A job that came back has an old place and has not waited long: finding the exact answer then
-    // takes more than a look at the heads of the indexes, which no store must promise.
+    same("unrecovered", &of_type.unrecovered, &count(&late))?;
+    // A requeued job has an old order number and a short wait. A store that reads only the heads of its indexes may then miss
+    // the oldest runnable job, which the contract allows.
     if jobs.iter().any(|job| job.view.status == JobStatus::Queued && job.returned) {
         return Ok(());
     }
     let since = jobs.iter().filter(|job| runnable(job)).map(|job| job.runnable_since).min();
-    same("the oldest runnable", &kind.oldest_runnable, &since)?;
-    same("stale", &kind.stale, &count(&|job| runnable(job) && old(Some(job.runnable_since), cutoff.stuck_after)))
+    same("the oldest runnable", &of_type.oldest_runnable, &since)?;
+    same("stale", &of_type.stale, &count(&|job| runnable(job) && old(Some(job.runnable_since), cutoff.stuck_after)))
 }

@@ -1,7 +1,7 @@
-//! Real servers for tests: each in a temporary folder, on a port of 127.0.0.1 that nobody else has, ended by its own
-//! process handle. A program that is missing is a panic with the name of its Debian package: no test is skipped.
+//! Real servers for tests: each in a temporary folder, on its own port of 127.0.0.1, stopped by its own process handle. A
+//! missing program is a panic with the name of its Debian package: no test is skipped.
 //!
-//! Must not know stores nor drivers: what it asks a server it asks with the server's own client, or by hand.
+//! Must not know stores or drivers: it uses the server's own client.
 
 mod port;
 mod process;
@@ -18,10 +18,10 @@ use std::{
 
 use process::{Folder, Redis};
 
-/// Longer than any server takes for anything here.
+/// Longer than any server takes to start or to follow.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Durable as the docs recommend, and quick where only tests care.
+/// Durable as the docs recommend, and fast to start.
 const DEFAULTS: &[(&str, &str)] = &[
     ("bind", "127.0.0.1"),
     ("protected-mode", "yes"),
@@ -30,11 +30,11 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("appendonly", "yes"),
     ("appendfsync", "everysec"),
     ("maxmemory-policy", "noeviction"),
-    // A replica that joins would wait five seconds for others to join with it.
+    // By default, a primary waits five seconds for more replicas before it starts a transfer.
     ("repl-diskless-sync-delay", "0"),
 ];
 
-/// A `redis-server` of its own. Gone with its folder when this is dropped.
+/// A `redis-server`. Dropping it stops the server and removes its folder.
 ///
 /// ```no_run
 /// use async_endpoints_testkit::server::RedisServer;
@@ -46,7 +46,7 @@ const DEFAULTS: &[(&str, &str)] = &[
 /// ```
 #[derive(Debug)]
 pub struct RedisServer {
-    // Before its folder, so that it has ended when that is removed.
+    // Before `folder`, so that the process has ended when the folder is removed.
     running: Mutex<Option<Redis>>,
     folder: Folder,
     port: u16,
@@ -55,33 +55,33 @@ pub struct RedisServer {
 }
 
 impl RedisServer {
-    /// Starts one: append-only file, fsync every second, nothing evicted.
+    /// Starts a server with an append-only file, fsync every second and no eviction.
     pub fn start() -> Self {
         Self::with(&[])
     }
 
-    /// Starts one with other settings: names and values as `redis.conf` has them, quotes included. A `requirepass` becomes
-    /// part of [`url`](Self::url).
+    /// Starts a server with more settings: names and values as in `redis.conf`, quotes included. A `requirepass` becomes part
+    /// of [`url`](Self::url).
     pub fn with(settings: &[(&str, &str)]) -> Self {
         Self::start_in(Folder::new(), settings, false)
     }
 
-    /// Starts one that speaks TLS where [`url`](Self::url) points to, by a certificate that [`ca`](Self::ca) signed.
+    /// Starts a server with TLS on the port of [`url`](Self::url), and a certificate signed by [`ca`](Self::ca).
     pub fn tls() -> Self {
         let folder = Folder::new();
         tls::certify(folder.path());
         Self::start_in(folder, tls::SETTINGS, true)
     }
 
-    /// Starts a replica of `primary`, and returns once it has all that the primary had.
+    /// Starts a replica of `primary`, and returns when it is in sync.
     pub fn replica_of(primary: &Self) -> Self {
         let replica = Self::start();
         replica.follow(primary);
         replica
     }
 
-    /// The one that all tests of this process share which run at the same time. It ends with its last user, so that it
-    /// does not outlive the tests. Keep to keys of your own, and leave it running.
+    /// The server shared by concurrent tests of this process. It stops with its last user, so that it does not outlive the
+    /// tests. Use keys of your own, and do not stop it.
     pub fn shared() -> Arc<Self> {
         static SHARED: Mutex<Weak<RedisServer>> = Mutex::new(Weak::new());
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,7 +94,7 @@ impl RedisServer {
 
     fn start_in(folder: Folder, settings: &[(&str, &str)], tls: bool) -> Self {
         let password = settings.iter().rfind(|(name, _)| *name == "requirepass").map(|(_, word)| word.to_string());
-        // Somebody else may take a port between the look at it and the server's bind.
+        // Another process may take the port between the check and the server's bind.
         for _ in 0..20 {
             let (port, tls_port) = (port::free(), tls.then(port::free));
             folder.write("redis.conf", &config(settings, port, tls_port));
@@ -105,24 +105,24 @@ impl RedisServer {
         panic!("redis-server does not start: {}", folder.log());
     }
 
-    /// Where it listens for what [`url`](Self::url) says.
+    /// The port of [`url`](Self::url).
     pub fn port(&self) -> u16 {
         self.tls_port.unwrap_or(self.port)
     }
 
-    /// `redis://127.0.0.1:PORT`, or `rediss://`, with the password if it wants one.
+    /// `redis://127.0.0.1:PORT`, or `rediss://` with TLS, and with the password if there is one.
     pub fn url(&self) -> String {
         let scheme = if self.tls_port.is_some() { "rediss" } else { "redis" };
         let password = self.password.as_ref().map_or_else(String::new, |word| format!(":{word}@"));
         format!("{scheme}://{password}127.0.0.1:{}", self.port())
     }
 
-    /// The certificate that a client has to trust; only [`tls`](Self::tls) has one.
+    /// The certificate authority that a client has to trust; only with [`tls`](Self::tls).
     pub fn ca(&self) -> Option<PathBuf> {
         self.tls_port.map(|_| self.folder.path().join(tls::CA))
     }
 
-    /// Where its files are.
+    /// The folder of its files.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -132,13 +132,13 @@ impl RedisServer {
         self.running().as_ref().map(Redis::pid)
     }
 
-    /// Ends it as a crash does: SIGKILL, and it is gone when this returns.
+    /// Kills the process with SIGKILL, and returns when it has ended.
     pub fn kill(&self) {
         self.running().take();
     }
 
-    /// Starts it again, in the same folder and on the same port; kills it first if it runs. Returns when it has loaded its
-    /// files and answers.
+    /// Starts the server again in the same folder and on the same port, and kills it first if it runs. Returns when it has
+    /// loaded its files and answers.
     pub fn restart(&self) {
         let mut running = self.running();
         running.take();
@@ -149,22 +149,22 @@ impl RedisServer {
         }
     }
 
-    /// Freezes it: connections stay, and nothing is answered.
+    /// Suspends the process: connections stay open, and no command is answered.
     pub fn pause(&self) {
         self.signal("STOP");
     }
 
-    /// Lets it go on after [`pause`](Self::pause).
+    /// Resumes the process after [`pause`](Self::pause).
     pub fn resume(&self) {
         self.signal("CONT");
     }
 
-    /// What `redis-cli` prints for a command; an error that the server answers is text like any other.
-    pub fn cli(&self, words: &[&str]) -> String {
-        process::cli(self.port, self.password.as_deref(), words)
+    /// Runs a command with `redis-cli` and returns its output. An error reply is output too.
+    pub fn cli(&self, args: &[&str]) -> String {
+        process::cli(self.port, self.password.as_deref(), args)
     }
 
-    /// Makes it a replica of `primary`, and returns once it has all that the primary had.
+    /// Makes the server a replica of `primary`, and returns when it is in sync.
     pub fn follow(&self, primary: &Self) {
         if let Some(word) = &primary.password {
             self.cli(&["CONFIG", "SET", "masterauth", word]);
@@ -172,7 +172,7 @@ impl RedisServer {
         assert_eq!(self.cli(&["REPLICAOF", "127.0.0.1", &primary.port.to_string()]), "OK");
         let until = Instant::now() + PATIENCE;
         while !self.cli(&["INFO", "replication"]).contains("master_link_status:up") {
-            assert!(Instant::now() < until, "it does not follow: {}", self.folder.log());
+            assert!(Instant::now() < until, "the replica is not in sync: {}", self.folder.log());
             sleep(Duration::from_millis(10));
         }
     }
@@ -184,7 +184,7 @@ impl RedisServer {
 
     fn signal(&self, name: &str) {
         let running = self.running();
-        running.as_ref().expect("a server that runs").signal(name);
+        running.as_ref().expect("the server runs").signal(name);
     }
 
     fn running(&self) -> MutexGuard<'_, Option<Redis>> {
@@ -192,7 +192,7 @@ impl RedisServer {
     }
 }
 
-/// Whatever is said twice counts as it was said last.
+/// The text of `redis.conf`. Later settings override earlier ones.
 fn config(settings: &[(&str, &str)], port: u16, tls_port: Option<u16>) -> String {
     let ports = [("port", Some(port)), ("tls-port", tls_port)];
     let ports = ports.iter().filter_map(|(name, port)| Some(format!("{name} {}\n", (*port)?)));

@@ -1,4 +1,4 @@
-//! One process of `redis-server` and its folder. What a crash leaves behind is what the folder has.
+//! One process of `redis-server`, and its folder.
 
 use std::{
     fs::{self, File},
@@ -13,13 +13,13 @@ use std::{
 
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Ends with its handle.
+/// A process that is killed when its handle is dropped.
 #[derive(Debug)]
 pub(super) struct Redis(Child);
 
 impl Redis {
-    /// Starts it by the folder's `redis.conf`, and waits until it has loaded its files and answers; none if it ended
-    /// instead, which it does when it cannot have its port.
+    /// Starts `redis-server` with the folder's `redis.conf`, and waits until it has loaded its files and answers. None if it
+    /// ended instead, as it does when its port is taken.
     pub(super) fn start(folder: &Folder, port: u16, password: Option<&str>, patience: Duration) -> Option<Self> {
         let log = File::options().create(true).append(true).open(folder.path().join("log")).expect("a log file");
         let mut command = Command::new("redis-server");
@@ -48,13 +48,13 @@ impl Redis {
 
 impl Drop for Redis {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // These fail if the process has ended already.
         drop(self.0.kill());
         drop(self.0.wait());
     }
 }
 
-/// Who answers there, once it has loaded everything. It may be another test's server, that was quicker to take the port.
+/// The id of the process that answers on the port, once it has loaded its files. Another test's server may have taken it.
 fn process_id(port: u16, password: Option<&str>) -> io::Result<u32> {
     let soon = Duration::from_secs(1);
     let mut stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), soon)?;
@@ -67,14 +67,14 @@ fn process_id(port: u16, password: Option<&str>) -> io::Result<u32> {
     id.filter(|_| answer.contains("+PONG")).ok_or_else(|| io::Error::other(answer))
 }
 
-/// What `redis-cli` prints.
-pub(super) fn cli(port: u16, password: Option<&str>, words: &[&str]) -> String {
+/// Runs `redis-cli` and returns its output.
+pub(super) fn cli(port: u16, password: Option<&str>, args: &[&str]) -> String {
     let mut command = Command::new("redis-cli");
-    command.args(["-h", "127.0.0.1", "-p", &port.to_string()]).args(words).stdin(Stdio::null());
+    command.args(["-h", "127.0.0.1", "-p", &port.to_string()]).args(args).stdin(Stdio::null());
     command.envs(password.map(|word| ("REDISCLI_AUTH", word)));
     let done = command.output().unwrap_or_else(|error| missing("redis-cli", "redis-tools", &error));
     let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-    assert!(done.status.success(), "redis-cli {words:?}: {out}{err}");
+    assert!(done.status.success(), "redis-cli {args:?}: {out}{err}");
     out.trim_end().to_owned()
 }
 
@@ -82,7 +82,7 @@ fn missing<T>(program: &str, package: &str, error: &io::Error) -> T {
     panic!("{program}: {error}; its Debian package is {package}")
 }
 
-/// A folder of its own, removed with this.
+/// A temporary folder, removed on drop.
 #[derive(Debug)]
 pub(super) struct Folder(PathBuf);
 
@@ -94,7 +94,7 @@ impl Folder {
             let path = std::env::temp_dir().join(name);
             match fs::create_dir(&path) {
                 Ok(()) => return Self(path),
-                // Left behind by a process that had this id before.
+                // Left by an earlier process with the same id.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => panic!("{}: {error}", path.display()),
             }
@@ -109,7 +109,7 @@ impl Folder {
         fs::write(self.0.join(name), text).expect("a file in the folder");
     }
 
-    /// What the server had to say.
+    /// The server's log.
     pub(super) fn log(&self) -> String {
         fs::read_to_string(self.0.join("log")).unwrap_or_default()
     }

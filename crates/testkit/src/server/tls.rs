@@ -1,10 +1,10 @@
-//! Certificates for one server: an authority of its own, and what that signed for 127.0.0.1 and localhost.
+//! Certificates for one server: an authority, and a certificate for 127.0.0.1 and localhost.
 
 use std::{fs, path::Path, process::Command};
 
 pub(super) const CA: &str = "ca.crt";
 
-/// Paths are those of the server's folder, where it runs.
+/// Paths are relative to the server's folder, in which it runs.
 pub(super) const SETTINGS: &[(&str, &str)] = &[
     ("tls-ca-cert-file", CA),
     ("tls-cert-file", "server.crt"),
@@ -14,7 +14,7 @@ pub(super) const SETTINGS: &[(&str, &str)] = &[
 
 const NAMES: &str = "subjectAltName=IP:127.0.0.1,DNS:localhost\nbasicConstraints=critical,CA:FALSE\n";
 
-/// Writes them into the folder: `ca.crt`, and of the server `server.crt` and `server.key`.
+/// Writes `ca.crt`, `server.crt` and `server.key` into the folder.
 pub fn certify(folder: &Path) {
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
     fs::write(folder.join("names"), NAMES).expect("a file in the folder");
