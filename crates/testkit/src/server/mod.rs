@@ -1,7 +1,7 @@
-//! Real servers for tests: each in a temporary folder, on its own port of 127.0.0.1, stopped by its own process handle. A
-//! missing program is a panic with the name of its Debian package: no test is skipped.
+//! Real Redis servers for tests. Each server has its own process, temporary folder and port of 127.0.0.1, and ends with
+//! its handle. If a program is missing, the test panics with the name of its Debian package; no test is skipped.
 //!
-//! Must not know stores or drivers: it uses the server's own client.
+//! Must not depend on stores or drivers: commands go through `redis-cli` or a plain TCP connection.
 
 mod port;
 mod process;
@@ -18,10 +18,10 @@ use std::{
 
 use process::{Folder, Redis};
 
-/// Longer than any server takes to start or to follow.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Limit for starts, restarts and replication. Only a failing test waits for so long.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Durable as the docs recommend, and fast to start.
+/// The durability settings that the docs recommend, without delays that slow tests down.
 const DEFAULTS: &[(&str, &str)] = &[
     ("bind", "127.0.0.1"),
     ("protected-mode", "yes"),
@@ -30,11 +30,11 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("appendonly", "yes"),
     ("appendfsync", "everysec"),
     ("maxmemory-policy", "noeviction"),
-    // By default, a primary waits five seconds for more replicas before it starts a transfer.
+    // By default, a primary waits five seconds for more replicas before it synchronizes the first one.
     ("repl-diskless-sync-delay", "0"),
 ];
 
-/// A `redis-server`. Dropping it stops the server and removes its folder.
+/// A running `redis-server`. Dropping it kills the process and removes its folder.
 ///
 /// ```no_run
 /// use async_endpoints_testkit::server::RedisServer;
@@ -46,8 +46,8 @@ const DEFAULTS: &[(&str, &str)] = &[
 /// ```
 #[derive(Debug)]
 pub struct RedisServer {
-    // Before `folder`, so that the process has ended when the folder is removed.
-    running: Mutex<Option<Redis>>,
+    // Fields drop in order: the process ends before its folder is removed.
+    process: Mutex<Option<Redis>>,
     folder: Folder,
     port: u16,
     tls_port: Option<u16>,
@@ -55,33 +55,33 @@ pub struct RedisServer {
 }
 
 impl RedisServer {
-    /// Starts a server with an append-only file, fsync every second and no eviction.
+    /// Starts a server with an append-only file, one fsync per second, and no eviction.
     pub fn start() -> Self {
         Self::with(&[])
     }
 
-    /// Starts a server with more settings: names and values as in `redis.conf`, quotes included. A `requirepass` becomes part
-    /// of [`url`](Self::url).
+    /// Starts a server with additional settings, in the syntax of `redis.conf`. [`url`](Self::url) contains the password
+    /// of a `requirepass` setting.
     pub fn with(settings: &[(&str, &str)]) -> Self {
         Self::start_in(Folder::new(), settings, false)
     }
 
-    /// Starts a server with TLS on the port of [`url`](Self::url), and a certificate signed by [`ca`](Self::ca).
+    /// Starts a server with TLS. Its certificate is signed by the authority of [`ca`](Self::ca).
     pub fn tls() -> Self {
         let folder = Folder::new();
         tls::certify(folder.path());
         Self::start_in(folder, tls::SETTINGS, true)
     }
 
-    /// Starts a replica of `primary`, and returns when it is in sync.
+    /// Starts a replica of `primary` and waits for the initial synchronization.
     pub fn replica_of(primary: &Self) -> Self {
         let replica = Self::start();
         replica.follow(primary);
         replica
     }
 
-    /// The server shared by concurrent tests of this process. It stops with its last user, so that it does not outlive the
-    /// tests. Use keys of your own, and do not stop it.
+    /// A server shared by all concurrent tests of this process. It ends with its last handle. Tests must use separate
+    /// keys and must not stop the server.
     pub fn shared() -> Arc<Self> {
         static SHARED: Mutex<Weak<RedisServer>> = Mutex::new(Weak::new());
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -93,13 +93,13 @@ impl RedisServer {
     }
 
     fn start_in(folder: Folder, settings: &[(&str, &str)], tls: bool) -> Self {
-        let password = settings.iter().rfind(|(name, _)| *name == "requirepass").map(|(_, word)| word.to_string());
-        // Another process may take the port between the check and the server's bind.
+        let password = settings.iter().rfind(|(name, _)| *name == "requirepass").map(|(_, value)| value.to_string());
+        // Another process may bind a free port before the server does.
         for _ in 0..20 {
             let (port, tls_port) = (port::free(), tls.then(port::free));
             folder.write("redis.conf", &config(settings, port, tls_port));
-            if let Some(redis) = Redis::start(&folder, port, password.as_deref(), PATIENCE) {
-                return Self { running: Mutex::new(Some(redis)), folder, port, tls_port, password };
+            if let Some(redis) = Redis::start(&folder, port, password.as_deref(), TIMEOUT) {
+                return Self { process: Mutex::new(Some(redis)), folder, port, tls_port, password };
             }
         }
         panic!("redis-server does not start: {}", folder.log());
@@ -110,89 +110,88 @@ impl RedisServer {
         self.tls_port.unwrap_or(self.port)
     }
 
-    /// `redis://127.0.0.1:PORT`, or `rediss://` with TLS, and with the password if there is one.
+    /// `redis://127.0.0.1:PORT`, with `rediss` for TLS, and with the password if one is required.
     pub fn url(&self) -> String {
         let scheme = if self.tls_port.is_some() { "rediss" } else { "redis" };
-        let password = self.password.as_ref().map_or_else(String::new, |word| format!(":{word}@"));
+        let password = self.password.as_ref().map_or_else(String::new, |password| format!(":{password}@"));
         format!("{scheme}://{password}127.0.0.1:{}", self.port())
     }
 
-    /// The certificate authority that a client has to trust; only with [`tls`](Self::tls).
+    /// The path of the authority's certificate, for a server started with [`tls`](Self::tls).
     pub fn ca(&self) -> Option<PathBuf> {
         self.tls_port.map(|_| self.folder.path().join(tls::CA))
     }
 
-    /// The folder of its files.
+    /// The folder with the server's files.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Its process id, while it runs.
+    /// The process id, or `None` while the server is down.
     pub fn pid(&self) -> Option<u32> {
-        self.running().as_ref().map(Redis::pid)
+        self.process().as_ref().map(Redis::pid)
     }
 
-    /// Kills the process with SIGKILL, and returns when it has ended.
+    /// Kills the process with SIGKILL and waits until it has ended.
     pub fn kill(&self) {
-        self.running().take();
+        self.process().take();
     }
 
-    /// Starts the server again in the same folder and on the same port, and kills it first if it runs. Returns when it has
-    /// loaded its files and answers.
+    /// Kills the process if it runs, and starts a new one with the same folder and port. Returns when the server has loaded
+    /// its files and answers.
     pub fn restart(&self) {
-        let mut running = self.running();
-        running.take();
-        let until = Instant::now() + PATIENCE;
-        while running.is_none() {
-            assert!(Instant::now() < until, "redis-server does not start again: {}", self.folder.log());
-            *running = Redis::start(&self.folder, self.port, self.password.as_deref(), PATIENCE);
+        let mut process = self.process();
+        process.take();
+        let deadline = Instant::now() + TIMEOUT;
+        while process.is_none() {
+            assert!(Instant::now() < deadline, "redis-server does not restart: {}", self.folder.log());
+            *process = Redis::start(&self.folder, self.port, self.password.as_deref(), TIMEOUT);
         }
     }
 
-    /// Suspends the process: connections stay open, and no command is answered.
+    /// Freezes the process with SIGSTOP: connections stay open, and no request is answered.
     pub fn pause(&self) {
         self.signal("STOP");
     }
 
-    /// Resumes the process after [`pause`](Self::pause).
+    /// Continues the process after [`pause`](Self::pause).
     pub fn resume(&self) {
         self.signal("CONT");
     }
 
-    /// Runs a command with `redis-cli` and returns its output. An error reply is output too.
-    pub fn cli(&self, args: &[&str]) -> String {
-        process::cli(self.port, self.password.as_deref(), args)
+    /// Runs a command with `redis-cli` and returns its output, which may be an error of the server.
+    pub fn cli(&self, command: &[&str]) -> String {
+        process::cli(self.port, self.password.as_deref(), command)
     }
 
-    /// Makes the server a replica of `primary`, and returns when it is in sync.
+    /// Makes the server a replica of `primary` and waits for the initial synchronization.
     pub fn follow(&self, primary: &Self) {
-        if let Some(word) = &primary.password {
-            self.cli(&["CONFIG", "SET", "masterauth", word]);
+        if let Some(password) = &primary.password {
+            self.cli(&["CONFIG", "SET", "masterauth", password]);
         }
         assert_eq!(self.cli(&["REPLICAOF", "127.0.0.1", &primary.port.to_string()]), "OK");
-        let until = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while !self.cli(&["INFO", "replication"]).contains("master_link_status:up") {
-            assert!(Instant::now() < until, "the replica is not in sync: {}", self.folder.log());
+            assert!(Instant::now() < deadline, "the replica does not synchronize: {}", self.folder.log());
             sleep(Duration::from_millis(10));
         }
     }
 
-    /// Makes a replica a primary.
+    /// Makes the replica a primary.
     pub fn promote(&self) {
         assert_eq!(self.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
     }
 
     fn signal(&self, name: &str) {
-        let running = self.running();
-        running.as_ref().expect("the server runs").signal(name);
+        self.process().as_ref().expect("the server runs").signal(name);
     }
 
-    fn running(&self) -> MutexGuard<'_, Option<Redis>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    fn process(&self) -> MutexGuard<'_, Option<Redis>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The text of `redis.conf`. Later settings override earlier ones.
+/// The text of `redis.conf`. Redis uses the last of repeated settings, so `settings` override the defaults.
 fn config(settings: &[(&str, &str)], port: u16, tls_port: Option<u16>) -> String {
     let ports = [("port", Some(port)), ("tls-port", tls_port)];
     let ports = ports.iter().filter_map(|(name, port)| Some(format!("{name} {}\n", (*port)?)));

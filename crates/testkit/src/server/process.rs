@@ -1,4 +1,4 @@
-//! One process of `redis-server`, and its folder.
+//! The process of a `redis-server`, and the folder with its files.
 
 use std::{
     fs::{self, File},
@@ -11,27 +11,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-const PAUSE: Duration = Duration::from_millis(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// A process that is killed when its handle is dropped.
+/// Dropping it kills the process and waits for its end.
 #[derive(Debug)]
 pub(super) struct Redis(Child);
 
 impl Redis {
-    /// Starts `redis-server` with the folder's `redis.conf`, and waits until it has loaded its files and answers. None if it
-    /// ended instead, as it does when its port is taken.
-    pub(super) fn start(folder: &Folder, port: u16, password: Option<&str>, patience: Duration) -> Option<Self> {
-        let log = File::options().create(true).append(true).open(folder.path().join("log")).expect("a log file");
+    /// Starts a server with the folder's `redis.conf` and waits until it has loaded its files and answers. Returns `None`
+    /// if the process ends early, for example because its port is taken.
+    pub(super) fn start(folder: &Folder, port: u16, password: Option<&str>, timeout: Duration) -> Option<Self> {
+        let log = File::options().create(true).append(true).open(folder.path().join("log")).expect("the log opens");
         let mut command = Command::new("redis-server");
         command.arg("redis.conf").current_dir(folder.path()).stdin(Stdio::null()).stdout(log).stderr(Stdio::null());
         let mut redis = Self(command.spawn().unwrap_or_else(|error| missing("redis-server", "redis-server", &error)));
-        let until = Instant::now() + patience;
-        while redis.0.try_wait().expect("a child of this process").is_none() {
-            if process_id(port, password).is_ok_and(|answered| answered == redis.pid()) {
+        let deadline = Instant::now() + timeout;
+        while redis.0.try_wait().expect("the child's status is known").is_none() {
+            if process_id(port, password).is_ok_and(|pid| pid == redis.pid()) {
                 return Some(redis);
             }
-            assert!(Instant::now() < until, "redis-server does not answer: {}", folder.log());
-            sleep(PAUSE);
+            assert!(Instant::now() < deadline, "redis-server does not answer: {}", folder.log());
+            sleep(POLL_INTERVAL);
         }
         None
     }
@@ -41,25 +41,26 @@ impl Redis {
     }
 
     pub(super) fn signal(&self, name: &str) {
-        let words = ["-c", "kill -s \"$0\" \"$1\"", name, &self.pid().to_string()];
-        assert!(Command::new("sh").args(words).status().expect("a shell").success(), "{name}");
+        let args = ["-c", "kill -s \"$0\" \"$1\"", name, &self.pid().to_string()];
+        assert!(Command::new("sh").args(args).status().expect("sh starts").success(), "cannot send {name}");
     }
 }
 
 impl Drop for Redis {
     fn drop(&mut self) {
-        // These fail if the process has ended already.
+        // Both calls may fail if the process has already ended.
         drop(self.0.kill());
         drop(self.0.wait());
     }
 }
 
-/// The id of the process that answers on the port, once it has loaded its files. Another test's server may have taken it.
+/// The process id of the server on `port`, once it has loaded its files. The server of another test may have taken the
+/// port first.
 fn process_id(port: u16, password: Option<&str>) -> io::Result<u32> {
-    let soon = Duration::from_secs(1);
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), soon)?;
-    stream.set_read_timeout(Some(soon))?;
-    let auth = password.map_or_else(String::new, |word| format!("AUTH {word}\r\n"));
+    let timeout = Duration::from_secs(1);
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), timeout)?;
+    stream.set_read_timeout(Some(timeout))?;
+    let auth = password.map_or_else(String::new, |password| format!("AUTH {password}\r\n"));
     stream.write_all(format!("{auth}PING\r\nINFO server\r\nQUIT\r\n").as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
@@ -71,18 +72,18 @@ fn process_id(port: u16, password: Option<&str>) -> io::Result<u32> {
 pub(super) fn cli(port: u16, password: Option<&str>, args: &[&str]) -> String {
     let mut command = Command::new("redis-cli");
     command.args(["-h", "127.0.0.1", "-p", &port.to_string()]).args(args).stdin(Stdio::null());
-    command.envs(password.map(|word| ("REDISCLI_AUTH", word)));
-    let done = command.output().unwrap_or_else(|error| missing("redis-cli", "redis-tools", &error));
-    let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-    assert!(done.status.success(), "redis-cli {args:?}: {out}{err}");
-    out.trim_end().to_owned()
+    command.envs(password.map(|password| ("REDISCLI_AUTH", password)));
+    let output = command.output().unwrap_or_else(|error| missing("redis-cli", "redis-tools", &error));
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "redis-cli {args:?}: {stdout}{stderr}");
+    stdout.trim_end().to_owned()
 }
 
-fn missing<T>(program: &str, package: &str, error: &io::Error) -> T {
-    panic!("{program}: {error}; its Debian package is {package}")
+pub(super) fn missing<T>(program: &str, package: &str, error: &io::Error) -> T {
+    panic!("cannot run {program}: {error}; install the Debian package {package}")
 }
 
-/// A temporary folder, removed on drop.
+/// A temporary folder. Dropping it removes the folder.
 #[derive(Debug)]
 pub(super) struct Folder(PathBuf);
 
@@ -94,7 +95,7 @@ impl Folder {
             let path = std::env::temp_dir().join(name);
             match fs::create_dir(&path) {
                 Ok(()) => return Self(path),
-                // Left by an earlier process with the same id.
+                // An earlier process with the same id left the folder.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => panic!("{}: {error}", path.display()),
             }
@@ -106,7 +107,7 @@ impl Folder {
     }
 
     pub(super) fn write(&self, name: &str, text: &str) {
-        fs::write(self.0.join(name), text).expect("a file in the folder");
+        fs::write(self.0.join(name), text).expect("the folder is writable");
     }
 
     /// The server's log.

@@ -1,5 +1,3 @@
-//! Tests of the server fixture. Must not know any store.
-
 use std::{
     io::{Read, Write},
     net::TcpStream,
@@ -9,7 +7,7 @@ use std::{
 use super::*;
 
 #[test]
-fn server_has_documented_settings_and_stops_on_drop() {
+fn drop_ends_the_server_and_removes_its_folder() {
     let redis = RedisServer::start();
     for (name, value) in [("appendonly", "yes"), ("appendfsync", "everysec"), ("save", ""), ("bind", "127.0.0.1")] {
         assert_eq!(redis.cli(&["CONFIG", "GET", name]), format!("{name}\n{value}").trim_end(), "{name}");
@@ -22,20 +20,20 @@ fn server_has_documented_settings_and_stops_on_drop() {
 }
 
 #[test]
-fn server_starts_quickly() {
-    let quick = |_| {
-        let began = Instant::now();
+fn server_starts_within_100_ms() {
+    let is_quick = |_| {
+        let start = Instant::now();
         drop(RedisServer::start());
-        began.elapsed() < Duration::from_millis(100)
+        start.elapsed() < Duration::from_millis(100)
     };
-    // One quick start of many is enough: the machine may be busy.
-    assert!((0..50).any(quick));
+    // One quick start is enough, as other processes may slow down the machine.
+    assert!((0..50).any(is_quick));
 }
 
 #[test]
-fn concurrent_starts_use_distinct_servers() {
+fn concurrent_starts_use_separate_ports() {
     let starting: Vec<_> = (0..16).map(|_| thread::spawn(RedisServer::start)).collect();
-    let servers: Vec<RedisServer> = starting.into_iter().map(|one| one.join().unwrap()).collect();
+    let servers: Vec<RedisServer> = starting.into_iter().map(|server| server.join().unwrap()).collect();
     for (number, redis) in servers.iter().enumerate() {
         assert_eq!(redis.cli(&["SET", "number", &number.to_string()]), "OK");
     }
@@ -45,26 +43,26 @@ fn concurrent_starts_use_distinct_servers() {
 }
 
 #[test]
-fn taken_port_fails_start() {
+fn start_on_a_taken_port_returns_none() {
     let first = RedisServer::start();
     let folder = Folder::new();
     folder.write("redis.conf", &config(&[], first.port(), None));
-    assert!(Redis::start(&folder, first.port(), None, PATIENCE).is_none());
+    assert!(Redis::start(&folder, first.port(), None, TIMEOUT).is_none());
     assert!(folder.log().contains("Address already in use"), "{}", folder.log());
 }
 
 #[test]
-fn data_survives_kill() {
+fn written_key_survives_kill_and_restart() {
     let redis = RedisServer::start();
-    redis.cli(&["SET", "here", "still"]);
+    redis.cli(&["SET", "key", "value"]);
     redis.kill();
     assert!(TcpStream::connect(("127.0.0.1", redis.port())).is_err() && redis.pid().is_none());
     redis.restart();
-    assert_eq!(redis.cli(&["GET", "here"]), "still");
+    assert_eq!(redis.cli(&["GET", "key"]), "value");
 }
 
 #[test]
-fn settings_and_password_are_used() {
+fn settings_and_password_are_applied() {
     let redis = RedisServer::with(&[("requirepass", "open-sesame"), ("maxmemory", "50mb")]);
     assert_eq!(redis.url(), format!("redis://:open-sesame@127.0.0.1:{}", redis.port()));
     assert_eq!(redis.cli(&["CONFIG", "GET", "maxmemory"]), "maxmemory\n52428800");
@@ -73,7 +71,7 @@ fn settings_and_password_are_used() {
 }
 
 #[test]
-fn paused_server_does_not_answer() {
+fn paused_server_answers_after_resume() {
     let redis = RedisServer::start();
     redis.pause();
     let mut stream = TcpStream::connect(("127.0.0.1", redis.port())).unwrap();
@@ -81,38 +79,38 @@ fn paused_server_does_not_answer() {
     stream.write_all(b"PING\r\n").unwrap();
     assert!(stream.read(&mut [0; 8]).is_err());
     redis.resume();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     assert_eq!(stream.read(&mut [0; 8]).unwrap(), "+PONG\r\n".len());
 }
 
 #[test]
-fn promoted_replica_is_primary() {
+fn promoted_replica_replicates_to_the_old_primary() {
     let first = RedisServer::start();
     first.cli(&["SET", "key", "before"]);
     let second = RedisServer::replica_of(&first);
     assert_eq!(second.cli(&["GET", "key"]), "before");
-    assert!(second.cli(&["SET", "key", "now"]).starts_with("READONLY"));
+    assert!(second.cli(&["SET", "key", "after"]).starts_with("READONLY"));
     second.promote();
-    assert_eq!(second.cli(&["SET", "key", "now"]), "OK");
+    assert_eq!(second.cli(&["SET", "key", "after"]), "OK");
     first.follow(&second);
-    assert_eq!(first.cli(&["GET", "key"]), "now");
+    assert_eq!(first.cli(&["GET", "key"]), "after");
 }
 
 #[test]
-fn tls_server_answers_with_tls() {
+fn tls_server_answers_over_tls() {
     let redis = RedisServer::tls();
     let ca = redis.ca().unwrap();
     assert!(redis.url().starts_with("rediss://127.0.0.1:"));
     let port = redis.port().to_string();
-    let words = ["-h", "127.0.0.1", "-p", &port, "--tls", "--cacert", ca.to_str().unwrap(), "PING"];
-    let out = std::process::Command::new("redis-cli").args(words).output().unwrap();
-    assert_eq!(out.stdout, b"PONG\n", "{out:?}");
+    let args = ["-h", "127.0.0.1", "-p", &port, "--tls", "--cacert", ca.to_str().unwrap(), "PING"];
+    let output = std::process::Command::new("redis-cli").args(args).output().unwrap();
+    assert_eq!(output.stdout, b"PONG\n", "{output:?}");
     redis.restart();
     assert_eq!(redis.cli(&["PING"]), "PONG");
 }
 
 #[test]
-fn shared_server_stops_with_last_user() {
+fn shared_server_ends_with_its_last_handle() {
     let (first, second) = (RedisServer::shared(), RedisServer::shared());
     assert!(Arc::ptr_eq(&first, &second));
     let port = first.port();
