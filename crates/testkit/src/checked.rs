@@ -121,15 +121,6 @@ impl<S: Store> Checked<S> {
         Self { inner, record: Mutex::default() }
     }
 
-    /// Compares all answers with each other and with the present state of the store. Call it when no other task uses the
-    /// store.
-    ///
-    /// # Panics
-    /// With all violations, if there are any.
-    pub async fn verify(&self) {
-        crate::invariants::verify(self).await;
-    }
-
     pub(crate) fn record(&self) -> std::sync::MutexGuard<'_, Record> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -21,28 +21,30 @@ struct Now {
     stats: Stats,
 }
 
-/// Panics with all violations.
-pub(crate) async fn verify<S: Store>(store: &Checked<S>) {
-    let now = read(store).await;
-    let mut violations = Vec::new();
-    {
-        let record = store.record();
-        for ((id, _), seen) in &record.seen {
-            history(*id, seen, &mut violations);
+impl<S: Store> Checked<S> {
+    /// Compares all answers with each other and with the present state of the store. Call it when no other task uses the
+    /// store.
+    ///
+    /// # Panics
+    /// With all violations, if there are any.
+    pub async fn verify(&self) {
+        let now = read(self).await;
+        let mut violations = Vec::new();
+        {
+            let record = self.record();
+            for ((id, _), seen) in &record.seen {
+                history(*id, seen, &mut violations);
+            }
+            accepted(&record, &now, &mut violations);
+            keys(&record, &mut violations);
+            leases(&record, &now, &mut violations);
+            starts(&record, &mut violations);
         }
-        accepted(&record, &now, &mut violations);
-        keys(&record, &mut violations);
-        leases(&record, &now, &mut violations);
-        starts(&record, &mut violations);
+        indexes(&now, &mut violations);
+        counts(&now, &mut violations);
+        let (count, list) = (violations.len(), violations.join("\n- "));
+        assert!(violations.is_empty(), "{count} violations of the store contract:\n- {list}");
     }
-    indexes(&now, &mut violations);
-    counts(&now, &mut violations);
-    assert!(
-        violations.is_empty(),
-        "{} violations of the store contract:\n- {}",
-        violations.len(),
-        violations.join("\n- ")
-    );
 }
 
 /// Prunes first, since counts may include expired jobs. Then reads counts, lists and jobs, in this order, because ended jobs

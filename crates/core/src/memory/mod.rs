@@ -65,7 +65,7 @@ impl MemoryStore {
     #[must_use]
     pub fn with_clock(clock: impl Clock) -> Self {
         let (hints, _) = broadcast::channel(HINTS_KEPT);
-        Self { clock: Box::new(clock), state: Mutex::new(State::new()), shared: Mutex::default(), hints }
+        Self { clock: Box::new(clock), state: Mutex::default(), shared: Mutex::default(), hints }
     }
 
     /// Runs one atomic step, then publishes its hints. The time is read under the lock, so that times follow the order of

@@ -17,6 +17,7 @@ use crate::{
 /// The scope of an idempotency key: owner, type, key.
 pub(super) type Request = (Option<Digest>, u32, IdempotencyKey);
 
+#[derive(Default)]
 pub(super) struct State {
     /// A job keeps its place in this list; a freed place is reused.
     jobs: Vec<Option<Box<Job>>>,
@@ -52,26 +53,6 @@ pub(super) struct Tombstone {
 }
 
 impl State {
-    pub(super) fn new() -> Self {
-        Self {
-            jobs: Vec::new(),
-            free: Vec::new(),
-            ids: BTreeMap::new(),
-            keys: BTreeMap::new(),
-            type_ids: HashMap::new(),
-            types: Vec::new(),
-            leased: BTreeSet::new(),
-            tombstones: BTreeMap::new(),
-            forget: BTreeSet::new(),
-            heartbeats: BTreeMap::new(),
-            last_order: 0,
-            swept: None,
-            quiet_until: None,
-            changed: Vec::new(),
-            work: Vec::new(),
-        }
-    }
-
     /// The job at a place from an index.
     ///
     /// # Panics

@@ -1,23 +1,25 @@
 //! Makes each call of a sequence on the store and on the model, and compares the answers.
 //! Must not know how the model decides.
 
-use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_endpoints_core::{
     Clock as _, JobId, JobStatus, JobView, Priority, Store,
     store::{
         CancelOutcome, Claim, Fenced, InsertOutcome, JobLookup, Lease, LeaseToken, ListFilter, NewJob, Outcome, Page,
-        Reclaim, Reclaimed, Recovered, Report, ReportedProgress, RetryAs, RetryOutcome, Settled, Settlement,
-        StoreError, TypeQuota, WorkerId,
+        Reclaim, Reclaimed, Recovered, Report, ReportedProgress, RetryAs, RetryOutcome, Settled, Settlement, TypeQuota,
+        WorkerId,
     },
 };
 use bytes::Bytes;
 use uuid::Uuid;
 
 use super::{
+    compare::{Comparison, answered, odd, same},
     ops::{NewJobOp, Op, OutcomeOp},
     shared::Shared,
     state::{Expect, Model},
+    stats,
 };
 use crate::{
     Fixture, ManualClock,
@@ -27,24 +29,6 @@ use crate::{
 /// The time that passes before each call. With it and the odd milliseconds of every duration here, no two times are equal by
 /// chance: the contract leaves the order at equal times open.
 const STEP: Duration = Duration::from_millis(7);
-
-/// Seconds with odd milliseconds.
-pub(super) fn odd(seconds: u8, millis: u64) -> Duration {
-    Duration::from_secs(seconds.into()) + Duration::from_millis(millis)
-}
-
-/// The result of a comparison, with a description of the difference.
-pub(super) type Outcomes<T = ()> = Result<T, String>;
-
-/// Compares two values.
-pub(super) fn same<T: PartialEq + Debug>(what: &str, store: &T, model: &T) -> Outcomes {
-    if store == model { Ok(()) } else { Err(format!("{what}\n  store: {store:?}\n  model: {model:?}")) }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "`map_err` passes a value")]
-pub(super) fn answered(error: StoreError) -> String {
-    format!("the store answers: {error}")
-}
 
 pub(super) struct Drive {
     pub(super) store: Arc<dyn Store>,
@@ -74,7 +58,7 @@ impl Drive {
     }
 
     /// Runs a sequence, then compares everything once more.
-    pub(super) async fn run(&mut self, ops: &[Op]) -> Outcomes {
+    pub(super) async fn run(&mut self, ops: &[Op]) -> Comparison {
         self.pass(Duration::ZERO);
         self.warm().await?;
         for (at, op) in ops.iter().enumerate() {
@@ -92,7 +76,7 @@ impl Drive {
         self.stats().await.map_err(|wrong| format!("at the end: {wrong}"))
     }
 
-    async fn step(&mut self, op: &Op) -> Outcomes {
+    async fn step(&mut self, op: &Op) -> Comparison {
         match op {
             Op::Insert(new) => self.insert(new).await,
             Op::Claim { alpha, beta, max, bytes, lease } => self.claim([*alpha, *beta], *max, *bytes, *lease).await,
@@ -146,7 +130,7 @@ impl Drive {
     }
 
     /// Puts the model's version into a view of the store, if both changed or neither did since the last comparison.
-    fn fit(&mut self, view: &mut JobView) -> Outcomes {
+    fn fit(&mut self, view: &mut JobView) -> Comparison {
         let Some(at) = self.model.at(view.id) else { return Err(format!("unknown to the model: {view:?}")) };
         let job = &self.model.jobs[at];
         let now = (job.view.version, view.version);
@@ -162,11 +146,11 @@ impl Drive {
         Ok(())
     }
 
-    fn fit_lookup(&mut self, lookup: &mut JobLookup) -> Outcomes {
+    fn fit_lookup(&mut self, lookup: &mut JobLookup) -> Comparison {
         if let JobLookup::Found(view) = lookup { self.fit(view) } else { Ok(()) }
     }
 
-    async fn check_one(&mut self, at: usize) -> Outcomes {
+    async fn check_one(&mut self, at: usize) -> Comparison {
         let id = self.id(u8::try_from(at % 256).unwrap_or(0));
         let mut found = self.store.get(id).await.map_err(answered)?;
         self.fit_lookup(&mut found)?;
@@ -174,7 +158,7 @@ impl Drive {
     }
 
     /// Sweeps until a fresh store no longer pauses.
-    async fn warm(&mut self) -> Outcomes {
+    async fn warm(&mut self) -> Comparison {
         for _ in 0..20 {
             let sweep = Reclaim { lease: Duration::from_secs(2), ..Self::sweeper(1) };
             if let Reclaimed::Done { .. } = self.store.reclaim(&sweep).await.map_err(answered)? {
@@ -207,7 +191,7 @@ impl Drive {
         job
     }
 
-    async fn insert(&mut self, op: &NewJobOp) -> Outcomes {
+    async fn insert(&mut self, op: &NewJobOp) -> Comparison {
         let job = self.new_job(op);
         let known = [self.model.keyed(&job), self.model.at(job.id)];
         if known.into_iter().flatten().any(|at| self.model.unclear(&self.model.jobs[at])) {
@@ -229,7 +213,7 @@ impl Drive {
         same("insert", &answer, &expected)
     }
 
-    async fn claim(&mut self, quotas: [u8; 2], max: u8, bytes: u16, lease: u8) -> Outcomes {
+    async fn claim(&mut self, quotas: [u8; 2], max: u8, bytes: u16, lease: u8) -> Comparison {
         let quotas = ["alpha", "beta"].into_iter().zip(quotas).filter(|(_, n)| *n > 0);
         let timeout = Duration::from_secs(60);
         let claim = Claim {
@@ -248,7 +232,7 @@ impl Drive {
         same("the time", &answer.now, &self.model.now)
     }
 
-    async fn settle(&mut self, lease: u8, op: &OutcomeOp, progress: bool) -> Outcomes {
+    async fn settle(&mut self, lease: u8, op: &OutcomeOp, progress: bool) -> Comparison {
         let lease = self.lease(lease);
         let outcome = match op {
             OutcomeOp::Complete => Outcome::Completed { result: Bytes::from_static(b"{}") },
@@ -271,7 +255,7 @@ impl Drive {
         }
     }
 
-    async fn renew(&mut self, leases: &[u8], lasts: u8) -> Outcomes {
+    async fn renew(&mut self, leases: &[u8], lasts: u8) -> Comparison {
         let leases: Vec<Lease> = leases.iter().map(|at| self.lease(*at)).collect();
         let lasts = odd(lasts, 5);
         let heartbeat = async_endpoints_core::store::Heartbeat {
@@ -291,7 +275,7 @@ impl Drive {
         ReportedProgress { completed: self.number, total: None, percent: Some(0.5), message: None }
     }
 
-    async fn report(&mut self, lease: u8, progress: bool, lines: u8) -> Outcomes {
+    async fn report(&mut self, lease: u8, progress: bool, lines: u8) -> Comparison {
         let lease = self.lease(lease);
         let progress = progress.then(|| self.progress());
         let logs = (0..lines).map(|line| jobs::line(format!("{}.{line}", self.number))).collect();
@@ -301,7 +285,7 @@ impl Drive {
         same("report", &answer, &vec![expected])
     }
 
-    async fn cancel(&mut self, job: u8) -> Outcomes {
+    async fn cancel(&mut self, job: u8) -> Comparison {
         let (id, why) = (self.id(job), error("JOB_CANCELED"));
         let mut answer = self.store.cancel(id, &why).await.map_err(answered)?;
         let expected = self.model.cancel(id, &why);
@@ -313,7 +297,7 @@ impl Drive {
         same("cancel", &answer, &expected)
     }
 
-    async fn retry(&mut self, job: u8, taken: Option<u8>) -> Outcomes {
+    async fn retry(&mut self, job: u8, taken: Option<u8>) -> Comparison {
         let (of, fresh) = (self.id(job), JobId(self.fresh()));
         let id = taken.map_or(fresh, |at| self.id(at));
         if self.model.at(id).is_some_and(|at| self.model.unclear(&self.model.jobs[at])) {
@@ -335,7 +319,7 @@ impl Drive {
         same("retry", &answer, &expected)
     }
 
-    async fn reclaim(&mut self, limit: u8) -> Outcomes {
+    async fn reclaim(&mut self, limit: u8) -> Comparison {
         let sweep = Self::sweeper(limit);
         let answer = self.store.reclaim(&sweep).await.map_err(answered)?;
         let Reclaimed::Done { recovered, more } = answer else { return Err(format!("{answer:?} after a warm-up")) };
@@ -365,7 +349,7 @@ impl Drive {
         Ok(())
     }
 
-    async fn prune(&mut self, limit: u32) -> Outcomes {
+    async fn prune(&mut self, limit: u32) -> Comparison {
         let count = self.store.prune(limit).await.map_err(answered)?;
         if count > limit {
             return Err(format!("pruned {count} of at most {limit}"));
@@ -377,7 +361,7 @@ impl Drive {
     }
 
     /// Advances more than a day and prunes completely, so that ids and keys are free again.
-    async fn day(&mut self) -> Outcomes {
+    async fn day(&mut self) -> Comparison {
         self.pass(Duration::from_secs(25 * 3600));
         let mut quiet = 0;
         while quiet < 2 {
@@ -390,7 +374,7 @@ impl Drive {
         Ok(())
     }
 
-    async fn all_versions(&mut self) -> Outcomes {
+    async fn all_versions(&mut self) -> Comparison {
         let versions = self.store.versions(&self.ids).await.map_err(answered)?;
         let there = |found: &JobLookup| matches!(found, JobLookup::Found(_));
         let expected: Vec<bool> = self.ids.iter().map(|id| there(&self.model.lookup(*id))).collect();
@@ -403,7 +387,7 @@ impl Drive {
         Ok(())
     }
 
-    async fn list(&mut self, status: Option<JobStatus>, beta: Option<bool>, limit: u8) -> Outcomes {
+    async fn list(&mut self, status: Option<JobStatus>, beta: Option<bool>, limit: u8) -> Comparison {
         let name = beta.map(|beta| jobs::name(if beta { "beta" } else { "alpha" }));
         let filter = ListFilter { status, name: name.clone() };
         let (mut cursor, mut items) = (None, Vec::new());
@@ -422,7 +406,7 @@ impl Drive {
         self.listed(items, &expected)
     }
 
-    fn listed(&mut self, mut items: Vec<JobView>, expected: &[(i64, i64, u64, JobId)]) -> Outcomes {
+    fn listed(&mut self, mut items: Vec<JobView>, expected: &[(i64, i64, u64, JobId)]) -> Comparison {
         let place = |id: JobId| expected.iter().find(|one| one.3 == id).map(|one| (one.0, one.1, one.2));
         let places: Vec<_> = items.iter().map(|item| place(item.id)).collect();
         let wanted: Vec<_> = expected.iter().map(|one| Some((one.0, one.1, one.2))).collect();
@@ -441,7 +425,7 @@ impl Drive {
         Ok(())
     }
 
-    async fn logs(&mut self, job: u8, after: u8, limit: u8) -> Outcomes {
+    async fn logs(&mut self, job: u8, after: u8, limit: u8) -> Comparison {
         let id = self.id(job);
         let lines = self.store.logs(id, after.into(), limit.into()).await.map_err(answered)?;
         let kept = self.model.at(id).map(|at| &self.model.jobs[at]).filter(|job| self.model.readable(job));
@@ -450,7 +434,7 @@ impl Drive {
         same("logs", &lines, &expected)
     }
 
-    async fn stats(&mut self) -> Outcomes {
-        super::stats::compare(&*self.store, &self.model).await
+    async fn stats(&mut self) -> Comparison {
+        stats::compare(&*self.store, &self.model).await
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! The model follows the contract alone. Must not know any particular store.
 
+mod compare;
 mod drive;
 mod ops;
 mod shared;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::{
-    drive::{Outcomes, answered, odd},
+    compare::{Comparison, answered, odd, same},
     ops::Which,
 };
 
@@ -42,7 +42,7 @@ impl Shared {
         name: bool,
         holder: u8,
         ttl: u8,
-    ) -> Outcomes {
+    ) -> Comparison {
         let at = usize::from(name);
         let holder = Uuid::from_u128(100 + u128::from(holder));
         let ttl = if ttl == 0 { Duration::ZERO } else { odd(ttl, 13) };
@@ -92,7 +92,7 @@ impl Shared {
         now: Timestamp,
         version: Which,
         role: Option<(bool, Which)>,
-    ) -> Outcomes {
+    ) -> Comparison {
         let current = self.written.as_ref().map(|written| written.0);
         let expected = match version {
             Which::Absent => None,
@@ -117,6 +117,6 @@ impl Shared {
         }
         let document = store.document("state").await.map_err(answered)?;
         let found = document.map(|document| (document.version, document.bytes));
-        super::drive::same("the document", &found, &self.written)
+        same("the document", &found, &self.written)
     }
 }

@@ -8,13 +8,13 @@ use async_endpoints_core::{
 };
 
 use super::{
-    drive::{Outcomes, answered, odd, same},
+    compare::{Comparison, answered, odd, same},
     state::{Job, Model},
 };
 use crate::jobs::name;
 
 /// Compares all counts.
-pub(super) async fn compare(store: &dyn Store, model: &Model) -> Outcomes {
+pub(super) async fn compare(store: &dyn Store, model: &Model) -> Comparison {
     let cutoffs = ["alpha", "beta"].map(|of| TypeCutoffs {
         name: name(of),
         slow_after: odd(3, 1),
@@ -35,7 +35,7 @@ pub(super) async fn compare(store: &dyn Store, model: &Model) -> Outcomes {
     Ok(())
 }
 
-fn compare_type(of_type: &TypeStats, jobs: &[&Job], cutoff: &TypeCutoffs, model: &Model) -> Outcomes {
+fn compare_type(of_type: &TypeStats, jobs: &[&Job], cutoff: &TypeCutoffs, model: &Model) -> Comparison {
     for status in JobStatus::ALL {
         let of = || jobs.iter().filter(|job| job.view.status == status);
         let least = of().filter(|job| model.readable(job)).count() as u64;
