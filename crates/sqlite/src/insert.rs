@@ -3,7 +3,7 @@
 use async_endpoints_core::{
     JobId, JobStatus,
     job::ErrorRecord,
-    lifecycle::{self, Event},
+    lifecycle,
     store::{CancelOutcome, InsertOutcome, JobLookup, NewJob, RetryAs, RetryOutcome},
 };
 use rusqlite::{OptionalExtension as _, params};
@@ -138,7 +138,7 @@ impl State {
             });
         };
         let asked = job.cancel_requested_at.is_some();
-        Ok(match lifecycle::next(job.status, asked, Event::Cancel) {
+        Ok(match lifecycle::state_after_cancel(job.status) {
             None => CancelOutcome::Terminal(Box::new(self.view(job)?)),
             Some(JobStatus::InProgress) => {
                 if !asked {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_endpoints_core::{
     JobName, JobStatus, Timestamp,
-    lifecycle::{self, EndedAttempt, Event},
+    lifecycle::EndedAttempt,
     limits::{BATCH_JOBS, LOG_BYTES_PER_JOB, SWEEP_JOBS},
     store::{
         Attempt, Claim, Claimed, Fenced, Heartbeat, Lease, Outcome, Renewed, Report, Settled, Settlement, TypeCapacity,
@@ -119,9 +119,8 @@ impl State {
         for (.., seq) in entries {
             let Some(mut job) = self.load(seq, JobStatus::Scheduled)? else { continue };
             let due = job.due.unwrap_or(now);
-            let Some(after) = lifecycle::next(job.status, false, Event::Due) else { continue };
             self.change(&mut job, now, |job| {
-                job.status = after;
+                job.status = JobStatus::Queued;
                 job.order_number = order_number_at(due);
             })?;
         }

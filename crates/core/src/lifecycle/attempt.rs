@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::{recorded, state_after_attempt};
 use crate::{
     job::{AttemptOutcome, AttemptRecord, ErrorRecord, JobStatus},
     limits::ATTEMPTS_KEPT,
@@ -106,8 +105,8 @@ pub struct AttemptEffect<'a> {
 /// The effect of the end of `job`'s running attempt at `now`.
 pub fn end_attempt<'a>(job: &RunningJob, end: &EndedAttempt<'a>, now: Timestamp) -> AttemptEffect<'a> {
     let last = job.loss_count >= job.max_losses;
-    let status = state_after_attempt(end.outcome, job.cancel_requested, last);
-    let outcome = recorded(end.outcome, status);
+    let status = state_after(end.outcome, job.cancel_requested, last);
+    let outcome = if status == JobStatus::Canceled { AttemptOutcome::Canceled } else { end.outcome };
     let error = if job.cancel_requested && status == JobStatus::Canceled { Some(end.if_canceled) } else { end.error };
     let runnable_since = (!status.is_terminal()).then(|| now + end.delay);
     let counted = |counts: bool, count: u32| count.saturating_add(u32::from(counts));
@@ -134,6 +133,18 @@ pub fn end_attempt<'a>(job: &RunningJob, end: &EndedAttempt<'a>, now: Timestamp)
         }),
         processing_time: (end.outcome != AttemptOutcome::Lost).then(|| now.since(job.started_at)),
         slow: end.slow,
+    }
+}
+
+const fn state_after(outcome: AttemptOutcome, cancel_requested: bool, last_loss: bool) -> JobStatus {
+    match outcome {
+        AttemptOutcome::Completed => JobStatus::Completed,
+        _ if cancel_requested => JobStatus::Canceled,
+        AttemptOutcome::Canceled => JobStatus::Canceled,
+        AttemptOutcome::Retried => JobStatus::Scheduled,
+        AttemptOutcome::Failed => JobStatus::Failed,
+        AttemptOutcome::Lost if last_loss => JobStatus::Failed,
+        AttemptOutcome::Released | AttemptOutcome::Lost => JobStatus::Queued,
     }
 }
 

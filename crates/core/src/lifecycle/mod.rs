@@ -21,63 +21,20 @@ pub use attempt::{AttemptEffect, EndedAttempt, ErrorEffect, RunningJob, attempts
 pub use retention::{expires_at, forget_at, gone_until};
 
 use crate::{
-    job::{AttemptOutcome, ErrorRecord, JobStatus},
+    job::{ErrorRecord, JobStatus},
     retry::RetryPolicy,
     store::Outcome,
 };
 
-/// An event in the life of a job.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A Scheduled job is due.
-    Due,
-    /// A worker claims the job.
-    Claim,
-    /// A caller cancels the job.
-    Cancel,
-    /// The running attempt ended.
-    Ended {
-        /// How it ended.
-        outcome: AttemptOutcome,
-        /// Only for `Lost`: no further loss is allowed, so the job fails.
-        last: bool,
-    },
-}
-
-/// The state after `event`, or `None` if a job in this state cannot have that event.
+/// The state after a cancel request; none for a terminal job.
 ///
 /// A running job with a cancel request stays `InProgress` until its attempt ends. Then it becomes `Canceled`, unless the
 /// handler completed.
-pub fn next(status: JobStatus, cancel_requested: bool, event: Event) -> Option<JobStatus> {
-    use JobStatus as S;
-    Some(match (status, event) {
-        (S::Scheduled, Event::Due) => S::Queued,
-        (S::Queued | S::Scheduled, Event::Claim) => S::InProgress,
-        (S::Queued | S::Scheduled, Event::Cancel) => S::Canceled,
-        (S::InProgress, Event::Cancel) => S::InProgress,
-        (S::InProgress, Event::Ended { outcome, last }) => state_after_attempt(outcome, cancel_requested, last),
-        _ => return None,
-    })
-}
-
-const fn state_after_attempt(outcome: AttemptOutcome, cancel_requested: bool, last_loss: bool) -> JobStatus {
-    match outcome {
-        AttemptOutcome::Completed => JobStatus::Completed,
-        _ if cancel_requested => JobStatus::Canceled,
-        AttemptOutcome::Canceled => JobStatus::Canceled,
-        AttemptOutcome::Retried => JobStatus::Scheduled,
-        AttemptOutcome::Failed => JobStatus::Failed,
-        AttemptOutcome::Lost if last_loss => JobStatus::Failed,
-        AttemptOutcome::Released | AttemptOutcome::Lost => JobStatus::Queued,
-    }
-}
-
-/// The outcome to record for an attempt that left the job in state `after`. An attempt that a cancel request turned into
-/// `Canceled` is recorded as canceled.
-pub const fn recorded(outcome: AttemptOutcome, after: JobStatus) -> AttemptOutcome {
-    match after {
-        JobStatus::Canceled => AttemptOutcome::Canceled,
-        _ => outcome,
+pub const fn state_after_cancel(status: JobStatus) -> Option<JobStatus> {
+    match status {
+        JobStatus::Queued | JobStatus::Scheduled => Some(JobStatus::Canceled),
+        JobStatus::InProgress => Some(JobStatus::InProgress),
+        JobStatus::Completed | JobStatus::Failed | JobStatus::Canceled => None,
     }
 }
 
@@ -119,58 +76,11 @@ pub fn settle_failure(
 mod tests {
     use super::*;
 
-    const EVENTS: [Event; 10] = [
-        Event::Due,
-        Event::Claim,
-        Event::Cancel,
-        Event::Ended { outcome: AttemptOutcome::Completed, last: false },
-        Event::Ended { outcome: AttemptOutcome::Retried, last: false },
-        Event::Ended { outcome: AttemptOutcome::Failed, last: false },
-        Event::Ended { outcome: AttemptOutcome::Canceled, last: false },
-        Event::Ended { outcome: AttemptOutcome::Released, last: false },
-        Event::Ended { outcome: AttemptOutcome::Lost, last: false },
-        Event::Ended { outcome: AttemptOutcome::Lost, last: true },
-    ];
-
-    /// One letter for each of `EVENTS`: the initial of the next state (`x` for Canceled), or `-` if there is none.
-    const TABLE: [(JobStatus, &str, &str); 6] = [
-        // state                   cancel requested: no, yes
-        (JobStatus::Queued, "-ix-------", "-ix-------"),
-        (JobStatus::Scheduled, "qix-------", "qix-------"),
-        (JobStatus::InProgress, "--icsfxqqf", "--icxxxxxx"),
-        (JobStatus::Completed, "----------", "----------"),
-        (JobStatus::Failed, "----------", "----------"),
-        (JobStatus::Canceled, "----------", "----------"),
-    ];
-
-    fn letter(status: Option<JobStatus>) -> char {
-        status.map_or('-', |s| match s {
-            JobStatus::Queued => 'q',
-            JobStatus::Scheduled => 's',
-            JobStatus::InProgress => 'i',
-            JobStatus::Completed => 'c',
-            JobStatus::Failed => 'f',
-            JobStatus::Canceled => 'x',
-        })
-    }
-
     #[test]
-    fn every_state_and_event_matches_table() {
-        assert_eq!(TABLE.map(|(s, ..)| s), JobStatus::ALL);
-        for (status, plain, requested) in TABLE {
-            for (cancel_requested, row) in [(false, plain), (true, requested)] {
-                let found: String = EVENTS.iter().map(|e| letter(next(status, cancel_requested, *e))).collect();
-                assert_eq!(found, row, "{status}, cancel requested: {cancel_requested}");
-            }
-        }
-    }
-
-    #[test]
-    fn only_terminal_states_are_final() {
-        for status in JobStatus::ALL {
-            let leaves = EVENTS.iter().any(|e| next(status, false, *e).is_some());
-            assert_eq!(leaves, !status.is_terminal(), "{status}");
-        }
+    fn cancel_ends_waiting_jobs_alone() {
+        use JobStatus::{Canceled, InProgress};
+        let states = [Some(Canceled), Some(Canceled), Some(InProgress), None, None, None];
+        assert_eq!(JobStatus::ALL.map(state_after_cancel), states);
     }
 
     fn error() -> ErrorRecord {

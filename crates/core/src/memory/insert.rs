@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     job::{Digest, ErrorRecord, JobId, JobStatus},
-    lifecycle::{self, Event},
+    lifecycle,
     limits::AHEAD_COUNTED,
     store::{CancelOutcome, InsertOutcome, JobLookup, NewJob, RetryAs, RetryOutcome},
     time::Timestamp,
@@ -66,7 +66,7 @@ impl State {
         };
         let (type_id, requested) = (job.type_id, job.cancel_requested_at.is_some());
         let place = self.ids[&id];
-        match lifecycle::next(job.status, requested, Event::Cancel) {
+        match lifecycle::state_after_cancel(job.status) {
             None => CancelOutcome::Terminal(Box::new(self.view(job))),
             Some(JobStatus::InProgress) => {
                 if !requested {

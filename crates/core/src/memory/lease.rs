@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{index::order_at, job::Job, state::State};
 use crate::{
     job::{JobName, JobStatus},
-    lifecycle::{self, EndedAttempt, Event},
+    lifecycle::EndedAttempt,
     limits::{BATCH_JOBS, SWEEP_JOBS},
     store::{
         Attempt, Claim, Claimed, Fenced, Heartbeat, Lease, Outcome, Renewed, Report, Settled, Settlement, TypeQuota,
@@ -53,11 +53,12 @@ impl State {
                     .map(|(key, place)| (key, *place))
             });
             let Some((_, place)) = heads.min() else { break };
-            let job = self.job(place);
-            let due = job.due.unwrap_or(now);
-            let Some(after) = lifecycle::next(job.status, false, Event::Due).filter(|_| due <= now) else { break };
+            let due = self.job(place).due.unwrap_or(now);
+            if due > now {
+                break;
+            }
             self.change(place, now, |job| {
-                job.status = after;
+                job.status = JobStatus::Queued;
                 job.order = order_at(due);
             });
         }
