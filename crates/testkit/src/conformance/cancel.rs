@@ -79,7 +79,7 @@ pub async fn unknown_job_is_not_found(rig: &Rig) {
     assert_eq!(rig.cancel(JobId::random()).await, CancelOutcome::NotFound);
 }
 
-/// A requested job whose lease is lost ends Canceled instead of running again.
+/// A job with a cancel request ends Canceled when its lease is lost, instead of running again.
 pub async fn lost_lease_after_request_ends_canceled(rig: &Rig) {
     rig.warm().await;
     rig.queue("alpha").await;

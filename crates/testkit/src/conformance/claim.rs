@@ -46,7 +46,7 @@ pub async fn claim_without_runnable_jobs_is_empty(rig: &Rig) {
     assert!(rig.claim_ids(&["alpha"]).await.is_empty(), "a running job is not claimed again");
 }
 
-/// Jobs of types that the claim does not list stay unchanged. Due ones are not even promoted.
+/// A claim changes no job of types that it does not list; it does not promote their due jobs either.
 pub async fn other_types_are_not_claimed(rig: &Rig) {
     let queued = rig.queue("beta").await;
     let due = rig.put(&NewJob { delay: rig.units(1), ..rig.job("beta") }).await;
@@ -177,7 +177,7 @@ pub async fn attempts_are_counted_by_reason(rig: &Rig) {
     assert_eq!((ended.attempt, ended.error), (4, None));
 }
 
-/// `previous_span` is the span of the settlement before, and only of the last settlement.
+/// `previous_span` is the span reported with the previous attempt's settlement, or none.
 pub async fn attempt_carries_the_previous_span(rig: &Rig) {
     let first = rig.start("alpha").await;
     let span = format!("00-{:032x}-{:016x}-01", 1, 2);
@@ -216,9 +216,9 @@ pub async fn runnable_since_is_the_start_of_waiting(rig: &Rig) {
 
 pub async fn concurrent_claims_take_each_job_once(rig: &Rig) {
     let mut queued = BTreeSet::new();
-    for at in 0..60_u32 {
-        let delay = if at % 3 == 0 { rig.units(1) } else { Duration::ZERO };
-        let name = if at % 2 == 0 { "alpha" } else { "beta" };
+    for number in 0..60 {
+        let delay = if number % 3 == 0 { rig.units(1) } else { Duration::ZERO };
+        let name = if number % 2 == 0 { "alpha" } else { "beta" };
         queued.insert(rig.put(&NewJob { delay, ..rig.job(name) }).await);
     }
     rig.advance(2).await;

@@ -43,7 +43,7 @@ async fn expect_hint(hints: &mut BoxStream<'static, Hint>, expected: &Expected) 
     assert_eq!(arrived, Ok(true), "{expected:?} arrives within {TIMEOUT:?} and before the end of the stream");
 }
 
-/// The first runnable job of a type publishes a hint, and so does the first job after the queue was empty.
+/// Each job that makes an empty queue non-empty publishes a hint.
 pub async fn first_runnable_job_is_hinted(rig: &Rig) {
     for _ in 0..3 {
         let mut hints = rig.store.hints();

@@ -61,7 +61,7 @@ pub async fn ahead_is_exact_up_to_its_limit(rig: &Rig) {
     for _ in 0..AHEAD_COUNTED + 20 {
         ids.push(rig.queue("alpha").await);
     }
-    for (actual, id) in (0..).zip(&ids).filter(|(at, _)| at % 250 == 0 || *at > AHEAD_COUNTED - 3) {
+    for (actual, id) in (0..).zip(&ids).filter(|(index, _)| index % 250 == 0 || *index > AHEAD_COUNTED - 3) {
         let ahead = rig.view(*id).await.ahead.expect("the job is queued");
         assert!(ahead <= actual && ahead >= actual.min(AHEAD_COUNTED), "reports {ahead} of {actual} jobs ahead");
     }

@@ -49,30 +49,30 @@ pub async fn report_after_expiry_is_accepted(rig: &Rig) {
 /// A renewed lease lasts from the time of its renewal.
 pub async fn renewed_lease_is_not_reclaimed(rig: &Rig) {
     rig.warm().await;
-    let (kept, dropped) = (rig.start("alpha").await.lease, rig.start("alpha").await.lease);
-    rig.renew(dropped, 1).await;
+    let (renewed, expired) = (rig.start("alpha").await.lease, rig.start("alpha").await.lease);
+    rig.renew(expired, 1).await;
     for _ in 0..3 {
-        assert_eq!(rig.renew(kept, 20).await, Renewed::Held);
+        assert_eq!(rig.renew(renewed, 20).await, Renewed::Held);
         rig.advance(2).await;
     }
     let taken: Vec<JobId> = rig.sweep().await.iter().map(|recovered| recovered.id).collect();
-    assert_eq!(taken, [dropped.job]);
-    assert_eq!(rig.renew(kept, 8).await, Renewed::Held);
-    assert_eq!(rig.renew(dropped, 8).await, Renewed::Lost);
+    assert_eq!(taken, [expired.job]);
+    assert_eq!(rig.renew(renewed, 8).await, Renewed::Held);
+    assert_eq!(rig.renew(expired, 8).await, Renewed::Lost);
 }
 
 pub async fn renew_answers_in_order(rig: &Rig) {
-    let (held, asked, ended) =
+    let (held, requested, ended) =
         (rig.start("alpha").await.lease, rig.start("alpha").await.lease, rig.start("alpha").await.lease);
-    rig.cancel(asked.job).await;
+    rig.cancel(requested.job).await;
     rig.complete(ended).await;
     let foreign = Lease { token: LeaseToken::random(), ..held };
     let unknown = Lease { job: JobId::random(), token: held.token };
-    let leases = [ended, held, foreign, asked, unknown, held];
+    let leases = [ended, held, foreign, requested, unknown, held];
     let answers = rig.store.renew(&rig.heartbeat(), &leases, rig.units(9_000)).await.expect("the store answers");
     use Renewed::{CancelRequested, Held, Lost};
     assert_eq!(answers, [Lost, Held, Lost, CancelRequested, Lost, Held]);
-    assert_eq!(rig.renew(asked, 9_000).await, CancelRequested, "every renewal returns the request");
+    assert_eq!(rig.renew(requested, 9_000).await, CancelRequested, "every renewal returns the request");
 }
 
 pub async fn renew_accepts_empty_and_full_batches(rig: &Rig) {

@@ -1,6 +1,6 @@
 //! Lists: the order of each list, and pages that return each job once.
 
-use std::collections::BTreeSet;
+use std::{cmp::Reverse, collections::BTreeSet};
 
 use async_endpoints_core::{
     JobId, JobStatus, JobStore as _, Priority,
@@ -35,17 +35,17 @@ pub async fn waiting_and_running_jobs_are_ordered(rig: &Rig) {
     for round in 0..3 {
         running.push(rig.start("delta").await.lease);
         rig.advance(1).await;
-        for (at, of) in ["alpha", "beta"].into_iter().enumerate() {
-            let mut job = rig.job(of);
+        for (name, lead) in [("alpha", 0), ("beta", 7)] {
+            let mut job = rig.job(name);
             job.terms.priority = Priority::new(round);
-            queued.push((9 - round, round, at, rig.put(&job).await));
-            let delay = rig.units(2_000 - 400 * u32::from(round) - 7 * at as u32);
-            scheduled.push((delay, rig.put(&NewJob { delay, ..rig.job(of) }).await));
+            queued.push((job.terms.priority, rig.put(&job).await));
+            let delay = rig.units(2_000 - 400 * u32::from(round) - lead);
+            scheduled.push((delay, rig.put(&NewJob { delay, ..rig.job(name) }).await));
         }
     }
-    queued.sort_unstable();
+    queued.sort_by_key(|job| Reverse(job.0));
     scheduled.sort_unstable();
-    assert_eq!(rig.ids(Some(JobStatus::Queued)).await, queued.iter().map(|job| job.3).collect::<Vec<_>>());
+    assert_eq!(rig.ids(Some(JobStatus::Queued)).await, queued.iter().map(|job| job.1).collect::<Vec<_>>());
     assert_eq!(rig.ids(Some(JobStatus::Scheduled)).await, scheduled.iter().map(|job| job.1).collect::<Vec<_>>());
     let running: Vec<JobId> = running.iter().map(|lease| lease.job).collect();
     assert_eq!(rig.ids(Some(JobStatus::InProgress)).await, running);

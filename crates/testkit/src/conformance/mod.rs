@@ -19,9 +19,9 @@ pub mod settle;
 pub mod shared;
 pub mod stats;
 
-pub use crate::rig::run;
-
 use futures_util::future::join_all;
+
+pub use crate::rig::run;
 
 /// Runs each call in a task of its own and returns the results in the order of the calls.
 async fn run_concurrently<F>(calls: impl IntoIterator<Item = F>) -> Vec<F::Output>

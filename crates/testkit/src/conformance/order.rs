@@ -1,27 +1,23 @@
 //! The order in which jobs of a claim run.
 
+use std::cmp::Reverse;
+
 use async_endpoints_core::{JobId, JobStatus, Priority, store::NewJob};
 
 use crate::Rig;
 
-async fn put_with_priority(rig: &Rig, name: &str, priority: u8) -> JobId {
-    let mut job = rig.job(name);
-    job.terms.priority = Priority::new(priority);
-    rig.put(&job).await
-}
-
 /// Higher priorities run first, then jobs accepted earlier, merged over all types of a claim.
 pub async fn jobs_run_by_priority_then_acceptance(rig: &Rig) {
     let mut jobs = Vec::new();
-    for (at, (name, priority)) in
+    for (name, priority) in
         [("alpha", 4), ("beta", 9), ("gamma", 0), ("beta", 4), ("alpha", 9), ("gamma", 4), ("alpha", 0), ("beta", 5)]
-            .into_iter()
-            .enumerate()
     {
-        jobs.push((9 - priority, at, put_with_priority(rig, name, priority).await));
+        let mut job = rig.job(name);
+        job.terms.priority = Priority::new(priority);
+        jobs.push((priority, rig.put(&job).await));
     }
-    jobs.sort_unstable();
-    let expected: Vec<JobId> = jobs.iter().map(|(_, _, id)| *id).collect();
+    jobs.sort_by_key(|job| Reverse(job.0));
+    let expected: Vec<JobId> = jobs.iter().map(|job| job.1).collect();
     assert_eq!(rig.ids(Some(JobStatus::Queued)).await, expected, "the list has the order of claims");
     let mut taken = Vec::new();
     for max in [3, 1, 64] {

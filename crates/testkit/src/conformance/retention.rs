@@ -108,13 +108,12 @@ pub async fn lease_of_pruned_job_is_lost(rig: &Rig) {
     assert_eq!(rig.renew(lease, 9).await, Renewed::Lost);
 }
 
-/// A replay by key or by id within a day of acceptance never runs the job a second time, even when its tombstone is
-/// gone.
+/// A replay within a day of acceptance never runs the job again, even after its tombstone has expired.
 pub async fn replay_within_a_day_is_gone(rig: &Rig) {
     let job = completed_job(rig, 1).await;
     rig.advance(3).await;
     rig.prune().await;
-    assert_eq!(rig.lookup(job.id).await, JobLookup::NotFound, "the tombstone is gone");
+    assert_eq!(rig.lookup(job.id).await, JobLookup::NotFound, "the tombstone has expired");
     rig.prune().await;
     let by_key = NewJob { id: JobId::random(), ..job.clone() };
     let by_id = NewJob { key: None, ..job.clone() };
@@ -157,7 +156,7 @@ pub async fn key_is_free_after_a_day(rig: &Rig) {
     assert_eq!(rig.status(job.id).await, JobStatus::Queued);
 }
 
-/// A key is kept for longer than a day if its job or its tombstone is.
+/// A key outlasts the day if its job or tombstone does.
 pub async fn key_is_kept_as_long_as_its_job(rig: &Rig) {
     let Some(clock) = rig.time.clock() else { return };
     let day = 24 * HOUR;

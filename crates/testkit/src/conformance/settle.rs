@@ -94,7 +94,7 @@ pub async fn repeated_settle_is_idempotent(rig: &Rig) {
     }
 }
 
-/// The store recognizes the last lease until the next attempt ends, and after the job has ended.
+/// A repeat is recognized while the next attempt runs and after that attempt has ended the job.
 pub async fn repeated_settle_after_next_claim_is_idempotent(rig: &Rig) {
     for (outcome, status, _) in outcomes(rig).into_iter().filter(|(_, status, _)| !status.is_terminal()) {
         let lease = rig.start("alpha").await.lease;
@@ -110,7 +110,7 @@ pub async fn repeated_settle_after_next_claim_is_idempotent(rig: &Rig) {
     }
 }
 
-/// Repeats are recognized for the last settled lease only.
+/// A store recognizes the current lease of a job and the lease before, but no older lease.
 pub async fn settle_with_older_lease_is_lost(rig: &Rig) {
     let first = rig.start("alpha").await.lease;
     rig.release(first).await;

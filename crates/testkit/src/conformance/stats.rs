@@ -85,7 +85,7 @@ pub async fn empty_store_has_no_counts(rig: &Rig) {
     assert!(rig.stats(&StatsQuery::default()).await.now > stats.now, "`now` is the store's current time");
 }
 
-/// `oldest_runnable` is the longest wait of all queued and due jobs, whatever their priority.
+/// `oldest_runnable` is the time at which the longest-waiting queued or due job became runnable.
 pub async fn oldest_runnable_ignores_priority(rig: &Rig) {
     let oldest = async || rig.counts("alpha").await.oldest_runnable;
     let delayed = rig.put(&NewJob { delay: rig.units(3), ..rig.job("alpha") }).await;

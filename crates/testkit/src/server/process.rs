@@ -13,7 +13,7 @@ use std::{
 
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Dropping it kills the process and waits for its end.
+/// A process of `redis-server`. Dropping it kills the process and waits for its end.
 #[derive(Debug)]
 pub(super) struct Redis(Child);
 
