@@ -103,7 +103,7 @@ impl AsyncEndpoints {
     /// Inserts a job, or finds the job of the same submission.
     pub(crate) async fn accept(&self, job: NewJob) -> Result<Accepted, SubmitError> {
         if self.is_shutting_down() {
-            self.refused(&job.name, SubmissionResult::Rejected);
+            self.count_refused(&job.name, SubmissionResult::Rejected);
             return Err(SubmitError::ShuttingDown);
         }
         let inserted = job.clone();
@@ -119,7 +119,7 @@ impl AsyncEndpoints {
     }
 
     /// Counts a submission that was refused before `insert`.
-    pub(crate) fn refused(&self, name: &JobName, result: SubmissionResult) {
+    pub(crate) fn count_refused(&self, name: &JobName, result: SubmissionResult) {
         if let Some(measured) = self.measured() {
             measured.refused(name, result);
         }
@@ -197,8 +197,8 @@ impl<'a> Submit<'a> {
         let invalid = SubmitError::Invalid;
         let name = self.endpoints.job_name(self.name).map_err(|error| invalid(error.to_string()))?;
         let body = self.body.map_err(|error| invalid(error.to_string()))?;
-        if json::depth(body.get().as_bytes()) > json::DEPTH {
-            return Err(invalid(format!("the request is nested deeper than {} levels", json::DEPTH)));
+        if json::depth(body.get().as_bytes()) > json::MAX_DEPTH {
+            return Err(invalid(format!("the request is nested deeper than {} levels", json::MAX_DEPTH)));
         }
         let key = self.key.map(|key| {
             let expected = "1 to 255 visible ASCII characters";

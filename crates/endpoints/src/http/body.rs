@@ -8,7 +8,6 @@ use axum::{
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use serde::de::IgnoredAny;
 
 use super::{codes, problem::Problem};
 use crate::json;
@@ -106,17 +105,19 @@ pub(super) fn check_type(headers: &HeaderMap, bytes: &[u8]) -> Result<(), Proble
 /// The body as text, after the check of its depth; `null` for an empty body. The text may still be invalid JSON.
 pub(super) fn text(bytes: &[u8]) -> Result<&str, Problem> {
     let text = std::str::from_utf8(bytes).map_err(|error| codes::INVALID_JSON.with_detail(error.to_string()))?;
-    if json::depth(bytes) > json::DEPTH {
-        return Err(codes::INVALID_JSON.with_detail(format!("Values are nested deeper than {} levels.", json::DEPTH)));
+    if json::depth(bytes) > json::MAX_DEPTH {
+        return Err(
+            codes::INVALID_JSON.with_detail(format!("Values are nested deeper than {} levels.", json::MAX_DEPTH))
+        );
     }
     Ok(if text.is_empty() { "null" } else { text })
 }
 
 /// The problem of a body that could not be parsed: invalid JSON, or JSON that does not fit the request type.
-pub(super) fn misfit(text: &str, detail: String) -> Problem {
-    match json::read::<IgnoredAny>(text) {
-        Ok(_) => codes::INVALID_REQUEST.with_detail(detail),
-        Err(error) => codes::INVALID_JSON.with_detail(error.to_string()),
+pub(super) fn parse_problem(text: &str, detail: String) -> Problem {
+    match json::check_syntax(text) {
+        Ok(()) => codes::INVALID_REQUEST.with_detail(detail),
+        Err(error) => codes::INVALID_JSON.with_detail(error),
     }
 }
 

@@ -131,12 +131,20 @@ pub(super) fn last_event_id(headers: &HeaderMap) -> Option<u64> {
 
 /// The offered content type with the highest quality in `Accept`; the first of equals, `None` if none is acceptable. The
 /// most specific range decides the quality of a type.
-pub(super) fn accepted<'a>(headers: &HeaderMap, offered: &[&'a str]) -> Option<&'a str> {
-    let values: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
-    if values.is_empty() {
-        return offered.first().copied();
-    }
-    let ranges: Vec<(&str, f32)> = values.iter().flat_map(|value| value.split(',')).map(range).collect();
+pub(super) fn best_type<'a>(headers: &HeaderMap, offered: &[&'a str]) -> Option<&'a str> {
+    let mut ranges = accepted_ranges(headers).peekable();
+    if ranges.peek().is_none() { offered.first().copied() } else { best_of(ranges, offered) }
+}
+
+/// The media ranges in `Accept`, with their parameters.
+pub(super) fn accepted_ranges(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(','))
+}
+
+/// Like [`best_type`], for these ranges.
+pub(super) fn best_of<'a, 'r>(ranges: impl Iterator<Item = &'r str>, offered: &[&'a str]) -> Option<&'a str> {
+    let ranges: Vec<(&str, f32)> = ranges.map(range).collect();
     let quality = |kind: &str| {
         let fit = |range: &str| match range.strip_suffix("/*") {
             Some("*") => Some(0),
@@ -243,7 +251,7 @@ mod tests {
     #[test]
     fn accept_selects_highest_quality() {
         let offered = ["application/x-ndjson", "text/plain", "text/event-stream"];
-        let best = |values: &[(&'static str, &str)]| accepted(&headers(values), &offered);
+        let best = |values: &[(&'static str, &str)]| best_type(&headers(values), &offered);
         assert_eq!(best(&[]), Some(offered[0]));
         for (accept, expected) in [
             ("*/*", Some(offered[0])),

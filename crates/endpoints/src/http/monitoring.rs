@@ -45,11 +45,8 @@ pub(super) async fn jobs(call: &Call) -> Result<Response, Problem> {
 
 /// The accepted format with the highest quality, among the versions that are supported; else the text format.
 fn format(headers: &HeaderMap) -> Format {
-    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let known: Vec<&str> = values.flat_map(|value| value.split(',')).filter(|range| is_known(range)).collect();
-    let mut headers = HeaderMap::new();
-    headers.extend(HeaderValue::from_str(&known.join(",")).ok().map(|value| (header::ACCEPT, value)));
-    match headers::accepted(&headers, &[TEXT, OPENMETRICS]) {
+    let known = headers::accepted_ranges(headers).filter(|range| is_known(range));
+    match headers::best_of(known, &[TEXT, OPENMETRICS]) {
         Some(OPENMETRICS) => Format::OpenMetrics,
         _ => Format::Text,
     }

@@ -31,14 +31,14 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 /// Length of the listener's accept queue.
 const BACKLOG: i32 = 4096;
 
-/// Serves until `stop` fires, then lets requests in flight finish until `over` fires. Upgraded connections are not
+/// Serves until `stop` fires, then lets requests in flight finish until `abort` fires. Upgraded connections are not
 /// waited for.
 pub(crate) async fn serve(
     listener: TcpListener,
     app: Router,
     options: &Options,
     stop: CancellationToken,
-    over: CancellationToken,
+    abort: CancellationToken,
 ) {
     // The listener was made by the application, usually with a short queue; a burst of clients would wait for seconds.
     let _ = SockRef::from(&listener).listen(BACKLOG);
@@ -62,11 +62,11 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let (app, stop, over) = (app.clone(), stop.clone(), over.clone());
+        let (app, stop, abort) = (app.clone(), stop.clone(), abort.clone());
         connections.spawn(async move {
             tokio::select! {
                 () = connection(stream, peer, app, header_read, stop) => {}
-                () = over.cancelled() => {}
+                () = abort.cancelled() => {}
             }
             drop(permit);
         });
