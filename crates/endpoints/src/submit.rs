@@ -82,7 +82,7 @@ impl AsyncEndpoints {
         Submit { endpoints: self, name: job.name(), policy, body, id: None, key: None, owner: None }
     }
 
-    /// Makes a job with the rules of its type.
+    /// Makes a job with the rules of its type. Its id is the chosen one, else derived from the key, else random.
     pub(crate) fn new_job(&self, name: JobName, policy: &Policy, identity: Identity, payload: Bytes) -> NewJob {
         let Identity { id, key, owner, fingerprint } = identity;
         let terms = JobTerms {
@@ -100,7 +100,7 @@ impl AsyncEndpoints {
             .owner(owner)
     }
 
-    /// Inserts a job, or finds the job of the same submission.
+    /// Inserts a job, or finds the job of an earlier, identical submission.
     pub(crate) async fn accept(&self, job: NewJob) -> Result<Accepted, SubmitError> {
         if self.is_shutting_down() {
             self.count_refused(&job.name, SubmissionResult::Rejected);
@@ -205,8 +205,9 @@ impl<'a> Submit<'a> {
             IdempotencyKey::new(&key)
                 .ok_or_else(|| invalid(format!("invalid idempotency key {key:?}: expected {expected}")))
         });
+        let key = key.transpose()?;
         let fingerprint = fingerprint(&name, &[], "", body.get().as_bytes());
-        let identity = Identity { id: self.id, key: key.transpose()?, owner: self.owner, fingerprint };
+        let identity = Identity { id: self.id, key, owner: self.owner, fingerprint };
         let payload = envelope::write(body.get(), &RequestParts::default());
         Ok(self.endpoints.new_job(name, &self.policy, identity, payload))
     }

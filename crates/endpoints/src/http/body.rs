@@ -29,7 +29,7 @@ pub(super) async fn read(body: Body, headers: &HeaderMap) -> Result<Bytes, Probl
         return Err(codes::BODY_TOO_LARGE.into());
     }
     let mut size = 0;
-    match in_time(collect(body, &mut size)).await {
+    match before_deadline(collect(body, &mut size)).await {
         Some(read) => read,
         None if size.max(announced) > LIMIT => Err(codes::BODY_TOO_LARGE.into()),
         None => Err(codes::BODY_TIMEOUT.into()),
@@ -51,7 +51,7 @@ pub(super) async fn drain(body: Body) {
             }
         }
     };
-    in_time(drained).await;
+    before_deadline(drained).await;
 }
 
 async fn collect(body: Body, size: &mut usize) -> Result<Bytes, Problem> {
@@ -76,8 +76,8 @@ async fn collect(body: Body, size: &mut usize) -> Result<Bytes, Problem> {
     Ok(read.map(BytesMut::freeze).unwrap_or_default())
 }
 
-/// Applies the body deadline; `None` if it has passed.
-async fn in_time<T>(read: impl Future<Output = T>) -> Option<T> {
+/// Applies the deadline of a body; `None` if it has passed.
+async fn before_deadline<T>(read: impl Future<Output = T>) -> Option<T> {
     tokio::time::timeout(DEADLINE, read).await.ok()
 }
 

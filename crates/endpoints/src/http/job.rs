@@ -53,7 +53,7 @@ pub(super) fn accepted(document: &JobDocument<'_>, status: StatusCode, replayed:
         // A replayed job may have ended already.
         headers.entry(header::RETRY_AFTER).or_insert_with(|| 1.into());
     }
-    // A base path with other characters is not a header value; then only the body has the location.
+    // A base path may have characters that a header value cannot: then only the body has the location.
     if let Ok(location) = HeaderValue::try_from(document.location()) {
         headers.insert(header::LOCATION, location.clone());
         headers.insert(OPERATION_LOCATION, location);

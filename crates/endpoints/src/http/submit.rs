@@ -125,7 +125,7 @@ impl SubmitHandler {
     }
 }
 
-/// The result for the metrics: server errors are rejections, all others are errors of the request.
+/// The result in the metrics: a server error is a rejection, any other refusal is an invalid request.
 fn submission_result(refusal: &Refusal) -> SubmissionResult {
     match refusal {
         Refusal::Problem(problem) if problem.status().is_server_error() => SubmissionResult::Rejected,

@@ -40,7 +40,7 @@ pub(crate) async fn serve(
     stop: CancellationToken,
     abort: CancellationToken,
 ) {
-    // The listener was made by the application, usually with a short queue; a burst of clients would wait for seconds.
+    // The application's listener usually has a short queue, in which a burst of clients would wait for seconds.
     let _ = SockRef::from(&listener).listen(BACKLOG);
     // Prepares the routes once instead of per request.
     let app: Router = app.with_state(());
