@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_endpoints_core::StoreError;
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig};
 
 use crate::{failure::Failure, space::LOG_BYTES};
 
@@ -185,7 +185,7 @@ pub(crate) fn reader(path: &Path) -> Result<Connection, Failure> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(BUSY)?;
-    conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    cache_statements(&conn)?;
     conn.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -8000;")?;
     Ok(conn)
 }
@@ -193,7 +193,7 @@ pub(crate) fn reader(path: &Path) -> Result<Connection, Failure> {
 /// Sets up the writer. The log is copied back every 1 000 pages (4 MB), and a log that readers let grow is cut when it
 /// restarts.
 fn configure(conn: &Connection, synchronous: Synchronous) -> rusqlite::Result<()> {
-    conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    cache_statements(conn)?;
     let synchronous = synchronous.pragma();
     conn.execute_batch(&format!(
         "PRAGMA synchronous = {synchronous};
@@ -203,6 +203,13 @@ fn configure(conn: &Connection, synchronous: Synchronous) -> rusqlite::Result<()
          PRAGMA wal_autocheckpoint = 1000;
          PRAGMA journal_size_limit = {LOG_BYTES};"
     ))
+}
+
+/// Prepares each statement once. Without the planner's stability guarantee, SQLite prepares a statement again whenever a
+/// parameter that its plan may depend on, such as a `LIMIT`, gets another value.
+fn cache_statements(conn: &Connection) -> rusqlite::Result<()> {
+    conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
 
 fn pragma(conn: &Connection, name: &str) -> rusqlite::Result<i64> {
