@@ -105,7 +105,8 @@ impl Builder {
         self
     }
 
-    /// Sets the access policy of the operator routes. Defaults to [`Access::loopback`].
+    /// Sets the access policy of the operator routes. Defaults to [`Access::closed`]:
+    /// without a policy, operator routes refuse all requests.
     pub fn access(mut self, access: Access) -> Self {
         self.http.access = access;
         self

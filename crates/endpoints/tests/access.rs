@@ -5,7 +5,9 @@ mod support;
 
 use std::time::Duration;
 
-use async_endpoints::{Access, Endpoint, JobContext, JobError, JobId, JobType, Owner, axum::http::request::Parts};
+use async_endpoints::{
+    Access, AsyncEndpoints, Endpoint, JobContext, JobError, JobId, JobType, Owner, axum::http::request::Parts,
+};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use support::Service;
@@ -126,6 +128,29 @@ async fn loopback_access_refuses_proxies_and_other_hosts() {
         let here = call(&service, route, id).header("x-user", "support").send().await.unwrap();
         assert!(here.status().is_success(), "{}: {}", route.path, here.status());
     }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn operator_routes_are_closed_by_default() {
+    let store = support::store();
+    let endpoints = AsyncEndpoints::builder(store.clone()).build().unwrap();
+    let app = support::routes(&endpoints).merge(endpoints.monitoring_routes());
+    let service = Service::serve_app(store, endpoints, app).await;
+    for (method, path) in [
+        (Method::GET, "/jobs"),
+        (Method::GET, "/metrics/jobs"),
+        (Method::POST, "/jobs/7/retry"),
+        (Method::HEAD, "/jobs"),
+    ] {
+        let response = service.client.request(method.clone(), service.url(path)).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::FORBIDDEN, "{method} {path}");
+        if method != Method::HEAD {
+            let problem: Value = response.json().await.unwrap();
+            assert!(problem["detail"].as_str().unwrap().contains(".access("), "{problem}");
+        }
+    }
+    assert_eq!(service.client.get(service.url("/openapi.json")).send().await.unwrap().status(), StatusCode::OK);
     service.stop().await;
 }
 

@@ -322,6 +322,7 @@ async fn many_scrapes_query_the_store_once_in_5_s() {
 async fn undeclared_types_and_excess_codes_share_series() {
     const NAMED: JobType<u32, ()> = JobType::new("Named");
     let endpoints = AsyncEndpoints::builder(MemoryStore::new())
+        .access(Access::loopback())
         .options(Options { max_retries: 0, max_queue_size: 100_000, ..quick() })
         .telemetry(&telemetry())
         .handler(NAMED, async |ctx: JobContext<u32>| -> Result<(), JobError> {
@@ -399,6 +400,7 @@ async fn recovery_and_repeated_settlement_count_once() {
     let store = store();
     let flaky = Arc::new(FlakyStore::new(store.clone()));
     let endpoints = AsyncEndpoints::builder(flaky.clone())
+        .access(Access::loopback())
         .options(Options { lease: Duration::from_secs(4), ..quick() })
         .telemetry(&telemetry())
         .handler(WORK, work)
@@ -496,7 +498,12 @@ async fn own_meter_provider_gets_all_metrics() {
 #[tokio::test]
 async fn unavailable_store_omits_its_gauges() {
     let flaky = Arc::new(FlakyStore::new(store()));
-    let endpoints = AsyncEndpoints::builder(flaky.clone()).telemetry(&telemetry()).handler(WORK, work).build().unwrap();
+    let endpoints = AsyncEndpoints::builder(flaky.clone())
+        .access(Access::loopback())
+        .telemetry(&telemetry())
+        .handler(WORK, work)
+        .build()
+        .unwrap();
     flaky.outage(true);
     let url = serve_monitoring(&endpoints).await;
     let text = scrape(&url, TEXT).await;
@@ -507,7 +514,12 @@ async fn unavailable_store_omits_its_gauges() {
 #[tokio::test]
 async fn hanging_store_delays_a_scrape_by_a_second() {
     let hanging = FlakyStore::new(store()).delays(Duration::from_secs(120));
-    let endpoints = AsyncEndpoints::builder(hanging).telemetry(&telemetry()).handler(WORK, work).build().unwrap();
+    let endpoints = AsyncEndpoints::builder(hanging)
+        .access(Access::loopback())
+        .telemetry(&telemetry())
+        .handler(WORK, work)
+        .build()
+        .unwrap();
     let url = serve_monitoring(&endpoints).await;
     let began = Instant::now();
     assert!(scrape(&url, TEXT).await.contains("async_job_queued_total{job_type=\"Work\"} 0"));

@@ -117,6 +117,9 @@ async fn serve(settings: &Settings, options: Options, parts: Parts, store: &Stor
     };
     let listener = TcpListener::bind(&settings.bind).await.map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
+    if settings.admin_token.is_none() {
+        tracing::info!("AE_ADMIN_TOKEN is not set: callers from this machine are operators");
+    }
     // `serve` is polled first and installs the signal handlers before the address is printed.
     let serving = async { tokio::join!(biased; endpoints.serve(listener, app), async { announce(address) }).0 };
     let serving = until_store_fails(serving, store, || endpoints.shutdown());

@@ -17,9 +17,9 @@ use crate::submit::owner_digest;
 ///
 /// ```
 /// # use async_endpoints::Access;
-/// let local = Access::loopback(); // the default
 /// let token = Access::token("8c4f…");
 /// let staff = Access::when(|request| request.extensions.get::<Staff>().is_some());
+/// let development = Access::loopback();
 /// # #[derive(Clone)] struct Staff;
 /// ```
 #[derive(Clone)]
@@ -27,6 +27,7 @@ pub struct Access(Policy);
 
 #[derive(Clone)]
 enum Policy {
+    Closed,
     Loopback,
     Token(Option<Digest>),
     When(Arc<dyn Fn(&Parts) -> bool + Send + Sync>),
@@ -34,8 +35,17 @@ enum Policy {
 }
 
 impl Access {
-    /// Allows requests with a loopback peer and a loopback `Host` that passed no proxy. HTTP/1.0, which proxies speak by
-    /// default, is refused, and so are requests without a known peer; [`serve`](crate::AsyncEndpoints::serve) provides it.
+    /// Refuses all requests. The default.
+    pub fn closed() -> Self {
+        Self(Policy::Closed)
+    }
+
+    /// Allows requests of this machine, for development: the peer and `Host` are loopback, and no header of a proxy is set.
+    /// HTTP/1.0, which proxies speak by default, is refused, and so are requests without a known peer;
+    /// [`serve`](crate::AsyncEndpoints::serve) provides it.
+    ///
+    /// Do not use it behind a proxy on the same machine: a proxy that speaks HTTP/1.1 and sends a loopback `Host` without
+    /// these headers looks like a local client.
     pub fn loopback() -> Self {
         Self(Policy::Loopback)
     }
@@ -64,6 +74,7 @@ impl Access {
     /// browsers mark with `Sec-Fetch-Site`, are refused under every policy.
     pub(super) fn check(&self, request: &Parts) -> Result<(), Problem> {
         let granted = match &self.0 {
+            Policy::Closed => false,
             Policy::Loopback => is_local(request),
             Policy::Token(token) => match (token, bearer(&request.headers)) {
                 (Some(token), Some(sent)) => token.0.ct_eq(&digest(sent).0).into(),
@@ -86,6 +97,7 @@ impl Access {
 impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
+            Policy::Closed => "Access::closed",
             Policy::Loopback => "Access::loopback",
             Policy::Token(_) => "Access::token",
             Policy::When(_) => "Access::when",

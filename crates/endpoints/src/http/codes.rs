@@ -46,7 +46,7 @@ problems! {
     CROSS_SITE_REQUEST: FORBIDDEN, "Another site's request",
         "Sec-Fetch-Site says that another site made this request.";
     FORBIDDEN: FORBIDDEN, "Not for this caller",
-        "This route is for operators, and the access policy refuses this request: see Builder::access.";
+        "This route is for operators, and the access policy refuses this request. Without .access(…) on the builder, it refuses all.";
     JOB_NOT_FOUND: NOT_FOUND, "No such job",
         "There is no job with this id.";
     METHOD_NOT_ALLOWED: METHOD_NOT_ALLOWED, "Method not allowed",
