@@ -24,6 +24,33 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a He
     if values.next().is_some() { Err(()) } else { Ok(value) }
 }
 
+/// The members of a list header, which may occur several times. Values that are not visible ASCII are left out.
+pub(super) fn list(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| split(value, ',')).filter(|member| !member.is_empty())
+}
+
+/// Splits a value at separators outside quoted strings, in which a backslash escapes the next character.
+pub(super) fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut escaped) = (false, false);
+    let is_separator = move |c| match c {
+        _ if escaped => {
+            escaped = false;
+            false
+        }
+        '"' => {
+            quoted = !quoted;
+            false
+        }
+        '\\' => {
+            escaped = quoted;
+            false
+        }
+        c => c == separator && !quoted,
+    };
+    text.split(is_separator).map(str::trim)
+}
+
 /// `Idempotency-Key`, quoted as in its draft, or bare as most clients send it.
 pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
     let Some(value) = single(headers, &IDEMPOTENCY_KEY).map_err(|()| codes::INVALID_IDEMPOTENCY_KEY)? else {
@@ -80,9 +107,8 @@ const LONGEST_WAIT: u64 = 60;
 
 /// The seconds of `Prefer: wait=N` (RFC 7240), at most 60. Malformed preferences are ignored.
 pub(super) fn prefer_wait(headers: &HeaderMap) -> Option<u64> {
-    let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
-    let mut preferences = values.flat_map(|value| value.split(',')).filter_map(|preference| {
-        let (name, value) = preference.split(';').next()?.split_once('=')?;
+    let mut preferences = list(headers, PREFER).filter_map(|preference| {
+        let (name, value) = split(preference, ';').next()?.split_once('=')?;
         name.trim().eq_ignore_ascii_case("wait").then(|| seconds(value.trim().trim_matches('"')))
     });
     preferences.next()?
@@ -132,11 +158,10 @@ pub(super) fn last_event_id(headers: &HeaderMap) -> Option<u64> {
 /// The offered content type with the highest quality in `Accept`; the first of equals, `None` if none is acceptable. The
 /// most specific range decides the quality of a type.
 pub(super) fn accepted<'a>(headers: &HeaderMap, offered: &[&'a str]) -> Option<&'a str> {
-    let values: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
-    if values.is_empty() {
+    if !headers.contains_key(header::ACCEPT) {
         return offered.first().copied();
     }
-    let ranges: Vec<(&str, f32)> = values.iter().flat_map(|value| value.split(',')).map(range).collect();
+    let ranges: Vec<(&str, f32)> = list(headers, header::ACCEPT).map(range).collect();
     let quality = |kind: &str| {
         let fit = |range: &str| match range.strip_suffix("/*") {
             Some("*") => Some(0),
@@ -152,7 +177,7 @@ pub(super) fn accepted<'a>(headers: &HeaderMap, offered: &[&'a str]) -> Option<&
 
 /// A media range and its quality.
 fn range(text: &str) -> (&str, f32) {
-    let mut parts = text.split(';').map(str::trim);
+    let mut parts = split(text, ';');
     let kind = parts.next().unwrap_or_default();
     let q = parts.find_map(|part| part.strip_prefix("q=")).map_or(1.0, |q| q.parse().unwrap_or(0.0));
     (kind, q)
@@ -233,7 +258,18 @@ mod tests {
         assert_eq!(prefer("wait=5"), Some(5));
         assert_eq!(prefer("respond-async, Wait = \"7\"; x=1"), Some(7));
         assert_eq!(prefer("wait=100000"), Some(60));
-        for none in ["respond-async", "wait", "wait=", "wait=-1", "wait=x", "await=3"] {
+        assert_eq!(prefer(r#"foo="a, wait=3", wait=4"#), Some(4));
+        assert_eq!(prefer(r#"foo="\", wait=3"; x="; wait=5", wait="6""#), Some(6));
+        for none in [
+            r#"foo="a, wait=3""#,
+            r#"foo; x=", wait=3""#,
+            "respond-async",
+            "wait",
+            "wait=",
+            "wait=-1",
+            "wait=x",
+            "await=3",
+        ] {
             assert_eq!(prefer(none), None, "{none}");
         }
         let query = |text: &str| query_wait(text).map_err(|_| ());
@@ -252,6 +288,7 @@ mod tests {
             ("text/plain;q=0.5, text/event-stream;q=0.8", Some(offered[2])),
             ("text/*;q=0.5, text/plain;q=0, */*;q=0.1", Some(offered[2])),
             ("text/html, */*;q=0.1", Some(offered[0])),
+            (r#"text/html;x=", text/plain", text/event-stream;x=";q=0";q=0.1"#, Some(offered[2])),
             ("text/html", None),
             ("", None),
         ] {

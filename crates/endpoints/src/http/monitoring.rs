@@ -45,8 +45,7 @@ pub(super) async fn jobs(call: &Call) -> Result<Response, Problem> {
 
 /// The accepted format with the highest quality, among the versions that are supported; else the text format.
 fn format(headers: &HeaderMap) -> Format {
-    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let known: Vec<&str> = values.flat_map(|value| value.split(',')).filter(|range| is_known(range)).collect();
+    let known: Vec<&str> = headers::list(headers, header::ACCEPT).filter(|range| is_known(range)).collect();
     let mut headers = HeaderMap::new();
     headers.extend(HeaderValue::from_str(&known.join(",")).ok().map(|value| (header::ACCEPT, value)));
     match headers::accepted(&headers, &[TEXT, OPENMETRICS]) {
@@ -56,11 +55,11 @@ fn format(headers: &HeaderMap) -> Format {
 }
 
 fn is_known(range: &str) -> bool {
-    let mut parts = range.split(';').map(str::trim);
+    let mut parts = headers::split(range, ';');
     let expected = if parts.next() == Some(OPENMETRICS) { "1.0.0" } else { "0.0.4" };
     parts
         .filter_map(|part| part.split_once('='))
-        .all(|(name, value)| name.trim() != "version" || value.trim() == expected)
+        .all(|(name, value)| name.trim() != "version" || value.trim().trim_matches('"') == expected)
 }
 
 /// The text, compressed by gzip if the client accepts that (about a tenth of the size).
@@ -76,9 +75,8 @@ fn compressed(text: String, headers: &HeaderMap) -> Response {
 }
 
 fn accepts_gzip(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|coding| {
-        let mut parts = coding.split(';').map(str::trim);
+    headers::list(headers, header::ACCEPT_ENCODING).any(|coding| {
+        let mut parts = headers::split(coding, ';');
         let is_gzip = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
         let refused = |part: &str| part.strip_prefix("q=").is_some_and(|q| q.parse().is_ok_and(|q: f32| q <= 0.0));
         is_gzip && !parts.any(refused)
@@ -110,6 +108,8 @@ mod tests {
             ("application/openmetrics-text; version=1.0.0; q=0.2, text/plain; q=0.3", Format::Text),
             ("text/plain;version=1.0.0;q=0.9,application/openmetrics-text;q=0.1", Format::OpenMetrics),
             ("application/openmetrics-text;q=0", Format::Text),
+            (r#"application/openmetrics-text;version="1.0.0""#, Format::OpenMetrics),
+            (r#"text/plain;x=",";q=0.1, application/openmetrics-text"#, Format::OpenMetrics),
         ] {
             assert_eq!(format(&with(header::ACCEPT, accept)), expected, "{accept}");
         }
