@@ -95,6 +95,12 @@ async fn invalid_request_is_refused_and_not_stored() {
         (post("text/plain", good()), 415, "UNSUPPORTED_MEDIA_TYPE", "text/plain"),
         (service.client.post(&url).body(good()), 415, "UNSUPPORTED_MEDIA_TYPE", "none"),
         (post("application/json", good()).header("content-encoding", "gzip"), 415, "UNSUPPORTED_MEDIA_TYPE", "gzip"),
+        (
+            post("application/json", good()).header("content-encoding", "identity").header("content-encoding", "gzip"),
+            415,
+            "UNSUPPORTED_MEDIA_TYPE",
+            "gzip",
+        ),
         (post("application/json", good()).header("content-type", "text/plain"), 415, "UNSUPPORTED_MEDIA_TYPE", "json"),
         (post("application/json", format!(r#"{{"items":"{}"}}"#, "x".repeat(9000))), 422, "INVALID_REQUEST", "items: "),
         (post("application/json", large), 413, "BODY_TOO_LARGE", "1048576"),
@@ -114,7 +120,11 @@ async fn invalid_request_is_refused_and_not_stored() {
         assert!(detail.contains(said) && detail.len() <= 4096, "{detail}");
     }
     assert!(service.endpoints.store().stats(&Default::default()).await.unwrap().types.is_empty());
-    for accepted in [post("application/vnd.order+json; charset=utf-8", good()), post("application/json", deep(128))] {
+    for accepted in [
+        post("application/vnd.order+json; charset=utf-8", good()),
+        post("Application/JSON", good()).header("content-encoding", "Identity"),
+        post("application/json", deep(128)),
+    ] {
         assert_eq!(accepted.send().await.unwrap().status(), StatusCode::ACCEPTED);
     }
     service.stop().await;

@@ -162,16 +162,16 @@ pub(super) fn accepted<'a>(headers: &HeaderMap, offered: &[&'a str]) -> Option<&
         return offered.first().copied();
     }
     let ranges: Vec<(&str, f32)> = list(headers, header::ACCEPT).map(range).collect();
-    let quality = |kind: &str| {
+    let quality_of = |kind: &str| {
         let fit = |range: &str| match range.strip_suffix("/*") {
             Some("*") => Some(0),
-            Some(family) => kind.split('/').next().filter(|own| *own == family).map(|_| 1),
-            None => (range == kind).then_some(2),
+            Some(family) => kind.split('/').next().filter(|own| own.eq_ignore_ascii_case(family)).map(|_| 1),
+            None => range.eq_ignore_ascii_case(kind).then_some(2),
         };
         let fitting = ranges.iter().filter_map(|(range, q)| Some((fit(range)?, *q)));
         fitting.max_by_key(|(closeness, _)| *closeness).map_or(0.0, |(_, q)| q)
     };
-    let best = offered.iter().rev().map(|kind| (quality(kind), *kind)).max_by(|a, b| a.0.total_cmp(&b.0));
+    let best = offered.iter().rev().map(|kind| (quality_of(kind), *kind)).max_by(|a, b| a.0.total_cmp(&b.0));
     best.filter(|(q, _)| *q > 0.0).map(|(_, kind)| kind)
 }
 
@@ -179,8 +179,13 @@ pub(super) fn accepted<'a>(headers: &HeaderMap, offered: &[&'a str]) -> Option<&
 fn range(text: &str) -> (&str, f32) {
     let mut parts = split(text, ';');
     let kind = parts.next().unwrap_or_default();
-    let q = parts.find_map(|part| part.strip_prefix("q=")).map_or(1.0, |q| q.parse().unwrap_or(0.0));
-    (kind, q)
+    (kind, parts.find_map(quality).unwrap_or(1.0))
+}
+
+/// The value of the parameter `q`, 0 if it is malformed; `None` for other parameters.
+pub(super) fn quality(parameter: &str) -> Option<f32> {
+    let (name, value) = parameter.split_once('=')?;
+    name.eq_ignore_ascii_case("q").then(|| value.parse().unwrap_or(0.0))
 }
 
 /// The query parameters, in order.
@@ -284,6 +289,8 @@ mod tests {
         for (accept, expected) in [
             ("*/*", Some(offered[0])),
             ("text/*", Some(offered[1])),
+            ("Text/Plain", Some(offered[1])),
+            ("TEXT/*;Q=0.5, application/x-ndjson;Q=0.1", Some(offered[1])),
             ("text/event-stream", Some(offered[2])),
             ("text/plain;q=0.5, text/event-stream;q=0.8", Some(offered[2])),
             ("text/*;q=0.5, text/plain;q=0, */*;q=0.1", Some(offered[2])),
