@@ -155,6 +155,16 @@ pub(super) fn last_event_id(headers: &HeaderMap) -> Option<u64> {
     single(headers, &LAST_EVENT_ID).ok()??.to_str().ok()?.trim().parse().ok()
 }
 
+/// Whether `If-None-Match` contains this version. The comparison is weak (RFC 9110, 13.1.2).
+pub(super) fn is_known(headers: &HeaderMap, version: u64) -> bool {
+    let tag = format!("\"{version}\"");
+    let values = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
+}
+
 /// The offered content type with the highest quality in `Accept`; the first of equals, `None` if none is acceptable. The
 /// most specific range decides the quality of a type.
 pub(super) fn accepted<'a>(headers: &HeaderMap, offered: &[&'a str]) -> Option<&'a str> {

@@ -2,18 +2,21 @@
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering},
 };
 
 use axum::{
     Router,
+    body::Body,
     extract::Request,
-    http::{HeaderValue, Method, header},
+    http::{HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{MethodFilter, MethodRouter, on},
 };
-use futures_util::FutureExt;
+use bytes::Bytes;
+use futures_util::{FutureExt, stream};
 
 use super::{
     body,
@@ -151,6 +154,10 @@ async fn answer(route: Route, endpoints: AsyncEndpoints, config: Arc<HttpConfig>
     // A job changes, and may belong to one owner: caches must revalidate, and shared caches must not store it.
     let cached = HeaderValue::from_static("private, no-cache");
     response.headers_mut().entry(header::CACHE_CONTROL).or_insert(cached);
+    if [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&response.status()) {
+        // These have no `Content-Length` (RFC 9110, 8.6). Axum sets one for every body of known length, also an empty one.
+        *response.body_mut() = Body::from_stream(stream::empty::<Result<Bytes, Infallible>>());
+    }
     close_on_shutdown(&endpoints, &mut response);
     response
 }
