@@ -125,7 +125,7 @@ async fn connection_beyond_limit_waits_for_another_to_close() {
 }
 
 #[tokio::test]
-async fn oversized_or_hostless_request_is_refused_early() {
+async fn oversized_request_is_refused_early() {
     let service = service(quick()).await;
     let head = "POST /waiting HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
     for (rest_of_head, code) in [
@@ -137,9 +137,30 @@ async fn oversized_or_hostless_request_is_refused_early() {
         let answer = until(&mut stream, "\r\n\r\n").await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {code}")), "{answer}");
     }
-    let mut stream = connect(&service).await;
-    stream.write_all(b"GET /jobs/7 HTTP/1.1\r\n\r\n").await.unwrap();
-    assert!(until(&mut stream, "\r\n\r\n").await.starts_with("HTTP/1.1 400"));
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn request_needs_one_valid_host() {
+    let service = service(quick()).await;
+    for (version, hosts, status) in [
+        ("1.1", "", "400"),
+        ("1.1", "host: a\r\nhost: a\r\n", "400"),
+        ("1.1", "host: a\r\nHost: b\r\n", "400"),
+        ("1.0", "host: a\r\nhost: b\r\n", "400"),
+        ("1.1", "host: a, b\r\n", "400"),
+        ("1.1", "host: user@a\r\n", "400"),
+        ("1.1", "host: http://a/\r\n", "400"),
+        ("1.0", "", "404"),
+        ("1.1", "host: \r\n", "404"),
+        ("1.1", "host: a_b.example:80\r\n", "404"),
+        ("1.1", "host: [::1]:80\r\n", "404"),
+    ] {
+        let mut stream = connect(&service).await;
+        stream.write_all(format!("GET /jobs/7 HTTP/{version}\r\n{hosts}\r\n").as_bytes()).await.unwrap();
+        let answer = until(&mut stream, "\r\n\r\n").await;
+        assert!(answer.starts_with(&format!("HTTP/{version} {status}")), "{hosts:?}: {answer}");
+    }
     service.stop().await;
 }
 
