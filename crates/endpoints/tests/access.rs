@@ -155,6 +155,27 @@ async fn operator_routes_are_closed_by_default() {
 }
 
 #[tokio::test]
+async fn cross_site_cancel_with_cookies_is_refused() {
+    let service = service(Access::closed()).await;
+    let id = submit(&service, "/waiting", "support").await;
+    let send = async |method: Method, path: &str, cookie: bool, site: &str| {
+        let request = service.client.request(method, service.url(&format!("/jobs/{id}{path}")));
+        let request = request.header("sec-fetch-site", site.to_owned()).header("x-user", "support");
+        let request = if cookie { request.header("cookie", "session=1") } else { request };
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.json::<Value>().await.unwrap()["code"].clone())
+    };
+    assert_eq!(send(Method::POST, "/cancel", true, "cross-site").await, (403, json!("CROSS_SITE_REQUEST")));
+    assert_eq!(send(Method::GET, "", true, "cross-site").await.0, 200, "a read");
+    assert_eq!(support::found(&service.endpoints, id).await.status.as_str(), "Queued");
+    assert_eq!(send(Method::POST, "/cancel", true, "same-origin").await.0, 200);
+    let id = submit(&service, "/waiting", "support").await;
+    let uncookied = service.client.post(service.url(&format!("/jobs/{id}/cancel"))).header("x-user", "support");
+    assert_eq!(uncookied.header("sec-fetch-site", "cross-site").send().await.unwrap().status(), StatusCode::OK);
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn job_of_other_owner_is_404() {
     let service = service(Access::open()).await;
     let (waiting, failed) = (submit(&service, "/waiting", "ada").await, failed(&service, "ada").await);

@@ -115,7 +115,10 @@ async fn invalid_request_is_refused_and_not_stored() {
         (service.client.delete(service.url("/jobs/7")), 405, "METHOD_NOT_ALLOWED", "DELETE"),
     ];
     for (request, status, code, said) in cases {
-        let (found_status, found_code, detail) = problem(request.send().await.unwrap()).await;
+        let response = request.send().await.unwrap();
+        let cached = response.headers().get("cache-control").cloned();
+        assert_eq!(cached.is_some_and(|cached| cached == "no-store"), status == 405, "{code}");
+        let (found_status, found_code, detail) = problem(response).await;
         assert_eq!((found_status, found_code.as_str()), (status, code));
         assert!(detail.contains(said) && detail.len() <= 4096, "{detail}");
     }

@@ -86,10 +86,7 @@ impl Access {
         match granted {
             false if self.takes_token() => Err(codes::UNAUTHORIZED.into()),
             false => Err(codes::FORBIDDEN.into()),
-            true if !request.method.is_safe() && is_cross_site(&request.headers) => {
-                Err(codes::CROSS_SITE_REQUEST.into())
-            }
-            true => Ok(()),
+            true => check_site(request),
         }
     }
 }
@@ -145,9 +142,16 @@ fn is_loopback_host(authority: &Authority) -> bool {
         && (host.eq_ignore_ascii_case("localhost") || ip.parse().is_ok_and(|ip: IpAddr| is_loopback(ip)))
 }
 
-/// Whether a browser marked the request as coming from another site.
-fn is_cross_site(headers: &HeaderMap) -> bool {
-    headers.get_all("sec-fetch-site").iter().any(|site| site != "same-origin" && site != "none")
+/// Refuses an unsafe request that a browser sent for another site with this site's cookies.
+pub(super) fn check_cookies(request: &Parts) -> Result<(), Problem> {
+    if request.headers.contains_key(header::COOKIE) { check_site(request) } else { Ok(()) }
+}
+
+/// Refuses an unsafe request that a browser marked as coming from another site.
+fn check_site(request: &Parts) -> Result<(), Problem> {
+    let mut sites = request.headers.get_all("sec-fetch-site").iter();
+    let is_cross_site = sites.any(|site| site != "same-origin" && site != "none");
+    if is_cross_site && !request.method.is_safe() { Err(codes::CROSS_SITE_REQUEST.into()) } else { Ok(()) }
 }
 
 /// The owner of a request, returned by the application's [rule](crate::Builder::owner). It decides which owner new jobs

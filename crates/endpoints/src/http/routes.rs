@@ -19,7 +19,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, stream};
 
 use super::{
-    body,
+    access, body,
     call::Call,
     cancel, codes,
     config::HttpConfig,
@@ -184,6 +184,7 @@ async fn answer_or_problem(
         if route.is_for_operators() {
             call.config.access.check(&call.head)?;
         }
+        access::check_cookies(&call.head)?;
         route.answer(call).await
     });
     let problem = match answered.catch_unwind().await {
@@ -207,7 +208,9 @@ fn with_fallback(methods: MethodRouter) -> MethodRouter {
         let (head, body) = request.into_parts();
         body::drain(body).await;
         let detail = format!("{} is not supported here; the Allow header lists the supported methods.", head.method);
-        codes::METHOD_NOT_ALLOWED.with_detail(detail).traced(headers::trace(&head.headers).as_ref())
+        let problem = codes::METHOD_NOT_ALLOWED.with_detail(detail).traced(headers::trace(&head.headers).as_ref());
+        // Without it, caches may store a 405.
+        problem.with_header(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))
     })
 }
 
