@@ -194,7 +194,7 @@ async fn page_has_exactly_the_catalogue() {
 }
 
 /// The published names, kinds and labels. Written out, so that a change of the catalogue fails the test.
-const PUBLISHED: [(&str, &str, &[&str]); 19] = [
+const PUBLISHED: [(&str, &str, &[&str]); 20] = [
     ("async_job_queued_total", "counter", &["job_type"]),
     ("async_job_submissions_total", "counter", &["job_type", "result"]),
     ("async_job_processed_total", "counter", &["job_type"]),
@@ -217,6 +217,7 @@ const PUBLISHED: [(&str, &str, &[&str]); 19] = [
         "histogram",
         &["http_request_method", "http_response_status_code", "http_route", "url_scheme"],
     ),
+    ("async_log_dropped_total", "counter", &["result"]),
     ("build_info", "gauge", &["async_endpoints_version", "version"]),
 ];
 
