@@ -11,8 +11,24 @@ pub(crate) fn task_restarted(task: &str, count: u32, panic: &str) {
     log_safely(|| tracing::error!(task, count, panic, "a background task panicked and was restarted"));
 }
 
+/// Logs a permanent error. `OutageLog` logs the transient ones.
 pub(crate) fn store_failed(operation: &str, error: &StoreError) {
-    log_safely(|| tracing::warn!(operation, %error, transient = error.is_transient(), "the store failed"));
+    if !error.is_transient() {
+        log_safely(|| tracing::warn!(operation, %error, "the store failed"));
+    }
+}
+
+pub(crate) fn store_unavailable(operation: &str, error: &StoreError) {
+    log_safely(|| tracing::warn!(operation, %error, "store calls fail and are retried"));
+}
+
+pub(crate) fn store_still_unavailable(operation: &str, error: &StoreError, since: Duration, failures: u64) {
+    let for_s = since.as_secs_f64();
+    log_safely(|| tracing::warn!(operation, %error, for_s, failures, "store calls still fail"));
+}
+
+pub(crate) fn store_available(after: Duration, failures: u64) {
+    log_safely(|| tracing::info!(after_s = after.as_secs_f64(), failures, "store calls succeed again"));
 }
 
 pub(crate) fn store_not_open(why: &str) {

@@ -19,6 +19,7 @@
 //! | `catalogue` | every metric: name, kind, unit, labels, description |
 //! | `instruments`, `series` | the metrics of jobs and stores, bound to their labels |
 //! | `store`, `job`, `http` | the three places where telemetry is attached |
+//! | `outage` | log lines about a store that does not answer |
 //! | `running` | the running attempts, for their durations |
 //! | `gauges` | observable gauges |
 //! | `cause` | the job and trace behind an exemplar |
@@ -32,6 +33,7 @@ mod gauges;
 mod http;
 mod instruments;
 mod job;
+mod outage;
 mod running;
 mod series;
 mod store;
@@ -51,6 +53,7 @@ pub use async_endpoints_telemetry::{
 };
 
 pub use self::catalogue::CATALOGUE;
+pub(crate) use self::outage::OutageLog;
 pub(crate) use self::series::SubmissionResult;
 use self::{
     http::RequestDuration, instruments::Instruments, job::Observed, running::RunningTable, store::Instrumented,

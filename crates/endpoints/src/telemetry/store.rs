@@ -24,7 +24,7 @@ use super::{
 };
 
 /// Minimum duration of a dropped call that counts as failed. A call dropped earlier ended with the client's connection.
-const HANGING: Duration = Duration::from_millis(500);
+pub(super) const HANGING: Duration = Duration::from_millis(500);
 
 pub(crate) struct Instrumented {
     inner: Arc<dyn Store>,
