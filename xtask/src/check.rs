@@ -55,3 +55,15 @@ fn deny() -> Result<(), Failed> {
     }
     cargo(&["deny", "check", "licenses", "bans", "sources"])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repository_has_no_violation() {
+        std::env::set_current_dir(crate::root()).unwrap();
+        let broken = broken_in_files().unwrap();
+        assert!(broken.is_empty(), "{}", broken.join("\n"));
+    }
+}

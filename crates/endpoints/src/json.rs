@@ -3,7 +3,7 @@
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 /// Maximum depth of nested values.
-pub(crate) const DEPTH: usize = 128;
+pub(crate) const MAX_DEPTH: usize = 128;
 
 /// Reads a value. The caller has checked the [`depth`], so the parser's own limit is off.
 pub(crate) fn read<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
@@ -34,8 +34,8 @@ fn read_tracking_path<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     Ok(value)
 }
 
-/// Checks that a text is JSON.
-pub(crate) fn is_any(text: &str) -> Result<(), String> {
+/// Checks that a text is JSON, of any shape.
+pub(crate) fn check_syntax(text: &str) -> Result<(), String> {
     read::<IgnoredAny>(text).map(drop).map_err(|error| error.to_string())
 }
 
@@ -94,8 +94,8 @@ mod tests {
 
     #[test]
     fn value_of_maximum_depth_is_read() {
-        let text = format!("{}{}", "[".repeat(DEPTH), "]".repeat(DEPTH));
-        assert_eq!(depth(text.as_bytes()), DEPTH);
+        let text = format!("{}{}", "[".repeat(MAX_DEPTH), "]".repeat(MAX_DEPTH));
+        assert_eq!(depth(text.as_bytes()), MAX_DEPTH);
         assert!(read::<serde_json::Value>(&text).is_ok());
     }
 

@@ -7,18 +7,18 @@ use async_endpoints_core::StoreError;
 /// Limit of a store call that a caller waits for.
 pub(crate) const STORE_TIMEOUT: Duration = Duration::from_millis(4500);
 
-/// Runs a store call with the limit [`STORE_TIMEOUT`].
-pub(crate) async fn within<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    limited(STORE_TIMEOUT, call).await
+/// Runs a store call, or several as one, with the limit [`STORE_TIMEOUT`].
+pub(crate) async fn within<T, E: From<StoreError>>(calls: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    limited(STORE_TIMEOUT, calls).await
 }
 
 /// Runs a store call; returns [`StoreError::Unavailable`] if it takes longer than `limit`.
 ///
 /// The call may still be applied after the limit.
-pub(crate) async fn limited<T>(
+pub(crate) async fn limited<T, E: From<StoreError>>(
     limit: Duration,
-    call: impl Future<Output = Result<T, StoreError>>,
-) -> Result<T, StoreError> {
+    call: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
     let late = |_| StoreError::Unavailable(format!("no answer within {limit:?}"));
     tokio::time::timeout(limit, call).await.map_err(late)?
 }

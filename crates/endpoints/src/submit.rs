@@ -82,7 +82,7 @@ impl AsyncEndpoints {
         Submit { endpoints: self, name: job.name(), policy, body, id: None, key: None, owner: None }
     }
 
-    /// Makes a job with the rules of its type.
+    /// Makes a job with the rules of its type. Its id is the chosen one, else derived from the key, else random.
     pub(crate) fn new_job(&self, name: JobName, policy: &Policy, identity: Identity, payload: Bytes) -> NewJob {
         let Identity { id, key, owner, fingerprint } = identity;
         let terms = JobTerms {
@@ -100,10 +100,10 @@ impl AsyncEndpoints {
             .owner(owner)
     }
 
-    /// Inserts a job, or finds the job of the same submission.
+    /// Inserts a job, or finds the job of an earlier, identical submission.
     pub(crate) async fn accept(&self, job: NewJob) -> Result<Accepted, SubmitError> {
         if self.is_shutting_down() {
-            self.refused(&job.name, SubmissionResult::Rejected);
+            self.count_refused(&job.name, SubmissionResult::Rejected);
             return Err(SubmitError::ShuttingDown);
         }
         let inserted = job.clone();
@@ -119,7 +119,7 @@ impl AsyncEndpoints {
     }
 
     /// Counts a submission that was refused before `insert`.
-    pub(crate) fn refused(&self, name: &JobName, result: SubmissionResult) {
+    pub(crate) fn count_refused(&self, name: &JobName, result: SubmissionResult) {
         if let Some(measured) = self.measured() {
             measured.refused(name, result);
         }
@@ -197,16 +197,17 @@ impl<'a> Submit<'a> {
         let invalid = SubmitError::Invalid;
         let name = self.endpoints.job_name(self.name).map_err(|error| invalid(error.to_string()))?;
         let body = self.body.map_err(|error| invalid(error.to_string()))?;
-        if json::depth(body.get().as_bytes()) > json::DEPTH {
-            return Err(invalid(format!("the request is nested deeper than {} levels", json::DEPTH)));
+        if json::depth(body.get().as_bytes()) > json::MAX_DEPTH {
+            return Err(invalid(format!("the request is nested deeper than {} levels", json::MAX_DEPTH)));
         }
         let key = self.key.map(|key| {
             let expected = "1 to 255 visible ASCII characters";
             IdempotencyKey::new(&key)
                 .ok_or_else(|| invalid(format!("invalid idempotency key {key:?}: expected {expected}")))
         });
+        let key = key.transpose()?;
         let fingerprint = fingerprint(&name, &[], "", body.get().as_bytes());
-        let identity = Identity { id: self.id, key: key.transpose()?, owner: self.owner, fingerprint };
+        let identity = Identity { id: self.id, key, owner: self.owner, fingerprint };
         let payload = envelope::write(body.get(), &RequestParts::default());
         Ok(self.endpoints.new_job(name, &self.policy, identity, payload))
     }

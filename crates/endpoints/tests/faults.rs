@@ -367,8 +367,9 @@ async fn stop_works_while_handlers_block_all_threads() {
                 // Long enough for the report to be sent.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 started.send(ctx.attempt()).unwrap();
-                // Wakes the other thread, which may sleep while this one has all the tasks.
-                drop(tokio::spawn(async {}));
+                // Wakes the other thread, which may be parked while this one has all the tasks. A single new task
+                // stays in the slot of this thread and wakes no other one.
+                drop((tokio::spawn(async {}), tokio::spawn(async {})));
                 over.wait();
                 Ok(())
             }
@@ -381,8 +382,10 @@ async fn stop_works_while_handlers_block_all_threads() {
     for _ in 0..8 {
         ids.push(process.endpoints.submit(BLOCK, ()).await.unwrap().job.id);
     }
-    starts.recv().await.unwrap();
-    starts.recv().await.unwrap(); // both threads are blocked
+    // After two starts both threads are blocked.
+    for _ in 0..2 {
+        tokio::time::timeout(Duration::from_secs(20), starts.recv()).await.expect("a handler starts").unwrap();
+    }
     let asked = Instant::now();
     process.endpoints.shutdown();
     until(async || {

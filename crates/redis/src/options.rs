@@ -50,7 +50,7 @@ impl Options {
     }
 
     /// Accepts a server that can lose jobs, because it has no append-only file or an eviction policy.
-    /// [`RedisStore::volatile`] then returns the reason. Defaults to false.
+    /// [`RedisStore::volatile`](crate::RedisStore::volatile) then returns the reason. Defaults to false.
     #[must_use]
     pub const fn allow_volatile(mut self, allow: bool) -> Self {
         self.allow_volatile = allow;

@@ -20,10 +20,10 @@ pub(crate) fn list(value: Value) -> Result<Items, Fail> {
     }
 }
 
-pub(crate) fn int(value: &Value) -> Result<i64, Fail> {
+pub(crate) fn int(value: Value) -> Result<i64, Fail> {
     match value {
-        Value::Int(number) => Ok(*number),
-        other => Err(unexpected(other, "a number")),
+        Value::Int(number) => Ok(number),
+        other => Err(unexpected(&other, "a number")),
     }
 }
 
@@ -58,7 +58,7 @@ impl Items {
     }
 
     pub(crate) fn int(&mut self) -> Result<i64, Fail> {
-        int(&self.value()?)
+        int(self.value()?)
     }
 
     pub(crate) fn number<T: TryFrom<i64>>(&mut self) -> Result<T, Fail> {
@@ -140,7 +140,7 @@ mod tests {
     fn answer_of_another_shape_is_corrupt() {
         let is_corrupt = |decoded: Result<(), Fail>| matches!(decoded, Err(Fail::Corrupt(_)));
         assert!(is_corrupt(list(Value::Int(1)).map(drop)));
-        assert!(is_corrupt(each(Value::Array(vec![Value::Int(1)]), 2, |answer| int(&answer)).map(drop)));
+        assert!(is_corrupt(each(Value::Array(vec![Value::Int(1)]), 2, int).map(drop)));
         let mut items = Items(vec![Value::Int(-1), Value::Int(-2)].into_iter());
         assert!(items.maybe_number::<u64>().is_ok_and(|number| number.is_none()));
         assert!(is_corrupt(items.maybe_number::<u64>().map(drop)));

@@ -333,7 +333,7 @@ impl JobStore for RedisStore {
         let conn = self.calls().link.conn().await.map_err(|fail| self.error(fail))?;
         self.server.recheck(conn).await?;
         let args = Args::new().text(limit.min(SWEEP_JOBS));
-        self.call(|scripts| &scripts.prune, args, |pruned| ranged(int(&pruned)?)).await
+        self.call(|scripts| &scripts.prune, args, |pruned| ranged(int(pruned)?)).await
     }
 
     fn hints(&self) -> BoxStream<'static, Hint> {
@@ -342,7 +342,7 @@ impl JobStore for RedisStore {
     }
 
     async fn probe(&self) -> Result<()> {
-        let decode = |answer| match int(&answer)? {
+        let decode = |answer| match int(answer)? {
             1 => Ok(()),
             other => Err(Fail::unknown(other)),
         };
@@ -384,6 +384,6 @@ impl SharedState for RedisStore {
         let args =
             Args::new().bytes(name).maybe(expected.map(|version| version.0.to_string())).text(version).bytes(&bytes);
         let args = args.maybe(role.map(|(role, _)| role)).maybe(role.map(|(_, token)| token.0.to_string()));
-        self.call(|scripts| &scripts.put, args, |answer| wire::put(&answer, version)).await
+        self.call(|scripts| &scripts.put, args, |answer| wire::put(answer, version)).await
     }
 }

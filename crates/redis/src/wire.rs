@@ -65,7 +65,7 @@ pub(crate) fn inserted(answer: Value) -> Done<InsertOutcome> {
 }
 
 pub(crate) fn versions(answers: Value, ids: usize) -> Done<Vec<Option<u64>>> {
-    reply::each(answers, ids, |version| Ok(Some(reply::ranged(int(&version)?)?).filter(|version| *version > 0)))
+    reply::each(answers, ids, |version| Ok(Some(reply::ranged(int(version)?)?).filter(|version| *version > 0)))
 }
 
 pub(crate) fn list_args(filter: &ListFilter, cursor: Option<Cursor>, limit: usize) -> Args {
@@ -136,7 +136,7 @@ fn attempt(answer: Value, claim: &Claim, now: Timestamp) -> Done<Attempt> {
 }
 
 pub(crate) fn renewed(answer: Value) -> Done<Renewed> {
-    Ok(match int(&answer)? {
+    Ok(match int(answer)? {
         0 => Renewed::Held,
         1 => Renewed::CancelRequested,
         2 => Renewed::Lost,
@@ -165,7 +165,7 @@ pub(crate) fn report_args(reports: &[Report]) -> Args {
 }
 
 pub(crate) fn fenced(answer: Value) -> Done<Fenced> {
-    Ok(match int(&answer)? {
+    Ok(match int(answer)? {
         0 => Fenced::Applied,
         1 => Fenced::Lost,
         other => return Err(Fail::unknown(other)),
@@ -201,7 +201,7 @@ pub(crate) fn settle_args(settlements: &[Settlement]) -> Args {
 }
 
 pub(crate) fn settled(answer: Value) -> Done<Settled> {
-    match int(&answer)? {
+    match int(answer)? {
         -1 => Ok(Settled::Lost),
         status => record::status(status).map(Settled::Settled),
     }
@@ -276,7 +276,7 @@ pub(crate) fn role(answer: Value) -> Done<Role> {
     })
 }
 
-pub(crate) fn put(answer: &Value, version: Uuid) -> Done<PutOutcome> {
+pub(crate) fn put(answer: Value, version: Uuid) -> Done<PutOutcome> {
     Ok(match int(answer)? {
         0 => PutOutcome::Stored(async_endpoints_core::store::DocVersion(version)),
         1 => PutOutcome::Stale,
@@ -308,7 +308,7 @@ mod tests {
                 retried(code(unknown)).map(drop),
                 reclaimed(code(unknown)).map(drop),
                 role(code(unknown)).map(drop),
-                put(&number(), Uuid::nil()).map(drop),
+                put(number(), Uuid::nil()).map(drop),
             ];
             for (at, decoded) in decoded.into_iter().enumerate() {
                 assert!(matches!(decoded, Err(Fail::Corrupt(_))), "{at}: {decoded:?}");

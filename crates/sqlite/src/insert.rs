@@ -58,7 +58,7 @@ impl State {
         Ok(id.map(|id| JobId(Uuid::from_bytes(id))))
     }
 
-    /// Assigns an order number and inserts the job. Returns none if the id exists, or existed before a prune.
+    /// Assigns an order number and inserts the job. Returns none if a job or tombstone has its id.
     fn accept(&mut self, new: &NewJob, retry_of: Option<JobId>) -> Result<Option<Job>, Failure> {
         if view::find_tombstone(&self.conn, new.id)?.is_some() {
             return Ok(None);
@@ -137,11 +137,11 @@ impl State {
                 _ => CancelOutcome::NotFound,
             });
         };
-        let asked = job.cancel_requested_at.is_some();
+        let requested = job.cancel_requested_at.is_some();
         Ok(match lifecycle::state_after_cancel(job.status) {
             None => CancelOutcome::Terminal(Box::new(self.view(job)?)),
             Some(JobStatus::InProgress) => {
-                if !asked {
+                if !requested {
                     self.change(&mut job, now, |job| job.cancel_requested_at = Some(now))?;
                 }
                 CancelOutcome::Requested(Box::new(self.view(job)?))

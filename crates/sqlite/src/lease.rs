@@ -184,14 +184,14 @@ impl State {
         Ok(())
     }
 
-    /// Extends a lease. Writes no other index than that of leases.
+    /// Extends a lease. The only index that changes is that of leases.
     pub(crate) fn renew(&self, lease: Lease, until: Timestamp) -> Result<Renewed, Failure> {
         let sql = "UPDATE jobs SET lease_until = ?3 WHERE id = ?1 AND status = 2 AND token = ?2 \
             RETURNING cancel_requested_at";
         let mut renew = self.conn.prepare_cached(sql)?;
         let params = params![lease.job.0.as_bytes(), lease.token.0.as_bytes(), until.as_micros()];
-        let asked: Option<Option<i64>> = renew.query_row(params, |row| row.get(0)).optional()?;
-        Ok(match asked {
+        let cancel_requested_at: Option<Option<i64>> = renew.query_row(params, |row| row.get(0)).optional()?;
+        Ok(match cancel_requested_at {
             None => Renewed::Lost,
             Some(None) => Renewed::Held,
             Some(Some(_)) => Renewed::CancelRequested,
@@ -279,7 +279,8 @@ pub(crate) struct HeartbeatRecord {
 
 impl HeartbeatRecord {
     fn of(heartbeat: &Heartbeat) -> Self {
-        let types = heartbeat.types.iter().map(|of| (of.name.clone(), of.running, of.limit)).collect();
+        let types =
+            heartbeat.types.iter().map(|capacity| (capacity.name.clone(), capacity.running, capacity.limit)).collect();
         let WorkerSlots { busy, idle, leaked } = heartbeat.slots;
         Self { types, busy, idle, leaked }
     }

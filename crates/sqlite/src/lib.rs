@@ -5,7 +5,7 @@
 //! | `store` | [`SqliteStore`] and its calls, passed to the threads |
 //! | `open` | settings of connections, the schema and its versions: `sql/*.sql` |
 //! | `files`, `space`, `failure` | identity and damage of the files, disk space, errors |
-//! | `queue`, `writer`, `reader` | calls on their way to the threads, group commit, snapshots |
+//! | `queue`, `writer`, `reader` | queues of calls, the thread that writes, the threads that read |
 //! | `state`, `ledger`, `types` | the writer's state during a step, cached counts, job types |
 //! | `job`, `column`, `view`, `score`, `minutes` | rows of jobs, views of jobs, positions in indexes, minute buckets |
 //! | `insert`, `lease`, `sweep`, `shared` | calls that write |

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use crate::{failure::Failure, space::LOG_BYTES};
 
-/// How to get from each version of the schema to the next. Released steps never change.
+/// Statements that upgrade each version of the schema to the next. Released steps never change.
 const STEPS: [&str; 1] = [include_str!("sql/001.sql")];
 
 /// The version of the schema that this program makes.
@@ -20,7 +20,7 @@ const VERSION: i64 = STEPS.len() as i64;
 /// an older program would break; leave it for an added column with a default, an added table or an added index.
 const MIN_VERSION: i64 = 1;
 
-/// Stands in the file's header and tells this store's files from those of other programs: "AEJ1".
+/// The `application_id` in the header of each file of this store: "AEJ1".
 const APPLICATION: i32 = 0x4145_4a31;
 
 /// How long a reader waits while the log is recovered or reset.
@@ -31,7 +31,7 @@ const BUSY: Duration = Duration::from_secs(3);
 const TRIES: i32 = 2_800;
 const TRY: Duration = Duration::from_millis(1);
 
-/// Sets how a writer waits for the lock: as long as it is `wanted`, and about 3 s at most.
+/// Makes a writer wait for the lock while `wanted` returns true, for at most about 3 s.
 pub(crate) fn set_busy_handler(
     conn: &mut Connection,
     wanted: impl Fn() -> bool + Send + 'static,

@@ -1,4 +1,4 @@
-//! Calls on their way to a thread, and answers on their way back. Must not know jobs, nor SQL.
+//! Queues of calls to the threads, and the answers to their callers. Must not know jobs or SQL.
 
 use std::{
     collections::VecDeque,
@@ -15,7 +15,7 @@ use crate::failure::Failure;
 const WAITING: usize = 16_384;
 const WAITING_BYTES: usize = 256 << 20;
 
-/// How long a caller waits at most: far longer than a commit takes, or than another process may hold the lock.
+/// Maximum time that a caller waits: far longer than a commit takes, or than a writer waits for the lock.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A call that a thread runs with a context `C`.
@@ -81,7 +81,7 @@ where
             // A step's own failure explains more than the transaction's.
             (Some(failure), Some(Ok(_)) | None) => Err(failure.copy()),
             (_, Some(result)) => result,
-            (None, None) => Err(Failure::Unavailable("the call was not made".to_owned())),
+            (None, None) => Err(Failure::Unavailable("the call did not run".to_owned())),
         };
         self.reply.send(answer);
     }
@@ -169,8 +169,8 @@ impl<C: 'static> Queue<C> {
         calls.callers.push_back((Instant::now(), caller));
         calls.bytes += bytes;
         let waiting = WaitingCall { call, bytes };
-        let line = if urgent { &mut calls.urgent } else { &mut calls.others };
-        line.push_back(waiting);
+        let queue = if urgent { &mut calls.urgent } else { &mut calls.others };
+        queue.push_back(waiting);
         drop(calls);
         self.arrival.notify_one();
         Ok(())

@@ -33,7 +33,7 @@ impl State {
             })
         });
         match holder.optional().map_err(Failure::from) {
-            Ok(holder) => Ok(holder.filter(|one| self.now < one.until && one.until <= self.now + FAR_AHEAD)),
+            Ok(holder) => Ok(holder.filter(|holder| self.now < holder.until && holder.until <= self.now + FAR_AHEAD)),
             Err(Failure::Unreadable(_)) => Ok(None),
             Err(failure) => Err(failure),
         }

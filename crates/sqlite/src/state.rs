@@ -23,7 +23,7 @@ pub(crate) struct State {
     work: Vec<JobName>,
 }
 
-/// Leases and roles are far shorter. A time beyond was written while a clock was ahead, and must not be waited for.
+/// Longer than any lease or role. A time further ahead was written while a clock was ahead, and is not waited for.
 pub(crate) const FAR_AHEAD: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl State {

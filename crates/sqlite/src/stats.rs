@@ -25,7 +25,7 @@ use crate::{
 const COMPARED: i64 = 16;
 
 /// A type with its counts.
-struct Counted {
+struct CountedType {
     type_id: i64,
     name: JobName,
     counts: Counts,
@@ -35,9 +35,9 @@ impl Reader {
     pub(crate) fn stats(&self, query: &StatsQuery) -> Result<Stats, Failure> {
         let counted = self.counted()?;
         let mut types = Vec::with_capacity(counted.len());
-        for of in &counted {
-            let cutoffs = query.cutoffs.iter().find(|cutoffs| cutoffs.name == of.name);
-            types.push(self.type_stats(of, cutoffs)?);
+        for counted in &counted {
+            let cutoffs = query.cutoffs.iter().find(|cutoffs| cutoffs.name == counted.name);
+            types.push(self.type_stats(counted, cutoffs)?);
         }
         self.count_unrecovered(&counted, &mut types, query)?;
         let minutes = query.since_minute.map(|since| self.minutes(since)).transpose()?.unwrap_or_default();
@@ -47,29 +47,29 @@ impl Reader {
     }
 
     /// All types, by name.
-    fn counted(&self) -> Result<Vec<Counted>, Failure> {
+    fn counted(&self) -> Result<Vec<CountedType>, Failure> {
         let mut find = self.conn.prepare_cached(&format!("SELECT type_id, name, {COUNTS} FROM types ORDER BY name"))?;
         let mut rows = find.query([])?;
         let mut types = Vec::new();
         while let Some(row) = rows.next()? {
             let name: String = row.get(1)?;
             let name = JobName::new(&name).map_err(|error| Failure::Unreadable(error.to_string()))?;
-            types.push(Counted { type_id: row.get(0)?, name, counts: counts(row, 2)? });
+            types.push(CountedType { type_id: row.get(0)?, name, counts: counts(row, 2)? });
         }
         Ok(types)
     }
 
-    fn type_stats(&self, of: &Counted, cutoffs: Option<&TypeCutoffs>) -> Result<TypeStats, Failure> {
-        let count = |at: usize| u64::try_from(of.counts[at]).unwrap_or(0);
-        let (now, type_id) = (self.now, of.type_id);
+    fn type_stats(&self, counted: &CountedType, cutoffs: Option<&TypeCutoffs>) -> Result<TypeStats, Failure> {
+        let count = |at: usize| u64::try_from(counted.counts[at]).unwrap_or(0);
+        let (now, type_id) = (self.now, counted.type_id);
         let running = "SELECT score FROM jobs WHERE status = 2 AND type_id = ?1 ORDER BY score LIMIT 1";
         let scheduled = "SELECT score FROM jobs WHERE status = 1 AND type_id = ?1 ORDER BY score LIMIT 1";
         let due = self.time(scheduled, params![type_id])?.filter(|due| *due <= now);
         let mut stats = TypeStats {
-            name: of.name.clone(),
+            name: counted.name.clone(),
             counts: JobStatus::ALL.map(|status| count(status as usize)),
             never_started: count(NEVER_STARTED),
-            oldest_runnable: self.oldest_queued(of)?.into_iter().chain(due).min(),
+            oldest_runnable: self.oldest_queued(counted)?.into_iter().chain(due).min(),
             oldest_running: self.time(running, params![type_id])?,
             slow: 0,
             overdue: 0,
@@ -79,21 +79,21 @@ impl Reader {
         if let Some(cutoffs) = cutoffs {
             stats.slow = self.running_before(type_id, now.before(cutoffs.slow_after))?;
             stats.overdue = self.running_before(type_id, now.before(cutoffs.overdue_after))?;
-            stats.stale = self.stale(of, now.before(cutoffs.stuck_after))?;
+            stats.stale = self.stale(counted, now.before(cutoffs.stuck_after))?;
         }
         Ok(stats)
     }
 
     /// Since when the oldest queued job waits. Within a priority, jobs are sorted by order number and so by time.
-    fn oldest_queued(&self, of: &Counted) -> Result<Option<Timestamp>, Failure> {
+    fn oldest_queued(&self, counted: &CountedType) -> Result<Option<Timestamp>, Failure> {
         let sql = "SELECT min(since) FROM (SELECT runnable_since AS since FROM jobs \
             WHERE status = 0 AND type_id = ?1 AND score >= ?2 AND score < ?3 ORDER BY score, id LIMIT ?4)";
         let mut oldest = None;
-        for first in used(of) {
+        for first in first_scores(counted) {
             let since: Option<i64> = self
                 .conn
                 .prepare_cached(sql)?
-                .query_row(params![of.type_id, first, first + PRIORITY_SPAN, COMPARED], |row| row.get(0))?;
+                .query_row(params![counted.type_id, first, first + PRIORITY_SPAN, COMPARED], |row| row.get(0))?;
             oldest = oldest.into_iter().chain(since).min();
         }
         Ok(oldest.map(Timestamp::from_micros))
@@ -106,15 +106,15 @@ impl Reader {
 
     /// Jobs that are runnable since before `than`: queued jobs, by the time in their order numbers, and due jobs that no
     /// claim has promoted yet.
-    fn stale(&self, of: &Counted, than: Timestamp) -> Result<u64, Failure> {
+    fn stale(&self, counted: &CountedType, than: Timestamp) -> Result<u64, Failure> {
         let (max, end) = (AHEAD_COUNTED as i64, self.order_number_end(than)?);
         // Released and recovered jobs keep their order numbers but wait anew. So the limit is on compared jobs.
         let queued = "SELECT count(*) FROM (SELECT runnable_since AS since FROM jobs \
             WHERE status = 0 AND type_id = ?1 AND score >= ?2 AND score < ?3 ORDER BY score, id LIMIT ?5) WHERE since < ?4";
         let due = "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE status = 1 AND type_id = ?1 AND score < ?2 LIMIT ?3)";
-        let mut stale = self.count(due, params![of.type_id, than.as_micros(), max])?;
-        for first in used(of) {
-            stale += self.count(queued, params![of.type_id, first, first + end, than.as_micros(), max])?;
+        let mut stale = self.count(due, params![counted.type_id, than.as_micros(), max])?;
+        for first in first_scores(counted) {
+            stale += self.count(queued, params![counted.type_id, first, first + end, than.as_micros(), max])?;
         }
         Ok(stale.min(AHEAD_COUNTED))
     }
@@ -127,15 +127,21 @@ impl Reader {
         Ok(if ahead { PRIORITY_SPAN } else { order_number_at(than) + 256 })
     }
 
-    fn count_unrecovered(&self, of: &[Counted], types: &mut [TypeStats], query: &StatsQuery) -> Result<(), Failure> {
+    fn count_unrecovered(
+        &self,
+        counted: &[CountedType],
+        types: &mut [TypeStats],
+        query: &StatsQuery,
+    ) -> Result<(), Failure> {
         let sql = "SELECT type_id, lease_until FROM jobs INDEXED BY jobs_leased \
             WHERE status = 2 AND lease_until < ?1 ORDER BY lease_until LIMIT ?2";
         let mut find = self.conn.prepare_cached(sql)?;
         let mut rows = find.query(params![self.now.as_micros(), AHEAD_COUNTED as i64])?;
         while let Some(row) = rows.next()? {
             let (type_id, until): (i64, i64) = (row.get(0)?, row.get(1)?);
-            let Some(at) = of.iter().position(|of| of.type_id == type_id) else { continue };
-            let stuck_after = query.cutoffs.iter().find(|cutoffs| cutoffs.name == of[at].name).map(|c| c.stuck_after);
+            let Some(at) = counted.iter().position(|counted| counted.type_id == type_id) else { continue };
+            let stuck_after =
+                query.cutoffs.iter().find(|cutoffs| cutoffs.name == counted[at].name).map(|c| c.stuck_after);
             let stuck = stuck_after.is_some_and(|after| Timestamp::from_micros(until) < self.now.before(after));
             types[at].unrecovered += u64::from(stuck);
         }
@@ -185,7 +191,7 @@ impl Reader {
 }
 
 /// The first score of each priority that has queued jobs.
-fn used(of: &Counted) -> impl Iterator<Item = i64> {
-    let priorities = (0..10).map(Priority::new).filter(|priority| of.counts[queued_of(*priority)] > 0);
+fn first_scores(counted: &CountedType) -> impl Iterator<Item = i64> {
+    let priorities = (0..10).map(Priority::new).filter(|priority| counted.counts[queued_of(*priority)] > 0);
     priorities.map(|priority| queued_score(priority, 0))
 }

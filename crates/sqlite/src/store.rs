@@ -307,7 +307,7 @@ impl JobStore for SqliteStore {
     async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Settled>> {
         let settlements = settlements.to_vec();
         let bytes = settlements.iter().map(result_bytes).sum();
-        self.write(bytes, move |state| settlements.iter().map(|one| state.settle(one)).collect()).await
+        self.write(bytes, move |state| settlements.iter().map(|settlement| state.settle(settlement)).collect()).await
     }
 
     async fn cancel(&self, id: JobId, error: &ErrorRecord) -> Result<CancelOutcome> {
@@ -330,7 +330,7 @@ impl JobStore for SqliteStore {
         loop {
             let step = self.write(0, move |state| state.prune_jobs(limit - removed)).await?;
             removed += step.removed;
-            if !step.more() {
+            if !step.reached_limit() {
                 break;
             }
         }
@@ -341,7 +341,7 @@ impl JobStore for SqliteStore {
                 break;
             }
         }
-        self.write(0, |state| space::give_back(&state.conn)).await?;
+        self.write(0, |state| space::return_pages(&state.conn)).await?;
         Ok(removed)
     }
 

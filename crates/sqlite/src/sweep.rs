@@ -15,7 +15,7 @@ use crate::{
     types::Types as _,
 };
 
-/// Bytes of payloads, results and logs after which a step stops, since large values take long to delete.
+/// Bytes of deleted payloads, results and logs after which a step stops, since large values take long to delete.
 const PRUNE_BYTES: u64 = 4 << 20;
 
 /// What a step of a prune removed.
@@ -26,8 +26,8 @@ pub(crate) struct Pruned {
 }
 
 impl Pruned {
-    /// Whether it stopped at the limit of a step, so that more may be left to remove.
-    pub(crate) const fn more(&self) -> bool {
+    /// Whether the step stopped at a limit, so that more may be left to remove.
+    pub(crate) const fn reached_limit(&self) -> bool {
         self.bytes >= PRUNE_BYTES || self.removed >= SWEEP_JOBS
     }
 }
@@ -39,7 +39,7 @@ impl State {
         if let Some(until) = quiet_until.filter(|until| *until > now) {
             return Ok(Reclaimed::Waiting(until.since(now)));
         }
-        // A lease that a clock dated far ahead lasts one more lease.
+        // A lease whose end a wrong clock put far ahead ends one lease from now.
         let far = "UPDATE jobs INDEXED BY jobs_leased SET lease_until = ?1 WHERE status = 2 AND lease_until > ?2";
         self.conn.prepare_cached(far)?.execute([(now + reclaim.lease).as_micros(), (now + FAR_AHEAD).as_micros()])?;
         let limit = reclaim.limit.min(SWEEP_JOBS) as usize;
@@ -109,7 +109,7 @@ impl State {
     fn prune_index(&mut self, type_id: i64, status: JobStatus, limit: u32, pruned: &mut Pruned) -> Result<(), Failure> {
         let sql = "SELECT seq FROM jobs WHERE status = ?1 AND type_id = ?2 ORDER BY score, id LIMIT ?3";
         for seq in self.numbers(sql, params![status as i64, type_id, limit - pruned.removed])? {
-            if pruned.more() {
+            if pruned.reached_limit() {
                 break;
             }
             match self.load(seq, status)? {
@@ -124,8 +124,8 @@ impl State {
         Ok(())
     }
 
-    /// Dates a job that ended while a clock was far ahead, and moves it to the end of its index: there it does not keep
-    /// later jobs from being pruned.
+    /// Sets the end of a job that ended while a clock was far ahead to now, and moves the job to the end of its index:
+    /// there it does not keep other jobs from being pruned.
     fn redate(&mut self, mut job: Job) -> Result<(), Failure> {
         let now = self.now;
         let order_number = self.ledger.next_order_number(&self.conn, now)?;

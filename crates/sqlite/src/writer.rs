@@ -61,7 +61,7 @@ pub(crate) fn data_version(conn: &Connection) -> Result<i64, Failure> {
 
 type Calls = Vec<Box<dyn Call<State>>>;
 
-/// How a transaction ended.
+/// Outcome of a transaction.
 enum Commit {
     Done,
     /// The step at this index failed: the others have to be repeated without it.
@@ -99,8 +99,8 @@ impl Writer {
         open::set_busy_handler(&mut self.state.conn, move || !queue.is_closed())
     }
 
-    /// Pauses now and then for longer than other processes wait between two tries. SQLite gives the lock to the process
-    /// that tries at the right moment: without pauses a busy process would keep the others out.
+    /// Pauses at intervals for longer than other processes wait between two tries. SQLite has no queue for the lock:
+    /// without pauses a busy process would keep the others out.
     fn yield_lock(&mut self) {
         let shared = self.others_seen.is_some_and(|seen| seen.elapsed() <= PRESENCE);
         if !self.queue.is_waiting() {

@@ -20,16 +20,16 @@ use crate::{
 pub struct Attachment {
     telemetry: Telemetry,
     meter: Meter,
-    _lease: Arc<()>,
+    _attached: Arc<()>,
 }
 
 impl Telemetry {
     /// Attaches a library and its instruments. None while another attachment is alive: two libraries that report the same
     /// gauges would overwrite each other's values.
     pub fn attach(&self, catalogue: &'static [Instrument]) -> Option<Attachment> {
-        let lease = self.lease()?;
+        let attached = self.mark_attached()?;
         self.declare(catalogue);
-        Some(Attachment { telemetry: self.clone(), meter: self.library_meter(), _lease: lease })
+        Some(Attachment { telemetry: self.clone(), meter: self.library_meter(), _attached: attached })
     }
 }
 

@@ -93,7 +93,7 @@ fn kind(data: &AggregatedMetrics) -> Kind {
 }
 
 /// A number as both formats write it.
-fn text(number: impl Display) -> String {
+fn number_text(number: impl Display) -> String {
     match number.to_string() {
         infinite if infinite == "inf" => "+Inf".to_owned(),
         infinite if infinite == "-inf" => "-Inf".to_owned(),
@@ -103,7 +103,7 @@ fn text(number: impl Display) -> String {
 
 /// Points with their labels, sorted by labels so that the text compresses better. Points with labels in `written` are
 /// skipped: Prometheus rejects a page with two samples of one series, which two meters can produce.
-fn sorted<P>(
+fn unique_sorted<P>(
     written: &mut HashSet<String>,
     points: impl Iterator<Item = P>,
     labels: impl Fn(&P) -> String,
@@ -123,9 +123,11 @@ struct Writer<'a> {
 impl Writer<'_> {
     /// The resource, in OpenTelemetry's `target_info` metric.
     fn target(&mut self, labels: &str) {
-        let kind = if self.format == Format::OpenMetrics { "target info" } else { "target_info gauge" };
-        let name = if self.format == Format::OpenMetrics { "target" } else { "target_info" };
-        let _ = writeln!(self.out, "# TYPE {kind}\n# HELP {name} Target metadata\ntarget_info{{{labels}}} 1");
+        let (name, kind) = match self.format {
+            Format::OpenMetrics => ("target", "info"),
+            Format::Text => ("target_info", "gauge"),
+        };
+        let _ = writeln!(self.out, "# TYPE {name} {kind}\n# HELP {name} Target metadata\ntarget_info{{{labels}}} 1");
     }
 
     fn family(&mut self, family: &str, kind: Kind, metrics: &[&Metric]) {
@@ -161,25 +163,29 @@ impl Writer<'_> {
     ) {
         match data {
             MetricData::Gauge(gauge) => {
-                for (labels, point) in sorted(written, gauge.data_points(), |point| labels(point.attributes())) {
+                for (labels, point) in unique_sorted(written, gauge.data_points(), |point| labels(point.attributes())) {
                     self.sample(sample, "", &labels, point.value(), None);
                 }
             }
             MetricData::Sum(sum) => {
-                for (labels, point) in sorted(written, sum.data_points(), |point| labels(point.attributes())) {
+                for (labels, point) in unique_sorted(written, sum.data_points(), |point| labels(point.attributes())) {
                     let exemplar = self.series(metric, &labels).and_then(|series| series.get(0));
                     self.sample(sample, "", &labels, point.value(), exemplar);
                 }
             }
             MetricData::Histogram(histogram) => {
-                for (labels, point) in sorted(written, histogram.data_points(), |point| labels(point.attributes())) {
+                for (labels, point) in
+                    unique_sorted(written, histogram.data_points(), |point| labels(point.attributes()))
+                {
                     let buckets = point.bounds().chain([f64::INFINITY]).zip(point.bucket_counts());
                     self.histogram(sample, metric, &labels, buckets, point.count(), point.sum());
                 }
             }
             // Neither format can express exponential buckets.
             MetricData::ExponentialHistogram(histogram) => {
-                for (labels, point) in sorted(written, histogram.data_points(), |point| labels(point.attributes())) {
+                for (labels, point) in
+                    unique_sorted(written, histogram.data_points(), |point| labels(point.attributes()))
+                {
                     let count = point.count() as u64;
                     self.histogram(sample, metric, &labels, [(f64::INFINITY, count)].into_iter(), count, point.sum());
                 }
@@ -217,12 +223,12 @@ impl Writer<'_> {
     fn bound(&self, bound: f64) -> String {
         match self.format {
             Format::OpenMetrics if bound.is_finite() => format!("{bound:?}"),
-            _ => text(bound),
+            _ => number_text(bound),
         }
     }
 
     fn sample(&mut self, family: &str, suffix: &str, labels: &str, value: impl Display, exemplar: Option<Exemplar>) {
-        let value = text(value);
+        let value = number_text(value);
         let _ = match labels {
             "" => write!(self.out, "{family}{suffix} {value}"),
             _ => write!(self.out, "{family}{suffix}{{{labels}}} {value}"),
@@ -272,7 +278,7 @@ mod tests {
     #[test]
     fn infinities_and_nan_are_written() {
         assert_eq!(
-            [0.5, 1.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN].map(text),
+            [0.5, 1.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN].map(number_text),
             ["0.5", "1", "+Inf", "-Inf", "NaN"]
         );
     }

@@ -26,7 +26,7 @@ use crate::{
 
 /// Destination of metrics: a scrape, an OTLP collector, or the application's own meter provider.
 ///
-/// Cheap to clone; all clones are one. See the [crate documentation](crate) for an example.
+/// Cheap to clone; all clones share one meter provider. See the [crate documentation](crate) for an example.
 #[derive(Clone)]
 pub struct Telemetry(Arc<Inner>);
 
@@ -37,7 +37,7 @@ struct Inner {
     exemplars: Exemplars,
     sdk: Option<Sdk>,
     /// Alive while a library is attached.
-    lease: Mutex<Weak<()>>,
+    attached: Mutex<Weak<()>>,
 }
 
 pub(crate) type Meters = Box<dyn Fn(InstrumentationScope) -> Meter + Send + Sync>;
@@ -60,7 +60,7 @@ impl Telemetry {
 
     pub(crate) fn new(meters: Option<Meters>, views: Arc<Views>, sdk: Option<Sdk>, version: &str) -> Self {
         let telemetry =
-            Self(Arc::new(Inner { meters, views, exemplars: Exemplars::default(), sdk, lease: Mutex::default() }));
+            Self(Arc::new(Inner { meters, views, exemplars: Exemplars::default(), sdk, attached: Mutex::default() }));
         let meter = telemetry.library_meter();
         process::register(&meter, version);
         log_writer::register(&meter);
@@ -83,15 +83,15 @@ impl Telemetry {
         }
     }
 
-    /// None while another lease is alive.
-    pub(crate) fn lease(&self) -> Option<Arc<()>> {
-        let mut current = lock(&self.0.lease);
+    /// Marks a library as attached while the returned value is alive. None if another library is attached.
+    pub(crate) fn mark_attached(&self) -> Option<Arc<()>> {
+        let mut current = lock(&self.0.attached);
         if current.strong_count() > 0 {
             return None;
         }
-        let lease = Arc::new(());
-        *current = Arc::downgrade(&lease);
-        Some(lease)
+        let attached = Arc::new(());
+        *current = Arc::downgrade(&attached);
+        Some(attached)
     }
 
     /// Sets the instruments that views apply to.

@@ -23,10 +23,10 @@ use crate::submit::owner_digest;
 /// # #[derive(Clone)] struct Staff;
 /// ```
 #[derive(Clone)]
-pub struct Access(Policy);
+pub struct Access(AccessPolicy);
 
 #[derive(Clone)]
-enum Policy {
+enum AccessPolicy {
     Closed,
     Loopback,
     Token(Option<Digest>),
@@ -37,7 +37,7 @@ enum Policy {
 impl Access {
     /// Refuses all requests. The default.
     pub fn closed() -> Self {
-        Self(Policy::Closed)
+        Self(AccessPolicy::Closed)
     }
 
     /// Allows requests of this machine, for development: the peer and `Host` are loopback, and no header of a proxy is set.
@@ -47,41 +47,41 @@ impl Access {
     /// Do not use it behind a proxy on the same machine: a proxy that speaks HTTP/1.1 and sends a loopback `Host` without
     /// these headers looks like a local client.
     pub fn loopback() -> Self {
-        Self(Policy::Loopback)
+        Self(AccessPolicy::Loopback)
     }
 
     /// Allows requests with `Authorization: Bearer <token>`. An empty token refuses all requests.
     pub fn token(token: &str) -> Self {
-        Self(Policy::Token((!token.is_empty()).then(|| digest(token))))
+        Self(AccessPolicy::Token((!token.is_empty()).then(|| digest(token))))
     }
 
     /// Allows requests for which the function returns true. It can read the `extensions` that the application's layers set.
     pub fn when(allowed: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
-        Self(Policy::When(Arc::new(allowed)))
+        Self(AccessPolicy::When(Arc::new(allowed)))
     }
 
     /// Allows all requests.
     pub fn open() -> Self {
-        Self(Policy::Open)
+        Self(AccessPolicy::Open)
     }
 
     /// Whether the policy asks for a token.
     pub(super) fn takes_token(&self) -> bool {
-        matches!(self.0, Policy::Token(_))
+        matches!(self.0, AccessPolicy::Token(_))
     }
 
     /// Returns the problem of a request that may not use an operator route. Unsafe requests from other sites, which
     /// browsers mark with `Sec-Fetch-Site`, are refused under every policy.
     pub(super) fn check(&self, request: &Parts) -> Result<(), Problem> {
         let granted = match &self.0 {
-            Policy::Closed => false,
-            Policy::Loopback => is_local(request),
-            Policy::Token(token) => match (token, bearer(&request.headers)) {
+            AccessPolicy::Closed => false,
+            AccessPolicy::Loopback => is_local(request),
+            AccessPolicy::Token(token) => match (token, bearer(&request.headers)) {
                 (Some(token), Some(sent)) => token.0.ct_eq(&digest(sent).0).into(),
                 _ => false,
             },
-            Policy::When(allowed) => allowed(request),
-            Policy::Open => true,
+            AccessPolicy::When(allowed) => allowed(request),
+            AccessPolicy::Open => true,
         };
         match granted {
             false if self.takes_token() => Err(codes::UNAUTHORIZED.into()),
@@ -94,11 +94,11 @@ impl Access {
 impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
-            Policy::Closed => "Access::closed",
-            Policy::Loopback => "Access::loopback",
-            Policy::Token(_) => "Access::token",
-            Policy::When(_) => "Access::when",
-            Policy::Open => "Access::open",
+            AccessPolicy::Closed => "Access::closed",
+            AccessPolicy::Loopback => "Access::loopback",
+            AccessPolicy::Token(_) => "Access::token",
+            AccessPolicy::When(_) => "Access::when",
+            AccessPolicy::Open => "Access::open",
         })
     }
 }

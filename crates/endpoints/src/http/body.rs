@@ -8,7 +8,6 @@ use axum::{
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use serde::de::IgnoredAny;
 
 use super::{codes, problem::Problem};
 use crate::json;
@@ -30,7 +29,7 @@ pub(super) async fn read(body: Body, headers: &HeaderMap) -> Result<Bytes, Probl
         return Err(codes::BODY_TOO_LARGE.into());
     }
     let mut size = 0;
-    match in_time(collect(body, &mut size)).await {
+    match before_deadline(collect(body, &mut size)).await {
         Some(read) => read,
         None if size.max(announced) > LIMIT => Err(codes::BODY_TOO_LARGE.into()),
         None => Err(codes::BODY_TIMEOUT.into()),
@@ -52,7 +51,7 @@ pub(super) async fn drain(body: Body) {
             }
         }
     };
-    in_time(drained).await;
+    before_deadline(drained).await;
 }
 
 async fn collect(body: Body, size: &mut usize) -> Result<Bytes, Problem> {
@@ -77,8 +76,8 @@ async fn collect(body: Body, size: &mut usize) -> Result<Bytes, Problem> {
     Ok(read.map(BytesMut::freeze).unwrap_or_default())
 }
 
-/// Applies the body deadline; `None` if it has passed.
-async fn in_time<T>(read: impl Future<Output = T>) -> Option<T> {
+/// Applies the deadline of a body; `None` if it has passed.
+async fn before_deadline<T>(read: impl Future<Output = T>) -> Option<T> {
     tokio::time::timeout(DEADLINE, read).await.ok()
 }
 
@@ -107,17 +106,19 @@ pub(super) fn check_type(headers: &HeaderMap, bytes: &[u8]) -> Result<(), Proble
 /// The body as text, after the check of its depth; `null` for an empty body. The text may still be invalid JSON.
 pub(super) fn text(bytes: &[u8]) -> Result<&str, Problem> {
     let text = std::str::from_utf8(bytes).map_err(|error| codes::INVALID_JSON.with_detail(error.to_string()))?;
-    if json::depth(bytes) > json::DEPTH {
-        return Err(codes::INVALID_JSON.with_detail(format!("Values are nested deeper than {} levels.", json::DEPTH)));
+    if json::depth(bytes) > json::MAX_DEPTH {
+        return Err(
+            codes::INVALID_JSON.with_detail(format!("Values are nested deeper than {} levels.", json::MAX_DEPTH))
+        );
     }
     Ok(if text.is_empty() { "null" } else { text })
 }
 
 /// The problem of a body that could not be parsed: invalid JSON, or JSON that does not fit the request type.
-pub(super) fn misfit(text: &str, detail: String) -> Problem {
-    match json::read::<IgnoredAny>(text) {
-        Ok(_) => codes::INVALID_REQUEST.with_detail(detail),
-        Err(error) => codes::INVALID_JSON.with_detail(error.to_string()),
+pub(super) fn parse_problem(text: &str, detail: String) -> Problem {
+    match json::check_syntax(text) {
+        Ok(()) => codes::INVALID_REQUEST.with_detail(detail),
+        Err(error) => codes::INVALID_JSON.with_detail(error),
     }
 }
 

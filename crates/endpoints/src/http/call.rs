@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_endpoints_core::{
-    JobId, JobView, StoreError,
+    JobId, JobView,
     job::{Digest, TraceContext},
     store::JobLookup,
 };
@@ -17,15 +17,15 @@ use axum::{
 
 use super::{
     access::Visibility, codes, config::HttpConfig, document::JobDocument, headers, job, problem::Problem,
-    responses::replaced,
+    responses::with_hook,
 };
-use crate::{AsyncEndpoints, store_call::STORE_TIMEOUT};
+use crate::AsyncEndpoints;
 
 pub(super) struct Call {
     pub(super) endpoints: AsyncEndpoints,
     pub(super) config: Arc<HttpConfig>,
     pub(super) head: Arc<Parts>,
-    /// Prefix of the job routes, in `Location` and links.
+    /// The prefix of the job routes in `Location` and links.
     pub(super) base: String,
     pub(super) trace: Option<TraceContext>,
     pub(super) visibility: Visibility,
@@ -84,8 +84,8 @@ impl Call {
         if self.visibility.includes(owner) { codes::JOB_EXPIRED.into() } else { codes::JOB_NOT_FOUND.into() }
     }
 
-    /// Checks that the caller may act on a job. An owner never changes, so the check may come before the action.
-    pub(super) async fn own(&self, id: JobId) -> Result<(), Problem> {
+    /// Fails if the caller may not see a job. A job's owner never changes, so the check may come before an action.
+    pub(super) async fn check_visible(&self, id: JobId) -> Result<(), Problem> {
         if self.visibility != Visibility::All {
             self.found(self.endpoints.job(id).await?)?;
         }
@@ -98,17 +98,11 @@ impl Call {
     }
 
     /// A response with a job, after the application's hook.
-    pub(super) async fn status(&self, job: &JobView, status: StatusCode) -> Response {
+    pub(super) async fn job_response(&self, job: &JobView, status: StatusCode) -> Response {
         let document = self.document(job).await;
         let response = || job::answer(&document, status);
-        replaced(response, |response| self.config.responses.status(&self.head, Ok(&document), response))
+        with_hook(response, |response| self.config.responses.status(&self.head, Ok(&document), response))
     }
-}
-
-/// Runs several store calls with the limit of one, [`STORE_TIMEOUT`].
-pub(super) async fn in_time<T>(calls: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
-    let late = |_| StoreError::Unavailable(format!("no answer within {STORE_TIMEOUT:?}"));
-    tokio::time::timeout(STORE_TIMEOUT, calls).await.map_err(late)?
 }
 
 /// The part of the path that a router removed before it found the route.

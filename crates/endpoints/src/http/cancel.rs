@@ -3,21 +3,18 @@
 use async_endpoints_core::store::CancelOutcome;
 use axum::{http::StatusCode, response::Response};
 
-use super::{
-    call::{Call, in_time},
-    codes,
-    problem::Problem,
-};
+use super::{call::Call, codes, problem::Problem};
+use crate::store_call::within;
 
 pub(super) async fn cancel(call: &Call) -> Result<Response, Problem> {
     let id = call.id()?;
-    let canceled = in_time(async {
-        call.own(id).await?;
+    let canceled = within::<_, Problem>(async {
+        call.check_visible(id).await?;
         Ok(call.endpoints.cancel(id).await?)
     });
     match canceled.await? {
-        CancelOutcome::Canceled(job) => Ok(call.status(&job, StatusCode::OK).await),
-        CancelOutcome::Requested(job) => Ok(call.status(&job, StatusCode::ACCEPTED).await),
+        CancelOutcome::Canceled(job) => Ok(call.job_response(&job, StatusCode::OK).await),
+        CancelOutcome::Requested(job) => Ok(call.job_response(&job, StatusCode::ACCEPTED).await),
         CancelOutcome::Terminal(job) => {
             let detail = format!("The job is {} and can no longer be canceled.", job.status.as_str());
             Err(codes::JOB_ENDED.with_detail(detail))

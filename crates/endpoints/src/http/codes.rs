@@ -1,4 +1,4 @@
-//! The table of problem responses. Responses, the OpenAPI document and `docs/http.md` are made from it.
+//! The table of problem responses. Responses and the OpenAPI document are made from it; a test compares `docs/http.md`.
 //! Errors of jobs have a table of their own: `error::Builtin`.
 
 use axum::http::StatusCode;

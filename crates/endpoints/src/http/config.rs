@@ -17,7 +17,7 @@ pub(crate) struct HttpConfig {
     /// [`Options::base_path`](crate::Options::base_path).
     pub(crate) base_path: Option<String>,
     /// Set when the submit routes are made. `/openapi.json` lists the declared endpoints only then.
-    pub(crate) accepts: AtomicBool,
+    pub(crate) has_submit_routes: AtomicBool,
 }
 
 impl Default for HttpConfig {
@@ -28,7 +28,7 @@ impl Default for HttpConfig {
             owner: None,
             responses: Box::new(Unchanged),
             base_path: None,
-            accepts: AtomicBool::new(false),
+            has_submit_routes: AtomicBool::new(false),
         }
     }
 }

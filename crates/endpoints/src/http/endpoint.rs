@@ -1,4 +1,4 @@
-//! DeclaredEndpoint endpoints: a method and a path that accept jobs of one type.
+//! Declared endpoints: a method and a path that accept jobs of one type.
 
 use std::{any::TypeId, borrow::Cow, convert::Infallible, fmt, future::Future, marker::PhantomData};
 
@@ -82,7 +82,7 @@ impl<Req: DeserializeOwned + Send + 'static, Res> Endpoint<Req, Res> {
             name: job.name(),
             rules: job.rules,
             check: Check::Shape(if bodiless {
-                json::is_any
+                json::check_syntax
             } else {
                 |body| json::read_with_path::<Req>(body).map(drop)
             }),

@@ -74,7 +74,7 @@ impl SentState {
         Self { version, status, attempt, cancel_requested_at }
     }
 
-    /// The name of the event for this state after `before`.
+    /// The name of the event for this state after `before`: `progress` if only the version differs.
     fn event_name(&self, before: &Self) -> &'static str {
         match *self == (Self { version: self.version, ..*before }) {
             true => "progress",

@@ -167,11 +167,16 @@ pub(super) fn is_known(headers: &HeaderMap, version: u64) -> bool {
 
 /// The offered content type with the highest quality in `Accept`; the first of equals, `None` if none is acceptable. The
 /// most specific range decides the quality of a type.
-pub(super) fn accepted<'a>(headers: &HeaderMap, offered: &[&'a str]) -> Option<&'a str> {
+pub(super) fn best_type<'a>(headers: &HeaderMap, offered: &[&'a str]) -> Option<&'a str> {
     if !headers.contains_key(header::ACCEPT) {
         return offered.first().copied();
     }
-    let ranges: Vec<(&str, f32)> = list(headers, header::ACCEPT).map(range).collect();
+    best_of(list(headers, header::ACCEPT), offered)
+}
+
+/// Like [`best_type`], for these ranges.
+pub(super) fn best_of<'a, 'r>(ranges: impl Iterator<Item = &'r str>, offered: &[&'a str]) -> Option<&'a str> {
+    let ranges: Vec<(&str, f32)> = ranges.map(range).collect();
     let quality_of = |kind: &str| {
         let fit = |range: &str| match range.strip_suffix("/*") {
             Some("*") => Some(0),
@@ -294,7 +299,7 @@ mod tests {
     #[test]
     fn accept_selects_highest_quality() {
         let offered = ["application/x-ndjson", "text/plain", "text/event-stream"];
-        let best = |values: &[(&'static str, &str)]| accepted(&headers(values), &offered);
+        let best = |values: &[(&'static str, &str)]| best_type(&headers(values), &offered);
         assert_eq!(best(&[]), Some(offered[0]));
         for (accept, expected) in [
             ("*/*", Some(offered[0])),

@@ -14,6 +14,7 @@ use super::document::JobDocument;
 const OPERATION_LOCATION: HeaderName = HeaderName::from_static("operation-location");
 const JOB_ID: HeaderName = HeaderName::from_static("x-async-job-id");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// Maximum number of headers of a response with a job.
 const HEADERS: usize = 10;
@@ -52,7 +53,7 @@ pub(super) fn accepted(document: &JobDocument<'_>, status: StatusCode, replayed:
         // A replayed job may have ended already.
         headers.entry(header::RETRY_AFTER).or_insert_with(|| 1.into());
     }
-    // A base path with other characters is not a header value; then only the body has the location.
+    // A base path may have characters that a header value cannot: then only the body has the location.
     if let Ok(location) = HeaderValue::try_from(document.location()) {
         headers.insert(header::LOCATION, location.clone());
         headers.insert(OPERATION_LOCATION, location);
@@ -62,6 +63,15 @@ pub(super) fn accepted(document: &JobDocument<'_>, status: StatusCode, replayed:
         headers.insert(REPLAYED, HeaderValue::from_static("true"));
     }
     response
+}
+
+/// Sets `Vary: Prefer`, and `Preference-Applied` if a wait was honored.
+pub(super) fn set_preference(response: &mut Response, wait: Option<u64>) {
+    let headers = response.headers_mut();
+    headers.insert(header::VARY, HeaderValue::from_static("Prefer"));
+    if let Some(value) = wait.and_then(|seconds| HeaderValue::try_from(format!("wait={seconds}")).ok()) {
+        headers.insert(PREFERENCE_APPLIED, value);
+    }
 }
 
 /// The entity tag of a version.

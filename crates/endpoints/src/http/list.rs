@@ -1,4 +1,4 @@
-//! `GET /jobs`, for operators: jobs in pages.
+//! `GET /jobs`, for operators: a page of jobs.
 
 use std::{borrow::Cow, collections::HashSet};
 
@@ -74,9 +74,15 @@ fn limit(text: &str) -> Result<u32, Problem> {
     limit.ok_or_else(|| invalid(format!("limit must be {} to {}.", LIMITS.start(), LIMITS.end())))
 }
 
-/// Writes a cursor: time, score and id in hexadecimal, then the mark of its list.
+/// Writes a cursor: time, score and id in hexadecimal, then the hash of the filter.
 fn write_cursor(filter: &ListFilter, cursor: Cursor) -> String {
-    format!("{:016x}{:016x}{:032x}{}", cursor.since.as_micros(), cursor.score, cursor.id.0.as_u128(), mark(filter))
+    format!(
+        "{:016x}{:016x}{:032x}{}",
+        cursor.since.as_micros(),
+        cursor.score,
+        cursor.id.0.as_u128(),
+        filter_hash(filter)
+    )
 }
 
 fn read_cursor(filter: &ListFilter, text: &str) -> Result<Cursor, Problem> {
@@ -87,13 +93,13 @@ fn read_cursor(filter: &ListFilter, text: &str) -> Result<Cursor, Problem> {
         let score = u64::from_str_radix(&place[16..32], 16).ok()?;
         let id = u128::from_str_radix(&place[32..], 16).ok()?;
         let cursor = Cursor { since: Timestamp::from_micros(since), score, id: JobId(uuid::Uuid::from_u128(id)) };
-        (list == mark(filter)).then_some(cursor)
+        (list == filter_hash(filter)).then_some(cursor)
     };
     parse().ok_or_else(|| invalid("cursor must be the nextCursor of a page with the same status and name."))
 }
 
 /// A short hash of the filter. Lists of different filters have different orders, so a cursor is valid for one filter.
-fn mark(filter: &ListFilter) -> String {
+fn filter_hash(filter: &ListFilter) -> String {
     let status = filter.status.map_or("", JobStatus::as_str);
     let name = filter.name.as_ref().map_or("", JobName::as_str);
     let digest = Sha256::digest(format!("{status} {name}"));

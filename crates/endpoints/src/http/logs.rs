@@ -13,7 +13,7 @@ use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
 
 use super::{
-    call::{Call, in_time},
+    call::Call,
     codes,
     events::{self, COMMENT, HEARTBEAT, OPENING},
     headers,
@@ -32,7 +32,7 @@ const POLL: Duration = Duration::from_secs(1);
 pub(super) async fn logs(call: Call) -> Result<Response, Problem> {
     let id = call.id()?;
     let available = [NDJSON, TEXT, EVENTS];
-    let content_type = headers::accepted(call.headers(), &available).ok_or_else(|| {
+    let content_type = headers::best_type(call.headers(), &available).ok_or_else(|| {
         let detail = format!("The Accept header must allow one of {}.", available.join(", "));
         let problem = codes::NOT_ACCEPTABLE.with_detail(detail);
         problem.with_header(header::VARY, HeaderValue::from_static("Accept"))
@@ -42,7 +42,7 @@ pub(super) async fn logs(call: Call) -> Result<Response, Problem> {
     }
     let write = if content_type == TEXT { text } else { json };
     // The first lines are read before the response starts, so that an error can still be a problem response.
-    let first = in_time(async {
+    let first = within::<_, Problem>(async {
         call.found(call.endpoints.job(id).await?)?;
         Ok(read(&call, id, 0).await?)
     });
@@ -100,7 +100,7 @@ fn text(line: &LogLine) -> String {
 async fn follow(call: Call, id: JobId) -> Result<Response, Problem> {
     let follower = call.endpoints.follow(id).ok_or(codes::TOO_MANY_STREAMS)?;
     let last_read = headers::last_event_id(call.headers()).unwrap_or(0);
-    let (job, lines) = in_time(async {
+    let (job, lines) = within::<_, Problem>(async {
         let lookup = call.endpoints.job(id).await?;
         follower.saw(&lookup);
         let job = call.found(lookup)?;
@@ -113,7 +113,7 @@ async fn follow(call: Call, id: JobId) -> Result<Response, Problem> {
         // The client has all lines, or there are none. 204 makes browsers stop reconnecting.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let log = LogStream {
+    let mut log = LogStream {
         call,
         id,
         follower,
@@ -125,7 +125,7 @@ async fn follow(call: Call, id: JobId) -> Result<Response, Problem> {
         lines: VecDeque::new(),
         sent: Instant::now(),
     };
-    let log = log.with(lines);
+    log.set_lines(lines);
     let rest = stream::unfold(Some(log), |log| async { next(log?).await });
     Ok(events::response(stream::iter([Ok(Bytes::from_static(OPENING.as_bytes()))]).chain(rest)))
 }
@@ -158,7 +158,7 @@ async fn next(mut log: LogStream) -> Option<(Chunk, Option<LogStream>)> {
             None if log.sent.elapsed() >= HEARTBEAT => Bytes::from_static(COMMENT.as_bytes()),
             None => {
                 if log.more || log.wait().await? {
-                    log = log.read_more().await;
+                    log.read_more().await;
                 }
                 continue;
             }
@@ -169,25 +169,23 @@ async fn next(mut log: LogStream) -> Option<(Chunk, Option<LogStream>)> {
 }
 
 impl LogStream {
-    fn with(mut self, lines: Vec<LogLine>) -> Self {
+    fn set_lines(&mut self, lines: Vec<LogLine>) {
         self.more = lines.len() == LINES as usize;
         self.complete = self.status.is_terminal() && !self.more;
         self.last_read = lines.last().map_or(self.last_read, |line| line.line);
         self.lines = lines.into();
-        self
     }
 
     /// Reads new lines. After an error, the next poll reads them.
-    async fn read_more(mut self) -> Self {
+    async fn read_more(&mut self) {
         self.more = false;
-        match read(&self.call, self.id, self.last_read).await {
-            Ok(lines) => self.with(lines),
-            Err(_) => self,
+        if let Ok(lines) = read(&self.call, self.id, self.last_read).await {
+            self.set_lines(lines);
         }
     }
 
     /// Waits until new lines are possible (`true`) or a comment is due. `None` when the job is gone or this process has
-    /// drained. Only running jobs are polled: waiting jobs write no lines.
+    /// drained. A job that waits to run writes no lines and is not polled. An ended job is polled after a failed read.
     async fn wait(&mut self) -> Option<bool> {
         let Self { call, follower, version, status, sent, .. } = self;
         let now = Instant::now();

@@ -6,7 +6,7 @@
 //! | `config`, `access`, `responses` | what an application configures for all routes |
 //! | `routes` | the routers, and what all routes have in common |
 //! | `submit` | accepting a job on a declared path |
-//! | `list`, `follow`, `result`, `events`, `logs`, `cancel`, `retry` | the job routes, one each |
+//! | `list`, `get`, `result`, `events`, `logs`, `cancel`, `retry` | the job routes, one each |
 //! | `monitoring` | `/metrics` and `/metrics/jobs` |
 //! | `openapi` | `/openapi.json` |
 //! | `call`, `headers`, `body` | reading requests |
@@ -21,7 +21,7 @@ mod config;
 mod document;
 mod endpoint;
 mod events;
-mod follow;
+mod get;
 mod headers;
 mod job;
 mod list;

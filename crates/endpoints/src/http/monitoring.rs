@@ -45,10 +45,8 @@ pub(super) async fn jobs(call: &Call) -> Result<Response, Problem> {
 
 /// The accepted format with the highest quality, among the versions that are supported; else the text format.
 fn format(headers: &HeaderMap) -> Format {
-    let known: Vec<&str> = headers::list(headers, header::ACCEPT).filter(|range| is_known(range)).collect();
-    let mut headers = HeaderMap::new();
-    headers.extend(HeaderValue::from_str(&known.join(",")).ok().map(|value| (header::ACCEPT, value)));
-    match headers::accepted(&headers, &[TEXT, OPENMETRICS]) {
+    let known = headers::list(headers, header::ACCEPT).filter(|range| is_known(range));
+    match headers::best_of(known, &[TEXT, OPENMETRICS]) {
         Some(OPENMETRICS) => Format::OpenMetrics,
         _ => Format::Text,
     }

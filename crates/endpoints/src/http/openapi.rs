@@ -1,5 +1,5 @@
 //! `GET /openapi.json`: the OpenAPI 3.1 document. The job routes are in the file `openapi.json`; problem responses come from
-//! the table in `codes`, and declared endpoints are added. Names of our schemas start with `Async`, so that an application
+//! the table in `codes`, and declared endpoints are added. Names of the library's schemas start with `Async`, so that an application
 //! can have a `Job` of its own.
 
 use std::{
@@ -63,7 +63,7 @@ pub(super) fn document(call: &Call) -> Result<Response, Problem> {
     let config = &call.config;
     let mut document = LIBRARY.clone().ok_or(codes::INTERNAL_ERROR)?;
     document["servers"] = json!([{ "url": if call.base.is_empty() { "/" } else { &call.base } }]);
-    if config.accepts.load(Ordering::Relaxed) {
+    if config.has_submit_routes.load(Ordering::Relaxed) {
         let mut ids = HashSet::new();
         config.endpoints.iter().for_each(|declared| add(&mut document, declared, &mut ids));
     }

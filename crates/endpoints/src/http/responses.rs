@@ -66,7 +66,7 @@ impl Responses for Unchanged {}
 
 /// Applies a hook to a response. If the hook panics, the response is made again and sent unchanged: a client must learn of
 /// a job that was stored.
-pub(super) fn replaced(response: impl Fn() -> Response, hook: impl FnOnce(Response) -> Response) -> Response {
+pub(super) fn with_hook(response: impl Fn() -> Response, hook: impl FnOnce(Response) -> Response) -> Response {
     catch_unwind(AssertUnwindSafe(|| hook(response()))).unwrap_or_else(|panic| {
         log::internal("the application's responses panicked", &panic_message(&*panic));
         response()
@@ -82,5 +82,5 @@ pub(super) fn panicked(
 ) -> Response {
     log::internal("the application's code panicked while a request was answered", &panic_message(panic));
     let problem = Problem::from(codes::INTERNAL_ERROR).traced(trace);
-    replaced(|| problem.clone().into_response(), |response| responses.internal_error(head, &problem, response))
+    with_hook(|| problem.clone().into_response(), |response| responses.internal_error(head, &problem, response))
 }

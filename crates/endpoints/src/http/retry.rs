@@ -3,20 +3,16 @@
 use async_endpoints_core::store::{JobLookup, RetryOutcome};
 use axum::{http::StatusCode, response::Response};
 
-use super::{
-    call::{Call, in_time},
-    codes, job,
-    problem::Problem,
-    responses::replaced,
-};
+use super::{call::Call, codes, job, problem::Problem, responses::with_hook};
+use crate::store_call::within;
 
 pub(super) async fn retry(call: &Call) -> Result<Response, Problem> {
     let id = call.id()?;
     if call.endpoints.is_shutting_down() {
         return Err(codes::SHUTTING_DOWN.into());
     }
-    let retried = in_time(async {
-        call.own(id).await?;
+    let retried = within::<_, Problem>(async {
+        call.check_visible(id).await?;
         Ok(call.endpoints.retry_traced(id, call.trace.clone()).await?)
     });
     let (job, replayed) = match retried.await? {
@@ -34,5 +30,5 @@ pub(super) async fn retry(call: &Call) -> Result<Response, Problem> {
     };
     let document = call.document(&job).await;
     let response = || job::accepted(&document, StatusCode::ACCEPTED, replayed);
-    Ok(replaced(response, |response| call.config.responses.submitted(&call.head, &document, response)))
+    Ok(with_hook(response, |response| call.config.responses.submitted(&call.head, &document, response)))
 }

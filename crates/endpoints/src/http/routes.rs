@@ -23,9 +23,9 @@ use super::{
     call::Call,
     cancel, codes,
     config::HttpConfig,
-    events, follow, headers, list, logs, monitoring, openapi,
+    events, get, headers, list, logs, monitoring, openapi,
     problem::Problem,
-    responses::{panicked, replaced},
+    responses::{panicked, with_hook},
     result, retry,
     submit::SubmitHandler,
 };
@@ -85,7 +85,7 @@ impl Route {
     async fn answer(self, call: Call) -> Result<Response, Problem> {
         match self {
             Self::List => list::list(&call).await,
-            Self::Job => follow::job(&call).await,
+            Self::Job => get::get(&call).await,
             Self::Result => result::result(&call).await,
             Self::Events => events::events(call).await,
             Self::Logs => logs::logs(call).await,
@@ -118,7 +118,7 @@ pub(crate) fn routes(endpoints: &AsyncEndpoints, config: &Arc<HttpConfig>, group
 
 /// One route per declared path, with all methods of that path.
 fn submit_routes(endpoints: &AsyncEndpoints, config: &Arc<HttpConfig>) -> Router {
-    config.accepts.store(true, Ordering::Relaxed);
+    config.has_submit_routes.store(true, Ordering::Relaxed);
     let mut by_path: BTreeMap<&str, MethodRouter> = BTreeMap::new();
     for declared in &config.endpoints {
         let Some(submit) = SubmitHandler::new(endpoints, config, declared) else { continue };
@@ -192,7 +192,7 @@ async fn answer_or_problem(
         Ok(Err(problem)) => problem.traced(trace.as_ref()),
         Err(panic) => return panicked(&*config.responses, &head, &*panic, trace.as_ref()),
     };
-    replaced(
+    with_hook(
         || problem.clone().into_response(),
         |response| match route {
             _ if problem.status().is_server_error() => config.responses.internal_error(&head, &problem, response),

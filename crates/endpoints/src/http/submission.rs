@@ -158,10 +158,10 @@ impl Check {
         let validate = Arc::new(validate);
         Self::Validator(Arc::new(move |text, received| {
             let read = match bodiless {
-                true => json::is_any(text).and_then(|()| json::read_with_path::<Req>("null")),
+                true => json::check_syntax(text).and_then(|()| json::read_with_path::<Req>("null")),
                 false => json::read_with_path::<Req>(text),
             };
-            let read = read.map_err(|detail| body::misfit(text, detail));
+            let read = read.map_err(|detail| body::parse_problem(text, detail));
             let validate = validate.clone();
             Box::pin(async move {
                 let request = read?;
@@ -181,7 +181,7 @@ impl Check {
     ) -> Result<(SubmitOverrides, RequestParts), Refusal> {
         match self {
             Self::Shape(fits) => {
-                fits(text).map_err(|detail| body::misfit(text, detail))?;
+                fits(text).map_err(|detail| body::parse_problem(text, detail))?;
                 Ok((SubmitOverrides::default(), received.parts))
             }
             Self::Validator(validate) => validate(text, received).await,

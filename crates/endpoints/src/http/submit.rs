@@ -19,8 +19,8 @@ use super::{
     call::Call,
     config::HttpConfig,
     endpoint::DeclaredEndpoint,
-    follow, headers, job,
-    responses::{panicked, replaced},
+    headers, job,
+    responses::{panicked, with_hook},
     submission::{ReceivedRequest, Refusal},
 };
 use crate::{
@@ -73,34 +73,34 @@ impl SubmitHandler {
             Ok(Err(Refusal::Problem(problem))) => problem.traced(trace.as_ref()),
             Err(panic) => {
                 // Functions of the application run before `insert`, so no job was stored.
-                self.endpoints.refused(&self.name, SubmissionResult::Rejected);
+                self.endpoints.count_refused(&self.name, SubmissionResult::Rejected);
                 return panicked(responses, &head, &*panic, trace.as_ref());
             }
         };
         let problem = || {
             let mut response = refused.clone().into_response();
-            follow::prefer(&mut response, None);
+            job::set_preference(&mut response, None);
             response
         };
-        replaced(problem, |response| responses.submission_error(&head, &refused, response))
+        with_hook(problem, |response| responses.submission_error(&head, &refused, response))
     }
 
     async fn accept(&self, call: Call, body: Body) -> Result<Response, Refusal> {
-        let mut call = call.identified();
+        let call = call.identified();
         let wait = headers::prefer_wait(call.headers());
         let job = self
-            .new_job(&mut call, body)
+            .new_job(&call, body)
             .await
-            .inspect_err(|refusal| call.endpoints.refused(&self.name, result(refusal)))?;
+            .inspect_err(|refusal| call.endpoints.count_refused(&self.name, submission_result(refusal)))?;
         let accepted = call.endpoints.accept(job).await?;
         Ok(accepted_response(&call, accepted, wait).await)
     }
 
     /// Reads and checks the request, and makes the job.
-    async fn new_job(&self, call: &mut Call, body: Body) -> Result<NewJob, Refusal> {
+    async fn new_job(&self, call: &Call, body: Body) -> Result<NewJob, Refusal> {
         // The body is read before any refusal: a client that is still writing does not read the response.
         let bytes = body::read(body, call.headers()).await?;
-        let path = std::mem::replace(&mut call.path, Ok(Vec::new()))?;
+        let path = call.path.clone()?;
         let identity = Identity {
             key: headers::idempotency_key(call.headers())?,
             id: headers::request_id(call.headers())?,
@@ -125,8 +125,8 @@ impl SubmitHandler {
     }
 }
 
-/// The result for the metrics: server errors are rejections, all others are errors of the request.
-fn result(refusal: &Refusal) -> SubmissionResult {
+/// The result in the metrics: a server error is a rejection, any other refusal is an invalid request.
+fn submission_result(refusal: &Refusal) -> SubmissionResult {
     match refusal {
         Refusal::Problem(problem) if problem.status().is_server_error() => SubmissionResult::Rejected,
         Refusal::Problem(_) | Refusal::Response(_) => SubmissionResult::Invalid,
@@ -148,8 +148,8 @@ async fn accepted_response(call: &Call, mut accepted: Accepted, wait: Option<u64
     let document = call.document(&accepted.job).await;
     let response = || {
         let mut response = job::accepted(&document, status, accepted.replayed);
-        follow::prefer(&mut response, ended);
+        job::set_preference(&mut response, ended);
         response
     };
-    replaced(response, |response| call.config.responses.submitted(&call.head, &document, response))
+    with_hook(response, |response| call.config.responses.submitted(&call.head, &document, response))
 }

@@ -31,16 +31,16 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 /// Length of the listener's accept queue.
 const BACKLOG: i32 = 4096;
 
-/// Serves until `stop` fires, then lets requests in flight finish until `over` fires. Upgraded connections are not
+/// Serves until `stop` fires, then lets requests in flight finish until `abort` fires. Upgraded connections are not
 /// waited for.
 pub(crate) async fn serve(
     listener: TcpListener,
     app: Router,
     options: &Options,
     stop: CancellationToken,
-    over: CancellationToken,
+    abort: CancellationToken,
 ) {
-    // The listener was made by the application, usually with a short queue; a burst of clients would wait for seconds.
+    // The application's listener usually has a short queue, in which a burst of clients would wait for seconds.
     let _ = SockRef::from(&listener).listen(BACKLOG);
     // Prepares the routes once instead of per request.
     let app: Router = app.with_state(());
@@ -62,11 +62,11 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let (app, stop, over) = (app.clone(), stop.clone(), over.clone());
+        let (app, stop, abort) = (app.clone(), stop.clone(), abort.clone());
         connections.spawn(async move {
             tokio::select! {
                 () = connection(stream, peer, app, header_read, stop) => {}
-                () = over.cancelled() => {}
+                () = abort.cancelled() => {}
             }
             drop(permit);
         });

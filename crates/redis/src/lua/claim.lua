@@ -164,5 +164,5 @@ for _, quota in ipairs(quotas) do
   end
   if quota.due and (wait < 0 or quota.due - now < wait) then wait = quota.due - now end
 end
--- Lua converts a number to the range of an answer without a check.
+-- A damaged score may exceed the range of numbers in an answer.
 return {now, math.min(wait, SPAN), attempts}

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_endpoints_core::{
     JobId, JobStatus, JobStore as _, StoreError,
-    store::{JobLookup, NewJob, Outcome, Reclaimed, Report, RetryAs, Settled, StatsQuery},
+    store::{JobLookup, Outcome, Reclaimed, Report, RetryAs, Settled, StatsQuery},
 };
 use async_endpoints_redis::Options;
 use async_endpoints_testkit::{
@@ -101,7 +101,7 @@ async fn unreadable_counters_start_again() {
         };
         let waits = insert(store).await.unwrap().id;
         damage();
-        store.insert(NewJob { delay: HOUR, ..job("alpha", HOUR) }).await.expect(value);
+        store.insert(job("alpha", HOUR).delay(HOUR)).await.expect(value);
         let again = insert(store).await.expect(value).id;
         damage();
         store.cancel(waits, &error("C")).await.expect(value);
@@ -153,7 +153,7 @@ async fn damaged_jobs_do_not_stop_calls_for_others() {
             let some = world.jobs[world.rng.random_range(0..world.jobs.len())].id;
             let store = &world.store;
             let keyed = world.jobs.iter().find(|job| job.id == some).unwrap().clone();
-            let insert = async |delay| store.insert(NewJob { delay, ..job("alpha", HOUR) }).await;
+            let insert = async |delay| store.insert(job("alpha", HOUR).delay(delay)).await;
             answered(&world, "insert", insert(Duration::ZERO)).await.expect("accepted");
             answered(&world, "insert", insert(LEASE)).await.expect("accepted");
             answered(&world, "insert", store.insert(keyed)).await;
@@ -208,7 +208,7 @@ async fn unreadable_job_leaves_other_jobs_whole() {
         damage(waits, "w");
         let before = digest(&world);
         store.cancel(waits, &error("C")).await.expect_err("it cannot be read");
-        assert_eq!(digest(&world), before, "nothing changed");
+        assert_eq!(digest(&world), before, "the call changed something");
         store.repair().await.unwrap();
         in_order(store).await;
     }

@@ -32,7 +32,7 @@ pub(crate) const NUMBERS: [&str; 8] =
     ["?", "", "nan", "inf", "1.5", "-9223372036854775808", "9223372036854775807", "99999999999999999999"];
 pub(crate) const LEASE: Duration = Duration::from_secs(30);
 
-/// A store in a namespace of its own, and the means to damage it.
+/// A store in a namespace of its own, with methods that damage its keys.
 pub(crate) struct World {
     pub(crate) server: std::sync::Arc<RedisServer>,
     pub(crate) prefix: String,
@@ -66,11 +66,9 @@ impl World {
         self.store.reclaim(&sweep(LEASE)).await.unwrap();
         for number in 0..50 {
             let delayed = self.rng.random_bool(0.3);
-            let new = NewJob {
-                key: self.rng.random_bool(0.4).then(|| key(&format!("k{number}"))),
-                delay: if delayed { Duration::from_secs(self.rng.random_range(1..100)) } else { Duration::ZERO },
-                ..job(TYPES[number % 2], HOUR)
-            };
+            let delay = if delayed { Duration::from_secs(self.rng.random_range(1..100)) } else { Duration::ZERO };
+            let key = self.rng.random_bool(0.4).then(|| key(&format!("k{number}")));
+            let new = job(TYPES[number % 2], HOUR).key(key).delay(delay);
             assert!(matches!(self.store.insert(new.clone()).await.unwrap(), InsertOutcome::Inserted { .. }));
             self.jobs.push(new);
             self.clock.advance(Duration::from_millis(500));
@@ -206,8 +204,8 @@ impl World {
                 return format!("all counts of this minute: {value}");
             }
         };
-        let said = self.cli(&words.iter().map(String::as_str).collect::<Vec<_>>());
-        format!("{words:?}: {said}")
+        let answer = self.cli(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        format!("{words:?}: {answer}")
     }
 
     /// Sets all counts of the current minute to a value.
@@ -321,7 +319,7 @@ impl World {
         }
         let counted: u64 = stats.types.iter().flat_map(|of| of.counts).sum();
         let indexed = self.jobs.iter().filter(|job| !self.places(job.id).is_empty()).count() as u64;
-        assert_eq!(counted, indexed, "no other index entry is left");
+        assert_eq!(counted, indexed, "an index has a foreign entry");
     }
 
     /// No readable job waits or runs.

@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use async_endpoints_core::{
-    JobStore as _, SharedState as _,
-    store::{Hint, ListFilter, Page, Report, ReportedProgress, RetryAs, StatsQuery},
+    JobId, JobStore as _, SharedState as _,
+    store::{
+        Heartbeat, Hint, ListFilter, Outcome, Page, Report, ReportedProgress, RetryAs, StatsQuery, WorkerId,
+        WorkerSlots,
+    },
 };
 use async_endpoints_redis::{OpenError, Options, RedisStore};
 use async_endpoints_testkit::{
-    jobs::{completed, error, job, line},
+    jobs::{completed, error, job, key, line},
     server::RedisServer,
 };
 use bytes::Bytes;
@@ -80,11 +83,8 @@ async fn documented_permissions_suffice() {
 }
 
 async fn all_calls(store: &RedisStore) {
-    let keyed = async_endpoints_core::store::NewJob {
-        key: Some(async_endpoints_testkit::jobs::key("k")),
-        delay: Duration::from_millis(1),
-        ..job("alpha", Duration::from_millis(1))
-    };
+    let short = Duration::from_millis(1);
+    let keyed = job("alpha", short).key(key("k")).delay(short);
     for _ in 0..2 {
         store.insert(keyed.clone()).await.unwrap();
     }
@@ -95,7 +95,7 @@ async fn all_calls(store: &RedisStore) {
     let report = Report { lease: taken[0].lease, progress: Some(progress), logs: vec![line("one")] };
     store.report(&[report]).await.unwrap();
     for attempt in &taken {
-        let failed = async_endpoints_core::store::Outcome::Failed { error: error("F") };
+        let failed = Outcome::Failed { error: error("F") };
         let outcome = if attempt.lease.job == keyed.id { completed("1") } else { failed };
         settle(store, attempt.lease, outcome).await;
     }
@@ -103,14 +103,14 @@ async fn all_calls(store: &RedisStore) {
     assert_eq!(store.prune(9).await.unwrap(), 1);
     let failed = taken.iter().map(|one| one.lease.job);
     for id in failed {
-        store.retry(id, &RetryAs { id: async_endpoints_core::JobId::random(), trace: None }).await.unwrap();
+        store.retry(id, &RetryAs { id: JobId::random(), trace: None }).await.unwrap();
         store.logs(id, 0, 9).await.unwrap();
     }
     let again = take(store, 1).await;
-    let heartbeat = async_endpoints_core::store::Heartbeat {
-        worker: async_endpoints_core::store::WorkerId(Uuid::new_v4()),
+    let heartbeat = Heartbeat {
+        worker: WorkerId(Uuid::new_v4()),
         types: Vec::new(),
-        slots: async_endpoints_core::store::WorkerSlots::default(),
+        slots: WorkerSlots::default(),
         ttl: Duration::from_millis(1),
     };
     store.renew(&heartbeat, &[again[0].lease], Duration::from_millis(1)).await.unwrap();

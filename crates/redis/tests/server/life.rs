@@ -6,7 +6,7 @@ use async_endpoints_core::{
     JobId, JobStatus, JobStore as _,
     job::TraceContext,
     limits::LOG_BYTES_PER_JOB,
-    store::{Fenced, Hint, JobLookup, NewJob, Outcome, Report, StatsQuery},
+    store::{Fenced, Hint, JobLookup, Outcome, Report, StatsQuery},
 };
 use async_endpoints_testkit::{
     jobs::{completed, job, line},
@@ -192,7 +192,7 @@ async fn hash_of_a_traced_job_stays_compact() {
     let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     for bytes in [9, 64, 65, 512] {
         let trace = TraceContext { traceparent: traceparent.to_owned(), tracestate: Some("a".repeat(bytes)) };
-        let new = NewJob { trace: Some(trace.clone()), ..job("alpha", HOUR) };
+        let new = job("alpha", HOUR).trace(trace.clone());
         store.insert(new.clone()).await.unwrap();
         let encoding = || server.cli(&["OBJECT", "ENCODING", &format!("{{{prefix}}}:job:{}", new.id)]);
         let expected = if bytes <= 64 { "listpack" } else { "hashtable" };

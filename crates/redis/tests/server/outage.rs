@@ -26,7 +26,7 @@ use crate::common::{HOUR, SOON, back, in_order, insert, open, options, settle, t
 async fn killed_server_loses_nothing_with_fsync_always() {
     let server = RedisServer::with(&[("appendfsync", "always")]);
     let store = open(&server, options()).await;
-    let ended = async_endpoints_core::store::NewJob { key: Some(key("k")), ..job("alpha", HOUR) };
+    let ended = job("alpha", HOUR).key(key("k"));
     assert!(matches!(store.insert(ended.clone()).await.unwrap(), InsertOutcome::Inserted { .. }));
     let taken = take(&store, 1).await.remove(0);
     let report = async_endpoints_core::store::Report { lease: taken.lease, progress: None, logs: vec![line("one")] };

@@ -106,7 +106,7 @@ async fn prune_step_stops_at_its_byte_limit() {
     loop {
         let pruned = fixture.queue.call(false, 0, |state| state.prune_jobs(100)).await.unwrap();
         steps.push(pruned.removed);
-        if !pruned.more() {
+        if !pruned.reached_limit() {
             break;
         }
     }
@@ -123,7 +123,7 @@ async fn prune_step_stops_at_its_job_limit() {
     fixture.sql("UPDATE jobs SET status = 5, ended_at = created_at - retention * 3 / 2 RETURNING seq").await;
     for removed in [100, 50] {
         let pruned = fixture.queue.call(false, 0, |state| state.prune_jobs(u32::MAX)).await.unwrap();
-        assert_eq!((pruned.removed, pruned.more()), (removed, removed == 100));
+        assert_eq!((pruned.removed, pruned.reached_limit()), (removed, removed == 100));
     }
     fixture.sql("UPDATE tombstones SET forget_at = 0 RETURNING 1").await;
     for removed in [100, 50] {

@@ -4,25 +4,23 @@ use std::time::Duration;
 
 use async_endpoints_core::{JobId, JobView, store::JobLookup};
 use axum::{
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{StatusCode, header},
     response::Response,
 };
 
 use super::{call::Call, headers, job, problem::Problem};
 
-const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
-
-pub(super) async fn job(call: &Call) -> Result<Response, Problem> {
+pub(super) async fn get(call: &Call) -> Result<Response, Problem> {
     let preferred = headers::prefer_wait(call.headers());
     let requested = headers::query_wait(call.query())?;
     let job = call.found(lookup(call, call.id()?, requested.or(preferred)).await?)?;
     let mut response = if headers::is_known(call.headers(), job.version) {
         job::not_modified(&job)
     } else {
-        call.status(&job, StatusCode::OK).await
+        call.job_response(&job, StatusCode::OK).await
     };
     // The query parameter has precedence: some clients send `Prefer` by default.
-    prefer(&mut response, preferred.filter(|_| requested.is_none()));
+    job::set_preference(&mut response, preferred.filter(|_| requested.is_none()));
     Ok(response)
 }
 
@@ -37,13 +35,4 @@ async fn lookup(call: &Call, id: JobId, wait: Option<u64>) -> Result<JobLookup, 
         false => job.status.is_terminal(),
     };
     Ok(call.endpoints.wait_until(id, Duration::from_secs(seconds), done).await?)
-}
-
-/// Sets `Vary: Prefer`, and `Preference-Applied` if a wait was honored.
-pub(super) fn prefer(response: &mut Response, wait: Option<u64>) {
-    let headers = response.headers_mut();
-    headers.insert(header::VARY, HeaderValue::from_static("Prefer"));
-    if let Some(value) = wait.and_then(|seconds| HeaderValue::try_from(format!("wait={seconds}")).ok()) {
-        headers.insert(PREFERENCE_APPLIED, value);
-    }
 }
