@@ -190,8 +190,8 @@ impl Builder {
         let routes = Box::new(move |endpoints: &AsyncEndpoints, group| http::routes(endpoints, &config, group));
         let measured = match self.telemetry.filter(Telemetry::is_enabled) {
             Some(telemetry) => {
-                let names = types.iter().map(|(name, _)| name);
-                let measured = Measured::new(telemetry, self.store.kind(), names);
+                let declared = types.iter().map(|(name, policy)| (name, policy.error_codes));
+                let measured = Measured::new(telemetry, self.store.kind(), declared);
                 Some(measured.ok_or(BuildError::TelemetryTaken)?)
             }
             None => None,

@@ -320,6 +320,35 @@ async fn many_scrapes_query_the_store_once_in_5_s() {
 }
 
 #[tokio::test]
+async fn declared_error_codes_start_at_zero() {
+    const CODED: JobType<bool, ()> = JobType::new("Coded").error_codes(&["DECLARED"]);
+    let endpoints = AsyncEndpoints::builder(MemoryStore::new())
+        .access(Access::loopback())
+        .options(Options { max_retries: 0, ..quick() })
+        .telemetry(&telemetry())
+        .handler(CODED, async |ctx: JobContext<bool>| -> Result<(), JobError> {
+            Err(JobError::permanent(if *ctx.request() { "DECLARED" } else { "UNDECLARED" }, ""))
+        })
+        .build()
+        .unwrap();
+    let url = serve_monitoring(&endpoints).await;
+    let failed = |code| format!(r#"async_job_failed_total{{error_type="{code}",job_type="Coded"}}"#);
+    let attempts =
+        |outcome| format!(r#"async_job_attempts_total{{error_type="DECLARED",job_type="Coded",outcome="{outcome}"}}"#);
+    let before = samples(&scrape(&url, TEXT).await);
+    for series in [failed("DECLARED"), attempts("failed"), attempts("retried")] {
+        assert_eq!(before.get(&*series), Some(&0.0), "{series}");
+    }
+    for declared in [true, true, false] {
+        endpoints.submit(CODED, declared).await.unwrap();
+    }
+    endpoints.run_until_idle().await.unwrap();
+    let after = samples(&scrape(&url, TEXT).await);
+    assert_eq!((after[&*failed("DECLARED")], after[&*attempts("failed")]), (2.0, 2.0));
+    assert_eq!(after[&*failed("UNDECLARED")], 1.0);
+}
+
+#[tokio::test]
 async fn undeclared_types_and_excess_codes_share_series() {
     const NAMED: JobType<u32, ()> = JobType::new("Named");
     let endpoints = AsyncEndpoints::builder(MemoryStore::new())

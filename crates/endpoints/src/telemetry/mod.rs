@@ -71,11 +71,11 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
-    /// None if the telemetry is attached to other endpoints.
+    /// `types` has the job types with their error codes. None if the telemetry is attached to other endpoints.
     pub(crate) fn new<'a>(
         telemetry: Telemetry,
         store: &'static str,
-        types: impl Iterator<Item = &'a JobName>,
+        types: impl Iterator<Item = (&'a JobName, &'static [&'static str])>,
     ) -> Option<Self> {
         let attachment = telemetry.attach(CATALOGUE)?;
         Some(Self {

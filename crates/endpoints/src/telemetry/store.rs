@@ -240,7 +240,7 @@ mod tests {
         let clock = ManualClock::new();
         let telemetry = Telemetry::builder().build().expect("telemetry");
         let store = Arc::new(MemoryStore::with_clock(clock.clone()));
-        let measured = Measured::new(telemetry, store.kind(), [].iter()).expect("the only attachment");
+        let measured = Measured::new(telemetry, store.kind(), std::iter::empty()).expect("the only attachment");
         Fixture::manual(measured.store(store), clock)
     });
 }
