@@ -14,7 +14,7 @@ pub(crate) const BLOCKED_GRACE: Duration = Duration::from_secs(2);
 /// A job type: its name, the types of its request and its result, and its rules.
 ///
 /// Declare it as a constant and use the constant wherever jobs of the type are accepted, run or submitted from code.
-/// [`Options`] has the defaults of all rules.
+/// [`Options`] has the defaults of all rules. The build of the endpoints refuses a concurrency, timeout or retention of zero.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -192,7 +192,7 @@ impl Rules {
             retry: self.retry.unwrap_or(RetryPolicy::exponential(options.retry_base)),
             timeout: self.timeout.unwrap_or(options.job_timeout),
             slow_after: self.slow_after.unwrap_or(options.slow_after),
-            concurrency: self.concurrency.unwrap_or(options.concurrency).clamp(1, options.concurrency),
+            concurrency: self.concurrency.unwrap_or(options.concurrency).min(options.concurrency),
             priority: self.priority.unwrap_or_default(),
             retention: self.retention.unwrap_or(options.retention),
             max_queue_size: self.max_queue_size.unwrap_or(options.max_queue_size),

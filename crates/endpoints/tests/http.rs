@@ -361,4 +361,14 @@ fn build_rejects_conflicting_declarations() {
     assert!(name.contains("\"no name\""), "{name}");
     let zero = support::builder(&store()).options(Options { concurrency: 0, ..quick() }).build().unwrap_err();
     assert!(matches!(zero, BuildError::Options(_)), "{zero}");
+    const IDLE: JobType<Order, u32> = ORDER.concurrency(0);
+    const INSTANT: JobType<Order, u32> = ORDER.timeout(Duration::ZERO);
+    const FORGOTTEN: JobType<Order, u32> = ORDER.retention(Duration::ZERO);
+    for (rule, zero) in [
+        ("concurrency", build(|b| b.endpoint(Endpoint::post("/a", IDLE)))),
+        ("timeout", build(|b| b.endpoint(Endpoint::post("/a", INSTANT)))),
+        ("retention", build(|b| b.handler(FORGOTTEN, async |_: JobContext<Order>| Ok(1)))),
+    ] {
+        assert!(zero.starts_with(&format!("invalid {rule} \"0\" of Order: expected a ")), "{zero}");
+    }
 }
