@@ -53,6 +53,7 @@ mod provider;
 #[cfg(feature = "otlp")]
 mod push;
 mod reader;
+mod resource;
 mod sync;
 mod views;
 
