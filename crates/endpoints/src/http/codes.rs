@@ -73,6 +73,8 @@ problems! {
         "The body does not fit the request type of the endpoint. The detail has the path of the field.";
     INTERNAL_ERROR: INTERNAL_SERVER_ERROR, "Internal error",
         "The request could not be handled. The log of the service has the cause.";
+    JOB_UNREADABLE: INTERNAL_SERVER_ERROR, "The job cannot be read",
+        "The stored job cannot be read. A repeat does not help: the log of the service has the cause.";
     QUEUE_FULL: SERVICE_UNAVAILABLE, "The queue is full",
         "The queue limit of this job type is reached. Nothing was stored.";
     SHUTTING_DOWN: SERVICE_UNAVAILABLE, "Shutting down",
