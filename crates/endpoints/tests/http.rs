@@ -106,6 +106,8 @@ async fn invalid_request_is_refused_and_not_stored() {
         (post("application/json", large), 413, "BODY_TOO_LARGE", "1048576"),
         (post("application/json", r#"{"items":[1,"two"]}"#.to_owned()), 422, "INVALID_REQUEST", "items[1]: "),
         (service.client.post(&url), 422, "INVALID_REQUEST", "null"),
+        (post("application/json", "[[1]]".to_owned()), 422, "INVALID_REQUEST", "an object"),
+        (post("application/json", "[[1]".to_owned()), 400, "INVALID_JSON", "EOF"),
         (post("application/json", good()).header("idempotency-key", "a b"), 400, "INVALID_IDEMPOTENCY_KEY", "255"),
         (post("application/json", good()).header("x-async-request-id", "7"), 400, "INVALID_REQUEST_ID", "UUID"),
         (service.client.delete(&url), 405, "METHOD_NOT_ALLOWED", "DELETE"),
