@@ -81,6 +81,13 @@ fn is_killed(detail: &str) -> bool {
     detail.contains("Script killed")
 }
 
+/// Whether the user lacks a permission, for the call or for a command in its script.
+pub(crate) fn is_denied(error: &RedisError) -> bool {
+    // Redis 7.0 reports the second case as `ERR`.
+    let in_script = |detail: &str| detail.contains("user executing the script") || detail.contains("ACL failure");
+    error.code() == Some("NOPERM") || error.detail().is_some_and(in_script)
+}
+
 /// The reason of an error that ends by itself or that an operator can remove. None for other errors.
 pub(crate) fn reason(error: &RedisError) -> Option<&'static str> {
     if error.is_timeout() {
@@ -91,6 +98,9 @@ pub(crate) fn reason(error: &RedisError) -> Option<&'static str> {
     }
     if error.kind() == ErrorKind::AuthenticationFailed {
         return Some("the server does not accept the user or the password");
+    }
+    if is_denied(error) {
+        return Some("the user lacks a permission");
     }
     Some(match error.code()? {
         "LOADING" => "the server is loading its data",
@@ -103,7 +113,6 @@ pub(crate) fn reason(error: &RedisError) -> Option<&'static str> {
         "CLUSTERDOWN" | "TRYAGAIN" => "the cluster is not ready",
         "NOREPLICAS" => "the server has too few replicas to accept writes",
         "NOAUTH" | "WRONGPASS" => "the server does not accept the user or the password",
-        "NOPERM" => "the user lacks a permission",
         _ if error.detail().is_some_and(|detail| detail.contains("max number of clients")) => {
             "the server has too many clients"
         }
@@ -165,6 +174,8 @@ mod tests {
         for line in [
             "MOVED 3999 127.0.0.1:6381",
             "ASK 3999 127.0.0.1:6381",
+            "NOPERM this user has no permissions to run the 'evalsha' command",
+            "ERR The user executing the script can't run this command or subcommand script: 5b3e, on @user_script:2.",
             "ERR Script killed by user with SCRIPT KILL... script: 5b3e, on @user_script:2.",
             "LOADING Redis is loading the dataset in memory",
         ] {

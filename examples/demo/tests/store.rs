@@ -216,6 +216,18 @@ async fn demo_waits_for_a_redis_server() {
 }
 
 #[tokio::test]
+async fn unknown_redis_database_is_exit_code_2() {
+    let (folder, redis) = (Folder::new(), RedisServer::start());
+    for database in ["99", "-1"] {
+        let url = format!("redis://127.0.0.1:{}/{database}", redis.port());
+        let out = folder.run(&[("AE_STORE", &url), ("RUST_LOG", "off")]).await;
+        let stderr = String::from_utf8_lossy(&out.stderr);
+        assert_eq!((out.status.code(), stderr.lines().count()), (Some(2), 1), "{stderr}");
+        expect_invalid_store(&stderr, "redis:…", "database");
+    }
+}
+
+#[tokio::test]
 async fn evicting_server_needs_allow_volatile() {
     let folder = Folder::new();
     let redis = RedisServer::with(&[("maxmemory-policy", "allkeys-lru"), ("requirepass", "s3cret")]);
