@@ -46,6 +46,12 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
         why: "tests make certificates for a server that speaks TLS",
     },
     Needed {
+        program: "/usr/sbin/nginx",
+        arguments: &["-v"],
+        packages: &["nginx-light"],
+        why: "a test puts it in front of the demo",
+    },
+    Needed {
         program: "prometheus",
         arguments: &["--version"],
         packages: &["prometheus"],

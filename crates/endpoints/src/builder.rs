@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use async_endpoints_core::{JobName, Store, job::InvalidName};
@@ -45,6 +46,18 @@ pub enum BuildError {
         other: Option<String>,
         /// The reason.
         reason: String,
+    },
+    /// A rule of a job type can never work.
+    #[error("invalid {rule} {value:?} of {name}: expected {expected}")]
+    Rule {
+        /// The job type.
+        name: JobName,
+        /// The rule.
+        rule: &'static str,
+        /// The invalid value.
+        value: String,
+        /// A description of valid values.
+        expected: &'static str,
     },
     /// One job type has two handlers.
     #[error("{0} has two handlers")]
@@ -105,7 +118,8 @@ impl Builder {
         self
     }
 
-    /// Sets the access policy of the operator routes. Defaults to [`Access::loopback`].
+    /// Sets the access policy of the operator routes. Defaults to [`Access::closed`]:
+    /// without a policy, operator routes refuse all requests.
     pub fn access(mut self, access: Access) -> Self {
         self.http.access = access;
         self
@@ -189,8 +203,8 @@ impl Builder {
         let routes = Box::new(move |endpoints: &AsyncEndpoints, group| http::routes(endpoints, &config, group));
         let measured = match self.telemetry.filter(Telemetry::is_enabled) {
             Some(telemetry) => {
-                let names = types.iter().map(|(name, _)| name);
-                let measured = Measured::new(telemetry, self.store.kind(), names);
+                let declared = types.iter().map(|(name, policy)| (name, policy.error_codes));
+                let measured = Measured::new(telemetry, self.store.kind(), declared);
                 Some(measured.ok_or(BuildError::TelemetryTaken)?)
             }
             None => None,
@@ -215,9 +229,25 @@ impl Builder {
             if first != second {
                 return Err(BuildError::TwoTypes { name, first, second });
             }
+            check_rules(&name, rules)?;
         }
         Ok(known.into_iter().map(|(name, rules)| (name, rules.resolve(&self.options))).collect())
     }
+}
+
+/// Rejects rules with which no job could run, or be read after its end.
+fn check_rules(name: &JobName, rules: &Rules) -> Result<(), BuildError> {
+    let seconds = |duration: Option<Duration>| duration.map(|duration| duration.as_secs_f64());
+    for (rule, value, expected) in [
+        ("concurrency", rules.concurrency.map(f64::from), "a number of attempts, 1 or more"),
+        ("timeout", seconds(rules.timeout), "a time above 0 s"),
+        ("retention", seconds(rules.retention), "a time above 0 s"),
+    ] {
+        if value == Some(0.0) {
+            return Err(BuildError::Rule { name: name.clone(), rule, value: "0".to_owned(), expected });
+        }
+    }
+    Ok(())
 }
 
 /// The OpenAPI document refers to types by name, so each name must have one schema.

@@ -24,6 +24,9 @@ use crate::{backoff::Backoff, error::panic_message, telemetry::events};
 /// How long `open` waits for the first try, so that a process usually starts with an open store.
 const FIRST_TRY: Duration = Duration::from_secs(2);
 
+/// Interval of the log lines about failing tries.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
 /// The permanent error that ended the tries to open a store.
 pub type Refusal = Arc<dyn Error + Send + Sync>;
 
@@ -143,6 +146,7 @@ where
 {
     let began = Instant::now();
     let mut backoff = Backoff::default();
+    let mut logged_at: Option<Instant> = None;
     loop {
         // A panic of the caller's code would otherwise end the tries without a trace.
         let opened = AssertUnwindSafe(async {
@@ -161,18 +165,15 @@ where
                 state.send_replace(end);
                 return;
             }
-            Err(error) => set_error(&state, error),
+            Err(error) => {
+                if logged_at.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
+                    events::store_not_open(&error);
+                    logged_at = Some(Instant::now());
+                }
+                state.send_replace(State::Opening(Some(error.into())));
+            }
         }
         tokio::time::sleep(backoff.next()).await;
-    }
-}
-
-/// Records the error of the last try. Logs it unless it is the same as the one before.
-fn set_error(state: &watch::Sender<State>, error: String) {
-    let is_same = matches!(&*state.borrow(), State::Opening(Some(before)) if **before == *error);
-    if !is_same {
-        events::store_not_open(&error);
-        state.send_replace(State::Opening(Some(error.into())));
     }
 }
 

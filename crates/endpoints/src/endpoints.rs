@@ -32,7 +32,7 @@ use crate::{
     stats_cache::StatsCache,
     store_call::within,
     sync::Mutex,
-    telemetry::{Format, Measured},
+    telemetry::{Format, Measured, OutageLog},
     worker::{RegisteredType, Worker, WorkerStatus, supervise},
 };
 
@@ -82,6 +82,7 @@ impl AsyncEndpoints {
         let Assembly { types, routes, registered, mut middlewares, measured } = parts;
         let cutoffs = types.iter().map(|(name, policy)| policy.cutoffs(name, &options)).collect();
         let names: Vec<JobName> = types.into_iter().map(|(name, _)| name).collect();
+        let store: Arc<dyn Store> = Arc::new(OutageLog::new(store));
         let store = match &measured {
             Some(measured) => measured.store(store),
             None => store,

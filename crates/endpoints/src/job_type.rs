@@ -14,7 +14,7 @@ pub(crate) const BLOCKED_GRACE: Duration = Duration::from_secs(2);
 /// A job type: its name, the types of its request and its result, and its rules.
 ///
 /// Declare it as a constant and use the constant wherever jobs of the type are accepted, run or submitted from code.
-/// [`Options`] has the defaults of all rules.
+/// [`Options`] has the defaults of all rules. The build of the endpoints refuses a concurrency, timeout or retention of zero.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -46,6 +46,7 @@ pub(crate) struct Rules {
     pub(crate) retention: Option<Duration>,
     pub(crate) max_queue_size: Option<u64>,
     pub(crate) delay: Option<Duration>,
+    pub(crate) error_codes: &'static [&'static str],
 }
 
 impl<Req, Res> JobType<Req, Res> {
@@ -61,6 +62,7 @@ impl<Req, Res> JobType<Req, Res> {
             retention: None,
             max_queue_size: None,
             delay: None,
+            error_codes: &[],
         };
         Self { name, rules, types: PhantomData }
     }
@@ -132,6 +134,14 @@ impl<Req, Res> JobType<Req, Res> {
         self.rules.delay = Some(delay);
         self
     }
+
+    /// Declares the error codes of the handler, so that their counters exist at zero before the first failure. `rate()`
+    /// and `increase()` do not see the first failure with an undeclared code, which is counted all the same.
+    #[must_use]
+    pub const fn error_codes(mut self, codes: &'static [&'static str]) -> Self {
+        self.rules.error_codes = codes;
+        self
+    }
 }
 
 impl<Req, Res> Copy for JobType<Req, Res> {}
@@ -160,6 +170,7 @@ pub(crate) struct Policy {
     pub(crate) retention: Duration,
     pub(crate) max_queue_size: u64,
     pub(crate) delay: Duration,
+    pub(crate) error_codes: &'static [&'static str],
 }
 
 impl Policy {
@@ -181,11 +192,12 @@ impl Rules {
             retry: self.retry.unwrap_or(RetryPolicy::exponential(options.retry_base)),
             timeout: self.timeout.unwrap_or(options.job_timeout),
             slow_after: self.slow_after.unwrap_or(options.slow_after),
-            concurrency: self.concurrency.unwrap_or(options.concurrency).clamp(1, options.concurrency),
+            concurrency: self.concurrency.unwrap_or(options.concurrency).min(options.concurrency),
             priority: self.priority.unwrap_or_default(),
             retention: self.retention.unwrap_or(options.retention),
             max_queue_size: self.max_queue_size.unwrap_or(options.max_queue_size),
             delay: self.delay.unwrap_or_default(),
+            error_codes: self.error_codes,
         }
     }
 }

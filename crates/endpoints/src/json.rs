@@ -1,6 +1,8 @@
 //! Reading JSON of clients, with a depth limit and with errors that name the field.
 
-use serde::de::{DeserializeOwned, IgnoredAny};
+use std::fmt;
+
+use serde::de::{DeserializeOwned, Deserializer, Error, IgnoredAny, Visitor};
 
 /// Maximum depth of nested values.
 pub(crate) const MAX_DEPTH: usize = 128;
@@ -16,7 +18,12 @@ pub(crate) fn read<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
 
 /// Reads a value; an error has the path of the field. Tracking the path is slower, so it is done in a second pass after an
 /// error.
+///
+/// Rejects an array for a struct, which a derived `Deserialize` accepts as the values of the fields in their order.
 pub(crate) fn read_with_path<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    if text.trim_start().starts_with('[') && is_struct::<T>() {
+        return Err("invalid type: sequence, expected an object".to_owned());
+    }
     read(text).or_else(|_| read_tracking_path(text))
 }
 
@@ -49,6 +56,63 @@ fn without_type_names(reason: &str) -> String {
         }
     }
     reason.to_owned()
+}
+
+/// Whether values of a type are read as a struct with named fields.
+fn is_struct<T: DeserializeOwned>() -> bool {
+    matches!(T::deserialize(Probe), Err(Probed { is_struct: true }))
+}
+
+/// A deserializer that fails with the kind of value that the type requests.
+struct Probe;
+
+#[derive(Debug)]
+struct Probed {
+    is_struct: bool,
+}
+
+impl<'de> Deserializer<'de> for Probe {
+    type Error = Probed;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Probed> {
+        Err(Probed { is_struct: false })
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        _: V,
+    ) -> Result<V::Value, Probed> {
+        Err(Probed { is_struct: true })
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Probed> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Probed> {
+        visitor.visit_some(self)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
+        tuple_struct map enum identifier ignored_any
+    }
+}
+
+impl Error for Probed {
+    fn custom<T: fmt::Display>(_: T) -> Self {
+        Self { is_struct: false }
+    }
+}
+
+impl std::error::Error for Probed {}
+
+impl fmt::Display for Probed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
 }
 
 /// The depth of nested arrays and objects in a JSON text.
@@ -112,7 +176,28 @@ mod tests {
         assert_eq!(error, "missing field `items`");
         let error = read_with_path::<Order>("null").expect_err("null");
         assert_eq!(error, "invalid type: null, expected an object");
-        let error = read_with_path::<Order>("[]").expect_err("a list");
-        assert_eq!(error, "invalid length 0, expected an object with 1 element");
+    }
+
+    #[test]
+    fn array_is_no_struct() {
+        #[derive(Debug, serde::Deserialize)]
+        struct Sleep {
+            #[expect(dead_code, reason = "only the shape is tested")]
+            seconds: f64,
+        }
+        #[derive(Debug, serde::Deserialize)]
+        struct Wrapped(#[expect(dead_code, reason = "only the shape is tested")] Sleep);
+        #[derive(Debug, serde::Deserialize)]
+        struct Pair(u32, u32);
+        let expected = "invalid type: sequence, expected an object";
+        for text in ["[0]", " \n[0]", "[]"] {
+            assert_eq!(read_with_path::<Sleep>(text).expect_err(text), expected);
+            assert_eq!(read_with_path::<Option<Sleep>>(text).expect_err(text), expected);
+            assert_eq!(read_with_path::<Box<Wrapped>>(text).expect_err(text), expected);
+        }
+        assert!(read_with_path::<Sleep>(r#"{"seconds":0}"#).is_ok());
+        assert!(matches!(read_with_path("[1,2]"), Ok(Pair(1, 2))));
+        assert!(matches!(read_with_path("[1,2]"), Ok((1, 2))));
+        assert!(read_with_path::<Vec<u32>>("[1]").is_ok() && read_with_path::<serde_json::Value>("[1]").is_ok());
     }
 }

@@ -148,6 +148,9 @@ impl Options {
         if self.job_timeout.is_zero() {
             return fail("job_timeout_seconds", &self.job_timeout.as_secs_f64(), "a number of seconds above 0");
         }
+        if self.retention.is_zero() {
+            return fail("retention_seconds", &self.retention.as_secs_f64(), "a number of seconds above 0");
+        }
         if !(1..=1_000_000).contains(&self.max_connections) {
             return fail("max_connections", &self.max_connections, "a number from 1 to 1000000");
         }
@@ -260,6 +263,7 @@ mod tests {
             ("AE_LEASE_SECONDS", "0"),
             ("AE_LEASE_SECONDS", "NaN"),
             ("AE_JOB_TIMEOUT_SECONDS", "0"),
+            ("AE_RETENTION_SECONDS", "0"),
             ("AE_RETENTION_SECONDS", "1e300"),
             ("AE_SHUTDOWN_SECONDS", "30s"),
         ];

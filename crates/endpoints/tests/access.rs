@@ -5,7 +5,9 @@ mod support;
 
 use std::time::Duration;
 
-use async_endpoints::{Access, Endpoint, JobContext, JobError, JobId, JobType, Owner, axum::http::request::Parts};
+use async_endpoints::{
+    Access, AsyncEndpoints, Endpoint, JobContext, JobError, JobId, JobType, Owner, axum::http::request::Parts,
+};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use support::Service;
@@ -126,6 +128,50 @@ async fn loopback_access_refuses_proxies_and_other_hosts() {
         let here = call(&service, route, id).header("x-user", "support").send().await.unwrap();
         assert!(here.status().is_success(), "{}: {}", route.path, here.status());
     }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn operator_routes_are_closed_by_default() {
+    let store = support::store();
+    let endpoints = AsyncEndpoints::builder(store.clone()).build().unwrap();
+    let app = support::routes(&endpoints).merge(endpoints.monitoring_routes());
+    let service = Service::serve_app(store, endpoints, app).await;
+    for (method, path) in [
+        (Method::GET, "/jobs"),
+        (Method::GET, "/metrics/jobs"),
+        (Method::POST, "/jobs/7/retry"),
+        (Method::HEAD, "/jobs"),
+    ] {
+        let response = service.client.request(method.clone(), service.url(path)).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::FORBIDDEN, "{method} {path}");
+        if method != Method::HEAD {
+            let problem: Value = response.json().await.unwrap();
+            assert!(problem["detail"].as_str().unwrap().contains(".access("), "{problem}");
+        }
+    }
+    assert_eq!(service.client.get(service.url("/openapi.json")).send().await.unwrap().status(), StatusCode::OK);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn cross_site_cancel_with_cookies_is_refused() {
+    let service = service(Access::closed()).await;
+    let id = submit(&service, "/waiting", "support").await;
+    let send = async |method: Method, path: &str, cookie: bool, site: &str| {
+        let request = service.client.request(method, service.url(&format!("/jobs/{id}{path}")));
+        let request = request.header("sec-fetch-site", site.to_owned()).header("x-user", "support");
+        let request = if cookie { request.header("cookie", "session=1") } else { request };
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.json::<Value>().await.unwrap()["code"].clone())
+    };
+    assert_eq!(send(Method::POST, "/cancel", true, "cross-site").await, (403, json!("CROSS_SITE_REQUEST")));
+    assert_eq!(send(Method::GET, "", true, "cross-site").await.0, 200, "a read");
+    assert_eq!(support::found(&service.endpoints, id).await.status.as_str(), "Queued");
+    assert_eq!(send(Method::POST, "/cancel", true, "same-origin").await.0, 200);
+    let id = submit(&service, "/waiting", "support").await;
+    let uncookied = service.client.post(service.url(&format!("/jobs/{id}/cancel"))).header("x-user", "support");
+    assert_eq!(uncookied.header("sec-fetch-site", "cross-site").send().await.unwrap().status(), StatusCode::OK);
     service.stop().await;
 }
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 use async_endpoints::{
-    AsyncEndpoints, DeferredStore, Endpoint, JobContext, JobType, MemoryStore, StoreError,
+    Access, AsyncEndpoints, DeferredStore, Endpoint, JobContext, JobType, MemoryStore, StoreError,
     core::{JobStore, store::Hint},
 };
 use async_endpoints_testkit::{Fixture, ManualClock, conformance};
@@ -189,6 +189,7 @@ async fn service_listens_before_store_is_open() {
     let (server, inner, ran) = (Server::default(), store(), Arc::new(Mutex::new(Vec::new())));
     let runs = ran.clone();
     let endpoints = AsyncEndpoints::builder(server.store(inner.clone()).await)
+        .access(Access::loopback())
         .options(quick())
         .endpoint(Endpoint::post("/work", WORK))
         .handler(WORK, move |ctx: JobContext<u32>| {

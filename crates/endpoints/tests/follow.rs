@@ -115,7 +115,8 @@ async fn result_is_409_until_job_ended() {
     .await;
     let id = service.endpoints.submit(FAIL, ()).await.unwrap().job.id;
     service.ended(id).await;
-    let failed = service.client.get(service.url(&format!("/jobs/{id}/result"))).send().await.unwrap();
+    let failed = service.client.get(service.url(&format!("/jobs/{id}/result"))).header("if-none-match", "*");
+    let failed = failed.send().await.unwrap();
     assert_eq!(failed.headers()["content-type"], "application/problem+json");
     assert_eq!(
         (failed.status().as_u16(), failed.json::<Value>().await.unwrap()["code"].clone()),

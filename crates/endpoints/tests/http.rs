@@ -95,11 +95,19 @@ async fn invalid_request_is_refused_and_not_stored() {
         (post("text/plain", good()), 415, "UNSUPPORTED_MEDIA_TYPE", "text/plain"),
         (service.client.post(&url).body(good()), 415, "UNSUPPORTED_MEDIA_TYPE", "none"),
         (post("application/json", good()).header("content-encoding", "gzip"), 415, "UNSUPPORTED_MEDIA_TYPE", "gzip"),
+        (
+            post("application/json", good()).header("content-encoding", "identity").header("content-encoding", "gzip"),
+            415,
+            "UNSUPPORTED_MEDIA_TYPE",
+            "gzip",
+        ),
         (post("application/json", good()).header("content-type", "text/plain"), 415, "UNSUPPORTED_MEDIA_TYPE", "json"),
         (post("application/json", format!(r#"{{"items":"{}"}}"#, "x".repeat(9000))), 422, "INVALID_REQUEST", "items: "),
         (post("application/json", large), 413, "BODY_TOO_LARGE", "1048576"),
         (post("application/json", r#"{"items":[1,"two"]}"#.to_owned()), 422, "INVALID_REQUEST", "items[1]: "),
         (service.client.post(&url), 422, "INVALID_REQUEST", "null"),
+        (post("application/json", "[[1]]".to_owned()), 422, "INVALID_REQUEST", "an object"),
+        (post("application/json", "[[1]".to_owned()), 400, "INVALID_JSON", "EOF"),
         (post("application/json", good()).header("idempotency-key", "a b"), 400, "INVALID_IDEMPOTENCY_KEY", "255"),
         (post("application/json", good()).header("x-async-request-id", "7"), 400, "INVALID_REQUEST_ID", "UUID"),
         (service.client.delete(&url), 405, "METHOD_NOT_ALLOWED", "DELETE"),
@@ -109,12 +117,19 @@ async fn invalid_request_is_refused_and_not_stored() {
         (service.client.delete(service.url("/jobs/7")), 405, "METHOD_NOT_ALLOWED", "DELETE"),
     ];
     for (request, status, code, said) in cases {
-        let (found_status, found_code, detail) = problem(request.send().await.unwrap()).await;
+        let response = request.send().await.unwrap();
+        let cached = response.headers().get("cache-control").cloned();
+        assert_eq!(cached.is_some_and(|cached| cached == "no-store"), status == 405, "{code}");
+        let (found_status, found_code, detail) = problem(response).await;
         assert_eq!((found_status, found_code.as_str()), (status, code));
         assert!(detail.contains(said) && detail.len() <= 4096, "{detail}");
     }
     assert!(service.endpoints.store().stats(&Default::default()).await.unwrap().types.is_empty());
-    for accepted in [post("application/vnd.order+json; charset=utf-8", good()), post("application/json", deep(128))] {
+    for accepted in [
+        post("application/vnd.order+json; charset=utf-8", good()),
+        post("Application/JSON", good()).header("content-encoding", "Identity"),
+        post("application/json", deep(128)),
+    ] {
         assert_eq!(accepted.send().await.unwrap().status(), StatusCode::ACCEPTED);
     }
     service.stop().await;
@@ -348,4 +363,14 @@ fn build_rejects_conflicting_declarations() {
     assert!(name.contains("\"no name\""), "{name}");
     let zero = support::builder(&store()).options(Options { concurrency: 0, ..quick() }).build().unwrap_err();
     assert!(matches!(zero, BuildError::Options(_)), "{zero}");
+    const IDLE: JobType<Order, u32> = ORDER.concurrency(0);
+    const INSTANT: JobType<Order, u32> = ORDER.timeout(Duration::ZERO);
+    const FORGOTTEN: JobType<Order, u32> = ORDER.retention(Duration::ZERO);
+    for (rule, zero) in [
+        ("concurrency", build(|b| b.endpoint(Endpoint::post("/a", IDLE)))),
+        ("timeout", build(|b| b.endpoint(Endpoint::post("/a", INSTANT)))),
+        ("retention", build(|b| b.handler(FORGOTTEN, async |_: JobContext<Order>| Ok(1)))),
+    ] {
+        assert!(zero.starts_with(&format!("invalid {rule} \"0\" of Order: expected a ")), "{zero}");
+    }
 }

@@ -194,7 +194,7 @@ async fn page_has_exactly_the_catalogue() {
 }
 
 /// The published names, kinds and labels. Written out, so that a change of the catalogue fails the test.
-const PUBLISHED: [(&str, &str, &[&str]); 19] = [
+const PUBLISHED: [(&str, &str, &[&str]); 20] = [
     ("async_job_queued_total", "counter", &["job_type"]),
     ("async_job_submissions_total", "counter", &["job_type", "result"]),
     ("async_job_processed_total", "counter", &["job_type"]),
@@ -217,6 +217,7 @@ const PUBLISHED: [(&str, &str, &[&str]); 19] = [
         "histogram",
         &["http_request_method", "http_response_status_code", "http_route", "url_scheme"],
     ),
+    ("async_log_dropped_total", "counter", &["result"]),
     ("build_info", "gauge", &["async_endpoints_version", "version"]),
 ];
 
@@ -319,9 +320,39 @@ async fn many_scrapes_query_the_store_once_in_5_s() {
 }
 
 #[tokio::test]
+async fn declared_error_codes_start_at_zero() {
+    const CODED: JobType<bool, ()> = JobType::new("Coded").error_codes(&["DECLARED"]);
+    let endpoints = AsyncEndpoints::builder(MemoryStore::new())
+        .access(Access::loopback())
+        .options(Options { max_retries: 0, ..quick() })
+        .telemetry(&telemetry())
+        .handler(CODED, async |ctx: JobContext<bool>| -> Result<(), JobError> {
+            Err(JobError::permanent(if *ctx.request() { "DECLARED" } else { "UNDECLARED" }, ""))
+        })
+        .build()
+        .unwrap();
+    let url = serve_monitoring(&endpoints).await;
+    let failed = |code| format!(r#"async_job_failed_total{{error_type="{code}",job_type="Coded"}}"#);
+    let attempts =
+        |outcome| format!(r#"async_job_attempts_total{{error_type="DECLARED",job_type="Coded",outcome="{outcome}"}}"#);
+    let before = samples(&scrape(&url, TEXT).await);
+    for series in [failed("DECLARED"), attempts("failed"), attempts("retried")] {
+        assert_eq!(before.get(&*series), Some(&0.0), "{series}");
+    }
+    for declared in [true, true, false] {
+        endpoints.submit(CODED, declared).await.unwrap();
+    }
+    endpoints.run_until_idle().await.unwrap();
+    let after = samples(&scrape(&url, TEXT).await);
+    assert_eq!((after[&*failed("DECLARED")], after[&*attempts("failed")]), (2.0, 2.0));
+    assert_eq!(after[&*failed("UNDECLARED")], 1.0);
+}
+
+#[tokio::test]
 async fn undeclared_types_and_excess_codes_share_series() {
     const NAMED: JobType<u32, ()> = JobType::new("Named");
     let endpoints = AsyncEndpoints::builder(MemoryStore::new())
+        .access(Access::loopback())
         .options(Options { max_retries: 0, max_queue_size: 100_000, ..quick() })
         .telemetry(&telemetry())
         .handler(NAMED, async |ctx: JobContext<u32>| -> Result<(), JobError> {
@@ -399,6 +430,7 @@ async fn recovery_and_repeated_settlement_count_once() {
     let store = store();
     let flaky = Arc::new(FlakyStore::new(store.clone()));
     let endpoints = AsyncEndpoints::builder(flaky.clone())
+        .access(Access::loopback())
         .options(Options { lease: Duration::from_secs(4), ..quick() })
         .telemetry(&telemetry())
         .handler(WORK, work)
@@ -496,7 +528,12 @@ async fn own_meter_provider_gets_all_metrics() {
 #[tokio::test]
 async fn unavailable_store_omits_its_gauges() {
     let flaky = Arc::new(FlakyStore::new(store()));
-    let endpoints = AsyncEndpoints::builder(flaky.clone()).telemetry(&telemetry()).handler(WORK, work).build().unwrap();
+    let endpoints = AsyncEndpoints::builder(flaky.clone())
+        .access(Access::loopback())
+        .telemetry(&telemetry())
+        .handler(WORK, work)
+        .build()
+        .unwrap();
     flaky.outage(true);
     let url = serve_monitoring(&endpoints).await;
     let text = scrape(&url, TEXT).await;
@@ -507,7 +544,12 @@ async fn unavailable_store_omits_its_gauges() {
 #[tokio::test]
 async fn hanging_store_delays_a_scrape_by_a_second() {
     let hanging = FlakyStore::new(store()).delays(Duration::from_secs(120));
-    let endpoints = AsyncEndpoints::builder(hanging).telemetry(&telemetry()).handler(WORK, work).build().unwrap();
+    let endpoints = AsyncEndpoints::builder(hanging)
+        .access(Access::loopback())
+        .telemetry(&telemetry())
+        .handler(WORK, work)
+        .build()
+        .unwrap();
     let url = serve_monitoring(&endpoints).await;
     let began = Instant::now();
     assert!(scrape(&url, TEXT).await.contains("async_job_queued_total{job_type=\"Work\"} 0"));

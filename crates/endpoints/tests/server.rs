@@ -125,7 +125,7 @@ async fn connection_beyond_limit_waits_for_another_to_close() {
 }
 
 #[tokio::test]
-async fn oversized_or_hostless_request_is_refused_early() {
+async fn oversized_request_is_refused_early() {
     let service = service(quick()).await;
     let head = "POST /waiting HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
     for (rest_of_head, code) in [
@@ -137,9 +137,66 @@ async fn oversized_or_hostless_request_is_refused_early() {
         let answer = until(&mut stream, "\r\n\r\n").await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {code}")), "{answer}");
     }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn request_needs_one_valid_host() {
+    let service = service(quick()).await;
+    for (version, hosts, status) in [
+        ("1.1", "", "400"),
+        ("1.1", "host: a\r\nhost: a\r\n", "400"),
+        ("1.1", "host: a\r\nHost: b\r\n", "400"),
+        ("1.0", "host: a\r\nhost: b\r\n", "400"),
+        ("1.1", "host: a, b\r\n", "400"),
+        ("1.1", "host: user@a\r\n", "400"),
+        ("1.1", "host: http://a/\r\n", "400"),
+        ("1.0", "", "404"),
+        ("1.1", "host: \r\n", "404"),
+        ("1.1", "host: a_b.example:80\r\n", "404"),
+        ("1.1", "host: [::1]:80\r\n", "404"),
+    ] {
+        let mut stream = connect(&service).await;
+        stream.write_all(format!("GET /jobs/7 HTTP/{version}\r\n{hosts}\r\n").as_bytes()).await.unwrap();
+        let answer = until(&mut stream, "\r\n\r\n").await;
+        assert!(answer.starts_with(&format!("HTTP/{version} {status}")), "{hosts:?}: {answer}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn bodiless_status_has_no_content_length() {
+    const DONE: JobType<(), u32> = JobType::new("Done");
+    let service = Service::start(|builder| {
+        builder.endpoint(Endpoint::post("/done", DONE)).handler(DONE, async |_: JobContext<()>| Ok(7))
+    })
+    .await;
+    let id = service.submit("/done", Value::Null).await;
+    let version = service.ended(id).await["version"].to_string();
     let mut stream = connect(&service).await;
-    stream.write_all(b"GET /jobs/7 HTTP/1.1\r\n\r\n").await.unwrap();
-    assert!(until(&mut stream, "\r\n\r\n").await.starts_with("HTTP/1.1 400"));
+    // One connection, which each response leaves usable.
+    for method in ["GET", "HEAD"] {
+        for (path, header, status) in [
+            ("", format!("if-none-match: \"{version}\""), "304"),
+            ("/result", format!("if-none-match: \"{version}\""), "304"),
+            ("/events", format!("last-event-id: {version}"), "204"),
+            ("/logs", "accept: text/event-stream\r\nlast-event-id: 9".to_owned(), "204"),
+        ] {
+            let request = format!("{method} /jobs/{id}{path} HTTP/1.1\r\nhost: localhost\r\n{header}\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let answer = until(&mut stream, "\r\n\r\n").await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{method} {path}: {answer}");
+            assert!(!answer.contains("content-length") && !answer.contains("transfer-encoding"), "{method} {answer}");
+            assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+            assert_eq!(answer.contains(&format!("etag: \"{version}\"")), status == "304", "{answer}");
+        }
+        // A response with a body has its length, also to HEAD.
+        let request = format!("{method} /jobs/{id}/result HTTP/1.1\r\nhost: localhost\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let answer = until(&mut stream, if method == "GET" { "\r\n\r\n7" } else { "\r\n\r\n" }).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("content-length: 1\r\n"), "{answer}");
+        assert_eq!(answer.ends_with('7'), method == "GET", "{answer}");
+    }
     service.stop().await;
 }
 

@@ -290,6 +290,25 @@ async fn log_is_sent_as_json_lines_text_or_stream() {
     service.stop().await;
 }
 
+#[tokio::test]
+async fn empty_log_stream_of_ended_job_is_204() {
+    let (service, _gate) = gated().await;
+    let id = service.submit("/waiting", Value::Null).await;
+    let get = |accept: &str| {
+        let request = service.client.get(service.url(&format!("/jobs/{id}/logs")));
+        request.header("accept", accept.to_owned())
+    };
+    let mut events = Events::open(get("text/event-stream")).await;
+    assert_eq!(service.cancel(id).await.0, StatusCode::OK);
+    assert!(events.next().await.is_none());
+    for request in [get("text/event-stream"), get("text/event-stream").header("last-event-id", "7")] {
+        let response = tokio::time::timeout(PATIENCE, request.send()).await.unwrap().unwrap();
+        assert_eq!(response.status(), StatusCode::NO_CONTENT, "browsers reconnect after 200");
+    }
+    assert_eq!(get("text/plain").send().await.unwrap().status(), StatusCode::OK);
+    service.stop().await;
+}
+
 /// Claims a job like a worker, so that the test decides what the attempt reports.
 async fn claim_by_hand(store: &dyn Store) -> Lease {
     let minute = Duration::from_secs(60);

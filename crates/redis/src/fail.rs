@@ -3,6 +3,9 @@
 use async_endpoints_core::StoreError;
 use redis::{ErrorKind, RedisError};
 
+/// The error code of scripts for a job that they cannot decode.
+const UNREADABLE: &str = "UNREADABLE";
+
 /// Why a call failed.
 #[derive(Clone, Debug)]
 pub(crate) enum Fail {
@@ -10,7 +13,9 @@ pub(crate) enum Fail {
     Redis(RedisError),
     /// There is no connection.
     Disconnected(String),
-    /// An answer or a stored value that cannot be decoded.
+    /// A stored job that cannot be decoded.
+    Unreadable(String),
+    /// An answer or another stored value that cannot be decoded.
     Corrupt(String),
 }
 
@@ -29,6 +34,7 @@ impl Fail {
     /// Adds the script's name to an answer that cannot be decoded.
     pub(crate) fn in_script(self, name: &str) -> Self {
         match self {
+            Self::Unreadable(why) => Self::Unreadable(format!("script {name}: {why}")),
             Self::Corrupt(why) => Self::Corrupt(format!("script {name}: {why}")),
             other => other,
         }
@@ -38,9 +44,11 @@ impl Fail {
     pub(crate) fn into_error(self, server: &str) -> StoreError {
         match self {
             Self::Disconnected(why) => StoreError::Unavailable(format!("{server}: {why}")),
+            Self::Unreadable(why) => StoreError::Unreadable(format!("{server}: {why}")),
             Self::Corrupt(why) => StoreError::Corrupt(format!("{server}: {why}")),
             Self::Redis(error) => match reason(&error) {
                 Some(why) => StoreError::Unavailable(format!("{server}: {why} ({error})")),
+                None if error.code() == Some(UNREADABLE) => StoreError::Unreadable(format!("{server}: {error}")),
                 None if is_corrupt(&error) => StoreError::Corrupt(format!("{server}: {error}")),
                 None => StoreError::Backend { source: error.into() },
             },
@@ -55,7 +63,7 @@ impl Fail {
                     || error.is_unrecoverable_error()
                     || matches!(error.code(), Some("READONLY" | "NOAUTH" | "UNBLOCKED"))
             }
-            Self::Disconnected(_) | Self::Corrupt(_) => false,
+            Self::Disconnected(_) | Self::Unreadable(_) | Self::Corrupt(_) => false,
         }
     }
 }
@@ -63,7 +71,7 @@ impl Fail {
 /// Whether a script failed over stored data: a key of another type, or a field that is no number.
 fn is_corrupt(error: &RedisError) -> bool {
     match error.code() {
-        Some("WRONGTYPE" | "CORRUPT") => true,
+        Some("WRONGTYPE") => true,
         Some("ERR") => error.detail().is_some_and(|detail| detail.contains("user_script:") && !is_killed(detail)),
         _ => false,
     }
@@ -71,6 +79,13 @@ fn is_corrupt(error: &RedisError) -> bool {
 
 fn is_killed(detail: &str) -> bool {
     detail.contains("Script killed")
+}
+
+/// Whether the user lacks a permission, for the call or for a command in its script.
+pub(crate) fn is_denied(error: &RedisError) -> bool {
+    // Redis 7.0 reports the second case as `ERR`.
+    let in_script = |detail: &str| detail.contains("user executing the script") || detail.contains("ACL failure");
+    error.code() == Some("NOPERM") || error.detail().is_some_and(in_script)
 }
 
 /// The reason of an error that ends by itself or that an operator can remove. None for other errors.
@@ -84,6 +99,9 @@ pub(crate) fn reason(error: &RedisError) -> Option<&'static str> {
     if error.kind() == ErrorKind::AuthenticationFailed {
         return Some("the server does not accept the user or the password");
     }
+    if is_denied(error) {
+        return Some("the user lacks a permission");
+    }
     Some(match error.code()? {
         "LOADING" => "the server is loading its data",
         "READONLY" => "the server is a read-only replica",
@@ -95,7 +113,6 @@ pub(crate) fn reason(error: &RedisError) -> Option<&'static str> {
         "CLUSTERDOWN" | "TRYAGAIN" => "the cluster is not ready",
         "NOREPLICAS" => "the server has too few replicas to accept writes",
         "NOAUTH" | "WRONGPASS" => "the server does not accept the user or the password",
-        "NOPERM" => "the user lacks a permission",
         _ if error.detail().is_some_and(|detail| detail.contains("max number of clients")) => {
             "the server has too many clients"
         }
@@ -157,11 +174,14 @@ mod tests {
         for line in [
             "MOVED 3999 127.0.0.1:6381",
             "ASK 3999 127.0.0.1:6381",
+            "NOPERM this user has no permissions to run the 'evalsha' command",
+            "ERR The user executing the script can't run this command or subcommand script: 5b3e, on @user_script:2.",
             "ERR Script killed by user with SCRIPT KILL... script: 5b3e, on @user_script:2.",
             "LOADING Redis is loading the dataset in memory",
         ] {
             assert!(error(line).is_transient(), "{line}: {}", error(line));
         }
+        assert!(matches!(error("UNREADABLE job 7"), StoreError::Unreadable(_)));
         assert!(matches!(error("ERR user_script:7: attempt to index nil"), StoreError::Corrupt(_)));
         assert!(error("MOVED 3999 127.0.0.1:6381").to_string().contains("cluster node"));
     }

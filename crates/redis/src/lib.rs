@@ -25,6 +25,7 @@ mod options;
 mod record;
 mod repair;
 mod reply;
+mod rights;
 mod scripts;
 mod server;
 mod stats;

@@ -41,7 +41,7 @@ fn view(of: &mut Items) -> Result<JobView, Fail> {
     let (fields, outcome, past) = (of.list()?, of.maybe()?, of.list()?);
     let read = Record::read(fields).and_then(|record| record.view(id, outcome, past));
     read.map_err(|fail| match fail {
-        Fail::Corrupt(why) => Fail::Corrupt(format!("job {id}: {why}")),
+        Fail::Corrupt(why) => Fail::Unreadable(format!("job {id}: {why}")),
         other => other,
     })
 }

@@ -57,5 +57,6 @@ scripts! {
     role = " flags=allow-oom": "head" "role";
     put = "": "head" "put";
     probe = "": "head" "probe";
+    rights = " flags=allow-oom": "rights";
     repair = " flags=allow-oom": "head" "terms" "order" "quarantine" "repair";
 }

@@ -9,7 +9,7 @@ use async_endpoints_core::StoreError;
 use redis::{Client, ErrorKind, InfoDict, RedisError, Value, aio::MultiplexedConnection};
 use uuid::Uuid;
 
-use crate::fail::{Fail, OpenError, reason};
+use crate::fail::{Fail, OpenError, is_denied, reason};
 
 /// The format of the stored data. Data of a later format is refused.
 const FORMAT: u64 = 1;
@@ -64,7 +64,12 @@ impl Server {
         };
         // Redirections are not followed, so waiting does not help against MOVED and ASK.
         let permanent_kind = matches!(error.kind(), ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig);
-        if permanent_kind || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "MOVED" | "ASK")) {
+        let no_database = detail.contains("refused to switch database");
+        if permanent_kind
+            || no_database
+            || is_denied(error)
+            || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "MOVED" | "ASK"))
+        {
             OpenError::Refused(text)
         } else {
             OpenError::Unavailable(text)

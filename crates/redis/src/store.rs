@@ -37,6 +37,7 @@ use crate::{
     record,
     repair::{self, Repaired},
     reply::{each, int, list, ranged},
+    rights,
     scripts::{Script, Scripts},
     server::Server,
     stats::{self, HeartbeatRecord},
@@ -172,6 +173,7 @@ impl RedisStore {
         let (near_life, run) = until_dropped(async { _ = tokio::join!(keeper.run(Some(first)), batcher) });
         tokio::spawn(run);
         connected.await.unwrap_or_else(|_| Err(OpenError::Unavailable("the store's task has ended".to_owned())))?;
+        rights::check(&server, &near).await?;
 
         let (link, keeper) = link::new(Arc::clone(&server));
         let own = calls(link);

@@ -59,7 +59,7 @@ pub(crate) fn inserted(answer: Value) -> Done<InsertOutcome> {
         1 => InsertOutcome::Existing(record::lookup(answer.value()?)?),
         2 => InsertOutcome::Conflict,
         3 => InsertOutcome::Full,
-        4 => return Err(Fail::Corrupt("the existing job cannot be read".to_owned())),
+        4 => return Err(Fail::Unreadable("the existing job cannot be read".to_owned())),
         other => return Err(Fail::unknown(other)),
     })
 }
@@ -228,7 +228,7 @@ pub(crate) fn retried(answer: Value) -> Done<RetryOutcome> {
         (3, JobLookup::Found(_)) => RetryOutcome::Conflict,
         (4, JobLookup::Gone { owner }) => RetryOutcome::Gone { owner },
         (4, JobLookup::NotFound) => RetryOutcome::NotFound,
-        (5, JobLookup::Found(job)) => return Err(Fail::Corrupt(format!("job {} has no payload", job.id))),
+        (5, JobLookup::Found(job)) => return Err(Fail::Unreadable(format!("job {} has no payload", job.id))),
         (other, _) => return Err(Fail::unknown(other)),
     })
 }

@@ -36,7 +36,7 @@ impl Failure {
         let file = file.display();
         match self {
             Self::Unavailable(reason) => StoreError::Unavailable(format!("{file}: {reason}")),
-            Self::Unreadable(reason) => StoreError::Corrupt(format!("{file}: {reason}")),
+            Self::Unreadable(reason) => StoreError::Unreadable(format!("{file}: {reason}")),
             Self::Corrupt(reason) => StoreError::Corrupt(format!(
                 "{file} is damaged ({reason}): stop all its processes, then restore a backup or save the readable rows \
                  with `sqlite3 {file} .recover`"

@@ -15,7 +15,7 @@ use async_endpoints_testkit::{
 };
 use bytes::Bytes;
 use common::{
-    Folder, HOUR, by_hand, claim, end, fresh, heartbeat, insert, insert_many, is_corrupt, number, open, quarantined,
+    Folder, HOUR, by_hand, claim, end, fresh, heartbeat, insert, insert_many, is_unreadable, number, open, quarantined,
     status, sweep,
 };
 use rusqlite::Connection;
@@ -41,7 +41,7 @@ async fn unreadable_job_is_quarantined() {
     assert_eq!(taken.next_claim, None);
     let stats = store.stats(&StatsQuery::default()).await.unwrap();
     assert_eq!((stats.quarantined, stats.types[0].counts), (4, [0, 0, 2, 0, 0, 0]));
-    assert!(matches!(store.get(jobs[0].id).await, Err(StoreError::Corrupt(_))));
+    assert!(matches!(store.get(jobs[0].id).await, Err(StoreError::Unreadable(_))));
     let negative = "SELECT count(*) FROM types WHERE min(queued_0, queued_1, queued_2, queued_3, queued_4, queued_5, \
         queued_6, queued_7, queued_8, queued_9) < 0";
     let conn = Connection::open(folder.file()).unwrap();
@@ -84,7 +84,7 @@ async fn job_of_an_unknown_type_is_quarantined() {
     let running = store.claim(&claim(64)).await.expect("the rows are readable").attempts;
     by_hand(&folder.file(), "UPDATE jobs SET type_id = 99 WHERE seq = (SELECT min(seq) FROM jobs)");
     by_hand(&folder.file(), "UPDATE jobs SET type_id = 99, error = '{' WHERE seq = (SELECT max(seq) FROM jobs)");
-    assert!(is_corrupt(&status(&store, running[0].lease.job).await));
+    assert!(is_unreadable(&status(&store, running[0].lease.job).await));
     let all = store.list(&ListFilter::default(), &Page { cursor: None, limit: 200 }).await;
     assert_eq!(all.expect("others are listed").jobs.len(), 2);
     clock.advance(HOUR + Duration::from_secs(1));

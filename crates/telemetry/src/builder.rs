@@ -3,13 +3,18 @@
 use std::sync::{Arc, Mutex};
 
 use opentelemetry::{KeyValue, metrics::MeterProvider};
-use opentelemetry_sdk::{Resource, metrics::SdkMeterProvider};
+use opentelemetry_sdk::{
+    Resource,
+    metrics::SdkMeterProvider,
+    resource::{SdkProvidedResourceDetector, TelemetryResourceDetector},
+};
 use uuid::Uuid;
 
 use crate::{
     error::TelemetryError,
     provider::{Sdk, Telemetry},
     reader::SharedReader,
+    resource,
     views::Views,
 };
 
@@ -78,7 +83,7 @@ impl TelemetryBuilder {
 
     /// Reads OpenTelemetry's standard variables: see [`Telemetry::from_env`].
     pub fn env(self) -> Self {
-        self.vars(|name| std::env::var(name).ok().filter(|value| !value.trim().is_empty()))
+        self.vars(variable)
     }
 
     fn vars(mut self, vars: impl Fn(&str) -> Option<String>) -> Self {
@@ -111,7 +116,7 @@ impl TelemetryBuilder {
             return Err(invalid);
         }
         self.bounds.iter().try_for_each(|(prefix, bounds)| check_bounds(prefix, bounds))?;
-        let (resource, instance_id) = self.describe();
+        let (resource, instance_id) = self.describe(variable)?;
         let views = Arc::new(Views { bounds: self.bounds, ..Views::default() });
         let (reader, view) = (SharedReader::default(), views.clone());
         let provider = SdkMeterProvider::builder()
@@ -134,20 +139,23 @@ impl TelemetryBuilder {
     }
 
     /// The resource, and its instance id if that is a UUID. As OpenTelemetry specifies, the environment has precedence.
-    fn describe(&self) -> (Resource, Option<Uuid>) {
-        let environment = Resource::builder().build();
-        let is_set = |attribute: &KeyValue| {
-            let value = environment.get(&attribute.key);
-            value.is_some_and(|value| !value.as_str().starts_with("unknown_service"))
-        };
+    fn describe(&self, vars: impl Fn(&str) -> Option<String>) -> Result<(Resource, Option<Uuid>), TelemetryError> {
         let name = self.service_name.clone().map(|name| KeyValue::new("service.name", name));
         let version = self.service_version.clone().map(|version| KeyValue::new("service.version", version));
         let instance_id = KeyValue::new(INSTANCE_ID, Uuid::new_v4().to_string());
-        let attributes = [instance_id].into_iter().chain(name).chain(version).chain(self.attributes.iter().cloned());
-        let resource = Resource::builder().with_attributes(attributes.filter(|attribute| !is_set(attribute))).build();
+        let declared = [instance_id].into_iter().chain(name).chain(version).chain(self.attributes.iter().cloned());
+        let resource = Resource::builder_empty()
+            .with_detectors(&[Box::new(SdkProvidedResourceDetector), Box::new(TelemetryResourceDetector)])
+            .with_attributes(declared.chain(resource::from_vars(vars)?))
+            .build();
         let instance_id = resource.get(&INSTANCE_ID.into()).and_then(|id| id.as_str().parse().ok());
-        (resource, instance_id)
+        Ok((resource, instance_id))
     }
+}
+
+/// A variable of the environment. Empty ones are unset, as OpenTelemetry specifies.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
 }
 
 fn check_bounds(prefix: &str, bounds: &[f64]) -> Result<(), TelemetryError> {
@@ -182,6 +190,20 @@ mod tests {
         assert!(builder().vars(|_| None).otlp.is_some());
         assert!(builder().vars(none).otlp.is_none());
         assert!(builder().vars(none).build().expect("telemetry").has_exposition());
+    }
+
+    #[test]
+    fn environment_has_precedence_in_the_resource() {
+        let builder =
+            Telemetry::builder().service_name("code").service_version("1").resource(KeyValue::new("a", "code"));
+        let of = |attributes: &'static str, name: Option<&'static str>| {
+            let vars = |variable: &str| if variable == "OTEL_SERVICE_NAME" { name } else { Some(attributes) };
+            let (resource, _) = builder.describe(|variable| vars(variable).map(str::to_owned)).expect("valid");
+            ["service.name", "service.version", "a"].map(|key| resource.get(&key.into()).expect(key).to_string())
+        };
+        assert_eq!(of("", None), ["code", "1", "code"]);
+        assert_eq!(of("service.name=unknown_service,a=x%20y", None), ["unknown_service", "1", "x y"]);
+        assert_eq!(of("service.name=attribute,service.version=2", Some("variable")), ["variable", "2", "code"]);
     }
 
     #[test]

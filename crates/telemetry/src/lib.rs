@@ -1,5 +1,5 @@
 //! Metrics for [AsyncEndpoints](https://docs.rs/async-endpoints), without any knowledge of jobs: OpenTelemetry set-up,
-//! OTLP push, Prometheus and OpenMetrics text with exemplars, process metrics.
+//! OTLP push, Prometheus and OpenMetrics text with exemplars, process metrics, a log writer that never blocks.
 //!
 //! ```
 //! use async_endpoints_telemetry::{Format, Telemetry, opentelemetry::KeyValue};
@@ -44,6 +44,7 @@ mod encode;
 mod error;
 mod exemplars;
 mod instrument;
+mod log_writer;
 mod naming;
 #[cfg(feature = "otlp")]
 mod otlp;
@@ -52,6 +53,7 @@ mod provider;
 #[cfg(feature = "otlp")]
 mod push;
 mod reader;
+mod resource;
 mod sync;
 mod views;
 
@@ -64,6 +66,7 @@ pub use self::{
     error::{ExpositionError, TelemetryError},
     exemplars::{ExemplarLabels, Exemplars, SeriesExemplars},
     instrument::{Combine, Instrument, InstrumentKind},
+    log_writer::{LOG_DROPPED, LogWriter, log_safely},
     provider::Telemetry,
 };
 pub use opentelemetry;

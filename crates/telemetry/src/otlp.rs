@@ -70,6 +70,11 @@ impl Otlp {
         let endpoint = match protocol {
             // Only the variable of metrics contains the path.
             Protocol::HttpBinary if !endpoint_name.contains("METRICS") => {
+                if endpoint.contains(['?', '#']) {
+                    let expected = "a URL without a query; OTEL_EXPORTER_OTLP_METRICS_ENDPOINT takes one with a path";
+                    let shown = Self::http(endpoint.trim()).without_credentials();
+                    return Err(TelemetryError::setting(endpoint_name, shown, expected));
+                }
                 format!("{}/v1/metrics", endpoint.trim().trim_end_matches('/'))
             }
             _ => endpoint.trim().to_owned(),
@@ -163,6 +168,17 @@ mod tests {
     fn credentials_are_removed() {
         assert_eq!(Otlp::http("https://me:p@ss@c:4318/v1").without_credentials(), "https://c:4318/v1");
         assert_eq!(Otlp::http("http://c:4318/v1").without_credentials(), "http://c:4318/v1");
+    }
+
+    #[test]
+    fn query_that_would_swallow_the_path_is_rejected() {
+        const ALL: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+        const OWN: &str = "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT";
+        for end in ["?key=7", "/?key=7", "#metrics"] {
+            let error = read(&[(ALL, &format!("http://me:p@c:4318{end}"))]).expect_err(end).to_string();
+            assert!(error.starts_with(&format!("invalid {ALL} \"http://c:4318{end}\": expected ")), "{error}");
+        }
+        assert_eq!(read(&[(OWN, "http://c/x?key=7")]), Ok(Some(Otlp::http("http://c/x?key=7"))));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::{
     error::ExpositionError,
     exemplars::Exemplars,
     instrument::Instrument,
-    process,
+    log_writer, process,
     reader::SharedReader,
     sync::lock,
     views::{SCOPE, Views},
@@ -61,7 +61,9 @@ impl Telemetry {
     pub(crate) fn new(meters: Option<Meters>, views: Arc<Views>, sdk: Option<Sdk>, version: &str) -> Self {
         let telemetry =
             Self(Arc::new(Inner { meters, views, exemplars: Exemplars::default(), sdk, attached: Mutex::default() }));
-        process::register(&telemetry.library_meter(), version);
+        let meter = telemetry.library_meter();
+        process::register(&meter, version);
+        log_writer::register(&meter);
         telemetry
     }
 

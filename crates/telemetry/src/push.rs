@@ -18,7 +18,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{error::TelemetryError, otlp::Otlp, reader::SharedReader, sync::lock};
+use crate::{error::TelemetryError, log_writer::log_safely, otlp::Otlp, reader::SharedReader, sync::lock};
 
 /// The thread that pushes. It ends when this is dropped.
 pub(crate) struct Push(mpsc::UnboundedSender<oneshot::Sender<()>>);
@@ -85,8 +85,10 @@ impl Pusher {
             };
             let pushed = self.push().await;
             match (&pushed, failing) {
-                (Err(why), false) => tracing::warn!(endpoint, why, "metrics cannot be pushed; the push is retried"),
-                (Ok(()), true) => tracing::info!(endpoint, "metrics are pushed again"),
+                (Err(why), false) => {
+                    log_safely(|| tracing::warn!(endpoint, why, "metrics cannot be pushed; the push is retried"));
+                }
+                (Ok(()), true) => log_safely(|| tracing::info!(endpoint, "metrics are pushed again")),
                 _ => {}
             }
             failing = pushed.is_err();

@@ -31,7 +31,7 @@ use std::{
     time::Duration,
 };
 
-use async_endpoints::{Options, Telemetry};
+use async_endpoints::{Options, Telemetry, telemetry::LogWriter};
 use tokio::{net::TcpListener, runtime::Runtime};
 
 use climate::Climate;
@@ -47,6 +47,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Timeout for the last push of metrics. The process exits within three seconds of its drain.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Timeout for the last log lines, should stderr be blocked.
+const LOG_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// An error that ends the process. Printed as one line.
 enum Failure {
@@ -67,19 +70,23 @@ impl Failure {
 }
 
 fn main() -> ExitCode {
-    let (line, code) = match run() {
-        Ok(()) => return ExitCode::SUCCESS,
-        Err(Failure::Setting(line)) => (line, 2),
-        Err(Failure::Other(line)) => (line, 1),
+    let mut log = LogWriter::start(io::stderr());
+    let (line, code) = match run(&log) {
+        Ok(()) => (None, 0),
+        Err(Failure::Setting(line)) => (Some(line), 2),
+        Err(Failure::Other(line)) => (Some(line), 1),
     };
-    eprintln!("{line}");
+    if let Some(line) = line {
+        drop(log.write(format!("{line}\n").as_bytes()));
+    }
+    log.flush_within(LOG_TIMEOUT);
     ExitCode::from(code)
 }
 
-fn run() -> Result<(), Failure> {
+fn run(log: &LogWriter) -> Result<(), Failure> {
     let settings = Settings::from_env()?;
     let options = Options::from_env("AE_").map_err(|error| Failure::Setting(error.to_string()))?;
-    logging::start(&settings)?;
+    logging::start(&settings, log)?;
     let parts = open(&settings)?;
     let runtime = Runtime::new().map_err(|error| Failure::other("cannot start the runtime", error))?;
     let store = runtime.block_on(StoreHandle::open(&settings))?;
@@ -117,6 +124,9 @@ async fn serve(settings: &Settings, options: Options, parts: Parts, store: &Stor
     };
     let listener = TcpListener::bind(&settings.bind).await.map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
+    if settings.admin_token.is_none() {
+        tracing::info!("AE_ADMIN_TOKEN is not set: callers from this machine are operators");
+    }
     // `serve` is polled first and installs the signal handlers before the address is printed.
     let serving = async { tokio::join!(biased; endpoints.serve(listener, app), async { announce(address) }).0 };
     let serving = until_store_fails(serving, store, || endpoints.shutdown());
@@ -163,7 +173,7 @@ async fn climate(settings: &Settings) -> Result<Option<Climate>, Failure> {
     climate.map(Some).map_err(|error| Failure::other("the climate service cannot listen on 127.0.0.1", error))
 }
 
-/// Prints the only line on stdout. Ignores errors such as a closed pipe.
+/// Prints the only line on stdout, which may be closed or blocked.
 fn announce(address: SocketAddr) {
-    drop(writeln!(io::stdout(), "listening on http://{address}"));
+    drop(LogWriter::start(io::stdout()).write(format!("listening on http://{address}\n").as_bytes()));
 }

@@ -141,6 +141,7 @@ impl Settings {
         let text = |name, default: &str| match path(name).map(|value| value.into_os_string().into_string()) {
             None => Ok(default.to_owned()),
             Some(Ok(value)) => Ok(value),
+            Some(Err(_)) if name == "AE_ADMIN_TOKEN" => Err(bad_token()),
             Some(Err(value)) => Err(BadSetting::new(name, value.to_string_lossy(), "expected valid UTF-8")),
         };
         Ok(Self {
@@ -150,7 +151,7 @@ impl Settings {
             role: role(&text("AE_ROLE", "all")?)?,
             ledger: path("AE_LEDGER"),
             data: path("AE_DATA").unwrap_or_else(|| "weather.db".into()),
-            admin_token: Some(text("AE_ADMIN_TOKEN", "")?).filter(|token| !token.trim().is_empty()),
+            admin_token: admin_token(text("AE_ADMIN_TOKEN", "")?)?,
             log_format: log_format(&text("AE_LOG_FORMAT", "")?)?,
             log_filter: text("RUST_LOG", "info")?,
             job_timeout_is_set: path("AE_JOB_TIMEOUT_SECONDS").is_some(),
@@ -161,6 +162,20 @@ impl Settings {
 fn bind(value: String) -> Result<String, BadSetting> {
     let fits = value.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
     if fits { Ok(value) } else { Err(BadSetting::new("AE_BIND", value, "expected HOST:PORT, such as 127.0.0.1:8080")) }
+}
+
+/// A token that a client can send: servers trim header values.
+fn admin_token(token: String) -> Result<Option<String>, BadSetting> {
+    if token.trim().is_empty() {
+        return Ok(None);
+    }
+    let is_sendable = token.trim() == token && token.bytes().all(|b| (b' '..=b'~').contains(&b));
+    if is_sendable { Ok(Some(token)) } else { Err(bad_token()) }
+}
+
+/// Does not show the token.
+fn bad_token() -> BadSetting {
+    BadSetting::new("AE_ADMIN_TOKEN", "…", "expected printable ASCII without a space at its beginning or end")
 }
 
 fn store(value: &str) -> Result<StoreChoice, BadSetting> {
@@ -257,6 +272,16 @@ mod tests {
             assert!(line.starts_with(&format!("invalid {name} \"{value}\": ")), "{line}");
             assert!(line.contains(says) && !line.contains('\n'), "{line}");
         }
+    }
+
+    #[test]
+    fn token_that_no_client_can_send_is_rejected() {
+        for token in ["tökén", "a\tb", "a\n", " a", "a "] {
+            let line = read(&[("AE_ADMIN_TOKEN", token)]).unwrap_err();
+            assert!(line.starts_with("invalid AE_ADMIN_TOKEN \"…\": expected printable ASCII"), "{line}");
+        }
+        assert_eq!(read(&[("AE_ADMIN_TOKEN", " ")]).unwrap().admin_token, None);
+        assert_eq!(read(&[("AE_ADMIN_TOKEN", "a b~!")]).unwrap().admin_token.as_deref(), Some("a b~!"));
     }
 
     #[test]

@@ -155,6 +155,31 @@ async fn demo_recovers_when_its_file_is_restored() {
     assert_eq!(listed["jobs"].as_array().map(Vec::len), Some(2), "a rejected submission created a job: {listed}");
 }
 
+#[tokio::test]
+async fn unreadable_job_is_500_and_other_jobs_are_readable() {
+    let (folder, redis) = (Folder::new(), RedisServer::start());
+    for store in ["sqlite:jobs.db", &redis.url()] {
+        let demo = Demo::start(&folder, &[("AE_STORE", store), ("AE_ROLE", "api")]).await;
+        let (job, other) =
+            (demo.submit(SLEEP, &json!({ "seconds": 0 })).await, demo.submit(SLEEP, &json!({ "seconds": 0 })).await);
+        let id = job.trim_start_matches("/jobs/");
+        if store.starts_with("sqlite") {
+            let file = Connection::open(folder.join("jobs.db")).expect("a file");
+            let damage = format!("UPDATE jobs SET priority = 77 WHERE id = x'{}'", id.replace('-', ""));
+            assert_eq!(file.execute(&damage, []).expect("an update"), 1);
+        } else {
+            let set = ["HSET", &format!("{{ae}}:job:{id}"), "t", "no name"];
+            redis.cli(&set);
+        }
+        for answer in [demo.get(&job).await, demo.post(&format!("{job}/retry"), &Value::Null).await] {
+            assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR, "{store}");
+            assert!(!answer.headers().contains_key("retry-after"), "a repeat does not help");
+            assert_eq!(answer.json::<Value>().await.expect("a problem")["code"], "JOB_UNREADABLE", "{store}");
+        }
+        assert_eq!(demo.get(&other).await.status(), StatusCode::OK);
+    }
+}
+
 /// After the last process has stopped, the file contains everything and has no log or index beside it.
 #[tokio::test]
 async fn stop_leaves_one_file() {
@@ -188,6 +213,18 @@ async fn demo_waits_for_a_redis_server() {
     redis.restart();
     expect_available(&demo).await;
     assert!(demo.stop().await.expect("an exit").success());
+}
+
+#[tokio::test]
+async fn unknown_redis_database_is_exit_code_2() {
+    let (folder, redis) = (Folder::new(), RedisServer::start());
+    for database in ["99", "-1"] {
+        let url = format!("redis://127.0.0.1:{}/{database}", redis.port());
+        let out = folder.run(&[("AE_STORE", &url), ("RUST_LOG", "off")]).await;
+        let stderr = String::from_utf8_lossy(&out.stderr);
+        assert_eq!((out.status.code(), stderr.lines().count()), (Some(2), 1), "{stderr}");
+        expect_invalid_store(&stderr, "redis:…", "database");
+    }
 }
 
 #[tokio::test]

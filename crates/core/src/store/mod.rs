@@ -57,6 +57,9 @@ pub enum StoreError {
     /// The store cannot be reached, is full or read-only, or did not answer in time. A repeat may succeed.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
+    /// The record of this job cannot be decoded. Calls for other jobs are not affected, and a repeat fails again.
+    #[error("the stored job cannot be read: {0}")]
+    Unreadable(String),
     /// Stored data cannot be decoded.
     #[error("stored data cannot be read: {0}")]
     Corrupt(String),

@@ -17,9 +17,9 @@ use crate::submit::owner_digest;
 ///
 /// ```
 /// # use async_endpoints::Access;
-/// let local = Access::loopback(); // the default
 /// let token = Access::token("8c4f…");
 /// let staff = Access::when(|request| request.extensions.get::<Staff>().is_some());
+/// let development = Access::loopback();
 /// # #[derive(Clone)] struct Staff;
 /// ```
 #[derive(Clone)]
@@ -27,6 +27,7 @@ pub struct Access(AccessPolicy);
 
 #[derive(Clone)]
 enum AccessPolicy {
+    Closed,
     Loopback,
     Token(Option<Digest>),
     When(Arc<dyn Fn(&Parts) -> bool + Send + Sync>),
@@ -34,8 +35,17 @@ enum AccessPolicy {
 }
 
 impl Access {
-    /// Allows requests with a loopback peer and a loopback `Host` that passed no proxy. HTTP/1.0, which proxies speak by
-    /// default, is refused, and so are requests without a known peer; [`serve`](crate::AsyncEndpoints::serve) provides it.
+    /// Refuses all requests. The default.
+    pub fn closed() -> Self {
+        Self(AccessPolicy::Closed)
+    }
+
+    /// Allows requests of this machine, for development: the peer and `Host` are loopback, and no header of a proxy is set.
+    /// HTTP/1.0, which proxies speak by default, is refused, and so are requests without a known peer;
+    /// [`serve`](crate::AsyncEndpoints::serve) provides it.
+    ///
+    /// Do not use it behind a proxy on the same machine: a proxy that speaks HTTP/1.1 and sends a loopback `Host` without
+    /// these headers looks like a local client.
     pub fn loopback() -> Self {
         Self(AccessPolicy::Loopback)
     }
@@ -64,6 +74,7 @@ impl Access {
     /// browsers mark with `Sec-Fetch-Site`, are refused under every policy.
     pub(super) fn check(&self, request: &Parts) -> Result<(), Problem> {
         let granted = match &self.0 {
+            AccessPolicy::Closed => false,
             AccessPolicy::Loopback => is_local(request),
             AccessPolicy::Token(token) => match (token, bearer(&request.headers)) {
                 (Some(token), Some(sent)) => token.0.ct_eq(&digest(sent).0).into(),
@@ -75,10 +86,7 @@ impl Access {
         match granted {
             false if self.takes_token() => Err(codes::UNAUTHORIZED.into()),
             false => Err(codes::FORBIDDEN.into()),
-            true if !request.method.is_safe() && is_cross_site(&request.headers) => {
-                Err(codes::CROSS_SITE_REQUEST.into())
-            }
-            true => Ok(()),
+            true => check_site(request),
         }
     }
 }
@@ -86,6 +94,7 @@ impl Access {
 impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
+            AccessPolicy::Closed => "Access::closed",
             AccessPolicy::Loopback => "Access::loopback",
             AccessPolicy::Token(_) => "Access::token",
             AccessPolicy::When(_) => "Access::when",
@@ -133,9 +142,16 @@ fn is_loopback_host(authority: &Authority) -> bool {
         && (host.eq_ignore_ascii_case("localhost") || ip.parse().is_ok_and(|ip: IpAddr| is_loopback(ip)))
 }
 
-/// Whether a browser marked the request as coming from another site.
-fn is_cross_site(headers: &HeaderMap) -> bool {
-    headers.get_all("sec-fetch-site").iter().any(|site| site != "same-origin" && site != "none")
+/// Refuses an unsafe request that a browser sent for another site with this site's cookies.
+pub(super) fn check_cookies(request: &Parts) -> Result<(), Problem> {
+    if request.headers.contains_key(header::COOKIE) { check_site(request) } else { Ok(()) }
+}
+
+/// Refuses an unsafe request that a browser marked as coming from another site.
+fn check_site(request: &Parts) -> Result<(), Problem> {
+    let mut sites = request.headers.get_all("sec-fetch-site").iter();
+    let is_cross_site = sites.any(|site| site != "same-origin" && site != "none");
+    if is_cross_site && !request.method.is_safe() { Err(codes::CROSS_SITE_REQUEST.into()) } else { Ok(()) }
 }
 
 /// The owner of a request, returned by the application's [rule](crate::Builder::owner). It decides which owner new jobs

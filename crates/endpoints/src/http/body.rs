@@ -93,12 +93,13 @@ pub(super) fn check_type(headers: &HeaderMap, bytes: &[u8]) -> Result<(), Proble
         let detail = format!("A body needs the content type application/json; it has {found}.");
         return Err(codes::UNSUPPORTED_MEDIA_TYPE.with_detail(detail));
     }
-    match headers.get(header::CONTENT_ENCODING) {
-        Some(encoding) if encoding != "identity" => {
+    let is_identity = |encoding: &&HeaderValue| encoding.as_bytes().eq_ignore_ascii_case(b"identity");
+    match headers.get_all(header::CONTENT_ENCODING).iter().find(|encoding| !is_identity(encoding)) {
+        Some(encoding) => {
             let detail = format!("A body must have no content encoding; it has {encoding:?}.");
             Err(codes::UNSUPPORTED_MEDIA_TYPE.with_detail(detail))
         }
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 

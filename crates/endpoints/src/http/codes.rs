@@ -46,7 +46,7 @@ problems! {
     CROSS_SITE_REQUEST: FORBIDDEN, "Another site's request",
         "Sec-Fetch-Site says that another site made this request.";
     FORBIDDEN: FORBIDDEN, "Not for this caller",
-        "This route is for operators, and the access policy refuses this request: see Builder::access.";
+        "This route is for operators, and the access policy refuses this request. Without .access(…) on the builder, it refuses all.";
     JOB_NOT_FOUND: NOT_FOUND, "No such job",
         "There is no job with this id.";
     METHOD_NOT_ALLOWED: METHOD_NOT_ALLOWED, "Method not allowed",
@@ -73,6 +73,8 @@ problems! {
         "The body does not fit the request type of the endpoint. The detail has the path of the field.";
     INTERNAL_ERROR: INTERNAL_SERVER_ERROR, "Internal error",
         "The request could not be handled. The log of the service has the cause.";
+    JOB_UNREADABLE: INTERNAL_SERVER_ERROR, "The job cannot be read",
+        "The stored job cannot be read. A repeat does not help: the log of the service has the cause.";
     QUEUE_FULL: SERVICE_UNAVAILABLE, "The queue is full",
         "The queue limit of this job type is reached. Nothing was stored.";
     SHUTTING_DOWN: SERVICE_UNAVAILABLE, "Shutting down",

@@ -24,7 +24,7 @@ impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             endpoints: Vec::new(),
-            access: Access::loopback(),
+            access: Access::closed(),
             owner: None,
             responses: Box::new(Unchanged),
             base_path: None,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_endpoints_core::{JobId, JobView, store::JobLookup};
 use axum::{
-    http::{HeaderMap, StatusCode, header},
+    http::{StatusCode, header},
     response::Response,
 };
 
@@ -14,7 +14,7 @@ pub(super) async fn get(call: &Call) -> Result<Response, Problem> {
     let preferred = headers::prefer_wait(call.headers());
     let requested = headers::query_wait(call.query())?;
     let job = call.found(lookup(call, call.id()?, requested.or(preferred)).await?)?;
-    let mut response = if is_known(call.headers(), job.version) {
+    let mut response = if headers::is_known(call.headers(), job.version) {
         job::not_modified(&job)
     } else {
         call.job_response(&job, StatusCode::OK).await
@@ -31,18 +31,8 @@ async fn lookup(call: &Call, id: JobId, wait: Option<u64>) -> Result<JobLookup, 
     let conditional = call.headers().contains_key(header::IF_NONE_MATCH);
     let done = |job: &JobView| match conditional {
         _ if !call.visibility.includes(job.owner) => true,
-        true => !is_known(call.headers(), job.version),
+        true => !headers::is_known(call.headers(), job.version),
         false => job.status.is_terminal(),
     };
     Ok(call.endpoints.wait_until(id, Duration::from_secs(seconds), done).await?)
-}
-
-/// Whether `If-None-Match` contains this version. The comparison is weak (RFC 9110, 13.1.2).
-fn is_known(headers: &HeaderMap, version: u64) -> bool {
-    let tag = format!("\"{version}\"");
-    let values = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    values
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
 }

@@ -24,6 +24,33 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a He
     if values.next().is_some() { Err(()) } else { Ok(value) }
 }
 
+/// The members of a list header, which may occur several times. Values that are not visible ASCII are left out.
+pub(super) fn list(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| split(value, ',')).filter(|member| !member.is_empty())
+}
+
+/// Splits a value at separators outside quoted strings, in which a backslash escapes the next character.
+pub(super) fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut escaped) = (false, false);
+    let is_separator = move |c| match c {
+        _ if escaped => {
+            escaped = false;
+            false
+        }
+        '"' => {
+            quoted = !quoted;
+            false
+        }
+        '\\' => {
+            escaped = quoted;
+            false
+        }
+        c => c == separator && !quoted,
+    };
+    text.split(is_separator).map(str::trim)
+}
+
 /// `Idempotency-Key`, quoted as in its draft, or bare as most clients send it.
 pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
     let Some(value) = single(headers, &IDEMPOTENCY_KEY).map_err(|()| codes::INVALID_IDEMPOTENCY_KEY)? else {
@@ -80,9 +107,8 @@ const LONGEST_WAIT: u64 = 60;
 
 /// The seconds of `Prefer: wait=N` (RFC 7240), at most 60. Malformed preferences are ignored.
 pub(super) fn prefer_wait(headers: &HeaderMap) -> Option<u64> {
-    let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
-    let mut preferences = values.flat_map(|value| value.split(',')).filter_map(|preference| {
-        let (name, value) = preference.split(';').next()?.split_once('=')?;
+    let mut preferences = list(headers, PREFER).filter_map(|preference| {
+        let (name, value) = split(preference, ';').next()?.split_once('=')?;
         name.trim().eq_ignore_ascii_case("wait").then(|| seconds(value.trim().trim_matches('"')))
     });
     preferences.next()?
@@ -129,41 +155,52 @@ pub(super) fn last_event_id(headers: &HeaderMap) -> Option<u64> {
     single(headers, &LAST_EVENT_ID).ok()??.to_str().ok()?.trim().parse().ok()
 }
 
+/// Whether `If-None-Match` contains this version. The comparison is weak (RFC 9110, 13.1.2).
+pub(super) fn is_known(headers: &HeaderMap, version: u64) -> bool {
+    let tag = format!("\"{version}\"");
+    let values = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
+}
+
 /// The offered content type with the highest quality in `Accept`; the first of equals, `None` if none is acceptable. The
 /// most specific range decides the quality of a type.
 pub(super) fn best_type<'a>(headers: &HeaderMap, offered: &[&'a str]) -> Option<&'a str> {
-    let mut ranges = accepted_ranges(headers).peekable();
-    if ranges.peek().is_none() { offered.first().copied() } else { best_of(ranges, offered) }
-}
-
-/// The media ranges in `Accept`, with their parameters.
-pub(super) fn accepted_ranges(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(','))
+    if !headers.contains_key(header::ACCEPT) {
+        return offered.first().copied();
+    }
+    best_of(list(headers, header::ACCEPT), offered)
 }
 
 /// Like [`best_type`], for these ranges.
 pub(super) fn best_of<'a, 'r>(ranges: impl Iterator<Item = &'r str>, offered: &[&'a str]) -> Option<&'a str> {
     let ranges: Vec<(&str, f32)> = ranges.map(range).collect();
-    let quality = |kind: &str| {
+    let quality_of = |kind: &str| {
         let fit = |range: &str| match range.strip_suffix("/*") {
             Some("*") => Some(0),
-            Some(family) => kind.split('/').next().filter(|own| *own == family).map(|_| 1),
-            None => (range == kind).then_some(2),
+            Some(family) => kind.split('/').next().filter(|own| own.eq_ignore_ascii_case(family)).map(|_| 1),
+            None => range.eq_ignore_ascii_case(kind).then_some(2),
         };
         let fitting = ranges.iter().filter_map(|(range, q)| Some((fit(range)?, *q)));
         fitting.max_by_key(|(closeness, _)| *closeness).map_or(0.0, |(_, q)| q)
     };
-    let best = offered.iter().rev().map(|kind| (quality(kind), *kind)).max_by(|a, b| a.0.total_cmp(&b.0));
+    let best = offered.iter().rev().map(|kind| (quality_of(kind), *kind)).max_by(|a, b| a.0.total_cmp(&b.0));
     best.filter(|(q, _)| *q > 0.0).map(|(_, kind)| kind)
 }
 
 /// A media range and its quality.
 fn range(text: &str) -> (&str, f32) {
-    let mut parts = text.split(';').map(str::trim);
+    let mut parts = split(text, ';');
     let kind = parts.next().unwrap_or_default();
-    let q = parts.find_map(|part| part.strip_prefix("q=")).map_or(1.0, |q| q.parse().unwrap_or(0.0));
-    (kind, q)
+    (kind, parts.find_map(quality).unwrap_or(1.0))
+}
+
+/// The value of the parameter `q`, 0 if it is malformed; `None` for other parameters.
+pub(super) fn quality(parameter: &str) -> Option<f32> {
+    let (name, value) = parameter.split_once('=')?;
+    name.eq_ignore_ascii_case("q").then(|| value.parse().unwrap_or(0.0))
 }
 
 /// The query parameters, in order.
@@ -241,7 +278,18 @@ mod tests {
         assert_eq!(prefer("wait=5"), Some(5));
         assert_eq!(prefer("respond-async, Wait = \"7\"; x=1"), Some(7));
         assert_eq!(prefer("wait=100000"), Some(60));
-        for none in ["respond-async", "wait", "wait=", "wait=-1", "wait=x", "await=3"] {
+        assert_eq!(prefer(r#"foo="a, wait=3", wait=4"#), Some(4));
+        assert_eq!(prefer(r#"foo="\", wait=3"; x="; wait=5", wait="6""#), Some(6));
+        for none in [
+            r#"foo="a, wait=3""#,
+            r#"foo; x=", wait=3""#,
+            "respond-async",
+            "wait",
+            "wait=",
+            "wait=-1",
+            "wait=x",
+            "await=3",
+        ] {
             assert_eq!(prefer(none), None, "{none}");
         }
         let query = |text: &str| query_wait(text).map_err(|_| ());
@@ -256,10 +304,13 @@ mod tests {
         for (accept, expected) in [
             ("*/*", Some(offered[0])),
             ("text/*", Some(offered[1])),
+            ("Text/Plain", Some(offered[1])),
+            ("TEXT/*;Q=0.5, application/x-ndjson;Q=0.1", Some(offered[1])),
             ("text/event-stream", Some(offered[2])),
             ("text/plain;q=0.5, text/event-stream;q=0.8", Some(offered[2])),
             ("text/*;q=0.5, text/plain;q=0, */*;q=0.1", Some(offered[2])),
             ("text/html, */*;q=0.1", Some(offered[0])),
+            (r#"text/html;x=", text/plain", text/event-stream;x=";q=0";q=0.1"#, Some(offered[2])),
             ("text/html", None),
             ("", None),
         ] {

@@ -99,8 +99,7 @@ fn text(line: &LogLine) -> String {
 /// An event stream of lines with their numbers as ids, until the job has ended and its last line was sent.
 async fn follow(call: Call, id: JobId) -> Result<Response, Problem> {
     let follower = call.endpoints.follow(id).ok_or(codes::TOO_MANY_STREAMS)?;
-    let known = headers::last_event_id(call.headers());
-    let last_read = known.unwrap_or(0);
+    let last_read = headers::last_event_id(call.headers()).unwrap_or(0);
     let (job, lines) = within::<_, Problem>(async {
         let lookup = call.endpoints.job(id).await?;
         follower.saw(&lookup);
@@ -110,8 +109,8 @@ async fn follow(call: Call, id: JobId) -> Result<Response, Problem> {
     })
     .await?;
     let (version, status) = (job.version, job.status);
-    if status.is_terminal() && known.is_some() && lines.is_empty() {
-        // The client has all lines. 204 makes browsers stop reconnecting.
+    if status.is_terminal() && lines.is_empty() {
+        // The client has all lines, or there are none. 204 makes browsers stop reconnecting.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let mut log = LogStream {

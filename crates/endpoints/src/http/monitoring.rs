@@ -45,7 +45,7 @@ pub(super) async fn jobs(call: &Call) -> Result<Response, Problem> {
 
 /// The accepted format with the highest quality, among the versions that are supported; else the text format.
 fn format(headers: &HeaderMap) -> Format {
-    let known = headers::accepted_ranges(headers).filter(|range| is_known(range));
+    let known = headers::list(headers, header::ACCEPT).filter(|range| is_known(range));
     match headers::best_of(known, &[TEXT, OPENMETRICS]) {
         Some(OPENMETRICS) => Format::OpenMetrics,
         _ => Format::Text,
@@ -53,11 +53,12 @@ fn format(headers: &HeaderMap) -> Format {
 }
 
 fn is_known(range: &str) -> bool {
-    let mut parts = range.split(';').map(str::trim);
-    let expected = if parts.next() == Some(OPENMETRICS) { "1.0.0" } else { "0.0.4" };
+    let mut parts = headers::split(range, ';');
+    let is_openmetrics = parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case(OPENMETRICS));
+    let expected = if is_openmetrics { "1.0.0" } else { "0.0.4" };
     parts
         .filter_map(|part| part.split_once('='))
-        .all(|(name, value)| name.trim() != "version" || value.trim() == expected)
+        .all(|(name, value)| !name.trim().eq_ignore_ascii_case("version") || value.trim().trim_matches('"') == expected)
 }
 
 /// The text, compressed by gzip if the client accepts that (about a tenth of the size).
@@ -73,12 +74,10 @@ fn compressed(text: String, headers: &HeaderMap) -> Response {
 }
 
 fn accepts_gzip(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|coding| {
-        let mut parts = coding.split(';').map(str::trim);
+    headers::list(headers, header::ACCEPT_ENCODING).any(|coding| {
+        let mut parts = headers::split(coding, ';');
         let is_gzip = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
-        let refused = |part: &str| part.strip_prefix("q=").is_some_and(|q| q.parse().is_ok_and(|q: f32| q <= 0.0));
-        is_gzip && !parts.any(refused)
+        is_gzip && parts.find_map(headers::quality).is_none_or(|quality| quality > 0.0)
     })
 }
 
@@ -107,6 +106,9 @@ mod tests {
             ("application/openmetrics-text; version=1.0.0; q=0.2, text/plain; q=0.3", Format::Text),
             ("text/plain;version=1.0.0;q=0.9,application/openmetrics-text;q=0.1", Format::OpenMetrics),
             ("application/openmetrics-text;q=0", Format::Text),
+            ("Application/OpenMetrics-Text; Version=1.0.0", Format::OpenMetrics),
+            (r#"application/openmetrics-text;version="1.0.0""#, Format::OpenMetrics),
+            (r#"text/plain;x=",";q=0.1, application/openmetrics-text"#, Format::OpenMetrics),
         ] {
             assert_eq!(format(&with(header::ACCEPT, accept)), expected, "{accept}");
         }
@@ -114,9 +116,14 @@ mod tests {
 
     #[test]
     fn gzip_is_used_when_accepted() {
-        for (coding, expected) in
-            [("gzip", true), ("deflate, GZIP;q=0.5", true), ("gzip;q=0", false), ("br", false), ("identity", false)]
-        {
+        for (coding, expected) in [
+            ("gzip", true),
+            ("deflate, GZIP;q=0.5", true),
+            ("gzip;q=0", false),
+            ("gzip;Q=0", false),
+            ("br", false),
+            ("identity", false),
+        ] {
             assert_eq!(accepts_gzip(&with(header::ACCEPT_ENCODING, coding)), expected, "{coding}");
         }
     }

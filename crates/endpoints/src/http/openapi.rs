@@ -40,7 +40,7 @@ const PROBLEMS: [(&str, &[ProblemKind]); 18] = {
         ("TooLarge", &[BODY_TOO_LARGE]),
         ("UnsupportedMediaType", &[UNSUPPORTED_MEDIA_TYPE]),
         ("Unprocessable", &[INVALID_REQUEST, IDEMPOTENCY_CONFLICT]),
-        ("Internal", &[INTERNAL_ERROR]),
+        ("Internal", &[INTERNAL_ERROR, JOB_UNREADABLE]),
         ("Unavailable", &[STORE_UNAVAILABLE, SHUTTING_DOWN, TOO_MANY_STREAMS]),
         ("SubmitUnavailable", &[STORE_UNAVAILABLE, QUEUE_FULL, SHUTTING_DOWN]),
     ]

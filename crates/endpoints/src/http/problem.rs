@@ -151,7 +151,10 @@ impl ProblemKind {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         events::store_failed("request", &error);
-        codes::STORE_UNAVAILABLE.into()
+        match error {
+            StoreError::Unreadable(_) => codes::JOB_UNREADABLE.into(),
+            _ => codes::STORE_UNAVAILABLE.into(),
+        }
     }
 }
 

@@ -9,12 +9,16 @@ use axum::{
 
 use super::{
     call::Call,
-    codes, job,
+    codes, headers, job,
     problem::{Problem, ProblemBody, json},
 };
 
 pub(super) async fn result(call: &Call) -> Result<Response, Problem> {
     let job = call.found(call.endpoints.job(call.id()?).await?)?;
+    // Preconditions apply only to a result: the response to a failed job has no 2xx status (RFC 9110, 13.2.1).
+    if job.status == JobStatus::Completed && headers::is_known(call.headers(), job.version) {
+        return Ok(job::not_modified(&job));
+    }
     let mut response = answer(&job, call);
     response.headers_mut().insert(header::ETAG, job::etag(job.version));
     Ok(response)

@@ -2,21 +2,24 @@
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering},
 };
 
 use axum::{
     Router,
+    body::Body,
     extract::Request,
-    http::{HeaderValue, Method, header},
+    http::{HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{MethodFilter, MethodRouter, on},
 };
-use futures_util::FutureExt;
+use bytes::Bytes;
+use futures_util::{FutureExt, stream};
 
 use super::{
-    body,
+    access, body,
     call::Call,
     cancel, codes,
     config::HttpConfig,
@@ -151,6 +154,10 @@ async fn answer(route: Route, endpoints: AsyncEndpoints, config: Arc<HttpConfig>
     // A job changes, and may belong to one owner: caches must revalidate, and shared caches must not store it.
     let cached = HeaderValue::from_static("private, no-cache");
     response.headers_mut().entry(header::CACHE_CONTROL).or_insert(cached);
+    if [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&response.status()) {
+        // These have no `Content-Length` (RFC 9110, 8.6). Axum sets one for every body of known length, also an empty one.
+        *response.body_mut() = Body::from_stream(stream::empty::<Result<Bytes, Infallible>>());
+    }
     close_on_shutdown(&endpoints, &mut response);
     response
 }
@@ -177,6 +184,7 @@ async fn answer_or_problem(
         if route.is_for_operators() {
             call.config.access.check(&call.head)?;
         }
+        access::check_cookies(&call.head)?;
         route.answer(call).await
     });
     let problem = match answered.catch_unwind().await {
@@ -200,7 +208,9 @@ fn with_fallback(methods: MethodRouter) -> MethodRouter {
         let (head, body) = request.into_parts();
         body::drain(body).await;
         let detail = format!("{} is not supported here; the Allow header lists the supported methods.", head.method);
-        codes::METHOD_NOT_ALLOWED.with_detail(detail).traced(headers::trace(&head.headers).as_ref())
+        let problem = codes::METHOD_NOT_ALLOWED.with_detail(detail).traced(headers::trace(&head.headers).as_ref());
+        // Without it, caches may store a 405.
+        problem.with_header(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))
     })
 }
 

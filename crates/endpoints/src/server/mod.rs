@@ -8,7 +8,7 @@ use axum::{
     Router,
     body::Body,
     extract::ConnectInfo,
-    http::{StatusCode, Version, header},
+    http::{StatusCode, Version, header, uri::Authority},
     response::IntoResponse,
 };
 use hyper::{body::Incoming, server::conn::http1};
@@ -85,6 +85,19 @@ async fn pause(error: &io::Error) {
     }
 }
 
+/// Whether the request has one valid `Host`, or none in HTTP/1.0 (RFC 9112, 3.2).
+fn has_valid_host(request: &hyper::Request<Incoming>) -> bool {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => {
+            let is_valid = |host: Authority| !host.as_str().contains('@');
+            host.is_empty() || Authority::try_from(host.as_bytes()).is_ok_and(is_valid)
+        }
+        (None, _) => request.version() < Version::HTTP_11,
+        (Some(_), Some(_)) => false,
+    }
+}
+
 async fn connection(stream: TcpStream, peer: SocketAddr, app: Router, header_read: Duration, stop: CancellationToken) {
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
     // These options are optimizations, so errors are ignored.
@@ -92,9 +105,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, app: Router, header_rea
     let _ = stream.set_nodelay(true);
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
-        // HTTP/1.1 requires Host (RFC 9112, 3.2).
-        let hostless = request.version() == Version::HTTP_11 && !request.headers().contains_key(header::HOST);
-        let answering = (!hostless).then(|| app.clone().call(request.map(Body::new)));
+        let answering = has_valid_host(&request).then(|| app.clone().call(request.map(Body::new)));
         async {
             match answering {
                 Some(answering) => answering.await,

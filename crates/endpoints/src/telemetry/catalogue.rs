@@ -3,7 +3,7 @@
 
 use async_endpoints_core::store::BOUNDS;
 use async_endpoints_telemetry::{
-    Combine, Instrument,
+    Combine, Instrument, LOG_DROPPED,
     process::{BUILD_INFO, CPU, MAX_FDS, OPEN_FDS, RESIDENT_MEMORY, START_TIME, THREADS, VIRTUAL_MEMORY},
 };
 
@@ -58,7 +58,7 @@ catalogue! {
     REPAIRED = I::gauge("async_store.repaired", "{job}", &["store"], "Jobs repaired so far: their index entries disagreed with their records.").combine(Combine::Max);
     REQUEST_DURATION = I::histogram("http.server.request.duration", "s", &["http.request.method", "http.route", "http.response.status_code", "url.scheme", "error.type"], &REQUEST_BOUNDS, "Duration of HTTP requests until the response begins.");
     OVERFLOW = I::counter("async_metrics.overflow", "{record}", &[], "Measurements recorded under the label value _other: of job types that this process does not declare or that are beyond the first 100, and of further error codes.");
-    | CPU, RESIDENT_MEMORY, VIRTUAL_MEMORY, OPEN_FDS, MAX_FDS, THREADS, START_TIME, BUILD_INFO
+    | LOG_DROPPED, CPU, RESIDENT_MEMORY, VIRTUAL_MEMORY, OPEN_FDS, MAX_FDS, THREADS, START_TIME, BUILD_INFO
 }
 
 #[cfg(test)]

@@ -208,7 +208,7 @@ mod tests {
         let telemetry = Telemetry::builder().build().expect("telemetry");
         let declared = ["Idle", "Taken"].map(name);
         let attachment = telemetry.attach(c::CATALOGUE).expect("the only attachment");
-        let instruments = Instruments::new(&attachment, "memory", declared.iter());
+        let instruments = Instruments::new(&attachment, "memory", declared.iter().map(|name| (name, &[][..])));
         let types = [("Busy", 0, [7, 8]), ("Left", 20, [70, 8]), ("Rare", 1, [7, 80]), ("Taken", 1, [7, 8])];
         let stats = Stats {
             now: NOW,

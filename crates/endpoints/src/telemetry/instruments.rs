@@ -22,7 +22,7 @@ use crate::{error::Builtin, sync::Mutex};
 
 /// Maximum number of job types with own series. Others share the label value [`OTHER`].
 const MAX_TYPES: usize = 100;
-/// Maximum number of the application's error codes with own series, over all job types.
+/// Maximum number of undeclared error codes with own series, over all job types.
 const MAX_CODES: usize = 50;
 /// Label value of job types and error codes without own series.
 pub(crate) const OTHER: &str = "_other";
@@ -32,7 +32,9 @@ pub(crate) struct Instruments {
     other: Arc<TypeSeries>,
     failed: Counter<u64>,
     attempts: Counter<u64>,
-    /// The application's error codes that have series.
+    /// Error codes that job types declare.
+    declared: HashSet<&'static str>,
+    /// Undeclared error codes that have series.
     codes: Mutex<HashSet<Box<str>>>,
     overflow: BoundCounter<u64>,
     /// By operation, then ok and error.
@@ -52,17 +54,19 @@ pub(crate) struct AttemptEnd<'a> {
 }
 
 impl Instruments {
-    /// Creates all series of these job types, at zero.
+    /// Creates all series of these job types and their error codes, at zero.
     pub(crate) fn new<'a>(
         attachment: &Attachment,
         store: &'static str,
-        types: impl Iterator<Item = &'a JobName>,
+        types: impl Iterator<Item = (&'a JobName, &'static [&'static str])>,
     ) -> Self {
         let failed = attachment.counter(&c::FAILED);
         let attempts = attachment.counter(&c::ATTEMPTS);
         let series = |name: &str| Arc::new(TypeSeries::new(attachment, &attempts, name));
+        let types: Vec<_> = types.take(MAX_TYPES).collect();
         let instruments = Self {
-            types: types.take(MAX_TYPES).map(|name| (name.clone(), series(name.as_str()))).collect(),
+            types: types.iter().map(|(name, _)| ((*name).clone(), series(name.as_str()))).collect(),
+            declared: types.iter().flat_map(|(_, codes)| *codes).copied().collect(),
             other: series(OTHER),
             overflow: attachment.counter(&c::OVERFLOW).bind(&[]),
             codes: Mutex::default(),
@@ -72,19 +76,18 @@ impl Instruments {
             attempts,
         };
         instruments.overflow.add(0);
-        instruments.start_at_zero();
+        types.iter().for_each(|(name, codes)| instruments.start_at_zero(name, codes));
         instruments
     }
 
-    /// Creates the series of the library's error codes.
-    fn start_at_zero(&self) {
-        for series in self.types.values() {
-            for code in Builtin::FAILURES {
-                let code = KeyValue::new("error_type", code);
-                self.failed.add(0, &[series.label.clone(), code.clone()]);
-                for outcome in ["retried", "failed"] {
-                    self.attempts.add(0, &[series.label.clone(), KeyValue::new("outcome", outcome), code.clone()]);
-                }
+    /// Creates the series of the library's error codes and of these.
+    fn start_at_zero(&self, name: &JobName, codes: &'static [&'static str]) {
+        let series = &self.types[name];
+        for code in Builtin::FAILURES.iter().chain(codes) {
+            let code = KeyValue::new("error_type", *code);
+            self.failed.add(0, &[series.label.clone(), code.clone()]);
+            for outcome in ["retried", "failed"] {
+                self.attempts.add(0, &[series.label.clone(), KeyValue::new("outcome", outcome), code.clone()]);
             }
         }
     }
@@ -136,10 +139,13 @@ impl Instruments {
         self.exemplars.series(c::FAILED.name, &labels, &[]).offer(1.0, end.now, || end.cause.labels());
     }
 
-    /// The label of an error code: the library's codes and the first [`MAX_CODES`] of the application have own values.
+    /// The label of an error code: the library's codes, declared codes and the first [`MAX_CODES`] others have own values.
     fn code(&self, code: &str) -> KeyValue {
         if let Some(builtin) = Builtin::FAILURES.into_iter().find(|builtin| *builtin == code) {
             return KeyValue::new("error_type", builtin);
+        }
+        if let Some(declared) = self.declared.get(code) {
+            return KeyValue::new("error_type", *declared);
         }
         let mut codes = self.codes.lock();
         if !codes.contains(code) {

@@ -19,6 +19,7 @@
 //! | `catalogue` | every metric: name, kind, unit, labels, description |
 //! | `instruments`, `series` | the metrics of jobs and stores, bound to their labels |
 //! | `store`, `job`, `http` | the three places where telemetry is attached |
+//! | `outage` | log lines about a store that does not answer |
 //! | `running` | the running attempts, for their durations |
 //! | `gauges` | observable gauges |
 //! | `cause` | the job and trace behind an exemplar |
@@ -32,6 +33,7 @@ mod gauges;
 mod http;
 mod instruments;
 mod job;
+mod outage;
 mod running;
 mod series;
 mod store;
@@ -46,11 +48,12 @@ use async_endpoints_telemetry::Attachment;
 #[cfg(feature = "otlp")]
 pub use async_endpoints_telemetry::Otlp;
 pub use async_endpoints_telemetry::{
-    Combine, ExpositionError, Format, Instrument, InstrumentKind, Telemetry, TelemetryBuilder, TelemetryError,
-    opentelemetry,
+    Combine, ExpositionError, Format, Instrument, InstrumentKind, LOG_DROPPED, LogWriter, Telemetry, TelemetryBuilder,
+    TelemetryError, opentelemetry,
 };
 
 pub use self::catalogue::CATALOGUE;
+pub(crate) use self::outage::OutageLog;
 pub(crate) use self::series::SubmissionResult;
 use self::{
     http::RequestDuration, instruments::Instruments, job::Observed, running::RunningTable, store::Instrumented,
@@ -68,11 +71,11 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
-    /// None if the telemetry is attached to other endpoints.
+    /// `types` has the job types with their error codes. None if the telemetry is attached to other endpoints.
     pub(crate) fn new<'a>(
         telemetry: Telemetry,
         store: &'static str,
-        types: impl Iterator<Item = &'a JobName>,
+        types: impl Iterator<Item = (&'a JobName, &'static [&'static str])>,
     ) -> Option<Self> {
         let attachment = telemetry.attach(CATALOGUE)?;
         Some(Self {

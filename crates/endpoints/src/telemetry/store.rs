@@ -24,7 +24,7 @@ use super::{
 };
 
 /// Minimum duration of a dropped call that counts as failed. A call dropped earlier ended with the client's connection.
-const HANGING: Duration = Duration::from_millis(500);
+pub(super) const HANGING: Duration = Duration::from_millis(500);
 
 pub(crate) struct Instrumented {
     inner: Arc<dyn Store>,
@@ -240,7 +240,7 @@ mod tests {
         let clock = ManualClock::new();
         let telemetry = Telemetry::builder().build().expect("telemetry");
         let store = Arc::new(MemoryStore::with_clock(clock.clone()));
-        let measured = Measured::new(telemetry, store.kind(), [].iter()).expect("the only attachment");
+        let measured = Measured::new(telemetry, store.kind(), std::iter::empty()).expect("the only attachment");
         Fixture::manual(measured.store(store), clock)
     });
 }

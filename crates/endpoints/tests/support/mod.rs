@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_endpoints::{AsyncEndpoints, Builder, JobId, JobLookup, JobView, MemoryStore, Options};
+use async_endpoints::{Access, AsyncEndpoints, Builder, JobId, JobLookup, JobView, MemoryStore, Options};
 use async_endpoints_testkit::{Checked, FlakyStore};
 use reqwest::{Client, Response, StatusCode};
 use serde_json::Value;
@@ -46,8 +46,9 @@ pub fn quick() -> Options {
     }
 }
 
+/// A builder that allows requests of this machine to use operator routes.
 pub fn builder(store: &TestStore) -> Builder {
-    AsyncEndpoints::builder(store.clone()).options(quick())
+    AsyncEndpoints::builder(store.clone()).options(quick()).access(Access::loopback())
 }
 
 pub struct Service {

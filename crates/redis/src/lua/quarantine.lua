@@ -9,7 +9,7 @@ local function increment(key, field, by)
 end
 
 -- The error of a call for one job that cannot be read.
-local function unreadable(id) return redis.error_reply('CORRUPT job ' .. id .. ' has fields that cannot be read') end
+local function unreadable(id) return redis.error_reply('UNREADABLE job ' .. id .. ' has fields that cannot be read') end
 
 -- Removes a job from the index where it was found and from the other indexes of its type, and records the reason.
 local function quarantine(index, id, why)

@@ -246,7 +246,7 @@ impl World {
         self.store.versions(&ids).await.expect("versions");
         for id in ids {
             match self.store.get(id).await {
-                Ok(_) | Err(StoreError::Corrupt(_)) => {}
+                Ok(_) | Err(StoreError::Unreadable(_) | StoreError::Corrupt(_)) => {}
                 Err(other) => panic!("{other:?}"),
             }
         }
@@ -311,7 +311,7 @@ impl World {
                     assert_eq!(places, [format!("{index}:{}", view.name)], "{}", job.id);
                 }
                 // The outcome or an attempt is damaged; the job itself runs.
-                Err(StoreError::Corrupt(_)) => assert_eq!(places.len(), 1, "{}", job.id),
+                Err(StoreError::Unreadable(_) | StoreError::Corrupt(_)) => assert_eq!(places.len(), 1, "{}", job.id),
                 // The end time or the whole job is lost.
                 Ok(JobLookup::Gone { .. } | JobLookup::NotFound) => {}
                 Err(other) => panic!("{other:?}"),
@@ -331,7 +331,10 @@ impl World {
                 Ok(_) => {}
                 Err(error) => {
                     let known = quarantine.contains_key(&job.id.to_string()) || self.places(job.id).len() == 1;
-                    assert!(matches!(error, StoreError::Corrupt(_)) && known, "{error} {quarantine:?}");
+                    assert!(
+                        matches!(error, StoreError::Unreadable(_) | StoreError::Corrupt(_)) && known,
+                        "{error} {quarantine:?}"
+                    );
                 }
             }
         }

@@ -82,6 +82,36 @@ async fn documented_permissions_suffice() {
     assert!(server.cli(&["ACL", "LOG"]).contains("key"));
 }
 
+#[tokio::test]
+async fn missing_right_is_refused() {
+    let server = RedisServer::start();
+    let words = acl();
+    let url = format!("redis://jobs:{}@127.0.0.1:{}/0", words[4].trim_start_matches('>'), server.port());
+    for (right, without, why) in [
+        ("+hget", "-hget", "HGET"),
+        ("+ltrim", "-ltrim", "LTRIM"),
+        ("+evalsha", "-evalsha", "permission"),
+        ("+subscribe", "-subscribe", "permission"),
+        ("&{ae}:hints", "resetchannels", "PUBLISH"),
+        ("~{ae}:*", "resetkeys", "permission"),
+    ] {
+        let words: Vec<&str> = words.iter().map(String::as_str).chain([without]).collect();
+        assert_eq!(server.cli(&words), "OK", "{words:?}");
+        let refused = Options::new().open(&url).await.expect_err(right);
+        assert!(matches!(&refused, OpenError::Refused(text) if text.contains(why)), "{right}: {refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn database_out_of_range_is_refused() {
+    let server = RedisServer::start();
+    for database in ["99", "-1"] {
+        let url = format!("redis://127.0.0.1:{}/{database}", server.port());
+        let refused = options().open(&url).await.expect_err(database);
+        assert!(matches!(&refused, OpenError::Refused(_)), "{refused:?}");
+    }
+}
+
 async fn all_calls(store: &RedisStore) {
     let short = Duration::from_millis(1);
     let keyed = job("alpha", short).key(key("k")).delay(short);

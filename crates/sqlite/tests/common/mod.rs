@@ -116,8 +116,8 @@ pub fn sweep(lease: Duration) -> Reclaim {
 }
 
 /// Whether a call failed because of an unreadable row.
-pub fn is_corrupt<T>(answer: &Result<T, StoreError>) -> bool {
-    matches!(answer, Err(StoreError::Corrupt(_)))
+pub fn is_unreadable<T>(answer: &Result<T, StoreError>) -> bool {
+    matches!(answer, Err(StoreError::Unreadable(_)))
 }
 
 /// Inserts jobs of one type and priority.

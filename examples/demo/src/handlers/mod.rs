@@ -28,9 +28,12 @@ where
     Err(de::Error::custom(format!("{number} is out of range, expected {} to {}", range.start(), range.end())))
 }
 
+const INVALID_REQUEST: &str = "INVALID_REQUEST";
+const UNKNOWN_CATEGORY: &str = "UNKNOWN_CATEGORY";
+
 /// A permanent error for a well-formed request with contradictory values.
 fn invalid(detail: impl Into<String>) -> JobError {
-    JobError::permanent("INVALID_REQUEST", detail).status(422)
+    JobError::permanent(INVALID_REQUEST, detail).status(422)
 }
 
 /// Checks that the weather table has the category.
@@ -40,7 +43,7 @@ fn known_category(weather: &Weather, category: &str) -> Result<(), JobError> {
         return Ok(());
     }
     let detail = format!("Unknown category {category:?}: expected {}.", known.join(", "));
-    Err(JobError::permanent("UNKNOWN_CATEGORY", detail).status(404))
+    Err(JobError::permanent(UNKNOWN_CATEGORY, detail).status(404))
 }
 
 /// The current time, as in results.

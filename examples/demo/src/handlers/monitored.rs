@@ -6,14 +6,15 @@ use async_endpoints::{JobContext, JobError, JobType};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{invalid, known_category, now};
+use super::{INVALID_REQUEST, UNKNOWN_CATEGORY, invalid, known_category, now};
 use crate::{
     day::Day,
     ledger::Ledger,
     weather::{Observation, Processed, Weather},
 };
 
-pub(crate) const MONITORED: JobType<DataProcessingRequest, DataProcessingResult> = JobType::new("MonitoredProcess");
+pub(crate) const MONITORED: JobType<DataProcessingRequest, DataProcessingResult> =
+    JobType::new("MonitoredProcess").error_codes(&[INVALID_REQUEST, UNKNOWN_CATEGORY]);
 
 /// Number of rows between checks of the cancellation token.
 const STEP: usize = 100;

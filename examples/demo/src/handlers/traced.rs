@@ -9,14 +9,15 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use tokio::{task::spawn_blocking, time::Instant};
 use utoipa::ToSchema;
 
-use super::{known_category, now};
+use super::{UNKNOWN_CATEGORY, known_category, now};
 use crate::{
     climate::{Month, Problem},
     ledger::Ledger,
     weather::{Observation, Weather},
 };
 
-pub(crate) const TRACED: JobType<TracedRequest, TracedResult> = JobType::new("TracedProcess");
+pub(crate) const TRACED: JobType<TracedRequest, TracedResult> =
+    JobType::new("TracedProcess").error_codes(&[EXTERNAL_SERVICE, UNKNOWN_CATEGORY]);
 
 /// The error code of all failures of the climate service.
 const EXTERNAL_SERVICE: &str = "EXTERNAL_SERVICE";

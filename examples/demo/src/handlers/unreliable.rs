@@ -7,7 +7,8 @@ use utoipa::ToSchema;
 use super::{now, number_within};
 use crate::ledger::Ledger;
 
-pub(crate) const UNRELIABLE: JobType<UnreliableRequest, UnreliableResult> = JobType::new("Unreliable");
+pub(crate) const UNRELIABLE: JobType<UnreliableRequest, UnreliableResult> =
+    JobType::new("Unreliable").error_codes(&["UNRELIABLE"]);
 
 #[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -1,0 +1,71 @@
+//! Log lines about a store that does not answer.
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
+
+mod support;
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_endpoints::{AsyncEndpoints, Endpoint, JobContext, JobError, JobType};
+use support::{flaky_store, quick, until};
+use tracing::{
+    Event, Level, Metadata, Subscriber,
+    span::{Attributes, Id, Record},
+};
+
+const WORK: JobType<(), ()> = JobType::new("Work");
+
+static LINES: Mutex<Vec<Level>> = Mutex::new(Vec::new());
+
+fn lines() -> Vec<Level> {
+    LINES.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Collects the levels of the library's lines.
+struct Collecting;
+
+impl Subscriber for Collecting {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("async_endpoints")
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        LINES.lock().unwrap_or_else(PoisonError::into_inner).push(*event.metadata().level());
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+#[tokio::test]
+async fn outage_logs_its_start_and_its_end() {
+    tracing::subscriber::set_global_default(Collecting).unwrap();
+    let (_inner, store) = flaky_store();
+    let work = async |_: JobContext<()>| Ok::<_, JobError>(());
+    let builder = AsyncEndpoints::builder(store.clone()).options(quick());
+    let endpoints = builder.endpoint(Endpoint::post("/work", WORK)).handler(WORK, work).build().unwrap();
+    let (running, run) = (endpoints.clone(), endpoints.clone());
+    let run = tokio::spawn(async move { run.run().await });
+    let before = store.faults();
+    store.outage(true);
+    until(async || store.faults() > before + 20).await;
+    assert_eq!(lines(), [Level::WARN]);
+    store.outage(false);
+    until(async || lines().len() > 1).await;
+    assert_eq!(lines(), [Level::WARN, Level::INFO]);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(lines().len(), 2);
+    running.shutdown();
+    run.await.unwrap().unwrap();
+}
