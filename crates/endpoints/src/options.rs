@@ -23,7 +23,8 @@ pub struct Options {
     pub max_queue_size: u64,
     /// `MAX_RETRIES`: maximum number of retries of a failed job. Defaults to 3.
     pub max_retries: u32,
-    /// `RETRY_BASE_SECONDS`: delay of the first retry, doubled with each further one. Defaults to 2 s.
+    /// `RETRY_BASE_SECONDS`: delay of the first retry, doubled with each further one, up to 1 h. Each delay is
+    /// shortened at random by up to half. Defaults to 2 s.
     #[serde(rename = "retry_base_seconds", deserialize_with = "seconds")]
     pub retry_base: Duration,
     /// `JOB_TIMEOUT_SECONDS`: timeout of an attempt. Defaults to 30 min.
