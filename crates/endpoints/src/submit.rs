@@ -197,7 +197,7 @@ impl<'a> Submit<'a> {
         let invalid = SubmitError::Invalid;
         let name = self.endpoints.job_name(self.name).map_err(|error| invalid(error.to_string()))?;
         let body = self.body.map_err(|error| invalid(error.to_string()))?;
-        if json::depth(body.get().as_bytes()) > json::MAX_DEPTH {
+        if json::is_too_deep(body.get().as_bytes()) {
             return Err(invalid(format!("the request is nested deeper than {} levels", json::MAX_DEPTH)));
         }
         let key = self.key.map(|key| {

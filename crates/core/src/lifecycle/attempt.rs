@@ -80,11 +80,11 @@ pub struct AttemptEffect<'a> {
     pub status: JobStatus,
     /// The outcome that is recorded and counted.
     pub outcome: AttemptOutcome,
-    /// The job's new counter.
+    /// Failures retried, including this one.
     pub retry_count: u32,
-    /// The job's new counter.
+    /// Leases lost, including this one.
     pub loss_count: u32,
-    /// The job's new counter.
+    /// Attempts released, including this one.
     pub release_count: u32,
     /// The job's error.
     pub error: ErrorEffect<'a>,

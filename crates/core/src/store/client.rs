@@ -28,24 +28,25 @@ impl IdempotencyKey {
     }
 }
 
-/// Number of slots that jobs are placed in: the low 10 bits of an id.
-const SLOTS: u64 = 1 << 10;
+/// Number of placements: values of the low 10 bits of an id.
+const PLACEMENTS: u64 = 1 << 10;
 
 impl JobId {
-    /// A new id whose low 10 bits, its *slot*, follow from owner, type and idempotency key. The other bits are those of a new
-    /// UUID version 7.
+    /// A new id whose low 10 bits, its placement, follow from owner, type and idempotency key. The other bits are those of a
+    /// new UUID version 7.
     ///
-    /// The slot is the future placement of a job over several stores: a submission and its repeat go to the same store, and
-    /// the id alone says which. Nothing reads it yet. An id made without a key has a random slot.
+    /// The placement will select one of several stores: a submission and its repeat go to the same store, and the id alone
+    /// says which. Nothing reads it yet. An id made without a key has a random placement.
     #[must_use]
     pub fn for_key(owner: Option<&Digest>, name: &JobName, key: &IdempotencyKey) -> Self {
         let parts = [owner.map_or(&[][..], |owner| &owner.0), name.as_str().as_bytes(), key.as_str().as_bytes()];
-        let slot = u128::from(fnv_1a(parts) % SLOTS);
-        Self(Uuid::from_u128(Uuid::now_v7().as_u128() & !u128::from(SLOTS - 1) | slot))
+        let placement = u128::from(fnv_1a(parts) % PLACEMENTS);
+        Self(Uuid::from_u128(Uuid::now_v7().as_u128() & !u128::from(PLACEMENTS - 1) | placement))
     }
 }
 
-/// FNV-1a over the parts, each followed by a byte that is in none of the texts. Stable: a slot must not change with a release.
+/// FNV-1a over the parts, each followed by a byte that is in none of the texts. Stable, because a placement must not change
+/// with a release.
 fn fnv_1a(parts: [&[u8]; 3]) -> u64 {
     let bytes = parts.into_iter().flat_map(|part| part.iter().copied().chain([0]));
     let hash = bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
@@ -242,7 +243,7 @@ mod tests {
 
     use super::*;
 
-    fn slot(owner: Option<u8>, name: &str, key: &str) -> u128 {
+    fn placement(owner: Option<u8>, name: &str, key: &str) -> u128 {
         let (owner, name) = (owner.map(|byte| Digest([byte; 32])), JobName::new(name).expect("a name"));
         let key = IdempotencyKey::new(key).expect("a key");
         let [first, second] = [(); 2].map(|()| JobId::for_key(owner.as_ref(), &name, &key));
@@ -252,10 +253,14 @@ mod tests {
     }
 
     #[test]
-    fn slot_follows_from_owner_type_and_key() {
+    fn placement_follows_from_owner_type_and_key() {
         // These numbers must never change: jobs are placed by them.
-        assert_eq!([slot(None, "alpha", "k"), slot(Some(1), "alpha", "k"), slot(None, "beta", "k")], [66, 561, 313]);
-        let slots: BTreeSet<u128> = (0..1000).map(|number| slot(None, "alpha", &format!("key-{number}"))).collect();
-        assert!((550..750).contains(&slots.len()), "1000 keys spread over {} of 1024 slots", slots.len());
+        assert_eq!(
+            [(None, "alpha"), (Some(1), "alpha"), (None, "beta")].map(|(owner, name)| placement(owner, name, "k")),
+            [66, 561, 313]
+        );
+        let placements: BTreeSet<u128> =
+            (0..1000).map(|number| placement(None, "alpha", &format!("key-{number}"))).collect();
+        assert!((550..750).contains(&placements.len()), "1000 keys have {} of 1024 placements", placements.len());
     }
 }

@@ -106,7 +106,7 @@ pub(super) fn check_type(headers: &HeaderMap, bytes: &[u8]) -> Result<(), Proble
 /// The body as text, after the check of its depth; `null` for an empty body. The text may still be invalid JSON.
 pub(super) fn text(bytes: &[u8]) -> Result<&str, Problem> {
     let text = std::str::from_utf8(bytes).map_err(|error| codes::INVALID_JSON.with_detail(error.to_string()))?;
-    if json::depth(bytes) > json::MAX_DEPTH {
+    if json::is_too_deep(bytes) {
         return Err(
             codes::INVALID_JSON.with_detail(format!("Values are nested deeper than {} levels.", json::MAX_DEPTH))
         );

@@ -138,8 +138,7 @@ pub(super) fn query_wait(text: &str) -> Result<Option<u64>, Problem> {
 pub(super) fn captured(set: &[(String, String)], headers: &HeaderMap, allowed: &[HeaderName]) -> Vec<(String, String)> {
     let mut bytes = 0;
     let replaced = |name: &HeaderName| set.iter().any(|(set, _)| set == name.as_str());
-    let sent = allowed.iter().filter(|name| !replaced(name));
-    let sent = sent.flat_map(|name| headers.get_all(name).iter().map(move |value| (name, value)));
+    let sent = headers.iter().filter(|(name, _)| allowed.contains(name) && !replaced(name));
     let sent = sent.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
     let all = set.iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(sent);
     let fitting = all.filter(|(name, value)| {

@@ -1,7 +1,10 @@
 //! A store decorator that logs outages: one line at the start, one a minute, one at the end.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -24,6 +27,8 @@ const QUIET: Duration = Duration::from_millis(500);
 pub(crate) struct OutageLog {
     inner: Arc<dyn Store>,
     outage: Mutex<Option<Outage>>,
+    /// Whether there is an outage. Read without the lock by each successful call.
+    is_out: AtomicBool,
 }
 
 /// An outage. Only operations that failed in it can end it: a full disk still answers reads.
@@ -93,8 +98,11 @@ impl Call<'_> {
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
+        if self.done {
+            return;
+        }
         let took = self.began.elapsed();
-        if !self.done && took >= HANGING {
+        if took >= HANGING {
             self.log.failed(self.operation, &StoreError::Unavailable(format!("no answer within {took:.1?}")));
         }
     }
@@ -102,7 +110,7 @@ impl Drop for Call<'_> {
 
 impl OutageLog {
     pub(crate) fn new(inner: Arc<dyn Store>) -> Self {
-        Self { inner, outage: Mutex::default() }
+        Self { inner, outage: Mutex::default(), is_out: AtomicBool::new(false) }
     }
 
     async fn observe<'a, T>(
@@ -117,7 +125,10 @@ impl OutageLog {
     }
 
     fn failed(&self, operation: StoreOperation, error: &StoreError) {
-        let line = failed(&mut self.outage.lock(), operation, Instant::now());
+        let mut outage = self.outage.lock();
+        let line = failed(&mut outage, operation, Instant::now());
+        self.is_out.store(true, Ordering::Relaxed);
+        drop(outage);
         match line {
             Some(Line::Began) => events::store_unavailable(operation.as_str(), error),
             Some(Line::Continues { since, failures }) => {
@@ -128,7 +139,13 @@ impl OutageLog {
     }
 
     fn succeeded(&self, operation: StoreOperation) {
-        let line = succeeded(&mut self.outage.lock(), operation, Instant::now());
+        if !self.is_out.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut outage = self.outage.lock();
+        let line = succeeded(&mut outage, operation, Instant::now());
+        self.is_out.store(outage.is_some(), Ordering::Relaxed);
+        drop(outage);
         if let Some(Line::Ended { after, failures }) = line {
             events::store_available(after, failures);
         }
