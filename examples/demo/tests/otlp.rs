@@ -15,32 +15,24 @@ use rustls::{
 use serde_json::json;
 use support::{
     Demo, Folder,
+    otlp::Rotel,
     peer::{Peer, free_port, python},
     until,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-/// A collector that prints what it receives over gRPC and HTTP.
-struct Collector {
-    peer: Peer,
-    grpc: String,
-    http: String,
-}
+/// A collector that prints metrics.
+struct Collector(Rotel);
 
 impl Collector {
     async fn start(folder: &Folder) -> Self {
-        let [grpc, http] = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
-        let listen = ["start", "--otlp-grpc-endpoint", &grpc, "--otlp-http-endpoint", &http];
-        let print = ["--exporter", "blackhole", "--debug-log", "metrics", "--debug-log-verbosity", "detailed"];
-        let peer = Peer::start(folder, &python("rotel-agent"), "rotel", &[&listen[..], &print[..]].concat());
-        peer.wait_for_output("Starting Rotel").await;
-        Self { peer, grpc, http }
+        Self(Rotel::start(folder, &["metrics"]).await)
     }
 
     /// The last received description of a metric, and its data point with these labels. None before the next metric begins.
     fn received(&self, metric: &str, labels: &[(&str, &str)]) -> Option<(String, String)> {
-        let output = self.peer.output();
+        let output = self.0.peer.output();
         let (_, metric) = output.rsplit_once(&format!("-> Name: {metric}\n"))?;
         let (metric, _) = metric.split_once("\nMetric #")?;
         let mut points = metric.split("DataPoints #");
@@ -79,7 +71,7 @@ async fn check_push_at_exit(protocol: &str, endpoint: impl Fn(&Collector) -> Str
     for _ in 0..3 {
         demo.finish("/api/performance", &json!({ "taskType": "any", "itemCount": 1447 })).await;
     }
-    assert!(!collector.peer.output().contains("async_job"), "{}", collector.peer.output());
+    assert!(!collector.0.peer.output().contains("async_job"), "{}", collector.0.peer.output());
     demo.stop().await.expect("a clean exit");
     let of_type = [("job_type", "PerformanceProcess")];
     let (description, point) = collector.receives("async_job.processed", &of_type).await;
@@ -101,18 +93,18 @@ async fn check_push_at_exit(protocol: &str, endpoint: impl Fn(&Collector) -> Str
     for resource in
         ["service.name: Str(pushed-at-exit)", "service.instance.id: Str(0b0b0b0b-0000-4000-8000-000000000007)"]
     {
-        assert!(collector.peer.output().contains(resource), "{resource}");
+        assert!(collector.0.peer.output().contains(resource), "{resource}");
     }
 }
 
 #[tokio::test]
 async fn http_push_at_exit_is_exact() {
-    check_push_at_exit("http/protobuf", |collector| format!("http://{}", collector.http)).await;
+    check_push_at_exit("http/protobuf", |collector| format!("http://{}", collector.0.http)).await;
 }
 
 #[tokio::test]
 async fn grpc_push_at_exit_is_exact() {
-    check_push_at_exit("grpc", |collector| format!("http://{}", collector.grpc)).await;
+    check_push_at_exit("grpc", |collector| format!("http://{}", collector.0.grpc)).await;
 }
 
 #[tokio::test]
@@ -162,7 +154,7 @@ async fn tls_push_needs_a_trusted_authority() {
     let mut over_http = Peer::start(&folder, &python("oteltap"), "oteltap", &args);
     let http = tls_proxy(&folder, format!("127.0.0.1:{port}")).await;
     let over_grpc = Collector::start(&folder).await;
-    let grpc_url = tls_proxy(&folder, over_grpc.grpc.clone()).await;
+    let grpc_url = tls_proxy(&folder, over_grpc.0.grpc.clone()).await;
     let ca = folder.join("ca.crt").display().to_string();
     // An authority that did not sign the certificate.
     let other = Folder::new();
@@ -183,7 +175,7 @@ async fn tls_push_needs_a_trusted_authority() {
         let demo = Demo::start(&folder, &vars(&ca)).await;
         demo.finish("/api/performance", &json!({ "taskType": "any", "itemCount": 10 })).await;
         match protocol {
-            "grpc" => over_grpc.peer.wait_for_output("performance.processed_items").await,
+            "grpc" => over_grpc.0.peer.wait_for_output("performance.processed_items").await,
             _ => assert!(over_http.exits_successfully().await, "{}", over_http.output()),
         }
         demo.stop().await.expect("a clean exit");

@@ -52,8 +52,9 @@ pub(crate) fn handler(
 
 fn process(weather: &Weather, ctx: &JobContext<DataProcessingRequest>) -> Result<DataProcessingResult, JobError> {
     let (request, started) = (ctx.request(), Instant::now());
-    let user = ctx.header("x-user-id");
-    tracing::info!(category = request.category, user, "data processing started");
+    let DataProcessingRequest { category, start_date, end_date } = request;
+    let [start_date, end_date] = [start_date, end_date].map(|day| day.as_ref().map(tracing::field::display));
+    tracing::info!(category, start_date, end_date, user_id = ctx.header("x-user-id"), "data processing started");
     let observations = select(weather, request)?;
     tracing::debug!(rows = observations.len(), "rows fetched");
     let mut processed = Vec::with_capacity(observations.len());
@@ -61,13 +62,14 @@ fn process(weather: &Weather, ctx: &JobContext<DataProcessingRequest>) -> Result
         ctx.check_canceled()?;
         processed.extend(rows.iter().map(compute));
         ctx.progress().set(processed.len() as u64, observations.len() as u64);
+        tracing::info!(processed = processed.len(), total = observations.len(), "data processing progress");
     }
     // Idempotent: after a crash the next attempt writes the same rows again.
     let processed_at = now();
     weather.save(&ctx.job_id().to_string(), &processed_at, &processed)?;
     let seconds = started.elapsed().as_secs_f64();
     tracing::info!(rows = processed.len(), seconds, "data processing completed");
-    let summary = summary(&request.category, &observations, seconds);
+    let summary = summary(category, &observations, seconds);
     Ok(DataProcessingResult { processed_count: processed.len(), processed_at, summary })
 }
 

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test uses a part")]
 
 pub(crate) mod events;
+pub(crate) mod otlp;
 pub(crate) mod peer;
 
 use std::{
@@ -116,6 +117,13 @@ impl Demo {
     /// The log so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).expect("a log file")
+    }
+
+    /// The lines of a log in JSON so far, one object each. The last line may be incomplete.
+    pub(crate) fn lines(&self) -> Vec<Value> {
+        let log = self.log();
+        let complete = log.rsplit_once('\n').map_or("", |(complete, _)| complete);
+        complete.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Response {
