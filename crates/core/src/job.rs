@@ -336,6 +336,9 @@ pub struct LogLine {
     pub timestamp: Timestamp,
     /// `ERROR` to `TRACE`.
     pub level: Cow<'static, str>,
+    /// The part of the program that wrote it, usually a module path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
     /// The message.
     pub message: String,
     /// Further fields.
@@ -344,11 +347,11 @@ pub struct LogLine {
 }
 
 impl LogLine {
-    /// Its size, as counted against [`LOG_BYTES_PER_JOB`](crate::limits::LOG_BYTES_PER_JOB): the bytes of message,
-    /// field names, and field values as JSON.
+    /// Its size, as counted against [`LOG_BYTES_PER_JOB`](crate::limits::LOG_BYTES_PER_JOB): the bytes of target,
+    /// message, field names, and field values as JSON.
     pub fn bytes(&self) -> usize {
         let fields: usize = self.fields.iter().map(|(k, v)| k.len() + v.to_string().len()).sum();
-        self.message.len() + fields
+        self.target.as_ref().map_or(0, String::len) + self.message.len() + fields
     }
 }
 

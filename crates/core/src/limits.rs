@@ -4,7 +4,7 @@
 
 /// Maximum number of jobs in one `claim` or `settle`.
 pub const BATCH_JOBS: usize = 64;
-/// Maximum bytes of payload or result in one `claim` or `settle`; a larger item is sent alone.
+/// Maximum bytes of payloads, results and log lines in one `claim`, `report` or `settle`; a larger item is sent alone.
 pub const BATCH_BYTES: usize = 4 << 20;
 /// Maximum number of leases in one `renew`.
 pub const RENEW_LEASES: usize = 256;
@@ -16,6 +16,10 @@ pub const PAGE_JOBS: u32 = 200;
 pub const ATTEMPTS_KEPT: usize = 20;
 /// `JobView::ahead` is exact up to this number and may stop there.
 pub const AHEAD_COUNTED: u64 = 1_000;
+/// Maximum number of log lines that a worker stores for one attempt.
+pub const LOG_LINES_PER_ATTEMPT: usize = 1_000;
+/// Maximum bytes of log lines that a worker stores for one attempt.
+pub const LOG_BYTES_PER_ATTEMPT: usize = 256 << 10;
 /// Maximum bytes of log lines kept with a job. Beyond it, the oldest attempt's lines are deleted.
 pub const LOG_BYTES_PER_JOB: usize = 1 << 20;
 /// Minutes for which a minute bucket is kept.

@@ -244,6 +244,7 @@ async fn log_is_sent_as_json_lines_text_or_stream() {
             attempt: 0,
             timestamp: Timestamp::from_micros(1),
             level: "INFO".into(),
+            target: None,
             message: (*message).to_owned(),
             fields: Default::default(),
         });

@@ -48,8 +48,8 @@ scripts! {
     stats = " flags=no-writes": "head" "terms" "order" "stats";
     claim = " flags=allow-oom": "head" "terms" "order" "quarantine" "batch" "bucket" "claim";
     renew = " flags=allow-oom": "head" "renew";
-    report = "": "head" "order" "quarantine" "batch" "report";
-    settle = " flags=allow-oom": "head" "terms" "order" "quarantine" "batch" "bucket" "finish" "settle";
+    report = "": "head" "order" "quarantine" "batch" "lines" "report";
+    settle = " flags=allow-oom": "head" "terms" "order" "quarantine" "batch" "bucket" "finish" "lines" "settle";
     cancel = " flags=allow-oom": "head" "terms" "order" "quarantine" "batch" "lookup" "cancel";
     retry = "": "head" "terms" "order" "quarantine" "batch" "lookup" "retry";
     reclaim = " flags=allow-oom": "head" "terms" "order" "quarantine" "batch" "bucket" "finish" "reclaim";

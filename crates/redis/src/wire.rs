@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_endpoints_core::{
     JobName, JobStatus, Timestamp,
-    job::{ErrorRecord, JobTerms, TraceContext},
+    job::{ErrorRecord, JobTerms, LogLine, TraceContext},
     store::{
         Attempt, CancelOutcome, Claim, Claimed, Cursor, Fenced, InsertOutcome, JobLookup, Lease, ListFilter, ListPage,
         NewJob, Outcome, PutOutcome, Reclaimed, Recovered, Renewed, Report, ReportedProgress, RetryOutcome, Role,
@@ -154,13 +154,21 @@ fn progress(reported: Option<&ReportedProgress>) -> String {
     format!("{completed} {total} {percent} {message}")
 }
 
+/// Log lines as scripts read them: for each its counted bytes, a space, its JSON and a line feed. JSON has no line feeds.
+fn lines(lines: &[LogLine]) -> Vec<u8> {
+    let mut text = Vec::new();
+    for line in lines {
+        text.extend_from_slice(format!("{} ", line.bytes()).as_bytes());
+        text.extend_from_slice(json(line).as_ref());
+        text.push(b'\n');
+    }
+    text
+}
+
 pub(crate) fn report_args(reports: &[Report]) -> Args {
-    const REPORT_FIELDS: u8 = 4;
-    const LINE_FIELDS: u8 = 2;
-    reports.iter().fold(Args::new().text(REPORT_FIELDS).text(LINE_FIELDS), |args, report| {
-        let args = args.text(report.lease.job).text(report.lease.token.0).bytes(progress(report.progress.as_ref()));
-        let args = args.text(report.logs.len());
-        report.logs.iter().fold(args, |args, line| args.text(line.bytes()).bytes(json(line)))
+    Args::new().items(reports, |args, report| {
+        let args = args.text(report.lease.job).text(report.lease.token.0);
+        args.bytes(progress(report.progress.as_ref())).bytes(lines(&report.logs))
     })
 }
 
@@ -197,6 +205,7 @@ pub(crate) fn settle_args(settlements: &[Settlement]) -> Args {
             .bytes(if settlement.slow { "1" } else { "" })
             .maybe(settlement.span.as_ref())
             .bytes(progress(settlement.progress.as_ref()))
+            .bytes(lines(&settlement.logs))
     })
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_endpoints_core::{
     JobName, JobStatus, Timestamp,
+    job::LogLine,
     lifecycle::EndedAttempt,
     limits::{BATCH_JOBS, LOG_BYTES_PER_JOB, SWEEP_JOBS},
     store::{
@@ -201,7 +202,7 @@ impl State {
     pub(crate) fn report(&mut self, report: &Report) -> Result<Fenced, Failure> {
         let now = self.now;
         let Some(mut job) = self.running_under(report.lease)? else { return Ok(Fenced::Lost) };
-        self.log(&mut job, report)?;
+        self.log(&mut job, &report.logs)?;
         match &report.progress {
             Some(progress) => self.change(&mut job, now, |job| job.progress = Some(progress.stored(now)))?,
             None if !report.logs.is_empty() => {
@@ -215,9 +216,9 @@ impl State {
     }
 
     /// Appends log lines. Beyond the limit, lines of the oldest attempt are deleted, but never those of the running one.
-    fn log(&self, job: &mut Job, report: &Report) -> Result<(), Failure> {
+    fn log(&self, job: &mut Job, lines: &[LogLine]) -> Result<(), Failure> {
         let sql = "INSERT INTO logs (seq, line, attempt, bytes, record) VALUES (?1, ?2, ?3, ?4, ?5)";
-        for line in &report.logs {
+        for line in lines {
             let bytes = line.bytes() as i64;
             job.log_lines += 1;
             job.log_bytes += bytes;
@@ -246,6 +247,9 @@ impl State {
             return Ok(job.settled_by(settlement.lease.token).map_or(Settled::Lost, Settled::Settled));
         }
         let now = self.now;
+        if !settlement.logs.is_empty() {
+            self.log(&mut job, &settlement.logs)?;
+        }
         let after = self.end(&mut job, &EndedAttempt::settled(settlement), |job, after| {
             job.settled = Some(after);
             job.span.clone_from(&settlement.span);

@@ -151,6 +151,7 @@ impl Reader {
                 attempt: 0,
                 timestamp: job.updated_at,
                 level: "ERROR".into(),
+                target: None,
                 message: "This line is stored, but cannot be read.".to_owned(),
                 fields: Default::default(),
             });

@@ -13,7 +13,7 @@ use async_endpoints_core::{
     limits::SWEEP_JOBS,
     store::{
         CancelOutcome, Claim, Claimed, DocVersion, Document, Fenced, Heartbeat, Hint, InsertOutcome, JobLookup, Lease,
-        ListFilter, ListPage, NewJob, Outcome, Page, PutOutcome, Reclaim, Reclaimed, Renewed, Report, Result, RetryAs,
+        ListFilter, ListPage, NewJob, Page, PutOutcome, Reclaim, Reclaimed, Renewed, Report, Result, RetryAs,
         RetryOutcome, Role, RoleToken, Settled, Settlement, Stats, StatsQuery, hint_stream,
     },
 };
@@ -306,7 +306,7 @@ impl JobStore for SqliteStore {
 
     async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Settled>> {
         let settlements = settlements.to_vec();
-        let bytes = settlements.iter().map(result_bytes).sum();
+        let bytes = settlements.iter().map(Settlement::bytes).sum();
         self.write(bytes, move |state| settlements.iter().map(|settlement| state.settle(settlement)).collect()).await
     }
 
@@ -357,13 +357,6 @@ impl JobStore for SqliteStore {
 
     fn kind(&self) -> &'static str {
         "sqlite"
-    }
-}
-
-fn result_bytes(settlement: &Settlement) -> usize {
-    match &settlement.outcome {
-        Outcome::Completed { result } => result.len(),
-        _ => 0,
     }
 }
 

@@ -45,7 +45,15 @@ pub fn completed(json: &'static str) -> Outcome {
 pub fn line(message: impl Into<String>) -> LogLine {
     let fields = BTreeMap::from([("row".to_owned(), serde_json::json!(7))]);
     let timestamp = Timestamp::from_micros(1_772_366_400_000_001);
-    LogLine { line: 0, attempt: 0, timestamp, level: "INFO".into(), message: message.into(), fields }
+    LogLine {
+        line: 0,
+        attempt: 0,
+        timestamp,
+        level: "INFO".into(),
+        target: Some("tests".to_owned()),
+        message: message.into(),
+        fields,
+    }
 }
 
 /// A runnable job of that type, with a chosen id and the default terms except `retention`. No key, owner or queue limit.

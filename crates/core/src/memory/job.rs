@@ -170,6 +170,14 @@ impl Job {
         }
     }
 
+    /// Appends lines of the latest attempt.
+    pub(super) fn log(&mut self, lines: &[LogLine]) {
+        let attempt = self.attempt;
+        for line in lines {
+            self.extra().log(line, attempt);
+        }
+    }
+
     fn attempts(&self) -> Vec<AttemptRecord> {
         let recorded = self.extra.iter().flat_map(|extra| extra.history.iter().cloned()).collect();
         lifecycle::attempts(recorded, self.status, self.attempt, self.started_at, self.ended_at)
@@ -210,7 +218,7 @@ impl Job {
 
 impl Extra {
     /// Appends a line. Beyond the limit the oldest attempt's lines are deleted, never the present attempt's.
-    pub(super) fn log(&mut self, line: &LogLine, attempt: u32) {
+    fn log(&mut self, line: &LogLine, attempt: u32) {
         self.lines += 1;
         self.log_bytes += line.bytes();
         self.logs.push_back(LogLine { line: self.lines, attempt, ..line.clone() });

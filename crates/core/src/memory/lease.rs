@@ -113,11 +113,7 @@ impl State {
 
     pub(super) fn report(&mut self, report: &Report, now: Timestamp) -> Fenced {
         let Some(place) = self.running_under(report.lease) else { return Fenced::Lost };
-        let job = self.job_mut(place);
-        let attempt = job.attempt;
-        for line in &report.logs {
-            job.extra().log(line, attempt);
-        }
+        self.job_mut(place).log(&report.logs);
         if let Some(progress) = &report.progress {
             self.change(place, now, |job| job.extra().progress = Some(progress.stored(now)));
         }
@@ -144,6 +140,7 @@ impl State {
         if let Some(progress) = &settlement.progress {
             job.extra().progress = Some(progress.stored(now));
         }
+        job.log(&settlement.logs);
         Settled::Settled(after)
     }
 

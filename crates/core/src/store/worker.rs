@@ -234,12 +234,20 @@ pub struct Settlement {
     pub span: Option<String>,
     /// The attempt's final progress. Replaces the job's progress, whatever the outcome; none leaves it unchanged.
     pub progress: Option<ReportedProgress>,
+    /// The attempt's last log lines, appended whatever the outcome. The store sets line number and attempt.
+    pub logs: Vec<LogLine>,
 }
 
 impl Settlement {
-    /// The end of an attempt that was not slow, without span and final progress.
+    /// The end of an attempt that was not slow, without span, final progress and log lines.
     pub const fn new(lease: Lease, outcome: Outcome, if_canceled: ErrorRecord) -> Self {
-        Self { lease, outcome, if_canceled, slow: false, span: None, progress: None }
+        Self { lease, outcome, if_canceled, slow: false, span: None, progress: None, logs: Vec::new() }
+    }
+
+    /// Bytes of its result and log lines, as counted against [`BATCH_BYTES`](crate::limits::BATCH_BYTES).
+    pub fn bytes(&self) -> usize {
+        let result = if let Outcome::Completed { result } = &self.outcome { result.len() } else { 0 };
+        result + self.logs.iter().map(LogLine::bytes).sum::<usize>()
     }
 }
 

@@ -223,6 +223,7 @@ mod tests {
             attempt: 2,
             timestamp: async_endpoints_core::Timestamp::from_micros(0),
             level: "INFO".into(),
+            target: None,
             message: "two\nlines".to_owned(),
             fields: [("n".to_owned(), 7.into())].into(),
         };

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_endpoints_core::{
     limits::{BATCH_BYTES, BATCH_JOBS},
-    store::{Outcome, Settled, Settlement, Store},
+    store::{Settled, Settlement, Store},
 };
 use tokio::sync::{Mutex, mpsc};
 
@@ -60,9 +60,7 @@ pub(super) async fn settle(store: &dyn Store, mut pending: Vec<PendingSettlement
 fn batch_len(pending: &[PendingSettlement]) -> usize {
     let mut bytes = 0;
     let over = pending.iter().take(BATCH_JOBS).position(|pending| {
-        if let Outcome::Completed { result } = &pending.settlement.outcome {
-            bytes += result.len();
-        }
+        bytes += pending.settlement.bytes();
         bytes > BATCH_BYTES
     });
     over.map_or(pending.len().min(BATCH_JOBS), |over| over.max(1))

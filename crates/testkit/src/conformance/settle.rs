@@ -1,16 +1,16 @@
 //! Settlements: the effect of each outcome on the job, and the idempotence of repeated settlements.
 
 use async_endpoints_core::{
-    JobStatus, JobStore as _, JobView,
+    JobId, JobStatus, JobStore as _, JobView,
     job::{AttemptOutcome, ErrorRecord},
-    limits::{ATTEMPTS_KEPT, BATCH_JOBS},
+    limits::{ATTEMPTS_KEPT, BATCH_JOBS, LOG_BYTES_PER_JOB},
     store::{Lease, LeaseToken, Outcome, Report, ReportedProgress, Settled, Settlement},
 };
 
 use super::{report::progress, run_concurrently};
 use crate::{
     Rig,
-    jobs::{completed, error},
+    jobs::{completed, error, line},
     rig::LONG,
 };
 
@@ -198,6 +198,60 @@ pub async fn next_claim_clears_final_progress(rig: &Rig) {
     assert_eq!(rig.settle_one(late).await, Settled::Settled(JobStatus::Queued));
     assert_eq!(rig.view(lease.job).await.progress, None, "a repeat writes nothing to the running attempt");
     rig.complete(next).await;
+}
+
+/// The last lines of an attempt are appended for every outcome, once, behind the reported ones.
+pub async fn settle_appends_its_lines_once(rig: &Rig) {
+    for cancel in [false, true] {
+        for (outcome, ..) in outcomes(rig) {
+            let lease = rig.start("alpha").await.lease;
+            rig.report(Report { lease, progress: None, logs: vec![line("one")] }).await;
+            if cancel {
+                rig.cancel(lease.job).await;
+            }
+            let logs = vec![line("two\n\0ünï"), line(""), line("four")];
+            let settle = Settlement { logs, ..rig.settlement(lease, outcome) };
+            rig.settle_one(settle.clone()).await;
+            let lines = log_lines(rig, lease.job).await;
+            let expected = ["one", "two\n\0ünï", "", "four"];
+            assert_eq!(lines, (1..).zip(expected).map(|(at, text)| (at, 1, text.to_owned())).collect::<Vec<_>>());
+            rig.settle_one(settle).await;
+            assert_eq!(log_lines(rig, lease.job).await, lines, "a repeat appends nothing");
+            rig.cancel(lease.job).await;
+        }
+    }
+}
+
+/// Lines of a settlement count like reported ones: their numbers are continued, and the oldest attempt's are dropped.
+pub async fn lines_of_settlements_are_limited(rig: &Rig) {
+    let block = "x".repeat(LOG_BYTES_PER_JOB / 10);
+    let id = rig.queue("alpha").await;
+    for _ in 0..4 {
+        let lease = rig.take("alpha").await.lease;
+        let logs = vec![line(&block), line(&block), line(&block)];
+        rig.settle_one(Settlement { logs, ..rig.settlement(lease, Outcome::Released) }).await;
+    }
+    let kept: Vec<(u64, u32)> =
+        log_lines(rig, id).await.into_iter().map(|(line, attempt, _)| (line, attempt)).collect();
+    assert_eq!(kept, (4..=12).map(|line| (line, (line as u32 - 1) / 3 + 1)).collect::<Vec<_>>());
+}
+
+pub async fn settle_with_lost_lease_appends_no_lines(rig: &Rig) {
+    let first = rig.start("alpha").await.lease;
+    rig.release(first).await;
+    let second = rig.take("alpha").await.lease;
+    let stale = Lease { token: LeaseToken::random(), ..second };
+    for lease in [first, stale] {
+        let settle = rig.settlement(lease, completed("1"));
+        rig.settle_one(Settlement { logs: vec![line("late")], ..settle }).await;
+    }
+    assert_eq!(log_lines(rig, first.job).await, []);
+    rig.complete(second).await;
+}
+
+async fn log_lines(rig: &Rig, id: JobId) -> Vec<(u64, u32, String)> {
+    let lines = rig.store.logs(id, 0, 1_000).await.expect("the store answers");
+    lines.into_iter().map(|line| (line.line, line.attempt, line.message)).collect()
 }
 
 /// A settlement with a reclaimed lease changes nothing.

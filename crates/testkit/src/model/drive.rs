@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_endpoints_core::{
     Clock as _, JobId, JobStatus, JobView, Priority, Store,
+    job::LogLine,
     store::{
         CancelOutcome, Claim, Fenced, InsertOutcome, JobLookup, Lease, LeaseToken, ListFilter, NewJob, Outcome, Page,
         Reclaim, Reclaimed, Recovered, Report, ReportedProgress, RetryAs, RetryOutcome, Settled, Settlement, TypeQuota,
@@ -80,7 +81,7 @@ impl Drive {
         match op {
             Op::Insert(new) => self.insert(new).await,
             Op::Claim { alpha, beta, max, bytes, lease } => self.claim([*alpha, *beta], *max, *bytes, *lease).await,
-            Op::Settle { lease, outcome, progress } => self.settle(*lease, outcome, *progress).await,
+            Op::Settle { lease, outcome, progress, lines } => self.settle(*lease, outcome, *progress, *lines).await,
             Op::Renew { leases, lease } => self.renew(leases, *lease).await,
             Op::Report { lease, progress, lines } => self.report(*lease, *progress, *lines).await,
             Op::Cancel { job } => self.cancel(*job).await,
@@ -232,7 +233,7 @@ impl Drive {
         same("the time", &answer.now, &self.model.now)
     }
 
-    async fn settle(&mut self, lease: u8, op: &OutcomeOp, progress: bool) -> Comparison {
+    async fn settle(&mut self, lease: u8, op: &OutcomeOp, progress: bool, lines: u8) -> Comparison {
         let lease = self.lease(lease);
         let outcome = match op {
             OutcomeOp::Complete => Outcome::Completed { result: Bytes::from_static(b"{}") },
@@ -244,7 +245,8 @@ impl Drive {
         let number = self.fresh();
         let span = (!number.as_u128().is_multiple_of(3)).then(|| number.to_string());
         let progress = progress.then(|| self.progress());
-        let settle = Settlement { span, progress, ..Settlement::new(lease, outcome, error("IF_CANCELED")) };
+        let logs = self.lines(lines);
+        let settle = Settlement { span, progress, logs, ..Settlement::new(lease, outcome, error("IF_CANCELED")) };
         let answer = self.store.settle(std::slice::from_ref(&settle)).await.map_err(answered)?;
         match (self.model.settle(&settle), answer.as_slice()) {
             (Expect::Settled(status) | Expect::Either(status), [Settled::Settled(stored)]) if status == *stored => {
@@ -275,10 +277,15 @@ impl Drive {
         ReportedProgress { completed: self.number, total: None, percent: Some(0.5), message: None }
     }
 
+    /// That many new lines.
+    fn lines(&self, count: u8) -> Vec<LogLine> {
+        (0..count).map(|line| jobs::line(format!("{}.{line}", self.number))).collect()
+    }
+
     async fn report(&mut self, lease: u8, progress: bool, lines: u8) -> Comparison {
         let lease = self.lease(lease);
         let progress = progress.then(|| self.progress());
-        let logs = (0..lines).map(|line| jobs::line(format!("{}.{line}", self.number))).collect();
+        let logs = self.lines(lines);
         let report = Report { lease, progress, logs };
         let answer = self.store.report(std::slice::from_ref(&report)).await.map_err(answered)?;
         let expected = if self.model.report(&report) { Fenced::Applied } else { Fenced::Lost };

@@ -7,7 +7,7 @@ use proptest::{collection::vec, option::weighted, prelude::*};
 pub(crate) enum Op {
     Insert(NewJobOp),
     Claim { alpha: u8, beta: u8, max: u8, bytes: u16, lease: u8 },
-    Settle { lease: u8, outcome: OutcomeOp, progress: bool },
+    Settle { lease: u8, outcome: OutcomeOp, progress: bool, lines: u8 },
     Renew { leases: Vec<u8>, lease: u8 },
     Report { lease: u8, progress: bool, lines: u8 },
     Cancel { job: u8 },
@@ -93,8 +93,8 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         10 => new_job(),
         10 => claim.prop_map(|(alpha, beta, max, bytes, lease)| Op::Claim { alpha, beta, max, bytes, lease }),
-        9 => (any::<u8>(), outcome(), any::<bool>())
-            .prop_map(|(lease, outcome, progress)| Op::Settle { lease, outcome, progress }),
+        9 => (any::<u8>(), outcome(), any::<bool>(), prop_oneof![3 => Just(0), 1 => 1..3_u8])
+            .prop_map(|(lease, outcome, progress, lines)| Op::Settle { lease, outcome, progress, lines }),
         2 => (vec(any::<u8>(), 0..4), 0..40_u8).prop_map(|(leases, lease)| Op::Renew { leases, lease }),
         3 => (any::<u8>(), any::<bool>(), 0..3_u8)
             .prop_map(|(lease, progress, lines)| Op::Report { lease, progress, lines }),

@@ -305,12 +305,16 @@ impl Model {
         if let Some(progress) = &report.progress {
             self.touch(at).view.progress = Some(progress.stored(now));
         }
+        self.log(at, &report.logs);
+        true
+    }
+
+    fn log(&mut self, at: usize, lines: &[LogLine]) {
         let job = &mut self.jobs[at];
-        for line in &report.logs {
+        for line in lines {
             let (number, attempt) = (job.logs.len() as u64 + 1, job.view.attempt);
             job.logs.push(LogLine { line: number, attempt, ..line.clone() });
         }
-        true
     }
 
     /// Ends the running attempt of a job.
@@ -345,6 +349,7 @@ impl Model {
             if let Some(progress) = &settlement.progress {
                 self.jobs[at].view.progress = Some(progress.stored(self.now));
             }
+            self.log(at, &settlement.logs);
             self.jobs[at].current = Some((lease.token, Some(status)));
             return Expect::Settled(status);
         }
