@@ -55,6 +55,7 @@ mod push;
 mod reader;
 mod resource;
 mod sync;
+pub mod trace;
 mod views;
 
 #[cfg(feature = "otlp")]

@@ -21,6 +21,7 @@ use crate::{
     log_writer, process,
     reader::SharedReader,
     sync::lock,
+    trace::Tracing,
     views::{SCOPE, Views},
 };
 
@@ -36,6 +37,7 @@ struct Inner {
     views: Arc<Views>,
     exemplars: Exemplars,
     sdk: Option<Sdk>,
+    tracing: Tracing,
     /// Alive while a library is attached.
     attached: Mutex<Weak<()>>,
 }
@@ -59,8 +61,14 @@ impl Telemetry {
     }
 
     pub(crate) fn new(meters: Option<Meters>, views: Arc<Views>, sdk: Option<Sdk>, version: &str) -> Self {
-        let telemetry =
-            Self(Arc::new(Inner { meters, views, exemplars: Exemplars::default(), sdk, attached: Mutex::default() }));
+        let telemetry = Self(Arc::new(Inner {
+            meters,
+            views,
+            exemplars: Exemplars::default(),
+            sdk,
+            tracing: Tracing::ids_only(),
+            attached: Mutex::default(),
+        }));
         let meter = telemetry.library_meter();
         process::register(&meter, version);
         log_writer::register(&meter);
@@ -70,6 +78,11 @@ impl Telemetry {
     /// A meter for the application's own metrics. They go where all metrics go.
     pub fn meter(&self, name: &'static str) -> Meter {
         self.scoped(InstrumentationScope::builder(name).build())
+    }
+
+    /// Starts spans, which go where all spans go.
+    pub fn tracing(&self) -> &Tracing {
+        &self.0.tracing
     }
 
     pub(crate) fn library_meter(&self) -> Meter {

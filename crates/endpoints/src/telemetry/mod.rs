@@ -22,6 +22,7 @@
 //! | `outage` | log lines about a store that does not answer |
 //! | `running` | the running attempts, for their durations |
 //! | `gauges` | observable gauges |
+//! | `scope` | trace context and correlation fields of a request or an attempt |
 //! | `cause` | the job and trace behind an exemplar |
 //! | `events` | log lines |
 #![allow(clippy::disallowed_macros, reason = "the one module that may write telemetry")]
@@ -35,6 +36,7 @@ mod instruments;
 mod job;
 mod outage;
 mod running;
+pub(crate) mod scope;
 mod series;
 mod store;
 
@@ -54,6 +56,8 @@ pub use async_endpoints_telemetry::{
 
 pub use self::catalogue::CATALOGUE;
 pub(crate) use self::outage::OutageLog;
+#[expect(unused_imports, reason = "wired next")]
+pub(crate) use self::scope::{Caller, Scope};
 pub(crate) use self::series::SubmissionResult;
 use self::{
     http::RequestDuration, instruments::Instruments, job::Observed, running::RunningTable, store::Instrumented,
