@@ -45,9 +45,12 @@ mod error;
 mod exemplars;
 mod instrument;
 mod log_writer;
+#[allow(dead_code, reason = "started by `TelemetryBuilder::build`")]
+mod logs;
 mod naming;
 #[cfg(feature = "otlp")]
 mod otlp;
+mod panics;
 pub mod process;
 mod provider;
 #[cfg(feature = "otlp")]
@@ -68,6 +71,8 @@ pub use self::{
     exemplars::{ExemplarLabels, Exemplars, SeriesExemplars},
     instrument::{Combine, Instrument, InstrumentKind},
     log_writer::{LOG_DROPPED, LogWriter, log_safely},
+    logs::{LogFormat, LogOutput, Logs, SCOPE_TARGET},
+    panics::{take_panic_location, watch_panics},
     provider::Telemetry,
 };
 pub use opentelemetry;

@@ -103,6 +103,18 @@ impl LogWriter {
         writer
     }
 
+    /// Queues a line.
+    pub(crate) fn send(&self, line: &[u8]) {
+        let size = line.len() + OVERHEAD;
+        if self.queued.fetch_add(size, Ordering::Relaxed) + size > MAX_QUEUED {
+            self.queued.fetch_sub(size, Ordering::Relaxed);
+            Loss::Full.count();
+        } else if self.queue.send(Message::Line(line.to_vec())).is_err() {
+            self.queued.fetch_sub(size, Ordering::Relaxed);
+            Loss::Failed.count();
+        }
+    }
+
     /// Waits until the lines of earlier calls are written, at most `limit`.
     pub fn flush_within(&self, limit: Duration) {
         let (done, flushed) = channel();
@@ -114,14 +126,7 @@ impl LogWriter {
 
 impl Write for LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let size = line.len() + OVERHEAD;
-        if self.queued.fetch_add(size, Ordering::Relaxed) + size > MAX_QUEUED {
-            self.queued.fetch_sub(size, Ordering::Relaxed);
-            Loss::Full.count();
-        } else if self.queue.send(Message::Line(line.to_vec())).is_err() {
-            self.queued.fetch_sub(size, Ordering::Relaxed);
-            Loss::Failed.count();
-        }
+        self.send(line);
         Ok(line.len())
     }
 

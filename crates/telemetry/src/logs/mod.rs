@@ -1,0 +1,31 @@
+//! Log outputs: JSON or pretty lines to stderr, to daily files, or to a writer of the application.
+//!
+//! | module | contents |
+//! |---|---|
+//! | `settings` | `Logs` and `LogOutput`, environment variables |
+//! | `layer` | the layer of one output |
+//! | `json`, `pretty` | formats of a line |
+//! | `fields` | values of events and spans, cut and redacted |
+//! | `escape` | control characters |
+//! | `daily` | files by UTC day |
+//! | `time` | timestamps |
+
+mod daily;
+mod escape;
+mod fields;
+mod json;
+mod layer;
+mod pretty;
+mod redact;
+mod settings;
+mod time;
+
+#[allow(unused_imports, reason = "used by the builder and the capture of lines")]
+pub(crate) use self::{
+    redact::{REDACTED, is_secret},
+    settings::LogWriters,
+};
+pub use self::{
+    fields::SCOPE_TARGET,
+    settings::{LogFormat, LogOutput, Logs},
+};

@@ -1,0 +1,62 @@
+//! Panic hooks: the location of a caught panic, and panics as log lines.
+
+use std::{
+    any::Any,
+    backtrace::{Backtrace, BacktraceStatus},
+    cell::RefCell,
+    panic::{self, PanicHookInfo},
+    sync::Once,
+    thread,
+};
+
+thread_local! {
+    static LOCATION: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Adds a panic hook that keeps the location of each panic for [`take_panic_location`], then runs the hook that was set
+/// before. Only the first call does anything.
+pub fn watch_panics() {
+    static WATCHED: Once = Once::new();
+    WATCHED.call_once(|| {
+        let next = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            keep_location(panic);
+            next(panic);
+        }));
+    });
+}
+
+/// Takes the location, such as `src/report.rs:17:9`, of the last panic on this thread. Call it on the thread that caught the
+/// panic. None without [`watch_panics`], or if the application has replaced the hook.
+pub fn take_panic_location() -> Option<String> {
+    LOCATION.try_with(RefCell::take).ok().flatten()
+}
+
+/// Replaces the panic hook by one that logs each panic as one line. The default hook writes to stderr itself, and waits for
+/// a blocked one.
+#[allow(dead_code, reason = "called by `TelemetryBuilder::install`")]
+pub(crate) fn log_panics() {
+    panic::set_hook(Box::new(|panic| {
+        keep_location(panic);
+        let thread = thread::current();
+        let backtrace = Some(Backtrace::capture()).filter(|trace| trace.status() == BacktraceStatus::Captured);
+        tracing::error!(
+            target: "panic",
+            location = panic.location().map(tracing::field::display),
+            thread = thread.name(),
+            backtrace = backtrace.map(tracing::field::display),
+            "panic: {}",
+            message(panic.payload()),
+        );
+    }));
+}
+
+fn keep_location(panic: &PanicHookInfo<'_>) {
+    let location = panic.location().map(ToString::to_string);
+    let _at_thread_exit = LOCATION.try_with(|last| last.replace(location));
+}
+
+fn message(payload: &(dyn Any + Send)) -> &str {
+    let owned = || payload.downcast_ref::<String>().map(String::as_str);
+    payload.downcast_ref::<&str>().copied().or_else(owned).unwrap_or("no message")
+}
