@@ -118,6 +118,7 @@ pub(crate) async fn settle(store: &(impl Store + ?Sized), attempts: &[Attempt]) 
         status: 409,
         detail: None,
         retryable: false,
+        sources: Vec::new(),
     };
     let settle = |attempt: &Attempt| {
         let outcome = Outcome::Completed { result: Bytes::from_static(b"null") };

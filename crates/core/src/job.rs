@@ -206,6 +206,12 @@ pub struct ErrorRecord {
     pub detail: Option<String>,
     /// Whether a retry may succeed.
     pub retryable: bool,
+    /// The cause, outermost first: the messages of an error and of its sources, or the message and location of a panic.
+    /// At most [`ERROR_SOURCES`](crate::limits::ERROR_SOURCES) entries with
+    /// [`ERROR_SOURCE_BYTES`](crate::limits::ERROR_SOURCE_BYTES) bytes together. For operators: the text may contain
+    /// secrets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<String>,
 }
 
 /// The progress that an attempt reported.

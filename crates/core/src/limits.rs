@@ -22,6 +22,10 @@ pub const LOG_LINES_PER_ATTEMPT: usize = 1_000;
 pub const LOG_BYTES_PER_ATTEMPT: usize = 256 << 10;
 /// Maximum bytes of log lines kept with a job. Beyond it, the oldest attempt's lines are deleted.
 pub const LOG_BYTES_PER_JOB: usize = 1 << 20;
+/// Maximum number of sources kept with an error.
+pub const ERROR_SOURCES: usize = 16;
+/// Maximum bytes of all sources of an error together.
+pub const ERROR_SOURCE_BYTES: usize = 4 << 10;
 /// Minutes for which a minute bucket is kept.
 pub const STATS_MINUTES: i64 = 360;
 /// Minimum seconds for which a store recognizes a repeated submission by its key or by an id that its submitter chose,

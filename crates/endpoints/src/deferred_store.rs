@@ -19,7 +19,7 @@ use futures_util::{FutureExt, StreamExt, future, stream, stream::BoxStream};
 use tokio::{sync::watch, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{backoff::Backoff, error::panic_message, telemetry::events};
+use crate::{backoff::Backoff, panics, telemetry::events};
 
 /// How long `open` waits for the first try, so that a process usually starts with an open store.
 const FIRST_TRY: Duration = Duration::from_secs(2);
@@ -157,7 +157,7 @@ where
             }
         });
         let opened = opened.catch_unwind().await;
-        match opened.unwrap_or_else(|panic| Err(format!("opening it panicked: {}", panic_message(&*panic)))) {
+        match opened.unwrap_or_else(|panic| Err(format!("opening it panicked: {}", panics::message(&*panic)))) {
             Ok(end) => {
                 if matches!((&*state.borrow(), &end), (State::Opening(Some(_)), State::Open(_))) {
                     events::store_opened(began.elapsed());

@@ -1,9 +1,13 @@
 //! Errors of handlers, and the error codes that the library itself gives to jobs.
 //! Must not know HTTP responses.
 
-use std::{any::Any, borrow::Cow, error::Error, fmt, time::Duration};
+use std::{borrow::Cow, error::Error, fmt, iter::successors, time::Duration};
 
-use async_endpoints_core::{job::ErrorRecord, lifecycle::Failure};
+use async_endpoints_core::{
+    job::ErrorRecord,
+    lifecycle::Failure,
+    limits::{ERROR_SOURCE_BYTES, ERROR_SOURCES},
+};
 
 /// Maximum size of an error's detail, in bytes.
 const DETAIL_BYTES: usize = 4 << 10;
@@ -16,6 +20,10 @@ const CODE_BYTES: usize = 100;
 /// `HANDLER_ERROR`, unless [`Options::error_details`](crate::Options::error_details) is on. The details given to
 /// [`permanent`](Self::permanent), [`retryable`](Self::retryable) and [`retry_after`](Self::retry_after) are shown to
 /// callers.
+///
+/// Operators see the message of the error and of its [sources](std::error::Error::source) too: in the log, in
+/// `GET /jobs/{id}/logs` and as `error.sources` of the job. [`with_source`](Self::with_source) adds such a cause to an
+/// error with a code of its own.
 ///
 /// ```
 /// # use async_endpoints::JobError;
@@ -84,6 +92,21 @@ impl JobError {
         self
     }
 
+    /// Attaches the error that caused this one. Operators see its message and its sources, callers do not.
+    ///
+    /// ```
+    /// # use async_endpoints::JobError;
+    /// fn open(path: &str) -> Result<std::fs::File, JobError> {
+    ///     let failed = |error| JobError::permanent("NO_TEMPLATE", "The template is missing.").with_source(error);
+    ///     std::fs::File::open(path).map_err(failed)
+    /// }
+    /// ```
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
     /// The error's code.
     pub fn code(&self) -> &str {
         &self.code
@@ -99,7 +122,7 @@ impl JobError {
         self.detail.as_deref()
     }
 
-    /// The error that was returned with `?`.
+    /// The error that was returned with `?` or attached with [`with_source`](Self::with_source).
     pub fn source(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
         self.source.as_deref()
     }
@@ -124,13 +147,15 @@ impl JobError {
     /// Converts the error into its stored form. `details` also includes the message of an error returned with `?`.
     pub(crate) fn record(self, details: bool) -> (Failure, ErrorRecord) {
         let retryable = self.is_retryable();
-        let shown = self.detail.or_else(|| self.source.filter(|_| details).map(|source| source.to_string()));
+        let sources = self.source.map_or_else(Vec::new, |source| chain(&*source));
+        let shown = self.detail.or_else(|| sources.first().filter(|_| details).cloned());
         let record = ErrorRecord {
             title: title(&self.code),
             code: if self.code.len() > CODE_BYTES { cut(self.code.into_owned(), CODE_BYTES).into() } else { self.code },
             status: self.status,
             detail: shown.map(|detail| cut(detail, DETAIL_BYTES)),
             retryable,
+            sources,
         };
         (self.failure, record)
     }
@@ -228,7 +253,7 @@ impl Builtin {
     pub(crate) fn record(self, detail: Option<String>) -> ErrorRecord {
         let JobErrorKind { code, status, retryable, title } = self.kind();
         let detail = detail.map(|detail| cut(detail, DETAIL_BYTES));
-        ErrorRecord { code: code.into(), title: title.into(), status, detail, retryable }
+        ErrorRecord { code: code.into(), title: title.into(), status, detail, retryable, sources: Vec::new() }
     }
 }
 
@@ -247,10 +272,20 @@ pub(crate) fn cut(mut text: String, bytes: usize) -> String {
     text
 }
 
-/// The message of a panic.
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a message")
+/// The messages of an error and of its sources, outermost first.
+fn chain(error: &(dyn Error + 'static)) -> Vec<String> {
+    bounded(successors(Some(error), |error: &&(dyn Error + 'static)| (*error).source()).map(ToString::to_string))
+}
+
+/// The first texts, within the limits of [`ErrorRecord::sources`].
+pub(crate) fn bounded(texts: impl Iterator<Item = String>) -> Vec<String> {
+    let mut left = ERROR_SOURCE_BYTES;
+    let cut_texts = texts.take(ERROR_SOURCES).map_while(|text| {
+        let text = (left > 0).then(|| cut(text, left))?;
+        left -= text.len();
+        Some(text)
+    });
+    cut_texts.collect()
 }
 
 #[cfg(test)]
@@ -273,5 +308,29 @@ mod tests {
         assert_eq!(record.detail.map(|detail| detail.len()), Some(4096));
         assert_eq!(JobError::permanent("X".repeat(5000), "").record(false).1.code.len(), 100);
         assert_eq!(JobError::permanent("NO", "").status(200).record(false).1.status, 500);
+    }
+
+    #[test]
+    fn sources_are_the_error_chain() {
+        let inner = std::io::Error::other("disk full");
+        let outer = std::io::Error::new(std::io::ErrorKind::Other, Outer(inner));
+        let sources = |error: JobError| error.record(false).1.sources;
+        assert_eq!(sources(JobError::from(outer)), ["cannot save", "disk full"]);
+        let with_code = JobError::permanent("NO", "shown").with_source("hidden");
+        assert_eq!(with_code.code(), "NO");
+        assert_eq!(sources(with_code), ["hidden"]);
+        assert!(sources(JobError::permanent("NO", "shown")).is_empty());
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot save")]
+    struct Outer(#[source] std::io::Error);
+
+    #[test]
+    fn sources_are_bounded() {
+        let count = bounded((0..100).map(|n| n.to_string())).len();
+        let long = bounded(std::iter::repeat_with(|| "é".repeat(1000)));
+        assert_eq!(count, 16);
+        assert_eq!(long.iter().map(String::len).collect::<Vec<_>>(), [2000, 2000, 96]);
     }
 }

@@ -1,7 +1,7 @@
 //! Handlers: the forms that an application can write, and the erased form that workers call.
 //! Must not know stores, workers or HTTP.
 
-use std::{error::Error, future::Future, marker::PhantomData, panic::AssertUnwindSafe, sync::Arc};
+use std::{error::Error, future::Future, marker::PhantomData, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -12,7 +12,7 @@ use crate::{
     context::{AttemptInfo, JobContext},
     envelope,
     error::{Builtin, Classification, JobError},
-    json,
+    json, panics,
 };
 
 /// The handler of a job type: an `async fn(JobContext<Req>) -> Result<Res, JobError>`, or a struct that owns its
@@ -175,13 +175,13 @@ async fn on_thread<T: Send + 'static>(
     let runtime = tokio::runtime::Handle::current();
     std::thread::Builder::new().name(name).spawn(move || {
         let _context = runtime.enter();
-        let ended = std::panic::catch_unwind(AssertUnwindSafe(run));
+        let ended = panics::catch(run);
         drop(hold);
         drop(send.send(ended));
     })?;
     match receive.await {
         Ok(Ok(ended)) => Ok(ended),
-        Ok(Err(panic)) => std::panic::resume_unwind(panic),
+        Ok(Err(panic)) => panic.resume(),
         Err(_) => unreachable!("the thread always sends"),
     }
 }

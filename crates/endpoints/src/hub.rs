@@ -277,7 +277,7 @@ mod tests {
 
     async fn cancel(store: &MemoryStore, id: JobId) {
         let (code, title) = ("CANCELED".into(), "Canceled".into());
-        let error = ErrorRecord { code, title, status: 410, detail: None, retryable: false };
+        let error = ErrorRecord { code, title, status: 410, detail: None, retryable: false, sources: Vec::new() };
         store.cancel(id, &error).await.expect("memory answers");
     }
 

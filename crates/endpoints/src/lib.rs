@@ -44,6 +44,7 @@ mod job_type;
 mod json;
 mod middleware;
 mod options;
+mod panics;
 mod progress;
 mod server;
 mod signal;

@@ -6,8 +6,8 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use async_endpoints::{
-    AsyncEndpoints, AttemptInfo, Classification, Endpoint, JobContext, JobError, JobHandler, JobStatus, JobType,
-    MemoryStore, Middleware, Next, Options, RetryPolicy,
+    Access, AsyncEndpoints, AttemptInfo, Classification, Endpoint, JobContext, JobError, JobHandler, JobStatus,
+    JobType, MemoryStore, Middleware, Next, Options, RetryPolicy,
 };
 use async_endpoints_testkit::{Checked, ManualClock};
 use serde_json::{Value, json};
@@ -198,6 +198,7 @@ async fn panic_and_bad_result_become_errors() {
     }
     let service = Service::start(|builder| {
         builder
+            .access(Access::closed())
             .endpoint(Endpoint::post("/bad", BAD))
             .handler(BAD, bad)
             .handler(UNSERIALIZABLE, async |_| Ok([(vec![0xFF], ())].into()))

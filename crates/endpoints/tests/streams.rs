@@ -320,7 +320,14 @@ async fn claim_by_hand(store: &dyn Store) -> Lease {
 }
 
 async fn end_by_hand(store: &dyn Store, lease: Lease) {
-    let error = ErrorRecord { code: "X".into(), title: "X".into(), status: 410, detail: None, retryable: false };
+    let error = ErrorRecord {
+        code: "X".into(),
+        title: "X".into(),
+        status: 410,
+        detail: None,
+        retryable: false,
+        sources: Vec::new(),
+    };
     let outcome = Outcome::Completed { result: "null".into() };
     store.settle(&[Settlement::new(lease, outcome, error)]).await.unwrap();
 }

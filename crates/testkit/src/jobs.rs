@@ -27,11 +27,12 @@ pub const fn digest(number: u8) -> Digest {
     Digest([number; 32])
 }
 
-/// An error with this code.
+/// An error with this code, a detail and two sources.
 #[must_use]
 pub fn error(code: &'static str) -> ErrorRecord {
     let detail = Some(format!("{code}: ünïcode, \"quotes\" and a\nnew line"));
-    ErrorRecord { code: code.into(), title: "A test".into(), status: 503, detail, retryable: true }
+    let sources = vec![format!("{code} failed: \u{1}"), "caused by\n\"ünïcode\"".to_owned()];
+    ErrorRecord { code: code.into(), title: "A test".into(), status: 503, detail, retryable: true, sources }
 }
 
 /// A completed outcome with this result.

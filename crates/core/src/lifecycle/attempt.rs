@@ -191,7 +191,14 @@ mod tests {
     const DELAY: Duration = Duration::from_secs(30);
 
     fn error(code: &'static str) -> ErrorRecord {
-        ErrorRecord { code: code.into(), title: "A test".into(), status: 500, detail: None, retryable: true }
+        ErrorRecord {
+            code: code.into(),
+            title: "A test".into(),
+            status: 500,
+            detail: None,
+            retryable: true,
+            sources: Vec::new(),
+        }
     }
 
     fn job(loss_count: u32, cancel_requested: bool) -> RunningJob {

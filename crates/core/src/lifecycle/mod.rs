@@ -84,7 +84,14 @@ mod tests {
     }
 
     fn error() -> ErrorRecord {
-        ErrorRecord { code: "TEST".into(), title: "A test".into(), status: 500, detail: None, retryable: true }
+        ErrorRecord {
+            code: "TEST".into(),
+            title: "A test".into(),
+            status: 500,
+            detail: None,
+            retryable: true,
+            sources: Vec::new(),
+        }
     }
 
     #[test]

@@ -70,10 +70,9 @@ impl Access {
         matches!(self.0, AccessPolicy::Token(_))
     }
 
-    /// Returns the problem of a request that may not use an operator route. Unsafe requests from other sites, which
-    /// browsers mark with `Sec-Fetch-Site`, are refused under every policy.
-    pub(super) fn check(&self, request: &Parts) -> Result<(), Problem> {
-        let granted = match &self.0 {
+    /// Whether the caller is an operator. Panics if the application's predicate does.
+    pub(super) fn grants(&self, request: &Parts) -> bool {
+        match &self.0 {
             AccessPolicy::Closed => false,
             AccessPolicy::Loopback => is_local(request),
             AccessPolicy::Token(token) => match (token, bearer(&request.headers)) {
@@ -82,8 +81,13 @@ impl Access {
             },
             AccessPolicy::When(allowed) => allowed(request),
             AccessPolicy::Open => true,
-        };
-        match granted {
+        }
+    }
+
+    /// Returns the problem of a request that may not use an operator route. Unsafe requests from other sites, which
+    /// browsers mark with `Sec-Fetch-Site`, are refused under every policy.
+    pub(super) fn check(&self, request: &Parts) -> Result<(), Problem> {
+        match self.grants(request) {
             false if self.takes_token() => Err(codes::UNAUTHORIZED.into()),
             false => Err(codes::FORBIDDEN.into()),
             true => check_site(request),

@@ -29,6 +29,8 @@ pub(super) struct Call {
     pub(super) base: String,
     pub(super) trace: Option<TraceContext>,
     pub(super) visibility: Visibility,
+    /// Whether the access policy grants operator rights. Such a caller sees the sources of errors.
+    pub(super) is_operator: bool,
     /// Path parameters.
     pub(super) path: Result<Vec<(String, String)>, Problem>,
 }
@@ -40,6 +42,7 @@ impl Call {
             base: config.base_path.clone().unwrap_or_else(|| prefix(&head)),
             trace: headers::trace(&head.headers),
             visibility: Visibility::Own(None),
+            is_operator: false,
             path: path(&mut head).await,
             endpoints: endpoints.clone(),
             config,
@@ -48,9 +51,10 @@ impl Call {
         (call, body)
     }
 
-    /// Applies the application's owner rule. Panics if the rule does.
+    /// Applies the application's owner rule and access policy. Panics if one of them does.
     pub(super) fn identified(mut self) -> Self {
         self.visibility = Visibility::of(self.config.owner.as_ref(), &self.head);
+        self.is_operator = self.config.access.grants(&self.head);
         self
     }
 
@@ -94,7 +98,8 @@ impl Call {
 
     /// A job in the form that clients read.
     pub(super) async fn document<'a>(&'a self, job: &'a JobView) -> JobDocument<'a> {
-        JobDocument { job, waiting: self.endpoints.waiting(job).await, base: &self.base }
+        let waiting = self.endpoints.waiting(job).await;
+        JobDocument { job, waiting, base: &self.base, with_sources: self.is_operator }
     }
 
     /// A response with a job, after the application's hook.

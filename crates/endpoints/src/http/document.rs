@@ -23,6 +23,8 @@ pub struct JobDocument<'a> {
     pub(super) job: &'a JobView,
     pub(super) waiting: Option<Waiting>,
     pub(super) base: &'a str,
+    /// Whether errors have their sources, which only operators see. Two callers never share a document.
+    pub(super) with_sources: bool,
 }
 
 impl JobDocument<'_> {
@@ -46,7 +48,7 @@ impl JobDocument<'_> {
         let job = self.job;
         let mut id = [0; Hyphenated::LENGTH];
         let id = &*job.id.0.hyphenated().encode_lower(&mut id);
-        let trace = job.trace.as_ref();
+        let (trace, sources) = (job.trace.as_ref(), self.with_sources);
         let mut object = ObjectWriter::begin(out);
         object.text("id", &[id]);
         object.text("name", &[job.name.as_str()]);
@@ -66,8 +68,9 @@ impl JobDocument<'_> {
         object.field("cancelRequestedAt", &job.cancel_requested_at);
         object.field("progress", &job.progress);
         object.field("result", &self.result());
-        object.field("error", &job.error.as_ref().map(|error| ProblemBody::of_job(error, job.attempt, trace)));
-        object.field("attempts", &job.attempts.iter().map(|record| Attempt::of(record, trace)).collect::<Vec<_>>());
+        object.field("error", &job.error.as_ref().map(|error| ProblemBody::of_job(error, job.attempt, trace, sources)));
+        let attempts = job.attempts.iter().map(|record| Attempt::of(record, trace, sources));
+        object.field("attempts", &attempts.collect::<Vec<_>>());
         object.field("waiting", &self.waiting);
         object.field("retryOf", &job.retry_of);
         object.field("retriedBy", &job.retried_by);
@@ -113,13 +116,14 @@ struct Attempt<'a> {
 }
 
 impl<'a> Attempt<'a> {
-    fn of(record: &'a AttemptRecord, trace: Option<&'a TraceContext>) -> Self {
+    fn of(record: &'a AttemptRecord, trace: Option<&'a TraceContext>, sources: bool) -> Self {
+        let error = record.error.as_ref();
         Self {
             attempt: record.attempt,
             started_at: record.started_at,
             ended_at: record.ended_at,
             outcome: record.outcome,
-            error: record.error.as_ref().map(|error| ProblemBody::of_job(error, record.attempt, trace)),
+            error: error.map(|error| ProblemBody::of_job(error, record.attempt, trace, sources)),
         }
     }
 }

@@ -31,7 +31,7 @@ pub struct Problem {
     trace_id: Option<String>,
 }
 
-/// The members of a problem object. Only a job's error has `attempt` and `retryable`.
+/// The members of a problem object. Only a job's error has `attempt`, `retryable` and, for operators, `sources`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ProblemBody<'a> {
@@ -46,11 +46,13 @@ pub(super) struct ProblemBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     retryable: Option<bool>,
     trace_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    sources: &'a [String],
 }
 
 impl<'a> ProblemBody<'a> {
-    /// A job's error, with the attempt and the trace of the job.
-    pub(super) fn of_job(error: &'a ErrorRecord, attempt: u32, trace: Option<&'a TraceContext>) -> Self {
+    /// A job's error, with the attempt and the trace of the job. `sources` is set for operators only.
+    pub(super) fn of_job(error: &'a ErrorRecord, attempt: u32, trace: Option<&'a TraceContext>, sources: bool) -> Self {
         Self {
             type_uri: type_uri(&error.code),
             title: &error.title,
@@ -60,6 +62,7 @@ impl<'a> ProblemBody<'a> {
             attempt: Some(attempt),
             retryable: Some(error.retryable),
             trace_id: trace.and_then(TraceContext::trace_id),
+            sources: if sources { &error.sources } else { &[] },
         }
     }
 }
@@ -182,6 +185,7 @@ impl Serialize for Problem {
             attempt: None,
             retryable: None,
             trace_id: self.trace_id.as_deref(),
+            sources: &[],
         };
         body.serialize(serializer)
     }

@@ -12,7 +12,7 @@ use axum::{
 };
 
 use super::{codes, document::JobDocument, problem::Problem};
-use crate::{error::panic_message, telemetry::events as log};
+use crate::{panics, telemetry::events as log};
 
 /// Replaces or extends the library's responses. Each method receives the request head and the response as it would be
 /// sent, with status, headers and body. The default methods return the response unchanged.
@@ -68,7 +68,7 @@ impl Responses for Unchanged {}
 /// a job that was stored.
 pub(super) fn with_hook(response: impl Fn() -> Response, hook: impl FnOnce(Response) -> Response) -> Response {
     catch_unwind(AssertUnwindSafe(|| hook(response()))).unwrap_or_else(|panic| {
-        log::internal("the application's responses panicked", &panic_message(&*panic));
+        log::internal("the application's responses panicked", &panics::message(&*panic));
         response()
     })
 }
@@ -80,7 +80,7 @@ pub(super) fn panicked(
     panic: &(dyn Any + Send),
     trace: Option<&TraceContext>,
 ) -> Response {
-    log::internal("the application's code panicked while a request was answered", &panic_message(panic));
+    log::internal("the application's code panicked while a request was answered", &panics::message(panic));
     let problem = Problem::from(codes::INTERNAL_ERROR).traced(trace);
     with_hook(|| problem.clone().into_response(), |response| responses.internal_error(head, &problem, response))
 }

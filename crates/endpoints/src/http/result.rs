@@ -31,7 +31,7 @@ fn answer(job: &JobView, call: &Call) -> Response {
             ([(header::CONTENT_TYPE, "application/json")], Body::from(result.clone())).into_response()
         }
         (JobStatus::Failed | JobStatus::Canceled, _, Some(error)) => {
-            let body = ProblemBody::of_job(error, job.attempt, job.trace.as_ref());
+            let body = ProblemBody::of_job(error, job.attempt, job.trace.as_ref(), call.is_operator);
             let mut response = json("application/problem+json", &body);
             *response.status_mut() = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             response

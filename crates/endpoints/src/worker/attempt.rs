@@ -2,7 +2,12 @@
 //!
 //! If the process dies or the task is dropped, nothing is settled: the lease expires and the job is recovered.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{
+    future::poll_fn,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    task::{Poll, ready},
+};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -14,7 +19,12 @@ use super::{
     settler::PendingSettlement,
     slots::Permit,
 };
-use crate::{handler::HandlerFuture, job_type::ABORT_GRACE, middleware::Next};
+use crate::{
+    handler::HandlerFuture,
+    job_type::ABORT_GRACE,
+    middleware::Next,
+    panics::{self, Panic},
+};
 
 /// The task of one claimed attempt. Dropping it unsettled lets the lease expire.
 pub(super) struct AttemptTask {
@@ -78,13 +88,18 @@ pub(super) fn take_over(
 }
 
 async fn run_within_limits(running: &RunningAttempt, handler: HandlerFuture) -> HandlerEnd {
-    let ended = |end: std::thread::Result<_>| end.map_or_else(HandlerEnd::Panicked, HandlerEnd::Returned);
-    let mut handler = AssertUnwindSafe(handler).catch_unwind();
+    // The location of a panic is known to the thread of the poll that panicked.
+    let mut handler = std::pin::pin!(AssertUnwindSafe(handler).catch_unwind());
+    let mut handler = poll_fn(move |cx| {
+        panics::forget_location();
+        let end = ready!(handler.as_mut().poll(cx));
+        Poll::Ready(end.map_or_else(|panic| HandlerEnd::Panicked(Panic::caught(panic)), HandlerEnd::Returned))
+    });
     tokio::select! {
         biased;
-        end = &mut handler => return ended(end),
+        end = &mut handler => return end,
         () = running.info.cancellation.cancelled() => {}
         () = tokio::time::sleep_until(running.info.deadline.into()) => running.stop(StopReason::TimedOut),
     }
-    tokio::time::timeout(ABORT_GRACE, handler).await.map_or(HandlerEnd::Aborted, ended)
+    tokio::time::timeout(ABORT_GRACE, handler).await.unwrap_or(HandlerEnd::Aborted)
 }

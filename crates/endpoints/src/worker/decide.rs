@@ -1,7 +1,5 @@
 //! Decides what the end of a handler means for its job.
 
-use std::{any::Any, panic::AssertUnwindSafe};
-
 use async_endpoints_core::{
     job::ErrorRecord,
     lifecycle::{Failure, settle_failure},
@@ -13,8 +11,9 @@ use super::{
     running::{RunningAttempt, StopReason},
 };
 use crate::{
-    error::{Builtin, panic_message},
+    error::{Builtin, bounded},
     handler::HandlerResult,
+    panics::{self, Panic},
 };
 
 /// Maximum size of a result, in bytes.
@@ -23,7 +22,7 @@ const RESULT_BYTES: usize = 1 << 20;
 /// How the run of a handler ended.
 pub(super) enum HandlerEnd {
     Returned(HandlerResult),
-    Panicked(Box<dyn Any + Send>),
+    Panicked(Panic),
     /// The handler was dropped because it went on after its token fired, or it was never started.
     Aborted,
 }
@@ -31,8 +30,8 @@ pub(super) enum HandlerEnd {
 /// Returns the settlement of an attempt whose handler ended, with the last progress that the handler reported.
 pub(super) fn decide(worker: &Worker, running: &RunningAttempt, end: HandlerEnd) -> Settlement {
     // The application's retry policy and the text of its errors can panic.
-    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| outcome(worker, running, end)));
-    let outcome = outcome.unwrap_or_else(|_| Outcome::Failed { error: Builtin::Panic.record(None) });
+    let outcome = panics::catch(|| outcome(worker, running, end));
+    let outcome = outcome.unwrap_or_else(|panic| Outcome::Failed { error: panicked(panic, false) });
     Settlement {
         slow: running.started.elapsed() > worker.types[running.type_index].policy.slow_after,
         progress: running.info.progress.finish(),
@@ -60,8 +59,7 @@ fn outcome(worker: &Worker, running: &RunningAttempt, end: HandlerEnd) -> Outcom
             retry(worker, running, failure, error)
         }
         (HandlerEnd::Panicked(panic), None) => {
-            let detail = worker.options.error_details.then(|| panic_message(&*panic).to_owned());
-            retry(worker, running, Failure::Retryable, Builtin::Panic.record(detail))
+            retry(worker, running, Failure::Retryable, panicked(panic, worker.options.error_details))
         }
         // The handler fired its own token and went on.
         (HandlerEnd::Aborted, None) => canceled(),
@@ -71,6 +69,13 @@ fn outcome(worker: &Worker, running: &RunningAttempt, end: HandlerEnd) -> Outcom
 fn retry(worker: &Worker, running: &RunningAttempt, failure: Failure, error: ErrorRecord) -> Outcome {
     let policy = &worker.types[running.type_index].policy.retry;
     settle_failure(failure, error, running.retry_count, running.max_retries, policy, fastrand::f64())
+}
+
+/// The error of a panic. `details` also shows its message to callers.
+fn panicked(panic: Panic, details: bool) -> ErrorRecord {
+    let message = panic.message().to_owned();
+    let record = Builtin::Panic.record(details.then(|| message.clone()));
+    ErrorRecord { sources: bounded([message].into_iter().chain(panic.location)), ..record }
 }
 
 fn canceled() -> Outcome {

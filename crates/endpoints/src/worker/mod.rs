@@ -49,8 +49,8 @@ use self::{
     supervise::Restarts,
 };
 use crate::{
-    handler::ErasedHandler, job_type::Policy, middleware::Middleware, options::Options, progress::ProgressQueue,
-    store_call::STORE_TIMEOUT, telemetry::events,
+    handler::ErasedHandler, job_type::Policy, middleware::Middleware, options::Options, panics,
+    progress::ProgressQueue, store_call::STORE_TIMEOUT, telemetry::events,
 };
 
 /// A job type that this worker has a handler for.
@@ -152,6 +152,7 @@ impl Worker {
     }
 
     fn start_keeping(self: &Arc<Self>, signals: bool) -> std::io::Result<()> {
+        panics::record_locations();
         keeper::start(self.clone(), signals)?;
         let limit = self.call_limit();
         self.task(&self.tasks, "settler", move |worker| async move { worker.settler.run(&*worker.store, limit).await });

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, panic::AssertUnwindSafe};
 
 use futures_util::FutureExt;
 
-use crate::{backoff::Backoff, error::panic_message, sync::Mutex, telemetry::events};
+use crate::{backoff::Backoff, panics, sync::Mutex, telemetry::events};
 
 /// Number of restarts after a panic, by background task.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ pub(crate) async fn supervise<F: Future<Output = ()>>(task: &'static str, restar
     let mut backoff = Backoff::default();
     while let Err(panic) = AssertUnwindSafe(run()).catch_unwind().await {
         let count = restarts.count(task);
-        events::task_restarted(task, count, panic_message(&*panic));
+        events::task_restarted(task, count, panics::message(&*panic));
         tokio::time::sleep(backoff.next()).await;
     }
 }

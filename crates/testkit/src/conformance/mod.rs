@@ -122,6 +122,7 @@ macro_rules! conformance {
                 ]
                 settle: [
                     each_outcome_sets_the_job_state,
+                    error_sources_are_kept,
                     retried_job_runs_after_its_delay,
                     repeated_settle_is_idempotent,
                     repeated_settle_after_next_claim_is_idempotent,

@@ -3,8 +3,8 @@
 use async_endpoints_core::{
     JobId, JobStatus, JobStore as _, JobView,
     job::{AttemptOutcome, ErrorRecord},
-    limits::{ATTEMPTS_KEPT, BATCH_JOBS, LOG_BYTES_PER_JOB},
-    store::{Lease, LeaseToken, Outcome, Report, ReportedProgress, Settled, Settlement},
+    limits::{ATTEMPTS_KEPT, BATCH_JOBS, ERROR_SOURCES, LOG_BYTES_PER_JOB},
+    store::{Lease, LeaseToken, ListFilter, Outcome, Page, Report, ReportedProgress, RetryAs, Settled, Settlement},
 };
 
 use super::{report::progress, run_concurrently};
@@ -63,6 +63,28 @@ pub async fn each_outcome_sets_the_job_state(rig: &Rig) {
         assert_eq!(view.result.as_deref(), result);
         rig.cancel(lease.job).await;
     }
+}
+
+/// The sources of an error are read back byte for byte: in the job, the list and the attempts. An operator's retry has none.
+pub async fn error_sources_are_kept(rig: &Rig) {
+    let longest = ErrorRecord { sources: vec!["\u{1}ü\"".repeat(1000); 1], ..error("LONG") };
+    let many = ErrorRecord { sources: (0..ERROR_SOURCES).map(|n| format!("cause {n}\n")).collect(), ..error("MANY") };
+    let lease = rig.start("alpha").await.lease;
+    rig.settle(lease, Outcome::Retry { delay: rig.units(1), error: longest.clone() }).await;
+    assert_eq!(rig.view(lease.job).await.error, Some(longest.clone()), "between two attempts");
+    rig.advance(2).await;
+    let next = rig.take("alpha").await.lease;
+    rig.settle(next, Outcome::Failed { error: many.clone() }).await;
+    let view = rig.view(lease.job).await;
+    assert_eq!(view.error, Some(many.clone()));
+    let recorded: Vec<_> = view.attempts.iter().map(|attempt| attempt.error.clone()).collect();
+    assert_eq!(recorded, [Some(longest), Some(many.clone())]);
+    let filter = ListFilter { status: Some(JobStatus::Failed), name: None };
+    let listed = rig.store.list(&filter, &Page { cursor: None, limit: 10 }).await.expect("the store answers");
+    assert_eq!(listed.jobs.iter().map(|job| job.error.clone()).collect::<Vec<_>>(), [Some(many)]);
+    let retry = RetryAs { id: JobId::random(), trace: None };
+    rig.store.retry(lease.job, &retry).await.expect("the store answers");
+    assert_eq!(rig.view(retry.id).await.error, None);
 }
 
 pub async fn retried_job_runs_after_its_delay(rig: &Rig) {
