@@ -18,14 +18,16 @@ mod layer;
 mod pretty;
 mod redact;
 mod settings;
+#[cfg(test)]
+mod tests;
 mod time;
 
+pub use self::{
+    fields::SCOPE_TARGET,
+    settings::{LogFormat, LogOutput, Logs},
+};
 #[allow(unused_imports, reason = "used by the builder and the capture of lines")]
 pub(crate) use self::{
     redact::{REDACTED, is_secret},
     settings::LogWriters,
-};
-pub use self::{
-    fields::SCOPE_TARGET,
-    settings::{LogFormat, LogOutput, Logs},
 };

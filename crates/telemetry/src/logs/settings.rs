@@ -107,7 +107,7 @@ impl Logs {
         Ok(Self { outputs: outputs.collect() })
     }
 
-    /// Starts the outputs. Returns their layer, and their writers to flush.
+    /// Starts the outputs. Returns their layers, and their writers to flush.
     ///
     /// # Errors
     ///
@@ -116,11 +116,11 @@ impl Logs {
         self,
         service: &str,
         environment: Option<&str>,
-    ) -> Result<(Box<dyn Layer<S> + Send + Sync>, LogWriters), TelemetryError>
+    ) -> Result<(Vec<Box<dyn Layer<S> + Send + Sync>>, LogWriters), TelemetryError>
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
-        let mut layers: Vec<Box<dyn Layer<S> + Send + Sync>> = Vec::new();
+        let mut layers = Vec::new();
         let mut writers = Vec::new();
         for output in self.outputs {
             let filter = env_filter(&output.filter)?;
@@ -129,7 +129,7 @@ impl Logs {
             writers.push(writer.clone());
             layers.push(OutputLayer { style, writer }.with_filter(filter).boxed());
         }
-        Ok((layers.boxed(), LogWriters(writers)))
+        Ok((layers, LogWriters(writers)))
     }
 }
 
