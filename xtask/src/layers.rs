@@ -15,7 +15,7 @@ const STORES: Names = &["async-endpoints-sqlite", "async-endpoints-redis", "asyn
 /// A crate, the crates that it must not depend on, and exceptions.
 const RULES: &[(&str, &[Names], Names)] = &[
     ("async-endpoints-core", &[HTTP, SIGNALS, DRIVERS, PRODUCT, STORES], &[]),
-    ("async-endpoints-telemetry", &[HTTP, DRIVERS, PRODUCT, STORES, CORE], &["hyper*"]),
+    ("async-endpoints-telemetry", &[HTTP, DRIVERS, PRODUCT, STORES, CORE], &["hyper*", "http", "reqwest"]),
     ("async-endpoints-testkit", &[DRIVERS, PRODUCT, STORES], &[]),
     ("async-endpoints-sqlite", &[HTTP, SIGNALS, DRIVERS, PRODUCT, STORES], &["rusqlite"]),
     ("async-endpoints-redis", &[HTTP, SIGNALS, DRIVERS, PRODUCT, STORES], &["redis"]),

@@ -177,7 +177,8 @@ impl Builder {
         self
     }
 
-    /// Measures jobs, store calls and requests. Without telemetry nothing is measured.
+    /// Measures and traces jobs, store calls and requests. Without telemetry, traces still have ids, which log lines and
+    /// stored jobs contain.
     ///
     /// A [`Telemetry`] measures one set of endpoints at a time, since two sets would overwrite each other's gauges.
     pub fn telemetry(mut self, telemetry: &Telemetry) -> Self {
@@ -201,14 +202,9 @@ impl Builder {
         }
         let config = Arc::new(HttpConfig { base_path: self.options.base_path.clone(), ..self.http });
         let routes = Box::new(move |endpoints: &AsyncEndpoints, group| http::routes(endpoints, &config, group));
-        let measured = match self.telemetry.filter(Telemetry::is_enabled) {
-            Some(telemetry) => {
-                let declared = types.iter().map(|(name, policy)| (name, policy.error_codes));
-                let measured = Measured::new(telemetry, self.store.kind(), declared);
-                Some(measured.ok_or(BuildError::TelemetryTaken)?)
-            }
-            None => None,
-        };
+        let telemetry = self.telemetry.unwrap_or_else(Telemetry::disabled);
+        let declared = types.iter().map(|(name, policy)| (name, policy.error_codes));
+        let measured = Measured::new(telemetry, self.store.kind(), declared).ok_or(BuildError::TelemetryTaken)?;
         let parts = Assembly { types, routes, registered, middlewares: self.middlewares, measured };
         Ok(AsyncEndpoints::assemble(self.store, self.options, parts))
     }

@@ -54,7 +54,7 @@ struct Inner {
     started: AtomicBool,
     fleet: Fleet,
     stats_cache: Arc<StatsCache>,
-    measured: Option<Measured>,
+    measured: Measured,
 }
 
 /// A group of routes that an application mounts together.
@@ -74,7 +74,7 @@ pub(crate) struct Assembly {
     pub(crate) routes: MakeRoutes,
     pub(crate) registered: Vec<RegisteredType>,
     pub(crate) middlewares: Vec<Arc<dyn Middleware>>,
-    pub(crate) measured: Option<Measured>,
+    pub(crate) measured: Measured,
 }
 
 impl AsyncEndpoints {
@@ -83,24 +83,16 @@ impl AsyncEndpoints {
         let cutoffs = types.iter().map(|(name, policy)| policy.cutoffs(name, &options)).collect();
         let names: Vec<JobName> = types.into_iter().map(|(name, _)| name).collect();
         let store: Arc<dyn Store> = Arc::new(OutageLog::new(store));
-        let store = match &measured {
-            Some(measured) => measured.store(store),
-            None => store,
-        };
-        middlewares.splice(0..0, measured.as_ref().map(Measured::middleware));
-        let id = measured.as_ref().and_then(|measured| measured.telemetry.take_instance_id());
-        let id = WorkerId(id.unwrap_or_else(Uuid::new_v4));
+        let store = measured.store(store);
+        middlewares.insert(0, measured.middleware());
+        let id = WorkerId(measured.telemetry.take_instance_id().unwrap_or_else(Uuid::new_v4));
         let worker = Worker::new(id, store.clone(), options.clone(), registered.into(), middlewares.into());
         let (rules, defaults) = (Rules::default(), options.clone());
         let undeclared = move |name: &JobName| rules.resolve(&defaults).cutoffs(name, &defaults);
         let stats_cache = StatsCache::new(store.clone(), cutoffs, undeclared);
-        if let Some(measured) = &measured {
-            let (cached, slots) = (Arc::downgrade(&stats_cache), Arc::downgrade(&worker));
-            measured.gauges(
-                move || cached.upgrade()?.latest(),
-                move || slots.upgrade().map(|worker| worker.status().slots),
-            );
-        }
+        let (cached, slots) = (Arc::downgrade(&stats_cache), Arc::downgrade(&worker));
+        measured
+            .gauges(move || cached.upgrade()?.latest(), move || slots.upgrade().map(|worker| worker.status().slots));
         Self(Arc::new(Inner {
             types: names.into_iter().map(|name| (name.to_string(), name)).collect(),
             worker,
@@ -303,7 +295,7 @@ impl AsyncEndpoints {
 
     /// Returns the text of `/metrics`, or `None` if there is no such route.
     pub(crate) async fn scrape(&self, format: Format) -> Option<Result<String, String>> {
-        let telemetry = &self.0.measured.as_ref().filter(|measured| measured.telemetry.has_exposition())?.telemetry;
+        let telemetry = Some(&self.0.measured.telemetry).filter(|telemetry| telemetry.has_exposition())?;
         // If the store does not answer in time, its gauges have older values or none.
         let _ = tokio::time::timeout(SCRAPE_PATIENCE, self.0.stats_cache.refresh()).await;
         // Runs the application's callbacks and writes thousands of lines, so it must not block a runtime thread.
@@ -314,11 +306,11 @@ impl AsyncEndpoints {
 
     /// Whether there is a `/metrics` route.
     pub(crate) fn is_scraped(&self) -> bool {
-        self.0.measured.as_ref().is_some_and(|measured| measured.telemetry.has_exposition())
+        self.0.measured.telemetry.has_exposition()
     }
 
-    pub(crate) fn measured(&self) -> Option<&Measured> {
-        self.0.measured.as_ref()
+    pub(crate) fn measured(&self) -> &Measured {
+        &self.0.measured
     }
 
     /// Returns the state of this process's worker.
@@ -385,7 +377,7 @@ impl AsyncEndpoints {
         }
         let (hub, store, worker) = (self.0.hub.clone(), self.0.store.clone(), self.0.worker.clone());
         // A scrape refreshes the cache itself; other readers of metrics cannot.
-        let is_read_elsewhere = self.0.measured.as_ref().is_some_and(|measured| measured.telemetry.has_other_readers());
+        let is_read_elsewhere = self.0.measured.telemetry.has_other_readers();
         let stats_cache = is_read_elsewhere.then(|| self.0.stats_cache.clone());
         *background = Some(AbortOnDropHandle::new(tokio::spawn(async move {
             let on_work = |name: Option<&JobName>| {

@@ -110,7 +110,7 @@ impl TelemetryBuilder {
     /// An invalid or unsupported setting, or an exporter that cannot start.
     pub fn build(self) -> Result<Telemetry, TelemetryError> {
         if self.disabled {
-            return Ok(Telemetry::new(None, Arc::default(), None, ""));
+            return Ok(Telemetry::disabled());
         }
         if let Some(invalid) = self.invalid {
             return Err(invalid);

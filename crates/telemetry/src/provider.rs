@@ -60,6 +60,11 @@ impl Telemetry {
         Self::new(Some(Box::new(move |scope| provider.meter_with_scope(scope))), Arc::default(), None, "")
     }
 
+    /// Records nothing.
+    pub fn disabled() -> Self {
+        Self::new(None, Arc::default(), None, "")
+    }
+
     pub(crate) fn new(meters: Option<Meters>, views: Arc<Views>, sdk: Option<Sdk>, version: &str) -> Self {
         let telemetry = Self(Arc::new(Inner {
             meters,
@@ -96,10 +101,11 @@ impl Telemetry {
         }
     }
 
-    /// Marks a library as attached while the returned value is alive. None if another library is attached.
+    /// Marks a library as attached while the returned value is alive. None if another library is attached, unless nothing
+    /// is recorded.
     pub(crate) fn mark_attached(&self) -> Option<Arc<()>> {
         let mut current = lock(&self.0.attached);
-        if current.strong_count() > 0 {
+        if self.is_enabled() && current.strong_count() > 0 {
             return None;
         }
         let attached = Arc::new(());

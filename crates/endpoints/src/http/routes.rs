@@ -109,11 +109,8 @@ pub(crate) fn routes(endpoints: &AsyncEndpoints, config: &Arc<HttpConfig>, group
             own_routes(endpoints, config, Route::MONITORING.into_iter().filter(exists))
         }
     };
-    match endpoints.measured() {
-        // Measures the library's routes only; a request that matches none of them belongs to the application.
-        Some(measured) if router.has_routes() => router.route_layer(measured.layer()),
-        _ => router,
-    }
+    // Measures the library's routes only; a request that matches none of them belongs to the application.
+    if router.has_routes() { router.route_layer(endpoints.measured().layer()) } else { router }
 }
 
 /// One route per declared path, with all methods of that path.
