@@ -17,7 +17,7 @@ use tracing::{error_span, info, info_span};
 use tracing_subscriber::{Registry, layer::SubscriberExt};
 
 use super::*;
-use crate::LogWriter;
+use crate::{Format, LogWriter, Telemetry};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -327,6 +327,56 @@ fn variables_choose_the_outputs() {
     assert_eq!(format, Err("invalid AE_LOG_FORMAT \"xml\": expected pretty or json".to_owned()));
     let filter = read(&[("RUST_LOG", "info,a=b=c")]).expect_err("invalid");
     assert!(filter.starts_with("invalid RUST_LOG \"info,a=b=c\": expected a level"), "{filter}");
+}
+
+#[test]
+fn daily_output_has_json_lines() {
+    let folder = std::env::temp_dir().join(format!("async-endpoints-{}-output", std::process::id()));
+    let logs = Logs::new().output(LogOutput::daily_files(&folder, 2));
+    let (layers, writers) = logs.start::<Registry>("reports", None).expect("a file");
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(layers), || info!("kept"));
+    writers.flush_within(LIMIT);
+    let files: Vec<_> =
+        std::fs::read_dir(&folder).expect("a folder").map(|file| file.expect("a file").path()).collect();
+    let line = flat_object(&std::fs::read_to_string(&files[0]).expect("a line"));
+    std::fs::remove_dir_all(&folder).expect("removed");
+    assert_eq!((files.len(), &line["message"], line.get("environment")), (1, &json!("kept"), None));
+    let name = files[0].file_name().expect("a name").to_string_lossy();
+    assert_eq!(name, format!("reports.{}.log", &line["timestamp"].as_str().expect("text")[..10]));
+}
+
+/// Writes after a signal.
+struct Blocked(mpsc::Receiver<()>, Lines);
+
+impl Write for Blocked {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let _ended = self.0.recv();
+        self.1.write(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn blocked_output_loses_lines_and_counts_them() {
+    let (lines, written) = mpsc::channel();
+    let (end, blocked) = mpsc::channel();
+    let output = LogOutput::writer(LogWriter::start(Blocked(blocked, Lines(lines))));
+    let (layers, writers) = Logs::new().output(output).start::<Registry>("reports", None).expect("an output");
+    let long = "x".repeat(16 << 10);
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(layers), || {
+        (0..600).for_each(|number| info!(number, long));
+    });
+    drop(end);
+    writers.flush_within(LIMIT);
+    let written: Vec<_> = written.try_iter().map(|line| flat_object(&line)["number"].clone()).collect();
+    let page = Telemetry::builder().build().expect("telemetry").exposition(Format::Text).expect("a page");
+    let lost = page.lines().find_map(|line| line.strip_prefix("async_log_dropped_total{result=\"full\"} "));
+    let lost: usize = lost.expect("a series").parse().expect("a number");
+    assert!(lost > 0 && written.len() + lost == 600, "{} written, {lost} lost", written.len());
+    assert_eq!(written, (0..written.len()).map(|number| json!(number)).collect::<Vec<_>>());
 }
 
 #[test]
