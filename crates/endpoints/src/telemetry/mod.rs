@@ -50,8 +50,8 @@ use async_endpoints_telemetry::Attachment;
 #[cfg(feature = "otlp")]
 pub use async_endpoints_telemetry::Otlp;
 pub use async_endpoints_telemetry::{
-    Combine, ExpositionError, Format, Instrument, InstrumentKind, LOG_DROPPED, LogWriter, Telemetry, TelemetryBuilder,
-    TelemetryError, opentelemetry,
+    Combine, ExpositionError, Format, Instrument, InstrumentKind, LOG_DROPPED, LogFormat, LogOutput, LogWriter, Logs,
+    Telemetry, TelemetryBuilder, TelemetryError, opentelemetry,
 };
 
 pub use self::catalogue::CATALOGUE;

@@ -7,6 +7,7 @@ use async_endpoints_core::{
     store::{Attempt, WorkerId},
 };
 use async_endpoints_telemetry::{
+    SCOPE_TARGET,
     opentelemetry::{
         Context,
         context::{FutureExt, WithContext},
@@ -15,9 +16,6 @@ use async_endpoints_telemetry::{
     trace,
 };
 use tracing::{Instrument, Span, field, instrument::Instrumented};
-
-/// Target of the spans that carry correlation fields. They are no spans of a trace.
-pub(crate) const TARGET: &str = "async_endpoints::scope";
 
 /// A trace context, and a `tracing` span with the fields that correlate log lines.
 ///
@@ -43,7 +41,7 @@ impl Scope {
         let Caller { request_id, user_id, client_address, user_agent } = *caller;
         let ids = Ids::of(&context);
         let span = tracing::error_span!(
-            target: TARGET,
+            target: SCOPE_TARGET,
             "request",
             trace_id = ids.trace_id(),
             span_id = ids.span_id(),
@@ -60,7 +58,7 @@ impl Scope {
         let Caller { request_id, user_id, client_address, user_agent } = *caller;
         let ids = Ids::of(&context);
         let span = tracing::error_span!(
-            target: TARGET,
+            target: SCOPE_TARGET,
             parent: None,
             "job",
             trace_id = ids.trace_id(),

@@ -18,7 +18,8 @@ use super::{
     redact::{REDACTED, is_secret},
 };
 
-/// Target of the spans whose fields correlate lines with a request or a job. Log filters never remove these spans.
+/// Target of the spans whose fields correlate lines with a request or a job. Log filters never remove these spans. They are
+/// no spans of a trace.
 pub const SCOPE_TARGET: &str = "async_endpoints::scope";
 
 /// Maximum number of bytes of a value. The rest is cut.
