@@ -9,16 +9,24 @@ use std::{
     time::Duration,
 };
 
-use async_endpoints::CancellationToken;
+use async_endpoints::{
+    CancellationToken,
+    telemetry::{
+        opentelemetry::{Context, context::FutureExt},
+        trace::remote_context,
+    },
+};
 use axum::{
     Json, Router,
-    extract::rejection::JsonRejection,
+    extract::{Request, rejection::JsonRejection},
     http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
+    middleware::{Next, from_fn},
     response::{IntoResponse, Response},
     routing::post,
 };
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, time::timeout};
+use tracing::{Instrument, field, info_span};
 
 use crate::day::Day;
 
@@ -99,22 +107,39 @@ impl Climate {
 }
 
 fn routes() -> Router {
-    Router::new().route("/monthly", post(monthly))
+    Router::new().route("/monthly", post(monthly)).route_layer(from_fn(join_trace))
 }
 
-async fn monthly(
-    headers: HeaderMap,
-    body: Result<Json<Vec<Observation>>, JsonRejection>,
-) -> Result<Json<Vec<Month>>, Rejection> {
+/// Answers the request in a span of the caller's trace.
+async fn join_trace(request: Request, next: Next) -> Response {
+    let caller = caller(request.headers());
+    let answered = async {
+        let span = info_span!(
+            "POST /monthly",
+            otel.kind = "server",
+            http.request.method = "POST",
+            http.response.status_code = field::Empty,
+            http.route = "/monthly",
+            url.path = "/monthly",
+            url.scheme = "http",
+        );
+        let response = next.run(request).instrument(span.clone()).await;
+        span.record("http.response.status_code", response.status().as_u16());
+        response
+    };
+    answered.with_context(caller.unwrap_or_default()).await
+}
+
+fn caller(headers: &HeaderMap) -> Option<Context> {
+    let header = |name| headers.get(name)?.to_str().ok();
+    remote_context(header("traceparent")?, header("tracestate"))
+}
+
+async fn monthly(body: Result<Json<Vec<Observation>>, JsonRejection>) -> Result<Json<Vec<Month>>, Rejection> {
     let Json(observations) = body?;
     check(&observations)?;
-    tracing::info!(trace_id = trace_id(&headers), rows = observations.len(), "computing monthly statistics");
+    tracing::info!(rows = observations.len(), "computing monthly statistics");
     Ok(Json(statistics(&observations)))
-}
-
-/// The trace id of the caller, for the log lines of both services.
-fn trace_id(headers: &HeaderMap) -> Option<&str> {
-    headers.get("traceparent")?.to_str().ok()?.get(3..35)
 }
 
 fn check(observations: &[Observation]) -> Result<(), Rejection> {

@@ -51,7 +51,7 @@ use async_endpoints_telemetry::Attachment;
 pub use async_endpoints_telemetry::Otlp;
 pub use async_endpoints_telemetry::{
     Combine, ExpositionError, Format, Instrument, InstrumentKind, LOG_DROPPED, LogFormat, LogOutput, LogWriter, Logs,
-    Telemetry, TelemetryBuilder, TelemetryError, opentelemetry,
+    Telemetry, TelemetryBuilder, TelemetryError, opentelemetry, trace,
 };
 
 pub use self::catalogue::CATALOGUE;

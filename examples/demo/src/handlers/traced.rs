@@ -1,12 +1,13 @@
 //! `TracedProcess`: reads rows of the weather table, sends them to the climate service for monthly statistics, and formats
-//! its answer. The request carries the trace of the job, so that the logs of both services have one trace id.
+//! its answer. Each step is a span below the attempt. The request carries the trace, so that the climate service joins it.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use async_endpoints::{JobContext, JobError, JobHandler, JobType};
-use reqwest::{Client, Response, StatusCode};
+use async_endpoints::{JobContext, JobError, JobHandler, JobType, telemetry::trace::inject_headers};
+use reqwest::{Client, Response, StatusCode, header::HeaderMap};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use tokio::{task::spawn_blocking, time::Instant};
+use tracing::{Instrument, Span, field, info_span};
 use utoipa::ToSchema;
 
 use super::{UNKNOWN_CATEGORY, known_category, now};
@@ -61,6 +62,7 @@ pub(crate) struct Traced {
     weather: Arc<Weather>,
     ledger: Ledger,
     client: Client,
+    climate: SocketAddr,
     url: String,
 }
 
@@ -69,33 +71,51 @@ impl Traced {
     pub(crate) fn new(climate: SocketAddr, weather: Arc<Weather>, ledger: Ledger) -> reqwest::Result<Self> {
         // Proxy settings of the environment do not apply to a service on this machine.
         let client = Client::builder().no_proxy().timeout(CALL_TIMEOUT).build()?;
-        Ok(Self { weather, ledger, client, url: format!("http://{climate}/monthly") })
+        Ok(Self { weather, ledger, client, climate, url: format!("http://{climate}/monthly") })
     }
 
     /// Reads observations on a blocking thread.
     async fn observations(&self, category: &str) -> Result<Vec<Observation>, JobError> {
         let (weather, category) = (self.weather.clone(), category.to_owned());
+        let query = info_span!(
+            "SELECT observation",
+            otel.kind = "client",
+            db.system.name = "sqlite",
+            db.operation.name = "SELECT",
+            db.collection.name = "observation",
+            db.response.returned_rows = field::Empty,
+        );
         spawn_blocking(move || {
+            let _entered = query.enter();
             known_category(&weather, &category)?;
-            Ok(weather.select(&category, None, None)?)
+            let observations = weather.select(&category, None, None)?;
+            query.record("db.response.returned_rows", observations.len());
+            Ok(observations)
         })
         .await?
     }
 
     async fn statistics<R>(&self, ctx: &JobContext<R>, days: &[Observation]) -> Result<Vec<Month>, JobError> {
-        let mut request = self.client.post(&self.url).json(days);
-        if let Some(trace) = ctx.trace() {
-            request = request.header("traceparent", &trace.traceparent);
-            if let Some(state) = &trace.tracestate {
-                request = request.header("tracestate", state);
-            }
-        }
+        let span = info_span!(
+            "POST /monthly",
+            otel.kind = "client",
+            http.request.method = "POST",
+            http.response.status_code = field::Empty,
+            server.address = %self.climate.ip(),
+            server.port = self.climate.port(),
+            url.full = self.url,
+        );
         let call = async {
-            let answer = accepted(request.send().await.map_err(|error| unanswered(&error))?).await?;
-            answer.json().await.map_err(|error| unanswered(&error))
+            let mut trace = HeaderMap::new();
+            inject_headers(&mut trace);
+            let answer = self.client.post(&self.url).headers(trace).json(days).send().await;
+            let answer = answer.map_err(|error| unanswered(&error))?;
+            Span::current().record("http.response.status_code", answer.status().as_u16());
+            accepted(answer).await?.json().await.map_err(|error| unanswered(&error))
         };
         // Dropping the call closes its connection.
-        ctx.cancellation().run_until_cancelled(call).await.ok_or_else(JobError::canceled)?
+        let call = ctx.cancellation().run_until_cancelled(call.instrument(span));
+        call.await.ok_or_else(JobError::canceled)?
     }
 }
 
@@ -109,7 +129,7 @@ impl JobHandler<TracedRequest, TracedResult> for Traced {
         step(&ctx, 1, "calling the climate service");
         let months = self.statistics(&ctx, &observations).await?;
         step(&ctx, 2, "formatting its answer");
-        let processed_data: Vec<String> = months.iter().map(|month| format_month(month, category)).collect();
+        let processed_data = format_months(&months, category);
         step(&ctx, STEPS, "done");
         let (elapsed, rows) = (started.elapsed(), observations.len());
         tracing::info!(request = request_id, rows, seconds = elapsed.as_secs_f64(), "traced process completed");
@@ -146,6 +166,11 @@ fn unanswered(error: &reqwest::Error) -> JobError {
         _ => ("sent an unreadable answer", StatusCode::BAD_GATEWAY),
     };
     JobError::retryable(EXTERNAL_SERVICE, format!("The climate service {what}.")).status(status.as_u16())
+}
+
+fn format_months(months: &[Month], category: &str) -> Vec<String> {
+    let _entered = info_span!("format months", months = months.len()).entered();
+    months.iter().map(|month| format_month(month, category)).collect()
 }
 
 fn format_month(month: &Month, category: &str) -> String {
