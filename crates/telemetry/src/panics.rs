@@ -32,6 +32,11 @@ pub fn take_panic_location() -> Option<String> {
     LOCATION.try_with(RefCell::take).ok().flatten()
 }
 
+/// Sets the location that [`take_panic_location`] returns. For a panic that continues on this thread after another caught it.
+pub fn restore_panic_location(location: Option<String>) {
+    let _at_thread_exit = LOCATION.try_with(|last| last.replace(location));
+}
+
 /// Replaces the panic hook by one that logs each panic as one line. The default hook writes to stderr itself, and waits for
 /// a blocked one.
 #[allow(dead_code, reason = "called by `TelemetryBuilder::install`")]
@@ -52,8 +57,7 @@ pub(crate) fn log_panics() {
 }
 
 fn keep_location(panic: &PanicHookInfo<'_>) {
-    let location = panic.location().map(ToString::to_string);
-    let _at_thread_exit = LOCATION.try_with(|last| last.replace(location));
+    restore_panic_location(panic.location().map(ToString::to_string));
 }
 
 fn message(payload: &(dyn Any + Send)) -> &str {

@@ -152,7 +152,7 @@ impl Worker {
     }
 
     fn start_keeping(self: &Arc<Self>, signals: bool) -> std::io::Result<()> {
-        panics::record_locations();
+        panics::watch_panics();
         keeper::start(self.clone(), signals)?;
         let limit = self.call_limit();
         self.task(&self.tasks, "settler", move |worker| async move { worker.settler.run(&*worker.store, limit).await });
