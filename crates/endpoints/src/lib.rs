@@ -30,6 +30,7 @@
 
 mod backoff;
 mod builder;
+mod caller;
 mod context;
 mod deferred_store;
 mod endpoints;
@@ -76,7 +77,7 @@ pub use handler::{Classified, JobHandler};
 pub use http::{Access, Endpoint, JobDocument, Owner, Problem, Responses, Submission};
 pub use job_type::JobType;
 pub use middleware::{Middleware, Next};
-pub use options::{Options, OptionsError};
+pub use options::{Enrich, Options, OptionsError};
 pub use progress::ProgressReporter;
 pub use stats::{Figures, JobStats, Percentiles};
 pub use submit::{Accepted, Submit, SubmitError};

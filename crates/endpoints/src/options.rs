@@ -64,7 +64,27 @@ pub struct Options {
     pub error_details: bool,
     /// Request headers that handlers can read, in lower case. Defaults to `user-agent`, `x-request-id`, `x-user-id`,
     /// `x-forwarded-for` and `content-type`.
+    ///
+    /// `authorization`, `proxy-authorization`, `cookie`, `set-cookie` and `x-api-key` are captured only if they are named
+    /// here. No captured header is logged; [`enrich`](Self::enrich) has the exceptions.
     pub captured_headers: Vec<String>,
+    /// What the log lines of requests and attempts say about the caller. Defaults to nothing but the request id.
+    pub enrich: Enrich,
+}
+
+/// Further fields of the log lines of requests and attempts. They are personal data, so all are off by default.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Enrich {
+    /// `user_id`: the header `x-user-id`, at most 256 bytes.
+    pub user_id: bool,
+    /// `client_address`: the address of the peer. [`serve`](crate::AsyncEndpoints::serve) provides it.
+    pub client_address: bool,
+    /// `user_agent`: the header `user-agent`, at most 256 bytes.
+    pub user_agent: bool,
+    /// Takes `client_address` from the last address in `x-forwarded-for`, which the nearest proxy added. Only behind a
+    /// proxy that sets this header: any client can send it.
+    pub trust_proxy: bool,
 }
 
 impl Default for Options {
@@ -88,6 +108,7 @@ impl Default for Options {
             base_path: None,
             error_details: false,
             captured_headers: headers.map(str::to_owned).to_vec(),
+            enrich: Enrich::default(),
         }
     }
 }

@@ -110,7 +110,8 @@ impl SubmitHandler {
         body::check_type(call.headers(), &bytes)?;
         let text = body::text(&bytes)?;
         let declared = &self.declared;
-        let parts = RequestParts { headers: Vec::new(), path, query: headers::query(call.query()) };
+        let caller = call.head.extensions.get().cloned().unwrap_or_default();
+        let parts = RequestParts { caller, headers: Vec::new(), path, query: headers::query(call.query()) };
         let received = ReceivedRequest { head: call.head.clone(), parts };
         let (overrides, mut parts) = declared.check.run(text, received).await?;
         parts.headers = headers::captured(&overrides.headers, call.headers(), &self.captured);

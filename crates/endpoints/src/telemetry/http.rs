@@ -19,15 +19,16 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::catalogue::REQUEST_DURATION;
+use crate::{caller::Caller, options::Enrich};
 
 /// Records `http.server.request.duration` by method, route and status. A request whose client disconnects before the
 /// response begins is not recorded.
 #[derive(Clone)]
-pub(crate) struct RequestDuration(Histogram<f64>);
+pub(crate) struct RequestDuration(Histogram<f64>, Enrich);
 
 impl RequestDuration {
-    pub(crate) fn new(attachment: &Attachment) -> Self {
-        Self(attachment.histogram(&REQUEST_DURATION))
+    pub(crate) fn new(attachment: &Attachment, enrich: Enrich) -> Self {
+        Self(attachment.histogram(&REQUEST_DURATION), enrich)
     }
 }
 
@@ -58,13 +59,16 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request) -> Self::Future {
+    fn call(&mut self, mut request: Request) -> Self::Future {
         let began = Instant::now();
+        let caller = Caller::identify(&mut request, self.duration.1);
+        request.extensions_mut().insert(caller.clone());
         let (duration, method, scheme) = (self.duration.clone(), method(request.method()), scheme(request.uri()));
         let route = request.extensions().get::<MatchedPath>().cloned();
         let answer = self.inner.call(request);
         Box::pin(async move {
-            let response = answer.await?;
+            let mut response = answer.await?;
+            caller.echo(response.headers_mut());
             let labels = labels(method, scheme, route.as_ref(), response.status());
             duration.0.record(began.elapsed().as_secs_f64(), &labels);
             Ok(response)

@@ -57,12 +57,12 @@ pub use async_endpoints_telemetry::{
 pub use self::catalogue::CATALOGUE;
 pub(crate) use self::outage::OutageLog;
 #[expect(unused_imports, reason = "wired next")]
-pub(crate) use self::scope::{Caller, Scope};
+pub(crate) use self::scope::Scope;
 pub(crate) use self::series::SubmissionResult;
 use self::{
     http::RequestDuration, instruments::Instruments, job::Observed, running::RunningTable, store::Instrumented,
 };
-use crate::middleware::Middleware;
+use crate::{middleware::Middleware, options::Enrich};
 
 /// The telemetry of one set of endpoints.
 pub(crate) struct Measured {
@@ -79,13 +79,14 @@ impl Measured {
     pub(crate) fn new<'a>(
         telemetry: Telemetry,
         store: &'static str,
+        enrich: Enrich,
         types: impl Iterator<Item = (&'a JobName, &'static [&'static str])>,
     ) -> Option<Self> {
         let attachment = telemetry.attach(CATALOGUE)?;
         Some(Self {
             instruments: Arc::new(Instruments::new(&attachment, store, types)),
             running: Arc::default(),
-            requests: RequestDuration::new(&attachment),
+            requests: RequestDuration::new(&attachment, enrich),
             store,
             telemetry,
             attachment,

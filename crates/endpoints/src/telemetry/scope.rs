@@ -17,6 +17,8 @@ use async_endpoints_telemetry::{
 };
 use tracing::{Instrument, Span, field, instrument::Instrumented};
 
+use crate::caller::Caller;
+
 /// A trace context, and a `tracing` span with the fields that correlate log lines.
 ///
 /// The span has level ERROR, so that no level filter removes it. Without an interested subscriber it costs nothing.
@@ -26,36 +28,27 @@ pub(crate) struct Scope {
     span: Span,
 }
 
-/// The caller of a request, as far as the application lets it be logged.
-#[derive(Copy, Clone, Debug, Default)]
-pub(crate) struct Caller<'a> {
-    pub(crate) request_id: Option<&'a str>,
-    pub(crate) user_id: Option<&'a str>,
-    pub(crate) client_address: Option<&'a str>,
-    pub(crate) user_agent: Option<&'a str>,
-}
-
 impl Scope {
     /// The scope of a request: span `request`, inside the application's own span.
-    pub(crate) fn request(context: Context, caller: &Caller<'_>) -> Self {
-        let Caller { request_id, user_id, client_address, user_agent } = *caller;
+    pub(crate) fn request(context: Context, caller: &Caller) -> Self {
+        let Caller { request_id, user_id, client_address, user_agent } = caller;
         let ids = Ids::of(&context);
         let span = tracing::error_span!(
             target: SCOPE_TARGET,
             "request",
             trace_id = ids.trace_id(),
             span_id = ids.span_id(),
-            request_id,
-            user_id,
-            client_address,
-            user_agent,
+            request_id = request_id.as_deref(),
+            user_id = user_id.as_deref(),
+            client_address = client_address.as_deref(),
+            user_agent = user_agent.as_deref(),
         );
         Self { context, span }
     }
 
     /// The scope of an attempt: span `job`, which is a root.
-    pub(crate) fn attempt(context: Context, attempt: &Attempt, worker: WorkerId, caller: &Caller<'_>) -> Self {
-        let Caller { request_id, user_id, client_address, user_agent } = *caller;
+    pub(crate) fn attempt(context: Context, attempt: &Attempt, worker: WorkerId, caller: &Caller) -> Self {
+        let Caller { request_id, user_id, client_address, user_agent } = caller;
         let ids = Ids::of(&context);
         let span = tracing::error_span!(
             target: SCOPE_TARGET,
@@ -67,10 +60,10 @@ impl Scope {
             job_name = attempt.name.as_str(),
             attempt = attempt.attempt,
             worker_id = %worker,
-            request_id,
-            user_id,
-            client_address,
-            user_agent,
+            request_id = request_id.as_deref(),
+            user_id = user_id.as_deref(),
+            client_address = client_address.as_deref(),
+            user_agent = user_agent.as_deref(),
         );
         Self { context, span }
     }

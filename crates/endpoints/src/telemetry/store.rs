@@ -234,13 +234,17 @@ mod tests {
     use async_endpoints_testkit::{Fixture, ManualClock, conformance};
 
     use super::*;
-    use crate::telemetry::{Measured, Telemetry};
+    use crate::{
+        options::Enrich,
+        telemetry::{Measured, Telemetry},
+    };
 
     conformance!(instrumented, async {
         let clock = ManualClock::new();
         let telemetry = Telemetry::builder().build().expect("telemetry");
         let store = Arc::new(MemoryStore::with_clock(clock.clone()));
-        let measured = Measured::new(telemetry, store.kind(), std::iter::empty()).expect("the only attachment");
+        let measured =
+            Measured::new(telemetry, store.kind(), Enrich::default(), std::iter::empty()).expect("the only attachment");
         Fixture::manual(measured.store(store), clock)
     });
 }
