@@ -43,6 +43,7 @@ mod hub;
 mod jitter;
 mod job_type;
 mod json;
+mod log_buffer;
 mod middleware;
 mod options;
 mod panics;

@@ -1,34 +1,36 @@
-//! Progress of running attempts: the handle that handlers report to, and the queue of progress to store.
+//! Progress and log lines of running attempts: the handle that handlers report to, and the queue of attempts to store.
 //!
-//! The queue's task stores progress periodically with `report`. The final progress travels in the settlement. Both calls
-//! may be in flight at once, and the store's lease check makes every order correct:
+//! The queue's task stores both periodically with `report`. The final progress and the last lines travel in the
+//! settlement, which waits for the attempt's own report, so that each line is in one of the calls. An attempt that ends
+//! before the next report needs none.
 //!
-//! - A report that arrives before the settlement is overwritten by it: the settlement always carries the last progress.
-//! - A report that arrives after the settlement finds the lease ended. The store answers `Fenced::Lost` and changes nothing.
+//! - A settlement that cannot wait may overtake a report. The store then answers `Fenced::Lost` to the report. The
+//!   settlement carries the last progress; the report's lines are lost.
 //! - Reports of one attempt do not overtake each other, since one task sends them and awaits each answer. A report that
-//!   was given up at its time limit may still be applied after a later one. The job then shows older progress until the
-//!   next report or the settlement.
+//!   was given up at its time limit may still be applied: the job then shows older progress until the next report or the
+//!   settlement, and the report's lines twice.
 
 use std::{
-    fmt,
+    fmt, mem,
     sync::{Arc, Weak},
     time::Duration,
 };
 
 use async_endpoints_core::{
     StoreError,
-    limits::BATCH_JOBS,
+    job::LogLine,
+    limits::{BATCH_BYTES, BATCH_JOBS, LOG_BYTES_PER_ATTEMPT},
     store::{Lease, Report, ReportedProgress, Store},
 };
 use tokio::sync::Notify;
 
-use crate::{error::cut, store_call::limited, sync::Mutex};
+use crate::{error::cut, log_buffer::LogBuffer, store_call::limited, sync::Mutex};
 
 /// Maximum size of a progress message, in bytes.
 const MESSAGE_BYTES: usize = 1 << 10;
-/// Pause between two flushes. Progress must be visible within half a second of a change.
+/// Time from a change to the flush. Progress and log lines must be visible within half a second.
 const PACE: Duration = Duration::from_millis(200);
-/// Pause between two flushes while the store fails.
+/// Pause before the next flush after a failed one.
 const OUTAGE_PACE: Duration = Duration::from_secs(1);
 
 /// Reports the progress of an attempt. Cheap to clone and to call often: the latest progress is stored within half a
@@ -45,7 +47,12 @@ struct Reporter {
 #[derive(Default)]
 struct State {
     progress: Option<ReportedProgress>,
+    progress_changed: bool,
+    /// None for an attempt that logged nothing.
+    log: Option<Box<LogBuffer>>,
     is_queued: bool,
+    /// A report of the attempt is in flight.
+    is_reporting: bool,
     /// The attempt is being settled. Later changes are not stored.
     is_finished: bool,
 }
@@ -81,34 +88,74 @@ impl ProgressReporter {
         self.0.state.lock().progress.clone()
     }
 
-    /// Returns the last progress, for the settlement. Later changes are not stored.
-    pub(crate) fn finish(&self) -> Option<ReportedProgress> {
+    /// Appends a log line of the attempt. Ignored once the attempt is being settled.
+    pub(crate) fn log(&self, line: LogLine) {
+        self.0.change(|state| state.log.get_or_insert_default().push(line));
+    }
+
+    /// Waits until no report of the attempt is in flight.
+    pub(crate) async fn report_ended(&self) {
+        loop {
+            let ended = self.0.queue.report_ended.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            if !self.0.state.lock().is_reporting {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    /// Returns the last progress and the lines that are not stored, for the settlement. Later changes are not stored.
+    pub(crate) fn finish(&self) -> (Option<ReportedProgress>, Vec<LogLine>) {
         let mut state = self.0.state.lock();
         state.is_finished = true;
-        state.progress.clone()
+        (state.progress.clone(), state.log.take().map(|log| log.finish()).unwrap_or_default())
     }
 
     fn change(&self, change: impl FnOnce(&mut ReportedProgress)) {
         let none = ReportedProgress { completed: 0, total: None, percent: None, message: None };
-        change(self.0.state.lock().progress.get_or_insert(none));
-        self.0.enqueue();
+        self.0.change(|state| {
+            change(state.progress.get_or_insert(none));
+            state.progress_changed = true;
+        });
     }
 }
 
 impl Reporter {
-    fn enqueue(self: &Arc<Self>) {
+    fn change(self: &Arc<Self>, change: impl FnOnce(&mut State)) {
         let mut state = self.state.lock();
-        if !state.is_finished && !std::mem::replace(&mut state.is_queued, true) {
+        if state.is_finished {
+            return;
+        }
+        change(&mut state);
+        if !mem::replace(&mut state.is_queued, true) {
             self.queue.push(Arc::downgrade(self));
         }
     }
 
-    /// Returns the progress to store. A later change enqueues the reporter again.
+    /// Returns what to store. A later change enqueues the reporter again.
     fn dequeue(&self) -> Option<Report> {
         let mut state = self.state.lock();
         state.is_queued = false;
-        let progress = state.progress.clone().filter(|_| !state.is_finished)?;
-        Some(Report { lease: self.lease, progress: Some(progress), logs: Vec::new() })
+        if state.is_finished {
+            return None;
+        }
+        let changed = mem::take(&mut state.progress_changed);
+        let progress = state.progress.clone().filter(|_| changed);
+        let logs = state.log.as_mut().map(|log| log.take()).unwrap_or_default();
+        state.is_reporting = progress.is_some() || !logs.is_empty();
+        state.is_reporting.then_some(Report { lease: self.lease, progress, logs })
+    }
+
+    /// Takes back a report that is not stored, to send it again.
+    fn put_back(self: &Arc<Self>, report: Report) {
+        self.change(|state| {
+            state.progress_changed |= report.progress.is_some();
+            if let Some(log) = &mut state.log {
+                log.put_back(report.logs);
+            }
+        });
     }
 }
 
@@ -123,11 +170,50 @@ impl fmt::Debug for ProgressReporter {
     }
 }
 
-/// The attempts of a worker that have progress to store.
+/// The attempts of a worker that have progress or log lines to store.
 #[derive(Default)]
 pub(crate) struct ProgressQueue {
     changed: Mutex<Vec<Weak<Reporter>>>,
     wake: Notify,
+    report_ended: Notify,
+}
+
+/// Reports in one call. Dropping it returns those that are not stored to their attempts.
+struct Batch<'a> {
+    queue: &'a ProgressQueue,
+    reporters: Vec<Arc<Reporter>>,
+    reports: Vec<Report>,
+}
+
+impl<'a> Batch<'a> {
+    fn next(queue: &'a ProgressQueue, changed: &mut impl Iterator<Item = Arc<Reporter>>) -> Option<Self> {
+        let mut batch = Self { queue, reporters: Vec::new(), reports: Vec::new() };
+        let mut bytes = 0;
+        while batch.reports.len() < BATCH_JOBS && bytes <= BATCH_BYTES - LOG_BYTES_PER_ATTEMPT {
+            let Some(reporter) = changed.next() else { break };
+            if let Some(report) = reporter.dequeue() {
+                bytes += report.logs.iter().map(LogLine::bytes).sum::<usize>();
+                batch.reporters.push(reporter);
+                batch.reports.push(report);
+            }
+        }
+        (!batch.reports.is_empty()).then_some(batch)
+    }
+
+    /// A lost lease needs no action here: the next renewal detects it and stops the handler.
+    fn stored(mut self) {
+        self.reports.clear();
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        for (reporter, report) in self.reporters.iter().zip(self.reports.drain(..)) {
+            reporter.put_back(report);
+        }
+        self.reporters.iter().for_each(|reporter| reporter.state.lock().is_reporting = false);
+        self.queue.report_ended.notify_waiters();
+    }
 }
 
 impl ProgressQueue {
@@ -136,30 +222,25 @@ impl ProgressQueue {
         ProgressReporter(Arc::new(Reporter { lease, queue: self.clone(), state: Mutex::default() }))
     }
 
-    /// Stores progress periodically, for all attempts together, in calls limited to `limit` each. Never returns.
+    /// Stores changes periodically, for all attempts together, in calls limited to `limit` each. Never returns.
     pub(crate) async fn run(&self, store: &dyn Store, limit: Duration, log_failure: impl Fn(&StoreError)) {
+        let mut pace = PACE;
         loop {
             self.wake.notified().await;
-            let flushed = self.flush(store, limit).await;
-            let pace = if flushed.is_ok() { PACE } else { OUTAGE_PACE };
-            let _ = flushed.inspect_err(&log_failure);
             tokio::time::sleep(pace).await;
+            let flushed = self.flush(store, limit).await.inspect_err(&log_failure);
+            pace = if flushed.is_ok() { PACE } else { OUTAGE_PACE };
         }
     }
 
-    /// A lost lease needs no action here: the next renewal detects it and stops the handler.
     async fn flush(&self, store: &dyn Store, limit: Duration) -> Result<(), StoreError> {
-        let changed = std::mem::take(&mut *self.changed.lock());
-        let changed: Vec<Arc<Reporter>> = changed.iter().filter_map(Weak::upgrade).collect();
+        let changed = mem::take(&mut *self.changed.lock());
+        let mut changed = changed.iter().filter_map(Weak::upgrade);
         let mut result = Ok(());
-        for batch in changed.chunks(BATCH_JOBS) {
-            let reports: Vec<Report> = batch.iter().filter_map(|reporter| reporter.dequeue()).collect();
-            if reports.is_empty() {
-                continue;
-            }
-            if let Err(error) = limited(limit, store.report(&reports)).await {
-                batch.iter().for_each(Reporter::enqueue);
-                result = Err(error);
+        while let Some(batch) = Batch::next(self, &mut changed) {
+            match limited(limit, store.report(&batch.reports)).await {
+                Ok(_) => batch.stored(),
+                Err(error) => result = Err(error),
             }
         }
         result
@@ -218,7 +299,7 @@ mod tests {
     fn change_after_finish_is_not_queued() {
         let (queue, progress) = reporter();
         progress.completed(1);
-        assert_eq!(progress.finish().map(|progress| progress.completed), Some(1));
+        assert_eq!(progress.finish().0.map(|progress| progress.completed), Some(1));
         progress.completed(2);
         assert_eq!((queued(&queue), progress.0.dequeue()), (1, None));
     }

@@ -51,6 +51,7 @@ impl AttemptTask {
         if matches!(end, HandlerEnd::Aborted) && Arc::strong_count(&permit) > 1 {
             permit.mark_leaked();
         }
+        running.info.progress.report_ended().await;
         // The keeper may have settled the attempt while this thread was blocked.
         if let Some(guard) = SettleGuard::take(running, &worker.table, Some(permit)) {
             worker.settler.send(PendingSettlement { settlement: decide(worker, running, end), guard });

@@ -27,14 +27,16 @@ pub(super) enum HandlerEnd {
     Aborted,
 }
 
-/// Returns the settlement of an attempt whose handler ended, with the last progress that the handler reported.
+/// Returns the settlement of an attempt whose handler ended, with the handler's last progress and log lines.
 pub(super) fn decide(worker: &Worker, running: &RunningAttempt, end: HandlerEnd) -> Settlement {
     // The application's retry policy and the text of its errors can panic.
     let outcome = panics::catch(|| outcome(worker, running, end));
     let outcome = outcome.unwrap_or_else(|panic| Outcome::Failed { error: panicked(panic, false) });
+    let (progress, logs) = running.info.progress.finish();
     Settlement {
         slow: running.started.elapsed() > worker.types[running.type_index].policy.slow_after,
-        progress: running.info.progress.finish(),
+        progress,
+        logs,
         ..Settlement::new(running.lease, outcome, Builtin::Canceled.record(None))
     }
 }
