@@ -16,7 +16,7 @@ const LAST_BYTES: usize = 63 << 10;
 const FIRST_LINES: usize = LOG_LINES_PER_ATTEMPT - LAST_LINES - 1;
 const FIRST_BYTES: usize = LOG_BYTES_PER_ATTEMPT - LAST_BYTES - (1 << 10);
 /// The target of the library's own lines.
-pub(crate) const OWN_TARGET: &str = "async_endpoints";
+const OWN_TARGET: &str = "async_endpoints";
 
 #[derive(Default)]
 pub(crate) struct LogBuffer {
@@ -77,15 +77,26 @@ impl LogBuffer {
 }
 
 fn truncated(dropped: u64) -> LogLine {
+    let message = format!("{dropped} log lines of this attempt are dropped here: it logged too much");
+    LogLine { fields: [("truncated".to_owned(), dropped.into())].into(), ..own_line("WARN", message) }
+}
+
+/// A line that the library adds to an attempt's log.
+pub(crate) fn own_line(level: &'static str, message: String) -> LogLine {
     LogLine {
         line: 0,
         attempt: 0,
         timestamp: std::time::SystemTime::now().into(),
-        level: "WARN".into(),
+        level: level.into(),
         target: Some(OWN_TARGET.to_owned()),
-        message: format!("{dropped} log lines of this attempt are dropped here: it logged too much"),
-        fields: [("truncated".to_owned(), dropped.into())].into(),
+        message,
+        fields: Default::default(),
     }
+}
+
+/// Whether a line with this target is the library's own.
+pub(crate) fn is_own(target: &str) -> bool {
+    target.strip_prefix(OWN_TARGET).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
 #[cfg(test)]

@@ -40,6 +40,7 @@
 
 mod attachment;
 mod builder;
+pub mod capture;
 mod encode;
 mod error;
 mod exemplars;

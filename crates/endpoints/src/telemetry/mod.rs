@@ -24,9 +24,11 @@
 //! | `gauges` | observable gauges |
 //! | `scope` | trace context and correlation fields of a request or an attempt |
 //! | `cause` | the job and trace behind an exemplar |
+//! | `capture` | log lines that are kept with their job |
 //! | `events` | log lines |
 #![allow(clippy::disallowed_macros, reason = "the one module that may write telemetry")]
 
+pub(crate) mod capture;
 mod catalogue;
 mod cause;
 pub(crate) mod events;

@@ -27,11 +27,11 @@ const MAX_VALUE: usize = 16 << 10;
 const CUT: &str = "… [cut at 16384 bytes]";
 
 /// The field with the text of an event.
-pub(super) const MESSAGE: &str = "message";
+pub(crate) const MESSAGE: &str = "message";
 
 /// A value of a field.
 #[derive(Copy, Clone)]
-pub(super) enum Value<'a> {
+pub(crate) enum Value<'a> {
     Bool(bool),
     Signed(i128),
     Unsigned(u128),
@@ -88,7 +88,7 @@ impl Write for Bounded<'_> {
 }
 
 /// The end of the last whole character within `length` bytes.
-fn char_boundary(text: &str, length: usize) -> usize {
+pub(crate) fn char_boundary(text: &str, length: usize) -> usize {
     if length >= text.len() {
         return text.len();
     }
@@ -96,7 +96,7 @@ fn char_boundary(text: &str, length: usize) -> usize {
 }
 
 /// Gives the fields of an event or a span to a function. Values of secrets are replaced.
-pub(super) struct Fields<F>(pub(super) F);
+pub(crate) struct Fields<F>(pub(crate) F);
 
 impl<F: FnMut(&'static str, Value<'_>)> Fields<F> {
     fn give(&mut self, field: &Field, value: Value<'_>) {

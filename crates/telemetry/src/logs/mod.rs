@@ -28,6 +28,7 @@ pub use self::{
 };
 #[allow(unused_imports, reason = "used by the builder and the capture of lines")]
 pub(crate) use self::{
+    fields::{Fields, MESSAGE, Value, char_boundary},
     redact::{REDACTED, is_secret},
     settings::LogWriters,
 };

@@ -1,0 +1,244 @@
+//! Gives the events inside a span to the sink that is attached to this span.
+//!
+//! The sink is attached when the span is made. An event goes to the sink of the nearest span around it. Without a
+//! [`capture_layer`] in the subscriber, nothing is captured.
+//!
+//! ```
+//! use std::sync::{Arc, Mutex};
+//!
+//! use async_endpoints_telemetry::capture::{CapturedLine, LineSink, capture_layer, set_min_level, with_sink};
+//! use tracing::{Metadata, level_filters::LevelFilter};
+//! use tracing_subscriber::prelude::*;
+//!
+//! #[derive(Default)]
+//! struct Messages(Mutex<Vec<String>>);
+//!
+//! impl LineSink for Messages {
+//!     fn wants(&self, _metadata: &Metadata<'_>) -> bool { true }
+//!     fn receive(&self, line: CapturedLine) { self.0.lock().unwrap().push(line.message) }
+//! }
+//!
+//! let subscriber = tracing_subscriber::registry().with(capture_layer());
+//! set_min_level(LevelFilter::INFO);
+//! let messages = Arc::new(Messages::default());
+//! tracing::subscriber::with_default(subscriber, || {
+//!     let span = with_sink(|| messages.clone(), || tracing::info_span!("import"));
+//!     span.in_scope(|| tracing::info!("one row"));
+//!     tracing::info!("outside");
+//! });
+//! assert_eq!(*messages.0.lock().unwrap(), ["one row"]);
+//! ```
+
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    fmt::{self, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::SystemTime,
+};
+
+use serde_json::Value as Json;
+use tracing::{
+    Event, Level, Metadata, Subscriber,
+    level_filters::LevelFilter,
+    span::{Attributes, Id},
+    subscriber::Interest,
+};
+use tracing_log::NormalizeEvent;
+use tracing_subscriber::{
+    Layer,
+    layer::{Context, Filter},
+    registry::LookupSpan,
+};
+
+use crate::{
+    log_writer::log_safely,
+    logs::{Fields, MESSAGE, Value, char_boundary},
+};
+
+/// Maximum bytes of a message, and of the text of a field. The rest is cut.
+const TEXT_BYTES: usize = 8 << 10;
+const LEVELS: [LevelFilter; 6] = [
+    LevelFilter::OFF,
+    LevelFilter::ERROR,
+    LevelFilter::WARN,
+    LevelFilter::INFO,
+    LevelFilter::DEBUG,
+    LevelFilter::TRACE,
+];
+
+/// The most verbose level that is captured, as an index of `LEVELS`.
+static LEVEL: AtomicUsize = AtomicUsize::new(0);
+/// Whether a layer was made. Without one, no sink is needed.
+static HAS_LAYER: AtomicBool = AtomicBool::new(false);
+
+thread_local! {
+    /// The sink of the span that this thread is making.
+    static PENDING: Cell<Option<Arc<dyn LineSink>>> = const { Cell::new(None) };
+}
+
+/// Receives the events inside a span.
+pub trait LineSink: Send + Sync + 'static {
+    /// Whether to capture events of this level and target. Called before anything is formatted.
+    fn wants(&self, metadata: &Metadata<'_>) -> bool;
+
+    /// Receives an event. Must not block.
+    fn receive(&self, line: CapturedLine);
+}
+
+/// A captured event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CapturedLine {
+    /// When it was captured.
+    pub time: SystemTime,
+    /// Its level.
+    pub level: Level,
+    /// Its target, usually a module path.
+    pub target: String,
+    /// Its message, at most 8 KiB.
+    pub message: String,
+    /// Its other fields. Texts have at most 8 KiB; the values of credentials are replaced.
+    pub fields: BTreeMap<String, Json>,
+}
+
+/// Makes a span with `make`, and attaches a sink to it if a subscriber captures.
+pub fn with_sink<S: LineSink, T>(sink: impl FnOnce() -> Arc<S>, make: impl FnOnce() -> T) -> T {
+    /// Also forgets the sink if `make` panics.
+    struct Forget;
+    impl Drop for Forget {
+        fn drop(&mut self) {
+            PENDING.take();
+        }
+    }
+
+    if !HAS_LAYER.load(Ordering::Relaxed) || LEVEL.load(Ordering::Relaxed) == 0 {
+        return make();
+    }
+    let _forget = Forget;
+    PENDING.set(Some(sink()));
+    make()
+}
+
+/// Captures events down to at least this level. Each sink may want fewer. Nothing is captured before the first call.
+pub fn set_min_level(level: LevelFilter) {
+    let index = LEVELS.iter().position(|known| *known == level).unwrap_or(0);
+    if LEVEL.fetch_max(index, Ordering::Relaxed) < index {
+        tracing::callsite::rebuild_interest_cache();
+    }
+}
+
+/// The layer that captures, with its own filter: levels that other layers show make no difference. A filter for the whole
+/// subscriber, such as an `EnvFilter` that is added as a layer, removes events from this one too.
+pub fn capture_layer<S>() -> impl Layer<S> + Send + Sync + 'static
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    HAS_LAYER.store(true, Ordering::Relaxed);
+    CaptureLayer.with_filter(CaptureFilter)
+}
+
+struct CaptureFilter;
+
+impl<S> Filter<S> for CaptureFilter {
+    fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+        *metadata.level() <= LEVELS[LEVEL.load(Ordering::Relaxed)]
+    }
+
+    fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
+        let captured = *metadata.level() <= LEVELS[LEVEL.load(Ordering::Relaxed)];
+        if captured { Interest::always() } else { Interest::never() }
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(LEVELS[LEVEL.load(Ordering::Relaxed)])
+    }
+}
+
+struct CaptureLayer;
+
+/// The sink in the extensions of its span.
+struct Attached(Arc<dyn LineSink>);
+
+impl<S> Layer<S> for CaptureLayer
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    fn on_new_span(&self, _: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
+        if let Some(sink) = PENDING.take()
+            && let Some(span) = ctx.span(id)
+        {
+            span.extensions_mut().insert(Attached(sink));
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, ctx: Context<'_, S>) {
+        let Some(sink) = nearest_sink(event, &ctx) else { return };
+        // No span is locked here. The text of a value is made by the application's code, which may panic or log.
+        if sink.wants(event.metadata()) {
+            log_safely(|| sink.receive(capture(event)));
+        }
+    }
+}
+
+fn nearest_sink<S>(event: &Event<'_>, ctx: &Context<'_, S>) -> Option<Arc<dyn LineSink>>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    ctx.event_scope(event)?.find_map(|span| span.extensions().get::<Attached>().map(|attached| attached.0.clone()))
+}
+
+fn capture(event: &Event<'_>) -> CapturedLine {
+    let (mut message, mut fields) = (String::new(), BTreeMap::new());
+    event.record(&mut Fields(|name: &'static str, value: Value<'_>| match value {
+        Value::Text(text) if name == MESSAGE => message = bounded(text),
+        value if name == MESSAGE || !name.starts_with("log.") => drop(fields.insert(name.to_owned(), json(value))),
+        // The source position that the `log` crate adds.
+        _ => {}
+    }));
+    let normalized = event.normalized_metadata();
+    let target = normalized.as_ref().map_or(event.metadata().target(), Metadata::target).to_owned();
+    CapturedLine { time: SystemTime::now(), level: *event.metadata().level(), target, message, fields }
+}
+
+fn json(value: Value<'_>) -> Json {
+    match value {
+        Value::Bool(value) => value.into(),
+        Value::Signed(value) => i64::try_from(value).map_or_else(|_| value.to_string().into(), Json::from),
+        Value::Unsigned(value) => u64::try_from(value).map_or_else(|_| value.to_string().into(), Json::from),
+        Value::Float(value) if value.is_finite() => value.into(),
+        Value::Float(value) => value.to_string().into(),
+        Value::Text(text) => bounded(text).into(),
+    }
+}
+
+/// Formats text of at most `TEXT_BYTES`.
+fn bounded(text: fmt::Arguments<'_>) -> String {
+    let mut out = Bounded { text: String::new(), left: TEXT_BYTES };
+    // Fails once the text is cut.
+    let _cut = out.write_fmt(text);
+    out.text
+}
+
+struct Bounded {
+    text: String,
+    left: usize,
+}
+
+impl Write for Bounded {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let fits = char_boundary(text, self.left);
+        self.text.push_str(&text[..fits]);
+        if fits == text.len() {
+            self.left -= fits;
+            return Ok(());
+        }
+        if self.left > 0 {
+            self.text.push('…');
+        }
+        self.left = 0;
+        Err(fmt::Error)
+    }
+}
