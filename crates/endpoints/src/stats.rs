@@ -59,8 +59,7 @@ pub struct Figures {
     pub oldest_queued_age: Option<Duration>,
 }
 
-/// Percentiles, interpolated within the store's histogram buckets. `None` without measurements. Serialized in
-/// milliseconds.
+/// Percentiles, each within 5 % of the true one. `None` without measurements. Serialized in milliseconds.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Percentiles {
     /// The median.
@@ -217,7 +216,7 @@ mod tests {
         let document = serde_json::to_value(&figures).expect("JSON");
         assert_eq!(document["avgProcessingTime"], json!(80.0));
         assert_eq!(document["queueTime"], json!({ "p50": null, "p95": null, "p99": null }));
-        assert_eq!(document["processingTime"]["p50"], json!(75.0));
+        assert_eq!(document["processingTime"]["p50"], json!(79.871), "80 ms, within 5 %");
         assert_eq!((&document["queuedJobs"], &document["oldestQueuedAge"]), (&json!(0), &json!(null)));
     }
 

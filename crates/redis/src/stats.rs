@@ -149,26 +149,47 @@ fn minute_stats(minute: i64, mut fields: Items) -> Result<Vec<MinuteStats>, Fail
 /// Adds one field of a minute.
 fn count(of: &mut MinuteStats, what: &str, by: u64) {
     let (kind, bucket) = what.split_once('|').unwrap_or((what, ""));
-    let bucket: Option<usize> = bucket.parse().ok();
+    let bucket: Option<u16> = bucket.parse().ok();
     match (kind, bucket) {
+        ("new", None) => of.arrivals += by,
         ("wait", None) => of.queue_time.sum_micros += by,
         ("run", None) => of.processing_time.sum_micros += by,
         ("slow", None) => of.slow += by,
         ("e4", None) => of.ended[1] += by,
         ("e5", None) => of.ended[2] += by,
-        ("q", Some(bucket)) => add(&mut of.queue_time.buckets, bucket, by),
+        ("q", Some(bucket)) => of.queue_time.add(bucket, by),
         (outcome, bucket) => {
-            let Ok(outcome) = outcome.parse::<usize>() else { return };
-            add(&mut of.attempts, outcome, by);
+            let count = outcome.parse::<usize>().ok().and_then(|outcome| of.attempts.get_mut(outcome));
+            let Some(count) = count else { return };
+            *count = MOST.min(*count + by);
             if let Some(bucket) = bucket {
-                add(&mut of.processing_time.buckets, bucket, by);
+                of.processing_time.add(bucket, by);
             }
         }
     }
 }
 
-fn add(counts: &mut [u64], at: usize, by: u64) {
-    if let Some(count) = counts.get_mut(at) {
-        *count += by;
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use async_endpoints_core::store::Histogram;
+    use async_endpoints_testkit::server::RedisServer;
+
+    /// Both ends of each bucket up to 2^53 µs, the largest number that scripts read, and 12 h.
+    #[test]
+    fn scripts_and_core_agree_on_buckets() {
+        let ends = (0..49).flat_map(|octave| (16..32).map(move |part: u64| part << octave));
+        let micros: Vec<u64> =
+            (0..16).chain(ends.flat_map(|first| [first - 1, first])).chain([43_200_000_000]).collect();
+        let script = concat!(
+            include_str!("lua/bucket.lua"),
+            "local found = {} for at, micros in ipairs(ARGV) do found[at] = bucket(tonumber(micros)) end return found"
+        );
+        let texts: Vec<String> = micros.iter().map(u64::to_string).collect();
+        let command: Vec<&str> = ["EVAL", script, "0"].into_iter().chain(texts.iter().map(String::as_str)).collect();
+        let found = RedisServer::shared().cli(&command);
+        let expected = micros.iter().map(|micros| Histogram::bucket_of(Duration::from_micros(*micros)).to_string());
+        assert_eq!(found.lines().collect::<Vec<_>>(), expected.collect::<Vec<_>>());
     }
 }

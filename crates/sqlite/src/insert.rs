@@ -113,7 +113,11 @@ impl State {
             log_lines: 0,
             log_bytes: 0,
         };
-        Ok(self.put(&job, &new.payload)?.then_some(job))
+        if !self.put(&job, &new.payload)? {
+            return Ok(None);
+        }
+        self.ledger.minute(&self.conn, type_id, now)?.arrivals += 1;
+        Ok(Some(job))
     }
 
     fn existing(&mut self, id: JobId, new: &NewJob) -> Result<InsertOutcome, Failure> {

@@ -3,14 +3,14 @@
 //! It holds the file's values plus the changes of the open transaction. It is dropped and read again after a commit of
 //! another process or a failed commit.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
-use async_endpoints_core::{JobName, JobStatus, Priority, Timestamp, limits::STATS_MINUTES, store::MinuteStats};
-use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter, types::Value};
+use async_endpoints_core::{JobName, JobStatus, Priority, Timestamp, store::MinuteStats};
+use rusqlite::{Connection, OptionalExtension as _, params_from_iter, types::Value};
 
 use crate::{
     failure::Failure,
-    minutes,
+    minutes::Minutes,
     score::order_number_at,
     types::{COUNTS, Counts, NEVER_STARTED, Types, counts, queued_of},
 };
@@ -25,7 +25,7 @@ struct TypeCounts {
 pub(crate) struct Ledger {
     ids: HashMap<JobName, i64>,
     types: HashMap<i64, TypeCounts>,
-    minutes: BTreeMap<(i64, i64), MinuteStats>,
+    minutes: Minutes,
     last_order: Option<i64>,
     last_order_changed: bool,
 }
@@ -94,7 +94,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// What the open transaction adds to the present minute bucket of a type.
+    /// The present minute bucket of a type, for a change.
     pub(crate) fn minute(
         &mut self,
         conn: &Connection,
@@ -102,8 +102,7 @@ impl Ledger {
         now: Timestamp,
     ) -> Result<&mut MinuteStats, Failure> {
         let name = self.name(conn, type_id)?;
-        let number = now.minute();
-        Ok(self.minutes.entry((number, type_id)).or_insert_with(|| MinuteStats::new(number, name)))
+        self.minutes.change(conn, now.minute(), type_id, name)
     }
 
     /// The next order number. It follows the time and grows even if the clock is set back.
@@ -119,9 +118,7 @@ impl Ledger {
 
     /// Writes all changes, before the commit.
     pub(crate) fn flush(&mut self, conn: &Connection) -> Result<(), Failure> {
-        for ((number, type_id), minute) in std::mem::take(&mut self.minutes) {
-            save_minute(conn, number, type_id, minute)?;
-        }
+        self.minutes.flush(conn)?;
         for (type_id, found) in self.types.iter_mut().filter(|(_, found)| found.changed) {
             let values = found.counts.into_iter().chain([*type_id]).map(Value::Integer);
             let columns = COUNTS.replace(',', " = ?,");
@@ -134,22 +131,4 @@ impl Ledger {
         }
         Ok(())
     }
-}
-
-/// Merges counts into a stored minute bucket. The first write of a minute deletes old buckets, and buckets that a clock
-/// wrote while it was ahead.
-fn save_minute(conn: &Connection, number: i64, type_id: i64, mut minute: MinuteStats) -> Result<(), Failure> {
-    let mut find =
-        conn.prepare_cached("SELECT CAST(record AS BLOB) FROM minutes WHERE minute = ?1 AND type_id = ?2")?;
-    let before: Option<Vec<u8>> = find.query_row([number, type_id], |row| row.get(0)).optional()?;
-    if let Some(before) = before.as_ref().and_then(|record| minutes::decode(number, minute.name.clone(), record)) {
-        minutes::merge(&mut minute, &before);
-    }
-    conn.prepare_cached("INSERT OR REPLACE INTO minutes (minute, type_id, record) VALUES (?1, ?2, ?3)")?
-        .execute(params![number, type_id, minutes::encode(&minute)])?;
-    if before.is_none() {
-        conn.prepare_cached("DELETE FROM minutes WHERE minute <= ?1")?.execute([number - STATS_MINUTES])?;
-        conn.prepare_cached("DELETE FROM minutes WHERE minute > ?1")?.execute([number])?;
-    }
-    Ok(())
 }

@@ -107,8 +107,8 @@ async fn unreadable_statistics_and_logs_are_left_out() {
     store.report(&[report]).await.expect("the rows are readable");
     let max = u64::MAX;
     let minute = format!(
-        r#"{{"attempts":[{max}],"ended":[{max}],"slow":{max},
-            "queue":{{"buckets":[{max}],"sum":{max}}},"run":{{"buckets":[{max}],"sum":{max}}}}}"#
+        r#"{{"arrivals":{max},"attempts":[{max}],"ended":[{max}],"slow":{max},
+            "queue":{{"sum":{max},"buckets":[{max},{max}]}},"run":{{"sum":{max},"buckets":[{max},{max}]}}}}"#
     );
     for record in [format!("'{minute}'"), "CAST(x'ff' AS TEXT)".to_owned()] {
         for table in ["minutes", "heartbeats", "logs"] {

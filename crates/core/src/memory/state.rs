@@ -81,12 +81,13 @@ impl State {
         self.last_order
     }
 
-    /// Adds a job to all its indexes.
+    /// Adds an accepted job to all its indexes, and counts its arrival.
     pub(super) fn add(&mut self, job: Box<Job>) -> u32 {
         let place = self.free.pop().unwrap_or(self.jobs.len() as u32);
         let job_type = &mut self.types[job.type_id as usize];
         job_type.add(&job, place);
         job_type.accepted.insert((job.accepted, job.id), place);
+        job_type.minute(job.created_at).arrivals += 1;
         self.ids.insert(job.id, place);
         let runnable = job.status == JobStatus::Queued;
         let type_id = job.type_id;

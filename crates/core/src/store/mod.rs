@@ -20,6 +20,7 @@
 mod client;
 mod forward;
 mod hints;
+mod histogram;
 mod lease;
 mod read;
 mod shared;
@@ -35,10 +36,10 @@ pub use client::{CancelOutcome, IdempotencyKey, InsertOutcome, NewJob, RetryAs, 
 pub use forward::__private;
 pub use forward::StoreOperation;
 pub use hints::{Hint, hint_stream};
+pub use histogram::Histogram;
 pub use lease::{JobLeases, Lease, LeaseToken};
 pub use read::{
-    BOUNDS, Cursor, Histogram, JobLookup, ListFilter, ListPage, LiveWorker, MinuteStats, Page, Stats, StatsQuery,
-    TypeCutoffs, TypeStats,
+    Cursor, JobLookup, ListFilter, ListPage, LiveWorker, MinuteStats, Page, Stats, StatsQuery, TypeCutoffs, TypeStats,
 };
 pub use shared::{DocVersion, Document, PutOutcome, Role, RoleToken, SharedState};
 pub use worker::{

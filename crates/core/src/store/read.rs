@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{TypeCapacity, WorkerId, WorkerSlots};
+use super::{Histogram, TypeCapacity, WorkerId, WorkerSlots};
 use crate::{
     job::{AttemptOutcome, Digest, JobId, JobName, JobStatus, JobView},
     time::Timestamp,
@@ -150,61 +150,6 @@ pub struct LiveWorker {
     pub at: Timestamp,
 }
 
-/// Upper bounds of the histogram buckets in seconds; one more bucket has no bound.
-pub const BOUNDS: [f64; 18] =
-    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
-
-/// A histogram of durations in the buckets of [`BOUNDS`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Histogram {
-    /// Number of durations in each bucket, not cumulative.
-    pub buckets: [u64; BOUNDS.len() + 1],
-    /// Their sum in microseconds.
-    pub sum_micros: u64,
-}
-
-impl Histogram {
-    /// Adds a duration.
-    pub fn record(&mut self, duration: Duration) {
-        let seconds = duration.as_secs_f64();
-        let bucket = BOUNDS.iter().position(|bound| seconds <= *bound).unwrap_or(BOUNDS.len());
-        self.buckets[bucket] += 1;
-        self.sum_micros = self.sum_micros.saturating_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
-    }
-
-    /// Number of durations.
-    pub fn count(&self) -> u64 {
-        self.buckets.iter().sum()
-    }
-
-    /// Adds the counts of another histogram.
-    pub fn merge(&mut self, other: &Self) {
-        for (mine, theirs) in self.buckets.iter_mut().zip(other.buckets) {
-            *mine = mine.saturating_add(theirs);
-        }
-        self.sum_micros = self.sum_micros.saturating_add(other.sum_micros);
-    }
-
-    /// The `q`-quantile, `q` from 0 to 1, by linear interpolation within its bucket as in Prometheus. Durations beyond the
-    /// last bound count as that bound. None for an empty histogram.
-    pub fn quantile(&self, q: f64) -> Option<Duration> {
-        let count = self.count();
-        if count == 0 {
-            return None;
-        }
-        let rank = q.clamp(0.0, 1.0) * count as f64;
-        let (mut below, mut lower) = (0.0, 0.0);
-        for (bucket, upper) in self.buckets.iter().zip(BOUNDS) {
-            let here = *bucket as f64;
-            if here > 0.0 && below + here >= rank {
-                return Some(Duration::from_secs_f64(lower + (upper - lower) * (rank - below).max(0.0) / here));
-            }
-            (below, lower) = (below + here, upper);
-        }
-        Some(Duration::from_secs_f64(BOUNDS[BOUNDS.len() - 1]))
-    }
-}
-
 /// The minute bucket of one type: the events of one minute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MinuteStats {
@@ -212,6 +157,8 @@ pub struct MinuteStats {
     pub minute: i64,
     /// The type.
     pub name: JobName,
+    /// Jobs accepted: submitted, or made by an operator's retry.
+    pub arrivals: u64,
     /// Attempts that ended, by outcome, in the order of [`AttemptOutcome::ALL`].
     pub attempts: [u64; 6],
     /// Jobs that became Completed, Failed, Canceled.
@@ -242,31 +189,12 @@ impl MinuteStats {
         Self {
             minute,
             name,
+            arrivals: 0,
             attempts: [0; 6],
             ended: [0; 3],
             slow: 0,
             queue_time: Histogram::default(),
             processing_time: Histogram::default(),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quantile_interpolates_within_bucket() {
-        let mut times = Histogram::default();
-        assert_eq!(times.quantile(0.5), None);
-        for _ in 0..10 {
-            times.record(Duration::from_millis(80)); // bucket 50 to 100 ms
-        }
-        assert_eq!(times.quantile(0.5), Some(Duration::from_millis(75)));
-        times.record(Duration::from_secs(10_000));
-        assert_eq!(times.quantile(1.0), Some(Duration::from_secs(3600)));
-        let mut twice = times.clone();
-        twice.merge(&times);
-        assert_eq!((twice.count(), twice.sum_micros), (22, 2 * times.sum_micros));
     }
 }

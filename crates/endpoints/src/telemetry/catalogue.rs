@@ -1,15 +1,18 @@
 //! Every metric of this library, declared once. The instruments, the table of the docs, the alert rules and the dashboard
 //! follow from this list.
 
-use async_endpoints_core::store::BOUNDS;
 use async_endpoints_telemetry::{
     Combine, Instrument, LOG_DROPPED,
     process::{BUILD_INFO, CPU, MAX_FDS, OPEN_FDS, RESIDENT_MEMORY, START_TIME, THREADS, VIRTUAL_MEMORY},
 };
 
+/// Bucket bounds for durations in a job's life, in seconds.
+const JOB_BOUNDS: [f64; 18] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
+
 /// Histogram of a duration in a job's life.
 const fn job_time(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Instrument {
-    Instrument::histogram(name, "s", labels, &BOUNDS, help)
+    Instrument::histogram(name, "s", labels, &JOB_BOUNDS, help)
 }
 
 /// Bucket bounds for store calls in seconds: from microseconds in memory to the limit of 5 s.

@@ -5,7 +5,7 @@
 --             from the priority on, delay, queue limit (-1: none), traceparent, tracestate, payload
 -- Result      for each job: {0, created, ahead (-1: scheduled)} inserted · {1, lookup} existing · {2} conflict · {3} full ·
 --             {4} existing, and it cannot be read
--- Cost        O(log n) and about 12 commands for a job; 3 and the job's own for each further one
+-- Cost        O(log n) and about 13 commands for a job; 3 and the job's own for each further one
 
 local stride = tonumber(ARGV[2])
 local terms_prefix = '1 ' .. now_text .. ' '
@@ -79,6 +79,7 @@ local function insert(at)
     of.known = true
   end
   add('accepted:' .. name, text(order), id)
+  count(name .. '|new', 1)
   if delay > 0 then
     add('scheduled:' .. name, now + delay, id)
     call('SADD', ns .. 'delayed:' .. name, id)

@@ -4,7 +4,7 @@
 -- Arguments   1 now, 2 id, 3 the new id, 4 traceparent, 5 tracestate
 -- Result      {outcome, lookup}: 0 created, 1 created before, 2 the job has not ended or has completed, 3 the new id is taken,
 --             4 not found or past its retention, 5 its payload is missing
--- Cost        O(log n) and about 16 commands
+-- Cost        O(log n) and about 17 commands
 
 local id, new_id = ARGV[2], ARGV[3]
 local found = lookup(id)
@@ -37,6 +37,7 @@ call('DEL', new, ns .. 'end:' .. new_id, ns .. 'past:' .. new_id)
 call('HSET', new, unpack(set))
 call('COPY', ns .. 'body:' .. id, ns .. 'body:' .. new_id, 'REPLACE')
 add('accepted:' .. name, order, new_id)
+count(name .. '|new', 1)
 add('queued:' .. name, ready_score(priority, order), new_id)
 -- Only the version and the link change: the times of the ended job stay.
 call('HSET', job, 'rb', new_id, 'n', whole(f[3] or '1') + 1)

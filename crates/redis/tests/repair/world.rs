@@ -8,8 +8,8 @@ use std::{
 use async_endpoints_core::{
     JobId, JobStatus, JobStore as _, StoreError,
     store::{
-        InsertOutcome, JobLookup, ListFilter, NewJob, Outcome, Page, Report, ReportedProgress, Settled, StatsQuery,
-        TypeCutoffs,
+        Histogram, InsertOutcome, JobLookup, ListFilter, NewJob, Outcome, Page, Report, ReportedProgress, Settled,
+        StatsQuery, TypeCutoffs,
     },
 };
 use async_endpoints_redis::{Options, RedisStore};
@@ -208,14 +208,16 @@ impl World {
         format!("{words:?}: {answer}")
     }
 
-    /// Sets all counts of the current minute to a value.
+    /// Sets all counts of the current minute to a value: all that scripts may count, given that the clock moves by 500 ms.
     pub(crate) fn miscount(&self, value: &str) {
         let minute = self.key(format_args!("minute:{}", self.clock_now().parse::<i64>().unwrap() / 60_000_000));
         let mut words = vec!["HSET".to_owned(), minute];
+        let durations = (0..200).map(|halves| Duration::from_millis(500 * halves));
+        let buckets: BTreeSet<u16> = durations.map(Histogram::bucket_of).collect();
         for kind in TYPES {
-            let plain = ["wait", "run", "slow", "e4", "e5", "5"].map(str::to_owned);
-            let buckets = (0..19).flat_map(|bucket| ["q", "0", "1", "2", "3", "4"].map(|of| format!("{of}|{bucket}")));
-            for what in plain.into_iter().chain(buckets) {
+            let plain = ["new", "wait", "run", "slow", "e4", "e5", "5"].map(str::to_owned);
+            let timed = |bucket| ["q", "0", "1", "2", "3", "4"].map(|of| format!("{of}|{bucket}"));
+            for what in plain.into_iter().chain(buckets.iter().flat_map(timed)) {
                 words.extend([format!("{kind}|{what}"), value.to_owned()]);
             }
         }

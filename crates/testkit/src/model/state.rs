@@ -1,14 +1,14 @@
 //! The model of a store: a list of jobs that every call scans. Must not know how sequences are made or compared.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use async_endpoints_core::{
     JobId, JobName, JobStatus, JobView, Timestamp,
     job::{AttemptOutcome, AttemptRecord, ErrorRecord, JobTerms, LogLine},
     limits::{ATTEMPTS_KEPT, KEY_SECONDS},
     store::{
-        Attempt, CancelOutcome, Claim, InsertOutcome, JobLookup, Lease, LeaseToken, NewJob, Outcome, Renewed, Report,
-        RetryAs, RetryOutcome, Settlement,
+        Attempt, CancelOutcome, Claim, InsertOutcome, JobLookup, Lease, LeaseToken, MinuteStats, NewJob, Outcome,
+        Renewed, Report, RetryAs, RetryOutcome, Settlement,
     },
 };
 use bytes::Bytes;
@@ -55,6 +55,7 @@ pub(crate) enum Expect {
 pub(crate) struct Model {
     pub(crate) now: Timestamp,
     pub(crate) jobs: Vec<Job>,
+    pub(crate) minutes: BTreeMap<(i64, JobName), MinuteStats>,
     number: u64,
 }
 
@@ -94,6 +95,12 @@ impl Model {
         for job in &mut self.jobs {
             job.pruned |= job.view.expires_at.is_some_and(|at| at <= now);
         }
+    }
+
+    /// The present minute of a job's type.
+    fn minute(&mut self, at: usize) -> &mut MinuteStats {
+        let (minute, name) = (self.now.minute(), &self.jobs[at].view.name);
+        self.minutes.entry((minute, name.clone())).or_insert_with(|| MinuteStats::new(minute, name.clone()))
     }
 
     fn numbered(&mut self) -> Place {
@@ -191,7 +198,9 @@ impl Model {
             returned: false,
             pruned: false,
         });
-        self.jobs.len() - 1
+        let at = self.jobs.len() - 1;
+        self.minute(at).arrivals += 1;
+        at
     }
 
     fn touch(&mut self, at: usize) -> &mut Job {
@@ -252,6 +261,8 @@ impl Model {
 
     fn start(&mut self, at: usize, claim: &Claim) -> Attempt {
         let now = self.now;
+        let waited = now.since(self.jobs[at].runnable_since);
+        self.minute(at).queue_time.record(waited);
         let job = self.touch(at);
         job.blurred = if job.current.is_none() { job.last.or(job.blurred) } else { None };
         job.last = job.current.replace((claim.token, None));
@@ -320,6 +331,9 @@ impl Model {
     /// Ends the running attempt of a job.
     fn end(&mut self, at: usize, outcome: AttemptOutcome, after: JobStatus, error: Option<&ErrorRecord>) {
         let (now, place) = (self.now, self.numbered());
+        let minute = self.minute(at);
+        minute.attempts[outcome as usize] += 1;
+        minute.count_ended(after);
         let job = self.touch(at);
         job.view.status = after;
         let record = job.view.attempts.last_mut().expect("a running job has an attempt");
@@ -345,6 +359,10 @@ impl Model {
     pub(crate) fn settle(&mut self, settlement: &Settlement) -> Expect {
         let lease = settlement.lease;
         if let Some(at) = self.running(lease) {
+            let ran = self.now.since(self.jobs[at].view.started_at.unwrap_or_default());
+            let minute = self.minute(at);
+            minute.processing_time.record(ran);
+            minute.slow += u64::from(settlement.slow);
             let status = self.apply(at, settlement);
             if let Some(progress) = &settlement.progress {
                 self.jobs[at].view.progress = Some(progress.stored(self.now));
@@ -412,6 +430,7 @@ impl Model {
             return CancelOutcome::Requested(Box::new(self.view(at)));
         }
         let place = self.numbered();
+        self.minute(at).count_ended(JobStatus::Canceled);
         let view = &mut self.touch(at).view;
         (view.status, view.error) = (JobStatus::Canceled, Some(error.clone()));
         self.jobs[at].error_open = false;

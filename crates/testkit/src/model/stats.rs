@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_endpoints_core::{
     JobStatus, Store, Timestamp,
+    limits::STATS_MINUTES,
     store::{StatsQuery, TypeCutoffs, TypeStats},
 };
 
@@ -13,7 +14,7 @@ use super::{
 };
 use crate::jobs::name;
 
-/// Compares all counts.
+/// Compares all counts and minutes.
 pub(super) async fn compare(store: &dyn Store, model: &Model) -> Comparison {
     let cutoffs = ["alpha", "beta"].map(|of| TypeCutoffs {
         name: name(of),
@@ -21,10 +22,13 @@ pub(super) async fn compare(store: &dyn Store, model: &Model) -> Comparison {
         overdue_after: odd(9, 1),
         stuck_after: odd(5, 1),
     });
-    let query = StatsQuery { since_minute: None, cutoffs: cutoffs.to_vec() };
+    let since = model.now.minute() - STATS_MINUTES + 1;
+    let query = StatsQuery { since_minute: Some(since), cutoffs: cutoffs.to_vec() };
     let stats = store.stats(&query).await.map_err(answered)?;
     same("the time", &stats.now, &model.now)?;
     same("quarantined", &stats.quarantined, &0)?;
+    let minutes = model.minutes.values().filter(|minute| minute.minute >= since).cloned().collect();
+    same("the minutes", &stats.minutes, &minutes)?;
     for cutoff in &cutoffs {
         let jobs: Vec<&Job> = model.jobs.iter().filter(|job| job.view.name == cutoff.name).collect();
         match stats.types.iter().find(|of_type| of_type.name == cutoff.name) {
