@@ -6,6 +6,7 @@
 //! | `layer` | the layer of one output |
 //! | `json`, `pretty` | formats of a line |
 //! | `fields` | values of events and spans, cut and redacted |
+//! | `redact`, `records` | names of credentials; their values in exported records |
 //! | `escape` | control characters |
 //! | `daily` | files by UTC day |
 //! | `time` | timestamps |
@@ -16,6 +17,7 @@ mod fields;
 mod json;
 mod layer;
 mod pretty;
+mod records;
 mod redact;
 mod settings;
 #[cfg(test)]
@@ -29,6 +31,7 @@ pub use self::{
 #[allow(unused_imports, reason = "used by the builder and the capture of lines")]
 pub(crate) use self::{
     fields::{Fields, MESSAGE, Value, char_boundary},
+    records::RedactRecords,
     redact::{REDACTED, is_secret},
     settings::LogWriters,
 };
