@@ -65,7 +65,7 @@ pub enum LogFormat {
 enum Destination {
     Stderr,
     Writer(LogWriter),
-    Daily { folder: PathBuf, kept: usize },
+    Daily { folder: PathBuf, kept: usize, setting: &'static str },
 }
 
 impl Logs {
@@ -99,10 +99,10 @@ impl Logs {
     pub(crate) fn from_vars(vars: impl Fn(&str) -> Option<String>) -> Result<Self, TelemetryError> {
         let value = |name| vars(name).filter(|value| !value.trim().is_empty());
         let filter = value(FILTER).unwrap_or_else(|| DEFAULT_FILTER.to_owned());
-        env_filter(&filter)?;
+        env_filter(FILTER, &filter)?;
         let format = value(FORMAT).map(|format| parse_format(&format)).transpose()?;
         let stderr = LogOutput { format: format.unwrap_or_else(default_format), ..LogOutput::stderr() };
-        let files = value(FOLDER).map(|folder| LogOutput::daily_files(folder, KEPT_FILES));
+        let files = value(FOLDER).map(|folder| LogOutput::daily(folder.into(), KEPT_FILES, FOLDER));
         let outputs = [stderr].into_iter().chain(files).map(|output| output.filter(&filter));
         Ok(Self { outputs: outputs.collect() })
     }
@@ -123,7 +123,7 @@ impl Logs {
         let mut layers = Vec::new();
         let mut writers = Vec::new();
         for output in self.outputs {
-            let filter = env_filter(&output.filter)?;
+            let filter = env_filter("log filter", &output.filter)?;
             let style = output.style(service, environment);
             let writer = output.destination.start(service)?;
             writers.push(writer.clone());
@@ -147,7 +147,12 @@ impl LogOutput {
     /// JSON lines to `<folder>/<service name>.YYYY-MM-DD.log`, a file for each UTC day. Keeps the newest `kept` files, at
     /// least 1. The folder is created if it does not exist.
     pub fn daily_files(folder: impl Into<PathBuf>, kept: usize) -> Self {
-        Self::new(Destination::Daily { folder: folder.into(), kept }, LogFormat::Json)
+        Self::daily(folder.into(), kept, "log folder")
+    }
+
+    /// `setting` is named in errors.
+    fn daily(folder: PathBuf, kept: usize, setting: &'static str) -> Self {
+        Self::new(Destination::Daily { folder, kept, setting }, LogFormat::Json)
     }
 
     fn new(destination: Destination, format: LogFormat) -> Self {
@@ -182,10 +187,10 @@ impl Destination {
         match self {
             Self::Stderr => Ok(LogWriter::start(io::stderr())),
             Self::Writer(writer) => Ok(writer),
-            Self::Daily { folder, kept } => {
+            Self::Daily { folder, kept, setting } => {
                 let file = DailyFile::open(folder.clone(), service, kept).map_err(|error| {
                     let expected = format!("a folder that can be written ({error})");
-                    TelemetryError::setting(FOLDER, folder.display().to_string(), &expected)
+                    TelemetryError::setting(setting, folder.display().to_string(), &expected)
                 })?;
                 Ok(LogWriter::start(file))
             }
@@ -220,9 +225,9 @@ fn parse_format(value: &str) -> Result<LogFormat, TelemetryError> {
 }
 
 /// A filter that keeps the spans of [`SCOPE_TARGET`].
-fn env_filter(directives: &str) -> Result<EnvFilter, TelemetryError> {
+fn env_filter(setting: &str, directives: &str) -> Result<EnvFilter, TelemetryError> {
     let invalid =
-        || TelemetryError::setting(FILTER, directives, "a level or directives, such as info,async_endpoints=debug");
+        || TelemetryError::setting(setting, directives, "a level or directives, such as info,async_endpoints=debug");
     let scope = format!("{SCOPE_TARGET}=error").parse().map_err(|_| invalid())?;
     let filter = EnvFilter::try_new(directives).map_err(|_| invalid())?;
     Ok(filter.add_directive(scope))

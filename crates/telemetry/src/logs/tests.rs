@@ -380,14 +380,14 @@ fn blocked_output_loses_lines_and_counts_them() {
 }
 
 #[test]
-fn folder_that_cannot_be_written_is_an_error() {
-    let logs = Logs::new().output(LogOutput::daily_files("/dev/null/logs", 2));
-    let error = logs.start::<Registry>("reports", None).map(|_| ()).expect_err("no folder").to_string();
-    assert!(error.starts_with("invalid AE_LOG_DIR \"/dev/null/logs\": expected a folder"), "{error}");
-}
-
-#[test]
-fn invalid_filter_of_an_output_is_an_error() {
-    let logs = Logs::new().output(LogOutput::stderr().filter("a=b=c"));
-    assert!(logs.start::<Registry>("reports", None).is_err());
+fn error_of_an_output_names_its_setting() {
+    let start = |logs: Logs| logs.start::<Registry>("reports", None).map(drop).expect_err("invalid").to_string();
+    let folder = "/dev/null/logs";
+    let of_code = start(Logs::new().output(LogOutput::daily_files(folder, 2)));
+    assert!(of_code.starts_with("invalid log folder \"/dev/null/logs\": expected a folder"), "{of_code}");
+    let vars = |name: &str| (name == "AE_LOG_DIR").then(|| folder.to_owned());
+    let of_variable = start(Logs::from_vars(vars).expect("not opened yet"));
+    assert!(of_variable.starts_with("invalid AE_LOG_DIR \"/dev/null/logs\": expected a folder"), "{of_variable}");
+    let filter = start(Logs::new().output(LogOutput::stderr().filter("a=b=c")));
+    assert!(filter.starts_with("invalid log filter \"a=b=c\": expected a level"), "{filter}");
 }
