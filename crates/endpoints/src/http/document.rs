@@ -35,7 +35,8 @@ impl JobDocument<'_> {
 
     /// The path of the job: `/jobs/{id}` after the prefix that the routes are mounted under.
     pub fn location(&self) -> String {
-        format!("{}/jobs/{}", self.base, self.job.id)
+        let mut id = [0; Hyphenated::LENGTH];
+        [self.base, "/jobs/", self.job.id.0.hyphenated().encode_lower(&mut id)].concat()
     }
 
     pub(super) fn json(&self) -> Vec<u8> {

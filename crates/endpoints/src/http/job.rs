@@ -8,6 +8,8 @@ use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
+use uuid::fmt::Hyphenated;
 
 use super::document::JobDocument;
 
@@ -49,16 +51,21 @@ fn set_version(response: &mut Response, job: &JobView) {
 pub(super) fn accepted(document: &JobDocument<'_>, status: StatusCode, replayed: bool) -> Response {
     let mut response = answer(document, status);
     let headers = response.headers_mut();
-    if status == StatusCode::ACCEPTED {
-        // A replayed job may have ended already.
-        headers.entry(header::RETRY_AFTER).or_insert_with(|| 1.into());
+    if status == StatusCode::ACCEPTED && document.job.status.is_terminal() {
+        // A replayed job has ended already.
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
+    let location = Bytes::from(document.location());
+    // The location ends with the id.
+    let id = location.slice(location.len() - Hyphenated::LENGTH..);
     // A base path may have characters that a header value cannot: then only the body has the location.
-    if let Ok(location) = HeaderValue::try_from(document.location()) {
+    if let Ok(location) = HeaderValue::from_maybe_shared(location) {
         headers.insert(header::LOCATION, location.clone());
         headers.insert(OPERATION_LOCATION, location);
     }
-    headers.extend(HeaderValue::try_from(document.job.id.to_string()).ok().map(|id| (JOB_ID, id)));
+    if let Ok(id) = HeaderValue::from_maybe_shared(id) {
+        headers.insert(JOB_ID, id);
+    }
     if replayed {
         headers.insert(REPLAYED, HeaderValue::from_static("true"));
     }
