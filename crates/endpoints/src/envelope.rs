@@ -32,7 +32,7 @@ impl RequestParts {
         let list = |name: &str, pairs: &[(String, String)]| {
             let written = |(name, value): &(String, String)| r#"["",""],"#.len() + name.len() + value.len();
             let pairs: usize = pairs.iter().map(written).sum();
-            if pairs == 0 { 0 } else { r#","":[]"#.len() + name.len() + pairs - 1 }
+            if pairs == 0 { 0 } else { name.len() + "[]".len() + pairs - 1 }
         };
         let fields = [
             ("request_id", &self.caller.request_id),
@@ -44,7 +44,7 @@ impl RequestParts {
             |(name, value): (&str, &Option<String>)| value.as_ref().map(|v| r#""":"","#.len() + name.len() + v.len());
         let caller: usize = fields.into_iter().filter_map(written).sum();
         let caller = if caller == 0 { 0 } else { CALLER.len() + "{}".len() + caller };
-        caller + list("headers", &self.headers) + list("path", &self.path) + list("query", &self.query)
+        caller + list(HEADERS, &self.headers) + list(PATH, &self.path) + list(QUERY, &self.query)
     }
 }
 
@@ -52,6 +52,9 @@ const FORMAT: u32 = 1;
 const BEGIN: &str = r#"{"v":1,"#;
 const CALLER: &str = r#""caller":"#;
 const BODY: &str = r#""body":"#;
+const HEADERS: &str = r#","headers":"#;
+const PATH: &str = r#","path":"#;
+const QUERY: &str = r#","query":"#;
 
 #[derive(Deserialize)]
 struct Read<'a> {
@@ -81,9 +84,9 @@ pub(crate) fn write(body: &str, parts: &RequestParts) -> Bytes {
     }
     bytes.extend_from_slice(BODY.as_bytes());
     bytes.extend_from_slice(body.as_bytes());
-    for (name, list) in [("headers", &parts.headers), ("path", &parts.path), ("query", &parts.query)] {
+    for (name, list) in [(HEADERS, &parts.headers), (PATH, &parts.path), (QUERY, &parts.query)] {
         if !list.is_empty() {
-            bytes.extend_from_slice(format!(",\"{name}\":").as_bytes());
+            bytes.extend_from_slice(name.as_bytes());
             write_json(&mut bytes, list);
         }
     }
