@@ -10,7 +10,7 @@ use std::{
 
 use async_endpoints_core::{
     JobStore, SharedState, Store, StoreError, forward_store_calls,
-    store::{Result, StoreOperation},
+    store::{InsertOutcome, NewJob, Result, StoreOperation},
 };
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
@@ -154,7 +154,14 @@ impl OutageLog {
 
 #[async_trait]
 impl JobStore for OutageLog {
-    forward_store_calls!(self.observe => self.inner; job_calls);
+    /// Not an `async fn`, so that the job moves into the inner call at once instead of being kept in this future as well.
+    fn insert<'s: 'a, 'a>(&'s self, job: NewJob) -> BoxFuture<'a, Result<InsertOutcome>> {
+        let call = self.inner.insert(job);
+        Box::pin(self.observe(StoreOperation::Insert, || call))
+    }
+
+    forward_store_calls!(self.observe => self.inner;
+        get, versions, list, logs, stats, claim, renew, report, settle, cancel, retry, reclaim, prune, probe);
     forward_store_calls!(self => self.inner; hints, kind);
 }
 
