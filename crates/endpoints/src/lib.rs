@@ -56,6 +56,7 @@ mod store_call;
 mod submit;
 mod sync;
 pub mod telemetry;
+mod time_limit;
 mod worker;
 
 pub use async_endpoints_core::{

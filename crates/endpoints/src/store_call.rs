@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use async_endpoints_core::StoreError;
 
+use crate::time_limit::time_limit;
+
 /// Limit of a store call that a caller waits for.
 pub(crate) const STORE_TIMEOUT: Duration = Duration::from_millis(4500);
 
@@ -19,6 +21,6 @@ pub(crate) async fn limited<T, E: From<StoreError>>(
     limit: Duration,
     call: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
-    let late = |_| StoreError::Unavailable(format!("no answer within {limit:?}"));
-    tokio::time::timeout(limit, call).await.map_err(late)?
+    let late = || StoreError::Unavailable(format!("no answer within {limit:?}"));
+    time_limit(limit, call).await.ok_or_else(late)?
 }

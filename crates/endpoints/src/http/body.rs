@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 
 use super::{codes, problem::Problem};
-use crate::json;
+use crate::{json, time_limit::time_limit};
 
 /// Maximum bytes of a body.
 const LIMIT: usize = 1 << 20;
@@ -29,7 +29,7 @@ pub(super) async fn read(body: Body, headers: &HeaderMap) -> Result<Bytes, Probl
         return Err(codes::BODY_TOO_LARGE.into());
     }
     let mut size = 0;
-    match before_deadline(collect(body, &mut size)).await {
+    match time_limit(DEADLINE, collect(body, &mut size)).await {
         Some(read) => read,
         None if size.max(announced) > LIMIT => Err(codes::BODY_TOO_LARGE.into()),
         None => Err(codes::BODY_TIMEOUT.into()),
@@ -51,7 +51,7 @@ pub(super) async fn drain(body: Body) {
             }
         }
     };
-    before_deadline(drained).await;
+    time_limit(DEADLINE, drained).await;
 }
 
 async fn collect(body: Body, size: &mut usize) -> Result<Bytes, Problem> {
@@ -74,11 +74,6 @@ async fn collect(body: Body, size: &mut usize) -> Result<Bytes, Problem> {
         return Err(codes::BODY_TOO_LARGE.into());
     }
     Ok(read.map(BytesMut::freeze).unwrap_or_default())
-}
-
-/// Applies the deadline of a body; `None` if it has passed.
-async fn before_deadline<T>(read: impl Future<Output = T>) -> Option<T> {
-    tokio::time::timeout(DEADLINE, read).await.ok()
 }
 
 /// Checks that a body, if there is one, is declared as JSON, once and without content encoding.
