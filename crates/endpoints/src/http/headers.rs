@@ -1,7 +1,10 @@
 //! Parsing of request headers and query parameters.
 
 use async_endpoints_core::{JobId, job::TraceContext, store::IdempotencyKey};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::{
+    extract::{OriginalUri, Request},
+    http::{HeaderMap, HeaderName, HeaderValue, Uri, header},
+};
 
 use super::{codes, problem::Problem};
 
@@ -9,13 +12,33 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-async-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-const PREFER: HeaderName = HeaderName::from_static("prefer");
+pub(super) const PREFER: HeaderName = HeaderName::from_static("prefer");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Maximum bytes of captured headers per job, names and values together.
 const CAPTURED_BYTES: usize = 8 << 10;
 /// Maximum length of a `tracestate`; W3C allows to drop longer ones.
 const TRACESTATE_BYTES: usize = 512;
+
+/// Copies the header values and URIs of a request, which lie in the connection's read buffer of 8 KiB. The connection
+/// reads ahead, to notice a client that disconnects, and needs a second buffer as long as anything lies in the first.
+pub(super) fn copy_texts(request: &mut Request) {
+    for value in request.headers_mut().values_mut() {
+        let Ok(mut copy) = HeaderValue::from_bytes(value.as_bytes()) else { continue };
+        copy.set_sensitive(value.is_sensitive());
+        *value = copy;
+    }
+    copy_uri(request.uri_mut());
+    if let Some(OriginalUri(uri)) = request.extensions_mut().get_mut() {
+        copy_uri(uri);
+    }
+}
+
+fn copy_uri(uri: &mut Uri) {
+    if let Ok(copy) = uri.to_string().parse() {
+        *uri = copy;
+    }
+}
 
 /// The value of a header; an error if the header occurs more than once.
 fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a HeaderValue>, ()> {

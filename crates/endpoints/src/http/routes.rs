@@ -75,6 +75,15 @@ impl Route {
         }
     }
 
+    /// Whether a request may be held for long: a stream, or a status request that may ask for a wait.
+    fn is_held(self, request: &Request) -> bool {
+        match self {
+            Self::Events | Self::Logs => true,
+            Self::Job => request.uri().query().is_some() || request.headers().contains_key(headers::PREFER),
+            _ => false,
+        }
+    }
+
     const fn is_for_operators(self) -> bool {
         match self {
             Self::List | Self::Retry | Self::Metrics | Self::JobMetrics => true,
@@ -170,8 +179,11 @@ async fn answer_or_problem(
     route: Route,
     endpoints: &AsyncEndpoints,
     config: Arc<HttpConfig>,
-    request: Request,
+    mut request: Request,
 ) -> Response {
+    if route.is_held(&request) {
+        headers::copy_texts(&mut request);
+    }
     let (call, body) = Call::of(endpoints, config.clone(), request).await;
     let (head, trace) = (call.head.clone(), call.trace.clone());
     body::drain(body).await;
