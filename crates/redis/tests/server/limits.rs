@@ -217,7 +217,8 @@ async fn too_many_clients_is_unavailable_until_some_leave() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn loading_server_is_unavailable_until_loaded() {
     // The server serves clients after each thousand commands that it loads.
-    let settings = [("key-load-delay", "100")];
+    // A killed server with one fsync per second may lose writes while an fsync takes long.
+    let settings = [("key-load-delay", "100"), ("appendfsync", "always")];
     let server = Arc::new(RedisServer::with(&settings));
     let options = options();
     let store = open(&server, options.clone()).await;

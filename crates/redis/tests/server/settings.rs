@@ -86,7 +86,7 @@ async fn worse_settings_are_reported_once_and_refused_on_open() {
 
 #[tokio::test]
 async fn deleted_data_is_reported_once_by_each_store() {
-    let (server, prefix) = (RedisServer::start(), prefix());
+    let (server, prefix) = (RedisServer::with(&[("appendfsync", "always")]), prefix());
     let mine = || Options::new().prefix(prefix.clone());
     let stores = [open(&server, mine()).await, open(&server, mine()).await];
     for store in &stores {
