@@ -1,57 +1,120 @@
-//! Set-up of a meter provider: resource, views, readers.
+//! Settings of telemetry.
 
-use std::sync::{Arc, Mutex};
-
-use opentelemetry::{KeyValue, metrics::MeterProvider};
-use opentelemetry_sdk::{
-    Resource,
-    metrics::SdkMeterProvider,
-    resource::{SdkProvidedResourceDetector, TelemetryResourceDetector},
+use opentelemetry::{
+    KeyValue,
+    global::{BoxedTracer, ObjectSafeTracer},
+    metrics::MeterProvider,
+    trace::TracerProvider,
 };
-use uuid::Uuid;
+use opentelemetry_sdk::trace::Sampler;
 
 use crate::{
+    destinations::Destinations,
+    env::{Batch, Vars},
     error::TelemetryError,
-    provider::{Sdk, Telemetry},
-    reader::SharedReader,
-    resource,
-    views::Views,
+    logs::Logs,
+    provider::{Meters, Telemetry, Tracers},
+    signal::Signal,
+    trace::Tracing,
 };
 
-/// Resource attribute that identifies the process among those of its service.
-const INSTANCE_ID: &str = "service.instance.id";
-
-/// Sets up a meter provider; made by [`Telemetry::builder`].
-#[derive(Clone, Debug, Default)]
-#[must_use = "nothing is recorded before `build`"]
+/// Sets telemetry up; made by [`Telemetry::builder`].
+#[must_use = "nothing is recorded before `build` or `install`"]
 pub struct TelemetryBuilder {
-    service_name: Option<String>,
-    service_version: Option<String>,
-    attributes: Vec<KeyValue>,
-    bounds: Vec<(String, Vec<f64>)>,
-    disabled: bool,
-    #[cfg(feature = "otlp")]
-    otlp: Option<crate::otlp::Otlp>,
-    invalid: Option<TelemetryError>,
+    pub(crate) service_name: Option<String>,
+    pub(crate) service_version: Option<String>,
+    pub(crate) environment: Option<String>,
+    pub(crate) attributes: Vec<KeyValue>,
+    pub(crate) bounds: Vec<(String, Vec<f64>)>,
+    pub(crate) is_disabled: bool,
+    pub(crate) traces: Destinations,
+    pub(crate) metrics: Destinations,
+    pub(crate) logs: Destinations,
+    pub(crate) sampler: Sampler,
+    pub(crate) span_batch: Batch,
+    pub(crate) log_batch: Batch,
+    pub(crate) exponential_histograms: bool,
+    pub(crate) scope_labels: bool,
+    pub(crate) propagates: bool,
+    pub(crate) meters: Option<Meters>,
+    pub(crate) tracers: Option<(Tracing, Tracers)>,
+    pub(crate) outputs: Option<Logs>,
+    pub(crate) log_filter: String,
+    pub(crate) notices: Vec<&'static str>,
+    pub(crate) invalid: Option<TelemetryError>,
+}
+
+impl Default for TelemetryBuilder {
+    fn default() -> Self {
+        Self {
+            service_name: None,
+            service_version: None,
+            environment: None,
+            attributes: Vec::new(),
+            bounds: Vec::new(),
+            is_disabled: false,
+            traces: Destinations::default(),
+            metrics: Destinations::default(),
+            logs: Destinations::default(),
+            sampler: Sampler::ParentBased(Box::new(Sampler::AlwaysOn)),
+            span_batch: Batch::SPANS,
+            log_batch: Batch::LOGS,
+            exponential_histograms: false,
+            scope_labels: false,
+            propagates: true,
+            meters: None,
+            tracers: None,
+            outputs: None,
+            log_filter: "info".to_owned(),
+            notices: Vec::new(),
+            invalid: None,
+        }
+    }
 }
 
 impl Telemetry {
-    /// Sets up a meter provider.
+    /// Sets telemetry up.
     pub fn builder() -> TelemetryBuilder {
         TelemetryBuilder::default()
     }
 
-    /// Sets up a meter provider from OpenTelemetry's standard variables.
+    /// Sets telemetry up from the environment: `Telemetry::builder().env().install()`.
     ///
-    /// Reads `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SDK_DISABLED`; with the feature `otlp`, if an endpoint
-    /// is set, also `OTEL_METRICS_EXPORTER`, `OTEL_METRIC_EXPORT_INTERVAL`, `OTEL_METRIC_EXPORT_TIMEOUT` and
-    /// `OTEL_EXPORTER_OTLP_[METRICS_]` with `ENDPOINT`, `PROTOCOL`, `HEADERS`, `TIMEOUT` and `COMPRESSION`.
+    /// Metrics are recorded in any case. Signals are exported over OTLP if an endpoint is set or an exporter named (features
+    /// `otlp` and, for `https:`, `otlp-tls`).
+    ///
+    /// | variable | supported values, default |
+    /// |---|---|
+    /// | `RUST_LOG`, `AE_LOG_FORMAT`, `AE_LOG_DIR` | log outputs: see [`Logs::from_env`] |
+    /// | `OTEL_SDK_DISABLED` | `true` turns all three signals off; log lines stay |
+    /// | `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` | both have precedence over the code |
+    /// | `OTEL_TRACES_EXPORTER`, `OTEL_LOGS_EXPORTER` | a list of `otlp`, `console` (feature `console`), `none` |
+    /// | `OTEL_METRICS_EXPORTER` | the same, and `prometheus`: [`Telemetry::exposition`] works in any case |
+    /// | `OTEL_EXPORTER_OTLP_ENDPOINT` | none; `http://localhost:4318` or `:4317` if an exporter is named `otlp` |
+    /// | `OTEL_EXPORTER_OTLP_PROTOCOL` | `http/protobuf` (default), `grpc` |
+    /// | `OTEL_EXPORTER_OTLP_HEADERS` | none; usually the API key |
+    /// | `OTEL_EXPORTER_OTLP_TIMEOUT` | 10000 ms, with all retries |
+    /// | `OTEL_EXPORTER_OTLP_COMPRESSION` | `none` (default), `gzip` |
+    /// | `OTEL_EXPORTER_OTLP_{TRACES,METRICS,LOGS}_…` | the five above for one signal |
+    /// | `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE` | `cumulative` |
+    /// | `OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION` | `explicit_bucket_histogram` (default), `base2_exponential_bucket_histogram` |
+    /// | `OTEL_METRIC_EXPORT_INTERVAL`, `OTEL_METRIC_EXPORT_TIMEOUT` | 60000 ms, the timeout of OTLP |
+    /// | `OTEL_TRACES_SAMPLER` | `always_on`, `always_off`, `traceidratio`, or those after `parentbased_`; `parentbased_always_on` |
+    /// | `OTEL_TRACES_SAMPLER_ARG` | a ratio from 0 to 1, for `traceidratio` |
+    /// | `OTEL_BSP_SCHEDULE_DELAY`, `OTEL_BLRP_SCHEDULE_DELAY` | 5000 ms, 1000 ms |
+    /// | `OTEL_BSP_…`, `OTEL_BLRP_MAX_QUEUE_SIZE` | 2048 |
+    /// | `OTEL_BSP_…`, `OTEL_BLRP_MAX_EXPORT_BATCH_SIZE` | 512 |
+    /// | `OTEL_BSP_…`, `OTEL_BLRP_EXPORT_TIMEOUT` | 30000 ms |
+    /// | `OTEL_PROPAGATORS` | `tracecontext` (default), `none`; `baggage` is accepted and not passed on |
+    /// | `OTEL_CONFIG_FILE` | ignored, with a log line |
+    ///
+    /// OpenTelemetry's SDK also reads the `OTEL_SPAN_…_COUNT_LIMIT` variables. All others have no effect.
     ///
     /// # Errors
     ///
     /// An invalid or unsupported value, or an exporter that cannot start.
     pub fn from_env() -> Result<Self, TelemetryError> {
-        Self::builder().env().build()
+        Self::builder().env().install()
     }
 }
 
@@ -68,6 +131,12 @@ impl TelemetryBuilder {
         self
     }
 
+    /// Sets the resource's `deployment.environment.name`, such as `production`. `OTEL_RESOURCE_ATTRIBUTES` overrides it.
+    pub fn environment(mut self, name: impl Into<String>) -> Self {
+        self.environment = Some(name.into());
+        self
+    }
+
     /// Adds a resource attribute. `OTEL_RESOURCE_ATTRIBUTES` overrides it.
     pub fn resource(mut self, attribute: KeyValue) -> Self {
         self.attributes.push(attribute);
@@ -81,93 +150,142 @@ impl TelemetryBuilder {
         self
     }
 
-    /// Reads OpenTelemetry's standard variables: see [`Telemetry::from_env`].
-    pub fn env(self) -> Self {
-        self.vars(variable)
-    }
-
-    fn vars(mut self, vars: impl Fn(&str) -> Option<String>) -> Self {
-        self.disabled = vars("OTEL_SDK_DISABLED").is_some_and(|value| value.trim().eq_ignore_ascii_case("true"));
-        #[cfg(feature = "otlp")]
-        match crate::otlp::Otlp::from_vars(&vars) {
-            Ok(otlp) => self.otlp = otlp.or(self.otlp.filter(|_| crate::otlp::is_selected(&vars))),
-            Err(invalid) => self.invalid = Some(invalid),
-        }
+    /// Whether each series of [`Telemetry::exposition`] has labels of its instrumentation scope, such as `otel_scope_name`.
+    /// Defaults to false: names of metrics are unique without them, and they would make each line longer and each query
+    /// that matches or joins series harder.
+    pub fn scope_labels(mut self, scope_labels: bool) -> Self {
+        self.scope_labels = scope_labels;
         self
     }
 
-    /// Pushes metrics to an OTLP collector. [`Telemetry::exposition`] works as well.
+    /// Whether histograms are exported over OTLP with base-2 exponential buckets, instead of their declared bounds.
+    /// [`Telemetry::exposition`] keeps the bounds. Each measurement is then recorded twice. Defaults to false.
+    pub fn exponential_histograms(mut self, exponential: bool) -> Self {
+        self.exponential_histograms = exponential;
+        self
+    }
+
+    /// Sets which spans are recorded. Defaults to `ParentBased(AlwaysOn)`. A consumer's root span always follows the decision
+    /// on the producer's span, see [`LinkedSampler`](crate::trace::LinkedSampler).
+    pub fn sampler(mut self, sampler: Sampler) -> Self {
+        self.sampler = sampler;
+        self
+    }
+
+    /// Exports all signals over OTLP. [`Telemetry::exposition`] works as well.
     #[cfg(feature = "otlp")]
-    pub fn otlp(mut self, otlp: crate::otlp::Otlp) -> Self {
-        self.otlp = Some(otlp);
+    pub fn otlp(self, otlp: crate::otlp::Otlp) -> Self {
+        Signal::ALL.into_iter().fold(self, |builder, signal| match otlp.clone().at(signal, "OTLP endpoint") {
+            Ok(otlp) => builder.otlp_for(signal, otlp),
+            Err(invalid) => Self { invalid: Some(invalid), ..builder },
+        })
+    }
+
+    /// Exports one signal over OTLP. An endpoint of HTTP contains the path here, such as `http://localhost:4318/v1/traces`.
+    #[cfg(feature = "otlp")]
+    pub fn otlp_for(mut self, signal: Signal, otlp: crate::otlp::Otlp) -> Self {
+        self.destinations(signal).otlp = Some(otlp);
         self
     }
 
-    /// Sets the provider up, and starts the push.
-    ///
-    /// # Errors
-    ///
-    /// An invalid or unsupported setting, or an exporter that cannot start.
-    pub fn build(self) -> Result<Telemetry, TelemetryError> {
-        if self.disabled {
-            return Ok(Telemetry::disabled());
+    /// Prints spans, log records and metrics to stdout, for development. Not for production: a blocked stdout loses them.
+    #[cfg(feature = "console")]
+    pub fn console(mut self) -> Self {
+        for signal in Signal::ALL {
+            self.destinations(signal).console = true;
         }
-        if let Some(invalid) = self.invalid {
-            return Err(invalid);
-        }
-        self.bounds.iter().try_for_each(|(prefix, bounds)| check_bounds(prefix, bounds))?;
-        let (resource, instance_id) = self.describe(variable)?;
-        let views = Arc::new(Views { bounds: self.bounds, ..Views::default() });
-        let (reader, view) = (SharedReader::default(), views.clone());
-        let provider = SdkMeterProvider::builder()
-            .with_resource(resource)
-            .with_reader(reader.clone())
-            .with_view(move |instrument: &opentelemetry_sdk::metrics::Instrument| view.view(instrument))
-            .build();
-        #[cfg(feature = "otlp")]
-        let push = self.otlp.map(|otlp| crate::push::Push::start(otlp, reader.clone())).transpose()?;
-        let meters = provider.clone();
-        let sdk = Sdk {
-            provider,
-            reader,
-            instance_id: Mutex::new(instance_id),
-            #[cfg(feature = "otlp")]
-            push,
-        };
-        let version = self.service_version.unwrap_or_default();
-        Ok(Telemetry::new(Some(Box::new(move |scope| meters.meter_with_scope(scope))), views, Some(sdk), &version))
+        self
     }
 
-    /// The resource, and its instance id if that is a UUID. As OpenTelemetry specifies, the environment has precedence.
-    fn describe(&self, vars: impl Fn(&str) -> Option<String>) -> Result<(Resource, Option<Uuid>), TelemetryError> {
-        let name = self.service_name.clone().map(|name| KeyValue::new("service.name", name));
-        let version = self.service_version.clone().map(|version| KeyValue::new("service.version", version));
-        let instance_id = KeyValue::new(INSTANCE_ID, Uuid::new_v4().to_string());
-        let declared = [instance_id].into_iter().chain(name).chain(version).chain(self.attributes.iter().cloned());
-        let resource = Resource::builder_empty()
-            .with_detectors(&[Box::new(SdkProvidedResourceDetector), Box::new(TelemetryResourceDetector)])
-            .with_attributes(declared.chain(resource::from_vars(vars)?))
-            .build();
-        let instance_id = resource.get(&INSTANCE_ID.into()).and_then(|id| id.as_str().parse().ok());
-        Ok((resource, instance_id))
+    /// Records metrics with the application's own provider. Then there is no [`Telemetry::exposition`], and metrics are not
+    /// exported.
+    pub fn with_meter_provider(mut self, provider: impl MeterProvider + Send + Sync + 'static) -> Self {
+        self.meters = Some(Box::new(move |scope| provider.meter_with_scope(scope)));
+        self
+    }
+
+    /// Starts spans with the application's own provider, which then exports them. Its sampler should be wrapped in a
+    /// [`LinkedSampler`](crate::trace::LinkedSampler).
+    pub fn with_tracer_provider<P>(mut self, provider: P) -> Self
+    where
+        P: TracerProvider + Send + Sync + 'static,
+        P::Tracer: ObjectSafeTracer + Send + Sync + 'static,
+    {
+        self.tracers = Some(tracers(provider));
+        self
+    }
+
+    /// Sets the outputs of log lines, which [`install`](Self::install) starts. Defaults to stderr.
+    pub fn logs(mut self, outputs: Logs) -> Self {
+        self.outputs = Some(outputs);
+        self
+    }
+
+    /// Reads the variables of [`Telemetry::from_env`]. They have precedence over the settings before this call, except for
+    /// [`logs`](Self::logs).
+    pub fn env(self) -> Self {
+        self.vars(&variable)
+    }
+
+    pub(crate) fn vars(mut self, vars: &dyn Fn(&str) -> Option<String>) -> Self {
+        let vars = Vars(vars);
+        self.is_disabled = vars.is_disabled();
+        let read = self.read_log_outputs(&vars).and_then(|()| if self.is_disabled { Ok(()) } else { self.read(&vars) });
+        if let Err(invalid) = read {
+            self.invalid = Some(invalid);
+        }
+        self
+    }
+
+    fn read_log_outputs(&mut self, vars: &Vars<'_>) -> Result<(), TelemetryError> {
+        let outputs = Logs::from_vars(|name| vars.get(name))?;
+        self.outputs.get_or_insert(outputs);
+        self.log_filter = vars.get("RUST_LOG").unwrap_or_else(|| std::mem::take(&mut self.log_filter));
+        Ok(())
+    }
+
+    fn read(&mut self, vars: &Vars<'_>) -> Result<(), TelemetryError> {
+        for signal in Signal::ALL {
+            let set_in_code = std::mem::take(self.destinations(signal));
+            *self.destinations(signal) = set_in_code.read(signal, vars)?;
+        }
+        self.sampler = vars.sampler()?.unwrap_or_else(|| self.sampler.clone());
+        self.span_batch = self.span_batch.read("OTEL_BSP", vars)?;
+        self.log_batch = self.log_batch.read("OTEL_BLRP", vars)?;
+        self.exponential_histograms = vars.exponential_histograms()?.unwrap_or(self.exponential_histograms);
+        self.propagates = vars.propagates()?.unwrap_or(self.propagates);
+        self.notices = vars.notices();
+        Ok(())
+    }
+
+    fn destinations(&mut self, signal: Signal) -> &mut Destinations {
+        match signal {
+            Signal::Traces => &mut self.traces,
+            Signal::Metrics => &mut self.metrics,
+            Signal::Logs => &mut self.logs,
+        }
     }
 }
 
-/// A variable of the environment. Empty ones are unset, as OpenTelemetry specifies.
-fn variable(name: &str) -> Option<String> {
+/// What starts the library's spans, and what makes tracers of other scopes.
+pub(crate) fn tracers<P>(provider: P) -> (Tracing, Tracers)
+where
+    P: TracerProvider + Send + Sync + 'static,
+    P::Tracer: ObjectSafeTracer + Send + Sync + 'static,
+{
+    let tracing = Tracing::new(&provider);
+    (tracing, Box::new(move |scope| BoxedTracer::new(Box::new(provider.tracer_with_scope(scope)))))
+}
+
+/// A variable of the environment.
+pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.trim().is_empty())
-}
-
-fn check_bounds(prefix: &str, bounds: &[f64]) -> Result<(), TelemetryError> {
-    if bounds.iter().all(|bound| bound.is_finite() && *bound > 0.0) && bounds.is_sorted_by(|a, b| a < b) {
-        return Ok(());
-    }
-    let name = format!("bounds of {prefix}");
-    Err(TelemetryError::setting(name, format!("{bounds:?}"), "ascending numbers above zero"))
 }
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     #[test]
@@ -177,7 +295,7 @@ mod tests {
             name if name.ends_with("ENDPOINT") || name.ends_with("PROTOCOL") => Some("nonsense".to_owned()),
             _ => None,
         };
-        let telemetry = Telemetry::builder().vars(vars).build().expect("disabled");
+        let telemetry = Telemetry::builder().vars(&vars).build().expect("disabled");
         assert!(!telemetry.is_enabled() && !telemetry.has_exposition());
         telemetry.meter("mine").u64_counter("counted").build().add(1, &[]);
     }
@@ -187,9 +305,9 @@ mod tests {
     fn metrics_exporter_none_disables_the_push_only() {
         let none = |name: &str| (name == "OTEL_METRICS_EXPORTER").then(|| "none".to_owned());
         let builder = || Telemetry::builder().otlp(crate::Otlp::http("http://127.0.0.1:9"));
-        assert!(builder().vars(|_| None).otlp.is_some());
-        assert!(builder().vars(none).otlp.is_none());
-        assert!(builder().vars(none).build().expect("telemetry").has_exposition());
+        assert!(builder().vars(&|_: &str| None).metrics.any());
+        assert!(!builder().vars(&none).metrics.any());
+        assert!(builder().vars(&none).build().expect("telemetry").has_exposition());
     }
 
     #[test]
@@ -208,7 +326,7 @@ mod tests {
 
     #[test]
     fn instance_id_is_taken_once_if_a_uuid() {
-        let with_id = |id: &str| Telemetry::builder().resource(KeyValue::new(INSTANCE_ID, id.to_owned()));
+        let with_id = |id: &str| Telemetry::builder().resource(KeyValue::new("service.instance.id", id.to_owned()));
         let id = Uuid::from_u128(7);
         let telemetry = with_id(&id.to_string()).build().expect("telemetry");
         assert_eq!((telemetry.take_instance_id(), telemetry.take_instance_id()), (Some(id), None));

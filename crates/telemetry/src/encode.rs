@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use opentelemetry::KeyValue;
+use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::metrics::data::{AggregatedMetrics, Metric, MetricData, ResourceMetrics};
 
 use crate::{
@@ -44,20 +44,24 @@ fn names(family: &str, kind: Kind) -> impl Iterator<Item = String> + Clone {
     suffixes.iter().map(move |suffix| format!("{family}{suffix}"))
 }
 
-/// Writes all collected metrics.
-pub(crate) fn encode(collected: &ResourceMetrics, exemplars: &Exemplars, format: Format) -> String {
+/// Writes all collected metrics. With `scope_labels`, each series has its instrumentation scope in labels.
+pub(crate) fn encode(collected: &ResourceMetrics, exemplars: &Exemplars, format: Format, scope_labels: bool) -> String {
     let mut writer = Writer { format, exemplars, out: String::with_capacity(64 << 10) };
     let resource = collected.resource().iter();
     let resource: Vec<KeyValue> = resource.map(|(key, value)| KeyValue::new(key.clone(), value.clone())).collect();
     writer.target(&labels(resource.iter()));
-    let mut families: BTreeMap<String, (Kind, Vec<&Metric>)> = BTreeMap::new();
-    for metric in collected.scope_metrics().flat_map(|scope| scope.metrics()) {
+    let mut families: BTreeMap<String, (Kind, Vec<Scoped<'_>>)> = BTreeMap::new();
+    let scoped = collected.scope_metrics().flat_map(|scope| {
+        let labels = if scope_labels { scope_text(scope.scope()) } else { String::new() };
+        scope.metrics().map(move |metric| Scoped { scope: labels.clone(), metric })
+    });
+    for Scoped { scope, metric } in scoped {
         let kind = kind(metric.data());
         let (first, metrics) =
             families.entry(family_name(metric.name(), metric.unit(), kind)).or_insert_with(|| (kind, Vec::new()));
         // Of two kinds with one name, the first is written.
         if *first == kind {
-            metrics.push(metric);
+            metrics.push(Scoped { scope, metric });
         }
     }
     let mut taken: HashSet<String> = ["target", "target_info"].map(str::to_owned).into();
@@ -73,6 +77,36 @@ pub(crate) fn encode(collected: &ResourceMetrics, exemplars: &Exemplars, format:
         writer.out.push_str("# EOF\n");
     }
     writer.out
+}
+
+/// A metric, and the labels of its instrumentation scope as written between braces.
+struct Scoped<'a> {
+    scope: String,
+    metric: &'a Metric,
+}
+
+/// The labels of an instrumentation scope, as OpenTelemetry specifies them for Prometheus.
+fn scope_text(scope: &InstrumentationScope) -> String {
+    let of = |name: &str, value: &str| KeyValue::new(format!("otel_scope_{name}"), value.to_owned());
+    let version = scope.version().map(|version| of("version", version));
+    let schema = scope.schema_url().map(|url| of("schema_url", url));
+    let attributes = scope.attributes().map(|pair| of(pair.key.as_str(), &pair.value.as_str()));
+    let all: Vec<KeyValue> =
+        [of("name", scope.name())].into_iter().chain(version).chain(schema).chain(attributes).collect();
+    labels(all.iter())
+}
+
+impl Scoped<'_> {
+    /// All labels of a point.
+    fn labels<'a>(&self, attributes: impl Iterator<Item = &'a KeyValue>) -> String {
+        joined(&labels(attributes), &self.scope)
+    }
+}
+
+/// Labels as written between braces, after other ones.
+fn joined(labels: &str, more: &str) -> String {
+    let comma = if labels.is_empty() || more.is_empty() { "" } else { "," };
+    format!("{labels}{comma}{more}")
 }
 
 /// A metric's kind in Prometheus.
@@ -130,8 +164,8 @@ impl Writer<'_> {
         let _ = writeln!(self.out, "# TYPE {name} {kind}\n# HELP {name} Target metadata\ntarget_info{{{labels}}} 1");
     }
 
-    fn family(&mut self, family: &str, kind: Kind, metrics: &[&Metric]) {
-        let Some(first) = metrics.first() else { return };
+    fn family(&mut self, family: &str, kind: Kind, metrics: &[Scoped<'_>]) {
+        let Some(Scoped { metric: first, .. }) = metrics.first() else { return };
         let is_open = self.format == Format::OpenMetrics;
         let total = if kind == Kind::Counter { "_total" } else { "" };
         // `# TYPE` names the family in OpenMetrics, and the sample in Prometheus text.
@@ -145,11 +179,11 @@ impl Writer<'_> {
         }
         let sample = format!("{family}{total}");
         let mut written = HashSet::new();
-        for metric in metrics {
-            match metric.data() {
-                AggregatedMetrics::F64(data) => self.samples(&mut written, &sample, metric.name(), data),
-                AggregatedMetrics::U64(data) => self.samples(&mut written, &sample, metric.name(), data),
-                AggregatedMetrics::I64(data) => self.samples(&mut written, &sample, metric.name(), data),
+        for scoped in metrics {
+            match scoped.metric.data() {
+                AggregatedMetrics::F64(data) => self.samples(&mut written, &sample, scoped, data),
+                AggregatedMetrics::U64(data) => self.samples(&mut written, &sample, scoped, data),
+                AggregatedMetrics::I64(data) => self.samples(&mut written, &sample, scoped, data),
             }
         }
     }
@@ -158,36 +192,37 @@ impl Writer<'_> {
         &mut self,
         written: &mut HashSet<String>,
         sample: &str,
-        metric: &str,
+        of: &Scoped<'_>,
         data: &MetricData<T>,
     ) {
         match data {
             MetricData::Gauge(gauge) => {
-                for (labels, point) in unique_sorted(written, gauge.data_points(), |point| labels(point.attributes())) {
+                for (labels, point) in
+                    unique_sorted(written, gauge.data_points(), |point| of.labels(point.attributes()))
+                {
                     self.sample(sample, "", &labels, point.value(), None);
                 }
             }
             MetricData::Sum(sum) => {
-                for (labels, point) in unique_sorted(written, sum.data_points(), |point| labels(point.attributes())) {
-                    let exemplar = self.series(metric, &labels).and_then(|series| series.get(0));
+                for (labels, point) in unique_sorted(written, sum.data_points(), |point| of.labels(point.attributes()))
+                {
+                    let exemplar = self.series(of, &labels).and_then(|series| series.get(0));
                     self.sample(sample, "", &labels, point.value(), exemplar);
                 }
             }
             MetricData::Histogram(histogram) => {
-                for (labels, point) in
-                    unique_sorted(written, histogram.data_points(), |point| labels(point.attributes()))
-                {
+                let points = unique_sorted(written, histogram.data_points(), |point| of.labels(point.attributes()));
+                for (labels, point) in points {
                     let buckets = point.bounds().chain([f64::INFINITY]).zip(point.bucket_counts());
-                    self.histogram(sample, metric, &labels, buckets, point.count(), point.sum());
+                    self.histogram(sample, of, &labels, buckets, point.count(), point.sum());
                 }
             }
             // Neither format can express exponential buckets.
             MetricData::ExponentialHistogram(histogram) => {
-                for (labels, point) in
-                    unique_sorted(written, histogram.data_points(), |point| labels(point.attributes()))
-                {
+                let points = unique_sorted(written, histogram.data_points(), |point| of.labels(point.attributes()));
+                for (labels, point) in points {
                     let count = point.count() as u64;
-                    self.histogram(sample, metric, &labels, [(f64::INFINITY, count)].into_iter(), count, point.sum());
+                    self.histogram(sample, of, &labels, [(f64::INFINITY, count)].into_iter(), count, point.sum());
                 }
             }
         }
@@ -196,18 +231,17 @@ impl Writer<'_> {
     fn histogram<T: Display>(
         &mut self,
         family: &str,
-        metric: &str,
+        of: &Scoped<'_>,
         labels: &str,
         buckets: impl Iterator<Item = (f64, u64)>,
         count: u64,
         sum: T,
     ) {
-        let series = self.series(metric, labels);
-        let comma = if labels.is_empty() { "" } else { "," };
+        let series = self.series(of, labels);
         let mut below = 0u64;
         for (index, (bound, here)) in buckets.enumerate() {
             below += here;
-            let labels = format!("{labels}{comma}{BOUND}=\"{}\"", self.bound(bound));
+            let labels = joined(labels, &format!("{BOUND}=\"{}\"", self.bound(bound)));
             let exemplar = series.as_ref().and_then(|series| series.get(index));
             self.sample(family, "_bucket", &labels, below, exemplar);
         }
@@ -215,8 +249,12 @@ impl Writer<'_> {
         self.sample(family, "_count", labels, count, None);
     }
 
-    fn series(&self, metric: &str, labels: &str) -> Option<Arc<SeriesExemplars>> {
-        if self.format == Format::OpenMetrics { self.exemplars.find(metric, labels) } else { None }
+    fn series(&self, of: &Scoped<'_>, labels: &str) -> Option<Arc<SeriesExemplars>> {
+        if self.format == Format::Text {
+            return None;
+        }
+        let own = labels.strip_suffix(&*of.scope).unwrap_or(labels);
+        self.exemplars.find(of.metric.name(), own.strip_suffix(',').unwrap_or(own))
     }
 
     /// OpenMetrics requires a decimal point in bounds.

@@ -15,7 +15,7 @@ pub enum TelemetryError {
         expected: String,
     },
     /// The OTLP exporter cannot start.
-    #[error("cannot export metrics to {endpoint}: {reason}")]
+    #[error("cannot export telemetry to {endpoint}: {reason}")]
     Exporter {
         /// The endpoint, without credentials.
         endpoint: String,

@@ -39,14 +39,25 @@
 #![allow(clippy::disallowed_macros, reason = "a telemetry crate may log")]
 
 mod attachment;
+#[cfg(feature = "otlp")]
+mod batch;
+mod build;
 mod builder;
 pub mod capture;
+#[cfg(feature = "console")]
+mod console;
+#[cfg(feature = "otlp")]
+mod delivery;
+mod destinations;
 mod encode;
+mod env;
 mod error;
 mod exemplars;
+#[cfg(feature = "otlp")]
+mod exporter;
 mod instrument;
+mod layers;
 mod log_writer;
-#[allow(dead_code, reason = "started by `TelemetryBuilder::build`")]
 mod logs;
 mod naming;
 #[cfg(feature = "otlp")]
@@ -58,6 +69,10 @@ mod provider;
 mod push;
 mod reader;
 mod resource;
+#[cfg(feature = "otlp")]
+mod runtime;
+mod shutdown;
+mod signal;
 mod sync;
 pub mod trace;
 mod views;
@@ -75,5 +90,8 @@ pub use self::{
     logs::{LogFormat, LogOutput, Logs, SCOPE_TARGET},
     panics::{restore_panic_location, take_panic_location, watch_panics},
     provider::Telemetry,
+    shutdown::TelemetryGuard,
+    signal::Signal,
 };
 pub use opentelemetry;
+pub use opentelemetry_sdk::trace::Sampler;

@@ -1,12 +1,12 @@
-//! Settings of the OTLP push.
+//! Settings of the OTLP exporters.
 
 use std::time::Duration;
 
 use opentelemetry_otlp::Protocol;
 
-use crate::error::TelemetryError;
+use crate::{env::Vars, error::TelemetryError, signal::Signal};
 
-/// An OTLP collector, and how often metrics are pushed to it.
+/// An OTLP collector, and how telemetry is pushed to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Otlp {
     pub(crate) protocol: Protocol,
@@ -21,7 +21,8 @@ impl Otlp {
         Self::new(Protocol::Grpc, endpoint.into())
     }
 
-    /// Pushes protobuf over HTTP, to an endpoint such as `http://localhost:4318/v1/metrics`.
+    /// Pushes protobuf over HTTP, to an endpoint such as `http://localhost:4318`. Each signal adds its path, such as
+    /// `/v1/traces`.
     pub fn http(endpoint: impl Into<String>) -> Self {
         Self::new(Protocol::HttpBinary, endpoint.into())
     }
@@ -30,63 +31,73 @@ impl Otlp {
         Self { protocol, endpoint, interval: Duration::from_secs(60), timeout: Duration::from_secs(10) }
     }
 
-    /// Sets the time between two pushes. Defaults to 60 s.
+    /// Sets the time between two pushes of metrics. Defaults to 60 s.
     #[must_use]
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
         self
     }
 
-    /// Sets the time limit of one push. Defaults to 10 s.
+    /// Sets the time limit of one push, with its retries. Defaults to 10 s.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Reads the standard variables. None if no endpoint is set, or `OTEL_METRICS_EXPORTER` has no `otlp`.
-    pub(crate) fn from_vars(vars: &impl Fn(&str) -> Option<String>) -> Result<Option<Self>, TelemetryError> {
-        // The variable of metrics has precedence over that of all signals.
-        let read = |rest: &str| {
-            let names = [format!("OTEL_EXPORTER_OTLP_METRICS_{rest}"), format!("OTEL_EXPORTER_OTLP_{rest}")];
-            names.into_iter().find_map(|name| vars(&name).map(|value| (name, value)))
-        };
-        let Some((endpoint_name, endpoint)) = read("ENDPOINT").filter(|_| is_selected(vars)) else { return Ok(None) };
-        let protocol = match read("PROTOCOL") {
-            None => Protocol::HttpBinary,
-            Some((name, value)) => match value.trim() {
-                "grpc" => Protocol::Grpc,
-                "http/protobuf" => Protocol::HttpBinary,
-                _ => return Err(TelemetryError::setting(name, value, "grpc or http/protobuf")),
-            },
-        };
+    /// Reads the standard variables of a signal. None if no endpoint is set.
+    pub(crate) fn from_vars(signal: Signal, vars: &Vars<'_>) -> Result<Option<Self>, TelemetryError> {
+        let Some((name, endpoint)) = read(signal, "ENDPOINT", vars) else { return Ok(None) };
+        let mut otlp = Self::new(protocol(signal, vars)?, endpoint);
+        // Only the variable of one signal contains the path.
+        if !name.contains(signal.upper()) {
+            otlp = otlp.at(signal, &name)?;
+        }
+        otlp.with_vars(signal, vars).map(Some)
+    }
+
+    /// The collector on this machine at its standard port.
+    pub(crate) fn local(signal: Signal, vars: &Vars<'_>) -> Result<Self, TelemetryError> {
+        let protocol = protocol(signal, vars)?;
+        let port = if protocol == Protocol::Grpc { 4317 } else { 4318 };
+        Self::new(protocol, format!("http://localhost:{port}")).at(signal, "endpoint")?.with_vars(signal, vars)
+    }
+
+    /// The settings besides the endpoint.
+    fn with_vars(self, signal: Signal, vars: &Vars<'_>) -> Result<Self, TelemetryError> {
         for (rest, supported, expected) in UNSUPPORTED {
-            if let Some((name, value)) = read(rest)
-                && !supported.contains(&&*value.trim().to_ascii_lowercase())
+            if let Some((name, value)) = read(signal, rest, vars)
+                && !supported.contains(&&*value.to_ascii_lowercase())
             {
                 return Err(TelemetryError::setting(name, value, expected));
             }
         }
-        let endpoint = match protocol {
-            // Only the variable of metrics contains the path.
-            Protocol::HttpBinary if !endpoint_name.contains("METRICS") => {
-                if endpoint.contains(['?', '#']) {
-                    let expected = "a URL without a query; OTEL_EXPORTER_OTLP_METRICS_ENDPOINT takes one with a path";
-                    let shown = Self::http(endpoint.trim()).without_credentials();
-                    return Err(TelemetryError::setting(endpoint_name, shown, expected));
-                }
-                format!("{}/v1/metrics", endpoint.trim().trim_end_matches('/'))
-            }
-            _ => endpoint.trim().to_owned(),
+        if let Some((name, _)) = read(signal, "HEADERS", vars) {
+            vars.check_headers(&name)?;
+        }
+        let timeout = match read(signal, "TIMEOUT", vars) {
+            Some((name, _)) => vars.millis(&name)?,
+            None if signal == Signal::Metrics => vars.millis("OTEL_METRIC_EXPORT_TIMEOUT")?,
+            None => None,
         };
-        let default = Self::new(protocol, endpoint);
-        let of = |name: &str| vars(name).map(|value| (name.to_owned(), value));
-        let timeout = read("TIMEOUT").or_else(|| of("OTEL_METRIC_EXPORT_TIMEOUT"));
-        Ok(Some(Self {
-            interval: millis(of("OTEL_METRIC_EXPORT_INTERVAL"))?.unwrap_or(default.interval),
-            timeout: millis(timeout)?.unwrap_or(default.timeout),
-            ..default
-        }))
+        Ok(Self {
+            interval: vars.millis("OTEL_METRIC_EXPORT_INTERVAL")?.unwrap_or(self.interval),
+            timeout: timeout.unwrap_or(self.timeout),
+            ..self
+        })
+    }
+
+    /// This collector's endpoint of one signal. `name` is the setting of the endpoint.
+    pub(crate) fn at(mut self, signal: Signal, name: &str) -> Result<Self, TelemetryError> {
+        if self.protocol == Protocol::Grpc {
+            return Ok(self);
+        }
+        if self.endpoint.contains(['?', '#']) {
+            let expected = "a URL without a query; the endpoint of one signal takes one with a path";
+            return Err(TelemetryError::setting(name, self.without_credentials(), expected));
+        }
+        self.endpoint = format!("{}{}", self.endpoint.trim_end_matches('/'), signal.path());
+        Ok(self)
     }
 
     /// Rejects a TLS endpoint in a build without TLS.
@@ -120,25 +131,33 @@ const UNSUPPORTED: [(&str, &[&str], &str); 5] = [
     ("CLIENT_KEY", &[], "no value: client certificates are not supported"),
 ];
 
-/// Whether `OTEL_METRICS_EXPORTER` is unset or contains `otlp`.
-pub(crate) fn is_selected(vars: &impl Fn(&str) -> Option<String>) -> bool {
-    vars("OTEL_METRICS_EXPORTER").is_none_or(|exporters| exporters.split(',').any(|name| name.trim() == "otlp"))
+/// A variable's name and value. The variable of the signal has precedence over that of all signals.
+fn read(signal: Signal, rest: &str, vars: &Vars<'_>) -> Option<(String, String)> {
+    let names = [format!("OTEL_EXPORTER_OTLP_{}_{rest}", signal.upper()), format!("OTEL_EXPORTER_OTLP_{rest}")];
+    names.into_iter().find_map(|name| vars.get(&name).map(|value| (name, value)))
 }
 
-fn millis(variable: Option<(String, String)>) -> Result<Option<Duration>, TelemetryError> {
-    let Some((name, value)) = variable else { return Ok(None) };
-    match value.trim().parse() {
-        Ok(millis @ 1..) => Ok(Some(Duration::from_millis(millis))),
-        _ => Err(TelemetryError::setting(name, value, "milliseconds, 1 or more")),
+fn protocol(signal: Signal, vars: &Vars<'_>) -> Result<Protocol, TelemetryError> {
+    let Some((name, value)) = read(signal, "PROTOCOL", vars) else { return Ok(Protocol::HttpBinary) };
+    match &*value {
+        "grpc" => Ok(Protocol::Grpc),
+        "http/protobuf" => Ok(Protocol::HttpBinary),
+        _ => Err(TelemetryError::setting(name, value, "grpc or http/protobuf")),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::destinations::Destinations;
 
     fn read(vars: &[(&str, &str)]) -> Result<Option<Otlp>, TelemetryError> {
-        Otlp::from_vars(&|name: &str| vars.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned()))
+        read_of(Signal::Metrics, vars)
+    }
+
+    fn read_of(signal: Signal, vars: &[(&str, &str)]) -> Result<Option<Otlp>, TelemetryError> {
+        let of = |name: &str| vars.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+        Destinations::default().read(signal, &Vars(&of)).map(|destinations| destinations.otlp)
     }
 
     #[test]

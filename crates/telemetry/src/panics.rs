@@ -39,7 +39,6 @@ pub fn restore_panic_location(location: Option<String>) {
 
 /// Replaces the panic hook by one that logs each panic as one line. The default hook writes to stderr itself, and waits for
 /// a blocked one.
-#[allow(dead_code, reason = "called by `TelemetryBuilder::install`")]
 pub(crate) fn log_panics() {
     panic::set_hook(Box::new(|panic| {
         keep_location(panic);

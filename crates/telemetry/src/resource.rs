@@ -28,7 +28,7 @@ pub(crate) fn from_vars(vars: impl Fn(&str) -> Option<String>) -> Result<Vec<Key
 }
 
 /// Decodes percent-encoding. None if an encoding is incomplete or the result is no UTF-8.
-fn decode(text: &str) -> Option<String> {
+pub(crate) fn decode(text: &str) -> Option<String> {
     let mut parts = text.split('%');
     let mut bytes = parts.next()?.as_bytes().to_vec();
     for part in parts {

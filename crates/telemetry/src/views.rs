@@ -1,8 +1,8 @@
 //! Views of the library's instruments: bucket bounds and series limits.
 
-use std::sync::Mutex;
+use std::{cell::Cell, sync::Mutex};
 
-use opentelemetry_sdk::metrics::{Aggregation, Instrument as SdkInstrument, Stream};
+use opentelemetry_sdk::metrics::{Aggregation, Instrument as SdkInstrument, InstrumentKind as SdkKind, Stream};
 
 use crate::{
     instrument::{Instrument, InstrumentKind},
@@ -18,6 +18,17 @@ pub(crate) struct Views {
     pub(crate) catalogue: Mutex<&'static [Instrument]>,
     /// A prefix of instrument names, and the bounds of those instruments. The last match counts.
     pub(crate) bounds: Vec<(String, Vec<f64>)>,
+    /// The number of readers, if the last one has base-2 exponential histograms.
+    pub(crate) exponential: Option<usize>,
+}
+
+/// OpenTelemetry's defaults.
+const EXPONENTIAL: Aggregation =
+    Aggregation::Base2ExponentialHistogram { max_size: 160, max_scale: 20, record_min_max: true };
+
+thread_local! {
+    /// Number of calls of the view on this thread.
+    static CALLS: Cell<usize> = const { Cell::new(0) };
 }
 
 impl Views {
@@ -29,21 +40,40 @@ impl Views {
         replaced.map_or(instrument.bounds, |(_, bounds)| bounds)
     }
 
-    /// The SDK calls this when an instrument is created.
+    /// The SDK calls this when an instrument is created: for each reader in turn, on one thread. It does not say for which
+    /// reader.
     pub(crate) fn view(&self, instrument: &SdkInstrument) -> Option<Stream> {
-        if instrument.scope().name() != SCOPE {
+        let is_histogram = instrument.kind() == SdkKind::Histogram;
+        let is_exponential = self.exponential.is_some_and(|readers| {
+            let call = CALLS.replace((CALLS.get() + 1) % readers);
+            is_histogram && call + 1 == readers
+        });
+        let declared = self.declared(instrument);
+        if declared.is_none() && !is_exponential {
             return None;
         }
-        let declared = lock(&self.catalogue).iter().find(|declared| declared.name == instrument.name())?;
-        let stream = Stream::builder().with_cardinality_limit(declared.max_series);
-        let stream = match declared.kind {
+        let stream = Stream::builder();
+        let stream = match declared {
+            Some(declared) => stream.with_cardinality_limit(declared.max_series),
+            None => stream,
+        };
+        let stream = match declared {
+            _ if is_exponential => stream.with_aggregation(EXPONENTIAL),
             // The minimum and maximum since the start are useless, and a series at zero has neither.
-            InstrumentKind::Histogram => stream.with_aggregation(Aggregation::ExplicitBucketHistogram {
-                boundaries: self.bounds(declared).to_vec(),
-                record_min_max: false,
-            }),
-            InstrumentKind::Counter | InstrumentKind::Gauge => stream,
+            Some(declared) if declared.kind == InstrumentKind::Histogram => {
+                stream.with_aggregation(Aggregation::ExplicitBucketHistogram {
+                    boundaries: self.bounds(declared).to_vec(),
+                    record_min_max: false,
+                })
+            }
+            _ => stream,
         };
         stream.build().ok()
+    }
+
+    fn declared(&self, instrument: &SdkInstrument) -> Option<&'static Instrument> {
+        let is_ours = instrument.scope().name() == SCOPE;
+        let catalogue: &'static [Instrument] = if is_ours { *lock(&self.catalogue) } else { &[] };
+        catalogue.iter().find(|declared| declared.name == instrument.name())
     }
 }

@@ -13,7 +13,7 @@ use async_endpoints_telemetry::{Otlp, Telemetry, TelemetryError};
 #[tokio::test]
 async fn shutdown_pushes_the_last_metrics() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let url = format!("http://{}/v1/metrics", listener.local_addr().expect("an address"));
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
     let collector = thread::spawn(move || {
         let (stream, _) = listener.accept().expect("a connection");
         let mut reader = BufReader::new(&stream);
@@ -43,5 +43,8 @@ async fn shutdown_pushes_the_last_metrics() {
 #[tokio::test]
 async fn invalid_endpoint_is_an_exporter_error() {
     let error = Telemetry::builder().otlp(Otlp::http("not a url")).build().expect_err("no endpoint");
-    assert!(matches!(&error, TelemetryError::Exporter { endpoint, .. } if endpoint == "not a url"), "{error}");
+    assert!(
+        matches!(&error, TelemetryError::Exporter { endpoint, .. } if endpoint == "not a url/v1/metrics"),
+        "{error}"
+    );
 }

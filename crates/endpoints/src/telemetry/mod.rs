@@ -53,7 +53,7 @@ use async_endpoints_telemetry::Attachment;
 pub use async_endpoints_telemetry::Otlp;
 pub use async_endpoints_telemetry::{
     Combine, ExpositionError, Format, Instrument, InstrumentKind, LOG_DROPPED, LogFormat, LogOutput, LogWriter, Logs,
-    Telemetry, TelemetryBuilder, TelemetryError, opentelemetry, trace,
+    Sampler, Signal, Telemetry, TelemetryBuilder, TelemetryError, TelemetryGuard, opentelemetry, trace,
 };
 
 pub use self::catalogue::CATALOGUE;

@@ -17,7 +17,7 @@ const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
 /// Starts spans. A span that is not recorded has valid ids as well: for log lines, exemplars and stored contexts.
 ///
 /// Cheap to clone; made by [`Telemetry::tracing`](crate::Telemetry::tracing).
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Tracing(Option<Arc<BoxedTracer>>);
 
 impl Tracing {

@@ -1,0 +1,125 @@
+//! Delivery of one signal: what was exported and lost, and the log lines when a collector fails and recovers.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use opentelemetry::{KeyValue, metrics::Meter};
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
+
+use crate::{exporter::LastError, log_writer::log_safely, otlp::Otlp, signal::Signal};
+
+/// The state of one signal's delivery to a collector.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    signal: Signal,
+    endpoint: String,
+    pub(crate) last_error: LastError,
+    is_failing: AtomicBool,
+    /// Items in the queue.
+    queued: AtomicUsize,
+    /// Maximum of `queued`.
+    capacity: usize,
+    dropped: AtomicU64,
+    exported: AtomicU64,
+    timed_out: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Delivery {
+    pub(crate) fn new(signal: Signal, otlp: &Otlp, capacity: usize) -> Self {
+        Self {
+            signal,
+            endpoint: otlp.without_credentials(),
+            last_error: LastError::default(),
+            is_failing: AtomicBool::default(),
+            queued: AtomicUsize::default(),
+            capacity,
+            dropped: AtomicU64::default(),
+            exported: AtomicU64::default(),
+            timed_out: AtomicU64::default(),
+            failed: AtomicU64::default(),
+        }
+    }
+
+    /// Takes a place in the queue. False if the queue is full: the item is dropped and counted.
+    pub(crate) fn enqueue(&self) -> bool {
+        if self.queued.fetch_add(1, Relaxed) < self.capacity {
+            return true;
+        }
+        self.queued.fetch_sub(1, Relaxed);
+        self.dropped.fetch_add(1, Relaxed);
+        false
+    }
+
+    /// Frees the places of items that leave the queue.
+    pub(crate) fn dequeue(&self, items: usize) {
+        self.queued.fetch_sub(items, Relaxed);
+    }
+
+    /// Counts the items of an export, and logs the first failure and the first success after it.
+    pub(crate) fn exported(&self, items: usize, result: &OTelSdkResult) {
+        let counter = match result {
+            Ok(()) => &self.exported,
+            Err(OTelSdkError::Timeout(_)) => &self.timed_out,
+            Err(_) => &self.failed,
+        };
+        counter.fetch_add(items as u64, Relaxed);
+        let was_failing = self.is_failing.swap(result.is_err(), Relaxed);
+        let (endpoint, items) = (&*self.endpoint, self.signal.items());
+        match result {
+            Err(error) if !was_failing => {
+                let why = self.last_error.take().unwrap_or_else(|| error.to_string());
+                log_safely(|| tracing::warn!(endpoint, why, "{items} cannot be exported; later exports go on"));
+            }
+            Ok(()) if was_failing => log_safely(|| tracing::info!(endpoint, "{items} are exported again")),
+            _ => {}
+        }
+    }
+
+    /// Logs what the end of the process loses.
+    pub(crate) fn log_lost(&self) {
+        let (endpoint, items, lost) = (&*self.endpoint, self.signal.items(), self.queued.load(Relaxed));
+        if lost > 0 {
+            log_safely(|| tracing::warn!(endpoint, lost, "{items} were not exported before the end"));
+        }
+    }
+
+    /// Registers the counters of OpenTelemetry's convention for SDK metrics, which has names for spans and log records.
+    fn register(self: &std::sync::Arc<Self>, meter: &Meter) {
+        let (item, unit) = match self.signal {
+            Signal::Traces => ("span", "{span}"),
+            Signal::Logs => ("log", "{log_record}"),
+            Signal::Metrics => return,
+        };
+        let kind = |name: &'static str| [KeyValue::new("error.type", name)];
+        let (full, timeout, other) = (kind("queue_full"), kind("timeout"), kind("_OTHER"));
+        let delivery = self.clone();
+        let _processed = meter
+            .u64_observable_counter(format!("otel.sdk.processor.{item}.processed"))
+            .with_unit(unit)
+            .with_description("Items that left the export queue, or were dropped because it was full (error.type).")
+            .with_callback(move |counter| {
+                let sent = [&delivery.exported, &delivery.timed_out, &delivery.failed];
+                counter.observe(sent.into_iter().map(|count| count.load(Relaxed)).sum(), &[]);
+                counter.observe(delivery.dropped.load(Relaxed), &full);
+            })
+            .build();
+        let delivery = self.clone();
+        let _exported = meter
+            .u64_observable_counter(format!("otel.sdk.exporter.{item}.exported"))
+            .with_unit(unit)
+            .with_description("Items whose export succeeded, or failed for good (error.type).")
+            .with_callback(move |counter| {
+                counter.observe(delivery.exported.load(Relaxed), &[]);
+                counter.observe(delivery.timed_out.load(Relaxed), &timeout);
+                counter.observe(delivery.failed.load(Relaxed), &other);
+            })
+            .build();
+    }
+}
+
+/// Registers the counters of all deliveries.
+pub(crate) fn register(deliveries: &[std::sync::Arc<Delivery>], meter: &Meter) {
+    for delivery in deliveries {
+        delivery.register(meter);
+    }
+}
