@@ -6,12 +6,13 @@ use tracing::{Metadata, Subscriber};
 use tracing_subscriber::{
     EnvFilter, Layer,
     filter::{FilterExt, filter_fn},
-    layer::{Filter, Identity, SubscriberExt},
+    layer::{Filter, SubscriberExt},
     registry::LookupSpan,
     util::SubscriberInitExt,
 };
 
 use crate::{
+    capture::capture_layer,
     error::TelemetryError,
     logs::{Logs, SCOPE_TARGET},
     panics::log_panics,
@@ -27,8 +28,8 @@ const EXPORTING: [&str; 7] = ["hyper", "hyper_util", "h2", "tonic", "tower", "re
 type Layers<S> = Vec<Box<dyn Layer<S> + Send + Sync>>;
 
 impl Telemetry {
-    /// The layers for an application with its own `tracing` subscriber: its spans join the traces, and its events are
-    /// exported, if those signals are exported at all. [`TelemetryBuilder::install`](crate::TelemetryBuilder::install) adds
+    /// The layers for an application with its own `tracing` subscriber: events of handlers are captured, and if traces and
+    /// logs are exported, its spans join the traces, and its events become log records. [`TelemetryBuilder::install`](crate::TelemetryBuilder::install) adds
     /// them itself.
     ///
     /// `RUST_LOG` and its default, `info`, apply to what is exported.
@@ -36,19 +37,14 @@ impl Telemetry {
     where
         S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
     {
-        let mut layers = self.layers();
-        // A `Vec` without layers turns the whole subscriber off.
-        if layers.is_empty() {
-            layers.push(Identity::new().boxed());
-        }
-        layers
+        self.layers()
     }
 
     fn layers<S>(&self) -> Layers<S>
     where
         S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
     {
-        let mut layers: Layers<S> = Vec::new();
+        let mut layers: Layers<S> = vec![capture_layer().boxed()];
         if let Some(tracer) = self.tracer(InstrumentationScope::builder("tracing").build()) {
             let spans = tracing_opentelemetry::layer().with_tracer(tracer).with_location(false).with_threads(false);
             let no_scope = filter_fn(|metadata| metadata.target() != SCOPE_TARGET);
