@@ -47,18 +47,20 @@ impl Telemetry {
     /// As [`shutdown`](Self::shutdown), outside async code.
     pub fn shutdown_blocking(&self, timeout: Duration) {
         let end = Instant::now() + timeout;
+        // A collector that hangs leaves time for the log lines.
+        let limit = timeout * 3 / 4;
         let (done, ended) = mpsc::channel::<()>();
         // Signals do not wait for each other: each has the whole time.
         for shut_down in [Self::shut_metrics_down, Self::shut_traces_down, Self::shut_logs_down] {
             let (telemetry, done) = (self.clone(), done.clone());
             let _detached = thread::Builder::new().name("async-endpoints-end".to_owned()).spawn(move || {
-                shut_down(&telemetry, timeout);
+                shut_down(&telemetry, limit);
                 drop(done);
             });
         }
         drop(done);
         // Returns when all have dropped their senders.
-        let _ = ended.recv_timeout(timeout);
+        let _ = ended.recv_timeout(timeout * 7 / 8);
         self.flush_log_lines(end.saturating_duration_since(Instant::now()));
     }
 }
