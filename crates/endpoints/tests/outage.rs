@@ -4,53 +4,25 @@
 mod support;
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use async_endpoints::{AsyncEndpoints, Endpoint, JobContext, JobError, JobType};
-use support::{flaky_store, quick, until};
-use tracing::{
-    Event, Level, Metadata, Subscriber,
-    span::{Attributes, Id, Record},
-};
+use support::{flaky_store, quick, subscriber::OnLine, until};
+use tracing::Level;
 
 const WORK: JobType<(), ()> = JobType::new("Work");
 
 static LINES: Mutex<Vec<Level>> = Mutex::new(Vec::new());
 
-fn lines() -> Vec<Level> {
-    LINES.lock().unwrap_or_else(PoisonError::into_inner).clone()
-}
-
-/// Collects the levels of the library's lines.
-struct Collecting;
-
-impl Subscriber for Collecting {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("async_endpoints")
-    }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        LINES.lock().unwrap_or_else(PoisonError::into_inner).push(*event.metadata().level());
-    }
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
+fn lines() -> MutexGuard<'static, Vec<Level>> {
+    LINES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[tokio::test]
 async fn outage_logs_its_start_and_its_end() {
-    tracing::subscriber::set_global_default(Collecting).unwrap();
+    tracing::subscriber::set_global_default(OnLine(|level| lines().push(level))).unwrap();
     let (_inner, store) = flaky_store();
     let work = async |_: JobContext<()>| Ok::<_, JobError>(());
     let builder = AsyncEndpoints::builder(store.clone()).options(quick());
@@ -60,10 +32,10 @@ async fn outage_logs_its_start_and_its_end() {
     let before = store.faults();
     store.outage(true);
     until(async || store.faults() > before + 20).await;
-    assert_eq!(lines(), [Level::WARN]);
+    assert_eq!(*lines(), [Level::WARN]);
     store.outage(false);
     until(async || lines().len() > 1).await;
-    assert_eq!(lines(), [Level::WARN, Level::INFO]);
+    assert_eq!(*lines(), [Level::WARN, Level::INFO]);
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(lines().len(), 2);
     running.shutdown();
