@@ -77,7 +77,7 @@ async fn schema_that_needs_a_newer_program_is_refused() {
 }
 
 #[tokio::test]
-async fn running_store_stops_writing_after_a_breaking_upgrade() {
+async fn running_store_stops_after_a_breaking_upgrade() {
     let folder = Folder::new();
     let store = durable(&folder).await;
     insert(&store, &job("alpha", HOUR)).await;

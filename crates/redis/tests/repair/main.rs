@@ -215,7 +215,7 @@ async fn unreadable_job_leaves_other_jobs_whole() {
 }
 
 #[tokio::test]
-async fn shared_key_of_another_type_is_corrupt_until_deleted() {
+async fn shared_key_of_another_type_is_corrupt() {
     for index in ["queued:alpha", "accepted:alpha", "running:alpha", "completed:alpha", "leased"] {
         let world = World::new(3).await;
         let store = &world.store;
@@ -259,7 +259,7 @@ async fn reclaim_skips_a_job_that_cannot_be_decoded() {
 }
 
 #[tokio::test]
-async fn prune_drops_misplaced_and_quarantines_unreadable_jobs() {
+async fn prune_drops_misplaced_quarantines_unreadable() {
     let world = World::new(3).await;
     let store = &world.store;
     for value in ["nan", "inf", "1.5"] {

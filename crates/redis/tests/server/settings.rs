@@ -59,7 +59,7 @@ async fn prune_quietly(store: &RedisStore) {
 const CHECK: Duration = Duration::from_millis(20);
 
 #[tokio::test]
-async fn worse_settings_are_reported_once_and_refused_on_open() {
+async fn worse_settings_are_reported_and_refused_on_open() {
     let server = RedisServer::start();
     let store = open(&server, options().check_every(CHECK)).await;
     prune_quietly(&store).await;

@@ -1,3 +1,5 @@
+//! Tests of `RedisServer`: settings, faults, replication, TLS, removal.
+
 use std::{
     io::{Read, Write},
     net::TcpStream,
