@@ -320,4 +320,19 @@ mod tests {
             ["0.5", "1", "+Inf", "-Inf", "NaN"]
         );
     }
+
+    #[test]
+    fn scope_labels_are_written_if_set() {
+        let page = |scope_labels| {
+            let telemetry = crate::Telemetry::builder().scope_labels(scope_labels).build().expect("telemetry");
+            telemetry.meter("mine").u64_counter("hits").build().add(1, &[KeyValue::new("a", "b")]);
+            telemetry.meter("mine").f64_histogram("wait").build().record(1.0, &[]);
+            telemetry.exposition(Format::OpenMetrics).expect("a page")
+        };
+        let (without, with) = (page(false), page(true));
+        assert!(without.contains("hits_total{a=\"b\"} 1") && !without.contains("otel_scope"), "{without}");
+        assert!(with.contains("hits_total{a=\"b\",otel_scope_name=\"mine\"} 1"), "{with}");
+        assert!(with.contains("wait_bucket{otel_scope_name=\"mine\",le=\"+Inf\"} 1"), "{with}");
+        assert!(with.contains("otel_scope_name=\"async_endpoints\",otel_scope_version="), "{with}");
+    }
 }

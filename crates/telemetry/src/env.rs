@@ -160,3 +160,85 @@ impl Batch {
         config.with_max_export_batch_size(self.size).with_scheduled_delay(self.delay).build()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with<T>(vars: &[(&str, &str)], read: impl FnOnce(&Vars<'_>) -> T) -> T {
+        let of = |name: &str| vars.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+        read(&Vars(&of))
+    }
+
+    #[test]
+    fn sampler_is_read() {
+        let read = |name, ratio| {
+            let sampler =
+                with(&[("OTEL_TRACES_SAMPLER", name), ("OTEL_TRACES_SAMPLER_ARG", ratio)], |vars| vars.sampler());
+            format!("{:?}", sampler.expect("valid").expect("set"))
+        };
+        assert_eq!(read("always_off", "ignored"), "AlwaysOff");
+        assert_eq!(read("traceidratio", "0.1"), "TraceIdRatioBased(0.1)");
+        assert_eq!(read("parentbased_traceidratio", ""), "ParentBased(TraceIdRatioBased(1.0))");
+        assert_eq!(read("parentbased_always_on", ""), "ParentBased(AlwaysOn)");
+        assert!(with(&[], |vars| vars.sampler()).is_ok_and(|sampler| sampler.is_none()));
+    }
+
+    #[test]
+    fn queue_is_read() {
+        let vars = [("P_MAX_QUEUE_SIZE", "100"), ("P_SCHEDULE_DELAY", "20"), ("P_EXPORT_TIMEOUT", "3000")];
+        let read = with(&vars, |vars| Batch::LOGS.read("P", vars)).expect("valid");
+        let millis = Duration::from_millis;
+        assert_eq!(read, Batch { queue: 100, size: 100, delay: millis(20), timeout: millis(3_000) });
+        assert_eq!(with(&[], |vars| Batch::SPANS.read("P", vars)), Ok(Batch::SPANS));
+    }
+
+    #[test]
+    fn propagators_are_read() {
+        let read = |value| with(&[("OTEL_PROPAGATORS", value)], |vars| (vars.propagates(), vars.notices().len()));
+        assert_eq!(read("tracecontext"), (Ok(Some(true)), 0));
+        assert_eq!(read("tracecontext,baggage"), (Ok(Some(true)), 1));
+        assert_eq!(read("none"), (Ok(Some(false)), 0));
+        assert_eq!(read(""), (Ok(None), 0));
+    }
+
+    #[test]
+    fn config_file_is_noticed() {
+        assert_eq!(with(&[("OTEL_CONFIG_FILE", "/otel.yaml")], |vars| vars.notices().len()), 1);
+    }
+
+    #[test]
+    fn invalid_value_names_its_variable() {
+        let histograms = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION";
+        for vars in [
+            &[("OTEL_TRACES_SAMPLER", "jaeger_remote")][..],
+            &[("OTEL_TRACES_SAMPLER_ARG", "1.5"), ("OTEL_TRACES_SAMPLER", "traceidratio")],
+            &[("OTEL_TRACES_SAMPLER_ARG", "NaN"), ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")],
+            &[("OTEL_BSP_MAX_QUEUE_SIZE", "0")],
+            &[("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "513"), ("OTEL_BSP_MAX_QUEUE_SIZE", "512")],
+            &[("OTEL_BLRP_SCHEDULE_DELAY", "1s")],
+            &[("OTEL_BLRP_EXPORT_TIMEOUT", "-1")],
+            &[("OTEL_PROPAGATORS", "b3")],
+            &[("OTEL_TRACES_EXPORTER", "zipkin")],
+            &[("OTEL_LOGS_EXPORTER", "prometheus")],
+            &[(histograms, "base2")],
+        ] {
+            let of = |name: &str| vars.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+            let error = crate::Telemetry::builder().vars(&of).build().expect_err(vars[0].0).to_string();
+            assert!(error.starts_with(&format!("invalid {} {:?}: expected ", vars[0].0, vars[0].1)), "{error}");
+        }
+    }
+
+    #[cfg(feature = "otlp")]
+    #[test]
+    fn malformed_headers_are_hidden_in_the_error() {
+        let check = |value| with(&[("H", value)], |vars| vars.check_headers("H"));
+        for valid in ["", "api-key=s%20p, a=b=c", "x="] {
+            assert_eq!(check(valid), Ok(()), "{valid}");
+        }
+        for invalid in ["secret", "=secret", "a b=secret", "a=secret%0a", "a=secret%2"] {
+            let error = check(invalid).expect_err(invalid).to_string();
+            assert!(error.starts_with("invalid H") && !error.contains("secret"), "{error}");
+        }
+    }
+}

@@ -184,6 +184,29 @@ mod tests {
     }
 
     #[test]
+    fn each_signal_has_its_own_settings() {
+        let vars = [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c"),
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://t/x"),
+            ("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "grpc"),
+            ("OTEL_EXPORTER_OTLP_LOGS_TIMEOUT", "500"),
+            ("OTEL_METRICS_EXPORTER", "none"),
+        ];
+        let read = Signal::ALL.map(|signal| read_of(signal, &vars).expect("valid values"));
+        let logs = Otlp::grpc("http://c").timeout(Duration::from_millis(500));
+        assert_eq!(read, [Some(Otlp::http("http://t/x")), None, Some(logs)]);
+    }
+
+    #[test]
+    fn named_exporter_needs_no_endpoint() {
+        let read = |protocol| {
+            read_of(Signal::Traces, &[("OTEL_TRACES_EXPORTER", "otlp"), ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)])
+        };
+        assert_eq!(read("grpc"), Ok(Some(Otlp::grpc("http://localhost:4317"))));
+        assert_eq!(read("http/protobuf"), Ok(Some(Otlp::http("http://localhost:4318/v1/traces"))));
+    }
+
+    #[test]
     fn credentials_are_removed() {
         assert_eq!(Otlp::http("https://me:p@ss@c:4318/v1").without_credentials(), "https://c:4318/v1");
         assert_eq!(Otlp::http("http://c:4318/v1").without_credentials(), "http://c:4318/v1");

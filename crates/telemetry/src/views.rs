@@ -77,3 +77,50 @@ impl Views {
         catalogue.iter().find(|declared| declared.name == instrument.name())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use opentelemetry::metrics::MeterProvider;
+    use opentelemetry_sdk::metrics::{
+        SdkMeterProvider,
+        data::{AggregatedMetrics, MetricData, ResourceMetrics},
+        reader::MetricReader,
+    };
+
+    use super::*;
+    use crate::reader::SharedReader;
+
+    fn exponential_histograms(reader: &SharedReader) -> Vec<bool> {
+        let mut collected = ResourceMetrics::default();
+        reader.collect(&mut collected).expect("metrics");
+        let metrics = collected.scope_metrics().flat_map(|scope| scope.metrics());
+        let is_exponential = metrics.filter_map(|metric| match metric.data() {
+            AggregatedMetrics::F64(MetricData::ExponentialHistogram(_)) => Some(true),
+            AggregatedMetrics::F64(MetricData::Histogram(_)) => Some(false),
+            _ => None,
+        });
+        is_exponential.collect()
+    }
+
+    #[test]
+    fn last_reader_alone_has_exponential_histograms() {
+        const DECLARED: &[Instrument] = &[Instrument::histogram("declared", "s", &[], &[1.0], "Declared.")];
+        let views = Arc::new(Views { exponential: Some(3), ..Views::default() });
+        *lock(&views.catalogue) = DECLARED;
+        let readers: [SharedReader; 3] = Default::default();
+        let builder =
+            readers.iter().fold(SdkMeterProvider::builder(), |builder, reader| builder.with_reader(reader.clone()));
+        let provider = builder.with_view(move |instrument: &SdkInstrument| views.view(instrument)).build();
+        for scope in [SCOPE, "application"] {
+            let meter = provider.meter(scope);
+            meter.u64_counter("counted").build().add(1, &[]);
+            let _observed =
+                meter.f64_observable_gauge("observed").with_callback(|gauge| gauge.observe(1.0, &[])).build();
+            meter.f64_histogram("declared").build().record(1.0, &[]);
+            meter.f64_histogram("other").build().record(1.0, &[]);
+        }
+        assert_eq!(readers.each_ref().map(exponential_histograms), [vec![false; 4], vec![false; 4], vec![true; 4]]);
+    }
+}
