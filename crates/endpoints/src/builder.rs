@@ -204,8 +204,8 @@ impl Builder {
         let routes = Box::new(move |endpoints: &AsyncEndpoints, group| http::routes(endpoints, &config, group));
         let telemetry = self.telemetry.unwrap_or_else(Telemetry::disabled);
         let declared = types.iter().map(|(name, policy)| (name, policy.error_codes));
-        let measured = Measured::new(telemetry, self.store.kind(), self.options.enrich, declared)
-            .ok_or(BuildError::TelemetryTaken)?;
+        let measured =
+            Measured::new(telemetry, self.store.kind(), &self.options, declared).ok_or(BuildError::TelemetryTaken)?;
         let parts = Assembly { types, routes, registered, middlewares: self.middlewares, measured };
         Ok(AsyncEndpoints::assemble(self.store, self.options, parts))
     }

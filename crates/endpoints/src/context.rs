@@ -11,6 +11,10 @@ use async_endpoints_core::{
     job::TraceContext,
     store::{Attempt, Lease, LeaseToken},
 };
+use async_endpoints_telemetry::{
+    Scope,
+    trace::{Context, TraceId},
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -42,12 +46,13 @@ pub struct AttemptInfo {
     pub(crate) deadline: Instant,
     pub(crate) trace: Option<TraceContext>,
     pub(crate) previous_span: Option<String>,
+    pub(crate) scope: Scope,
     pub(crate) cancellation: CancellationToken,
     pub(crate) progress: ProgressReporter,
 }
 
 impl AttemptInfo {
-    pub(crate) fn new(attempt: &Attempt, deadline: Instant, progress: ProgressReporter) -> Self {
+    pub(crate) fn new(attempt: &Attempt, scope: Scope, deadline: Instant, progress: ProgressReporter) -> Self {
         Self {
             id: attempt.lease.job,
             lease: attempt.lease,
@@ -59,6 +64,7 @@ impl AttemptInfo {
             deadline,
             trace: attempt.trace.clone(),
             previous_span: attempt.previous_span.clone(),
+            scope,
             cancellation: CancellationToken::new(),
             progress,
         }
@@ -99,12 +105,24 @@ impl AttemptInfo {
         self.deadline
     }
 
-    /// The trace context of the request.
+    /// The trace context of the submission: of the span `send <job name>`.
     pub fn trace(&self) -> Option<&TraceContext> {
         self.trace.as_ref()
     }
 
-    /// The `traceparent` of the previous attempt, if that attempt recorded one.
+    /// The id of the attempt's own trace, as in its log lines. Differs from the submission's trace, unless
+    /// [`Options::propagation`](crate::Options::propagation) is `child`.
+    pub fn trace_id(&self) -> TraceId {
+        self.scope.trace_id()
+    }
+
+    /// The attempt's own OpenTelemetry context, with the span `process <job name>`. It is the current context while the
+    /// handler runs; a task or thread that the handler starts must attach it.
+    pub fn context(&self) -> &Context {
+        self.scope.context()
+    }
+
+    /// The `traceparent` of the previous attempt. `None` for the first attempt, and after one whose worker died.
     pub fn previous_span(&self) -> Option<&str> {
         self.previous_span.as_deref()
     }
@@ -161,6 +179,7 @@ impl<Req> JobContext<Req> {
             deadline: Instant::now() + Duration::from_secs(30 * 60),
             trace: None,
             previous_span: None,
+            scope: Scope::unrecorded(),
             cancellation: CancellationToken::new(),
             progress: Arc::<ProgressQueue>::default().reporter(lease),
         };

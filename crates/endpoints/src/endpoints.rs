@@ -12,7 +12,7 @@ use std::{
 
 use async_endpoints_core::{
     JobId, JobName, JobView, Store, StoreError,
-    job::{InvalidName, TraceContext},
+    job::InvalidName,
     store::{CancelOutcome, JobLookup, RetryAs, RetryOutcome, StatsQuery, WorkerId},
 };
 use axum::Router;
@@ -86,7 +86,8 @@ impl AsyncEndpoints {
         let store = measured.store(store);
         middlewares.insert(0, measured.middleware());
         let id = WorkerId(measured.telemetry.take_instance_id().unwrap_or_else(Uuid::new_v4));
-        let worker = Worker::new(id, store.clone(), options.clone(), registered.into(), middlewares.into());
+        let worker =
+            Worker::new(id, store.clone(), options.clone(), registered.into(), middlewares.into(), measured.running());
         let (rules, defaults) = (Rules::default(), options.clone());
         let undeclared = move |name: &JobName| rules.resolve(&defaults).cutoffs(name, &defaults);
         let stats_cache = StatsCache::new(store.clone(), cutoffs, undeclared);
@@ -252,15 +253,12 @@ impl AsyncEndpoints {
 
     /// Creates a new job from a failed or canceled one. A repeated call returns the same new job.
     pub async fn retry(&self, id: JobId) -> Result<RetryOutcome, StoreError> {
-        self.retry_traced(id, None).await
-    }
-
-    pub(crate) async fn retry_traced(
-        &self,
-        id: JobId,
-        trace: Option<TraceContext>,
-    ) -> Result<RetryOutcome, StoreError> {
-        within(self.0.store.retry(id, &RetryAs { id: JobId::random(), trace })).await
+        // The new job's type is not known before it is stored.
+        let sending = self.measured().send(None);
+        let new = RetryAs { id: JobId::random(), trace: sending.stored() };
+        let retried = sending.run(within(self.0.store.retry(id, &new))).await;
+        sending.retried(retried.as_ref());
+        retried
     }
 
     /// Returns the fleet's statistics: current counts, and rates and times of a window of at most six hours.

@@ -100,7 +100,6 @@ fn write_json(bytes: &mut Vec<u8>, value: &impl Serialize) {
 
 /// Reads the caller alone, in a time that does not depend on the size of the request. Unknown if the request did not come
 /// over HTTP.
-#[allow(dead_code, reason = "wired next")]
 pub(crate) fn read_caller(payload: &[u8]) -> Caller {
     let caller = payload.strip_prefix(BEGIN.as_bytes()).and_then(|rest| rest.strip_prefix(CALLER.as_bytes()));
     let caller = caller.and_then(|rest| serde_json::Deserializer::from_slice(rest).into_iter().next());

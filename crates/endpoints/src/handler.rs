@@ -3,6 +3,7 @@
 
 use std::{error::Error, future::Future, marker::PhantomData, sync::Arc};
 
+use async_endpoints_telemetry::Scope;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde::{Serialize, de::DeserializeOwned};
@@ -164,7 +165,7 @@ where
     }
 }
 
-/// Runs a function on a thread of its own, in the runtime's context. A panic of the function resumes in the caller.
+/// Runs a function on a thread of its own, in the runtime's context and in the scope of the caller. A panic of the function resumes in the caller.
 /// Dropping the future does not stop the thread, which drops `hold` when it ends.
 async fn on_thread<T: Send + 'static>(
     name: String,
@@ -173,9 +174,11 @@ async fn on_thread<T: Send + 'static>(
 ) -> std::io::Result<T> {
     let (send, receive) = oneshot::channel();
     let runtime = tokio::runtime::Handle::current();
+    let scope = Scope::current();
     std::thread::Builder::new().name(name).spawn(move || {
         let _context = runtime.enter();
-        let ended = panics::catch(run);
+        let ended = panics::catch(|| scope.in_scope(run));
+        drop(scope);
         drop(hold);
         drop(send.send(ended));
     })?;

@@ -62,6 +62,8 @@ pub struct Options {
     /// Shows callers the message of panics and of errors that a handler returned with `?`. Such text can contain secrets:
     /// the default is `false`, and no environment variable changes it.
     pub error_details: bool,
+    /// `PROPAGATION`: relation of an attempt's trace to the submission's: `link`, `child` or `none`. Defaults to `link`.
+    pub propagation: Propagation,
     /// Request headers that handlers can read, in lower case. Defaults to `user-agent`, `x-request-id`, `x-user-id`,
     /// `x-forwarded-for` and `content-type`.
     ///
@@ -87,6 +89,30 @@ pub struct Enrich {
     pub trust_proxy: bool,
 }
 
+/// Relation of an attempt's trace to the trace of the submission. In all modes, an attempt is linked to the one before.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Propagation {
+    /// Each attempt begins a trace, with a link to the submission. A job may run days later, and several times.
+    #[default]
+    Link,
+    /// Attempts are part of the submission's trace.
+    Child,
+    /// Each attempt begins a trace, without a link to the submission.
+    None,
+}
+
+impl Propagation {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "link" => Some(Self::Link),
+            "child" => Some(Self::Child),
+            "none" => Some(Self::None),
+            _ => None,
+        }
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
@@ -107,6 +133,7 @@ impl Default for Options {
             header_read: Duration::from_secs(30),
             base_path: None,
             error_details: false,
+            propagation: Propagation::Link,
             captured_headers: headers.map(str::to_owned).to_vec(),
             enrich: Enrich::default(),
         }
@@ -152,6 +179,7 @@ impl Options {
         vars.number("MAX_CONNECTIONS", &mut options.max_connections)?;
         vars.seconds("HEADER_READ_SECONDS", &mut options.header_read)?;
         vars.read("BASE_PATH", &mut options.base_path, "a path", |text| Some(Some(text.to_owned())))?;
+        vars.read("PROPAGATION", &mut options.propagation, "link, child or none", Propagation::parse)?;
         options.check(|field| format!("{prefix}{}", field.to_uppercase()))?;
         Ok(options)
     }
@@ -254,7 +282,7 @@ mod tests {
         assert_eq!(read(&[]), Ok(default.clone()));
         assert_eq!(read(&[("AE_CONCURRENCY", " ")]), Ok(default.clone()));
         let second = Duration::from_millis(1500);
-        let cases: [(&str, &str, Options); 14] = [
+        let cases: [(&str, &str, Options); 15] = [
             ("AE_CONCURRENCY", "7", Options { concurrency: 7, ..default.clone() }),
             ("AE_MAX_QUEUE_SIZE", "7", Options { max_queue_size: 7, ..default.clone() }),
             ("AE_MAX_RETRIES", "0", Options { max_retries: 0, ..default.clone() }),
@@ -268,6 +296,7 @@ mod tests {
             ("AE_ALERT_STUCK_SECONDS", "1.5", Options { stuck_after: second, ..default.clone() }),
             ("AE_MAX_CONNECTIONS", "7", Options { max_connections: 7, ..default.clone() }),
             ("AE_HEADER_READ_SECONDS", "1.5", Options { header_read: second, ..default.clone() }),
+            ("AE_PROPAGATION", "child", Options { propagation: Propagation::Child, ..default.clone() }),
             ("AE_BASE_PATH", "/v1", Options { base_path: Some("/v1".to_owned()), ..default.clone() }),
         ];
         for (name, value, expected) in cases {

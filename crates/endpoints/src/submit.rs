@@ -46,6 +46,21 @@ pub enum SubmitError {
     Store(#[from] StoreError),
 }
 
+impl SubmitError {
+    /// The code, as in the problem object of a response.
+    pub(crate) const fn code(&self) -> &'static str {
+        match self {
+            Self::QueueFull => "QUEUE_FULL",
+            Self::Conflict => "IDEMPOTENCY_CONFLICT",
+            Self::Expired => "JOB_EXPIRED",
+            Self::ShuttingDown => "SHUTTING_DOWN",
+            Self::Invalid(_) => "INVALID_REQUEST",
+            Self::Store(StoreError::Unreadable(_)) => "JOB_UNREADABLE",
+            Self::Store(_) => "STORE_UNAVAILABLE",
+        }
+    }
+}
+
 /// A job that the store has accepted.
 #[derive(Clone, Debug)]
 pub struct Accepted {
@@ -100,8 +115,20 @@ impl AsyncEndpoints {
             .owner(owner)
     }
 
-    /// Inserts a job, or finds the job of an earlier, identical submission.
+    /// Inserts a job, or finds the job of an earlier, identical submission. The job stores the context of this submission's
+    /// span, which is below the current one.
     pub(crate) async fn accept(&self, job: NewJob) -> Result<Accepted, SubmitError> {
+        let sending = self.measured().send(Some(&job.name));
+        let job = job.trace(sending.stored());
+        let accepted = sending.run(self.insert(job)).await;
+        match &accepted {
+            Ok(accepted) => sending.accepted(accepted.job.id, accepted.replayed),
+            Err(error) => sending.failed(error.code()),
+        }
+        accepted
+    }
+
+    async fn insert(&self, job: NewJob) -> Result<Accepted, SubmitError> {
         if self.is_shutting_down() {
             self.count_refused(&job.name, SubmissionResult::Rejected);
             return Err(SubmitError::ShuttingDown);

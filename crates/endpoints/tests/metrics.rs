@@ -16,7 +16,7 @@ use async_endpoints::{
     axum::response::Response,
     core::{
         JobName, JobStore,
-        store::{Claim, LeaseToken, StoreOperation, TypeQuota, WorkerId},
+        store::{Claim, JobLookup, LeaseToken, StoreOperation, TypeQuota, WorkerId},
     },
     telemetry::CATALOGUE,
 };
@@ -261,18 +261,20 @@ async fn names_kinds_labels_and_bounds_are_as_published() {
 }
 
 #[tokio::test]
-async fn exemplars_name_job_and_trace() {
+async fn exemplars_name_job_and_attempt_span() {
     let telemetry = telemetry();
     let service = service(&telemetry).await;
-    let trace = "0af7651916cd43dd8448eb211c80319c";
-    let request =
-        service.client.post(service.url("/work")).header("traceparent", format!("00-{trace}-b7ad6b7169203331-01"));
+    let request = service.client.post(service.url("/work"));
     let job: Value = request.json(&1).send().await.unwrap().json().await.unwrap();
     let id = job["id"].as_str().unwrap();
     ended(&service.endpoints, id.parse().unwrap()).await;
-    let exemplar = format!("# {{trace_id=\"{trace}\",span_id=\"b7ad6b7169203331\",job_id=\"{id}\"}} ");
     let has_all = |text: &str| {
-        let has = |start: &str| text.lines().any(|line| line.starts_with(start) && line.contains(&exemplar));
+        let end = format!(",job_id=\"{id}\"}} ");
+        let exemplar = text.lines().find_map(|line| Some(line.split_once(&end)?.0.split_once(" # {")?.1));
+        let Some(exemplar) = exemplar else { return false };
+        assert!(exemplar.starts_with("trace_id=\"") && exemplar.contains("\",span_id=\""), "{exemplar}");
+        assert!(!exemplar.contains(job["traceId"].as_str().unwrap()), "the attempt's trace, not the submission's");
+        let has = |start: &str| text.lines().any(|line| line.starts_with(start) && line.contains(exemplar));
         let times = ["queue_time", "processing_time", "total_time"];
         has("async_job_failed_total{") && times.iter().all(|time| has(&format!("async_job_{time}_seconds_bucket")))
     };
@@ -404,10 +406,11 @@ async fn lost_job_has_total_time_and_exemplar() {
         .unwrap();
     let app = routes(&endpoints).merge(endpoints.monitoring_routes());
     let service = Service::serve_app(store, endpoints, app).await;
-    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let response = service.client.post(service.url("/idle")).header("traceparent", parent).json(&()).send().await;
+    let response = service.client.post(service.url("/idle")).json(&()).send().await;
     let job: Value = response.unwrap().json().await.unwrap();
     let id = job["id"].as_str().unwrap();
+    let JobLookup::Found(stored) = service.store.get(id.parse().unwrap()).await.unwrap() else { panic!("not found") };
+    let parent = stored.trace.unwrap().traceparent;
     claim_and_die(&service.store, "Idle").await;
     ended(&service.endpoints, id.parse().unwrap()).await;
     let lost = r#"async_job_failed_total{error_type="WORKER_LOST",job_type="Idle"} 1"#;

@@ -71,6 +71,7 @@ mod reader;
 mod resource;
 #[cfg(feature = "otlp")]
 mod runtime;
+mod scope;
 mod shutdown;
 mod signal;
 mod sync;
@@ -90,6 +91,7 @@ pub use self::{
     logs::{LogFormat, LogOutput, Logs, SCOPE_TARGET},
     panics::{restore_panic_location, take_panic_location, watch_panics},
     provider::Telemetry,
+    scope::Scope,
     shutdown::TelemetryGuard,
     signal::Signal,
 };

@@ -1,12 +1,8 @@
-//! A request in the form that all routes need: caller, job id, prefix, trace.
+//! A request in the form that all routes need: caller, job id, prefix.
 
 use std::sync::Arc;
 
-use async_endpoints_core::{
-    JobId, JobView,
-    job::{Digest, TraceContext},
-    store::JobLookup,
-};
+use async_endpoints_core::{JobId, JobView, job::Digest, store::JobLookup};
 use axum::{
     RequestPartsExt,
     body::Body,
@@ -16,8 +12,7 @@ use axum::{
 };
 
 use super::{
-    access::Visibility, codes, config::HttpConfig, document::JobDocument, headers, job, problem::Problem,
-    responses::with_hook,
+    access::Visibility, codes, config::HttpConfig, document::JobDocument, job, problem::Problem, responses::with_hook,
 };
 use crate::AsyncEndpoints;
 
@@ -27,7 +22,6 @@ pub(super) struct Call {
     pub(super) head: Arc<Parts>,
     /// The prefix of the job routes in `Location` and links.
     pub(super) base: String,
-    pub(super) trace: Option<TraceContext>,
     pub(super) visibility: Visibility,
     /// Whether the access policy grants operator rights. Such a caller sees the sources of errors.
     pub(super) is_operator: bool,
@@ -40,7 +34,6 @@ impl Call {
         let (mut head, body) = request.into_parts();
         let call = Self {
             base: config.base_path.clone().unwrap_or_else(|| prefix(&head)),
-            trace: headers::trace(&head.headers),
             visibility: Visibility::Own(None),
             is_operator: false,
             path: path(&mut head).await,

@@ -1,6 +1,6 @@
 //! Parsing of request headers and query parameters.
 
-use async_endpoints_core::{JobId, job::TraceContext, store::IdempotencyKey};
+use async_endpoints_core::{JobId, store::IdempotencyKey};
 use axum::{
     extract::{OriginalUri, Request},
     http::{HeaderMap, HeaderName, HeaderValue, Uri, header},
@@ -10,15 +10,11 @@ use super::{codes, problem::Problem};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-async-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 pub(super) const PREFER: HeaderName = HeaderName::from_static("prefer");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Maximum bytes of captured headers per job, names and values together.
 const CAPTURED_BYTES: usize = 8 << 10;
-/// Maximum length of a `tracestate`; W3C allows to drop longer ones.
-const TRACESTATE_BYTES: usize = 512;
 
 /// Copies the header values and URIs of a request, which lie in the connection's read buffer of 8 KiB. The connection
 /// reads ahead, to notice a client that disconnects, and needs a second buffer as long as anything lies in the first.
@@ -93,36 +89,6 @@ pub(super) fn request_id(headers: &HeaderMap) -> Result<Option<JobId>, Problem> 
     let value = single(headers, &REQUEST_ID).map_err(|()| codes::INVALID_REQUEST_ID)?;
     let parse = |value: &HeaderValue| value.to_str().ok()?.trim().parse().ok();
     value.map(|value| parse(value).ok_or(codes::INVALID_REQUEST_ID.into())).transpose()
-}
-
-/// The W3C trace context; `None` if it is missing or malformed.
-pub(super) fn trace(headers: &HeaderMap) -> Option<TraceContext> {
-    let traceparent = single(headers, &TRACEPARENT).ok()??.to_str().ok()?.trim();
-    let states: Vec<&str> = headers.get_all(TRACESTATE).iter().filter_map(|value| value.to_str().ok()).collect();
-    let tracestate = Some(states.join(",")).filter(|state| (1..=TRACESTATE_BYTES).contains(&state.len()));
-    is_traceparent(traceparent).then(|| TraceContext { traceparent: traceparent.to_owned(), tracestate })
-}
-
-fn is_traceparent(text: &str) -> bool {
-    let hex = |part: &str, len: usize| {
-        part.len() == len && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-    };
-    let zero = |part: &str| part.bytes().all(|b| b == b'0');
-    let parts: Vec<&str> = text.splitn(5, '-').collect();
-    match parts.as_slice() {
-        [version, trace, span, flags, rest @ ..] => {
-            let newer = *version != "00";
-            hex(version, 2)
-                && *version != "ff"
-                && hex(trace, 32)
-                && !zero(trace)
-                && hex(span, 16)
-                && !zero(span)
-                && hex(flags, 2)
-                && (rest.is_empty() || newer)
-        }
-        _ => false,
-    }
 }
 
 /// Maximum seconds that a request is held.
@@ -276,22 +242,6 @@ mod tests {
         let parse = |text: &str| request_id(&headers(&[("x-async-request-id", text)])).map_err(|_| ());
         assert_eq!(parse(id), Ok(Some(id.parse().expect("a UUID"))));
         assert_eq!(parse("7"), Err(()));
-    }
-
-    #[test]
-    fn malformed_traceparent_is_ignored() {
-        let valid = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        let found = trace(&headers(&[("traceparent", valid), ("tracestate", "a=1")])).expect("a context");
-        assert_eq!(found.tracestate.as_deref(), Some("a=1"));
-        for bad in [
-            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
-            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x",
-            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
-            "",
-        ] {
-            assert_eq!(trace(&headers(&[("traceparent", bad)])), None, "{bad}");
-        }
     }
 
     #[test]

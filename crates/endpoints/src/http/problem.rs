@@ -12,7 +12,11 @@ use axum::{
 use serde::{Serialize, Serializer};
 
 use super::codes::{self, ProblemKind};
-use crate::{error::cut, submit::SubmitError, telemetry::events};
+use crate::{
+    error::cut,
+    submit::SubmitError,
+    telemetry::{current_trace_id, events},
+};
 
 /// Maximum bytes of a detail.
 const DETAIL_BYTES: usize = 4 << 10;
@@ -124,8 +128,9 @@ impl Problem {
         self.trace_id.as_deref()
     }
 
-    pub(super) fn traced(mut self, trace: Option<&TraceContext>) -> Self {
-        self.trace_id = trace.and_then(TraceContext::trace_id).map(str::to_owned);
+    /// Sets the trace of the current request.
+    pub(super) fn traced(mut self) -> Self {
+        self.trace_id = current_trace_id();
         self
     }
 }

@@ -5,7 +5,6 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use async_endpoints_core::job::TraceContext;
 use axum::{
     http::request::Parts,
     response::{IntoResponse, Response},
@@ -74,13 +73,8 @@ pub(super) fn with_hook(response: impl Fn() -> Response, hook: impl FnOnce(Respo
 }
 
 /// The response when a function of the application panicked.
-pub(super) fn panicked(
-    responses: &dyn Responses,
-    head: &Parts,
-    panic: &(dyn Any + Send),
-    trace: Option<&TraceContext>,
-) -> Response {
+pub(super) fn panicked(responses: &dyn Responses, head: &Parts, panic: &(dyn Any + Send)) -> Response {
     log::internal("the application's code panicked while a request was answered", &panics::message(panic));
-    let problem = Problem::from(codes::INTERNAL_ERROR).traced(trace);
+    let problem = Problem::from(codes::INTERNAL_ERROR).traced();
     with_hook(|| problem.clone().into_response(), |response| responses.internal_error(head, &problem, response))
 }

@@ -38,7 +38,7 @@ fn answer(job: &JobView, call: &Call) -> Response {
         }
         _ => {
             let detail = format!("The job is {} and has no result yet.", job.status.as_str());
-            let problem = codes::JOB_NOT_ENDED.with_detail(detail).traced(call.trace.as_ref());
+            let problem = codes::JOB_NOT_ENDED.with_detail(detail).traced();
             job::retry_after(job).into_iter().fold(problem, Problem::with_retry_after).into_response()
         }
     }

@@ -13,7 +13,7 @@ pub(super) async fn retry(call: &Call) -> Result<Response, Problem> {
     }
     let retried = within::<_, Problem>(async {
         call.check_visible(id).await?;
-        Ok(call.endpoints.retry_traced(id, call.trace.clone()).await?)
+        Ok(call.endpoints.retry(id).await?)
     });
     let (job, replayed) = match retried.await? {
         RetryOutcome::Created(job) => (job, false),

@@ -185,7 +185,7 @@ async fn answer_or_problem(
         headers::copy_texts(&mut request);
     }
     let (call, body) = Call::of(endpoints, config.clone(), request).await;
-    let (head, trace) = (call.head.clone(), call.trace.clone());
+    let head = call.head.clone();
     body::drain(body).await;
     // The application's rules and response hooks may panic; the client still gets a response.
     let answered = AssertUnwindSafe(async {
@@ -198,8 +198,8 @@ async fn answer_or_problem(
     });
     let problem = match answered.catch_unwind().await {
         Ok(Ok(response)) => return response,
-        Ok(Err(problem)) => problem.traced(trace.as_ref()),
-        Err(panic) => return panicked(&*config.responses, &head, &*panic, trace.as_ref()),
+        Ok(Err(problem)) => problem.traced(),
+        Err(panic) => return panicked(&*config.responses, &head, &*panic),
     };
     with_hook(
         || problem.clone().into_response(),
@@ -217,7 +217,7 @@ fn with_fallback(methods: MethodRouter) -> MethodRouter {
         let (head, body) = request.into_parts();
         body::drain(body).await;
         let detail = format!("{} is not supported here; the Allow header lists the supported methods.", head.method);
-        let problem = codes::METHOD_NOT_ALLOWED.with_detail(detail).traced(headers::trace(&head.headers).as_ref());
+        let problem = codes::METHOD_NOT_ALLOWED.with_detail(detail).traced();
         // Without it, caches may store a 405.
         problem.with_header(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))
     })

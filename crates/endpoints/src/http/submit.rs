@@ -61,7 +61,7 @@ impl SubmitHandler {
 
     pub(super) async fn respond(&self, request: Request) -> Response {
         let (call, body) = Call::of(&self.endpoints, self.config.clone(), request).await;
-        let (head, trace) = (call.head.clone(), call.trace.clone());
+        let head = call.head.clone();
         let responses = &*self.config.responses;
         // The application's validators, rules and response hooks may panic; the client still gets a response.
         let refused = match AssertUnwindSafe(self.accept(call, body)).catch_unwind().await {
@@ -70,11 +70,11 @@ impl SubmitHandler {
                 response.headers_mut().append(header::VARY, HeaderValue::from_static("Prefer"));
                 return *response;
             }
-            Ok(Err(Refusal::Problem(problem))) => problem.traced(trace.as_ref()),
+            Ok(Err(Refusal::Problem(problem))) => problem.traced(),
             Err(panic) => {
                 // Functions of the application run before `insert`, so no job was stored.
                 self.endpoints.count_refused(&self.name, SubmissionResult::Rejected);
-                return panicked(responses, &head, &*panic, trace.as_ref());
+                return panicked(responses, &head, &*panic);
             }
         };
         let problem = || {
@@ -121,8 +121,7 @@ impl SubmitHandler {
             delay: overrides.delay.unwrap_or(self.policy.delay),
             ..self.policy
         };
-        let job = call.endpoints.new_job(self.name.clone(), &policy, identity, payload);
-        Ok(job.trace(call.trace.clone()))
+        Ok(call.endpoints.new_job(self.name.clone(), &policy, identity, payload))
     }
 }
 

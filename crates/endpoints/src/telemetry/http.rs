@@ -1,52 +1,106 @@
-//! The layer around the library's routes: request durations by route.
+//! The layer around the library's routes: the server span, its scope, and the duration of each request.
 
 use std::{
-    task::{Context, Poll},
+    task::{Context as TaskContext, Poll},
     time::Instant,
 };
 
 use async_endpoints_telemetry::{
-    Attachment,
-    opentelemetry::{KeyValue, metrics::Histogram},
+    Attachment, Scope,
+    opentelemetry::{
+        Context, KeyValue,
+        metrics::Histogram,
+        trace::{SpanBuilder, SpanKind, TraceContextExt},
+    },
+    trace::{Tracing, extract_headers},
 };
 use axum::{
     extract::{MatchedPath, Request},
-    http::{Method, StatusCode, Uri, uri::Scheme},
+    http::{Method, StatusCode, Uri, Version, header, uri::Scheme},
     response::Response,
 };
 use futures_util::future::BoxFuture;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::catalogue::REQUEST_DURATION;
-use crate::{caller::Caller, options::Enrich};
+use super::{
+    catalogue::REQUEST_DURATION,
+    scope::{self, RequestId},
+    semconv as s, spans,
+};
+use crate::{
+    caller::Caller,
+    options::{Enrich, Options},
+};
 
-/// Records `http.server.request.duration` by method, route and status. A request whose client disconnects before the
-/// response begins is not recorded.
+/// Runs each request in a scope, as a span `METHOD /route`, and records `http.server.request.duration` by method, route and
+/// status. A request whose client disconnects before the response begins is not measured.
 #[derive(Clone)]
-pub(crate) struct RequestDuration(Histogram<f64>, Enrich);
+pub(crate) struct Requests {
+    duration: Histogram<f64>,
+    tracing: Tracing,
+    enrich: Enrich,
+    /// Whether the application lets the header `user-agent` be captured.
+    user_agent: bool,
+}
 
-impl RequestDuration {
-    pub(crate) fn new(attachment: &Attachment, enrich: Enrich) -> Self {
-        Self(attachment.histogram(&REQUEST_DURATION), enrich)
+impl Requests {
+    pub(crate) fn new(attachment: &Attachment, tracing: Tracing, options: &Options) -> Self {
+        let user_agent = options.captured_headers.iter().any(|name| name == header::USER_AGENT.as_str());
+        Self { duration: attachment.histogram(&REQUEST_DURATION), tracing, enrich: options.enrich, user_agent }
+    }
+
+    /// Starts the server span: below the application's own span, if there is one, else below the caller's.
+    fn begin(&self, request: &Request, method: &'static str, route: Option<&MatchedPath>, caller: &Caller) -> Scope {
+        let current = Context::current();
+        let remote = || extract_headers(request.headers());
+        let parent = if current.has_active_span() { current } else { remote().unwrap_or(current) };
+        let context = self.tracing.start(&parent, &[], || describe(request, method, route));
+        let id = caller.request_id.as_deref().unwrap_or_default();
+        let context = context.with_value(RequestId(id.into()));
+        if context.span().is_recording() {
+            context.span().set_attributes(self.details(request, method, caller));
+        }
+        scope::request(context, caller)
+    }
+
+    /// Attributes that samplers seldom read.
+    fn details(&self, request: &Request, method: &'static str, caller: &Caller) -> impl Iterator<Item = KeyValue> {
+        let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+        let authority = request.uri().authority().cloned().or_else(|| host?.parse().ok());
+        let original = (method != request.method().as_str()).then(|| request.method().to_string());
+        let agent = request.headers().get(header::USER_AGENT).filter(|_| self.user_agent);
+        let agent = agent.and_then(|agent| agent.to_str().ok()).map(str::to_owned);
+        let port = authority.as_ref().and_then(|authority| authority.port_u16());
+        let text = |key: &'static str, value: Option<String>| value.map(|value| KeyValue::new(key, value));
+        [
+            text(s::SERVER_ADDRESS, authority.map(|authority| authority.host().to_owned())),
+            port.map(|port| KeyValue::new(s::SERVER_PORT, i64::from(port))),
+            version(request.version()).map(|version| KeyValue::new(s::PROTOCOL_VERSION, version)),
+            text(s::HTTP_METHOD_ORIGINAL, original),
+            text(s::CLIENT_ADDRESS, caller.client_address.clone()),
+            text(s::USER_AGENT, agent),
+        ]
+        .into_iter()
+        .flatten()
     }
 }
 
-impl<S> Layer<S> for RequestDuration {
-    type Service = Timed<S>;
+impl<S> Layer<S> for Requests {
+    type Service = Observed<S>;
 
-    fn layer(&self, inner: S) -> Timed<S> {
-        Timed { inner, duration: self.clone() }
+    fn layer(&self, inner: S) -> Observed<S> {
+        Observed { inner, requests: self.clone() }
     }
 }
 
 #[derive(Clone)]
-pub(crate) struct Timed<S> {
+pub(crate) struct Observed<S> {
     inner: S,
-    duration: RequestDuration,
+    requests: Requests,
 }
 
-impl<S> Service<Request> for Timed<S>
+impl<S> Service<Request> for Observed<S>
 where
     S: Service<Request, Response = Response>,
     S::Future: Send + 'static,
@@ -55,24 +109,51 @@ where
     type Error = S::Error;
     type Future = BoxFuture<'static, Result<Response, S::Error>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
         let began = Instant::now();
-        let caller = Caller::identify(&mut request, self.duration.1);
-        request.extensions_mut().insert(caller.clone());
-        let (duration, method, scheme) = (self.duration.clone(), method(request.method()), scheme(request.uri()));
+        let (duration, method, scheme) =
+            (self.requests.duration.clone(), method(request.method()), scheme(request.uri()));
         let route = request.extensions().get::<MatchedPath>().cloned();
-        let answer = self.inner.call(request);
+        let caller = Caller::identify(&mut request, self.requests.enrich);
+        let scope = self.requests.begin(&request, method, route.as_ref(), &caller);
+        request.extensions_mut().insert(caller.clone());
+        let answer = scope.in_scope(|| self.inner.call(request));
         Box::pin(async move {
-            let mut response = answer.await?;
+            let mut response = scope.run(answer).await?;
             caller.echo(response.headers_mut());
             let labels = labels(method, scheme, route.as_ref(), response.status());
-            duration.0.record(began.elapsed().as_secs_f64(), &labels);
+            duration.record(began.elapsed().as_secs_f64(), &labels);
+            end(scope.context(), response.status());
             Ok(response)
         })
+    }
+}
+
+fn describe(request: &Request, method: &'static str, route: Option<&MatchedPath>) -> SpanBuilder {
+    let verb = if method == OTHER_METHOD { "HTTP" } else { method };
+    let name = route.map_or_else(|| verb.to_owned(), |route| format!("{verb} {}", route.as_str()));
+    let route = route.map(|route| KeyValue::new(s::HTTP_ROUTE, route.as_str().to_owned()));
+    let attributes = [
+        KeyValue::new(s::HTTP_METHOD, method),
+        KeyValue::new(s::URL_PATH, request.uri().path().to_owned()),
+        KeyValue::new(s::URL_SCHEME, scheme(request.uri())),
+    ];
+    SpanBuilder::from_name(name).with_kind(SpanKind::Server).with_attributes(attributes.into_iter().chain(route))
+}
+
+/// Ends the server span. Responses from 500 on are errors of the server; others are not.
+fn end(context: &Context, status: StatusCode) {
+    let span = context.span();
+    if span.is_recording() {
+        span.set_attribute(KeyValue::new(s::HTTP_STATUS, i64::from(status.as_u16())));
+        if status.is_server_error() {
+            spans::fail(context, status.as_u16().to_string());
+        }
+        span.end();
     }
 }
 
@@ -83,26 +164,38 @@ fn labels(
     status: StatusCode,
 ) -> Vec<KeyValue> {
     let mut labels = vec![
-        KeyValue::new("http.request.method", method),
-        KeyValue::new("http.response.status_code", i64::from(status.as_u16())),
-        KeyValue::new("url.scheme", scheme),
+        KeyValue::new(s::HTTP_METHOD, method),
+        KeyValue::new(s::HTTP_STATUS, i64::from(status.as_u16())),
+        KeyValue::new(s::URL_SCHEME, scheme),
     ];
-    labels.extend(route.map(|route| KeyValue::new("http.route", route.as_str().to_owned())));
+    labels.extend(route.map(|route| KeyValue::new(s::HTTP_ROUTE, route.as_str().to_owned())));
     if status.is_server_error() {
-        labels.push(KeyValue::new("error.type", status.as_u16().to_string()));
+        labels.push(KeyValue::new(s::ERROR_TYPE, status.as_u16().to_string()));
     }
     labels
 }
 
+const OTHER_METHOD: &str = "_OTHER";
+
 /// Unknown methods share a value: clients can send any.
 fn method(method: &Method) -> &'static str {
     const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"];
-    KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("_OTHER")
+    KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or(OTHER_METHOD)
 }
 
 /// HTTP/2 requests carry the scheme. HTTP/1.1 requests do not, and count as `http`, even behind a proxy with TLS.
 fn scheme(uri: &Uri) -> &'static str {
     if uri.scheme() == Some(&Scheme::HTTPS) { "https" } else { "http" }
+}
+
+fn version(version: Version) -> Option<&'static str> {
+    match version {
+        Version::HTTP_10 => Some("1.0"),
+        Version::HTTP_11 => Some("1.1"),
+        Version::HTTP_2 => Some("2"),
+        Version::HTTP_3 => Some("3"),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

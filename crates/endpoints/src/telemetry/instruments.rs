@@ -17,7 +17,11 @@ use async_endpoints_telemetry::{
 };
 use foldhash::HashMap;
 
-use super::{catalogue as c, cause::Cause, series::TypeSeries};
+use super::{
+    catalogue as c,
+    cause::Cause,
+    series::{OUTCOMES, TypeSeries},
+};
 use crate::{error::Builtin, sync::Mutex};
 
 /// Maximum number of job types with own series. Others share the label value [`OTHER`].
@@ -119,7 +123,7 @@ impl Instruments {
         if let Some(attempts) = series.attempts(end.outcome) {
             attempts.add(1);
         } else {
-            let outcome = if end.outcome == AttemptOutcome::Retried { "retried" } else { "failed" };
+            let outcome = OUTCOMES[end.outcome as usize];
             let labels = [series.label.clone(), KeyValue::new("outcome", outcome), self.code(end.code)];
             self.attempts.add(1, &labels);
         }

@@ -1,4 +1,4 @@
-//! The middleware around every attempt. It alone sees when a handler ends.
+//! The middleware around every attempt: runs the handler in the attempt's scope, and alone sees when it ends.
 
 use std::sync::Arc;
 
@@ -31,6 +31,6 @@ impl Drop for HandlerGuard<'_> {
 impl Middleware for Observed {
     async fn run(&self, attempt: &AttemptInfo, next: Next<'_>) -> Result<Bytes, JobError> {
         let _guard = HandlerGuard { running: &self.0, lease: attempt.lease };
-        next.run().await
+        attempt.scope.run(next.run()).await
     }
 }

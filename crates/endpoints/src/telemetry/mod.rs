@@ -22,6 +22,7 @@
 //! | `outage` | log lines about a store that does not answer |
 //! | `running` | the running attempts, for their durations |
 //! | `gauges` | observable gauges |
+//! | `spans`, `semconv` | the spans of jobs, and the attribute keys of all spans |
 //! | `scope` | trace context and correlation fields of a request or an attempt |
 //! | `cause` | the job and trace behind an exemplar |
 //! | `capture` | log lines that are kept with their job |
@@ -39,7 +40,9 @@ mod job;
 mod outage;
 mod running;
 pub(crate) mod scope;
+mod semconv;
 mod series;
+mod spans;
 mod store;
 
 use std::sync::Arc;
@@ -58,13 +61,16 @@ pub use async_endpoints_telemetry::{
 
 pub use self::catalogue::CATALOGUE;
 pub(crate) use self::outage::OutageLog;
-#[expect(unused_imports, reason = "wired next")]
-pub(crate) use self::scope::Scope;
 pub(crate) use self::series::SubmissionResult;
 use self::{
-    http::RequestDuration, instruments::Instruments, job::Observed, running::RunningTable, store::Instrumented,
+    http::Requests,
+    instruments::Instruments,
+    job::Observed,
+    spans::{Sending, Spans},
+    store::Instrumented,
 };
-use crate::{middleware::Middleware, options::Enrich};
+pub(crate) use self::{running::RunningTable, scope::current_trace_id, spans::lost};
+use crate::{middleware::Middleware, options::Options};
 
 /// The telemetry of one set of endpoints.
 pub(crate) struct Measured {
@@ -72,7 +78,8 @@ pub(crate) struct Measured {
     attachment: Attachment,
     instruments: Arc<Instruments>,
     running: Arc<RunningTable>,
-    requests: RequestDuration,
+    requests: Requests,
+    spans: Arc<Spans>,
     store: &'static str,
 }
 
@@ -81,14 +88,16 @@ impl Measured {
     pub(crate) fn new<'a>(
         telemetry: Telemetry,
         store: &'static str,
-        enrich: Enrich,
+        options: &Options,
         types: impl Iterator<Item = (&'a JobName, &'static [&'static str])>,
     ) -> Option<Self> {
         let attachment = telemetry.attach(CATALOGUE)?;
+        let tracing = telemetry.tracing().clone();
         Some(Self {
             instruments: Arc::new(Instruments::new(&attachment, store, types)),
             running: Arc::default(),
-            requests: RequestDuration::new(&attachment, enrich),
+            requests: Requests::new(&attachment, tracing.clone(), options),
+            spans: Arc::new(Spans::new(tracing, options.propagation)),
             store,
             telemetry,
             attachment,
@@ -97,7 +106,7 @@ impl Measured {
 
     /// Wraps the store, to count and time its calls.
     pub(crate) fn store(&self, inner: Arc<dyn Store>) -> Arc<dyn Store> {
-        Arc::new(Instrumented::new(inner, self.instruments.clone(), self.running.clone()))
+        Arc::new(Instrumented::new(inner, self.instruments.clone(), self.running.clone(), self.spans.clone()))
     }
 
     /// The middleware around every attempt.
@@ -106,8 +115,18 @@ impl Measured {
     }
 
     /// The layer around every route.
-    pub(crate) fn layer(&self) -> RequestDuration {
+    pub(crate) fn layer(&self) -> Requests {
         self.requests.clone()
+    }
+
+    /// The running attempts, with their scopes.
+    pub(crate) fn running(&self) -> Arc<RunningTable> {
+        self.running.clone()
+    }
+
+    /// Starts the span of a submission. The name is not known for a retry by an operator.
+    pub(crate) fn send(&self, name: Option<&JobName>) -> Sending {
+        self.spans.send(name)
     }
 
     /// Registers the observable gauges. A closure returns none when there is no value.

@@ -13,6 +13,7 @@ use foldhash::HashMap;
 
 use super::{cause::Cause, series::TypeSeries};
 use crate::sync::Mutex;
+use async_endpoints_telemetry::Scope;
 
 /// Time between two sweeps for attempts whose leases are no longer renewed.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -21,6 +22,7 @@ const SWEEP: Duration = Duration::from_secs(60);
 pub(crate) struct Started {
     pub(crate) series: Arc<TypeSeries>,
     pub(crate) cause: Cause,
+    pub(crate) scope: Scope,
     at: Instant,
     /// Age of the job at `at`, by the store's clock.
     age: Duration,
@@ -30,9 +32,15 @@ pub(crate) struct Started {
 }
 
 impl Started {
-    pub(crate) fn new(series: Arc<TypeSeries>, attempt: &Attempt, store_now: Timestamp, at: Instant) -> Self {
-        let cause = Cause::new(attempt.lease.job, attempt.trace.as_ref());
-        Self { series, cause, at, age: store_now.since(attempt.created_at), handler_ended: None, renewed: at }
+    pub(crate) fn new(
+        series: Arc<TypeSeries>,
+        attempt: &Attempt,
+        scope: Scope,
+        store_now: Timestamp,
+        at: Instant,
+    ) -> Self {
+        let cause = Cause::new(attempt.lease.job, scope.context());
+        Self { series, cause, scope, at, age: store_now.since(attempt.created_at), handler_ended: None, renewed: at }
     }
 
     /// Duration of the handler and age of the job. The handler ran until `now` if its end was not seen.
@@ -59,6 +67,11 @@ impl Default for RunningTable {
 impl RunningTable {
     pub(crate) fn start(&self, attempts: Vec<(Lease, Started)>) {
         self.0.lock().started.extend(attempts);
+    }
+
+    /// The scope of a running attempt. None if its lease was not claimed through this table.
+    pub(crate) fn scope(&self, lease: Lease) -> Option<Scope> {
+        self.0.lock().started.get(&lease).map(|started| started.scope.clone())
     }
 
     /// Records the end of a handler: what follows until the settlement is no processing time.

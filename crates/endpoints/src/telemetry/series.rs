@@ -16,6 +16,9 @@ use super::{catalogue as c, cause::Cause};
 /// Error code of jobs and attempts whose worker died or lost the store.
 pub(crate) const WORKER_LOST: &str = "WORKER_LOST";
 
+/// Label values of the outcomes of attempts, in the order of [`AttemptOutcome::ALL`].
+pub(super) const OUTCOMES: [&str; 6] = ["completed", "retried", "failed", "canceled", "released", "lost"];
+
 /// Result of a submission.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SubmissionResult {
@@ -79,7 +82,8 @@ impl TypeSeries {
             released_attempts: attempts.bind(&with("outcome", "released")),
             lost_attempts: attempts.bind(&with_code("lost", WORKER_LOST)),
             queue_time: attachment.timer(&c::QUEUE_TIME, &type_only),
-            processing_time: ["completed", "retried", "failed", "canceled", "released"]
+            processing_time: [0, 1, 2, 3, 4]
+                .map(|outcome| OUTCOMES[outcome])
                 .map(|outcome| attachment.timer(&c::PROCESSING_TIME, &with("outcome", outcome))),
             total_time: ["completed", "failed", "canceled"]
                 .map(|outcome| attachment.timer(&c::TOTAL_TIME, &with("outcome", outcome))),

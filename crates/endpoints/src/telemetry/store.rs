@@ -10,7 +10,7 @@ use async_endpoints_core::{
     job::{AttemptOutcome, ErrorRecord},
     store::{
         Attempt, CancelOutcome, Claim, Claimed, Heartbeat, InsertOutcome, Lease, NewJob, Outcome, Reclaim, Reclaimed,
-        Recovered, Renewed, Result, RetryAs, RetryOutcome, Settled, Settlement, StoreOperation,
+        Recovered, Renewed, Result, RetryAs, RetryOutcome, Settled, Settlement, StoreOperation, WorkerId,
     },
 };
 use async_trait::async_trait;
@@ -20,8 +20,11 @@ use super::{
     cause::Cause,
     instruments::{AttemptEnd, Instruments},
     running::{RunningTable, Started},
+    scope,
     series::{SubmissionResult, TypeSeries, WORKER_LOST},
+    spans::{self, Spans},
 };
+use crate::envelope;
 
 /// Minimum duration of a dropped call that counts as failed. A call dropped earlier ended with the client's connection.
 pub(super) const HANGING: Duration = Duration::from_millis(500);
@@ -30,6 +33,7 @@ pub(crate) struct Instrumented {
     inner: Arc<dyn Store>,
     instruments: Arc<Instruments>,
     running: Arc<RunningTable>,
+    spans: Arc<Spans>,
 }
 
 /// Times one call. Dropped without `end`, the call was dropped too.
@@ -64,8 +68,13 @@ impl Drop for Watch<'_> {
 }
 
 impl Instrumented {
-    pub(crate) fn new(inner: Arc<dyn Store>, instruments: Arc<Instruments>, running: Arc<RunningTable>) -> Self {
-        Self { inner, instruments, running }
+    pub(crate) fn new(
+        inner: Arc<dyn Store>,
+        instruments: Arc<Instruments>,
+        running: Arc<RunningTable>,
+        spans: Arc<Spans>,
+    ) -> Self {
+        Self { inner, instruments, running, spans }
     }
 
     fn watch<'a>(&'a self, operation: StoreOperation, submitted: Option<&'a TypeSeries>) -> Watch<'a> {
@@ -88,9 +97,12 @@ impl Instrumented {
         self.timed(operation, call()).await.0
     }
 
-    fn claimed(&self, claimed: &Claimed, now: Instant) {
+    fn claimed(&self, worker: WorkerId, claimed: &Claimed, now: Instant) {
         let start = |attempt: &Attempt| {
-            let started = Started::new(self.instruments.of(&attempt.name).clone(), attempt, claimed.now, now);
+            let caller = envelope::read_caller(&attempt.payload);
+            let scope = scope::attempt(self.spans.process(attempt, &caller), attempt, worker, &caller);
+            let series = self.instruments.of(&attempt.name).clone();
+            let started = Started::new(series, attempt, scope, claimed.now, now);
             let waited = attempt.started_at.since(attempt.runnable_since);
             started.series.queue_time.record(waited, now, || started.cause.labels());
             (attempt.lease, started)
@@ -118,7 +130,9 @@ impl Instrumented {
                 timer.record(duration, now, || cause.labels());
             }
         }
-        self.instruments.ended(series, &AttemptEnd { outcome, code: code(&settlement.outcome), status, now, cause });
+        let code = code(&settlement.outcome);
+        self.instruments.ended(series, &AttemptEnd { outcome, code, status, now, cause });
+        spans::processed(started.scope.context(), outcome, code, status);
     }
 
     fn recovered(&self, recovered: &[Recovered], now: Instant) {
@@ -127,7 +141,7 @@ impl Instrumented {
             // After a cancel request, a lost attempt is Canceled.
             let canceled = job.status == JobStatus::Canceled;
             let outcome = if canceled { AttemptOutcome::Canceled } else { AttemptOutcome::Lost };
-            let cause = Cause::new(job.id, job.trace.as_ref());
+            let cause = Cause::submitted(job.id, job.trace.as_ref());
             if let Some(timer) = series.total_time(job.status) {
                 timer.record(job.recovered_at.since(job.created_at), now, || cause.labels());
             }
@@ -177,7 +191,7 @@ impl JobStore for Instrumented {
         if let Ok(claimed) = &answer
             && !claimed.attempts.is_empty()
         {
-            self.claimed(claimed, now);
+            self.claimed(claim.worker, claimed, now);
         }
         answer
     }
@@ -200,7 +214,7 @@ impl JobStore for Instrumented {
         let answer = self.observe(StoreOperation::Cancel, || self.inner.cancel(id, error)).await?;
         if let CancelOutcome::Canceled(job) = &answer {
             let total = job.completed_at.unwrap_or(job.created_at).since(job.created_at);
-            let cause = Cause::new(id, job.trace.as_ref());
+            let cause = Cause::submitted(id, job.trace.as_ref());
             self.instruments.of(&job.name).canceled_unstarted(total, cause);
         }
         Ok(answer)
@@ -235,7 +249,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        options::Enrich,
+        options::Options,
         telemetry::{Measured, Telemetry},
     };
 
@@ -243,8 +257,8 @@ mod tests {
         let clock = ManualClock::new();
         let telemetry = Telemetry::builder().build().expect("telemetry");
         let store = Arc::new(MemoryStore::with_clock(clock.clone()));
-        let measured =
-            Measured::new(telemetry, store.kind(), Enrich::default(), std::iter::empty()).expect("the only attachment");
+        let measured = Measured::new(telemetry, store.kind(), &Options::default(), std::iter::empty())
+            .expect("the only attachment");
         Fixture::manual(measured.store(store), clock)
     });
 }

@@ -12,6 +12,8 @@ use async_endpoints_core::{
     store::{Attempt, Claim, LeaseToken, Result, TypeQuota},
 };
 
+use async_endpoints_telemetry::Scope;
+
 use super::{Worker, attempt::AttemptTask, running::RunningAttempt};
 use crate::{backoff::Backoff, context::AttemptInfo, jitter, store_call::limited, telemetry::events};
 
@@ -92,7 +94,8 @@ fn start(worker: &Arc<Worker>, attempt: Attempt, held_until: Instant) {
     };
     let permit = worker.slots.take(type_index);
     let deadline = Instant::now() + worker.types[type_index].policy.timeout.min(MAX_TIMEOUT);
-    let info = AttemptInfo::new(&attempt, deadline, worker.progress.reporter(attempt.lease));
+    let scope = worker.observed.scope(attempt.lease).unwrap_or_else(Scope::current);
+    let info = AttemptInfo::new(&attempt, scope, deadline, worker.progress.reporter(attempt.lease));
     let running = Arc::new(RunningAttempt::new(&attempt, type_index, info, held_until, &permit));
     let task = AttemptTask::new(worker.clone(), running.clone());
     running.set_task(tokio::spawn(task.run(attempt.payload, permit)).abort_handle());

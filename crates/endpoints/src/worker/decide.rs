@@ -5,6 +5,7 @@ use async_endpoints_core::{
     lifecycle::{Failure, settle_failure},
     store::{Outcome, Settlement},
 };
+use async_endpoints_telemetry::trace::traceparent;
 
 use super::{
     Worker,
@@ -32,8 +33,11 @@ pub(super) fn decide(worker: &Worker, running: &RunningAttempt, end: HandlerEnd)
     // The application's retry policy and the text of its errors can panic.
     let outcome = panics::catch(|| outcome(worker, running, end));
     let outcome = outcome.unwrap_or_else(|panic| Outcome::Failed { error: panicked(panic, false) });
+    // No attempt follows a completed one.
+    let span = (!matches!(outcome, Outcome::Completed { .. })).then(|| traceparent(running.info.scope.context()));
     let (progress, logs) = running.info.progress.finish();
     Settlement {
+        span: span.flatten(),
         slow: running.started.elapsed() > worker.types[running.type_index].policy.slow_after,
         progress,
         logs,

@@ -49,8 +49,14 @@ use self::{
     supervise::Restarts,
 };
 use crate::{
-    handler::ErasedHandler, job_type::Policy, middleware::Middleware, options::Options, panics,
-    progress::ProgressQueue, store_call::STORE_TIMEOUT, telemetry::events,
+    handler::ErasedHandler,
+    job_type::Policy,
+    middleware::Middleware,
+    options::Options,
+    panics,
+    progress::ProgressQueue,
+    store_call::STORE_TIMEOUT,
+    telemetry::{self, events},
 };
 
 /// A job type that this worker has a handler for.
@@ -78,6 +84,7 @@ pub(crate) struct Worker {
     types: Arc<[RegisteredType]>,
     type_indexes: HashMap<JobName, usize>,
     middlewares: Arc<[Arc<dyn Middleware>]>,
+    observed: Arc<telemetry::RunningTable>,
     slots: Arc<SlotPool>,
     table: Arc<RunningTable>,
     settler: Settler,
@@ -107,6 +114,7 @@ impl Worker {
         options: Options,
         types: Arc<[RegisteredType]>,
         middlewares: Arc<[Arc<dyn Middleware>]>,
+        observed: Arc<telemetry::RunningTable>,
     ) -> Arc<Self> {
         let wake = Arc::new(Notify::new());
         let slots = if types.is_empty() { 0 } else { options.concurrency };
@@ -119,6 +127,7 @@ impl Worker {
             type_indexes: types.iter().enumerate().map(|(index, of_type)| (of_type.name.clone(), index)).collect(),
             types,
             middlewares,
+            observed,
             table: Arc::default(),
             settler: Settler::new(),
             progress: Arc::default(),
@@ -137,7 +146,8 @@ impl Worker {
     /// A new worker with the same handlers. A stopped worker cannot be started again.
     fn again(&self) -> Arc<Self> {
         let id = WorkerId(Uuid::new_v4());
-        Self::new(id, self.store.clone(), self.options.clone(), self.types.clone(), self.middlewares.clone())
+        let (store, options, types) = (self.store.clone(), self.options.clone(), self.types.clone());
+        Self::new(id, store, options, types, self.middlewares.clone(), self.observed.clone())
     }
 
     /// Starts all tasks: they run until a signal or [`stop`](Self::stop). Must be called in a runtime's context.

@@ -17,6 +17,7 @@ use crate::{
     context::AttemptInfo,
     job_type::{ABORT_GRACE, BLOCKED_GRACE},
     sync::Mutex,
+    telemetry,
 };
 
 /// Why the token of an attempt fired. The first reason is kept.
@@ -176,6 +177,8 @@ impl SettleGuard {
 
 impl Drop for SettleGuard {
     fn drop(&mut self) {
+        // Does nothing if the store accepted the settlement.
+        telemetry::lost(self.running.info.scope.context());
         // The permit first: a task that finds the table empty finds the slot free.
         self.permit = None;
         let mut running = self.table.running.lock();

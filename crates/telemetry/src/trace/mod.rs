@@ -1,11 +1,15 @@
 //! Spans, and their contexts in headers and environment variables.
 
+mod extract;
 mod inject;
 mod sampler;
 mod tracing;
 mod w3c;
 
+pub use opentelemetry::{Context, TraceId};
+
 pub use self::{
+    extract::extract_headers,
     inject::{inject_headers, trace_env},
     sampler::LinkedSampler,
     tracing::Tracing,

@@ -2,19 +2,19 @@
 
 use opentelemetry::{
     Context, KeyValue, TraceId,
-    trace::{Link, SpanKind, TraceContextExt},
+    trace::{Link, SpanKind, TraceContextExt, TraceState},
 };
 use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, ShouldSample};
 
-/// Samples a consumer's root span if the producer's span was sampled, which is its first link. Another sampler decides on
-/// all other spans.
+/// Samples a root span with links if a linked span was sampled, for spans of kind CONSUMER or CLIENT. Another sampler
+/// decides on all other spans.
 ///
 /// Without it, a ratio of traces would often contain the producer's half of a message without the consumer's.
 #[derive(Clone, Debug)]
 pub struct LinkedSampler<S>(S);
 
 impl<S: ShouldSample> LinkedSampler<S> {
-    /// Asks `others` about spans that are not a linked consumer's root span.
+    /// Asks `others` about all other spans.
     pub const fn new(others: S) -> Self {
         Self(others)
     }
@@ -31,17 +31,14 @@ impl<S: ShouldSample + Clone + 'static> ShouldSample for LinkedSampler<S> {
         links: &[Link],
     ) -> SamplingResult {
         let is_root = !parent.is_some_and(|parent| parent.span().span_context().is_valid());
-        match links.first() {
-            Some(link) if is_root && *kind == SpanKind::Consumer => SamplingResult {
-                decision: match link.span_context.is_sampled() {
-                    true => SamplingDecision::RecordAndSample,
-                    false => SamplingDecision::Drop,
-                },
-                attributes: Vec::new(),
-                trace_state: Default::default(),
-            },
-            _ => self.0.should_sample(parent, trace_id, name, kind, attributes, links),
+        if !is_root || links.is_empty() || !matches!(kind, SpanKind::Consumer | SpanKind::Client) {
+            return self.0.should_sample(parent, trace_id, name, kind, attributes, links);
         }
+        let decision = match links.iter().any(|link| link.span_context.is_sampled()) {
+            true => SamplingDecision::RecordAndSample,
+            false => SamplingDecision::Drop,
+        };
+        SamplingResult { decision, attributes: Vec::new(), trace_state: TraceState::NONE }
     }
 }
 
@@ -60,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn consumer_root_follows_its_first_link() {
+    fn linked_root_follows_its_links() {
         use SamplingDecision::{Drop, RecordAndSample};
         assert_eq!(decide(Sampler::AlwaysOff, SpanKind::Consumer, "01", None), RecordAndSample);
         assert_eq!(decide(Sampler::AlwaysOn, SpanKind::Consumer, "02", None), Drop);

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use opentelemetry::{
     Context, InstrumentationScope, TraceFlags, TraceId,
     global::{BoxedTracer, ObjectSafeTracer},
-    trace::{SpanBuilder, SpanContext, TraceContextExt, Tracer, TracerProvider},
+    trace::{Link, SpanBuilder, SpanContext, TraceContextExt, Tracer, TracerProvider},
 };
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 
@@ -37,39 +37,100 @@ impl Tracing {
         Self(None)
     }
 
-    /// Starts a span below `parent` and returns its context. Without a valid span in `parent`, the span begins a trace.
+    /// Starts a span below `parent`, with links, and returns its context. Without a valid span in `parent`, the span begins
+    /// a trace.
     ///
-    /// `describe` is not called if no span is ever recorded. What needs an allocation and no sampler reads is better set
-    /// afterwards, if the span [is recording](opentelemetry::trace::SpanRef::is_recording).
+    /// `describe` is not called if no span is ever recorded. What no sampler reads is better set afterwards, if the span
+    /// [is recording](opentelemetry::trace::SpanRef::is_recording).
     ///
-    /// A span that is not recorded inherits its parent's flags. It is marked as not sampled if a sampler decided so.
-    pub fn start(&self, parent: &Context, describe: impl FnOnce() -> SpanBuilder) -> Context {
+    /// A span that is not recorded has the flags of its parent, else the sampled flag of its first link. It is marked as not
+    /// sampled if a sampler decided so.
+    pub fn start(&self, parent: &Context, links: &[SpanContext], describe: impl FnOnce() -> SpanBuilder) -> Context {
         let Some(tracer) = &self.0 else {
-            return unrecorded(parent, TraceId::INVALID, TraceFlags::new(u8::MAX));
+            return unrecorded(parent, links, TraceId::INVALID, ANY);
         };
-        let context = parent.with_span(tracer.build_with_context(describe(), parent));
+        let mut builder = describe();
+        if !links.is_empty() {
+            builder.links = Some(links.iter().cloned().map(Link::with_context).collect());
+        }
+        let context = parent.with_span(tracer.build_with_context(builder, parent));
         if context.span().is_recording() {
             return context;
         }
         let trace_id = context.span().span_context().trace_id();
-        unrecorded(parent, trace_id, !TraceFlags::SAMPLED)
+        unrecorded(parent, links, trace_id, !TraceFlags::SAMPLED)
     }
 }
 
+const ANY: TraceFlags = TraceFlags::new(u8::MAX);
+
 /// The context of a span without a record: in the parent's trace, else in a new one with this id or a random one.
-fn unrecorded(parent: &Context, trace_id: TraceId, kept_flags: TraceFlags) -> Context {
+fn unrecorded(parent: &Context, links: &[SpanContext], trace_id: TraceId, kept: TraceFlags) -> Context {
+    let random = RandomIdGenerator::default();
     let span = parent.span();
     let above = span.span_context();
-    let trace_id = [above.trace_id(), trace_id].into_iter().find(|id| *id != TraceId::INVALID);
-    let random = RandomIdGenerator::default();
-    let trace_id = trace_id.unwrap_or_else(|| random.new_trace_id());
-    let flags = above.trace_flags() & kept_flags;
-    let own = SpanContext::new(trace_id, random.new_span_id(), flags, false, above.trace_state().clone());
+    let (trace_id, flags) = match links.first() {
+        _ if above.is_valid() => (above.trace_id(), above.trace_flags()),
+        first => (trace_id, first.map_or(TraceFlags::NOT_SAMPLED, |link| link.trace_flags() & TraceFlags::SAMPLED)),
+    };
+    let trace_id = if trace_id == TraceId::INVALID { random.new_trace_id() } else { trace_id };
+    let own = SpanContext::new(trace_id, random.new_span_id(), flags & kept, false, above.trace_state().clone());
     parent.with_remote_span_context(own)
 }
 
 impl fmt::Debug for Tracing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tracing").field("records", &self.0.is_some()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+
+    use super::*;
+    use crate::trace::{remote_context, traceparent, tracestate};
+
+    fn start(tracing: &Tracing, parent: &Context, links: &[SpanContext]) -> SpanContext {
+        tracing.start(parent, links, || SpanBuilder::from_name("a")).span().span_context().clone()
+    }
+
+    fn providers() -> [Tracing; 2] {
+        let drops = SdkTracerProvider::builder().with_sampler(Sampler::ParentBased(Box::new(Sampler::AlwaysOff)));
+        [Tracing::ids_only(), Tracing::new(&drops.build())]
+    }
+
+    #[test]
+    fn unrecorded_root_has_valid_ids() {
+        for tracing in providers() {
+            let [first, second] = [(); 2].map(|()| start(&tracing, &Context::new(), &[]));
+            assert!(first.is_valid() && second.is_valid() && !first.is_sampled(), "{tracing:?}");
+            assert!(first.trace_id() != second.trace_id() && first.span_id() != second.span_id());
+        }
+    }
+
+    #[test]
+    fn unrecorded_child_keeps_unknown_flags_and_tracestate() {
+        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-fe";
+        let parent = remote_context(parent, Some("a=1 , b=2")).expect("a context");
+        for tracing in providers() {
+            let context = tracing.start(&parent, &[], || SpanBuilder::from_name("a"));
+            let text = traceparent(&context).expect("a span");
+            assert!(text.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && text.ends_with("-fe"), "{text}");
+            assert_ne!(traceparent(&context), traceparent(&parent));
+            assert_eq!(tracestate(&context).as_deref(), Some("a=1 , b=2"));
+        }
+    }
+
+    #[test]
+    fn sampled_flag_is_inherited_without_a_sampler() {
+        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-03";
+        let parent = remote_context(parent, None).expect("a context");
+        let [none, _] = providers();
+        let link = parent.span().span_context().clone();
+        assert_eq!(start(&none, &parent, &[]).trace_flags().to_u8(), 3);
+        let linked = start(&none, &Context::new(), std::slice::from_ref(&link));
+        assert_eq!(linked.trace_flags().to_u8(), 1);
+        assert_ne!(linked.trace_id(), link.trace_id());
     }
 }
