@@ -26,7 +26,7 @@ use crate::{
     provider::{Inner, Meters, Metrics, Telemetry},
     reader::SharedReader,
     resource,
-    trace::LinkedSampler,
+    trace::{LinkedSampler, RedactSpans},
     views::Views,
 };
 
@@ -166,14 +166,14 @@ impl TelemetryBuilder {
                 let delivery = exports.delivery(Signal::Traces, otlp, self.span_batch.queue);
                 builder.with_span_processor(exports.start(otlp, |runtime| {
                     let exporter = runtime.enter(|| exporter::spans(otlp, &delivery.last_error))?;
-                    Ok(Queue::spans(exporter, self.span_batch, runtime, delivery))
+                    Ok(RedactSpans(Queue::spans(exporter, self.span_batch, runtime, delivery)))
                 })?)
             }
             None => builder,
         };
         #[cfg(feature = "console")]
         let builder = match self.traces.console {
-            true => builder.with_span_processor(crate::console::spans()),
+            true => builder.with_span_processor(RedactSpans(crate::console::spans())),
             false => builder,
         };
         Ok(Some(builder.build()))

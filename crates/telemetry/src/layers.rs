@@ -47,8 +47,10 @@ impl Telemetry {
         let mut layers: Layers<S> = vec![capture_layer().boxed()];
         if let Some(tracer) = self.tracer(InstrumentationScope::builder("tracing").build()) {
             let spans = tracing_opentelemetry::layer().with_tracer(tracer).with_location(false).with_threads(false);
-            let no_scope = filter_fn(|metadata| metadata.target() != SCOPE_TARGET);
-            layers.push(spans.with_filter(self.exported().and(no_scope)).boxed());
+            // Events become log records. Events of spans are deprecated.
+            let is_span = filter_fn(|metadata| metadata.is_span() && metadata.target() != SCOPE_TARGET);
+            let spans = spans.with_tracked_inactivity(false);
+            layers.push(spans.with_filter(self.exported().and(is_span)).boxed());
         }
         if let Some(loggers) = self.loggers() {
             let correlation = TracingSpanAttributes::allowlist(CORRELATION);

@@ -111,7 +111,7 @@ async fn shutdown_exports_all_signals() {
         let _attached = context.clone().attach();
         let job = tracing::error_span!(target: "async_endpoints::scope", "job", job_id = "j-17", user_id = "u-1");
         let _job = job.entered();
-        let _render = tracing::info_span!("render page").entered();
+        let _render = tracing::info_span!("render page", api_token = "canary", page = 7).entered();
         tracing::info!(password = "canary", "page rendered");
         tracing::debug!("not at this level");
         tracing::error!(target: "hyper::client", "connection lost");
@@ -119,10 +119,12 @@ async fn shutdown_exports_all_signals() {
     telemetry.shutdown(Duration::from_secs(30)).await;
     let body = collector.bodies();
     let (traces, logs, metrics) = (body("/v1/traces"), body("/v1/logs"), body("/v1/metrics"));
-    for exported in ["process Report", "render page", "reports"] {
+    for exported in ["process Report", "render page", "api_token", "reports"] {
         assert!(contains(&traces, exported), "no {exported} in traces");
     }
-    assert!(!contains(&traces, "j-17"), "a scope is no span");
+    for hidden in ["j-17", "canary", "page rendered"] {
+        assert!(!contains(&traces, hidden), "{hidden} in traces");
+    }
     for exported in ["page rendered", "j-17", "reports"] {
         assert!(contains(&logs, exported), "no {exported} in logs");
     }

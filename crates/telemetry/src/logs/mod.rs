@@ -28,7 +28,6 @@ pub use self::{
     fields::SCOPE_TARGET,
     settings::{LogFormat, LogOutput, Logs},
 };
-#[allow(unused_imports, reason = "used by the builder and the capture of lines")]
 pub(crate) use self::{
     fields::{Fields, MESSAGE, Value, char_boundary},
     records::RedactRecords,

@@ -2,12 +2,14 @@
 
 mod extract;
 mod inject;
+mod redact;
 mod sampler;
 mod tracing;
 mod w3c;
 
 pub use opentelemetry::{Context, TraceId};
 
+pub(crate) use self::redact::RedactSpans;
 pub use self::{
     extract::extract_headers,
     inject::{inject_headers, trace_env},
