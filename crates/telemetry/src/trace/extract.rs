@@ -32,7 +32,7 @@ mod tests {
         headers.append("traceparent", parent.clone());
         headers.append("tracestate", HeaderValue::from_static("a=1"));
         headers.append("tracestate", HeaderValue::from_static("b=2"));
-        let state = |headers| extract_headers(headers).map(|context| tracestate(&context));
+        let state = |headers: &HeaderMap| extract_headers(headers).map(|context| tracestate(&context));
         assert_eq!(state(&headers), Some(Some("a=1,b=2".to_owned())));
         headers.append("tracestate", HeaderValue::from_bytes(&[b'x'; 512]).expect("a value"));
         assert_eq!(state(&headers), Some(None));
