@@ -386,6 +386,7 @@ impl AsyncEndpoints {
             tokio::join!(
                 supervise("hub", worker.restarts(), || hub.listen(&*store, on_work)),
                 supervise("hub publish", worker.restarts(), || hub.publish_changes(&*store)),
+                supervise("hub logs", worker.restarts(), || hub.publish_lines(&*store)),
                 supervise("statistics", worker.restarts(), || async {
                     if let Some(cache) = &stats_cache {
                         cache.keep_fresh().await;

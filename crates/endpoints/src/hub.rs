@@ -3,6 +3,8 @@
 //! One read of the store serves all followers of a job. Hints may be lost, so the versions of all followed jobs are
 //! compared periodically, in one call for many jobs. Must not know workers or HTTP.
 
+mod lines;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -19,6 +21,7 @@ use tokio::{
     time::Instant,
 };
 
+pub(crate) use self::lines::{LINES, LogFollower};
 use crate::{jitter, store_call::within, sync::Mutex, telemetry::events};
 
 /// Maximum number of followers in one process, of all jobs together.
@@ -35,6 +38,8 @@ pub(crate) struct Hub {
     followed: Mutex<Followed>,
     /// Notified when a followed job may have changed.
     changed: Notify,
+    /// Notified when a job whose log is followed stopped running.
+    stopped_logging: Notify,
 }
 
 #[derive(Default)]
@@ -50,11 +55,13 @@ struct Channel {
     /// The last published version.
     version: Option<u64>,
     latest: watch::Sender<Option<Arc<JobLookup>>>,
+    /// None if the log is not followed.
+    log: Option<lines::LogChannel>,
 }
 
 impl Channel {
     fn new() -> Self {
-        Self { followers: 0, version: None, latest: watch::Sender::new(None) }
+        Self { followers: 0, version: None, latest: watch::Sender::new(None), log: None }
     }
 
     fn publish(&mut self, lookup: JobLookup) {
@@ -199,6 +206,9 @@ impl Hub {
     fn publish(&self, id: JobId, lookup: JobLookup) {
         if let Some(channel) = self.followed.lock().jobs.get_mut(&id) {
             channel.publish(lookup);
+            if channel.stopped_logging() {
+                self.stopped_logging.notify_one();
+            }
         }
     }
 }

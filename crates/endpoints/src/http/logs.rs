@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, convert::Infallible, fmt::Write, time::Duration};
 
-use async_endpoints_core::{JobId, JobStatus, StoreError, job::LogLine, store::JobLookup};
+use async_endpoints_core::{JobId, StoreError, job::LogLine};
 use axum::{
     body::Body,
     http::{HeaderValue, StatusCode, header},
@@ -19,15 +19,17 @@ use super::{
     headers,
     problem::Problem,
 };
-use crate::{hub::Follower, store_call::within};
+use crate::{
+    hub::{LINES, LogFollower},
+    log_buffer::is_own,
+    store_call::within,
+};
 
 const NDJSON: &str = "application/x-ndjson";
 const TEXT: &str = "text/plain";
 const EVENTS: &str = "text/event-stream";
-/// Lines per read of the store.
-const LINES: u32 = 500;
-/// Polling interval for the lines of a running job. A new line does not change the job, so the store sends no hint.
-const POLL: Duration = Duration::from_secs(1);
+/// Pause of a stream after a failed read.
+const RETRY: Duration = Duration::from_secs(1);
 
 pub(super) async fn logs(call: Call) -> Result<Response, Problem> {
     let id = call.id()?;
@@ -44,14 +46,12 @@ pub(super) async fn logs(call: Call) -> Result<Response, Problem> {
     // The first lines are read before the response starts, so that an error can still be a problem response.
     let first = within::<_, Problem>(async {
         call.found(call.endpoints.job(id).await?)?;
-        Ok(read(&call, id, 0).await?)
+        Ok(read_shown(&call, id, 0).await?)
     });
-    let first = first.await?;
-    let after = next_after(&first);
+    let (first, after) = first.await?;
     let rest = stream::unfold((call, after), move |(call, after)| async move {
-        let lines = read(&call, id, after?).await.map(|lines| (next_after(&lines), lines));
-        Some(match lines {
-            Ok((after, lines)) => (Ok(lines), (call, after)),
+        Some(match read_shown(&call, id, after?).await {
+            Ok((lines, after)) => (Ok(lines), (call, after)),
             // Aborts the response, so that the client sees that it is incomplete.
             Err(error) => (Err(error), (call, None)),
         })
@@ -70,9 +70,18 @@ async fn read(call: &Call, id: JobId, after: u64) -> Result<Vec<LogLine>, StoreE
     within(call.endpoints.store().logs(id, after, LINES)).await
 }
 
-/// The line after which the next read starts; `None` after the last line.
-fn next_after(lines: &[LogLine]) -> Option<u64> {
-    lines.last().filter(|_| lines.len() == LINES as usize).map(|line| line.line)
+/// Reads lines, and returns those that the caller sees. Also returns the line after which the next read starts; `None`
+/// after the last line.
+async fn read_shown(call: &Call, id: JobId, after: u64) -> Result<(Vec<LogLine>, Option<u64>), StoreError> {
+    let mut lines = read(call, id, after).await?;
+    let next = lines.last().filter(|_| lines.len() == LINES as usize).map(|line| line.line);
+    lines.retain(|line| is_shown(call, line));
+    Ok((lines, next))
+}
+
+/// Whether the caller sees a line. The library's own lines are for operators.
+fn is_shown(call: &Call, line: &LogLine) -> bool {
+    call.is_operator || !line.target.as_deref().is_some_and(is_own)
 }
 
 fn json(line: &LogLine) -> String {
@@ -81,11 +90,13 @@ fn json(line: &LogLine) -> String {
     text
 }
 
-/// `2026-11-22T12:49:33.759604Z INFO 1 the message key=value`. Control characters are escaped, so each entry is one line.
+/// `2026-11-22T12:49:33.759604Z INFO 1 app::import: the message key=value`. Control characters are escaped, so each entry
+/// is one line.
 fn text(line: &LogLine) -> String {
-    let LogLine { timestamp, level, attempt, message, fields, .. } = line;
+    let LogLine { timestamp, level, attempt, target, message, fields, .. } = line;
     let mut text = format!("{timestamp} {level} {attempt} ");
-    for c in message.chars() {
+    let target = target.as_ref().map(|target| format!("{target}: ")).unwrap_or_default();
+    for c in target.chars().chain(message.chars()) {
         if c.is_control() { text.extend(c.escape_default()) } else { text.push(c) }
     }
     for (name, value) in fields {
@@ -98,18 +109,17 @@ fn text(line: &LogLine) -> String {
 
 /// An event stream of lines with their numbers as ids, until the job has ended and its last line was sent.
 async fn follow(call: Call, id: JobId) -> Result<Response, Problem> {
-    let follower = call.endpoints.follow(id).ok_or(codes::TOO_MANY_STREAMS)?;
+    let follower = call.endpoints.follow(id).ok_or(codes::TOO_MANY_STREAMS)?.log();
     let last_read = headers::last_event_id(call.headers()).unwrap_or(0);
-    let (job, lines) = within::<_, Problem>(async {
+    let (status, lines) = within::<_, Problem>(async {
         let lookup = call.endpoints.job(id).await?;
         follower.saw(&lookup);
-        let job = call.found(lookup)?;
+        let status = call.found(lookup)?.status;
         // Read after the job: if the job has ended, all its lines are stored.
-        Ok((job, read(&call, id, last_read).await?))
+        Ok((status, read(&call, id, last_read).await?))
     })
     .await?;
-    let (version, status) = (job.version, job.status);
-    if status.is_terminal() && lines.is_empty() {
+    if status.is_terminal() && !lines.iter().any(|line| is_shown(&call, line)) {
         // The client has all lines, or there are none. 204 makes browsers stop reconnecting.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
@@ -117,10 +127,8 @@ async fn follow(call: Call, id: JobId) -> Result<Response, Problem> {
         call,
         id,
         follower,
-        version,
-        status,
-        more: false,
-        complete: false,
+        behind: true,
+        has_ended: status.is_terminal(),
         last_read,
         lines: VecDeque::new(),
         sent: Instant::now(),
@@ -133,14 +141,11 @@ async fn follow(call: Call, id: JobId) -> Result<Response, Problem> {
 struct LogStream {
     call: Call,
     id: JobId,
-    follower: Follower,
-    /// The job's version, as last read.
-    version: u64,
-    status: JobStatus,
-    /// The last read was full, so more lines may be stored.
-    more: bool,
-    /// The job has ended, and all its lines were read since.
-    complete: bool,
+    follower: LogFollower,
+    /// Lines may be stored that the follower does not receive. They are read from the store.
+    behind: bool,
+    /// The job has ended. If the stream is not behind, all its lines were read.
+    has_ended: bool,
     /// The number of the last line that was read.
     last_read: u64,
     lines: VecDeque<LogLine>,
@@ -153,13 +158,12 @@ type Chunk = Result<Bytes, Infallible>;
 async fn next(mut log: LogStream) -> Option<(Chunk, Option<LogStream>)> {
     loop {
         let chunk = match log.lines.pop_front() {
+            Some(line) if !is_shown(&log.call, &line) => continue,
             Some(line) => format!("id: {}\ndata: {}\n\n", line.line, json(&line).trim_end()).into(),
-            None if log.complete => return None,
+            None if log.has_ended && !log.behind => return None,
             None if log.sent.elapsed() >= HEARTBEAT => Bytes::from_static(COMMENT.as_bytes()),
             None => {
-                if log.more || log.wait().await? {
-                    log.read_more().await;
-                }
+                log.wait().await?;
                 continue;
             }
         };
@@ -169,45 +173,44 @@ async fn next(mut log: LogStream) -> Option<(Chunk, Option<LogStream>)> {
 }
 
 impl LogStream {
+    /// Takes lines that were read from the store.
     fn set_lines(&mut self, lines: Vec<LogLine>) {
-        self.more = lines.len() == LINES as usize;
-        self.complete = self.status.is_terminal() && !self.more;
+        self.behind = lines.len() == LINES as usize;
         self.last_read = lines.last().map_or(self.last_read, |line| line.line);
         self.lines = lines.into();
-    }
-
-    /// Reads new lines. After an error, the next poll reads them.
-    async fn read_more(&mut self) {
-        self.more = false;
-        if let Ok(lines) = read(&self.call, self.id, self.last_read).await {
-            self.set_lines(lines);
+        if !self.behind {
+            self.follower.begin_after(self.last_read);
         }
     }
 
-    /// Waits until new lines are possible (`true`) or a comment is due. `None` when the job is gone or this process has
-    /// drained. A job that waits to run writes no lines and is not polled. An ended job is polled after a failed read.
-    async fn wait(&mut self) -> Option<bool> {
-        let Self { call, follower, version, status, sent, .. } = self;
-        let now = Instant::now();
-        let may_write = *status == JobStatus::InProgress || status.is_terminal();
-        let poll_at = now + if may_write { POLL } else { HEARTBEAT };
-        let pause = tokio::time::sleep_until(poll_at.min(*sent + HEARTBEAT));
-        tokio::pin!(pause);
-        loop {
-            let news = tokio::select! {
-                biased;
-                () = call.endpoints.drained() => return None,
-                () = &mut pause => return Some(may_write),
-                news = follower.changed(Some(*version)) => news,
-            };
-            let before = *status;
-            match &*news {
-                JobLookup::Found(job) => (*version, *status) = (job.version, job.status),
-                JobLookup::Gone { .. } | JobLookup::NotFound => return None,
+    /// Waits for lines, for the end of the log, or until a comment is due. `None` when this process has drained.
+    async fn wait(&mut self) -> Option<()> {
+        let (endpoints, comment_at) = (self.call.endpoints.clone(), self.sent + HEARTBEAT);
+        tokio::select! {
+            biased;
+            () = endpoints.drained() => return None,
+            () = tokio::time::sleep_until(comment_at) => {}
+            () = self.advance() => {}
+        }
+        Some(())
+    }
+
+    async fn advance(&mut self) {
+        if self.behind {
+            match read(&self.call, self.id, self.last_read).await {
+                Ok(lines) => self.set_lines(lines),
+                Err(_) => tokio::time::sleep(RETRY).await,
             }
-            if *status != before {
-                return Some(true);
+            return;
+        }
+        let news = self.follower.news(self.last_read).await;
+        self.has_ended |= news.is_last;
+        match news.lines {
+            Some(lines) => {
+                self.last_read = lines.last().map_or(self.last_read, |line| line.line);
+                self.lines = lines.into();
             }
+            None => self.behind = true,
         }
     }
 }
@@ -223,10 +226,10 @@ mod tests {
             attempt: 2,
             timestamp: async_endpoints_core::Timestamp::from_micros(0),
             level: "INFO".into(),
-            target: None,
+            target: Some("app".to_owned()),
             message: "two\nlines".to_owned(),
             fields: [("n".to_owned(), 7.into())].into(),
         };
-        assert_eq!(text(&line), "1970-01-01T00:00:00.000000Z INFO 2 two\\nlines n=7\n");
+        assert_eq!(text(&line), "1970-01-01T00:00:00.000000Z INFO 2 app: two\\nlines n=7\n");
     }
 }
