@@ -130,7 +130,7 @@ impl AsyncEndpoints {
 
     async fn insert(&self, job: NewJob) -> Result<Accepted, SubmitError> {
         if self.is_shutting_down() {
-            self.count_refused(&job.name, SubmissionResult::Rejected);
+            self.count_refused(&job.name, SubmissionResult::Rejected, Some("SHUTTING_DOWN"));
             return Err(SubmitError::ShuttingDown);
         }
         let inserted = job.clone();
@@ -145,9 +145,9 @@ impl AsyncEndpoints {
         }
     }
 
-    /// Counts a submission that was refused before `insert`.
-    pub(crate) fn count_refused(&self, name: &JobName, result: SubmissionResult) {
-        self.measured().refused(name, result);
+    /// Counts and logs a submission that was refused before `insert`.
+    pub(crate) fn count_refused(&self, name: &JobName, result: SubmissionResult, code: Option<&str>) {
+        self.measured().refused(name, result, code);
     }
 }
 

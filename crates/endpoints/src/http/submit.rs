@@ -17,6 +17,7 @@ use futures_util::FutureExt;
 use super::{
     body,
     call::Call,
+    codes,
     config::HttpConfig,
     endpoint::DeclaredEndpoint,
     headers, job,
@@ -73,7 +74,7 @@ impl SubmitHandler {
             Ok(Err(Refusal::Problem(problem))) => problem.traced(),
             Err(panic) => {
                 // Functions of the application run before `insert`, so no job was stored.
-                self.endpoints.count_refused(&self.name, SubmissionResult::Rejected);
+                self.endpoints.count_refused(&self.name, SubmissionResult::Rejected, Some(codes::INTERNAL_ERROR.code));
                 return panicked(responses, &head, &*panic);
             }
         };
@@ -88,12 +89,17 @@ impl SubmitHandler {
     async fn accept(&self, call: Call, body: Body) -> Result<Response, Refusal> {
         let call = call.identified();
         let wait = headers::prefer_wait(call.headers());
-        let job = self
-            .new_job(&call, body)
-            .await
-            .inspect_err(|refusal| call.endpoints.count_refused(&self.name, submission_result(refusal)))?;
+        let job = self.new_job(&call, body).await.inspect_err(|refusal| self.count(refusal))?;
         let accepted = call.endpoints.accept(job).await?;
         Ok(accepted_response(&call, accepted, wait).await)
+    }
+
+    fn count(&self, refusal: &Refusal) {
+        let code = match refusal {
+            Refusal::Problem(problem) => Some(problem.code()),
+            Refusal::Response(_) => None,
+        };
+        self.endpoints.count_refused(&self.name, submission_result(refusal), code);
     }
 
     /// Reads and checks the request, and makes the job.

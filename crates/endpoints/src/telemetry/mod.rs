@@ -26,13 +26,14 @@
 //! | `scope` | trace context and correlation fields of a request or an attempt |
 //! | `cause` | the job and trace behind an exemplar |
 //! | `capture` | log lines that are kept with their job |
-//! | `events` | log lines |
+//! | `events`, `failure` | log lines; the one of a failed attempt |
 #![allow(clippy::disallowed_macros, reason = "the one module that may write telemetry")]
 
 pub(crate) mod capture;
 mod catalogue;
 mod cause;
 pub(crate) mod events;
+mod failure;
 mod gauges;
 mod http;
 mod instruments;
@@ -60,6 +61,7 @@ pub use async_endpoints_telemetry::{
 };
 
 pub use self::catalogue::CATALOGUE;
+pub(crate) use self::failure::FailedAttempt;
 pub(crate) use self::outage::OutageLog;
 pub(crate) use self::series::SubmissionResult;
 use self::{
@@ -138,8 +140,9 @@ impl Measured {
         gauges::register(&self.attachment, &self.instruments, self.store, Arc::new(stats), worker_slots);
     }
 
-    /// Counts a submission that did not reach the store.
-    pub(crate) fn refused(&self, name: &JobName, result: SubmissionResult) {
+    /// Counts and logs a submission that did not reach the store. The code is none for a response of the application.
+    pub(crate) fn refused(&self, name: &JobName, result: SubmissionResult, code: Option<&str>) {
         self.instruments.of(name).submission(result);
+        events::job_rejected(name, result, code);
     }
 }

@@ -38,6 +38,10 @@ impl SubmissionResult {
         (Self::Invalid, "invalid"),
         (Self::Rejected, "rejected"),
     ];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
 }
 
 pub(crate) struct TypeSeries {

@@ -1,4 +1,5 @@
-//! A store decorator that counts and times calls. Answers pass through unchanged, and only accepted changes are counted.
+//! A store decorator that counts and times calls, and logs the life of jobs. Answers pass through unchanged, and only
+//! accepted changes are counted and logged.
 
 use std::{
     sync::Arc,
@@ -6,7 +7,7 @@ use std::{
 };
 
 use async_endpoints_core::{
-    JobId, JobStatus, JobStore, SharedState, Store, forward_store_calls,
+    JobId, JobName, JobStatus, JobStore, SharedState, Store, forward_store_calls,
     job::{AttemptOutcome, ErrorRecord},
     store::{
         Attempt, CancelOutcome, Claim, Claimed, Heartbeat, InsertOutcome, Lease, NewJob, Outcome, Reclaim, Reclaimed,
@@ -18,6 +19,7 @@ use futures_util::future::BoxFuture;
 
 use super::{
     cause::Cause,
+    events,
     instruments::{AttemptEnd, Instruments},
     running::{RunningTable, Started},
     scope,
@@ -26,6 +28,7 @@ use super::{
 };
 use crate::envelope;
 
+const STORE_UNAVAILABLE: &str = "STORE_UNAVAILABLE";
 /// Minimum duration of a dropped call that counts as failed. A call dropped earlier ended with the client's connection.
 pub(super) const HANGING: Duration = Duration::from_millis(500);
 
@@ -40,8 +43,8 @@ pub(crate) struct Instrumented {
 struct Watch<'a> {
     instruments: &'a Instruments,
     operation: StoreOperation,
-    /// The submitted job's series during an insert.
-    submitted: Option<&'a TypeSeries>,
+    /// The submitted job's type and series during an insert.
+    submitted: Option<(JobName, &'a TypeSeries)>,
     began: Instant,
     done: bool,
 }
@@ -60,8 +63,9 @@ impl Drop for Watch<'_> {
         let took = self.began.elapsed();
         if !self.done && took >= HANGING {
             self.instruments.operation(self.operation, false, took);
-            if let Some(series) = self.submitted {
+            if let Some((name, series)) = &self.submitted {
                 series.submission(SubmissionResult::Rejected);
+                rejected(name, SubmissionResult::Rejected, STORE_UNAVAILABLE);
             }
         }
     }
@@ -77,7 +81,7 @@ impl Instrumented {
         Self { inner, instruments, running, spans }
     }
 
-    fn watch<'a>(&'a self, operation: StoreOperation, submitted: Option<&'a TypeSeries>) -> Watch<'a> {
+    fn watch<'a>(&'a self, operation: StoreOperation, submitted: Option<(JobName, &'a TypeSeries)>) -> Watch<'a> {
         Watch { instruments: &self.instruments, operation, submitted, began: Instant::now(), done: false }
     }
 
@@ -105,6 +109,7 @@ impl Instrumented {
             let started = Started::new(series, attempt, scope, claimed.now, now);
             let waited = attempt.started_at.since(attempt.runnable_since);
             started.series.queue_time.record(waited, now, || started.cause.labels());
+            started.scope.in_scope(|| events::job_started(waited));
             (attempt.lease, started)
         };
         self.running.start(claimed.attempts.iter().map(start).collect());
@@ -133,6 +138,7 @@ impl Instrumented {
         let code = code(&settlement.outcome);
         self.instruments.ended(series, &AttemptEnd { outcome, code, status, now, cause });
         spans::processed(started.scope.context(), outcome, code, status);
+        started.scope.in_scope(|| events::attempt_ended(&settlement.outcome, status, ran));
     }
 
     fn recovered(&self, recovered: &[Recovered], now: Instant) {
@@ -147,8 +153,13 @@ impl Instrumented {
             }
             self.instruments.ended(series, &AttemptEnd { outcome, code: WORKER_LOST, status: job.status, now, cause });
             series.recovered.add(1);
+            events::job_recovered(job);
         }
     }
+}
+
+fn rejected(name: &JobName, result: SubmissionResult, code: &'static str) {
+    events::job_rejected(name, result, Some(code));
 }
 
 fn submission_result(answer: &Result<InsertOutcome>) -> SubmissionResult {
@@ -173,12 +184,20 @@ impl JobStore for Instrumented {
     /// Not an `async fn`, so that the job moves into the inner call at once instead of being kept in this future as well.
     fn insert<'s: 'a, 'a>(&'s self, job: NewJob) -> BoxFuture<'a, Result<InsertOutcome>> {
         let series = self.instruments.of(&job.name);
-        let watch = self.watch(StoreOperation::Insert, Some(series));
+        let (id, name, trace) = (job.id, job.name.clone(), job.trace.clone());
+        let watch = self.watch(StoreOperation::Insert, Some((name.clone(), series)));
         let call = self.inner.insert(job);
         Box::pin(async move {
             let answer = call.await;
             watch.end(answer.is_ok());
             series.submission(submission_result(&answer));
+            match &answer {
+                Ok(InsertOutcome::Inserted { .. }) => events::job_accepted(id, &name, trace.as_ref()),
+                Ok(InsertOutcome::Existing(found)) => events::job_duplicate(id, &name, found),
+                Ok(InsertOutcome::Conflict) => rejected(&name, SubmissionResult::Conflict, "IDEMPOTENCY_CONFLICT"),
+                Ok(InsertOutcome::Full) => rejected(&name, SubmissionResult::Rejected, "QUEUE_FULL"),
+                Err(_) => rejected(&name, SubmissionResult::Rejected, STORE_UNAVAILABLE),
+            }
             answer
         })
     }
@@ -216,6 +235,7 @@ impl JobStore for Instrumented {
             let total = job.completed_at.unwrap_or(job.created_at).since(job.created_at);
             let cause = Cause::submitted(id, job.trace.as_ref());
             self.instruments.of(&job.name).canceled_unstarted(total, cause);
+            events::job_canceled(job);
         }
         Ok(answer)
     }
@@ -224,6 +244,7 @@ impl JobStore for Instrumented {
         let answer = self.observe(StoreOperation::Retry, || self.inner.retry(id, new)).await?;
         if let RetryOutcome::Created(job) = &answer {
             self.instruments.of(&job.name).queued.add(1);
+            events::job_retried_by_operator(job);
         }
         Ok(answer)
     }

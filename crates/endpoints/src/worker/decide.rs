@@ -15,6 +15,7 @@ use crate::{
     error::{Builtin, bounded},
     handler::HandlerResult,
     panics::{self, Panic},
+    telemetry::FailedAttempt,
 };
 
 /// Maximum size of a result, in bytes.
@@ -35,6 +36,9 @@ pub(super) fn decide(worker: &Worker, running: &RunningAttempt, end: HandlerEnd)
     let outcome = outcome.unwrap_or_else(|panic| Outcome::Failed { error: panicked(panic, false) });
     // No attempt follows a completed one.
     let span = (!matches!(outcome, Outcome::Completed { .. })).then(|| traceparent(running.info.scope.context()));
+    if let Some(failed) = FailedAttempt::of(&outcome, running.started.elapsed()) {
+        running.info.progress.log(failed.line());
+    }
     let (progress, logs) = running.info.progress.finish();
     Settlement {
         span: span.flatten(),

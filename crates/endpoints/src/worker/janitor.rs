@@ -50,12 +50,8 @@ async fn reclaim(worker: &Worker) -> Result<()> {
         canceled: Builtin::Canceled.record(None),
     };
     for _ in 0..CALLS {
-        let Reclaimed::Done { recovered, more } = limited(worker.call_limit(), worker.store.reclaim(&reclaim)).await?
-        else {
-            break;
-        };
-        recovered.iter().for_each(events::job_recovered);
-        if !more {
+        let reclaimed = limited(worker.call_limit(), worker.store.reclaim(&reclaim)).await?;
+        if !matches!(reclaimed, Reclaimed::Done { more: true, .. }) {
             break;
         }
     }

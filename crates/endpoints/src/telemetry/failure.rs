@@ -1,0 +1,140 @@
+//! A failed attempt as one log line. The same line is written to the log and kept with the job.
+
+use std::time::Duration;
+
+use async_endpoints_core::{
+    job::{ErrorRecord, LogLine},
+    store::Outcome,
+};
+use async_endpoints_telemetry::log_safely;
+use serde_json::Value;
+
+use super::events::{TARGET, milliseconds};
+use crate::{error::Builtin, log_buffer::own_line};
+
+/// An attempt that failed, and after which the job is retried or fails.
+pub(crate) struct FailedAttempt<'a> {
+    error: &'a ErrorRecord,
+    /// The delay before the retry. None if the job fails.
+    delay: Option<Duration>,
+    ran: Duration,
+}
+
+impl<'a> FailedAttempt<'a> {
+    /// None if the attempt did not fail.
+    pub(crate) fn of(outcome: &'a Outcome, ran: Duration) -> Option<Self> {
+        match outcome {
+            Outcome::Retry { delay, error } => Some(Self { error, delay: Some(*delay), ran }),
+            Outcome::Failed { error } => Some(Self { error, delay: None, ran }),
+            Outcome::Completed { .. } | Outcome::Canceled { .. } | Outcome::Released => None,
+        }
+    }
+
+    /// Writes the line to the log.
+    pub(crate) fn log(&self) {
+        macro_rules! write {
+            ($level:ident, $event:literal, $message:literal $(, $delay:ident)?) => {
+                log_safely(|| {
+                    tracing::$level!(
+                        target: TARGET,
+                        event = $event,
+                        code = %self.error.code,
+                        detail = self.detail(),
+                        error = self.cause(),
+                        location = self.location(),
+                        processing_time_ms = milliseconds(self.ran),
+                        $(delay_ms = milliseconds($delay),)?
+                        $message,
+                    );
+                })
+            };
+        }
+        match self.delay {
+            Some(delay) => write!(warn, "job.retry_scheduled", "the attempt failed and the job is retried", delay),
+            None => write!(error, "job.failed", "the job failed"),
+        }
+    }
+
+    /// The line that is kept with the job.
+    pub(crate) fn line(&self) -> LogLine {
+        let (level, event, message) = match self.delay {
+            Some(_) => ("WARN", "job.retry_scheduled", "the attempt failed and the job is retried"),
+            None => ("ERROR", "job.failed", "the job failed"),
+        };
+        let fields = [
+            ("event", Some(Value::from(event))),
+            ("code", Some(Value::from(&*self.error.code))),
+            ("detail", self.detail().map(Value::from)),
+            ("error", self.cause().map(Value::from)),
+            ("location", self.location().map(Value::from)),
+            ("processing_time_ms", Some(Value::from(milliseconds(self.ran)))),
+            ("delay_ms", self.delay.map(|delay| Value::from(milliseconds(delay)))),
+        ];
+        let fields = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
+        LogLine { fields, ..own_line(level, message.to_owned()) }
+    }
+
+    /// The detail, except that of an unreadable request: it can quote the body.
+    fn detail(&self) -> Option<&str> {
+        self.error.detail.as_deref().filter(|_| self.error.code != Builtin::PayloadUnreadable.code())
+    }
+
+    /// The error chain in one text; of a panic its message alone.
+    fn cause(&self) -> Option<String> {
+        let sources = match self.is_panic() {
+            true => self.error.sources.get(..1)?,
+            false => &self.error.sources,
+        };
+        (!sources.is_empty()).then(|| sources.join(": "))
+    }
+
+    /// Where a panic began.
+    fn location(&self) -> Option<&str> {
+        self.error.sources.get(1).filter(|_| self.is_panic()).map(String::as_str)
+    }
+
+    fn is_panic(&self) -> bool {
+        self.error.code == Builtin::Panic.code()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(builtin: Builtin, sources: &[&str]) -> Outcome {
+        let sources = sources.iter().map(|source| (*source).to_owned()).collect();
+        Outcome::Failed { error: ErrorRecord { sources, ..builtin.record(Some("detail".to_owned())) } }
+    }
+
+    fn fields(outcome: &Outcome) -> Vec<(String, Value)> {
+        let line = FailedAttempt::of(outcome, Duration::from_micros(1_500)).expect("failed").line();
+        line.fields.into_iter().collect()
+    }
+
+    #[test]
+    fn error_chain_is_joined() {
+        let fields = fields(&failed(Builtin::HandlerError, &["cannot save", "disk full"]));
+        let expected = [
+            ("code", Value::from("HANDLER_ERROR")),
+            ("detail", "detail".into()),
+            ("error", "cannot save: disk full".into()),
+            ("event", "job.failed".into()),
+            ("processing_time_ms", 1.5.into()),
+        ];
+        assert_eq!(fields, expected.map(|(name, value)| (name.to_owned(), value)));
+    }
+
+    #[test]
+    fn panic_has_message_and_location() {
+        let fields = fields(&failed(Builtin::Panic, &["no paper", "src/main.rs:7:9"]));
+        assert!(fields.contains(&("error".to_owned(), "no paper".into())));
+        assert!(fields.contains(&("location".to_owned(), "src/main.rs:7:9".into())));
+    }
+
+    #[test]
+    fn unreadable_request_is_not_quoted() {
+        let fields = fields(&failed(Builtin::PayloadUnreadable, &[]));
+        assert!(fields.iter().all(|(name, _)| name != "detail"));
+    }
+}
