@@ -97,9 +97,10 @@ impl Route {
             Self::Job => get::get(&call).await,
             Self::Result => result::result(&call).await,
             Self::Events => events::events(call).await,
-            Self::Logs => logs::logs(call).await,
-            Self::Cancel => cancel::cancel(&call).await,
-            Self::Retry => retry::retry(&call).await,
+            // The largest futures are boxed: requests of all routes, also held ones, have the size of the largest.
+            Self::Logs => Box::pin(logs::logs(call)).await,
+            Self::Cancel => Box::pin(cancel::cancel(&call)).await,
+            Self::Retry => Box::pin(retry::retry(&call)).await,
             Self::OpenApi => openapi::document(&call),
             Self::Metrics => monitoring::metrics(&call).await,
             Self::JobMetrics => monitoring::jobs(&call).await,
