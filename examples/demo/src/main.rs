@@ -16,7 +16,6 @@ mod climate;
 mod day;
 mod handlers;
 mod ledger;
-mod logging;
 mod service;
 mod settings;
 mod store;
@@ -45,11 +44,11 @@ use weather::Weather;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Timeout for the last push of metrics. The process exits within three seconds of its drain.
+/// Timeout for the last telemetry, log lines included. The process exits within three seconds of its drain.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Timeout for the last log lines, should stderr be blocked.
-const LOG_TIMEOUT: Duration = Duration::from_millis(500);
+/// Timeout for the error that ends the process, should stderr be blocked.
+const ERROR_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// An error that ends the process. Printed as one line.
 enum Failure {
@@ -70,31 +69,37 @@ impl Failure {
 }
 
 fn main() -> ExitCode {
-    let mut log = LogWriter::start(io::stderr());
-    let (line, code) = match run(&log) {
-        Ok(()) => (None, 0),
-        Err(Failure::Setting(line)) => (Some(line), 2),
-        Err(Failure::Other(line)) => (Some(line), 1),
+    let (line, code) = match run() {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Setting(line)) => (line, 2),
+        Err(Failure::Other(line)) => (line, 1),
     };
-    if let Some(line) = line {
-        drop(log.write(format!("{line}\n").as_bytes()));
-    }
-    log.flush_within(LOG_TIMEOUT);
+    let mut stderr = LogWriter::start(io::stderr());
+    drop(stderr.write(format!("{line}\n").as_bytes()));
+    stderr.flush_within(ERROR_TIMEOUT);
     ExitCode::from(code)
 }
 
-fn run(log: &LogWriter) -> Result<(), Failure> {
+fn run() -> Result<(), Failure> {
     let settings = Settings::from_env()?;
     let options = Options::from_env("AE_").map_err(|error| Failure::Setting(error.to_string()))?;
-    logging::start(&settings, log)?;
+    let telemetry = telemetry()?;
+    let _flushed = telemetry.flush_on_drop(FLUSH_TIMEOUT);
     let parts = open(&settings)?;
     let runtime = Runtime::new().map_err(|error| Failure::other("cannot start the runtime", error))?;
     let store = runtime.block_on(StoreHandle::open(&settings))?;
-    let served = runtime.block_on(serve(&settings, options, parts, &store));
+    let served = runtime.block_on(serve(&settings, options, parts, &store, &telemetry));
     // The process does not wait for a blocking handler that ignores cancellation.
     runtime.shutdown_timeout(Duration::from_millis(100));
     store.close();
     served
+}
+
+/// Logs, traces and metrics by `RUST_LOG`, `AE_LOG_*` and `OTEL_*`.
+fn telemetry() -> Result<Telemetry, Failure> {
+    let telemetry =
+        Telemetry::builder().service_name(env!("CARGO_PKG_NAME")).service_version(env!("CARGO_PKG_VERSION"));
+    telemetry.env().install().map_err(|error| Failure::Setting(error.to_string()))
 }
 
 /// Opens the files that the handlers work with.
@@ -110,11 +115,16 @@ fn open(settings: &Settings) -> Result<Parts, Failure> {
     })
 }
 
-async fn serve(settings: &Settings, options: Options, parts: Parts, store: &StoreHandle) -> Result<(), Failure> {
+async fn serve(
+    settings: &Settings,
+    options: Options,
+    parts: Parts,
+    store: &StoreHandle,
+    telemetry: &Telemetry,
+) -> Result<(), Failure> {
     let climate = climate(settings).await?;
     let climate_at = climate.as_ref().map(Climate::address);
-    let telemetry = telemetry()?;
-    let (endpoints, app) = service::build(settings, options, parts, climate_at, store.store.clone(), &telemetry)
+    let (endpoints, app) = service::build(settings, options, parts, climate_at, store.store.clone(), telemetry)
         .map_err(|error| Failure::other("cannot build the service", error))?;
     let refused = |error: io::Error| match error.kind() {
         // The setting is valid.
@@ -130,19 +140,10 @@ async fn serve(settings: &Settings, options: Options, parts: Parts, store: &Stor
     // `serve` is polled first and installs the signal handlers before the address is printed.
     let serving = async { tokio::join!(biased; endpoints.serve(listener, app), async { announce(address) }).0 };
     let serving = until_store_fails(serving, store, || endpoints.shutdown());
-    let served = match climate {
+    match climate {
         Some(climate) => climate.serve_during(serving).await,
         None => serving.await,
-    };
-    telemetry.shutdown(FLUSH_TIMEOUT).await;
-    served
-}
-
-/// Telemetry according to the `OTEL_*` variables.
-fn telemetry() -> Result<Telemetry, Failure> {
-    let telemetry =
-        Telemetry::builder().service_name(env!("CARGO_PKG_NAME")).service_version(env!("CARGO_PKG_VERSION"));
-    telemetry.env().build().map_err(|error| Failure::Setting(error.to_string()))
+    }
 }
 
 /// Serves until the end, or until the store is permanently unusable. Then shuts down gracefully and returns the same error

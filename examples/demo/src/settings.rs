@@ -1,15 +1,9 @@
-//! The demo's settings from the environment. The library reads its own options.
+//! The demo's settings from the environment. The library reads its own options, and those of telemetry.
 //!
 //! An invalid value is an error of one line with the variable, its value and the expected one. An empty value is the same
 //! as none.
 
-use std::{
-    env,
-    ffi::OsString,
-    fmt,
-    io::{self, IsTerminal},
-    path::PathBuf,
-};
+use std::{env, ffi::OsString, fmt, path::PathBuf};
 
 /// An invalid setting, as one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,15 +90,6 @@ impl fmt::Debug for ServerUrl {
     }
 }
 
-/// The format of log lines.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) enum LogFormat {
-    /// Human-readable.
-    Pretty,
-    /// One JSON object for each line.
-    Json,
-}
-
 /// The demo's settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
@@ -122,10 +107,6 @@ pub(crate) struct Settings {
     pub(crate) data: PathBuf,
     /// `AE_ADMIN_TOKEN`: the bearer token of operators. Without one, callers from this machine are operators.
     pub(crate) admin_token: Option<String>,
-    /// `AE_LOG_FORMAT`.
-    pub(crate) log_format: LogFormat,
-    /// `RUST_LOG`.
-    pub(crate) log_filter: String,
     /// Whether `AE_JOB_TIMEOUT_SECONDS` is set, which overrides the timeout of `Sleep`.
     pub(crate) job_timeout_is_set: bool,
 }
@@ -152,8 +133,6 @@ impl Settings {
             ledger: path("AE_LEDGER"),
             data: path("AE_DATA").unwrap_or_else(|| "weather.db".into()),
             admin_token: admin_token(text("AE_ADMIN_TOKEN", "")?)?,
-            log_format: log_format(&text("AE_LOG_FORMAT", "")?)?,
-            log_filter: text("RUST_LOG", "info")?,
             job_timeout_is_set: path("AE_JOB_TIMEOUT_SECONDS").is_some(),
         })
     }
@@ -208,16 +187,6 @@ fn role(value: &str) -> Result<Role, BadSetting> {
     }
 }
 
-/// Defaults to `pretty` on a terminal, otherwise `json`.
-fn log_format(value: &str) -> Result<LogFormat, BadSetting> {
-    match value {
-        "pretty" => Ok(LogFormat::Pretty),
-        "" if io::stderr().is_terminal() => Ok(LogFormat::Pretty),
-        "json" | "" => Ok(LogFormat::Json),
-        _ => Err(BadSetting::new("AE_LOG_FORMAT", value, "expected pretty or json")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,16 +203,7 @@ mod tests {
         assert_eq!((&defaults.store, defaults.role), (&StoreChoice::Sqlite("async-endpoints.db".into()), Role::All));
         assert_eq!((defaults.ledger.clone(), defaults.data.to_str()), (None, Some("weather.db")));
         assert!(!defaults.allow_volatile);
-        let empty = [
-            "AE_BIND",
-            "AE_STORE",
-            "AE_ALLOW_VOLATILE",
-            "AE_ROLE",
-            "AE_LEDGER",
-            "AE_DATA",
-            "AE_LOG_FORMAT",
-            "RUST_LOG",
-        ];
+        let empty = ["AE_BIND", "AE_STORE", "AE_ALLOW_VOLATILE", "AE_ROLE", "AE_LEDGER", "AE_DATA"];
         assert_eq!(read(&empty.map(|name| (name, ""))), Ok(defaults));
     }
 
@@ -262,7 +222,6 @@ mod tests {
             ("AE_BIND", ":8080", "HOST:PORT"),
             ("AE_BIND", "localhost:99999", "HOST:PORT"),
             ("AE_ROLE", "boss", "all, api or worker"),
-            ("AE_LOG_FORMAT", "xml", "pretty or json"),
             ("AE_STORE", "sqlite:", "expected sqlite:PATH"),
             ("AE_STORE", "memory", "expected sqlite:PATH"),
             ("AE_STORE", "memory:x", "expected sqlite:PATH"),

@@ -254,6 +254,7 @@ async fn invalid_setting_is_one_line_and_exit_code_2() {
         ("AE_LEDGER", "no/such/folder/ledger.csv"),
         ("AE_DATA", "no/such/folder/weather.db"),
         ("AE_LOG_FORMAT", "xml"),
+        ("AE_LOG_DIR", "/dev/null/logs"),
         ("RUST_LOG", "info,a=b=c"),
         ("AE_LEASE_SECONDS", "soon"),
         ("AE_CONCURRENCY", "0"),

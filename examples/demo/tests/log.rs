@@ -3,6 +3,7 @@
 mod support;
 
 use std::{
+    fs,
     io::{BufRead, BufReader},
     process::Stdio,
 };
@@ -11,7 +12,7 @@ use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
-use support::{Folder, in_time};
+use support::{Demo, Folder, in_time};
 
 /// Starts a demo whose log is a pipe. Returns the pipe and the demo's address, which is read from stdout.
 fn start(folder: &Folder) -> (Child, std::io::PipeReader, String) {
@@ -74,6 +75,21 @@ async fn blocked_log_loses_lines_only() {
     })
     .await;
     stops(demo).await;
+}
+
+#[tokio::test]
+async fn log_folder_has_json_lines_of_the_day() {
+    let folder = Folder::new();
+    let demo = Demo::start(&folder, &[("AE_STORE", "memory:"), ("AE_LOG_DIR", "logs"), ("AE_LOG_FORMAT", "pretty")]).await;
+    in_time("a job", job(&Client::new(), &demo.url(""))).await;
+    assert_eq!(demo.stop().await.expect("an exit").code(), Some(0));
+    let files: Vec<_> = fs::read_dir(folder.join("logs")).expect("a folder").map(|file| file.expect("a file")).collect();
+    let name = files[0].file_name().into_string().expect("UTF-8");
+    assert!(files.len() == 1 && name.starts_with("async-endpoints-demo.") && name.ends_with(".log"), "{name}");
+    let text = fs::read_to_string(files[0].path()).expect("lines");
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    assert!(lines.iter().all(|line| line["service"] == "async-endpoints-demo" && line["timestamp"].is_string()));
+    assert!(lines.iter().any(|line| line["target"].as_str().is_some_and(|target| target.ends_with("sleep"))), "{text}");
 }
 
 #[tokio::test]
