@@ -80,10 +80,12 @@ async fn blocked_log_loses_lines_only() {
 #[tokio::test]
 async fn log_folder_has_json_lines_of_the_day() {
     let folder = Folder::new();
-    let demo = Demo::start(&folder, &[("AE_STORE", "memory:"), ("AE_LOG_DIR", "logs"), ("AE_LOG_FORMAT", "pretty")]).await;
+    let demo =
+        Demo::start(&folder, &[("AE_STORE", "memory:"), ("AE_LOG_DIR", "logs"), ("AE_LOG_FORMAT", "pretty")]).await;
     in_time("a job", job(&Client::new(), &demo.url(""))).await;
     assert_eq!(demo.stop().await.expect("an exit").code(), Some(0));
-    let files: Vec<_> = fs::read_dir(folder.join("logs")).expect("a folder").map(|file| file.expect("a file")).collect();
+    let files: Vec<_> =
+        fs::read_dir(folder.join("logs")).expect("a folder").map(|file| file.expect("a file")).collect();
     let name = files[0].file_name().into_string().expect("UTF-8");
     assert!(files.len() == 1 && name.starts_with("async-endpoints-demo.") && name.ends_with(".log"), "{name}");
     let text = fs::read_to_string(files[0].path()).expect("lines");
