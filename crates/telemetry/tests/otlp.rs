@@ -81,7 +81,7 @@ fn telemetry(url: impl Into<String>) -> Telemetry {
 fn record_spans(telemetry: &Telemetry, count: usize) {
     for _ in 0..count {
         let span = || SpanBuilder::from_name("render");
-        telemetry.tracing().start(&Context::new(), span).span().end();
+        telemetry.tracing().start(&Context::new(), &[], span).span().end();
     }
 }
 
@@ -107,7 +107,7 @@ async fn shutdown_exports_all_signals() {
     telemetry.meter("test").u64_counter("pages.printed").build().add(7, &[]);
     let subscriber = tracing_subscriber::registry().with(telemetry.layer());
     tracing::subscriber::with_default(subscriber, || {
-        let context = telemetry.tracing().start(&Context::new(), || SpanBuilder::from_name("process Report"));
+        let context = telemetry.tracing().start(&Context::new(), &[], || SpanBuilder::from_name("process Report"));
         let _attached = context.clone().attach();
         let job = tracing::error_span!(target: "async_endpoints::scope", "job", job_id = "j-17", user_id = "u-1");
         let _job = job.entered();
