@@ -79,7 +79,7 @@ pub use handler::{Classified, JobHandler};
 pub use http::{Access, Endpoint, JobDocument, Owner, Problem, Responses, Submission};
 pub use job_type::JobType;
 pub use middleware::{Middleware, Next};
-pub use options::{Enrich, Options, OptionsError, Propagation};
+pub use options::{CaptureLevel, Enrich, Options, OptionsError, Propagation};
 pub use progress::ProgressReporter;
 pub use stats::{Figures, JobStats, Percentiles};
 pub use submit::{Accepted, Submit, SubmitError};

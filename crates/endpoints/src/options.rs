@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de::IntoDeserializer};
 
 /// The library's settings. The defaults are meant for production.
 ///
@@ -64,6 +64,14 @@ pub struct Options {
     pub error_details: bool,
     /// `PROPAGATION`: relation of an attempt's trace to the submission's: `link`, `child` or `none`. Defaults to `link`.
     pub propagation: Propagation,
+    /// `CAPTURE_LEVEL`: `error`, `warn`, `info`, `debug`, `trace` or `off`. What handlers log with `tracing` at or above
+    /// this level is kept with the job, if the subscriber has the capture layer. Defaults to `info`.
+    ///
+    /// A job keeps the first 900 and the last 99 lines of an attempt, at most 256 KiB.
+    pub capture_level: CaptureLevel,
+    /// `EXPOSE_LOGS`: `true` or `false`. Shows callers what the handlers of their jobs logged, without the library's own
+    /// lines. Handlers may log what callers must not see, so the default is `false`: only operators can read logs.
+    pub expose_logs: bool,
     /// Request headers that handlers can read, in lower case. Defaults to `user-agent`, `x-request-id`, `x-user-id`,
     /// `x-forwarded-for` and `content-type`.
     ///
@@ -72,6 +80,27 @@ pub struct Options {
     pub captured_headers: Vec<String>,
     /// What the log lines of requests and attempts say about the caller. Defaults to nothing but the request id.
     pub enrich: Enrich,
+}
+
+/// The least severe level of the log lines that are kept with their job.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "each is named after its level")]
+pub enum CaptureLevel {
+    /// Keeps no lines of handlers.
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl CaptureLevel {
+    fn parse(text: &str) -> Option<Self> {
+        let text = text.to_ascii_lowercase();
+        Self::deserialize(text.as_str().into_deserializer()).map_err(|_: serde::de::value::Error| ()).ok()
+    }
 }
 
 /// Further fields of the log lines of requests and attempts. They are personal data, so all are off by default.
@@ -134,6 +163,8 @@ impl Default for Options {
             base_path: None,
             error_details: false,
             propagation: Propagation::Link,
+            capture_level: CaptureLevel::Info,
+            expose_logs: false,
             captured_headers: headers.map(str::to_owned).to_vec(),
             enrich: Enrich::default(),
         }
@@ -180,6 +211,9 @@ impl Options {
         vars.seconds("HEADER_READ_SECONDS", &mut options.header_read)?;
         vars.read("BASE_PATH", &mut options.base_path, "a path", |text| Some(Some(text.to_owned())))?;
         vars.read("PROPAGATION", &mut options.propagation, "link, child or none", Propagation::parse)?;
+        let levels = "a level: off, error, warn, info, debug or trace";
+        vars.read("CAPTURE_LEVEL", &mut options.capture_level, levels, CaptureLevel::parse)?;
+        vars.read("EXPOSE_LOGS", &mut options.expose_logs, "a boolean: true or false", |text| text.parse().ok())?;
         options.check(|field| format!("{prefix}{}", field.to_uppercase()))?;
         Ok(options)
     }
@@ -282,7 +316,7 @@ mod tests {
         assert_eq!(read(&[]), Ok(default.clone()));
         assert_eq!(read(&[("AE_CONCURRENCY", " ")]), Ok(default.clone()));
         let second = Duration::from_millis(1500);
-        let cases: [(&str, &str, Options); 15] = [
+        let cases: [(&str, &str, Options); 17] = [
             ("AE_CONCURRENCY", "7", Options { concurrency: 7, ..default.clone() }),
             ("AE_MAX_QUEUE_SIZE", "7", Options { max_queue_size: 7, ..default.clone() }),
             ("AE_MAX_RETRIES", "0", Options { max_retries: 0, ..default.clone() }),
@@ -297,6 +331,8 @@ mod tests {
             ("AE_MAX_CONNECTIONS", "7", Options { max_connections: 7, ..default.clone() }),
             ("AE_HEADER_READ_SECONDS", "1.5", Options { header_read: second, ..default.clone() }),
             ("AE_PROPAGATION", "child", Options { propagation: Propagation::Child, ..default.clone() }),
+            ("AE_CAPTURE_LEVEL", "DEBUG", Options { capture_level: CaptureLevel::Debug, ..default.clone() }),
+            ("AE_EXPOSE_LOGS", "true", Options { expose_logs: true, ..default.clone() }),
             ("AE_BASE_PATH", "/v1", Options { base_path: Some("/v1".to_owned()), ..default.clone() }),
         ];
         for (name, value, expected) in cases {
@@ -317,6 +353,8 @@ mod tests {
             ("AE_RETENTION_SECONDS", "0"),
             ("AE_RETENTION_SECONDS", "1e300"),
             ("AE_SHUTDOWN_SECONDS", "30s"),
+            ("AE_CAPTURE_LEVEL", "verbose"),
+            ("AE_EXPOSE_LOGS", "please"),
         ];
         for (name, value) in invalid {
             let error = read(&[(name, value)]).expect_err(name);

@@ -31,7 +31,7 @@ fn known() -> Vec<Known> {
         route(Method::GET, "/jobs/{id}", false, true),
         route(Method::GET, "/jobs/{id}/result", false, true),
         route(Method::GET, "/jobs/{id}/events", false, true),
-        route(Method::GET, "/jobs/{id}/logs", false, true),
+        route(Method::GET, "/jobs/{id}/logs", true, true),
         route(Method::POST, "/jobs/{id}/cancel", false, true),
         route(Method::POST, "/jobs/{id}/retry", true, true),
         route(Method::GET, "/openapi.json", false, false),

@@ -6,7 +6,7 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use async_endpoints::{
-    AsyncEndpoints, Endpoint, JobContext, JobId, JobName, JobType, Timestamp,
+    Access, AsyncEndpoints, Endpoint, JobContext, JobId, JobName, JobType, Timestamp,
     axum::{body::Body, http::Request},
     core::{
         Store,
@@ -196,7 +196,7 @@ async fn quiet_stream_sends_comments() {
 #[tokio::test(start_paused = true)]
 async fn log_stream_sends_comments_during_progress() {
     let store = support::store();
-    let endpoints: AsyncEndpoints = support::builder(&store).build().unwrap();
+    let endpoints: AsyncEndpoints = support::builder(&store).access(Access::open()).build().unwrap();
     let id = endpoints.submit(WAITING, ()).await.unwrap().job.id;
     let lease = claim_by_hand(&*store).await;
     let request = Request::get(format!("/jobs/{id}/logs")).header("accept", "text/event-stream");
@@ -219,10 +219,10 @@ async fn log_stream_sends_comments_during_progress() {
 #[tokio::test]
 async fn shutdown_ends_streams_without_serve() {
     let store = support::store();
-    let endpoints: AsyncEndpoints = support::builder(&store).build().unwrap();
+    let endpoints: AsyncEndpoints = support::builder(&store).access(Access::open()).build().unwrap();
     let id = endpoints.submit(WAITING, ()).await.unwrap().job.id;
     for path in ["events", "logs"] {
-        let endpoints = support::builder(&store).build().unwrap();
+        let endpoints = support::builder(&store).access(Access::open()).build().unwrap();
         let request = Request::get(format!("/jobs/{id}/{path}")).header("accept", "text/event-stream");
         let response = endpoints.job_routes::<()>().call(request.body(Body::empty()).unwrap()).await.unwrap();
         let mut chunks = response.into_body().into_data_stream();

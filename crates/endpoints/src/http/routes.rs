@@ -29,7 +29,10 @@ use super::{
     result, retry,
     submit::SubmitHandler,
 };
-use crate::endpoints::{AsyncEndpoints, RouteGroup};
+use crate::{
+    endpoints::{AsyncEndpoints, RouteGroup},
+    options::Options,
+};
 
 /// The library's own routes: job routes and monitoring routes. The routers, the OpenAPI document, the reserved paths and
 /// the tests are made from these lists.
@@ -84,10 +87,11 @@ impl Route {
         }
     }
 
-    const fn is_for_operators(self) -> bool {
+    const fn is_for_operators(self, options: &Options) -> bool {
         match self {
+            Self::Logs => !options.expose_logs,
             Self::List | Self::Retry | Self::Metrics | Self::JobMetrics => true,
-            Self::Job | Self::Result | Self::Events | Self::Logs | Self::Cancel | Self::OpenApi => false,
+            Self::Job | Self::Result | Self::Events | Self::Cancel | Self::OpenApi => false,
         }
     }
 
@@ -191,7 +195,7 @@ async fn answer_or_problem(
     // The application's rules and response hooks may panic; the client still gets a response.
     let answered = AssertUnwindSafe(async {
         let call = call.identified();
-        if route.is_for_operators() {
+        if route.is_for_operators(call.endpoints.options()) {
             call.config.access.check(&call.head)?;
         }
         access::check_cookies(&call.head)?;
