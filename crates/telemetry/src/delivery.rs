@@ -68,7 +68,7 @@ impl Delivery {
         match result {
             Err(error) if !was_failing => {
                 let why = self.last_error.take().unwrap_or_else(|| error.to_string());
-                log_safely(|| tracing::warn!(endpoint, why, "{items} cannot be exported; later exports go on"));
+                log_safely(|| tracing::warn!(endpoint, why, "cannot export {items}; the exporter keeps trying"));
             }
             Ok(()) if was_failing => log_safely(|| tracing::info!(endpoint, "{items} are exported again")),
             _ => {}
