@@ -11,7 +11,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use support::{Demo, Folder};
+use support::{Demo, Folder, until};
 
 /// Starts and ends in the ledger, by `job,attempt,pid`.
 fn ledger(folder: &Folder) -> BTreeMap<String, Vec<String>> {
@@ -30,7 +30,7 @@ fn rows_of(folder: &Folder, job: &Value) -> i64 {
     data.query_row(count, [job["id"].as_str()], |row| row.get(0)).expect("a count")
 }
 
-/// The address of the climate service, which is logged before the demo prints its address.
+/// The address of the climate service, once it is in the log.
 fn climate(demo: &Demo) -> Option<String> {
     let lines = demo.log();
     let line = lines.lines().find(|line| line.contains("the climate service is listening"))?;
@@ -121,12 +121,13 @@ async fn traced_job_uses_the_climate_service() {
 #[tokio::test]
 async fn trace_of_a_job_reaches_the_climate_service() {
     let folder = Folder::new();
-    let demo = Demo::start(&folder, &[]).await;
+    let demo = Demo::start(&folder, &[("AE_PROPAGATION", "child")]).await;
     let trace = "0af7651916cd43dd8448eb211c80319c";
     let request = demo.posting("/api/traced", &json!({ "requestId": "r-1", "category": "fog" }));
     let answer = request.header("traceparent", format!("00-{trace}-b7ad6b7169203331-01")).send().await;
     let job: Value = answer.expect("an answer").json().await.expect("a job");
     demo.ended(&format!("/jobs/{}", job["id"].as_str().expect("an id"))).await;
+    until("a line of the climate service", || demo.log().contains("computing monthly statistics")).await;
     let log = demo.log();
     let mut lines = log.lines().filter(|line| line.contains("computing monthly statistics"));
     let line: Value = serde_json::from_str(lines.next().expect("a line")).expect("a JSON line");
@@ -173,8 +174,8 @@ async fn sleep_reports_progress_and_can_be_canceled() {
     assert_eq!(demo.post(&format!("{path}/cancel"), &Value::Null).await.status(), StatusCode::ACCEPTED);
     assert_eq!(demo.ended(&path).await["status"], "Canceled");
     assert!(ledger(&folder).values().all(|lines| lines.len() == 2), "a canceled attempt has an end");
-    let log = demo.log();
-    assert_eq!((log.matches("sleep started").count(), log.matches("sleep ended").count()), (2, 2), "{log}");
+    let lines = |text: &str| demo.log().matches(text).count();
+    until("the lines of both attempts", || (lines("sleep started"), lines("sleep ended")) == (2, 2)).await;
 }
 
 #[tokio::test]
@@ -196,7 +197,7 @@ async fn role_decides_routes_and_handlers() {
     assert_eq!((&job["status"], &job["attempt"]), (&json!("Queued"), &json!(0)));
 
     let worker = Demo::start(&folder, &[("AE_ROLE", "worker")]).await;
-    assert!(climate(&worker).is_some());
+    until("the climate service", || climate(&worker).is_some()).await;
     let refused = worker.post("/api/sleep", &json!({ "seconds": 0 })).await;
     assert_eq!(refused.status(), StatusCode::NOT_FOUND);
     assert_eq!(worker.ended(&path).await["status"], "Completed", "the worker role has job routes");
@@ -228,6 +229,7 @@ async fn stop_with_running_job_is_clean() {
 async fn stop_ignores_open_climate_connection() {
     let folder = Folder::new();
     let demo = Demo::start(&folder, &[]).await;
+    until("the address in the log", || climate(&demo).is_some()).await;
     let address = climate(&demo).expect("an address");
     // The handler's connection stays open too.
     demo.finish("/api/traced", &json!({ "requestId": "r-1", "category": "fog" })).await;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use support::{
     Demo, Folder, in_time,
     peer::{Peer, free_port},
+    until,
 };
 use tokio::net::TcpStream;
 
@@ -42,7 +43,7 @@ async fn nginx(folder: &Folder, demo: &Demo) -> (Peer, String) {
 async fn operator_routes_are_closed_behind_nginx() {
     let folder = Folder::new();
     let demo = Demo::start(&folder, &[("AE_STORE", "memory:")]).await;
-    assert!(demo.log().contains("AE_ADMIN_TOKEN is not set"), "{}", demo.log());
+    until("the warning", || demo.log().contains("AE_ADMIN_TOKEN is not set")).await;
     let (_nginx, url) = nginx(&folder, &demo).await;
     let job = demo.submit("/api/process-data", &json!({ "category": "hail" })).await;
     demo.ended(&job).await;

@@ -12,7 +12,7 @@ use async_endpoints_testkit::server::RedisServer;
 use reqwest::StatusCode;
 use rusqlite::Connection;
 use serde_json::{Value, json};
-use support::{Demo, Folder, in_time};
+use support::{Demo, Folder, in_time, until};
 use tokio::time::sleep;
 
 const SLEEP: &str = "/api/sleep";
@@ -75,7 +75,7 @@ async fn demo_waits_for_a_missing_folder() {
     assert_eq!(demo.get("/jobs").await.status(), StatusCode::SERVICE_UNAVAILABLE);
     fs::create_dir(folder.join("later")).expect("a folder");
     expect_available(&demo).await;
-    assert!(demo.log().contains("the store is open"), "{}", demo.log());
+    until("the line of an open store", || demo.log().contains("the store is open")).await;
     assert!(demo.stop().await.expect("an exit").success());
 }
 
