@@ -171,7 +171,7 @@ fn earlier(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
 
 #[expect(clippy::ref_option, reason = "the signature that serde requires")]
 fn millis<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-    duration.map(|duration| duration.as_secs_f64() * 1e3).serialize(serializer)
+    duration.map(|duration| duration.as_nanos() as f64 / 1e6).serialize(serializer)
 }
 
 fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -217,6 +217,8 @@ mod tests {
         assert_eq!(document["avgProcessingTime"], json!(80.0));
         assert_eq!(document["queueTime"], json!({ "p50": null, "p95": null, "p99": null }));
         assert_eq!(document["processingTime"]["p50"], json!(79.871), "80 ms, within 5 %");
+        let times = Percentiles { p50: Some(Duration::from_micros(1_671_167)), ..Percentiles::default() };
+        assert_eq!(serde_json::to_value(times).expect("JSON")["p50"], json!(1671.167), "no digits of a rounding error");
         assert_eq!((&document["queuedJobs"], &document["oldestQueuedAge"]), (&json!(0), &json!(null)));
     }
 
