@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_endpoints_telemetry::{
-    Attachment, Scope,
+    Attachment, Scope, Telemetry,
     opentelemetry::{
         Context, KeyValue,
         metrics::Histogram,
@@ -40,20 +40,28 @@ pub(crate) struct Requests {
     duration: Histogram<f64>,
     tracing: Tracing,
     enrich: Enrich,
+    /// Whether trace contexts are read from requests.
+    propagates: bool,
     /// Whether the application lets the header `user-agent` be captured.
     user_agent: bool,
 }
 
 impl Requests {
-    pub(crate) fn new(attachment: &Attachment, tracing: Tracing, options: &Options) -> Self {
+    pub(crate) fn new(attachment: &Attachment, telemetry: &Telemetry, options: &Options) -> Self {
         let user_agent = options.captured_headers.iter().any(|name| name == header::USER_AGENT.as_str());
-        Self { duration: attachment.histogram(&REQUEST_DURATION), tracing, enrich: options.enrich, user_agent }
+        Self {
+            duration: attachment.histogram(&REQUEST_DURATION),
+            tracing: telemetry.tracing().clone(),
+            enrich: options.enrich,
+            propagates: telemetry.propagates(),
+            user_agent,
+        }
     }
 
     /// Starts the server span: below the application's own span, if there is one, else below the caller's.
     fn begin(&self, request: &Request, method: &'static str, route: Option<&MatchedPath>, caller: &Caller) -> Scope {
         let current = Context::current();
-        let remote = || extract_headers(request.headers());
+        let remote = || extract_headers(request.headers()).filter(|_| self.propagates);
         let parent = if current.has_active_span() { current } else { remote().unwrap_or(current) };
         let context = self.tracing.start(&parent, &[], || describe(request, method, route));
         let id = caller.request_id.as_deref().unwrap_or_default();

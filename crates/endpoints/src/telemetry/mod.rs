@@ -22,13 +22,14 @@
 //! | `outage` | log lines about a store that does not answer |
 //! | `running` | the running attempts, for their durations |
 //! | `gauges` | observable gauges |
-//! | `spans`, `semconv` | the spans of jobs, and the attribute keys of all spans |
+//! | `spans`, `calls`, `semconv` | the spans of jobs and of store calls, and the attribute keys of all spans |
 //! | `scope` | trace context and correlation fields of a request or an attempt |
 //! | `cause` | the job and trace behind an exemplar |
 //! | `capture` | log lines that are kept with their job |
 //! | `events`, `failure` | log lines; the one of a failed attempt |
 #![allow(clippy::disallowed_macros, reason = "the one module that may write telemetry")]
 
+mod calls;
 pub(crate) mod capture;
 mod catalogue;
 mod cause;
@@ -98,7 +99,7 @@ impl Measured {
         Some(Self {
             instruments: Arc::new(Instruments::new(&attachment, store, types)),
             running: Arc::default(),
-            requests: Requests::new(&attachment, tracing.clone(), options),
+            requests: Requests::new(&attachment, &telemetry, options),
             spans: Arc::new(Spans::new(tracing, options.propagation)),
             store,
             telemetry,

@@ -13,7 +13,10 @@ use foldhash::HashMap;
 
 use super::{cause::Cause, series::TypeSeries};
 use crate::sync::Mutex;
-use async_endpoints_telemetry::Scope;
+use async_endpoints_telemetry::{
+    Scope,
+    opentelemetry::trace::{SpanContext, TraceContextExt},
+};
 
 /// Time between two sweeps for attempts whose leases are no longer renewed.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -41,6 +44,11 @@ impl Started {
     ) -> Self {
         let cause = Cause::new(attempt.lease.job, scope.context());
         Self { series, cause, scope, at, age: store_now.since(attempt.created_at), handler_ended: None, renewed: at }
+    }
+
+    /// The attempt's span.
+    pub(crate) fn span(&self) -> SpanContext {
+        self.scope.context().span().span_context().clone()
     }
 
     /// Duration of the handler and age of the job. The handler ran until `now` if its end was not seen.
@@ -72,6 +80,12 @@ impl RunningTable {
     /// The scope of a running attempt. None if its lease was not claimed through this table.
     pub(crate) fn scope(&self, lease: Lease) -> Option<Scope> {
         self.0.lock().started.get(&lease).map(|started| started.scope.clone())
+    }
+
+    /// The spans of running attempts.
+    pub(crate) fn spans(&self, leases: impl Iterator<Item = Lease>) -> Vec<SpanContext> {
+        let table = self.0.lock();
+        leases.filter_map(|lease| Some(table.started.get(&lease)?.span())).collect()
     }
 
     /// Records the end of a handler: what follows until the settlement is no processing time.

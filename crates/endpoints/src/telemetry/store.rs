@@ -1,9 +1,9 @@
-//! A store decorator that counts and times calls, and logs the life of jobs. Answers pass through unchanged, and only
+//! A store decorator that counts, times and traces calls, and logs the life of jobs. Answers pass through unchanged, and only
 //! accepted changes are counted and logged.
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use async_endpoints_core::{
@@ -14,10 +14,12 @@ use async_endpoints_core::{
         Recovered, Renewed, Result, RetryAs, RetryOutcome, Settled, Settlement, StoreOperation, WorkerId,
     },
 };
+use async_endpoints_telemetry::opentelemetry::trace::TraceContextExt;
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 
 use super::{
+    calls::{CallSpan, Calls},
     cause::Cause,
     events,
     instruments::{AttemptEnd, Instruments},
@@ -37,6 +39,7 @@ pub(crate) struct Instrumented {
     instruments: Arc<Instruments>,
     running: Arc<RunningTable>,
     spans: Arc<Spans>,
+    calls: Calls,
 }
 
 /// Times one call. Dropped without `end`, the call was dropped too.
@@ -46,14 +49,16 @@ struct Watch<'a> {
     /// The submitted job's type and series during an insert.
     submitted: Option<(JobName, &'a TypeSeries)>,
     began: Instant,
+    span: CallSpan,
     done: bool,
 }
 
 impl Watch<'_> {
-    fn end(mut self, ok: bool) -> Instant {
+    fn end<T>(mut self, answer: &Result<T>) -> Instant {
         self.done = true;
         let took = self.began.elapsed();
-        self.instruments.operation(self.operation, ok, took);
+        self.instruments.operation(self.operation, answer.is_ok(), took);
+        self.span.end(answer);
         self.began + took
     }
 }
@@ -63,6 +68,7 @@ impl Drop for Watch<'_> {
         let took = self.began.elapsed();
         if !self.done && took >= HANGING {
             self.instruments.operation(self.operation, false, took);
+            self.span.timed_out();
             if let Some((name, series)) = &self.submitted {
                 series.submission(SubmissionResult::Rejected);
                 rejected(name, SubmissionResult::Rejected, STORE_UNAVAILABLE);
@@ -78,18 +84,24 @@ impl Instrumented {
         running: Arc<RunningTable>,
         spans: Arc<Spans>,
     ) -> Self {
-        Self { inner, instruments, running, spans }
+        let calls = Calls { tracing: spans.tracing.clone(), system: inner.kind() };
+        Self { inner, instruments, running, spans, calls }
     }
 
-    fn watch<'a>(&'a self, operation: StoreOperation, submitted: Option<(JobName, &'a TypeSeries)>) -> Watch<'a> {
-        Watch { instruments: &self.instruments, operation, submitted, began: Instant::now(), done: false }
+    fn watch(&self, operation: StoreOperation, span: CallSpan) -> Watch<'_> {
+        Watch { instruments: &self.instruments, operation, submitted: None, began: Instant::now(), span, done: false }
     }
 
-    /// Times a call. Also returns its end.
-    async fn timed<'a, T>(&self, operation: StoreOperation, call: BoxFuture<'a, Result<T>>) -> (Result<T>, Instant) {
-        let watch = self.watch(operation, None);
-        let answer = call.await;
-        let now = watch.end(answer.is_ok());
+    /// Times and traces a call. Also returns its end.
+    async fn timed<'a, T>(
+        &self,
+        operation: StoreOperation,
+        span: CallSpan,
+        call: BoxFuture<'a, Result<T>>,
+    ) -> (Result<T>, Instant) {
+        let watch = self.watch(operation, span);
+        let answer = watch.span.run(call).await;
+        let now = watch.end(&answer);
         (answer, now)
     }
 
@@ -98,10 +110,10 @@ impl Instrumented {
         operation: StoreOperation,
         call: impl FnOnce() -> BoxFuture<'a, Result<T>> + Send,
     ) -> Result<T> {
-        self.timed(operation, call()).await.0
+        self.timed(operation, self.calls.inside(operation), call()).await.0
     }
 
-    fn claimed(&self, worker: WorkerId, claimed: &Claimed, now: Instant) {
+    fn claimed(&self, worker: WorkerId, claimed: &Claimed, began: SystemTime, now: Instant) {
         let start = |attempt: &Attempt| {
             let caller = envelope::read_caller(&attempt.payload);
             let scope = scope::attempt(self.spans.process(attempt, &caller), attempt, worker, &caller);
@@ -112,7 +124,10 @@ impl Instrumented {
             started.scope.in_scope(|| events::job_started(waited));
             (attempt.lease, started)
         };
-        self.running.start(claimed.attempts.iter().map(start).collect());
+        let started: Vec<(Lease, Started)> = claimed.attempts.iter().map(start).collect();
+        let spans = || started.iter().map(|(_, started)| started.span()).collect();
+        self.calls.batch(StoreOperation::Claim, "receive", began, spans).end(&Ok(()));
+        self.running.start(started);
     }
 
     fn settled(&self, settlements: &[Settlement], answers: &[Settled], now: Instant) {
@@ -185,11 +200,12 @@ impl JobStore for Instrumented {
     fn insert<'s: 'a, 'a>(&'s self, job: NewJob) -> BoxFuture<'a, Result<InsertOutcome>> {
         let series = self.instruments.of(&job.name);
         let (id, name, trace) = (job.id, job.name.clone(), job.trace.clone());
-        let watch = self.watch(StoreOperation::Insert, Some((name.clone(), series)));
+        let mut watch = self.watch(StoreOperation::Insert, self.calls.inside(StoreOperation::Insert));
+        watch.submitted = Some((name.clone(), series));
         let call = self.inner.insert(job);
         Box::pin(async move {
-            let answer = call.await;
-            watch.end(answer.is_ok());
+            let answer = watch.span.run(call).await;
+            watch.end(&answer);
             series.submission(submission_result(&answer));
             match &answer {
                 Ok(InsertOutcome::Inserted { .. }) => events::job_accepted(id, &name, trace.as_ref()),
@@ -206,11 +222,13 @@ impl JobStore for Instrumented {
     forward_store_calls!(self => self.inner; hints, kind);
 
     async fn claim(&self, claim: &Claim) -> Result<Claimed> {
-        let (answer, now) = self.timed(StoreOperation::Claim, self.inner.claim(claim)).await;
+        let began = SystemTime::now();
+        // The span is started afterwards: an empty claim has none.
+        let (answer, now) = self.timed(StoreOperation::Claim, CallSpan::default(), self.inner.claim(claim)).await;
         if let Ok(claimed) = &answer
             && !claimed.attempts.is_empty()
         {
-            self.claimed(claim.worker, claimed, now);
+            self.claimed(claim.worker, claimed, began, now);
         }
         answer
     }
@@ -222,7 +240,9 @@ impl JobStore for Instrumented {
     }
 
     async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Settled>> {
-        let (answer, now) = self.timed(StoreOperation::Settle, self.inner.settle(settlements)).await;
+        let spans = || self.running.spans(settlements.iter().map(|settlement| settlement.lease));
+        let span = self.calls.batch(StoreOperation::Settle, "settle", SystemTime::now(), spans);
+        let (answer, now) = self.timed(StoreOperation::Settle, span, self.inner.settle(settlements)).await;
         if let Ok(answers) = &answer {
             self.settled(settlements, answers, now);
         }
@@ -250,8 +270,12 @@ impl JobStore for Instrumented {
     }
 
     async fn reclaim(&self, reclaim: &Reclaim) -> Result<Reclaimed> {
-        let (answer, now) = self.timed(StoreOperation::Reclaim, self.inner.reclaim(reclaim)).await;
+        let began = SystemTime::now();
+        let (answer, now) = self.timed(StoreOperation::Reclaim, CallSpan::default(), self.inner.reclaim(reclaim)).await;
         if let Ok(Reclaimed::Done { recovered, .. }) = &answer {
+            let submission = |job: &Recovered| Some(scope::remote(job.trace.as_ref()?)?.span().span_context().clone());
+            let spans = || recovered.iter().filter_map(submission).collect();
+            self.calls.batch(StoreOperation::Reclaim, "receive", began, spans).end(&Ok(()));
             self.recovered(recovered, now);
         }
         answer

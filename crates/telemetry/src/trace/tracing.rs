@@ -37,6 +37,11 @@ impl Tracing {
         Self(None)
     }
 
+    /// Whether spans may be recorded.
+    pub const fn records(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Starts a span below `parent`, with links, and returns its context. Without a valid span in `parent`, the span begins
     /// a trace.
     ///
