@@ -72,7 +72,7 @@ impl Vars<'_> {
         self.parsed("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", expected, parse)
     }
 
-    /// Whether trace contexts are passed on, by `OTEL_PROPAGATORS`. Baggage is accepted, because it is in OpenTelemetry's
+    /// Whether trace contexts of callers are read, by `OTEL_PROPAGATORS`. Baggage is accepted, because it is in OpenTelemetry's
     /// default, and not passed on.
     pub(crate) fn propagates(&self) -> Result<Option<bool>, TelemetryError> {
         self.parsed("OTEL_PROPAGATORS", "tracecontext or none", |value| {

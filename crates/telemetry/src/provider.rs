@@ -144,7 +144,7 @@ impl Telemetry {
         &self.0.log_filter
     }
 
-    /// Whether trace contexts are read from requests and passed on: false if `OTEL_PROPAGATORS` is `none`.
+    /// Whether the trace contexts of callers are read: false if `OTEL_PROPAGATORS` is `none`.
     pub fn propagates(&self) -> bool {
         self.0.propagates
     }
