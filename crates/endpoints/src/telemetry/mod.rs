@@ -30,7 +30,7 @@
 #![allow(clippy::disallowed_macros, reason = "the one module that may write telemetry")]
 
 mod calls;
-pub(crate) mod capture;
+mod capture;
 mod catalogue;
 mod cause;
 pub(crate) mod events;
@@ -58,7 +58,8 @@ use async_endpoints_telemetry::Attachment;
 pub use async_endpoints_telemetry::Otlp;
 pub use async_endpoints_telemetry::{
     Combine, ExpositionError, Format, Instrument, InstrumentKind, LOG_DROPPED, LogFormat, LogOutput, LogWriter, Logs,
-    Sampler, Signal, Telemetry, TelemetryBuilder, TelemetryError, TelemetryGuard, opentelemetry, trace,
+    Sampler, Signal, Telemetry, TelemetryBuilder, TelemetryError, TelemetryGuard, capture::capture_layer,
+    opentelemetry, trace,
 };
 
 pub use self::catalogue::CATALOGUE;
@@ -66,6 +67,7 @@ pub(crate) use self::failure::FailedAttempt;
 pub(crate) use self::outage::OutageLog;
 pub(crate) use self::series::SubmissionResult;
 use self::{
+    capture::Capture,
     http::Requests,
     instruments::Instruments,
     job::Observed,
@@ -83,6 +85,7 @@ pub(crate) struct Measured {
     running: Arc<RunningTable>,
     requests: Requests,
     spans: Arc<Spans>,
+    capture: Capture,
     store: &'static str,
 }
 
@@ -101,6 +104,7 @@ impl Measured {
             running: Arc::default(),
             requests: Requests::new(&attachment, &telemetry, options),
             spans: Arc::new(Spans::new(tracing, options.propagation)),
+            capture: Capture::new(options.capture_level),
             store,
             telemetry,
             attachment,
@@ -109,7 +113,8 @@ impl Measured {
 
     /// Wraps the store, to count and time its calls.
     pub(crate) fn store(&self, inner: Arc<dyn Store>) -> Arc<dyn Store> {
-        Arc::new(Instrumented::new(inner, self.instruments.clone(), self.running.clone(), self.spans.clone()))
+        let (instruments, running, spans) = (self.instruments.clone(), self.running.clone(), self.spans.clone());
+        Arc::new(Instrumented::new(inner, instruments, running, spans, self.capture))
     }
 
     /// The middleware around every attempt.

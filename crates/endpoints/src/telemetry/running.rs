@@ -11,8 +11,8 @@ use async_endpoints_core::{
 };
 use foldhash::HashMap;
 
-use super::{cause::Cause, series::TypeSeries};
-use crate::sync::Mutex;
+use super::{capture::AttemptSink, cause::Cause, series::TypeSeries};
+use crate::{progress::ProgressReporter, sync::Mutex};
 use async_endpoints_telemetry::{
     Scope,
     opentelemetry::trace::{SpanContext, TraceContextExt},
@@ -26,6 +26,7 @@ pub(crate) struct Started {
     pub(crate) series: Arc<TypeSeries>,
     pub(crate) cause: Cause,
     pub(crate) scope: Scope,
+    sink: Option<Arc<AttemptSink>>,
     at: Instant,
     /// Age of the job at `at`, by the store's clock.
     age: Duration,
@@ -39,11 +40,13 @@ impl Started {
         series: Arc<TypeSeries>,
         attempt: &Attempt,
         scope: Scope,
+        sink: Option<Arc<AttemptSink>>,
         store_now: Timestamp,
         at: Instant,
     ) -> Self {
         let cause = Cause::new(attempt.lease.job, scope.context());
-        Self { series, cause, scope, at, age: store_now.since(attempt.created_at), handler_ended: None, renewed: at }
+        let age = store_now.since(attempt.created_at);
+        Self { series, cause, scope, sink, at, age, handler_ended: None, renewed: at }
     }
 
     /// The attempt's span.
@@ -77,9 +80,15 @@ impl RunningTable {
         self.0.lock().started.extend(attempts);
     }
 
-    /// The scope of a running attempt. None if its lease was not claimed through this table.
-    pub(crate) fn scope(&self, lease: Lease) -> Option<Scope> {
-        self.0.lock().started.get(&lease).map(|started| started.scope.clone())
+    /// The scope of an attempt that starts, with `reporter` for captured lines. None if its lease was not claimed through
+    /// this table.
+    pub(crate) fn enter(&self, lease: Lease, reporter: &ProgressReporter) -> Option<Scope> {
+        let table = self.0.lock();
+        let started = table.started.get(&lease)?;
+        if let Some(sink) = &started.sink {
+            sink.report_to(reporter);
+        }
+        Some(started.scope.clone())
     }
 
     /// The spans of running attempts.

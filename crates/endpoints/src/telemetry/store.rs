@@ -20,6 +20,7 @@ use futures_util::future::BoxFuture;
 
 use super::{
     calls::{CallSpan, Calls},
+    capture::Capture,
     cause::Cause,
     events,
     instruments::{AttemptEnd, Instruments},
@@ -40,6 +41,7 @@ pub(crate) struct Instrumented {
     running: Arc<RunningTable>,
     spans: Arc<Spans>,
     calls: Calls,
+    capture: Capture,
 }
 
 /// Times one call. Dropped without `end`, the call was dropped too.
@@ -83,9 +85,10 @@ impl Instrumented {
         instruments: Arc<Instruments>,
         running: Arc<RunningTable>,
         spans: Arc<Spans>,
+        capture: Capture,
     ) -> Self {
         let calls = Calls { tracing: spans.tracing.clone(), system: inner.kind() };
-        Self { inner, instruments, running, spans, calls }
+        Self { inner, instruments, running, spans, capture, calls }
     }
 
     fn watch(&self, operation: StoreOperation, span: CallSpan) -> Watch<'_> {
@@ -116,9 +119,10 @@ impl Instrumented {
     fn claimed(&self, worker: WorkerId, claimed: &Claimed, began: SystemTime, now: Instant) {
         let start = |attempt: &Attempt| {
             let caller = envelope::read_caller(&attempt.payload);
-            let scope = scope::attempt(self.spans.process(attempt, &caller), attempt, worker, &caller);
+            let context = self.spans.process(attempt, &caller);
+            let (scope, sink) = self.capture.scope(|| scope::attempt(context, attempt, worker, &caller));
             let series = self.instruments.of(&attempt.name).clone();
-            let started = Started::new(series, attempt, scope, claimed.now, now);
+            let started = Started::new(series, attempt, scope, sink, claimed.now, now);
             let waited = attempt.started_at.since(attempt.runnable_since);
             started.series.queue_time.record(waited, now, || started.cause.labels());
             started.scope.in_scope(|| events::job_started(waited));

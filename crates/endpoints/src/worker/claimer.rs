@@ -94,8 +94,9 @@ fn start(worker: &Arc<Worker>, attempt: Attempt, held_until: Instant) {
     };
     let permit = worker.slots.take(type_index);
     let deadline = Instant::now() + worker.types[type_index].policy.timeout.min(MAX_TIMEOUT);
-    let scope = worker.observed.scope(attempt.lease).unwrap_or_else(Scope::current);
-    let info = AttemptInfo::new(&attempt, scope, deadline, worker.progress.reporter(attempt.lease));
+    let progress = worker.progress.reporter(attempt.lease);
+    let scope = worker.observed.enter(attempt.lease, &progress).unwrap_or_else(Scope::current);
+    let info = AttemptInfo::new(&attempt, scope, deadline, progress);
     let running = Arc::new(RunningAttempt::new(&attempt, type_index, info, held_until, &permit));
     let task = AttemptTask::new(worker.clone(), running.clone());
     running.set_task(tokio::spawn(task.run(attempt.payload, permit)).abort_handle());
