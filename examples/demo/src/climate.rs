@@ -124,7 +124,7 @@ async fn join_trace(request: Request, next: Next) -> Response {
             url.scheme = "http",
         );
         let response = next.run(request).instrument(span.clone()).await;
-        span.record("http.response.status_code", response.status().as_u16());
+        span.record("http.response.status_code", i64::from(response.status().as_u16()));
         response
     };
     answered.with_context(caller.unwrap_or_default()).await

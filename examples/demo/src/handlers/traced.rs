@@ -77,6 +77,7 @@ impl Traced {
     /// Reads observations on a blocking thread.
     async fn observations(&self, category: &str) -> Result<Vec<Observation>, JobError> {
         let (weather, category) = (self.weather.clone(), category.to_owned());
+        // Numbers are i64: other integers are exported as text.
         let query = info_span!(
             "SELECT observation",
             otel.kind = "client",
@@ -89,7 +90,7 @@ impl Traced {
             let _entered = query.enter();
             known_category(&weather, &category)?;
             let observations = weather.select(&category, None, None)?;
-            query.record("db.response.returned_rows", observations.len());
+            query.record("db.response.returned_rows", observations.len() as i64);
             Ok(observations)
         })
         .await?
@@ -102,7 +103,7 @@ impl Traced {
             http.request.method = "POST",
             http.response.status_code = field::Empty,
             server.address = %self.climate.ip(),
-            server.port = self.climate.port(),
+            server.port = i64::from(self.climate.port()),
             url.full = self.url,
         );
         let call = async {
@@ -110,7 +111,7 @@ impl Traced {
             inject_headers(&mut trace);
             let answer = self.client.post(&self.url).headers(trace).json(days).send().await;
             let answer = answer.map_err(|error| unanswered(&error))?;
-            Span::current().record("http.response.status_code", answer.status().as_u16());
+            Span::current().record("http.response.status_code", i64::from(answer.status().as_u16()));
             accepted(answer).await?.json().await.map_err(|error| unanswered(&error))
         };
         // Dropping the call closes its connection.
@@ -169,7 +170,7 @@ fn unanswered(error: &reqwest::Error) -> JobError {
 }
 
 fn format_months(months: &[Month], category: &str) -> Vec<String> {
-    let _entered = info_span!("format months", months = months.len()).entered();
+    let _entered = info_span!("format months", months = months.len() as i64).entered();
     months.iter().map(|month| format_month(month, category)).collect()
 }
 
