@@ -4,6 +4,7 @@
 pub(crate) mod events;
 pub(crate) mod otlp;
 pub(crate) mod peer;
+pub(crate) mod traced;
 
 use std::{
     fs, io,
@@ -114,16 +115,14 @@ impl Demo {
         self.child.id().expect("a running process")
     }
 
+    /// The file that the log is written to.
+    pub(crate) fn log_path(&self) -> PathBuf {
+        self.log.clone()
+    }
+
     /// The log so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).expect("a log file")
-    }
-
-    /// The lines of a log in JSON so far, one object each. The last line may be incomplete.
-    pub(crate) fn lines(&self) -> Vec<Value> {
-        let log = self.log();
-        let complete = log.rsplit_once('\n').map_or("", |(complete, _)| complete);
-        complete.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Response {
@@ -224,6 +223,20 @@ impl Demo {
         self.terminate().await?;
         in_time("the end of the demo", self.child.wait()).await
     }
+}
+
+/// The lines of a log in JSON, one object each. The demo has written all of them when it has exited.
+pub(crate) fn lines(log: &Path) -> Vec<Value> {
+    let log = fs::read_to_string(log).expect("a log file");
+    let complete = log.rsplit_once('\n').map_or("", |(complete, _)| complete);
+    complete.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+}
+
+/// The value of a sample in a page of metrics: the first of this name whose labels contain the text.
+pub(crate) fn metric(page: &str, name: &str, label: &str) -> Option<f64> {
+    let samples = page.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('{')?.split_once("} "));
+    let (_, value) = samples.into_iter().find(|(labels, _)| labels.contains(&format!("\"{label}\"")))?;
+    value.split(' ').next()?.parse().ok()
 }
 
 /// Makes the request wait for another version of the job than this one.
