@@ -97,8 +97,10 @@ fn run() -> Result<(), Failure> {
 
 /// Logs, traces and metrics by `RUST_LOG`, `AE_LOG_*` and `OTEL_*`.
 fn telemetry() -> Result<Telemetry, Failure> {
-    let telemetry =
-        Telemetry::builder().service_name(env!("CARGO_PKG_NAME")).service_version(env!("CARGO_PKG_VERSION"));
+    let telemetry = Telemetry::builder()
+        .service_name(env!("CARGO_PKG_NAME"))
+        .service_version(env!("CARGO_PKG_VERSION"))
+        .environment("development");
     telemetry.env().install().map_err(|error| Failure::Setting(error.to_string()))
 }
 

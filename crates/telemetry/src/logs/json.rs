@@ -4,9 +4,9 @@
 //! of the event. A key is written once:
 //! - Of spans that share a field name, the innermost counts. Fields of [`SCOPE_TARGET`](super::SCOPE_TARGET) come first.
 //! - An event's field, or a field of the application's spans, whose name is a key already is written as `field_<name>`. It
-//!   can so replace neither `level` nor `job_id`.
+//!   can so replace neither `level` nor `job_id`. A field that repeats the value of its key is left out.
 
-use std::{borrow::Cow, fmt::Write};
+use std::{borrow::Cow, ops::Range};
 
 use opentelemetry::{Context, trace::TraceContextExt};
 use tracing::{Event, Subscriber};
@@ -55,21 +55,24 @@ where
     out.push('"');
     out.push_str(resource);
     let mut line = Line { out, keys: Vec::with_capacity(MOST_KEYS) };
-    line.keys.extend(FIXED.map(Cow::Borrowed));
+    line.keys.extend(FIXED.map(|name| Key { name: name.into(), value: 0..0 }));
     line.push_current_span();
     for_each_span(event, ctx, true, |fields| line.push_scope(fields));
     let taken = line.keys.len();
     for_each_span(event, ctx, false, |fields| line.push_span(fields, taken));
-    for_each_field(event, |name, value| {
-        line.push_other_key(name);
-        value.push(line.out);
-    });
+    for_each_field(event, |name, value| line.push_other(name, |out| value.push(out)));
     out.push_str("}\n");
 }
 
 struct Line<'a> {
     out: &'a mut String,
-    keys: Vec<Cow<'static, str>>,
+    keys: Vec<Key>,
+}
+
+struct Key {
+    name: Cow<'static, str>,
+    /// Position of the value in the line.
+    value: Range<usize>,
 }
 
 impl Line<'_> {
@@ -78,10 +81,8 @@ impl Line<'_> {
             let span = context.span();
             let span = span.span_context();
             if span.is_valid() {
-                self.push_key("trace_id".into());
-                let _infallible = write!(self.out, "\"{}\"", span.trace_id());
-                self.push_key("span_id".into());
-                let _infallible = write!(self.out, "\"{}\"", span.span_id());
+                self.push("trace_id".into(), |out| Value::Text(format_args!("{}", span.trace_id())).push(out));
+                self.push("span_id".into(), |out| Value::Text(format_args!("{}", span.span_id())).push(out));
             }
         });
     }
@@ -89,8 +90,7 @@ impl Line<'_> {
     fn push_scope(&mut self, fields: &SpanFields) {
         for (name, value) in fields.iter() {
             if self.position(name).is_none() {
-                self.push_key(name.into());
-                self.out.push_str(value);
+                self.push(name.into(), |out| out.push_str(value));
             }
         }
     }
@@ -99,27 +99,34 @@ impl Line<'_> {
     fn push_span(&mut self, fields: &SpanFields, taken: usize) {
         for (name, value) in fields.iter() {
             if self.position(name).is_none_or(|at| at < taken) {
-                self.push_other_key(name);
-                self.out.push_str(value);
+                self.push_other(name, |out| out.push_str(value));
             }
         }
     }
 
-    fn push_other_key(&mut self, name: &'static str) {
-        let mut key = Cow::Borrowed(name);
-        while self.position(&key).is_some() {
-            key = format!("field_{key}").into();
+    /// Writes a field whose name may be a key already.
+    fn push_other(&mut self, name: &'static str, value: impl FnOnce(&mut String)) {
+        let Some(at) = self.position(name) else { return self.push(name.into(), value) };
+        let mut text = String::new();
+        value(&mut text);
+        if self.out[self.keys[at].value.clone()] != text {
+            let mut other = format!("field_{name}");
+            while self.position(&other).is_some() {
+                other.insert_str(0, "field_");
+            }
+            self.push(other.into(), |out| out.push_str(&text));
         }
-        self.push_key(key);
     }
 
-    fn push_key(&mut self, key: Cow<'static, str>) {
-        push_key(self.out, &key);
-        self.keys.push(key);
+    fn push(&mut self, name: Cow<'static, str>, value: impl FnOnce(&mut String)) {
+        push_key(self.out, &name);
+        let start = self.out.len();
+        value(self.out);
+        self.keys.push(Key { name, value: start..self.out.len() });
     }
 
     fn position(&self, name: &str) -> Option<usize> {
-        self.keys.iter().position(|key| *key == name)
+        self.keys.iter().position(|key| key.name == name)
     }
 }
 

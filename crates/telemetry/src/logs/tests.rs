@@ -149,6 +149,20 @@ fn event_cannot_replace_a_key() {
 }
 
 #[test]
+fn repeated_value_is_left_out() {
+    let lines = json_lines(|| {
+        let _job = job_span().entered();
+        info!(job_id = %"j-1", attempt = 2, request_id = "r-2", "handler");
+    });
+    let line = &lines[0];
+    assert_eq!(
+        (&line["job_id"], &line["attempt"], &line["field_request_id"]),
+        (&json!("j-1"), &json!(2), &json!("r-2"))
+    );
+    assert_eq!((line.get("field_job_id"), line.get("field_attempt")), (None, None));
+}
+
+#[test]
 fn innermost_span_counts() {
     let lines = json_lines(|| {
         let _outer = info_span!("outer", step = 1, outer = true).entered();
