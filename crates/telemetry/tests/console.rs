@@ -1,4 +1,6 @@
 //! `Telemetry::from_env` with console exporters, in a process of its own.
+
+#![allow(clippy::disallowed_macros, reason = "tests of a telemetry crate may log")]
 #![cfg(feature = "console")]
 
 use std::{env, process::Command, time::Duration};

@@ -1,5 +1,7 @@
 //! The global subscriber and panic hook of `install`. One test, because a process has one of each.
 
+#![allow(clippy::disallowed_macros, reason = "tests of a telemetry crate may log")]
+
 use std::{
     io::{self, Write},
     panic::catch_unwind,

@@ -1,4 +1,6 @@
 //! OTLP over HTTP of all signals, to collectors that answer, hang, refuse or do not exist.
+
+#![allow(clippy::disallowed_macros, reason = "tests of a telemetry crate may log")]
 #![cfg(feature = "otlp")]
 
 use std::{
