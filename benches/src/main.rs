@@ -88,7 +88,7 @@ fn main() -> report::Result<()> {
         submission::run(&runtime)?;
     }
     if wanted("telemetry") {
-        telemetry::run(&runtime)?;
+        telemetry::run(effort)?;
     }
     if wanted("sqlite") {
         sqlite::run(&runtime, effort)?;

@@ -33,14 +33,15 @@ pub(crate) struct Product {
 impl Product {
     /// Accepts jobs. `work` starts the worker.
     pub(crate) fn on(store: &Arc<dyn Store>, retention: Duration) -> Result<Self> {
-        Self::with_telemetry(store, retention, None)
+        Self::with_telemetry(store, retention, None, false)
     }
 
-    /// Like `on`, with optional telemetry.
+    /// Like `on`, with optional telemetry, and a handler that logs one line if `logs` is set.
     pub(crate) fn with_telemetry(
         store: &Arc<dyn Store>,
         retention: Duration,
         telemetry: Option<&Telemetry>,
+        logs: bool,
     ) -> Result<Self> {
         let options = Options { concurrency: SLOTS, max_queue_size: u64::MAX, retention, ..Options::default() };
         let ran = Arc::new(AtomicU32::new(0));
@@ -49,8 +50,13 @@ impl Product {
         let builder = telemetry.into_iter().fold(builder, Builder::telemetry);
         let endpoints = builder
             .handler(NOOP, move |_: JobContext<String>| {
-                count.fetch_add(1, Ordering::Relaxed);
-                async { Ok(()) }
+                let number = count.fetch_add(1, Ordering::Relaxed);
+                async move {
+                    if logs {
+                        tracing::info!(number, "job done");
+                    }
+                    Ok(())
+                }
             })
             .build()?;
         Ok(Self { endpoints, ran, working: None })

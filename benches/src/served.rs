@@ -1,4 +1,4 @@
-//! The servers of the bench: the product, and axum alone.
+//! The servers of the bench: the product, axum alone, and a sink for telemetry.
 
 use std::{future::Future, io, sync::Arc, time::Duration};
 
@@ -13,13 +13,14 @@ use async_endpoints::{
         routing::post,
     },
 };
+use bytes::Bytes;
 use tokio::{
     net::TcpListener,
     runtime::Runtime,
     sync::oneshot::{self, Receiver},
 };
 
-use crate::report::Result;
+use crate::{report::Result, telemetry};
 
 /// Path for jobs that a worker may run.
 pub(crate) const ORDERS: &str = "/api/orders";
@@ -82,6 +83,8 @@ pub(crate) fn run(runtime: &Runtime, what: &[String]) -> Result<()> {
     let memory = || Arc::new(MemoryStore::new());
     runtime.block_on(async {
         match *args {
+            ["sink"] => until_closed(sink()).await?,
+            ["jobs", step] => telemetry::measure(step).await?,
             ["bare"] => until_closed(bare()).await?,
             ["accepting"] => until_closed(endpoints(memory(), false)?).await?,
             ["endpoints"] => until_closed(endpoints(memory(), true)?).await?,
@@ -112,6 +115,11 @@ fn input_closed() -> Receiver<()> {
 
 async fn bare() -> io::Result<()> {
     axum::serve(listen().await?, Router::new().route(ORDERS, post(accept))).await
+}
+
+/// Answers every request with 200, as an OTLP collector does.
+async fn sink() -> io::Result<()> {
+    axum::serve(listen().await?, Router::new().fallback(async |_: Bytes| StatusCode::OK)).await
 }
 
 async fn accept(request: Request) -> Response {

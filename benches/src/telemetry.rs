@@ -1,54 +1,105 @@
-//! The cost of telemetry: processor time for each no-op job on the memory store, with telemetry on and off in turns.
+//! The cost of telemetry: processor time for each no-op job on the memory store, with telemetry off and on in turns.
+//!
+//! Each measurement runs in a process of its own, because a process has one subscriber.
 
-use std::{sync::Arc, time::Duration};
+use std::{env, fs::File, process::Command, sync::Arc};
 
 use async_endpoints::{
     Telemetry,
     core::{MemoryStore, Store},
 };
-use tokio::runtime::Runtime;
 
 use crate::{
-    process,
+    Effort,
+    folder::Folder,
+    process::{self, Server},
     product::{DAY, Product},
     report::{Result, median, quantile, row, title},
 };
 
-const JOBS: u32 = 200_000;
-const ROUNDS: usize = 15;
+const JOBS: u32 = 100_000;
+/// Lines of the library about a job that completes: accepted, started, completed.
+const LINES: f64 = 3.0;
 
-pub(crate) fn run(runtime: &Runtime) -> Result<()> {
-    title(&format!("Telemetry: processor time of {JOBS} no-op jobs from submission to settlement, {ROUNDS} rounds"));
-    let telemetry = Telemetry::builder().build()?;
-    // Not counted: the process allocates its memory.
-    runtime.block_on(round(None))?;
-    let (mut off, mut on, mut added) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        let (without, with) = (runtime.block_on(round(None))?, runtime.block_on(round(Some(&telemetry)))?);
-        off.push(without);
-        on.push(with);
-        added.push(with - without);
+/// What a process has switched on.
+#[derive(Copy, Clone, PartialEq)]
+enum Step {
+    Off,
+    /// Metrics, and 10 % of the traces over OTLP.
+    Traces,
+    /// The same, and the library's lines as JSON in a file.
+    Lines,
+    /// The same as `Traces`, and one captured line of the handler for each job.
+    Capture,
+}
+
+const STEPS: [(Step, &str); 4] =
+    [(Step::Off, "off"), (Step::Traces, "traces"), (Step::Lines, "lines"), (Step::Capture, "capture")];
+
+pub(crate) fn run(effort: Effort) -> Result<()> {
+    let rounds = effort.of(9, 1);
+    title(&format!("Telemetry: processor time of {JOBS} no-op jobs from submission to settlement, {rounds} rounds"));
+    let (sink, folder) = (Server::start(&["sink"])?, Folder::new("telemetry")?);
+    let mut measured = STEPS.map(|_| Vec::new());
+    for _ in 0..rounds {
+        for ((_, step), times) in STEPS.iter().zip(&mut measured) {
+            let lines = File::create(folder.path("lines"))?;
+            times.push(measure_in_process(step, &format!("http://{}", sink.address), lines)?);
+        }
     }
-    row("off", &format!("{:>6.2} µs per job", median(&off)));
-    row("on", &format!("{:>6.2} µs per job", median(&on)));
-    row("added, median of the pairs", &format!("{:>6.2} µs per job", median(&added)));
-    row("  a quarter and three quarters", &format!("{:>6.2} … {:.2}", quantile(&added, 0.25), quantile(&added, 0.75)));
+    let [off, traces, lines, capture] = &measured;
+    row("off", &format!("{:>6.2} µs per job", median(off)));
+    added("metrics, and traces at 10 %, over OTLP: added per job", traces, off, 1.0);
+    added("JSON lines in a file: added per line", lines, traces, LINES);
+    added("capture: added per line", capture, traces, 1.0);
+    Ok(())
+}
+
+/// Prints the median and the quartiles of what was added to the reference, for each of `parts`.
+fn added(what: &str, times: &[f64], reference: &[f64], parts: f64) {
+    let added: Vec<f64> = times.iter().zip(reference).map(|(time, reference)| (time - reference) / parts).collect();
+    let (low, high) = (quantile(&added, 0.25), quantile(&added, 0.75));
+    row(what, &format!("{:>6.2} µs   ({low:.2} … {high:.2})", median(&added)));
+}
+
+/// Microseconds of processor time for each job, measured in another process.
+fn measure_in_process(step: &str, sink: &str, lines: File) -> Result<f64> {
+    let mut command = Command::new(env::current_exe()?);
+    command.args(["serve", "jobs", step]).stderr(lines).env_clear().envs([
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", sink),
+        ("OTEL_LOGS_EXPORTER", "none"),
+        ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
+        ("OTEL_TRACES_SAMPLER_ARG", "0.1"),
+        ("AE_LOG_FORMAT", "json"),
+        ("RUST_LOG", if step == "lines" { "info" } else { "off" }),
+    ]);
+    let output = command.output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.trim().parse().map_err(|_| format!("invalid output {text:?} of step {step}: expected a number").into())
+}
+
+/// Measures in this process, and prints the result for the bench.
+pub(crate) async fn measure(step: &str) -> Result<()> {
+    let (step, _) = STEPS.into_iter().find(|(_, name)| *name == step).ok_or("unknown step")?;
+    let telemetry = match step {
+        Step::Off => None,
+        Step::Traces | Step::Lines | Step::Capture => Some(Telemetry::from_env()?),
+    };
+    // Not counted: the process allocates its memory.
+    round(step, telemetry.as_ref()).await?;
+    println!("{}", round(step, telemetry.as_ref()).await?);
     Ok(())
 }
 
 /// Microseconds of processor time for each job.
-async fn round(telemetry: Option<&Telemetry>) -> Result<f64> {
+async fn round(step: Step, telemetry: Option<&Telemetry>) -> Result<f64> {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-    let mut product = Product::with_telemetry(&store, DAY, telemetry)?;
+    let mut product = Product::with_telemetry(&store, DAY, telemetry, step == Step::Capture)?;
     product.work();
-    let before = cpu()?;
+    let before = process::cpu("self")?;
     product.submit(JOBS).await?;
     product.until_settled(JOBS).await?;
-    let used = cpu()? - before;
+    let used = process::cpu("self")? - before;
     product.stop().await?;
     Ok(used.as_secs_f64() * 1e6 / f64::from(JOBS))
-}
-
-fn cpu() -> Result<Duration> {
-    Ok(process::cpu("self")?)
 }
