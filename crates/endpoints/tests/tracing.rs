@@ -3,16 +3,17 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_endpoints::{
-    AsyncEndpoints, Endpoint, JobContext, JobError, JobStatus, JobType, Options, Propagation, Telemetry,
-    telemetry::opentelemetry::trace::{SpanId, SpanKind, Status, TraceId},
+    AsyncEndpoints, Endpoint, JobContext, JobError, JobStatus, JobType, Options, Propagation, RetryOutcome, Telemetry,
+    telemetry::opentelemetry::trace::{SpanId, SpanKind, Status, TraceId, Tracer, TracerProvider},
     telemetry::trace::LinkedSampler,
 };
 use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider, SpanData};
 use serde_json::{Value, json};
-use support::{Service, ended, quick, routes, store, until};
+use support::{Service, ended, flaky_store, quick, routes, store, until};
+use tokio::sync::Notify;
 
 const WORK: JobType<u32, String> = JobType::new("Work");
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -314,8 +315,12 @@ async fn every_ended_attempt_has_one_ended_span() {
     const HANG: JobType<(), ()> = JobType::new("Hang");
     let traced = Traced::new();
     let store = store();
-    let hang = async |_: JobContext<()>| std::future::pending::<Result<(), JobError>>().await;
-    let endpoints = support::builder(&store).telemetry(&traced.telemetry);
+    let hang = async |ctx: JobContext<()>| {
+        ctx.cancellation().cancelled().await;
+        ctx.check_canceled()
+    };
+    let options = Options { shutdown: Duration::from_millis(500), ..quick() };
+    let endpoints = support::builder(&store).options(options).telemetry(&traced.telemetry);
     let endpoints = endpoints.endpoint(Endpoint::post("/hang", HANG)).handler(HANG, hang).build().unwrap();
     let app = routes(&endpoints);
     let service = Service::serve_app(store, endpoints, app).await;
@@ -335,4 +340,99 @@ async fn every_ended_attempt_has_one_ended_span() {
     assert_eq!((outcomes, traced.named("process Hang").len()), (expected.into(), 2));
     let async_endpoints::JobLookup::Found(job) = endpoints.job(released).await.unwrap() else { panic!("gone") };
     assert_eq!(job.status, JobStatus::Queued);
+}
+
+#[tokio::test]
+async fn attempt_with_lost_lease_ends_its_span() {
+    const SLOW: JobType<(), ()> = JobType::new("Slow");
+    let traced = Traced::new();
+    let (_, flaky) = flaky_store();
+    let started = Arc::new(Notify::new());
+    let notify = started.clone();
+    let slow = move |ctx: JobContext<()>| {
+        let notify = notify.clone();
+        async move {
+            notify.notify_one();
+            if ctx.attempt() == 1 {
+                ctx.cancellation().cancelled().await;
+            }
+            Ok::<_, JobError>(())
+        }
+    };
+    let builder = AsyncEndpoints::builder(flaky.clone()).options(quick()).telemetry(&traced.telemetry);
+    let endpoints = builder.handler(SLOW, slow).build().unwrap();
+    let job = endpoints.submit(SLOW, ()).await.unwrap().job;
+    let running = endpoints.clone();
+    let run = tokio::spawn(async move { running.run().await });
+    started.notified().await;
+    // Without renewals and settlements, the lease expires.
+    flaky.outage(true);
+    let [first] = traced.wait_for("process Slow").await;
+    assert_eq!(first.status, Status::error("WORKER_LOST"));
+    assert_attributes(&first, &[("async_job.outcome", "lost"), ("error.type", "WORKER_LOST")]);
+    flaky.outage(false);
+    assert_eq!(ended(&endpoints, job.id).await.status, JobStatus::Completed);
+    let [_, second] = traced.wait_for("process Slow").await;
+    let [send] = traced.wait_for("send Slow").await;
+    assert_eq!(links(&second), [ids(&send)], "a lost attempt stores no span");
+    endpoints.shutdown();
+    run.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn retry_by_an_operator_is_a_submission() {
+    let traced = Traced::new();
+    let fail = async |_: JobContext<u32>| Err::<String, _>(JobError::permanent("NEVER", "it cannot work"));
+    let builder = AsyncEndpoints::builder(store()).telemetry(&traced.telemetry);
+    let endpoints = builder.handler(WORK, fail).build().unwrap();
+    let job = endpoints.submit(WORK, 0).await.unwrap().job;
+    endpoints.run_until_idle().await.unwrap();
+    let RetryOutcome::Created(retried) = endpoints.retry(job.id).await.unwrap() else { panic!("not retried") };
+    let [_, send] = traced.wait_for("send Work").await;
+    assert_attributes(&send, &[("messaging.destination.name", "Work")]);
+    assert_attributes(&send, &[("messaging.message.id", &retried.id.to_string())]);
+    assert_eq!(retried.trace.unwrap().trace_id(), Some(&*send.span_context.trace_id().to_string()));
+    let [process] = traced.wait_for("process Work").await;
+    assert_eq!(process.status, Status::error("NEVER"));
+}
+
+#[tokio::test]
+async fn spans_of_a_handler_are_below_its_attempt() {
+    const BLOCK: JobType<(), ()> = JobType::new("Block");
+    let traced = Traced::new();
+    let start = |provider: &SdkTracerProvider, name: &'static str| drop(provider.tracer("app").start(name));
+    let (provider, blocking) = (traced.provider.clone(), traced.provider.clone());
+    let handle = move |_: JobContext<u32>| {
+        start(&provider, "in a handler");
+        std::future::ready(Ok::<_, JobError>(String::new()))
+    };
+    let block = move |_: JobContext<()>| {
+        start(&blocking, "on a thread");
+        Ok::<_, JobError>(())
+    };
+    let builder = AsyncEndpoints::builder(store()).telemetry(&traced.telemetry);
+    let endpoints = builder.handler(WORK, handle).blocking_handler(BLOCK, block).build().unwrap();
+    endpoints.submit(WORK, 0).await.unwrap();
+    endpoints.submit(BLOCK, ()).await.unwrap();
+    endpoints.run_until_idle().await.unwrap();
+    for (name, attempt) in [("in a handler", "process Work"), ("on a thread", "process Block")] {
+        let ([own], [process]) = (traced.wait_for(name).await, traced.wait_for(attempt).await);
+        assert_eq!((own.span_context.trace_id(), own.parent_span_id), ids(&process), "{name}");
+    }
+}
+
+#[cfg(feature = "reqwest")]
+#[tokio::test]
+async fn outgoing_request_joins_the_trace() {
+    let traced = Traced::new();
+    let service = traced.service(quick()).await;
+    let tracing = traced.telemetry.tracing();
+    let response = tracing.send(service.client.get(service.url("/jobs/x?secret=hush"))).await.unwrap();
+    assert_eq!(response.status(), 404);
+    let [client] = traced.wait_for("GET").await;
+    let [server] = traced.wait_for("GET /jobs/{id}").await;
+    assert_eq!((server.span_context.trace_id(), server.parent_span_id), ids(&client));
+    assert_eq!((client.status.clone(), server.status.clone()), (Status::error("404"), Status::Unset));
+    assert_attributes(&client, &[("url.full", &service.url("/jobs/x")), ("http.response.status_code", "404")]);
+    service.stop().await;
 }

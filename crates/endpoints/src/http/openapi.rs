@@ -101,7 +101,7 @@ fn problem(name: &str, kinds: &[ProblemKind]) -> Value {
             "status": kind.status.as_u16(),
             "detail": kind.doc,
             "code": kind.code,
-            "traceId": null,
+            "traceId": "0af7651916cd43dd8448eb211c80319c",
         })
     });
     let status = kinds.first().map(|kind| kind.status);

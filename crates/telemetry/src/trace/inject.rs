@@ -16,11 +16,15 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// inject_headers(request.headers_mut().expect("a valid request"));
 /// ```
 pub fn inject_headers(headers: &mut HeaderMap) {
-    let (parent, state) = current();
-    let Some(parent) = parent.and_then(header) else { return };
+    Context::map_current(|context| inject_context(context, headers));
+}
+
+/// Sets the headers of a context.
+pub(super) fn inject_context(context: &Context, headers: &mut HeaderMap) {
+    let Some(parent) = traceparent(context).and_then(header) else { return };
     headers.insert(TRACEPARENT, parent);
     headers.remove(TRACESTATE);
-    headers.extend(state.and_then(header).map(|state| (TRACESTATE, state)));
+    headers.extend(tracestate(context).and_then(header).map(|state| (TRACESTATE, state)));
 }
 
 fn header(text: String) -> Option<HeaderValue> {
@@ -35,11 +39,31 @@ fn header(text: String) -> Option<HeaderValue> {
 /// command.envs(trace_env());
 /// ```
 pub fn trace_env() -> impl Iterator<Item = (&'static str, String)> {
-    let (parent, state) = current();
+    let (parent, state) = Context::map_current(|context| (traceparent(context), tracestate(context)));
     let state = state.filter(|_| parent.is_some());
     [("TRACEPARENT", parent), ("TRACESTATE", state)].into_iter().filter_map(|(name, value)| Some((name, value?)))
 }
 
-fn current() -> (Option<String>, Option<String>) {
-    Context::map_current(|context| (traceparent(context), tracestate(context)))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::remote_context;
+
+    #[test]
+    fn current_context_replaces_earlier_headers() {
+        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let mut headers = HeaderMap::new();
+        headers.insert(TRACESTATE, HeaderValue::from_static("old=1"));
+        inject_headers(&mut headers);
+        assert_eq!(headers.len(), 1, "without a current span");
+        assert_eq!(trace_env().count(), 0);
+        let _attached = remote_context(parent, None).expect("a context").attach();
+        inject_headers(&mut headers);
+        assert_eq!((headers.len(), &headers[TRACEPARENT]), (1, parent));
+        let _attached = remote_context(parent, Some("a=1")).expect("a context").attach();
+        inject_headers(&mut headers);
+        assert_eq!((headers.len(), &headers[TRACESTATE]), (2, "a=1"));
+        let vars = trace_env().collect::<Vec<_>>();
+        assert_eq!(vars, [("TRACEPARENT", parent.to_owned()), ("TRACESTATE", "a=1".to_owned())]);
+    }
 }

@@ -1,5 +1,7 @@
 //! Spans, and their contexts in headers and environment variables.
 
+#[cfg(feature = "reqwest")]
+mod client;
 mod extract;
 mod inject;
 mod redact;
@@ -9,6 +11,8 @@ mod w3c;
 
 pub use opentelemetry::{Context, TraceId};
 
+#[cfg(feature = "reqwest")]
+pub use self::client::inject_request;
 pub(crate) use self::redact::RedactSpans;
 pub use self::{
     extract::extract_headers,

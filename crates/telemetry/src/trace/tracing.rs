@@ -106,6 +106,12 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_described_without_a_provider() {
+        let context = Tracing::ids_only().start(&Context::new(), &[], || unreachable!("not called"));
+        assert!(context.span().span_context().is_valid());
+    }
+
+    #[test]
     fn unrecorded_root_has_valid_ids() {
         for tracing in providers() {
             let [first, second] = [(); 2].map(|()| start(&tracing, &Context::new(), &[]));
