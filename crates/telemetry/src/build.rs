@@ -22,7 +22,7 @@ use crate::{
     builder::{TelemetryBuilder, tracers, variable},
     error::TelemetryError,
     log_writer::log_safely,
-    logs::{LogOutput, Logs, RedactRecords},
+    logs::{LogOutput, Logs},
     provider::{Inner, Meters, Metrics, Telemetry},
     reader::SharedReader,
     resource,
@@ -183,9 +183,7 @@ impl TelemetryBuilder {
         if !self.logs.any() {
             return Ok(None);
         }
-        let builder = SdkLoggerProvider::builder()
-            .with_resource(exports.resource.clone())
-            .with_log_processor(RedactRecords::new());
+        let builder = SdkLoggerProvider::builder().with_resource(exports.resource.clone());
         #[cfg(feature = "otlp")]
         let builder = match &self.logs.otlp {
             Some(otlp) => {

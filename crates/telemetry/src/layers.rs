@@ -1,7 +1,6 @@
 //! The layers that an application's `tracing` subscriber needs.
 
 use opentelemetry::InstrumentationScope;
-use opentelemetry_appender_tracing::layer::{OpenTelemetryTracingBridge, TracingSpanAttributes};
 use tracing::{Metadata, Subscriber};
 use tracing_subscriber::{
     EnvFilter, Layer,
@@ -14,13 +13,11 @@ use tracing_subscriber::{
 use crate::{
     capture::capture_layer,
     error::TelemetryError,
+    log_records::LogRecords,
     logs::{Logs, SCOPE_TARGET},
     panics::log_panics,
     provider::Telemetry,
 };
-
-/// Fields of those spans that log records have as attributes. Trace and span id are in each log record anyway.
-const CORRELATION: [&str; 5] = ["job_id", "job_name", "attempt", "worker_id", "request_id"];
 
 /// Crates that the exporters use. What they log in an export would be exported by the next one, and so on.
 const EXPORTING: [&str; 7] = ["hyper", "hyper_util", "h2", "tonic", "tower", "reqwest", "opentelemetry"];
@@ -53,10 +50,8 @@ impl Telemetry {
             layers.push(spans.with_filter(self.exported().and(is_span)).boxed());
         }
         if let Some(loggers) = self.loggers() {
-            let correlation = TracingSpanAttributes::allowlist(CORRELATION);
-            let bridge = OpenTelemetryTracingBridge::builder(loggers).with_tracing_span_attributes(correlation).build();
             let scope = filter_fn(|metadata| metadata.is_span() && metadata.target() == SCOPE_TARGET);
-            layers.push(bridge.with_filter(self.exported().or(scope)).boxed());
+            layers.push(LogRecords::new(loggers).with_filter(self.exported().or(scope)).boxed());
         }
         layers
     }

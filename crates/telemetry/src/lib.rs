@@ -57,6 +57,7 @@ mod exemplars;
 mod exporter;
 mod instrument;
 mod layers;
+mod log_records;
 mod log_writer;
 mod logs;
 mod naming;

@@ -114,7 +114,7 @@ async fn shutdown_exports_all_signals() {
         let job = tracing::error_span!(target: "async_endpoints::scope", "job", job_id = "j-17", user_id = "u-1");
         let _job = job.entered();
         let _render = tracing::info_span!("render page", api_token = "canary", page = 7).entered();
-        tracing::info!(password = "canary", "page rendered");
+        tracing::info!(event = "page.rendered", password = "canary", "page rendered");
         tracing::debug!("not at this level");
         tracing::error!(target: "hyper::client", "connection lost");
     });
@@ -127,7 +127,7 @@ async fn shutdown_exports_all_signals() {
     for hidden in ["j-17", "canary", "page rendered"] {
         assert!(!contains(&traces, hidden), "{hidden} in traces");
     }
-    for exported in ["page rendered", "j-17", "reports"] {
+    for exported in ["page rendered", "page.rendered", "j-17", "reports"] {
         assert!(contains(&logs, exported), "no {exported} in logs");
     }
     for hidden in ["u-1", "canary", "not at this level", "connection lost"] {

@@ -6,7 +6,7 @@
 //! | `layer` | the layer of one output |
 //! | `json`, `pretty` | formats of a line |
 //! | `fields` | values of events and spans, cut and redacted |
-//! | `redact`, `records` | names of credentials; their values in exported records |
+//! | `redact` | names of credentials |
 //! | `escape` | control characters |
 //! | `daily` | files by UTC day |
 //! | `time` | timestamps |
@@ -17,7 +17,6 @@ mod fields;
 mod json;
 mod layer;
 mod pretty;
-mod records;
 mod redact;
 mod settings;
 #[cfg(test)]
@@ -30,7 +29,6 @@ pub use self::{
 };
 pub(crate) use self::{
     fields::{Fields, MESSAGE, Value, char_boundary},
-    records::RedactRecords,
     redact::{REDACTED, is_secret},
     settings::LogWriters,
 };
