@@ -59,10 +59,10 @@ mod tests {
         assert_eq!(trace_env().count(), 0);
         let _attached = remote_context(parent, None).expect("a context").attach();
         inject_headers(&mut headers);
-        assert_eq!((headers.len(), &headers[TRACEPARENT]), (1, parent));
+        assert_eq!((headers.len(), headers[TRACEPARENT].to_str().ok()), (1, Some(parent)));
         let _attached = remote_context(parent, Some("a=1")).expect("a context").attach();
         inject_headers(&mut headers);
-        assert_eq!((headers.len(), &headers[TRACESTATE]), (2, "a=1"));
+        assert_eq!((headers.len(), headers[TRACESTATE].to_str().ok()), (2, Some("a=1")));
         let vars = trace_env().collect::<Vec<_>>();
         assert_eq!(vars, [("TRACEPARENT", parent.to_owned()), ("TRACESTATE", "a=1".to_owned())]);
     }
