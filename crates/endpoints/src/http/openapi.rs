@@ -69,7 +69,8 @@ pub(super) fn document(call: &Call) -> Result<Response, Problem> {
     }
     if config.access.takes_token() {
         document["components"]["securitySchemes"] = json!({ "token": { "type": "http", "scheme": "bearer" } });
-        for (path, method) in [("/jobs", "get"), ("/jobs/{id}/retry", "post")] {
+        let logs = (!call.endpoints.options().expose_logs).then_some(("/jobs/{id}/logs", "get"));
+        for (path, method) in [("/jobs", "get"), ("/jobs/{id}/retry", "post")].into_iter().chain(logs) {
             document["paths"][path][method]["security"] = json!([{ "token": [] }]);
         }
     }
