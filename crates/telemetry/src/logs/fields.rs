@@ -29,6 +29,9 @@ const CUT: &str = "… [cut at 16384 bytes]";
 /// The field with the text of an event.
 pub(crate) const MESSAGE: &str = "message";
 
+/// Fields such as `otel.kind` are settings of a span for `tracing-opentelemetry`.
+const SPAN_SETTINGS: &str = "otel.";
+
 /// A value of a field.
 #[derive(Copy, Clone)]
 pub(crate) enum Value<'a> {
@@ -102,6 +105,9 @@ impl<F: FnMut(&'static str, Value<'_>)> Fields<F> {
     fn give(&mut self, field: &Field, value: Value<'_>) {
         let name = field.name();
         let name = name.strip_prefix("r#").unwrap_or(name);
+        if name.starts_with(SPAN_SETTINGS) {
+            return;
+        }
         if is_secret(name) {
             return (self.0)(name, Value::Text(format_args!("{REDACTED}")));
         }
