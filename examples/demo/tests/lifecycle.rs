@@ -41,6 +41,7 @@ fn check_events(lines: &[Value], job: &Value) {
 fn check_shape(line: &Value) {
     let fields = line.as_object().expect("an object");
     assert!(fields.values().all(|value| !value.is_object() && !value.is_array()), "{line}");
+    assert!(fields.keys().all(|key| !key.starts_with("otel.")), "{line}");
     for field in ["timestamp", "level", "message", "target"] {
         assert!(line[field].is_string(), "{field} of {line}");
     }

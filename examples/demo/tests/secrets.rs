@@ -39,11 +39,14 @@ enum Place {
     Pages,
 }
 
+/// The bearer token of operators.
+const OPERATOR: &str = "canary-operator-token";
+
 /// An error's text is for operators. It is stored with the job, so that they can read it after a restart.
 const FOR_OPERATORS: &[Place] = &[Log, LogFiles, Records, Store, OperatorJob, JobLog];
 
 /// Handlers receive body and query, after a restart too, so the store has both.
-const SECRETS: [Secret; 9] = [
+const SECRETS: [Secret; 11] = [
     Secret { text: "canary-authorization", found_in: &[] },
     Secret { text: "canary-proxy-authorization", found_in: &[] },
     Secret { text: "canary-cookie", found_in: &[] },
@@ -54,6 +57,9 @@ const SECRETS: [Secret; 9] = [
     // Of requests that are rejected.
     Secret { text: "canary-rejected", found_in: &[] },
     Secret { text: "canary-error", found_in: FOR_OPERATORS },
+    // Of the process's settings.
+    Secret { text: "canary-operator-token", found_in: &[] },
+    Secret { text: "canary-otlp-key", found_in: &[] },
 ];
 
 /// Sends requests with all secrets. Returns the path of a job that has failed twice because of an error with a secret.
@@ -112,19 +118,20 @@ async fn check_places(log_format: &str) {
     let vars = [
         ("AE_STORE", "sqlite:jobs.db"),
         ("AE_DATA", "weather.db"),
-        ("AE_ADMIN_TOKEN", "operator"),
+        ("AE_ADMIN_TOKEN", OPERATOR),
         ("AE_LOG_FORMAT", log_format),
         ("AE_LOG_DIR", "logs"),
         ("RUST_LOG", "trace"),
         ("AE_MAX_RETRIES", "1"),
         ("AE_RETRY_BASE_SECONDS", "0.05"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", tap.endpoint()),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-api-key=canary-otlp-key"),
         ("OTEL_METRIC_EXPORT_INTERVAL", "100"),
     ];
     let demo = Demo::start(&folder, &vars).await;
     let job = &*plant(&folder, &demo).await;
     let [result, events, logs] = ["result", "events", "logs"].map(|part| format!("{job}/{part}"));
-    let operator = Some("operator");
+    let operator = Some(OPERATOR);
     let caller = pages(&demo, &[job, &result, &events, &logs, "/jobs"], None).await;
     let operator_job = pages(&demo, &[job, "/jobs?status=Failed"], operator).await;
     let job_log = pages(&demo, &[&logs], operator).await;

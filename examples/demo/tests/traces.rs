@@ -8,7 +8,7 @@ use async_endpoints_testkit::server::RedisServer;
 use serde_json::{Value, json};
 use support::{
     Demo, Folder,
-    otlp::{CLIENT, CONSUMER, ERROR, INTERNAL, PRODUCER, SERVER, Tap, UNSET, named},
+    otlp::{CLIENT, CONSUMER, ERROR, INTERNAL, Link, PRODUCER, SERVER, Tap, UNSET, named},
     traced::{CALLER, TRACE, attempts, exporting, sent, submit_traced},
     until,
 };
@@ -135,6 +135,9 @@ async fn unsampled_caller_exports_neither_half() {
     demo.stop().await.expect("a clean exit");
     let spans = tap.spans_when("the sampled attempt", |spans| !attempts(spans, &sampled).is_empty()).await;
     assert!(spans.iter().all(|span| span.text("messaging.message.id") != unsampled), "{spans:#?}");
+    // No span of a claim or a settlement links to a span that is not exported.
+    let exported = |link: &Link| spans.iter().any(|span| span.span_id == link.span_id);
+    assert!(spans.iter().flat_map(|span| &span.links).all(exported), "{spans:#?}");
     // Its log lines have ids all the same.
     let lines = support::lines(&log);
     let ended = lines.iter().find(|line| line["event"] == "job.completed" && line["job_id"] == unsampled);
