@@ -105,3 +105,7 @@ struct HttpPage;
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/metrics.md")]
 struct MetricsPage;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/tracing.md")]
+struct TracingPage;

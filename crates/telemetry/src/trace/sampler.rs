@@ -49,20 +49,20 @@ mod tests {
     use super::*;
     use crate::trace::remote_context;
 
-    fn decide(others: Sampler, kind: SpanKind, flags: &str, parent: Option<&Context>) -> SamplingDecision {
+    fn decide(others: Sampler, kind: &SpanKind, flags: &str, parent: Option<&Context>) -> SamplingDecision {
         let linked = format!("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-{flags}");
         let linked = remote_context(&linked, None).expect("a context").span().span_context().clone();
         let links = [Link::with_context(linked)];
-        LinkedSampler::new(others).should_sample(parent, TraceId::from(1), "process", &kind, &[], &links).decision
+        LinkedSampler::new(others).should_sample(parent, TraceId::from(1), "process", kind, &[], &links).decision
     }
 
     #[test]
     fn linked_root_follows_its_links() {
         use SamplingDecision::{Drop, RecordAndSample};
-        assert_eq!(decide(Sampler::AlwaysOff, SpanKind::Consumer, "01", None), RecordAndSample);
-        assert_eq!(decide(Sampler::AlwaysOn, SpanKind::Consumer, "02", None), Drop);
-        assert_eq!(decide(Sampler::AlwaysOn, SpanKind::Internal, "00", None), RecordAndSample);
+        assert_eq!(decide(Sampler::AlwaysOff, &SpanKind::Consumer, "01", None), RecordAndSample);
+        assert_eq!(decide(Sampler::AlwaysOn, &SpanKind::Consumer, "02", None), Drop);
+        assert_eq!(decide(Sampler::AlwaysOn, &SpanKind::Internal, "00", None), RecordAndSample);
         let parent = remote_context("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00", None);
-        assert_eq!(decide(Sampler::AlwaysOn, SpanKind::Consumer, "00", parent.as_ref()), RecordAndSample);
+        assert_eq!(decide(Sampler::AlwaysOn, &SpanKind::Consumer, "00", parent.as_ref()), RecordAndSample);
     }
 }
