@@ -14,6 +14,8 @@ use opentelemetry_sdk::{
 };
 use uuid::Uuid;
 
+#[cfg(any(feature = "console", feature = "otlp"))]
+use crate::trace::RedactSpans;
 #[cfg(feature = "otlp")]
 use crate::{
     batch::Queue, delivery::Delivery, exporter, otlp::Otlp, push::Push, runtime::ExportRuntime, signal::Signal,
@@ -26,7 +28,7 @@ use crate::{
     provider::{Inner, Meters, Metrics, Telemetry},
     reader::SharedReader,
     resource,
-    trace::{LinkedSampler, RedactSpans},
+    trace::LinkedSampler,
     views::Views,
 };
 

@@ -4,6 +4,7 @@
 mod client;
 mod extract;
 mod inject;
+#[cfg(any(feature = "console", feature = "otlp"))]
 mod redact;
 mod sampler;
 mod tracing;
@@ -13,6 +14,7 @@ pub use opentelemetry::{Context, TraceId};
 
 #[cfg(feature = "reqwest")]
 pub use self::client::inject_request;
+#[cfg(any(feature = "console", feature = "otlp"))]
 pub(crate) use self::redact::RedactSpans;
 pub use self::{
     extract::extract_headers,
