@@ -16,7 +16,7 @@ const LAST_BYTES: usize = 63 << 10;
 const FIRST_LINES: usize = LOG_LINES_PER_ATTEMPT - LAST_LINES - 1;
 const FIRST_BYTES: usize = LOG_BYTES_PER_ATTEMPT - LAST_BYTES - (1 << 10);
 /// The target of the library's own lines.
-const OWN_TARGET: &str = "async_endpoints";
+pub(crate) const OWN_TARGET: &str = "async_endpoints";
 
 #[derive(Default)]
 pub(crate) struct LogBuffer {

@@ -1,13 +1,13 @@
 //! Log lines of other modules, one function each. A subscriber that panics loses the line and nothing else.
 //!
-//! The life of a job is told by these lines, and by no others. They have the field `event` and the target
-//! `async_endpoints`, and are written when the store has accepted the change: by the process that made it, and once. The
-//! last line of a job, its terminal line, is `job.completed`, `job.failed` or `job.canceled`.
+//! The lines in this table report the life of a job. They have the field `event` and the target `async_endpoints`, and are
+//! written once, by the process that made the change, when the store has accepted it. The last line of a job, its terminal
+//! line, is `job.completed`, `job.failed` or `job.canceled`.
 //!
-//! | event | level | written when | fields |
+//! | event | level | written when | own fields |
 //! |---|---|---|---|
-//! | `job.accepted` | info | a job is stored | `job_id`, `job_name`, `trace_id`, `retry_of` |
-//! | `job.duplicate` | info | a submission is answered with the job of an earlier one | `job_id`, `job_name`, `trace_id` |
+//! | `job.accepted` | info | a job is stored | `retry_of` if an operator retried that job |
+//! | `job.duplicate` | info | a submission is answered with the job of an earlier one | |
 //! | `job.rejected` | info for a mistake of the caller, else warn | a submission is refused; there is no job | `job_name`, `result`, `code` |
 //! | `job.started` | info | an attempt starts | `queue_time_ms` |
 //! | `job.retry_scheduled` | warn | an attempt failed and the job is retried | `code`, `detail`, `error`, `location`, `processing_time_ms`, `delay_ms` |
@@ -15,12 +15,12 @@
 //! | `job.failed` | error | the last attempt failed, or its worker was lost | `code`, `detail`, `error`, `location`, `processing_time_ms` |
 //! | `job.canceled` | info | a waiting job is canceled, or a running one has ended after a cancel request | `processing_time_ms` if it ran |
 //! | `job.released` | info | a stopping worker returned the job | `processing_time_ms` |
-//! | `job.recovered` | warn | a lost attempt's job is runnable again | `job_id`, `job_name`, `attempt`, `trace_id` |
+//! | `job.recovered` | warn | a lost attempt's job is runnable again | |
 //!
-//! Lines about an attempt are written in its [`Scope`](async_endpoints_telemetry::Scope), and so have its correlation
-//! fields too. The process that recovers or cancels a job knows no scope of it: these lines have `job_id`, `job_name`,
-//! `attempt` and `trace_id`, the one of the submission, as own fields. `error` is the error's source chain, or a panic's
-//! message, and `location` where the panic began.
+//! Each line about a job is written in a [`Scope`](async_endpoints_telemetry::Scope), which adds the correlation fields. In
+//! the scope of an attempt these are `trace_id`, `span_id`, `job_id`, `job_name`, `attempt`, `worker_id` and `request_id`.
+//! Lines of other processes have `trace_id` of the submission, `job_id`, `job_name` and, after the first start, `attempt`.
+//! `error` is the error's source chain, or a panic's message, and `location` where the panic began.
 //!
 //! A process that dies, or never gets the store's answer, between a change and its line does not write the line.
 
@@ -28,45 +28,38 @@ use std::{fmt::Display, time::Duration};
 
 use async_endpoints_core::{
     JobId, JobName, JobStatus, JobView,
-    job::TraceContext,
     store::{JobLookup, Outcome, Recovered, StoreError},
 };
 use async_endpoints_telemetry::log_safely;
+use tracing::field::display;
 
 use super::{
-    failure::FailedAttempt,
+    failure::{FailedAttempt, milliseconds},
+    scope,
     series::{SubmissionResult, WORKER_LOST},
 };
-use crate::context::AttemptInfo;
-
-/// Target of the lines about the life of a job.
-pub(super) const TARGET: &str = "async_endpoints";
+use crate::{context::AttemptInfo, log_buffer::OWN_TARGET};
 
 /// Writes a line about the life of a job.
 macro_rules! event {
     ($level:ident, $event:literal, $($line:tt)*) => {
-        log_safely(|| tracing::$level!(target: TARGET, event = $event, $($line)*))
+        log_safely(|| tracing::$level!(target: OWN_TARGET, event = $event, $($line)*))
     };
 }
 
-pub(crate) fn job_accepted(id: JobId, name: &JobName, trace: Option<&TraceContext>) {
-    let trace_id = trace.and_then(TraceContext::trace_id);
-    event!(info, "job.accepted", job_id = %id, job_name = %name, trace_id, "the job is accepted");
-}
-
-pub(crate) fn job_retried_by_operator(job: &JobView) {
-    let (trace_id, retry_of) = (trace_id(job), job.retry_of.map(tracing::field::display));
-    event!(info, "job.accepted", job_id = %job.id, job_name = %job.name, trace_id, retry_of, "the job is accepted");
+/// The job is a retry of another one if an operator asked for it.
+pub(crate) fn job_accepted(id: JobId, name: &JobName, retry_of: Option<JobId>) {
+    let retry_of = retry_of.map(display);
+    scope::job(id, name, None, None).in_scope(|| event!(info, "job.accepted", retry_of, "the job is accepted"));
 }
 
 /// Logs a repeated submission. The earlier job has `id`, unless it is found under its key.
 pub(crate) fn job_duplicate(id: JobId, name: &JobName, found: &JobLookup) {
-    let job = match found {
-        JobLookup::Found(job) => Some(&**job),
-        JobLookup::Gone { .. } | JobLookup::NotFound => None,
+    let id = match found {
+        JobLookup::Found(job) => job.id,
+        JobLookup::Gone { .. } | JobLookup::NotFound => id,
     };
-    let (id, trace_id) = (job.map_or(id, |job| job.id), job.and_then(trace_id));
-    event!(info, "job.duplicate", job_id = %id, job_name = %name, trace_id, "the submission is a repeat");
+    scope::job(id, name, None, None).in_scope(|| event!(info, "job.duplicate", "the submission is a repeat"));
 }
 
 /// `code` is the code of the problem; none for a response that the application made.
@@ -100,47 +93,20 @@ pub(crate) fn attempt_ended(outcome: &Outcome, status: JobStatus, ran: Duration)
 
 /// Logs the cancellation of a job that did not run.
 pub(crate) fn job_canceled(job: &JobView) {
-    let (attempt, trace_id) = (job.attempt, trace_id(job));
-    event!(info, "job.canceled", job_id = %job.id, job_name = %job.name, attempt, trace_id, "the job is canceled");
+    let scope = scope::job(job.id, &job.name, Some(job.attempt), job.trace.as_ref());
+    scope.in_scope(|| event!(info, "job.canceled", "the job is canceled"));
 }
 
 /// Logs what became of a job whose attempt was lost.
 pub(crate) fn job_recovered(job: &Recovered) {
-    let Recovered { id, name, attempt, status, trace, .. } = job;
-    let trace_id = trace.as_ref().and_then(TraceContext::trace_id);
-    match status {
-        JobStatus::Canceled => {
-            event!(info, "job.canceled", job_id = %id, job_name = %name, attempt, trace_id, "the job is canceled");
+    let scope = scope::job(job.id, &job.name, Some(job.attempt), job.trace.as_ref());
+    scope.in_scope(|| match job.status {
+        JobStatus::Canceled => event!(info, "job.canceled", "the job is canceled"),
+        JobStatus::Failed => {
+            event!(error, "job.failed", code = WORKER_LOST, "the job failed: it lost too many workers");
         }
-        JobStatus::Failed => event!(
-            error,
-            "job.failed",
-            job_id = %id,
-            job_name = %name,
-            attempt,
-            trace_id,
-            code = WORKER_LOST,
-            "the job failed: it lost too many workers",
-        ),
-        _ => event!(
-            warn,
-            "job.recovered",
-            job_id = %id,
-            job_name = %name,
-            attempt,
-            trace_id,
-            "the job is recovered from a worker that died or lost the store",
-        ),
-    }
-}
-
-fn trace_id(job: &JobView) -> Option<&str> {
-    job.trace.as_ref().and_then(TraceContext::trace_id)
-}
-
-/// Milliseconds with a precision of one microsecond.
-pub(super) fn milliseconds(duration: Duration) -> f64 {
-    duration.as_micros() as f64 / 1e3
+        _ => event!(warn, "job.recovered", "the job is recovered from a worker that died or lost the store"),
+    });
 }
 
 pub(crate) fn task_restarted(task: &str, count: u32, panic: &str) {

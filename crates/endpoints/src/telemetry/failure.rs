@@ -9,8 +9,10 @@ use async_endpoints_core::{
 use async_endpoints_telemetry::log_safely;
 use serde_json::Value;
 
-use super::events::{TARGET, milliseconds};
-use crate::{error::Builtin, log_buffer::own_line};
+use crate::{
+    error::Builtin,
+    log_buffer::{OWN_TARGET, own_line},
+};
 
 /// An attempt that failed, and after which the job is retried or fails.
 pub(crate) struct FailedAttempt<'a> {
@@ -36,7 +38,7 @@ impl<'a> FailedAttempt<'a> {
             ($level:ident, $event:literal, $message:literal $(, $delay:ident)?) => {
                 log_safely(|| {
                     tracing::$level!(
-                        target: TARGET,
+                        target: OWN_TARGET,
                         event = $event,
                         code = %self.error.code,
                         detail = self.detail(),
@@ -96,6 +98,11 @@ impl<'a> FailedAttempt<'a> {
     fn is_panic(&self) -> bool {
         self.error.code == Builtin::Panic.code()
     }
+}
+
+/// Milliseconds with a precision of one microsecond.
+pub(super) fn milliseconds(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1e3
 }
 
 #[cfg(test)]

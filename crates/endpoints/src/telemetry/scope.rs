@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_endpoints_core::{
+    JobId, JobName,
     job::TraceContext,
     store::{Attempt, WorkerId},
 };
@@ -11,7 +12,7 @@ use async_endpoints_telemetry::{
     opentelemetry::{Context, trace::TraceContextExt},
     trace::{remote_context, traceparent, tracestate},
 };
-use tracing::Span;
+use tracing::{Span, field};
 
 use crate::caller::Caller;
 
@@ -59,6 +60,24 @@ pub(crate) fn attempt(context: Context, attempt: &Attempt, worker: WorkerId, cal
             user_id = user_id.as_deref(),
             client_address = client_address.as_deref(),
             user_agent = user_agent.as_deref(),
+        )
+    });
+    Scope::new(context, span)
+}
+
+/// The scope of a line about a job that this process runs no attempt of: in the trace of its submission, inside the scope of
+/// the current request.
+pub(crate) fn job(id: JobId, name: &JobName, attempt: Option<u32>, trace: Option<&TraceContext>) -> Scope {
+    let context = trace.and_then(remote).unwrap_or_else(Context::current);
+    let own = context.span().span_context().clone();
+    let span = safely(|| {
+        tracing::error_span!(
+            target: SCOPE_TARGET,
+            "job",
+            trace_id = own.is_valid().then(|| field::display(own.trace_id())),
+            job_id = %id,
+            job_name = name.as_str(),
+            attempt,
         )
     });
     Scope::new(context, span)

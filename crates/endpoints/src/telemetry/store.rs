@@ -203,7 +203,7 @@ impl JobStore for Instrumented {
     /// Not an `async fn`, so that the job moves into the inner call at once instead of being kept in this future as well.
     fn insert<'s: 'a, 'a>(&'s self, job: NewJob) -> BoxFuture<'a, Result<InsertOutcome>> {
         let series = self.instruments.of(&job.name);
-        let (id, name, trace) = (job.id, job.name.clone(), job.trace.clone());
+        let (id, name) = (job.id, job.name.clone());
         let mut watch = self.watch(StoreOperation::Insert, self.calls.inside(StoreOperation::Insert));
         watch.submitted = Some((name.clone(), series));
         let call = self.inner.insert(job);
@@ -212,7 +212,7 @@ impl JobStore for Instrumented {
             watch.end(&answer);
             series.submission(submission_result(&answer));
             match &answer {
-                Ok(InsertOutcome::Inserted { .. }) => events::job_accepted(id, &name, trace.as_ref()),
+                Ok(InsertOutcome::Inserted { .. }) => events::job_accepted(id, &name, None),
                 Ok(InsertOutcome::Existing(found)) => events::job_duplicate(id, &name, found),
                 Ok(InsertOutcome::Conflict) => rejected(&name, SubmissionResult::Conflict, "IDEMPOTENCY_CONFLICT"),
                 Ok(InsertOutcome::Full) => rejected(&name, SubmissionResult::Rejected, "QUEUE_FULL"),
@@ -268,7 +268,7 @@ impl JobStore for Instrumented {
         let answer = self.observe(StoreOperation::Retry, || self.inner.retry(id, new)).await?;
         if let RetryOutcome::Created(job) = &answer {
             self.instruments.of(&job.name).queued.add(1);
-            events::job_retried_by_operator(job);
+            events::job_accepted(job.id, &job.name, job.retry_of);
         }
         Ok(answer)
     }
