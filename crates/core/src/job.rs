@@ -254,12 +254,26 @@ impl AttemptOutcome {
         [Self::Completed, Self::Retried, Self::Failed, Self::Canceled, Self::Released, Self::Lost];
 }
 
+/// The id of a worker. Each start of a process has a new one.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct WorkerId(pub Uuid);
+
+impl fmt::Display for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// One start of a job's handler.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AttemptRecord {
     /// 1 for the first.
     pub attempt: u32,
+    /// The worker that claimed the job; none if it is not known.
+    #[serde(default)]
+    pub worker: Option<WorkerId>,
     /// By the store's clock.
     pub started_at: Timestamp,
     /// By the store's clock; none while it runs.

@@ -33,7 +33,7 @@ use crate::{
     store_call::within,
     sync::Mutex,
     telemetry::{Format, Measured, OutageLog},
-    worker::{RegisteredType, Worker, WorkerStatus, supervise},
+    worker::{RegisteredType, Worker, WorkerStatus, describe, supervise},
 };
 
 /// How long a scrape waits for the store's statistics.
@@ -86,8 +86,16 @@ impl AsyncEndpoints {
         let store = measured.store(store);
         middlewares.insert(0, measured.middleware());
         let id = WorkerId(measured.telemetry.take_instance_id().unwrap_or_else(Uuid::new_v4));
-        let worker =
-            Worker::new(id, store.clone(), options.clone(), registered.into(), middlewares.into(), measured.running());
+        let version = measured.telemetry.service_version().unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned());
+        let info = describe(id, version);
+        let worker = Worker::new(
+            info,
+            store.clone(),
+            options.clone(),
+            registered.into(),
+            middlewares.into(),
+            measured.running(),
+        );
         let (rules, defaults) = (Rules::default(), options.clone());
         let undeclared = move |name: &JobName| rules.resolve(&defaults).cutoffs(name, &defaults);
         let stats_cache = StatsCache::new(store.clone(), cutoffs, undeclared);

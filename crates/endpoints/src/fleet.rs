@@ -96,8 +96,9 @@ async fn refresh(store: Arc<dyn Store>, cache: Arc<Mutex<Cache>>) {
 }
 
 fn reason(workers: &[LiveWorker], name: &JobName) -> Reason {
-    let capacities =
-        workers.iter().filter_map(|worker| Some((worker, worker.types.iter().find(|of_type| of_type.name == *name)?)));
+    let capacities = workers
+        .iter()
+        .filter_map(|live| Some((&live.info, live.info.types.iter().find(|of_type| of_type.name == *name)?)));
     let at_limit: Vec<bool> =
         capacities.map(|(worker, of_type)| of_type.running >= of_type.limit && worker.slots.idle > 0).collect();
     match at_limit.as_slice() {
@@ -109,18 +110,19 @@ fn reason(workers: &[LiveWorker], name: &JobName) -> Reason {
 
 #[cfg(test)]
 mod tests {
-    use async_endpoints_core::store::{TypeCapacity, WorkerId, WorkerSlots};
+    use async_endpoints_core::store::{TypeCapacity, WorkerId, WorkerInfo, WorkerSlots};
+    use async_endpoints_testkit::jobs;
 
     use super::*;
 
     fn worker(name: &str, running: u32, idle: u32) -> LiveWorker {
         let name = JobName::new(name).expect("a valid name");
-        LiveWorker {
-            worker: WorkerId(uuid::Uuid::nil()),
+        let info = WorkerInfo {
             types: vec![TypeCapacity { name, running, limit: 2 }],
             slots: WorkerSlots { busy: running, idle, leaked: 0 },
-            at: Timestamp::default(),
-        }
+            ..jobs::worker(WorkerId(uuid::Uuid::nil()))
+        };
+        LiveWorker { info, last_heartbeat_at: Timestamp::default() }
     }
 
     #[test]

@@ -499,7 +499,7 @@ async fn worker_is_listed_until_it_deregisters() {
     until(async || !live_workers().await.is_empty()).await;
     let worker = &live_workers().await[0];
     assert_eq!(
-        (worker.worker, worker.types[0].name.as_str(), worker.slots.idle),
+        (worker.info.id, worker.info.types[0].name.as_str(), worker.info.slots.idle),
         (process.endpoints.worker_status().worker, "Work", 8)
     );
     drop(process);

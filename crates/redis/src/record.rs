@@ -6,7 +6,7 @@ use async_endpoints_core::{
     JobId, JobName, JobStatus, JobView, Priority, Timestamp,
     job::{AttemptOutcome, AttemptRecord, Digest, ErrorRecord, LogLine, Progress, TraceContext},
     lifecycle,
-    store::JobLookup,
+    store::{JobLookup, WorkerId},
 };
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -113,6 +113,7 @@ struct Record {
     ended_at: Option<Timestamp>,
     cancel_requested_at: Option<Timestamp>,
     attempt: u32,
+    worker: Option<WorkerId>,
     retries: u32,
     losses: u32,
     releases: u32,
@@ -159,6 +160,7 @@ impl Record {
             b"en" => self.ended_at = time(&value)?,
             b"cr" => self.cancel_requested_at = time(&value)?,
             b"a" => self.attempt = number(&value)?,
+            b"wk" => self.worker = worker(&value)?,
             b"r" => self.retries = number(&value)?,
             b"l" => self.losses = number(&value)?,
             b"x" => self.releases = number(&value)?,
@@ -234,19 +236,30 @@ impl Record {
         for one in past {
             attempts.push(attempt(&reply::maybe(one)?.unwrap_or_default())?);
         }
-        Ok(lifecycle::attempts(attempts, status, self.attempt, self.started_at, self.ended_at))
+        Ok(lifecycle::attempts(attempts, status, self.attempt, self.worker, self.started_at, self.ended_at))
     }
 }
 
-/// Decodes an ended attempt of `finish.lua`: number, start, end, outcome, error.
+/// A worker's id; `None` for an empty text.
+fn worker(text: &[u8]) -> Result<Option<WorkerId>, Fail> {
+    if text.is_empty() { Ok(None) } else { parse(text, "worker id").map(|id| Some(WorkerId(id))) }
+}
+
+/// Decodes an ended attempt of `finish.lua`: number, start, end, outcome, worker, error. Attempts recorded by an earlier
+/// version have no worker.
 fn attempt(record: &[u8]) -> Result<AttemptRecord, Fail> {
     let mut parts = record.splitn(5, |byte| *byte == b' ');
     let mut part = || parts.next().ok_or_else(|| Fail::Corrupt("an attempt is too short".to_owned()));
     let (attempt, started_at, ended_at) = (number(part()?)?, time(part()?)?, time(part()?)?);
     let outcome = AttemptOutcome::ALL.get(number::<usize>(part()?)?);
-    let error = part()?;
+    let rest = part()?;
+    let (worker_id, error) = match rest.iter().position(|byte| *byte == b' ') {
+        Some(at) if !rest.starts_with(b"{") => (&rest[..at], &rest[at + 1..]),
+        _ => (&b""[..], rest),
+    };
     Ok(AttemptRecord {
         attempt,
+        worker: worker(worker_id)?,
         started_at: started_at.ok_or_else(|| Fail::Corrupt("an attempt has no start".to_owned()))?,
         ended_at,
         outcome: Some(*outcome.ok_or_else(|| Fail::Corrupt("an attempt has an unknown outcome".to_owned()))?),
@@ -261,4 +274,27 @@ pub(crate) fn line(record: redis::Value) -> Result<LogLine, Fail> {
     let mut part = || parts.next().ok_or_else(|| Fail::Corrupt("a log line is too short".to_owned()));
     let (line, attempt, _, text) = (number(part()?)?, number(part()?)?, part()?, part()?);
     Ok(LogLine { line, attempt, ..json(text)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempt_is_read_with_and_without_worker() {
+        let error = r#"{"code":"A b","title":"","status":500,"retryable":true,"detail":"c d"}"#;
+        let id = "0af76519-16cd-43dd-8448-eb211c80319c";
+        let known = Some(WorkerId(id.parse().expect("an id")));
+        for (rest, worker, code) in [
+            (String::new(), None, None),
+            (error.to_owned(), None, Some("A b")),
+            (" ".to_owned(), None, None),
+            (format!("{id} "), known, None),
+            (format!("{id} {error}"), known, Some("A b")),
+        ] {
+            let Ok(read) = attempt(format!("3 7 9 4 {rest}").as_bytes()) else { panic!("{rest:?} is refused") };
+            assert_eq!((read.worker, read.error.as_ref().map(|error| &*error.code)), (worker, code), "{rest:?}");
+        }
+        assert!(attempt(b"3 7 9 4 someone ").is_err());
+    }
 }

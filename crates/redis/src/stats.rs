@@ -5,46 +5,20 @@ use std::collections::BTreeMap;
 use async_endpoints_core::{
     JobName, Timestamp,
     limits::STATS_MINUTES,
-    store::{Heartbeat, LiveWorker, MinuteStats, Stats, StatsQuery, TypeCapacity, TypeStats, WorkerId, WorkerSlots},
+    store::{LiveWorker, MinuteStats, Stats, StatsQuery, TypeStats},
 };
 use redis::Value;
-use serde::{Deserialize, Serialize};
 
 use crate::{
     args::Args,
     calls::Calls,
     fail::Fail,
     record,
-    reply::{self, Items, list, number, parse},
+    reply::{self, Items, list, number},
 };
 
 /// The largest count of a minute that is read, so that sums over all minutes do not overflow.
 const MOST: u64 = 1 << 56;
-
-/// A heartbeat as stored.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct HeartbeatRecord {
-    types: Vec<(JobName, u32, u32)>,
-    busy: u32,
-    idle: u32,
-    leaked: u32,
-}
-
-impl From<&Heartbeat> for HeartbeatRecord {
-    fn from(heartbeat: &Heartbeat) -> Self {
-        let WorkerSlots { busy, idle, leaked } = heartbeat.slots;
-        let types = heartbeat.types.iter().map(|of| (of.name.clone(), of.running, of.limit)).collect();
-        Self { types, busy, idle, leaked }
-    }
-}
-
-impl HeartbeatRecord {
-    fn live(self, worker: WorkerId, at: Timestamp) -> LiveWorker {
-        let types = self.types.into_iter().map(|(name, running, limit)| TypeCapacity { name, running, limit });
-        let slots = WorkerSlots { busy: self.busy, idle: self.idle, leaked: self.leaked };
-        LiveWorker { worker, types: types.collect(), slots, at }
-    }
-}
 
 pub(crate) async fn stats(calls: &Calls, query: &StatsQuery) -> Result<Stats, Fail> {
     let args = Args::new().items(&query.cutoffs, |args, of| {
@@ -65,7 +39,7 @@ pub(crate) async fn stats(calls: &Calls, query: &StatsQuery) -> Result<Stats, Fa
 fn current(answer: Value) -> Result<Stats, Fail> {
     let mut found = list(answer)?;
     let now = Timestamp::from_micros(found.int()?);
-    let workers = found.list()?.map(live_worker).collect::<Result<_, _>>()?;
+    let workers = found.list()?.filter_map(live_worker).collect();
     let (quarantined, repaired) = (found.number()?, found.number()?);
     let types = found.list()?.filter_map(|of| type_stats(of).transpose());
     let mut types = types.collect::<Result<Vec<TypeStats>, _>>()?;
@@ -98,13 +72,12 @@ fn type_stats(answer: Value) -> Result<Option<TypeStats>, Fail> {
     }))
 }
 
-fn live_worker(answer: Value) -> Result<LiveWorker, Fail> {
-    let mut worker = list(answer)?;
-    let (id, record) = (WorkerId(parse(&worker.bytes()?, "worker id")?), worker.text()?);
-    let invalid = || Fail::Corrupt(format!("invalid heartbeat \"{}\"", reply::shown(record.as_bytes())));
-    let (at, json) = record.split_once(' ').ok_or_else(invalid)?;
-    let parsed: HeartbeatRecord = serde_json::from_str(json).map_err(|_| invalid())?;
-    Ok(parsed.live(id, Timestamp::from_micros(number(at.as_bytes())?)))
+/// Decodes a worker's record of `renew.lua`. `None` if it cannot be read: it may be from another version.
+fn live_worker(record: Value) -> Option<LiveWorker> {
+    let record = reply::maybe(record).ok()??;
+    let (at, info) = std::str::from_utf8(&record).ok()?.split_once(' ')?;
+    let last_heartbeat_at = Timestamp::from_micros(at.parse().ok()?);
+    Some(LiveWorker { info: serde_json::from_str(info).ok()?, last_heartbeat_at })
 }
 
 /// Reads each minute's hash with a command of its own. One script over all minutes would block the server for too long.

@@ -40,7 +40,7 @@ use crate::{
     rights,
     scripts::{Script, Scripts},
     server::Server,
-    stats::{self, HeartbeatRecord},
+    stats,
     wire::{
         self, Done, claim_args, inserted, json, list_args, list_page, new_job, report_args, role_args, settle_args,
         trace_args, uuid,
@@ -292,8 +292,8 @@ impl JobStore for RedisStore {
     }
 
     async fn renew(&self, heartbeat: &Heartbeat, leases: &[Lease], lease: Duration) -> Result<Vec<Renewed>> {
-        let record = json(&HeartbeatRecord::from(heartbeat));
-        let args = Args::new().text(heartbeat.worker).bytes(record).duration(heartbeat.ttl).duration(lease);
+        let worker = &heartbeat.worker;
+        let args = Args::new().text(worker.id).bytes(json(worker)).duration(heartbeat.ttl).duration(lease);
         let args = args.items(leases, |args, lease| args.text(lease.job).text(lease.token.0));
         let decode = |answers| each(answers, leases.len(), wire::renewed);
         self.own.call(&self.own.scripts.renew, &args, decode).await.map_err(|fail| self.error(fail))

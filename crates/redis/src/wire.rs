@@ -100,7 +100,7 @@ pub(crate) fn list_page(answer: Value, before: Option<Cursor>) -> Done<ListPage>
 }
 
 pub(crate) fn claim_args(claim: &Claim, max: usize) -> Args {
-    let args = Args::new().text(claim.token.0).duration(claim.lease).text(max).text(claim.max_bytes);
+    let args = Args::new().text(claim.token.0).text(claim.worker).duration(claim.lease).text(max).text(claim.max_bytes);
     args.items(&claim.quotas, |args, quota| args.bytes(quota.name.as_str()).text(quota.max))
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_endpoints_core::{
     JobId, JobStatus, Priority, Timestamp,
     job::{Digest, ErrorRecord, Progress},
-    store::LeaseToken,
+    store::{LeaseToken, WorkerId},
 };
 use rusqlite::{
     CachedStatement, Row,
@@ -92,6 +92,7 @@ column!(Duration, |stored: i64| Ok(Self::from_micros(stored.max(0).unsigned_abs(
 column!(Priority, |stored: u8| Self::try_from(stored).map_err(str::to_owned), |value| value.get());
 column!(JobId, |stored: [u8; 16]| Ok(Self(Uuid::from_bytes(stored))), |value| value.0.as_bytes().as_slice());
 column!(LeaseToken, |stored: [u8; 16]| Ok(Self(Uuid::from_bytes(stored))), |value| value.0.as_bytes().as_slice());
+column!(WorkerId, |stored: [u8; 16]| Ok(Self(Uuid::from_bytes(stored))), |value| value.0.as_bytes().as_slice());
 column!(Digest, |stored: [u8; 32]| Ok(Self(stored)), |value| value.0.as_slice());
 column!(ErrorRecord, |stored: String| from_json(stored.as_bytes()), |value| json(value)?);
 column!(Progress, |stored: String| from_json(stored.as_bytes()), |value| json(value)?);

@@ -101,6 +101,7 @@ impl State {
             ended_at: None,
             cancel_requested_at: None,
             token: None,
+            worker: None,
             settled: None,
             last_token: None,
             last_settled: None,

@@ -6,7 +6,7 @@ use async_endpoints_core::{
     JobId, JobStatus, Priority, Timestamp,
     job::{Digest, ErrorRecord, JobTerms, Progress, TraceContext},
     lifecycle::{self, AttemptEffect, ErrorEffect, RunningJob},
-    store::{JobLeases, LeaseToken},
+    store::{JobLeases, LeaseToken, WorkerId},
 };
 use rusqlite::{Connection, Row};
 
@@ -79,7 +79,7 @@ macro_rules! parameter {
     };
 }
 
-// The names and their meaning are those of `sql/001.sql`.
+// The names and their meaning are those of the files in `sql`.
 job_columns! {
     fixed {
         seq: i64,
@@ -116,6 +116,8 @@ job_columns! {
         cancel_requested_at: Option<Timestamp>,
         /// The latest claim's token. Kept after the settlement to recognize its repeat, removed by a reclaim.
         token: Option<LeaseToken>,
+        /// The worker of the latest claim.
+        worker: Option<WorkerId>,
         settled: Option<JobStatus>,
         /// The claim before, if it was settled: its repeat may arrive late.
         last_token: Option<LeaseToken>,
@@ -210,6 +212,7 @@ impl Job {
     pub(crate) fn running(&self, now: Timestamp) -> RunningJob {
         RunningJob {
             attempt: self.attempt,
+            worker: self.worker,
             started_at: self.started_at.unwrap_or(now),
             retry_count: self.retries,
             loss_count: self.losses,

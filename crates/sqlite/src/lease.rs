@@ -7,14 +7,10 @@ use async_endpoints_core::{
     job::LogLine,
     lifecycle::EndedAttempt,
     limits::{BATCH_JOBS, LOG_BYTES_PER_JOB, SWEEP_JOBS},
-    store::{
-        Attempt, Claim, Claimed, Fenced, Heartbeat, Lease, Outcome, Renewed, Report, Settled, Settlement, TypeCapacity,
-        WorkerSlots,
-    },
+    store::{Attempt, Claim, Claimed, Fenced, Heartbeat, Lease, Outcome, Renewed, Report, Settled, Settlement},
 };
 use bytes::Bytes;
 use rusqlite::{OptionalExtension as _, params};
-use serde::{Deserialize, Serialize};
 
 use crate::{column::json, failure::Failure, job::Job, score::order_number_at, state::State, view};
 
@@ -147,6 +143,7 @@ impl State {
             job.started_at = Some(now);
             (job.last_token, job.last_settled) = job.token.zip(job.settled.take()).unzip();
             job.token = Some(claim.token);
+            job.worker = Some(claim.worker);
             job.lease_until = Some(now + claim.lease);
             job.deadline = Some(now + quota.timeout);
             job.progress = None;
@@ -171,14 +168,14 @@ impl State {
 
     /// Stores a worker's heartbeat, or deletes it if its ttl is zero.
     pub(crate) fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<(), Failure> {
-        let (now, worker) = (self.now.as_micros(), heartbeat.worker.0.as_bytes());
+        let (now, worker) = (self.now.as_micros(), heartbeat.worker.id.0.as_bytes());
         // A time ahead of now was written before the clock was set back.
         self.conn.prepare_cached("DELETE FROM heartbeats WHERE until <= ?1 OR at > ?1")?.execute([now])?;
         if heartbeat.ttl.is_zero() {
             self.conn.prepare_cached("DELETE FROM heartbeats WHERE worker = ?1")?.execute([worker])?;
             return Ok(());
         }
-        let (until, record) = ((self.now + heartbeat.ttl).as_micros(), json(&HeartbeatRecord::of(heartbeat))?);
+        let (until, record) = ((self.now + heartbeat.ttl).as_micros(), json(&heartbeat.worker)?);
         self.conn
             .prepare_cached("INSERT OR REPLACE INTO heartbeats (worker, at, until, record) VALUES (?1, ?2, ?3, ?4)")?
             .execute(params![worker, now, until, record])?;
@@ -269,29 +266,5 @@ impl State {
 
     fn running_under(&self, lease: Lease) -> Result<Option<Job>, Failure> {
         Ok(view::find(&self.conn, lease.job)?.filter(|job| job.runs_under(lease.token)))
-    }
-}
-
-/// The stored form of a heartbeat.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct HeartbeatRecord {
-    types: Vec<(JobName, u32, u32)>,
-    busy: u32,
-    idle: u32,
-    leaked: u32,
-}
-
-impl HeartbeatRecord {
-    fn of(heartbeat: &Heartbeat) -> Self {
-        let types =
-            heartbeat.types.iter().map(|capacity| (capacity.name.clone(), capacity.running, capacity.limit)).collect();
-        let WorkerSlots { busy, idle, leaked } = heartbeat.slots;
-        Self { types, busy, idle, leaked }
-    }
-
-    pub(crate) fn into_parts(self) -> (Vec<TypeCapacity>, WorkerSlots) {
-        let types =
-            self.types.into_iter().map(|(name, running, limit)| TypeCapacity { name, running, limit }).collect();
-        (types, WorkerSlots { busy: self.busy, idle: self.idle, leaked: self.leaked })
     }
 }

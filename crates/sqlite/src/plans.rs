@@ -107,7 +107,7 @@ fn no_statement_scans_all_jobs() {
          SELECT n, randomblob(16), 1, n % 40 / 39 * 2, n, 0, 0, 0, 0, 0, x'', 0, 1, 0, 0, 0, 0, n, n, n, n, n, n, 0, 0
              FROM n;
          INSERT INTO tombstones SELECT id, NULL, x'', seq, seq, 1, NULL FROM jobs;
-         INSERT INTO attempts SELECT seq, 1, 1, 1, 1, NULL FROM jobs;
+         INSERT INTO attempts SELECT seq, 1, 1, 1, 1, NULL, NULL FROM jobs;
          INSERT INTO logs SELECT seq, 1, 1, 1, '{}' FROM jobs;
          INSERT INTO minutes SELECT seq, 1, '{}' FROM jobs LIMIT 300;
          ANALYZE;",

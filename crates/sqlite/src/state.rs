@@ -125,8 +125,8 @@ impl State {
     }
 
     fn record_attempt(&self, seq: i64, record: &AttemptRecord) -> Result<(), Failure> {
-        let sql = "INSERT OR REPLACE INTO attempts (seq, attempt, started_at, ended_at, outcome, error) \
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let sql = "INSERT OR REPLACE INTO attempts (seq, attempt, started_at, ended_at, outcome, error, worker) \
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
         self.conn.prepare_cached(sql)?.execute(params![
             seq,
             record.attempt,
@@ -134,6 +134,7 @@ impl State {
             record.ended_at.map(Timestamp::as_micros),
             record.outcome.map(|outcome| outcome as i64),
             record.error.as_ref().map(json).transpose()?,
+            record.worker.as_ref().map(|worker| worker.0.as_bytes()),
         ])?;
         if record.attempt as usize > ATTEMPTS_KEPT {
             self.conn

@@ -5,15 +5,13 @@ use std::time::Duration;
 use async_endpoints_core::{
     JobName, JobStatus, Priority, Timestamp,
     limits::AHEAD_COUNTED,
-    store::{LiveWorker, MinuteStats, Stats, StatsQuery, TypeCutoffs, TypeStats, WorkerId},
+    store::{LiveWorker, MinuteStats, Stats, StatsQuery, TypeCutoffs, TypeStats},
 };
 use rusqlite::{OptionalExtension as _, ToSql, params};
-use uuid::Uuid;
 
 use crate::{
     column::from_json,
     failure::Failure,
-    lease::HeartbeatRecord,
     minutes,
     reader::Reader,
     score::{PRIORITY_SPAN, order_number_at, queued_score},
@@ -164,17 +162,15 @@ impl Reader {
 
     fn workers(&self) -> Result<Vec<LiveWorker>, Failure> {
         // A time ahead of now was written before the clock was set back.
-        let sql = "SELECT worker, at, CAST(record AS BLOB) FROM heartbeats WHERE until > ?1 AND at <= ?1";
+        let sql = "SELECT at, CAST(record AS BLOB) FROM heartbeats WHERE until > ?1 AND at <= ?1";
         let mut find = self.conn.prepare_cached(sql)?;
         let mut rows = find.query([self.now.as_micros()])?;
         let mut workers = Vec::new();
         while let Some(row) = rows.next()? {
-            let (worker, record): ([u8; 16], Vec<u8>) = (row.get(0)?, row.get(2)?);
-            // An unreadable heartbeat may be from a later version. It is left out.
-            let Ok(record) = from_json::<HeartbeatRecord>(&record) else { continue };
-            let (types, slots) = record.into_parts();
-            let at = Timestamp::from_micros(row.get(1)?);
-            workers.push(LiveWorker { worker: WorkerId(Uuid::from_bytes(worker)), types, slots, at });
+            let (at, record): (i64, Vec<u8>) = (row.get(0)?, row.get(1)?);
+            // An unreadable heartbeat may be from another version. It is left out.
+            let Ok(info) = from_json(&record) else { continue };
+            workers.push(LiveWorker { info, last_heartbeat_at: Timestamp::from_micros(at) });
         }
         Ok(workers)
     }

@@ -5,10 +5,11 @@ use async_endpoints_core::{
     job::{AttemptOutcome, AttemptRecord, Digest},
     lifecycle,
     limits::AHEAD_COUNTED,
-    store::JobLookup,
+    store::{JobLookup, WorkerId},
 };
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, params};
+use uuid::Uuid;
 
 use crate::{
     column::from_json,
@@ -168,13 +169,14 @@ fn attempts(conn: &Connection, job: &Job) -> Result<Vec<AttemptRecord>, Failure>
     let mut attempts = Vec::new();
     if job.attempt > 1 || job.attempt == 1 && job.status != JobStatus::Completed {
         let mut find = conn.prepare_cached(
-            "SELECT attempt, started_at, ended_at, outcome, error FROM attempts WHERE seq = ?1 ORDER BY attempt",
+            "SELECT attempt, started_at, ended_at, outcome, error, worker FROM attempts WHERE seq = ?1 ORDER BY attempt",
         )?;
         let mut rows = find.query([job.seq])?;
         while let Some(row) = rows.next()? {
             let (outcome, error): (i64, Option<String>) = (row.get(3)?, row.get(4)?);
             attempts.push(AttemptRecord {
                 attempt: row.get(0)?,
+                worker: row.get::<_, Option<[u8; 16]>>(5)?.map(|id| WorkerId(Uuid::from_bytes(id))),
                 started_at: Timestamp::from_micros(row.get(1)?),
                 ended_at: Some(Timestamp::from_micros(row.get(2)?)),
                 outcome: usize::try_from(outcome).ok().and_then(|outcome| AttemptOutcome::ALL.get(outcome)).copied(),
@@ -182,5 +184,5 @@ fn attempts(conn: &Connection, job: &Job) -> Result<Vec<AttemptRecord>, Failure>
             });
         }
     }
-    Ok(lifecycle::attempts(attempts, job.status, job.attempt, job.started_at, job.ended_at))
+    Ok(lifecycle::attempts(attempts, job.status, job.attempt, job.worker, job.started_at, job.ended_at))
 }

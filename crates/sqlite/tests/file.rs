@@ -68,10 +68,10 @@ async fn schema_that_needs_a_newer_program_is_refused() {
     drop(durable(&folder).await);
     upgrade(&folder, 3);
     let refused = SqliteStore::open(folder.file()).await.expect_err("the schema is newer");
-    assert!(matches!(&refused, OpenError::Newer { found: 7, needed: 3, known: 1, .. }), "{refused:?}");
+    assert!(matches!(&refused, OpenError::Newer { found: 7, needed: 3, known: 2, .. }), "{refused:?}");
     assert!(!refused.is_transient(), "a restart does not help");
     let text = refused.to_string();
-    for part in ["jobs.db has schema version 7", "needs a program of version 3", "up to 1"] {
+    for part in ["jobs.db has schema version 7", "needs a program of version 3", "up to 2"] {
         assert!(text.contains(part), "{text}");
     }
 }
@@ -81,10 +81,10 @@ async fn running_store_stops_after_a_breaking_upgrade() {
     let folder = Folder::new();
     let store = durable(&folder).await;
     insert(&store, &job("alpha", HOUR)).await;
-    upgrade(&folder, 2);
+    upgrade(&folder, 3);
     for _ in 0..2 {
         let refused = store.insert(job("alpha", HOUR)).await.expect_err("the schema is newer");
-        assert!(refused.is_transient() && refused.to_string().contains("version 2 or later"), "{refused}");
+        assert!(refused.is_transient() && refused.to_string().contains("version 3 or later"), "{refused}");
     }
     by_hand(&folder.file(), "UPDATE meta SET min_version = 1");
     insert(&store, &job("alpha", HOUR)).await;
@@ -105,6 +105,24 @@ async fn compatible_upgrade_stops_no_older_program() {
     }
     let version = |conn: Connection| number(&conn, "PRAGMA user_version");
     assert_eq!(version(Connection::open(folder.file()).unwrap()), 7, "an older program keeps the version");
+}
+
+#[tokio::test]
+async fn attempts_of_schema_1_have_no_worker() {
+    let folder = Folder::new();
+    let store = durable(&folder).await;
+    insert(&store, &job("alpha", HOUR)).await;
+    let released = store.claim(&claim(1)).await.unwrap().attempts.remove(0);
+    store.settle(&[end(&released, Outcome::Released)]).await.unwrap();
+    store.claim(&claim(1)).await.unwrap();
+    drop(store);
+    by_hand(
+        &folder.file(),
+        "ALTER TABLE jobs DROP COLUMN worker; ALTER TABLE attempts DROP COLUMN worker; PRAGMA user_version = 1;",
+    );
+    let store = durable(&folder).await;
+    let JobLookup::Found(job) = store.get(released.lease.job).await.unwrap() else { panic!("the job is kept") };
+    assert_eq!(job.attempts.iter().map(|attempt| attempt.worker).collect::<Vec<_>>(), [None, None]);
 }
 
 #[tokio::test]

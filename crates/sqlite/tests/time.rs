@@ -76,8 +76,8 @@ async fn run_a_job(store: &SqliteStore, clock: &SteppingClock) {
     let ended: u64 = stats.minutes.iter().filter(|of| of.minute == now.minute()).map(|of| of.ended[0]).sum();
     assert!(ended > 0, "the job is counted in the present minute");
     assert!(stats.minutes.iter().all(|of| of.minute <= now.minute()), "no minute is ahead of the clock");
-    assert!(stats.workers.iter().any(|live| live.worker == worker.worker), "the worker is live");
-    assert!(stats.workers.iter().all(|live| live.at <= stats.now), "no heartbeat is ahead of the clock");
+    assert!(stats.workers.iter().any(|live| live.info == worker.worker), "the worker is live");
+    assert!(stats.workers.iter().all(|live| live.last_heartbeat_at <= stats.now), "no heartbeat is ahead of the clock");
 }
 
 #[tokio::test]

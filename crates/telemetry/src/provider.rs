@@ -208,6 +208,12 @@ impl Telemetry {
         lock(&self.0.instance_id).take()
     }
 
+    /// The resource's `service.version`; none if it is not set.
+    pub fn service_version(&self) -> Option<String> {
+        let version = self.0.resource.as_ref()?.get(&"service.version".into())?;
+        Some(version.to_string()).filter(|version| !version.is_empty())
+    }
+
     /// Pushes the last metrics and shuts the meter provider down. Blocks.
     pub(crate) fn shut_metrics_down(&self, timeout: Duration) {
         let Some(metrics) = &self.0.metrics else { return };

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use async_endpoints_core::{
     JobId, JobName, Timestamp,
     job::{Digest, ErrorRecord, JobTerms, LogLine},
-    store::{IdempotencyKey, NewJob, Outcome},
+    store::{IdempotencyKey, NewJob, Outcome, WorkerId, WorkerInfo, WorkerSlots},
 };
 use bytes::Bytes;
 
@@ -54,6 +54,20 @@ pub fn line(message: impl Into<String>) -> LogLine {
         target: Some("tests".to_owned()),
         message: message.into(),
         fields,
+    }
+}
+
+/// A worker without slots and types.
+#[must_use]
+pub fn worker(id: WorkerId) -> WorkerInfo {
+    WorkerInfo {
+        id,
+        host: "test".to_owned(),
+        pid: 1,
+        version: "0.0.0".to_owned(),
+        started_at: Timestamp::from_micros(1_772_366_400_000_001),
+        slots: WorkerSlots::default(),
+        types: Vec::new(),
     }
 }
 

@@ -10,7 +10,7 @@ use async_endpoints_core::{
     store::{
         Attempt, CancelOutcome, Claim, Claimed, Fenced, Heartbeat, InsertOutcome, JobLookup, Lease, LeaseToken,
         ListFilter, NewJob, Outcome, Page, Reclaim, Reclaimed, Recovered, Renewed, Report, RetryAs, RetryOutcome,
-        Settled, Settlement, Stats, StatsQuery, TypeQuota, TypeStats, WorkerId, WorkerSlots,
+        Settled, Settlement, Stats, StatsQuery, TypeQuota, TypeStats, WorkerId,
     },
 };
 use uuid::Uuid;
@@ -207,7 +207,7 @@ impl Rig {
     /// A heartbeat without types.
     #[must_use]
     pub fn heartbeat(&self) -> Heartbeat {
-        Heartbeat { worker: self.worker, types: Vec::new(), slots: WorkerSlots::default(), ttl: self.units(LONG) }
+        Heartbeat { worker: jobs::worker(self.worker), ttl: self.units(LONG) }
     }
 
     /// Renews one lease for so many units.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    job::{AttemptOutcome, AttemptRecord, ErrorRecord, JobStatus},
+    job::{AttemptOutcome, AttemptRecord, ErrorRecord, JobStatus, WorkerId},
     limits::ATTEMPTS_KEPT,
     store::{MinuteStats, Outcome, Reclaim, Settlement},
     time::Timestamp,
@@ -14,6 +14,8 @@ use crate::{
 pub struct RunningJob {
     /// The running attempt; 1 for the first.
     pub attempt: u32,
+    /// The worker that runs it.
+    pub worker: Option<WorkerId>,
     /// When this attempt started.
     pub started_at: Timestamp,
     /// Failures retried so far.
@@ -126,6 +128,7 @@ pub fn end_attempt<'a>(job: &RunningJob, end: &EndedAttempt<'a>, now: Timestamp)
         ended_at: status.is_terminal().then_some(now),
         record: (outcome != AttemptOutcome::Completed).then(|| AttemptRecord {
             attempt: job.attempt,
+            worker: job.worker,
             started_at: job.started_at,
             ended_at: Some(now),
             outcome: Some(outcome),
@@ -161,18 +164,19 @@ impl AttemptEffect<'_> {
 }
 
 /// The attempts that a reader sees, oldest first: the recorded ones, and the running or completed one, which has no record.
-/// At most [`ATTEMPTS_KEPT`].
+/// At most [`ATTEMPTS_KEPT`]. `attempt`, `worker` and the times are those of the latest attempt.
 pub fn attempts(
     mut recorded: Vec<AttemptRecord>,
     status: JobStatus,
     attempt: u32,
+    worker: Option<WorkerId>,
     started_at: Option<Timestamp>,
     ended_at: Option<Timestamp>,
 ) -> Vec<AttemptRecord> {
     let missing = recorded.last().is_none_or(|last| last.attempt < attempt);
     if let (true, Some(started_at)) = (missing, started_at) {
         let outcome = (status == JobStatus::Completed).then_some(AttemptOutcome::Completed);
-        recorded.push(AttemptRecord { attempt, started_at, ended_at, outcome, error: None });
+        recorded.push(AttemptRecord { attempt, worker, started_at, ended_at, outcome, error: None });
     }
     recorded.drain(..recorded.len().saturating_sub(ATTEMPTS_KEPT));
     recorded
@@ -189,6 +193,7 @@ mod tests {
     const START: Timestamp = Timestamp::from_micros(1_000_000);
     const NOW: Timestamp = Timestamp::from_micros(8_000_000);
     const DELAY: Duration = Duration::from_secs(30);
+    const WORKER: WorkerId = WorkerId(uuid::Uuid::from_u128(7));
 
     fn error(code: &'static str) -> ErrorRecord {
         ErrorRecord {
@@ -203,7 +208,16 @@ mod tests {
 
     fn job(loss_count: u32, cancel_requested: bool) -> RunningJob {
         let (attempt, retry_count, release_count, max_losses) = (7, 10, 30, 21);
-        RunningJob { attempt, started_at: START, retry_count, loss_count, release_count, max_losses, cancel_requested }
+        RunningJob {
+            attempt,
+            worker: Some(WORKER),
+            started_at: START,
+            retry_count,
+            loss_count,
+            release_count,
+            max_losses,
+            cancel_requested,
+        }
     }
 
     fn outcomes() -> [Option<Outcome>; 6] {
@@ -295,11 +309,11 @@ mod tests {
         assert_eq!(effect.due, scheduled.then_some(NOW + DELAY));
         assert!(effect.processing_time.is_none_or(|ran| ran == Duration::from_secs(7)));
         let recorded = effect.record.as_ref().map(|record| {
-            let AttemptRecord { attempt, started_at, ended_at, outcome, error } = record;
-            (*attempt, *started_at, *ended_at, *outcome, error.as_ref())
+            let AttemptRecord { attempt, worker, started_at, ended_at, outcome, error } = record;
+            (*attempt, *worker, *started_at, *ended_at, *outcome, error.as_ref())
         });
         let error = if let ErrorEffect::Replace(error) = effect.error { Some(error) } else { None };
-        let expected = (job.attempt, START, Some(NOW), Some(effect.outcome), error);
+        let expected = (job.attempt, Some(WORKER), START, Some(NOW), Some(effect.outcome), error);
         assert_eq!(recorded, (effect.outcome != AttemptOutcome::Completed).then_some(expected));
     }
 
@@ -307,21 +321,23 @@ mod tests {
     fn attempts_end_with_the_one_without_record() {
         let record = |attempt| AttemptRecord {
             attempt,
+            worker: None,
             started_at: START,
             ended_at: Some(NOW),
             outcome: Some(AttemptOutcome::Released),
             error: None,
         };
         let numbers = |attempts: &[AttemptRecord]| attempts.iter().map(|one| one.attempt).collect::<Vec<_>>();
-        assert_eq!(attempts(vec![], JobStatus::Queued, 0, None, None), []);
-        let waiting = attempts(vec![record(1), record(2)], JobStatus::Queued, 2, Some(START), None);
+        assert_eq!(attempts(vec![], JobStatus::Queued, 0, None, None, None), []);
+        let waiting = attempts(vec![record(1), record(2)], JobStatus::Queued, 2, Some(WORKER), Some(START), None);
         assert_eq!(numbers(&waiting), [1, 2]);
-        let running = attempts(waiting, JobStatus::InProgress, 3, Some(NOW), None);
+        let running = attempts(waiting, JobStatus::InProgress, 3, Some(WORKER), Some(NOW), None);
         assert_eq!(numbers(&running), [1, 2, 3]);
+        assert_eq!((running[1].worker, running[2].worker), (None, Some(WORKER)));
         assert_eq!((running[2].started_at, running[2].ended_at, running[2].outcome), (NOW, None, None));
-        let completed = attempts(vec![], JobStatus::Completed, 1, Some(START), Some(NOW));
+        let completed = attempts(vec![], JobStatus::Completed, 1, None, Some(START), Some(NOW));
         assert_eq!((completed[0].ended_at, completed[0].outcome), (Some(NOW), Some(AttemptOutcome::Completed)));
-        let many = attempts((1..=20).map(record).collect(), JobStatus::InProgress, 21, Some(NOW), None);
+        let many = attempts((1..=20).map(record).collect(), JobStatus::InProgress, 21, None, Some(NOW), None);
         assert_eq!(numbers(&many), (2..=21).collect::<Vec<_>>());
     }
 }

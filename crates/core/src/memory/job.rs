@@ -11,7 +11,7 @@ use crate::{
     },
     lifecycle::{self, AttemptEffect, ErrorEffect, RunningJob},
     limits::{ATTEMPTS_KEPT, LOG_BYTES_PER_JOB},
-    store::{IdempotencyKey, JobLeases, LeaseToken, NewJob, RetryAs},
+    store::{IdempotencyKey, JobLeases, LeaseToken, NewJob, RetryAs, WorkerId},
     time::Timestamp,
 };
 
@@ -51,6 +51,8 @@ pub(super) struct Job {
     pub(super) cancel_requested_at: Option<Timestamp>,
 
     pub(super) leases: JobLeases,
+    /// The worker of the latest attempt.
+    pub(super) worker: Option<WorkerId>,
     /// When the lease expires.
     pub(super) lease_until: Timestamp,
 
@@ -105,6 +107,7 @@ impl Job {
             ended_at: None,
             cancel_requested_at: None,
             leases: JobLeases::default(),
+            worker: None,
             lease_until: now,
             result: None,
             error: None,
@@ -139,6 +142,7 @@ impl Job {
     pub(super) fn running(&self, now: Timestamp) -> RunningJob {
         RunningJob {
             attempt: self.attempt,
+            worker: self.worker,
             started_at: self.started_at.unwrap_or(now),
             retry_count: self.retries,
             loss_count: self.losses,
@@ -180,7 +184,7 @@ impl Job {
 
     fn attempts(&self) -> Vec<AttemptRecord> {
         let recorded = self.extra.iter().flat_map(|extra| extra.history.iter().cloned()).collect();
-        lifecycle::attempts(recorded, self.status, self.attempt, self.started_at, self.ended_at)
+        lifecycle::attempts(recorded, self.status, self.attempt, self.worker, self.started_at, self.ended_at)
     }
 
     pub(super) fn view(&self, name: JobName, ahead: Option<u64>) -> JobView {

@@ -79,6 +79,7 @@ impl State {
             job.attempt += 1;
             job.started_at = Some(now);
             job.leases.claim(claim.token);
+            job.worker = Some(claim.worker);
             job.lease_until = now + claim.lease;
             if let Some(extra) = &mut job.extra {
                 extra.progress = None;
@@ -94,9 +95,9 @@ impl State {
     pub(super) fn heartbeat(&mut self, heartbeat: &Heartbeat, now: Timestamp) {
         self.heartbeats.retain(|_, (heartbeat, at)| *at + heartbeat.ttl > now);
         if heartbeat.ttl.is_zero() {
-            self.heartbeats.remove(&heartbeat.worker);
+            self.heartbeats.remove(&heartbeat.worker.id);
         } else {
-            self.heartbeats.insert(heartbeat.worker, (heartbeat.clone(), now));
+            self.heartbeats.insert(heartbeat.worker.id, (heartbeat.clone(), now));
         }
     }
 

@@ -59,12 +59,8 @@ impl State {
             .unwrap_or_default();
         minutes.sort_by(|a: &MinuteStats, b| (a.minute, &a.name).cmp(&(b.minute, &b.name)));
         let alive = self.heartbeats.values().filter(|(heartbeat, at)| *at + heartbeat.ttl > now);
-        let workers = alive.map(|(heartbeat, at)| LiveWorker {
-            worker: heartbeat.worker,
-            types: heartbeat.types.clone(),
-            slots: heartbeat.slots,
-            at: *at,
-        });
+        let workers =
+            alive.map(|(heartbeat, at)| LiveWorker { info: heartbeat.worker.clone(), last_heartbeat_at: *at });
         Stats { now, types, minutes, workers: workers.collect(), quarantined: 0, repaired: 0 }
     }
 

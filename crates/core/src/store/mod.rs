@@ -44,9 +44,10 @@ pub use read::{
 pub use shared::{DocVersion, Document, PutOutcome, Role, RoleToken, SharedState};
 pub use worker::{
     Attempt, Claim, Claimed, Fenced, Heartbeat, Outcome, Reclaim, Reclaimed, Recovered, Renewed, Report,
-    ReportedProgress, Settled, Settlement, TypeCapacity, TypeQuota, WorkerId, WorkerSlots,
+    ReportedProgress, Settled, Settlement, TypeCapacity, TypeQuota, WorkerInfo, WorkerSlots,
 };
 
+pub use crate::job::WorkerId;
 use crate::job::{ErrorRecord, JobId, LogLine};
 
 /// The result of a store call.

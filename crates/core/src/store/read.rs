@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Histogram, TypeCapacity, WorkerId, WorkerSlots};
+use serde::Serialize;
+
+use super::{Histogram, WorkerInfo};
 use crate::{
     job::{AttemptOutcome, Digest, JobId, JobName, JobStatus, JobView},
     time::Timestamp,
@@ -137,17 +139,22 @@ impl TypeStats {
     }
 }
 
-/// A live worker.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A live worker: its last heartbeat has not expired.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct LiveWorker {
-    /// Its id.
-    pub worker: WorkerId,
-    /// The types it claims.
-    pub types: Vec<TypeCapacity>,
-    /// The state of its slots.
-    pub slots: WorkerSlots,
-    /// When its last heartbeat was recorded.
-    pub at: Timestamp,
+    /// The worker, as of its last heartbeat.
+    #[serde(flatten)]
+    pub info: WorkerInfo,
+    /// When its last heartbeat was recorded, by the store's clock.
+    pub last_heartbeat_at: Timestamp,
+}
+
+impl LiveWorker {
+    /// Whether the worker has a handler for a type.
+    pub fn runs(&self, name: &JobName) -> bool {
+        self.info.types.iter().any(|capacity| capacity.name == *name)
+    }
 }
 
 /// The minute bucket of one type: the events of one minute.

@@ -1,25 +1,17 @@
 //! Arguments and answers of the calls made by workers: claim, renew, report, settle, reclaim.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
-use uuid::Uuid;
+use serde::{Deserialize, Serialize};
 
 use super::{Lease, LeaseToken};
 use crate::{
-    job::{AttemptOutcome, ErrorRecord, JobId, JobName, JobStatus, LogLine, Priority, Progress, TraceContext},
+    job::{
+        AttemptOutcome, ErrorRecord, JobId, JobName, JobStatus, LogLine, Priority, Progress, TraceContext, WorkerId,
+    },
     time::Timestamp,
 };
-
-/// The id of a worker. Each start of a process has a new one.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WorkerId(pub Uuid);
-
-impl fmt::Display for WorkerId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// A worker's quota for one type in a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,18 +85,34 @@ pub struct Claimed {
 /// A worker's heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
-    /// The worker.
-    pub worker: WorkerId,
-    /// The types it has handlers for.
-    pub types: Vec<TypeCapacity>,
-    /// The state of its slots.
-    pub slots: WorkerSlots,
+    /// The worker. Stored with each heartbeat, for readers alone.
+    pub worker: WorkerInfo,
     /// How long the worker counts as live without another heartbeat. Zero deregisters the worker.
     pub ttl: Duration,
 }
 
+/// A worker as its heartbeats describe it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerInfo {
+    /// Its id.
+    pub id: WorkerId,
+    /// The name of its machine or container; empty if unknown.
+    pub host: String,
+    /// The id of its process.
+    pub pid: u32,
+    /// The version of its program.
+    pub version: String,
+    /// When it was created, by the clock of its machine.
+    pub started_at: Timestamp,
+    /// The state of its slots.
+    pub slots: WorkerSlots,
+    /// The types it has handlers for.
+    pub types: Vec<TypeCapacity>,
+}
+
 /// A type that a worker claims.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TypeCapacity {
     /// The type.
     pub name: JobName,
@@ -115,7 +123,7 @@ pub struct TypeCapacity {
 }
 
 /// The slots of a worker by state.
-#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerSlots {
     /// Running a handler, or settling.
     pub busy: u32,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_endpoints_core::{
     JobName,
-    store::{LiveWorker, Stats, TypeStats, WorkerSlots},
+    store::{Stats, TypeStats, WorkerSlots},
 };
 use async_endpoints_telemetry::{
     Attachment, Instrument,
@@ -54,8 +54,7 @@ struct Row {
 impl Row {
     fn of(of_type: &TypeStats, stats: &Stats) -> Self {
         let age = |since: Option<_>| since.map_or(0.0, |since| stats.now.since(since).as_secs_f64());
-        let takes = |worker: &&LiveWorker| worker.types.iter().any(|capacity| capacity.name == of_type.name);
-        let workers = stats.workers.iter().filter(takes).count();
+        let workers = stats.workers.iter().filter(|worker| worker.runs(&of_type.name)).count();
         // Runnable jobs are stuck if no live worker runs their type.
         let untaken = if workers == 0 { of_type.stale } else { 0 };
         Self {
@@ -169,8 +168,9 @@ mod tests {
 
     use async_endpoints_core::{
         Timestamp,
-        store::{TypeCapacity, WorkerId},
+        store::{LiveWorker, TypeCapacity, WorkerId, WorkerInfo},
     };
+    use async_endpoints_testkit::jobs;
     use uuid::Uuid;
 
     use super::*;
@@ -200,7 +200,8 @@ mod tests {
     /// A worker of these types.
     fn worker(types: &[&str]) -> LiveWorker {
         let types = types.iter().map(|of| TypeCapacity { name: name(of), running: 0, limit: 1 }).collect();
-        LiveWorker { worker: WorkerId(Uuid::new_v4()), types, slots: WorkerSlots::default(), at: NOW }
+        let info = WorkerInfo { types, ..jobs::worker(WorkerId(Uuid::new_v4())) };
+        LiveWorker { info, last_heartbeat_at: NOW }
     }
 
     #[test]

@@ -71,7 +71,7 @@ pub(super) async fn claim(worker: &Arc<Worker>) -> Result<Round> {
     // The leases begin after the claim is sent, so this end is never too late.
     let held_until = Instant::now() + worker.options.lease;
     let claim = Claim {
-        worker: worker.id,
+        worker: worker.info.id,
         token: LeaseToken::random(),
         quotas,
         max: free.min(BATCH_JOBS as u32),

@@ -15,7 +15,7 @@ use std::{
 
 use async_endpoints_core::{
     limits::RENEW_LEASES,
-    store::{Heartbeat, Lease, Renewed, TypeCapacity},
+    store::{Heartbeat, Lease, Renewed, TypeCapacity, WorkerInfo},
 };
 use futures_util::future::join_all;
 use tokio::time::MissedTickBehavior;
@@ -152,7 +152,8 @@ fn heartbeat(worker: &Worker, ttl: Duration) -> Heartbeat {
         running,
         limit,
     });
-    Heartbeat { worker: worker.id, types: types.collect(), slots: worker.slots.snapshot(), ttl }
+    let (slots, types) = (worker.slots.snapshot(), types.collect());
+    Heartbeat { worker: WorkerInfo { slots, types, ..worker.info.clone() }, ttl }
 }
 
 /// Removes the worker from the list of live workers. If the call fails, the worker's entry expires.

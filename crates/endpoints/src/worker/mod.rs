@@ -10,6 +10,7 @@
 //! | `settler` | writes settlements in batches, through outages |
 //! | `keeper` | on its own thread: renews leases, enforces time limits, handles signals |
 //! | `drain` | stops the worker: waits for running attempts and releases the rest |
+//! | `info` | describes the worker in heartbeats |
 //! | `janitor` | recovers jobs of dead workers and prunes expired jobs |
 //! | `running`, `slots` | running attempts and their permits |
 //! | `supervise` | restarts background tasks that panic |
@@ -20,6 +21,7 @@ mod attempt;
 mod claimer;
 mod decide;
 mod drain;
+mod info;
 mod janitor;
 mod keeper;
 mod running;
@@ -35,13 +37,13 @@ use std::{
 
 use async_endpoints_core::{
     JobId, JobName,
-    store::{self, Store, WorkerId},
+    store::{self, Store, WorkerId, WorkerInfo},
 };
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
-pub(crate) use self::supervise::supervise;
+pub(crate) use self::{info::describe, supervise::supervise};
 use self::{
     running::{RunningTable, StopReason},
     settler::Settler,
@@ -78,7 +80,8 @@ pub struct WorkerStatus {
 }
 
 pub(crate) struct Worker {
-    id: WorkerId,
+    /// Slots and types are empty.
+    info: WorkerInfo,
     store: Arc<dyn Store>,
     options: Options,
     types: Arc<[RegisteredType]>,
@@ -109,7 +112,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn new(
-        id: WorkerId,
+        info: WorkerInfo,
         store: Arc<dyn Store>,
         options: Options,
         types: Arc<[RegisteredType]>,
@@ -120,7 +123,7 @@ impl Worker {
         let slots = if types.is_empty() { 0 } else { options.concurrency };
         let limits = types.iter().map(|of_type| of_type.policy.concurrency).collect();
         Arc::new(Self {
-            id,
+            info,
             slots: SlotPool::new(slots, limits, wake.clone()),
             store,
             options,
@@ -145,9 +148,9 @@ impl Worker {
 
     /// A new worker with the same handlers. A stopped worker cannot be started again.
     fn again(&self) -> Arc<Self> {
-        let id = WorkerId(Uuid::new_v4());
+        let info = describe(WorkerId(Uuid::new_v4()), self.info.version.clone());
         let (store, options, types) = (self.store.clone(), self.options.clone(), self.types.clone());
-        Self::new(id, store, options, types, self.middlewares.clone(), self.observed.clone())
+        Self::new(info, store, options, types, self.middlewares.clone(), self.observed.clone())
     }
 
     /// Starts all tasks: they run until a signal or [`stop`](Self::stop). Must be called in a runtime's context.
@@ -231,7 +234,7 @@ impl Worker {
     }
 
     pub(crate) fn status(&self) -> WorkerStatus {
-        WorkerStatus { worker: self.id, slots: self.slots.snapshot(), restarts: self.restarts.snapshot() }
+        WorkerStatus { worker: self.info.id, slots: self.slots.snapshot(), restarts: self.restarts.snapshot() }
     }
 
     /// Time limit of a store call.

@@ -1,16 +1,17 @@
 -- Claims runnable jobs under a lease. Due jobs become runnable first. Jobs that cannot be read are quarantined.
 --
 -- Keys        1 the namespace
--- Arguments   1 now, 2 token, 3 lease duration, 4 at most this many jobs, 5 at most this many bytes of payload, 6 fields per
---             quota, then for each type's quota: name, at most this many jobs
+-- Arguments   1 now, 2 token, 3 worker, 4 lease duration, 5 at most this many jobs, 6 at most this many bytes of payload,
+--             7 fields per quota, then for each type's quota: name, at most this many jobs
 -- Result      {now, time until the next claim (0: more jobs are runnable, -1: none waits), attempts}; an attempt is {id, quota
 --             (from 1), attempt, retries, terms, payload, runnable since, traceparent, tracestate, span of the attempt before}
 -- Cost        O(log n) and about 10 commands, 2 more for each job, 3 for each that became due (at most 100)
 
 local PROMOTED, CHECKED = 100, 256
-local token, lease, max, max_bytes, stride = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local token, worker, lease = ARGV[2], ARGV[3], tonumber(ARGV[4])
+local max, max_bytes, stride = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local quotas = {}
-for at = 7, #ARGV, stride do quotas[#quotas + 1] = {name = ARGV[at], left = tonumber(ARGV[at + 1])} end
+for at = 8, #ARGV, stride do quotas[#quotas + 1] = {name = ARGV[at], left = tonumber(ARGV[at + 1])} end
 
 -- Reads when the next scheduled job of a type is due. Returns whether it is due now.
 local function read_due(quota)
@@ -122,8 +123,8 @@ local function again(job, one)
   local before, led_to = one.before[3], one.before[4]
   -- A settled claim stays recorded, because its settlement may be repeated late.
   local known = before and before ~= '' and led_to and led_to ~= ''
-  call('HSET', job, 's', '2', 'a', text(one.attempt), 'st', now_text, 'n', one.version, 'tk', token, 'sd', '', 'lt',
-    known and before or '', 'ls', known and led_to or '')
+  call('HSET', job, 's', '2', 'a', text(one.attempt), 'st', now_text, 'n', one.version, 'tk', token, 'wk', worker, 'sd', '',
+    'lt', known and before or '', 'ls', known and led_to or '')
   call('HDEL', job, 'pc', 'pt', 'pp', 'pm', 'pu')
   return whole(one.before[5]) or 0, one.before[6] or ''
 end
@@ -138,7 +139,7 @@ if chosen[1] then
     else
       local job, retries, span = ns .. 'job:' .. id, 0, ''
       if attempt == 1 then
-        call('HSET', job, 's', '2', 'a', '1', 'st', now_text, 'n', one.version, 'tk', token)
+        call('HSET', job, 's', '2', 'a', '1', 'st', now_text, 'n', one.version, 'tk', token, 'wk', worker)
       else
         retries, span = again(job, one)
       end

@@ -4,9 +4,9 @@ local COMPLETED, RETRIED, FAILED, CANCELED, RELEASED, LOST = '0', '1', '2', '3',
 
 -- Reads the fields that every outcome needs. Redis searches a hash once per field, so `go_on` reads the rest.
 local function running(id)
-  local f = read(id, 's', 'tk', 't', 'st', 'cr', 'a', 'n')
+  local f = read(id, 's', 'tk', 't', 'st', 'cr', 'a', 'n', 'wk')
   return {status = f[1], token = f[2], name = f[3], started = whole(f[4]), cancel_requested = f[5],
-    attempt = whole(f[6] or '0'), version = whole(f[7] or '1')}
+    attempt = whole(f[6] or '0'), version = whole(f[7] or '1'), worker = f[8] or ''}
 end
 
 local function state_after(job, outcome, losses, max_losses)
@@ -53,7 +53,7 @@ end
 local function record_attempt(id, job, recorded, error)
   local past = ns .. 'past:' .. id
   if job.attempt > 20 then redis.pcall('LTRIM', past, -19, -1) end
-  redis.pcall('RPUSH', past, string.format('%d %d %s %s ', job.attempt, job.started, now_text, recorded) .. error)
+  redis.pcall('RPUSH', past, string.format('%d %d %s %s ', job.attempt, job.started, now_text, recorded) .. job.worker .. ' ' .. error)
 end
 
 -- `value` is the result of a completed attempt, else its error or empty. `progress` may be empty. Returns the job's new

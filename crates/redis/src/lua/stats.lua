@@ -3,7 +3,7 @@
 -- Keys        1 the namespace
 -- Arguments   1 now, 2 fields per type, then for each type with cutoffs: name, slow after, overdue after, stuck after
 -- Result      {now, workers, quarantined, repaired, types}; a type is {name, six counts, never started, oldest runnable and
---             oldest running (0: none), slow, overdue, stale, unrecovered}; a worker is {id, record}
+--             oldest running (0: none), slow, overdue, stale, unrecovered}; a worker is its record
 -- Cost        about 12 commands for each type, 1 for each lease that expired long ago (at most 1 000)
 
 local HEADS, COUNTED = 16, 1000
@@ -95,6 +95,6 @@ end
 
 local workers = {}
 for _, worker in ipairs(call('ZRANGE', ns .. 'heartbeats', string.format('(%.0f', now), '+inf', 'BYSCORE')) do
-  workers[#workers + 1] = {worker, call('HGET', ns .. 'workers', worker) or ''}
+  workers[#workers + 1] = call('HGET', ns .. 'workers', worker) or ''
 end
 return {now, workers, call('HLEN', ns .. 'quarantine'), whole(call('HGET', ns .. 'meta', 'repaired')) or 0, types}

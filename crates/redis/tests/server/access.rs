@@ -4,14 +4,11 @@ use std::time::Duration;
 
 use async_endpoints_core::{
     JobId, JobStore as _, SharedState as _,
-    store::{
-        Heartbeat, Hint, ListFilter, Outcome, Page, Report, ReportedProgress, RetryAs, StatsQuery, WorkerId,
-        WorkerSlots,
-    },
+    store::{Heartbeat, Hint, ListFilter, Outcome, Page, Report, ReportedProgress, RetryAs, StatsQuery, WorkerId},
 };
 use async_endpoints_redis::{OpenError, Options, RedisStore};
 use async_endpoints_testkit::{
-    jobs::{completed, error, job, key, line},
+    jobs::{completed, error, job, key, line, worker},
     server::RedisServer,
 };
 use bytes::Bytes;
@@ -137,12 +134,7 @@ async fn all_calls(store: &RedisStore) {
         store.logs(id, 0, 9).await.unwrap();
     }
     let again = take(store, 1).await;
-    let heartbeat = Heartbeat {
-        worker: WorkerId(Uuid::new_v4()),
-        types: Vec::new(),
-        slots: WorkerSlots::default(),
-        ttl: Duration::from_millis(1),
-    };
+    let heartbeat = Heartbeat { worker: worker(WorkerId(Uuid::new_v4())), ttl: Duration::from_millis(1) };
     store.renew(&heartbeat, &[again[0].lease], Duration::from_millis(1)).await.unwrap();
     tokio::time::sleep(Duration::from_millis(5)).await;
     store.renew(&heartbeat, &[], HOUR).await.unwrap();

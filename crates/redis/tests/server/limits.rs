@@ -12,13 +12,13 @@ use async_endpoints_core::{
     JobId, JobStatus, JobStore as _, SharedState as _,
     store::{
         CancelOutcome, Claim, Heartbeat, JobLookup, Lease, ListFilter, Outcome, Page, Reclaimed, Renewed, Report,
-        RetryAs, Role, Settled, StatsQuery, WorkerId, WorkerSlots,
+        RetryAs, Role, Settled, StatsQuery, WorkerId,
     },
 };
 use async_endpoints_redis::OpenError;
 use async_endpoints_testkit::{
     ManualClock,
-    jobs::{completed, error, line},
+    jobs::{completed, error, line, worker},
     server::RedisServer,
 };
 use bytes::Bytes;
@@ -110,7 +110,7 @@ async fn without_memory_upkeep_goes_on() {
 }
 
 fn heartbeat() -> Heartbeat {
-    Heartbeat { worker: WorkerId(Uuid::new_v4()), types: Vec::new(), slots: WorkerSlots::default(), ttl: HOUR }
+    Heartbeat { worker: worker(WorkerId(Uuid::new_v4())), ttl: HOUR }
 }
 
 #[tokio::test]

@@ -13,11 +13,11 @@ use async_endpoints_core::{
     Clock, JobId, JobStatus, JobStore as _, Priority, StoreError, SystemClock,
     store::{
         Attempt, Claim, Heartbeat, InsertOutcome, JobLookup, LeaseToken, NewJob, Outcome, Reclaim, Settlement,
-        TypeQuota, WorkerId, WorkerSlots,
+        TypeQuota, WorkerId,
     },
 };
 use async_endpoints_sqlite::{Options, SqliteStore, Synchronous};
-use async_endpoints_testkit::jobs::{error, job, name};
+use async_endpoints_testkit::jobs::{error, job, name, worker};
 use rusqlite::Connection;
 use uuid::Uuid;
 
@@ -106,8 +106,7 @@ pub fn end(attempt: &Attempt, outcome: Outcome) -> Settlement {
 
 /// A heartbeat of a new worker.
 pub fn heartbeat() -> Heartbeat {
-    let slots = WorkerSlots { busy: 1, idle: 1, leaked: 0 };
-    Heartbeat { worker: WorkerId(Uuid::new_v4()), types: Vec::new(), slots, ttl: HOUR }
+    Heartbeat { worker: worker(WorkerId(Uuid::new_v4())), ttl: HOUR }
 }
 
 /// A sweep. After a pause of more than `lease`, it reclaims nothing for a `lease`.

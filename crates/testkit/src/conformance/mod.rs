@@ -139,6 +139,7 @@ macro_rules! conformance {
                     batch_answers_in_order,
                     full_and_empty_batches_settle,
                     last_attempts_are_kept,
+                    attempts_name_their_worker,
                     concurrent_settles_of_one_lease_agree,
                 ]
                 cancel: [

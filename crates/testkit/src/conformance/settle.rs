@@ -4,8 +4,12 @@ use async_endpoints_core::{
     JobId, JobStatus, JobStore as _, JobView,
     job::{AttemptOutcome, ErrorRecord},
     limits::{ATTEMPTS_KEPT, BATCH_JOBS, ERROR_SOURCES, LOG_BYTES_PER_JOB},
-    store::{Lease, LeaseToken, ListFilter, Outcome, Page, Report, ReportedProgress, RetryAs, Settled, Settlement},
+    store::{
+        Claim, Lease, LeaseToken, ListFilter, Outcome, Page, Report, ReportedProgress, RetryAs, Settled, Settlement,
+        WorkerId,
+    },
 };
+use uuid::Uuid;
 
 use super::{report::progress, run_concurrently};
 use crate::{
@@ -350,6 +354,40 @@ pub async fn last_attempts_are_kept(rig: &Rig) {
         assert!(record.ended_at >= Some(record.started_at));
     }
     rig.complete(last.lease).await;
+}
+
+/// Each attempt names the worker that claimed it, while it runs and however it ended.
+pub async fn attempts_name_their_worker(rig: &Rig) {
+    rig.warm().await;
+    let settled = outcomes(rig).into_iter().map(|(outcome, ..)| Some(outcome));
+    for outcome in settled.chain([None]) {
+        let id = rig.queue("alpha").await;
+        let mut workers = Vec::new();
+        // The first attempt is released, the second ends with the outcome, or its lease is lost.
+        for is_last in [false, true] {
+            let worker = WorkerId(Uuid::new_v4());
+            workers.push(Some(worker));
+            let claim = Claim { worker, lease: rig.units(1), ..rig.wanting(&["alpha"], 1) };
+            let lease = rig.claim(&claim).await.attempts[0].lease;
+            assert_eq!(workers_of(rig, id).await, workers, "the attempt runs");
+            match &outcome {
+                _ if !is_last => rig.release(lease).await,
+                Some(outcome) => {
+                    rig.settle(lease, outcome.clone()).await;
+                }
+                None => {
+                    rig.advance(2).await;
+                    assert_eq!(rig.sweep().await.len(), 1, "the expired lease is reclaimed");
+                }
+            }
+            assert_eq!(workers_of(rig, id).await, workers, "{outcome:?}");
+        }
+        rig.cancel(id).await;
+    }
+}
+
+async fn workers_of(rig: &Rig, id: JobId) -> Vec<Option<WorkerId>> {
+    rig.view(id).await.attempts.iter().map(|attempt| attempt.worker).collect()
 }
 
 /// Concurrent settlements of one lease apply one outcome, and every call returns it.

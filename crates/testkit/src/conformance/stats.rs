@@ -8,7 +8,7 @@ use async_endpoints_core::{
     limits::STATS_MINUTES,
     store::{
         Claim, Heartbeat, Histogram, MinuteStats, NewJob, Outcome, Settlement, StatsQuery, TypeCapacity, TypeCutoffs,
-        TypeStats, WorkerId, WorkerSlots,
+        TypeStats, WorkerId, WorkerInfo, WorkerSlots,
     },
 };
 use uuid::Uuid;
@@ -303,12 +303,18 @@ pub async fn old_minutes_are_dropped(rig: &Rig) {
     assert_eq!(sum_of_minutes(rig, "alpha").await.ended, [1, 0, 0], "only the minute of the second job");
 }
 
-/// A worker is listed with its types and slots until its heartbeat expires or the worker deregisters (`ttl` of zero).
+/// A worker is listed as its last heartbeat describes it until its heartbeat expires or the worker deregisters (`ttl` of zero).
 pub async fn heartbeats_show_live_workers(rig: &Rig) {
     let heartbeat = |ttl: u32, busy: u32| Heartbeat {
-        worker: WorkerId(Uuid::new_v4()),
-        types: vec![TypeCapacity { name: name("alpha"), running: busy, limit: 8 }],
-        slots: WorkerSlots { busy, idle: 3, leaked: 1 },
+        worker: WorkerInfo {
+            id: WorkerId(Uuid::new_v4()),
+            host: "höst \"1\" \n".to_owned(),
+            pid: u32::MAX,
+            version: "1.2.3-ä".to_owned(),
+            started_at: Timestamp::from_micros(1_700_000_000_123_456),
+            slots: WorkerSlots { busy, idle: 3, leaked: 1 },
+            types: vec![TypeCapacity { name: name("alpha"), running: busy, limit: 8 }],
+        },
         ttl: rig.units(ttl),
     };
     let (short, long) = (heartbeat(20, 1), heartbeat(LONG, 2));
@@ -317,22 +323,23 @@ pub async fn heartbeats_show_live_workers(rig: &Rig) {
     };
     let live = async || -> Vec<(WorkerId, u32, Timestamp)> {
         let workers = rig.stats(&StatsQuery::default()).await.workers;
-        workers.iter().map(|live| (live.worker, live.slots.busy, live.at)).collect()
+        workers.iter().map(|live| (live.info.id, live.info.slots.busy, live.last_heartbeat_at)).collect()
     };
     send(&short).await;
     send(&long).await;
     let stats = rig.stats(&StatsQuery::default()).await;
     assert_eq!(stats.workers.len(), 2);
-    let listed = stats.workers.iter().find(|live| live.worker == long.worker).expect("the worker is listed");
-    assert_eq!((&listed.types, listed.slots), (&long.types, long.slots));
-    assert!(listed.at <= stats.now);
+    let listed = stats.workers.iter().find(|live| live.info.id == long.worker.id).expect("the worker is listed");
+    assert_eq!(listed.info, long.worker);
+    assert!(listed.last_heartbeat_at <= stats.now);
     rig.advance(21).await;
-    assert_eq!(live().await, [(long.worker, 2, listed.at)]);
-    let changed = Heartbeat { slots: WorkerSlots { busy: 5, ..long.slots }, ..long.clone() };
+    assert_eq!(live().await, [(long.worker.id, 2, listed.last_heartbeat_at)]);
+    let mut changed = long.clone();
+    changed.worker.slots.busy = 5;
     send(&changed).await;
     let workers = live().await;
     assert_eq!((workers.len(), workers[0].1), (1, 5), "the latest heartbeat counts");
-    assert!(workers[0].2 > listed.at);
+    assert!(workers[0].2 > listed.last_heartbeat_at);
     send(&Heartbeat { ttl: Duration::ZERO, ..changed }).await;
     assert_eq!(live().await, []);
     send(&short).await;

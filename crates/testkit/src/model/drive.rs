@@ -218,7 +218,7 @@ impl Drive {
         let quotas = ["alpha", "beta"].into_iter().zip(quotas).filter(|(_, n)| *n > 0);
         let timeout = Duration::from_secs(60);
         let claim = Claim {
-            worker: WorkerId(Uuid::from_u128(3)),
+            worker: WorkerId(self.fresh()),
             token: LeaseToken(self.fresh()),
             quotas: quotas.map(|(name, n)| TypeQuota { name: jobs::name(name), max: n.into(), timeout }).collect(),
             max: max.into(),
@@ -261,9 +261,7 @@ impl Drive {
         let leases: Vec<Lease> = leases.iter().map(|at| self.lease(*at)).collect();
         let lasts = odd(lasts, 5);
         let heartbeat = async_endpoints_core::store::Heartbeat {
-            worker: WorkerId(Uuid::from_u128(3)),
-            types: Vec::new(),
-            slots: Default::default(),
+            worker: jobs::worker(WorkerId(Uuid::from_u128(3))),
             ttl: Duration::from_secs(9),
         };
         let answer = self.store.renew(&heartbeat, &leases, lasts).await.map_err(answered)?;

@@ -274,7 +274,14 @@ impl Model {
         view.started_at = Some(now);
         view.progress = None;
         let attempt = view.attempt;
-        view.attempts.push(AttemptRecord { attempt, started_at: now, ended_at: None, outcome: None, error: None });
+        view.attempts.push(AttemptRecord {
+            attempt,
+            worker: Some(claim.worker),
+            started_at: now,
+            ended_at: None,
+            outcome: None,
+            error: None,
+        });
         if view.attempts.len() > ATTEMPTS_KEPT {
             view.attempts.remove(0);
         }
