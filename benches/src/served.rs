@@ -84,7 +84,7 @@ pub(crate) fn run(runtime: &Runtime, what: &[String]) -> Result<()> {
     runtime.block_on(async {
         match *args {
             ["sink"] => until_closed(sink()).await?,
-            ["jobs", step] => telemetry::measure(step).await?,
+            ["jobs", step, jobs] => telemetry::measure(step, jobs.parse()?).await?,
             ["bare"] => until_closed(bare()).await?,
             ["accepting"] => until_closed(endpoints(memory(), false)?).await?,
             ["endpoints"] => until_closed(endpoints(memory(), true)?).await?,

@@ -361,5 +361,7 @@ mod tests {
             assert_eq!(error.name, name);
             assert!(error.to_string().starts_with(&format!("invalid {name} {value:?}: expected a ")), "{error}");
         }
+        let error = read(&[("AE_PROPAGATION", "both")]).expect_err("an invalid value");
+        assert_eq!(error.to_string(), "invalid AE_PROPAGATION \"both\": expected link, child or none");
     }
 }

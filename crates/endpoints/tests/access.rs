@@ -182,13 +182,19 @@ async fn job_of_other_owner_is_404() {
     let before = service.endpoints.job(waiting).await.unwrap();
     for route in all(&service).await.iter().filter(|route| route.of_a_job) {
         let ask = async |id: JobId, user: Option<&str>| {
-            let mut request = call(&service, route, id).header("prefer", "wait=50");
+            // In one trace, so that the problems have the same `traceId`.
+            let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+            let mut request = call(&service, route, id).header("prefer", "wait=50").header("traceparent", parent);
             if let Some(user) = user {
                 request = request.header("x-user", user);
             }
             let answer = async {
                 let response = request.send().await.unwrap();
-                (response.status(), response.json::<Value>().await.unwrap())
+                let status = response.status();
+                let mut problem = response.json::<Value>().await.unwrap();
+                // Each request has a trace of its own.
+                problem["traceId"].take();
+                (status, problem)
             };
             tokio::time::timeout(Duration::from_secs(20), answer).await.expect("the request is not held")
         };

@@ -13,11 +13,12 @@ use std::{
 use async_endpoints::{AsyncEndpoints, Endpoint, Enrich, JobContext, JobError, JobId, JobName, JobType, Options};
 use async_endpoints_core::{
     JobStore as _,
-    store::{Claim, LeaseToken, TypeQuota, WorkerId},
+    store::{Claim, LeaseToken, StoreOperation, TypeQuota, WorkerId},
 };
+use async_endpoints_testkit::When;
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
-use support::{Service, TestStore, builder, quick, store, until};
+use support::{Service, TestStore, builder, flaky_store, quick, store, until};
 use tracing::{
     Event, Subscriber,
     field::{Field, Visit},
@@ -234,6 +235,18 @@ async fn released_job_completes_elsewhere() {
     let next = builder(&store).handler(WORK, async |_: JobContext<Value>| Ok(Value::Null)).build().unwrap();
     next.run_until_idle().await.unwrap();
     assert_eq!(events(id)[3..], ["INFO job.started", "INFO job.completed"]);
+}
+
+#[tokio::test]
+async fn settlement_with_lost_reply_has_one_line() {
+    collect();
+    let (store, flaky) = flaky_store();
+    let endpoints = AsyncEndpoints::builder(flaky.clone()).options(quick()).handler(WORK, work).build().unwrap();
+    let id = endpoints.submit(WORK, json!("go")).await.unwrap().job.id;
+    flaky.fail_next(StoreOperation::Settle, When::After);
+    endpoints.run_until_idle().await.unwrap();
+    assert_eq!(events(id), ["INFO job.accepted", "INFO job.started", "INFO job.completed"]);
+    store.verify().await;
 }
 
 /// Starts an attempt as a worker does that dies at once.

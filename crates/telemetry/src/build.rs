@@ -10,7 +10,7 @@ use opentelemetry_sdk::{
     logs::SdkLoggerProvider,
     metrics::SdkMeterProvider,
     resource::{SdkProvidedResourceDetector, TelemetryResourceDetector},
-    trace::SdkTracerProvider,
+    trace::{Sampler, SdkTracerProvider},
 };
 use uuid::Uuid;
 
@@ -86,7 +86,9 @@ impl TelemetryBuilder {
         let traces = if self.tracers.is_some() { None } else { self.traces(&mut exports)? };
         let loggers = self.loggers(&mut exports)?;
         let meters = self.meters.or_else(|| metrics.as_ref().map(|metrics| meters(metrics.provider.clone())));
+        let follows_parents = self.tracers.is_none() && matches!(self.sampler, Sampler::ParentBased(_));
         let (tracing, tracers) = self.tracers.or_else(|| traces.clone().map(tracers)).unzip();
+        let tracing = tracing.map(|tracing| if follows_parents { tracing.following_parents() } else { tracing });
         let inner = Inner {
             meters,
             views,

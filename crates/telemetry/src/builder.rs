@@ -174,6 +174,7 @@ impl TelemetryBuilder {
 
     /// Exports all signals over OTLP. [`Telemetry::exposition`] works as well.
     #[cfg(feature = "otlp")]
+    #[expect(clippy::needless_pass_by_value, reason = "as the setting of one signal")]
     pub fn otlp(self, otlp: crate::otlp::Otlp) -> Self {
         Signal::ALL.into_iter().fold(self, |builder, signal| match otlp.clone().at(signal, "OTLP endpoint") {
             Ok(otlp) => builder.otlp_for(signal, otlp),

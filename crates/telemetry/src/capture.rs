@@ -242,3 +242,68 @@ impl Write for Bounded {
         Err(fmt::Error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tracing_subscriber::prelude::*;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Lines(Mutex<Vec<CapturedLine>>);
+
+    impl LineSink for Lines {
+        fn wants(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn receive(&self, line: CapturedLine) {
+            self.0.lock().expect("no test panics").push(line);
+        }
+    }
+
+    impl Lines {
+        fn messages(&self) -> Vec<String> {
+            self.0.lock().expect("no test panics").iter().map(|line| line.message.clone()).collect()
+        }
+    }
+
+    fn capturing(run: impl FnOnce()) {
+        set_min_level(LevelFilter::INFO);
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(capture_layer()), run);
+    }
+
+    #[test]
+    fn event_goes_to_the_nearest_sink() {
+        let (outer, inner) = (Arc::<Lines>::default(), Arc::<Lines>::default());
+        capturing(|| {
+            let outer_span = with_sink(|| outer.clone(), || tracing::info_span!("outer"));
+            let _outer = outer_span.enter();
+            let inner_span = with_sink(|| inner.clone(), || tracing::info_span!("inner"));
+            inner_span.in_scope(|| tracing::info!("in both"));
+            tracing::info!(parent: &inner_span, "in the parent");
+            tracing::info!(parent: None, "without a parent");
+            tracing::info_span!("plain").in_scope(|| tracing::info!("in the outer one"));
+        });
+        assert_eq!(inner.messages(), ["in both", "in the parent"]);
+        assert_eq!(outer.messages(), ["in the outer one"]);
+    }
+
+    #[test]
+    fn texts_are_cut_and_numbers_kept() {
+        let lines = Arc::<Lines>::default();
+        capturing(|| {
+            let long = "ü".repeat(TEXT_BYTES);
+            let span = with_sink(|| lines.clone(), || tracing::info_span!("long"));
+            span.in_scope(|| tracing::info!(text = long, huge = u128::MAX, nan = f64::NAN, whole = -7, "{long}"));
+        });
+        let lines = lines.0.lock().expect("no test panics");
+        let CapturedLine { message, fields, .. } = &lines[0];
+        let cut = format!("{}…", "ü".repeat(TEXT_BYTES / 2));
+        assert_eq!((message, &fields["text"]), (&cut, &cut.clone().into()));
+        let numbers = ["huge", "nan", "whole"].map(|name| fields[name].to_string());
+        assert_eq!(numbers, [format!("\"{}\"", u128::MAX), "\"NaN\"".to_owned(), "-7".to_owned()]);
+    }
+}

@@ -1,5 +1,20 @@
-//! Metrics for [AsyncEndpoints](https://docs.rs/async-endpoints), without any knowledge of jobs: OpenTelemetry set-up,
-//! OTLP push, Prometheus and OpenMetrics text with exemplars, process metrics, a log writer that never blocks.
+//! Traces, metrics and logs for [AsyncEndpoints](https://docs.rs/async-endpoints), without any knowledge of jobs:
+//! OpenTelemetry set-up, OTLP, Prometheus and OpenMetrics text with exemplars, log outputs that never block, process metrics.
+//!
+//! [`Telemetry::from_env`] and [`TelemetryBuilder`] set everything up. For a program, hold the guard in `main`:
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use async_endpoints_telemetry::Telemetry;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let telemetry = Telemetry::builder().service_name("reports").service_version(env!("CARGO_PKG_VERSION")).env().install()?;
+//! let _flushed = telemetry.flush_on_drop(Duration::from_secs(2));
+//! # Ok(()) }
+//! ```
+//!
+//! An application's own metrics go where all metrics go:
 //!
 //! ```
 //! use async_endpoints_telemetry::{Format, Telemetry, opentelemetry::KeyValue};

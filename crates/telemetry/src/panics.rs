@@ -39,13 +39,15 @@ pub fn restore_panic_location(location: Option<String>) {
 
 /// Replaces the panic hook by one that logs each panic as one line. The default hook writes to stderr itself, and waits for
 /// a blocked one.
+///
+/// The line is the library's own, so that it is not captured: a job's log may be shown to callers, a panic's text must not.
 pub(crate) fn log_panics() {
     panic::set_hook(Box::new(|panic| {
         keep_location(panic);
         let thread = thread::current();
         let backtrace = Some(Backtrace::capture()).filter(|trace| trace.status() == BacktraceStatus::Captured);
         tracing::error!(
-            target: "panic",
+            target: "async_endpoints::panic",
             location = panic.location().map(tracing::field::display),
             thread = thread.name(),
             backtrace = backtrace.map(tracing::field::display),

@@ -36,7 +36,7 @@ fn panic_is_one_line_with_its_location() {
     let line = line!() + 1;
     assert!(span.in_scope(|| catch_unwind(|| panic!("one\ntwo"))).is_err());
     drop(guard);
-    let lines: Vec<_> = written.try_iter().filter(|line| line["target"] == "panic").collect();
+    let lines: Vec<_> = written.try_iter().filter(|line| line["target"] == "async_endpoints::panic").collect();
     let location = take_panic_location().expect("a location");
     assert!(lines.len() == 1 && location.starts_with(&format!("{}:{line}:", file!())), "{lines:?} {location}");
     let shown = ["level", "message", "location", "page", "service", "environment"].map(|key| &lines[0][key]);

@@ -110,7 +110,7 @@ async fn shutdown_exports_all_signals() {
     let subscriber = tracing_subscriber::registry().with(telemetry.layer());
     tracing::subscriber::with_default(subscriber, || {
         let context = telemetry.tracing().start(&Context::new(), &[], || SpanBuilder::from_name("process Report"));
-        let _attached = context.clone().attach();
+        let _attached = context.attach();
         let job = tracing::error_span!(target: "async_endpoints::scope", "job", job_id = "j-17", user_id = "u-1");
         let _job = job.entered();
         let _render = tracing::info_span!("render page", api_token = "canary", page = 7).entered();

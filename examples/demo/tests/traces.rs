@@ -55,6 +55,9 @@ async fn check_spans_of_a_failed_job(store: &str) {
     }
     let calls = spans.iter().filter(|span| span.kind == CLIENT && !span.text("db.system.name").is_empty());
     assert!(calls.clone().any(|call| call.is_child_of(send)), "the insert: {spans:#?}");
+    // An empty claim has no span. Others link to the attempts that they start.
+    let mut claims = spans.iter().filter(|span| span.name == "claim");
+    assert!(claims.clone().count() >= 2 && claims.all(|claim| !claim.links.is_empty()), "{spans:#?}");
     let missing = spans.iter().find(|span| span.attributes.get("http.response.status_code") == Some(&json!(404)));
     let missing = missing.expect("the span of a missing job");
     assert_eq!((&*missing.name, missing.status.code), ("GET /jobs/{id}", UNSET), "{missing:#?}");
@@ -103,6 +106,26 @@ async fn link_to_submission_survives_a_kill_on_sqlite() {
 async fn link_to_submission_survives_a_kill_on_redis() {
     let redis = RedisServer::start();
     check_link_over_a_kill(&redis.url()).await;
+}
+
+#[tokio::test]
+async fn next_attempt_links_to_a_released_one() {
+    let (folder, vars) = (Folder::new(), [("AE_LEDGER", "ledger"), ("AE_SHUTDOWN_SECONDS", "0.1")]);
+    let tap = Tap::start(&folder).await;
+    let demo = Demo::start(&folder, &exporting(tap.endpoint(), &vars)).await;
+    let job = submit_traced(&demo, "/api/sleep", &json!({ "seconds": 1 })).await;
+    until("a start", || !folder.ledger().is_empty()).await;
+    demo.stop().await.expect("a clean exit");
+    let demo = Demo::start(&folder, &exporting(tap.endpoint(), &vars)).await;
+    assert_eq!(demo.ended(&job).await["status"], "Completed");
+    demo.stop().await.expect("a clean exit");
+    let spans = tap.spans_when("both attempts", |spans| attempts(spans, &job).len() == 2).await;
+    let attempts = attempts(&spans, &job);
+    let outcomes: Vec<&str> = attempts.iter().map(|attempt| attempt.text("async_job.outcome")).collect();
+    assert_eq!(outcomes, ["released", "completed"]);
+    assert!(attempts[1].links_to(&attempts[0]) && attempts[1].links_to(sent(&spans, &job)), "{attempts:#?}");
+    // A release is no failure.
+    assert!(attempts.iter().all(|attempt| attempt.status.code == UNSET), "{attempts:#?}");
 }
 
 #[tokio::test]

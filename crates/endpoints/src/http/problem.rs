@@ -198,9 +198,10 @@ impl Serialize for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = json("application/problem+json", &self);
-        *response.status_mut() = self.status;
-        for (name, value) in self.headers {
+        let problem = if self.trace_id.is_some() { self } else { self.traced() };
+        let mut response = json("application/problem+json", &problem);
+        *response.status_mut() = problem.status;
+        for (name, value) in problem.headers {
             response.headers_mut().insert(name, value);
         }
         response

@@ -17,7 +17,7 @@ mod fields;
 mod json;
 mod layer;
 mod pretty;
-mod redact;
+pub(crate) mod redact;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -29,6 +29,5 @@ pub use self::{
 };
 pub(crate) use self::{
     fields::{Fields, MESSAGE, Value, char_boundary},
-    redact::{REDACTED, is_secret},
     settings::LogWriters,
 };

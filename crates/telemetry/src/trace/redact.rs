@@ -9,7 +9,7 @@ use opentelemetry_sdk::{
     trace::{Span, SpanData, SpanProcessor},
 };
 
-use crate::logs::{REDACTED, is_secret};
+use crate::logs::redact::{REDACTED, is_secret};
 
 /// Replaces the values of credentials before another processor. Fields of an application's `tracing` spans become
 /// attributes.

@@ -18,7 +18,10 @@ const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
 ///
 /// Cheap to clone; made by [`Telemetry::tracing`](crate::Telemetry::tracing).
 #[derive(Clone, Default)]
-pub struct Tracing(Option<Arc<BoxedTracer>>);
+pub struct Tracing {
+    tracer: Option<Arc<BoxedTracer>>,
+    follows_parents: bool,
+}
 
 impl Tracing {
     /// Starts spans with the library's tracer of a provider.
@@ -29,29 +32,46 @@ impl Tracing {
     {
         let scope = InstrumentationScope::builder(SCOPE).with_version(env!("CARGO_PKG_VERSION"));
         let tracer = provider.tracer_with_scope(scope.with_schema_url(SCHEMA_URL).build());
-        Self(Some(Arc::new(BoxedTracer::new(Box::new(tracer)))))
+        Self { tracer: Some(Arc::new(BoxedTracer::new(Box::new(tracer)))), follows_parents: false }
     }
 
     /// Records no spans.
     pub const fn ids_only() -> Self {
-        Self(None)
+        Self { tracer: None, follows_parents: false }
     }
 
     /// Whether spans may be recorded.
     pub const fn records(&self) -> bool {
-        self.0.is_some()
+        self.tracer.is_some()
+    }
+
+    /// Decides as a [`LinkedSampler`](crate::trace::LinkedSampler) with a parent-based sampler does, without asking it:
+    /// records no span below an unsampled one, and no root span whose links are all unsampled. Such spans then cost their
+    /// ids only.
+    pub(crate) fn following_parents(self) -> Self {
+        Self { follows_parents: true, ..self }
+    }
+
+    fn is_unsampled(&self, parent: &Context, links: &[SpanContext]) -> bool {
+        let span = parent.span();
+        let above = span.span_context();
+        self.follows_parents
+            && match above.is_valid() {
+                true => !above.is_sampled(),
+                false => !links.is_empty() && !links.iter().any(SpanContext::is_sampled),
+            }
     }
 
     /// Starts a span below `parent`, with links, and returns its context. Without a valid span in `parent`, the span begins
     /// a trace.
     ///
-    /// `describe` is not called if no span is ever recorded. What no sampler reads is better set afterwards, if the span
+    /// `describe` is not called if the span is certainly not recorded. What no sampler reads is better set afterwards, if the span
     /// [is recording](opentelemetry::trace::SpanRef::is_recording).
     ///
     /// A span that is not recorded has the flags of its parent, else the sampled flag of its first link. It is marked as not
     /// sampled if a sampler decided so.
     pub fn start(&self, parent: &Context, links: &[SpanContext], describe: impl FnOnce() -> SpanBuilder) -> Context {
-        let Some(tracer) = &self.0 else {
+        let Some(tracer) = self.tracer.as_ref().filter(|_| !self.is_unsampled(parent, links)) else {
             return unrecorded(parent, links, TraceId::INVALID, ANY);
         };
         let mut builder = describe();
@@ -85,7 +105,7 @@ fn unrecorded(parent: &Context, links: &[SpanContext], trace_id: TraceId, kept: 
 
 impl fmt::Debug for Tracing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tracing").field("records", &self.0.is_some()).finish()
+        f.debug_struct("Tracing").field("records", &self.records()).finish()
     }
 }
 
@@ -109,6 +129,25 @@ mod tests {
     fn nothing_is_described_without_a_provider() {
         let context = Tracing::ids_only().start(&Context::new(), &[], || unreachable!("not called"));
         assert!(context.span().span_context().is_valid());
+    }
+
+    #[test]
+    fn unsampled_parent_or_link_decides_without_sampler() {
+        let provider = SdkTracerProvider::builder().with_sampler(Sampler::AlwaysOn).build();
+        let tracing = Tracing::new(&provider).following_parents();
+        let remote = |flags: &str| {
+            let text = format!("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-{flags}");
+            remote_context(&text, None).expect("a context")
+        };
+        let link = |flags: &str| remote(flags).span().span_context().clone();
+        let none = Context::new();
+        for (parent, links) in [(&remote("02"), vec![]), (&none, vec![link("00"), link("02")])] {
+            let context = tracing.start(parent, &links, || unreachable!("not called"));
+            assert!(context.span().span_context().is_valid() && !context.span().span_context().is_sampled());
+        }
+        for (parent, links) in [(&remote("01"), vec![]), (&none, vec![link("00"), link("01")]), (&none, vec![])] {
+            assert!(start(&tracing, parent, &links).is_sampled());
+        }
     }
 
     #[test]
