@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_endpoints_core::StoreError;
+use async_endpoints_core::{StoreError, store::StoreHealth};
 use redis::{Client, ErrorKind, InfoDict, RedisError, Value, aio::MultiplexedConnection};
 use uuid::Uuid;
 
@@ -13,6 +13,9 @@ use crate::fail::{Fail, OpenError, is_denied, reason};
 
 /// The format of the stored data. Data of a later format is refused.
 const FORMAT: u64 = 1;
+
+/// Percentage of `maxmemory` from which on the server is degraded. At 100 %, submissions are refused.
+const FULL_PERCENT: u64 = 90;
 
 pub(crate) struct Server {
     pub(crate) client: Client,
@@ -142,6 +145,41 @@ impl Server {
         }
     }
 
+    /// Reports the condition of the server.
+    pub(crate) async fn health(&self, mut conn: MultiplexedConnection) -> Result<StoreHealth, StoreError> {
+        let info = redis::cmd("INFO").query_async::<InfoDict>(&mut conn).await;
+        match info {
+            Ok(info) => self.health_of(&info),
+            Err(error) if error.code() == Some("NOPERM") => {
+                let unknown = || "the user may not run INFO, so the server's condition is unknown".to_owned();
+                Ok(StoreHealth::default().degraded_if(true, unknown))
+            }
+            Err(error) => Err(Fail::from(error).into_error(&self.address)),
+        }
+    }
+
+    fn health_of(&self, info: &InfoDict) -> Result<StoreHealth, StoreError> {
+        let volatile = self.judge(info).map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let text = |key: &str| info.get::<String>(key).unwrap_or_default();
+        let number = |key: &str| info.get::<u64>(key).unwrap_or_default();
+        let (used, max) = (number("used_memory"), number("maxmemory"));
+        let full = || format!("the server uses {used} of {max} bytes of maxmemory; submissions are refused at the limit");
+        let unwritten = || "the server cannot write its append-only file: check its disk".to_owned();
+        let health = StoreHealth::default()
+            .with("version", text("redis_version"))
+            .with("role", text("role"))
+            .with("append_only_file", text("aof_enabled") == "1")
+            .with("maxmemory_policy", text("maxmemory_policy"))
+            .with("used_memory_bytes", used)
+            .with("maxmemory_bytes", max)
+            .degraded_if(max > 0 && used.saturating_mul(100) >= max.saturating_mul(FULL_PERCENT), full)
+            .degraded_if(text("aof_last_write_status") == "err", unwritten);
+        Ok(match volatile {
+            Some(why) => health.degraded_if(true, || why),
+            None => health,
+        })
+    }
+
     /// Judges the answer of INFO like [`volatility`](Self::volatility); fails if the server cannot be used, or not now.
     fn judge(&self, info: &InfoDict) -> Result<Option<String>, OpenError> {
         let text = |key: &str| info.get::<String>(key).unwrap_or_default();
@@ -189,5 +227,27 @@ impl Server {
             }
         }
         read.query_async(conn).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The reasons of a server whose INFO has the fields of a good one, and these.
+    fn reasons(fields: &str) -> Vec<String> {
+        let client = Client::open("redis://127.0.0.1:6379").expect("an address");
+        let server = Server::new(client, "test:".to_owned(), true, Duration::ZERO);
+        let good = "redis_version:7.2.0\r\nrole:master\r\naof_enabled:1\r\nmaxmemory_policy:noeviction\r\n";
+        let info = InfoDict::new(&format!("{fields}{good}"));
+        server.health_of(&info).expect("a usable server").degraded
+    }
+
+    #[test]
+    fn thresholds_degrade_the_server() {
+        let memory = |used: u64, max: u64| reasons(&format!("used_memory:{used}\r\nmaxmemory:{max}\r\n")).len();
+        assert_eq!((memory(899, 1000), memory(900, 1000), memory(u64::MAX, 0)), (0, 1, 0));
+        assert!(reasons("aof_last_write_status:err\r\n")[0].contains("check its disk"));
+        assert_eq!(reasons("aof_last_write_status:ok\r\n"), [] as [String; 0]);
     }
 }

@@ -13,7 +13,7 @@ use async_endpoints_core::{
     store::{
         CancelOutcome, Claim, Claimed, DocVersion, Document, Fenced, Heartbeat, Hint, InsertOutcome, JobLookup, Lease,
         ListFilter, ListPage, NewJob, Page, PutOutcome, Reclaim, Reclaimed, Renewed, Report, Result, RetryAs,
-        RetryOutcome, Role, RoleToken, Settled, Settlement, Stats, StatsQuery, hint_stream,
+        RetryOutcome, Role, RoleToken, Settled, Settlement, Stats, StatsQuery, StoreHealth, hint_stream,
     },
 };
 use async_trait::async_trait;
@@ -349,6 +349,11 @@ impl JobStore for RedisStore {
             other => Err(Fail::unknown(other)),
         };
         self.call(|scripts| &scripts.probe, Args::new(), decode).await
+    }
+
+    async fn health(&self) -> Result<StoreHealth> {
+        let conn = self.calls().link.conn().await.map_err(|fail| self.error(fail))?;
+        self.server.health(conn).await
     }
 
     fn kind(&self) -> &'static str {

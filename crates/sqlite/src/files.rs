@@ -45,6 +45,11 @@ impl DatabaseFiles {
         &self.database.path
     }
 
+    /// The path of the write-ahead log.
+    pub(crate) fn log_path(&self) -> &Path {
+        &self.log.path
+    }
+
     /// Stops the store if the failure is damage: [`check`](Self::check) fails from then on.
     pub(crate) fn stop_if_corrupt(&self, failure: &Failure) {
         if let Failure::Corrupt(reason) = failure {

@@ -14,7 +14,7 @@ use async_endpoints_core::{
     store::{
         CancelOutcome, Claim, Claimed, DocVersion, Document, Fenced, Heartbeat, Hint, InsertOutcome, JobLookup, Lease,
         ListFilter, ListPage, NewJob, Page, PutOutcome, Reclaim, Reclaimed, Renewed, Report, Result, RetryAs,
-        RetryOutcome, Role, RoleToken, Settled, Settlement, Stats, StatsQuery, hint_stream,
+        RetryOutcome, Role, RoleToken, Settled, Settlement, Stats, StatsQuery, StoreHealth, hint_stream,
     },
 };
 use async_trait::async_trait;
@@ -353,6 +353,12 @@ impl JobStore for SqliteStore {
     /// Takes and releases the write lock, which shows that the file exists and is not locked.
     async fn probe(&self) -> Result<()> {
         self.write(0, |_| Ok(())).await
+    }
+
+    async fn health(&self) -> Result<StoreHealth> {
+        let files = self.files.clone();
+        // On a reading thread, because the file system may hang.
+        self.read(move |_| space::health(&files)).await
     }
 
     fn kind(&self) -> &'static str {

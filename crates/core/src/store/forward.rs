@@ -39,6 +39,7 @@ operations! {
     Reclaim: "reclaim",
     Prune: "prune",
     Probe: "probe",
+    Health: "health",
     Role: "role",
     Document: "document",
     PutDocument: "put_document",
@@ -77,7 +78,7 @@ operations! {
 ///
 /// #[async_trait]
 /// impl<S: Store> JobStore for ReadOnly<S> {
-///     forward_store_calls!(self => self.0; get, versions, list, logs, stats, probe, hints, kind);
+///     forward_store_calls!(self => self.0; get, versions, list, logs, stats, probe, health, hints, kind);
 ///     forward_store_calls!(self.refuse => self.0; insert, claim, renew, report, settle, cancel, retry, reclaim, prune);
 /// }
 /// ```
@@ -96,7 +97,7 @@ macro_rules! forward_store_calls {
     (@job_calls [$($how:ident)+] $this:ident [$inner:expr]) => {
         $crate::forward_store_calls! {
             @each [$($how)+] $this [$inner]
-            insert get versions list logs stats claim renew report settle cancel retry reclaim prune probe
+            insert get versions list logs stats claim renew report settle cancel retry reclaim prune probe health
         }
     };
     (@shared_calls [$($how:ident)+] $this:ident [$inner:expr]) => {
@@ -143,6 +144,8 @@ macro_rules! forward_store_calls {
         Reclaim reclaim ['x] (reclaim: &'x $crate::store::Reclaim) -> $crate::store::Reclaimed } };
     (@prune $($use:tt)+) => { $crate::forward_store_calls! { @fn $($use)+ Prune prune [] (limit: u32) -> u32 } };
     (@probe $($use:tt)+) => { $crate::forward_store_calls! { @fn $($use)+ Probe probe [] () -> () } };
+    (@health $($use:tt)+) => { $crate::forward_store_calls! { @fn $($use)+
+        Health health [] () -> $crate::store::StoreHealth } };
     (@role $($use:tt)+) => { $crate::forward_store_calls! { @fn $($use)+
         Role role ['x] (
             name: &'x str,

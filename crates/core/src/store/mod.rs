@@ -19,6 +19,7 @@
 
 mod client;
 mod forward;
+mod health;
 mod hints;
 mod histogram;
 mod lease;
@@ -35,6 +36,7 @@ pub use client::{CancelOutcome, IdempotencyKey, InsertOutcome, NewJob, RetryAs, 
 #[doc(hidden)]
 pub use forward::__private;
 pub use forward::StoreOperation;
+pub use health::StoreHealth;
 pub use hints::{Hint, hint_stream};
 pub use histogram::Histogram;
 pub use lease::{JobLeases, Lease, LeaseToken};
@@ -143,6 +145,12 @@ pub trait JobStore: Send + Sync + 'static {
 
     /// Checks that the store can be read and written, without leaving anything behind.
     async fn probe(&self) -> Result<()>;
+
+    /// Reports the store's own condition, such as durability settings and free space, without leaving anything behind. Defaults
+    /// to an empty report. A store that cannot be used returns an error.
+    async fn health(&self) -> Result<StoreHealth> {
+        Ok(StoreHealth::default())
+    }
 
     /// The kind of store, as metrics and health checks name it: `memory`, `sqlite`, `redis`. A decorator returns the kind of
     /// its inner store.

@@ -222,7 +222,7 @@ impl JobStore for Instrumented {
         })
     }
 
-    forward_store_calls!(self.observe => self.inner; get, versions, list, logs, stats, report, prune, probe);
+    forward_store_calls!(self.observe => self.inner; get, versions, list, logs, stats, report, prune, probe, health);
     forward_store_calls!(self => self.inner; hints, kind);
 
     async fn claim(&self, claim: &Claim) -> Result<Claimed> {

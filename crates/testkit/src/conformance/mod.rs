@@ -251,7 +251,7 @@ macro_rules! conformance {
                     document_is_written_by_version,
                     role_fences_document_writes,
                     concurrent_document_writes_have_one_winner,
-                    probe_writes_nothing,
+                    probe_and_health_write_nothing,
                 ]
             }
         }

@@ -153,9 +153,10 @@ pub async fn concurrent_document_writes_have_one_winner(rig: &Rig) {
     assert_eq!(outcomes.iter().filter(|outcome| matches!(outcome, PutOutcome::Stored(_))).count(), 1);
 }
 
-pub async fn probe_writes_nothing(rig: &Rig) {
+pub async fn probe_and_health_write_nothing(rig: &Rig) {
     for _ in 0..3 {
         rig.store.probe().await.expect("a working store passes the probe");
+        rig.store.health().await.expect("a working store reports its health");
     }
     let stats = rig.stats(&StatsQuery { since_minute: Some(0), cutoffs: Vec::new() }).await;
     assert_eq!((stats.types.len(), stats.minutes.len(), stats.workers.len()), (0, 0, 0));
