@@ -7,7 +7,7 @@ use std::{
 };
 
 use async_endpoints_core::{JobName, Store, job::InvalidName};
-use axum::http::request::Parts;
+use axum::{http::request::Parts, response::Response};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
     endpoints::{Assembly, AsyncEndpoints},
     error::JobError,
     handler::{Blocking, Erased, ErasedHandler, JobHandler},
+    health::{self, Check, HealthReport},
     http::{self, Access, DeclaredEndpoint, Endpoint, HttpConfig, Owner, Responses, Route},
     job_type::{JobType, Policy, Rules},
     middleware::Middleware,
@@ -62,6 +63,14 @@ pub enum BuildError {
     /// One job type has two handlers.
     #[error("{0} has two handlers")]
     TwoHandlers(JobName),
+    /// The name of a health check is invalid, or is given twice.
+    #[error("invalid health check {name:?}: expected {expected}")]
+    HealthCheck {
+        /// The name.
+        name: String,
+        /// A description of valid names.
+        expected: &'static str,
+    },
     /// The [`Telemetry`] already measures another set of endpoints.
     #[error("this Telemetry already measures other endpoints: expected one Telemetry for each set of endpoints")]
     TelemetryTaken,
@@ -89,6 +98,7 @@ pub struct Builder {
     handlers: Vec<(&'static str, Rules, Arc<dyn ErasedHandler>)>,
     middlewares: Vec<Arc<dyn Middleware>>,
     telemetry: Option<Telemetry>,
+    health: Vec<(String, Check)>,
 }
 
 impl AsyncEndpoints {
@@ -101,6 +111,7 @@ impl AsyncEndpoints {
             handlers: Vec::new(),
             middlewares: Vec::new(),
             telemetry: None,
+            health: Vec::new(),
         }
     }
 }
@@ -186,10 +197,32 @@ impl Builder {
         self
     }
 
+    /// Adds a health check. A name of a [built-in check](crate::health) replaces that check.
+    ///
+    /// `/health` reports all checks, `/health/ready` those with the tag `ready`. A closure is a check too:
+    ///
+    /// ```
+    /// # use async_endpoints::{AsyncEndpoints, MemoryStore, health::{BoxError, CheckResult}};
+    /// # async fn connections() -> Result<u32, BoxError> { Ok(3) }
+    /// let builder = AsyncEndpoints::builder(MemoryStore::new())
+    ///     .health_check("pool", async || Ok::<_, BoxError>(CheckResult::healthy().with("connections", connections().await?)));
+    /// ```
+    pub fn health_check(mut self, name: impl Into<String>, check: impl Into<Check>) -> Self {
+        self.health.push((name.into(), check.into()));
+        self
+    }
+
+    /// Replaces the body of the health routes. Defaults to JSON. The report has no checks for callers without access.
+    pub fn health_response(mut self, write: impl Fn(&HealthReport) -> Response + Send + Sync + 'static) -> Self {
+        self.http.health_response = Some(Box::new(write));
+        self
+    }
+
     /// Checks the configuration and creates the endpoints.
     pub fn build(self) -> Result<AsyncEndpoints, BuildError> {
         self.options.check(str::to_owned)?;
         let types = self.types()?;
+        check_health_names(&self.health)?;
         check_paths(&self.http.endpoints)?;
         check_schemas(&self.http.endpoints)?;
         let mut registered: Vec<RegisteredType> = Vec::new();
@@ -206,7 +239,8 @@ impl Builder {
         let declared = types.iter().map(|(name, policy)| (name, policy.error_codes));
         let measured =
             Measured::new(telemetry, self.store.kind(), &self.options, declared).ok_or(BuildError::TelemetryTaken)?;
-        let parts = Assembly { types, routes, registered, middlewares: self.middlewares, measured };
+        let parts =
+            Assembly { types, routes, registered, middlewares: self.middlewares, measured, health: self.health };
         Ok(AsyncEndpoints::assemble(self.store, self.options, parts))
     }
 
@@ -242,6 +276,19 @@ fn check_rules(name: &JobName, rules: &Rules) -> Result<(), BuildError> {
     ] {
         if value == Some(0.0) {
             return Err(BuildError::Rule { name: name.clone(), rule, value: "0".to_owned(), expected });
+        }
+    }
+    Ok(())
+}
+
+fn check_health_names(checks: &[(String, Check)]) -> Result<(), BuildError> {
+    for (i, (name, _)) in checks.iter().enumerate() {
+        let fail = |expected| Err(BuildError::HealthCheck { name: name.clone(), expected });
+        if JobName::new(name).is_err() || name == health::SHUTDOWN {
+            return fail("1–100 characters from A-Z a-z 0-9 . _ -, and not the name shutdown");
+        }
+        if checks[..i].iter().any(|(other, _)| other == name) {
+            return fail("another name: there are two checks of this one");
         }
     }
     Ok(())

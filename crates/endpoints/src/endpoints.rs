@@ -23,6 +23,7 @@ use uuid::Uuid;
 use crate::{
     error::Builtin,
     fleet::{Fleet, Reason, Waiting},
+    health::{Check, Health, Sources},
     hub::{Follower, Hub, version},
     job_type::{Policy, Rules},
     middleware::Middleware,
@@ -55,6 +56,7 @@ struct Inner {
     fleet: Fleet,
     stats_cache: Arc<StatsCache>,
     measured: Measured,
+    health: Arc<Health>,
 }
 
 /// A group of routes that an application mounts together.
@@ -75,12 +77,14 @@ pub(crate) struct Assembly {
     pub(crate) registered: Vec<RegisteredType>,
     pub(crate) middlewares: Vec<Arc<dyn Middleware>>,
     pub(crate) measured: Measured,
+    pub(crate) health: Vec<(String, Check)>,
 }
 
 impl AsyncEndpoints {
     pub(crate) fn assemble(store: Arc<dyn Store>, options: Options, parts: Assembly) -> Self {
-        let Assembly { types, routes, registered, mut middlewares, measured } = parts;
+        let Assembly { types, routes, registered, mut middlewares, measured, health } = parts;
         let cutoffs = types.iter().map(|(name, policy)| policy.cutoffs(name, &options)).collect();
+        let depths = types.iter().map(|(name, policy)| (name.clone(), policy.queue_depth)).collect();
         let names: Vec<JobName> = types.into_iter().map(|(name, _)| name).collect();
         let store: Arc<dyn Store> = Arc::new(OutageLog::new(store));
         let store = measured.store(store);
@@ -99,6 +103,15 @@ impl AsyncEndpoints {
         let (rules, defaults) = (Rules::default(), options.clone());
         let undeclared = move |name: &JobName| rules.resolve(&defaults).cutoffs(name, &defaults);
         let stats_cache = StatsCache::new(store.clone(), cutoffs, undeclared);
+        let sources =
+            Sources { store: &store, stats: &stats_cache, worker: worker.vitals(), options: &options, types: depths };
+        let health = Arc::new(Health::new(&sources, health, measured.health_changes()));
+        let statuses = Arc::downgrade(&health);
+        measured.health_gauge(move |observe| {
+            if let Some(health) = statuses.upgrade() {
+                health.statuses().into_iter().for_each(|(check, status)| observe(check, status));
+            }
+        });
         let (cached, slots) = (Arc::downgrade(&stats_cache), Arc::downgrade(&worker));
         measured
             .gauges(move || cached.upgrade()?.latest(), move || slots.upgrade().map(|worker| worker.status().slots));
@@ -114,6 +127,7 @@ impl AsyncEndpoints {
             fleet: Fleet::default(),
             stats_cache,
             measured,
+            health,
         }))
     }
 
@@ -129,7 +143,8 @@ impl AsyncEndpoints {
         self.routes(RouteGroup::Jobs)
     }
 
-    /// Returns the monitoring routes: `/metrics/jobs`, and `/metrics` if [telemetry](crate::Builder::telemetry) was set up.
+    /// Returns the monitoring routes: `/health`, `/health/ready`, `/health/live`, `/metrics/jobs`, and `/metrics` if
+    /// [telemetry](crate::Builder::telemetry) was set up.
     ///
     /// [`Builder::access`](crate::Builder::access) sets their access policy.
     pub fn monitoring_routes<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
@@ -142,7 +157,8 @@ impl AsyncEndpoints {
 
     /// Serves HTTP and runs jobs until SIGTERM, Ctrl-C or [`shutdown`](Self::shutdown), then drains.
     ///
-    /// The drain takes at most [`Options::shutdown`]. No jobs are accepted or started, and jobs can still be read. Running
+    /// From the stop request on, `/health/ready` answers 503. After [`Options::shutdown_delay`] the drain begins, and takes at
+    /// most [`Options::shutdown`]. No jobs are accepted or started, and jobs can still be read. Running
     /// attempts may end, and the rest is released without using up a retry. A second signal ends the drain at once.
     ///
     /// Dropping the future drains the worker in the background.
@@ -173,6 +189,7 @@ impl AsyncEndpoints {
     pub fn shutdown(&self) {
         self.0.worker.stop();
         if !self.0.started.load(Ordering::Acquire) {
+            self.0.worker.stop_now();
             self.0.worker.drained().cancel();
         }
     }
@@ -315,6 +332,10 @@ impl AsyncEndpoints {
         self.0.measured.telemetry.has_exposition()
     }
 
+    pub(crate) fn health(&self) -> &Health {
+        &self.0.health
+    }
+
     pub(crate) fn measured(&self) -> &Measured {
         &self.0.measured
     }
@@ -334,7 +355,7 @@ impl AsyncEndpoints {
         &self.0.store
     }
 
-    /// Whether a drain was requested.
+    /// Whether the drain has begun, which is [`Options::shutdown_delay`] after the stop request.
     pub fn is_shutting_down(&self) -> bool {
         self.0.worker.is_stopping()
     }
@@ -368,6 +389,7 @@ impl AsyncEndpoints {
             return Err(io::Error::other("these endpoints were started before: build new ones to start again"));
         }
         self.start_background();
+        self.0.health.start();
         self.0.worker.start()?;
         Ok(self.0.worker.stopping().clone().drop_guard())
     }

@@ -11,6 +11,9 @@ pub(crate) const ABORT_GRACE: Duration = Duration::from_secs(5);
 /// Time after the abort when the keeper settles an attempt in place of its own task, whose thread is blocked.
 pub(crate) const BLOCKED_GRACE: Duration = Duration::from_secs(2);
 
+/// Default of [`JobType::queue_depth`].
+pub(crate) const QUEUE_DEPTH: u64 = 100;
+
 /// A job type: its name, the types of its request and its result, and its rules.
 ///
 /// Declare it as a constant and use the constant wherever jobs of the type are accepted, run or submitted from code.
@@ -45,6 +48,7 @@ pub(crate) struct Rules {
     pub(crate) priority: Option<Priority>,
     pub(crate) retention: Option<Duration>,
     pub(crate) max_queue_size: Option<u64>,
+    pub(crate) queue_depth: Option<u64>,
     pub(crate) delay: Option<Duration>,
     pub(crate) error_codes: &'static [&'static str],
 }
@@ -61,6 +65,7 @@ impl<Req, Res> JobType<Req, Res> {
             priority: None,
             retention: None,
             max_queue_size: None,
+            queue_depth: None,
             delay: None,
             error_codes: &[],
         };
@@ -128,6 +133,13 @@ impl<Req, Res> JobType<Req, Res> {
         self
     }
 
+    /// Sets the number of queued jobs from which on the health check `asyncendpoints.queuedepth` is Degraded. Defaults to 100.
+    #[must_use]
+    pub const fn queue_depth(mut self, jobs: u64) -> Self {
+        self.rules.queue_depth = Some(jobs);
+        self
+    }
+
     /// Sets the delay between the acceptance and the start of a job. Defaults to zero.
     #[must_use]
     pub const fn delay(mut self, delay: Duration) -> Self {
@@ -169,6 +181,7 @@ pub(crate) struct Policy {
     pub(crate) priority: Priority,
     pub(crate) retention: Duration,
     pub(crate) max_queue_size: u64,
+    pub(crate) queue_depth: u64,
     pub(crate) delay: Duration,
     pub(crate) error_codes: &'static [&'static str],
 }
@@ -196,6 +209,7 @@ impl Rules {
             priority: self.priority.unwrap_or_default(),
             retention: self.retention.unwrap_or(options.retention),
             max_queue_size: self.max_queue_size.unwrap_or(options.max_queue_size),
+            queue_depth: self.queue_depth.unwrap_or(QUEUE_DEPTH),
             delay: self.delay.unwrap_or_default(),
             error_codes: self.error_codes,
         }

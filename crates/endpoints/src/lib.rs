@@ -38,6 +38,7 @@ mod envelope;
 mod error;
 mod fleet;
 mod handler;
+pub mod health;
 mod http;
 mod hub;
 mod jitter;
@@ -57,6 +58,7 @@ mod submit;
 mod sync;
 pub mod telemetry;
 mod time_limit;
+mod vitals;
 mod worker;
 
 pub use async_endpoints_core::{

@@ -41,6 +41,10 @@ pub struct Options {
     /// `SHUTDOWN_SECONDS`: how long running attempts may continue after a stop request. Defaults to 30 s.
     #[serde(rename = "shutdown_seconds", deserialize_with = "seconds")]
     pub shutdown: Duration,
+    /// `SHUTDOWN_DELAY_SECONDS`: time between a stop request and the drain. `/health/ready` answers 503 at once, and jobs are
+    /// still accepted, so that load balancers can take the process out first. Defaults to 0 s.
+    #[serde(rename = "shutdown_delay_seconds", deserialize_with = "seconds")]
+    pub shutdown_delay: Duration,
     /// `ALERT_SLOW_SECONDS`: duration from which on an attempt counts as slow. Defaults to 30 s.
     #[serde(rename = "alert_slow_seconds", deserialize_with = "seconds")]
     pub slow_after: Duration,
@@ -156,6 +160,7 @@ impl Default for Options {
             max_losses: 5,
             retention: Duration::from_secs(24 * 60 * 60),
             shutdown: Duration::from_secs(30),
+            shutdown_delay: Duration::ZERO,
             slow_after: Duration::from_secs(30),
             stuck_after: Duration::from_secs(600),
             max_connections: 16_384,
@@ -205,6 +210,7 @@ impl Options {
         vars.seconds("LEASE_SECONDS", &mut options.lease)?;
         vars.seconds("RETENTION_SECONDS", &mut options.retention)?;
         vars.seconds("SHUTDOWN_SECONDS", &mut options.shutdown)?;
+        vars.seconds("SHUTDOWN_DELAY_SECONDS", &mut options.shutdown_delay)?;
         vars.seconds("ALERT_SLOW_SECONDS", &mut options.slow_after)?;
         vars.seconds("ALERT_STUCK_SECONDS", &mut options.stuck_after)?;
         vars.number("MAX_CONNECTIONS", &mut options.max_connections)?;
@@ -316,7 +322,7 @@ mod tests {
         assert_eq!(read(&[]), Ok(default.clone()));
         assert_eq!(read(&[("AE_CONCURRENCY", " ")]), Ok(default.clone()));
         let second = Duration::from_millis(1500);
-        let cases: [(&str, &str, Options); 17] = [
+        let cases: [(&str, &str, Options); 18] = [
             ("AE_CONCURRENCY", "7", Options { concurrency: 7, ..default.clone() }),
             ("AE_MAX_QUEUE_SIZE", "7", Options { max_queue_size: 7, ..default.clone() }),
             ("AE_MAX_RETRIES", "0", Options { max_retries: 0, ..default.clone() }),
@@ -326,6 +332,7 @@ mod tests {
             ("AE_LEASE_SECONDS", "1.5", Options { lease: second, ..default.clone() }),
             ("AE_RETENTION_SECONDS", "1.5", Options { retention: second, ..default.clone() }),
             ("AE_SHUTDOWN_SECONDS", "1.5", Options { shutdown: second, ..default.clone() }),
+            ("AE_SHUTDOWN_DELAY_SECONDS", "1.5", Options { shutdown_delay: second, ..default.clone() }),
             ("AE_ALERT_SLOW_SECONDS", "1.5", Options { slow_after: second, ..default.clone() }),
             ("AE_ALERT_STUCK_SECONDS", "1.5", Options { stuck_after: second, ..default.clone() }),
             ("AE_MAX_CONNECTIONS", "7", Options { max_connections: 7, ..default.clone() }),

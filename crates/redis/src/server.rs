@@ -163,7 +163,8 @@ impl Server {
         let text = |key: &str| info.get::<String>(key).unwrap_or_default();
         let number = |key: &str| info.get::<u64>(key).unwrap_or_default();
         let (used, max) = (number("used_memory"), number("maxmemory"));
-        let full = || format!("the server uses {used} of {max} bytes of maxmemory; submissions are refused at the limit");
+        let full =
+            || format!("the server uses {used} of {max} bytes of maxmemory; submissions are refused at the limit");
         let unwritten = || "the server cannot write its append-only file: check its disk".to_owned();
         let health = StoreHealth::default()
             .with("version", text("redis_version"))

@@ -75,6 +75,8 @@ mod layers;
 mod log_records;
 mod log_writer;
 mod logs;
+#[cfg(target_os = "linux")]
+mod memory_limit;
 mod naming;
 #[cfg(feature = "otlp")]
 mod otlp;

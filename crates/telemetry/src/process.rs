@@ -2,6 +2,9 @@
 //! have [`BUILD_INFO`] alone.
 #![allow(missing_docs, reason = "each instrument has a help text")]
 
+#[cfg(target_os = "linux")]
+use std::path::Path;
+
 use opentelemetry::{KeyValue, metrics::Meter};
 
 use crate::instrument::{Combine, Instrument};
@@ -11,6 +14,13 @@ pub const RESIDENT_MEMORY: Instrument =
     Instrument::gauge("process.resident_memory", "By", &[], "Resident memory of the process.");
 pub const VIRTUAL_MEMORY: Instrument =
     Instrument::gauge("process.virtual_memory", "By", &[], "Virtual memory of the process.");
+pub const MEMORY_LIMIT: Instrument = Instrument::gauge(
+    "process.memory_limit",
+    "By",
+    &[],
+    "Memory limit of the process: the smallest one of its cgroups, else the memory of the machine.",
+)
+.combine(Combine::Never);
 pub const OPEN_FDS: Instrument = Instrument::gauge("process.open_fds", "{fd}", &[], "Open file descriptors.");
 pub const MAX_FDS: Instrument =
     Instrument::gauge("process.max_fds", "{fd}", &[], "Maximum number of open file descriptors.");
@@ -24,6 +34,23 @@ pub const BUILD_INFO: Instrument = Instrument::gauge(
     &["version", "async_endpoints_version"],
     "Always 1. The labels are the versions of the service and of AsyncEndpoints.",
 );
+
+/// Resident memory of this process in bytes. None on other systems than Linux.
+pub fn resident_memory() -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    return linux::resident_memory();
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
+/// Memory limit of this process in bytes: the smallest limit of its cgroup and the cgroups above it, or the memory of the
+/// machine if that is less. None on other systems than Linux.
+pub fn memory_limit() -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    return crate::memory_limit::memory_limit(Path::new("/"));
+    #[cfg(not(target_os = "linux"))]
+    None
+}
 
 /// Registers all process metrics. `version` is the service's.
 pub(crate) fn register(meter: &Meter, version: &str) {
@@ -44,7 +71,7 @@ mod linux {
         process::{LimitValue, Process, Stat},
     };
 
-    use super::{CPU, MAX_FDS, OPEN_FDS, RESIDENT_MEMORY, START_TIME, THREADS, VIRTUAL_MEMORY};
+    use super::{CPU, MAX_FDS, MEMORY_LIMIT, OPEN_FDS, RESIDENT_MEMORY, START_TIME, THREADS, VIRTUAL_MEMORY};
     use crate::instrument::Instrument;
 
     pub(super) fn register(meter: &Meter) {
@@ -56,7 +83,8 @@ mod linux {
                 }
             })
             .build();
-        gauge(meter, &RESIDENT_MEMORY, || stat().map(|stat| stat.rss_bytes().get() as f64));
+        gauge(meter, &RESIDENT_MEMORY, || resident_memory().map(|bytes| bytes as f64));
+        gauge(meter, &MEMORY_LIMIT, || super::memory_limit().map(|bytes| bytes as f64));
         gauge(meter, &VIRTUAL_MEMORY, || stat().map(|stat| stat.vsize as f64));
         gauge(meter, &THREADS, || stat().map(|stat| stat.num_threads as f64));
         gauge(meter, &OPEN_FDS, || of(Process::fd_count).map(|count| count as f64));
@@ -75,6 +103,10 @@ mod linux {
 
     fn of<T>(read: impl FnOnce(&Process) -> ProcResult<T>) -> Option<T> {
         Process::myself().and_then(|process| read(&process)).ok()
+    }
+
+    pub(super) fn resident_memory() -> Option<u64> {
+        stat().map(|stat| stat.rss_bytes().get())
     }
 
     fn stat() -> Option<Stat> {

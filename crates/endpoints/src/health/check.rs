@@ -178,6 +178,10 @@ impl fmt::Debug for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { check: _, tags, timeout, failure_status } = self;
         let mut shown = f.debug_struct("Check");
-        shown.field("tags", tags).field("timeout", timeout).field("failure_status", failure_status).finish_non_exhaustive()
+        shown
+            .field("tags", tags)
+            .field("timeout", timeout)
+            .field("failure_status", failure_status)
+            .finish_non_exhaustive()
     }
 }

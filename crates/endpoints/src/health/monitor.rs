@@ -60,7 +60,11 @@ struct Finished {
 impl Monitor {
     pub(crate) fn new(checks: Vec<(String, Check)>, on_change: OnChange) -> Self {
         let watched = |(name, check)| Arc::new(Watched { name, check, state: watch::Sender::default() });
-        Self { watched: checks.into_iter().map(watched).collect(), on_change: Arc::new(on_change), run: Mutex::default() }
+        Self {
+            watched: checks.into_iter().map(watched).collect(),
+            on_change: Arc::new(on_change),
+            run: Mutex::default(),
+        }
     }
 
     /// Starts the checks on the current runtime, unless they run already. They end with the monitor, or with the runtime;

@@ -2,11 +2,17 @@
 
 use std::sync::{Arc, atomic::AtomicBool};
 
+use axum::response::Response;
+
 use super::{
     access::{Access, OwnerRule},
     endpoint::DeclaredEndpoint,
     responses::{Responses, Unchanged},
 };
+use crate::health::HealthReport;
+
+/// Writes the response of the health routes.
+pub(crate) type HealthResponse = Box<dyn Fn(&HealthReport) -> Response + Send + Sync>;
 
 /// Configuration of the HTTP layer, collected by the builder.
 pub(crate) struct HttpConfig {
@@ -14,6 +20,8 @@ pub(crate) struct HttpConfig {
     pub(crate) access: Access,
     pub(crate) owner: Option<OwnerRule>,
     pub(crate) responses: Box<dyn Responses>,
+    /// Defaults to JSON.
+    pub(crate) health_response: Option<HealthResponse>,
     /// [`Options::base_path`](crate::Options::base_path).
     pub(crate) base_path: Option<String>,
     /// Set when the submit routes are made. `/openapi.json` lists the declared endpoints only then.
@@ -27,6 +35,7 @@ impl Default for HttpConfig {
             access: Access::closed(),
             owner: None,
             responses: Box::new(Unchanged),
+            health_response: None,
             base_path: None,
             has_submit_routes: AtomicBool::new(false),
         }

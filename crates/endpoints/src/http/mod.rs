@@ -8,6 +8,7 @@
 //! | `submit` | accepting a job on a declared path |
 //! | `list`, `get`, `result`, `events`, `logs`, `cancel`, `retry` | the job routes, one each |
 //! | `monitoring` | `/metrics` and `/metrics/jobs` |
+//! | `health` | `/health`, `/health/ready` and `/health/live` |
 //! | `openapi` | `/openapi.json` |
 //! | `call`, `headers`, `body` | reading requests |
 //! | `document`, `job`, `problem`, `codes` | writing responses |
@@ -23,6 +24,7 @@ mod endpoint;
 mod events;
 mod get;
 mod headers;
+mod health;
 mod job;
 mod list;
 mod logs;

@@ -23,7 +23,7 @@ use super::{
     call::Call,
     cancel, codes,
     config::HttpConfig,
-    events, get, headers, list, logs, monitoring, openapi,
+    events, get, headers, health, list, logs, monitoring, openapi,
     problem::Problem,
     responses::{panicked, with_hook},
     result, retry,
@@ -48,13 +48,16 @@ pub(crate) enum Route {
     OpenApi,
     Metrics,
     JobMetrics,
+    Health,
+    Ready,
+    Live,
 }
 
 impl Route {
     pub(crate) const JOBS: [Self; 8] =
         [Self::List, Self::Job, Self::Result, Self::Events, Self::Logs, Self::Cancel, Self::Retry, Self::OpenApi];
 
-    pub(crate) const MONITORING: [Self; 2] = [Self::Metrics, Self::JobMetrics];
+    pub(crate) const MONITORING: [Self; 5] = [Self::Metrics, Self::JobMetrics, Self::Health, Self::Ready, Self::Live];
 
     pub(crate) const fn path(self) -> &'static str {
         match self {
@@ -68,6 +71,9 @@ impl Route {
             Self::OpenApi => "/openapi.json",
             Self::Metrics => "/metrics",
             Self::JobMetrics => "/metrics/jobs",
+            Self::Health => "/health",
+            Self::Ready => "/health/ready",
+            Self::Live => "/health/live",
         }
     }
 
@@ -92,6 +98,8 @@ impl Route {
             Self::Logs => !options.expose_logs,
             Self::List | Self::Retry | Self::Metrics | Self::JobMetrics => true,
             Self::Job | Self::Result | Self::Events | Self::Cancel | Self::OpenApi => false,
+            // They answer all callers, and show the checks to operators alone.
+            Self::Health | Self::Ready | Self::Live => false,
         }
     }
 
@@ -108,6 +116,9 @@ impl Route {
             Self::OpenApi => openapi::document(&call),
             Self::Metrics => monitoring::metrics(&call).await,
             Self::JobMetrics => monitoring::jobs(&call).await,
+            Self::Health => Ok(health::answer(&call, call.endpoints.health().all().await)),
+            Self::Ready => Ok(health::answer(&call, call.endpoints.health().ready().await)),
+            Self::Live => Ok(health::answer(&call, call.endpoints.health().live())),
         }
     }
 }

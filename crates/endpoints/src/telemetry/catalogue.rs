@@ -3,7 +3,7 @@
 
 use async_endpoints_telemetry::{
     Combine, Instrument, LOG_DROPPED,
-    process::{BUILD_INFO, CPU, MAX_FDS, OPEN_FDS, RESIDENT_MEMORY, START_TIME, THREADS, VIRTUAL_MEMORY},
+    process::{BUILD_INFO, CPU, MAX_FDS, MEMORY_LIMIT, OPEN_FDS, RESIDENT_MEMORY, START_TIME, THREADS, VIRTUAL_MEMORY},
 };
 
 /// Bucket bounds for durations in a job's life, in seconds.
@@ -60,8 +60,10 @@ catalogue! {
     QUARANTINED = I::gauge("async_store.quarantined", "{job}", &["store"], "Quarantined jobs: their stored records cannot be decoded.").combine(Combine::Max);
     REPAIRED = I::gauge("async_store.repaired", "{job}", &["store"], "Jobs repaired so far: their index entries disagreed with their records.").combine(Combine::Max);
     REQUEST_DURATION = I::histogram("http.server.request.duration", "s", &["http.request.method", "http.route", "http.response.status_code", "url.scheme", "error.type"], &REQUEST_BOUNDS, "Duration of HTTP requests until the response begins.");
+    HEALTH = I::gauge("async_health.status", "", &["check"], "Last result of a health check: 2 healthy, 1 degraded, 0 unhealthy.").combine(Combine::Never);
+    HEALTH_CHANGES = I::counter("async_health.changes", "{change}", &["check"], "Changes of a health check's status.");
     OVERFLOW = I::counter("async_metrics.overflow", "{record}", &[], "Measurements recorded under the label value _other: of job types that this process does not declare or that are beyond the first 100, and of further error codes.");
-    | LOG_DROPPED, CPU, RESIDENT_MEMORY, VIRTUAL_MEMORY, OPEN_FDS, MAX_FDS, THREADS, START_TIME, BUILD_INFO
+    | LOG_DROPPED, CPU, RESIDENT_MEMORY, MEMORY_LIMIT, VIRTUAL_MEMORY, OPEN_FDS, MAX_FDS, THREADS, START_TIME, BUILD_INFO
 }
 
 #[cfg(test)]

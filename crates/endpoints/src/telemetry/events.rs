@@ -38,7 +38,7 @@ use super::{
     scope,
     series::{SubmissionResult, WORKER_LOST},
 };
-use crate::{context::AttemptInfo, log_buffer::OWN_TARGET};
+use crate::{context::AttemptInfo, health::HealthStatus, log_buffer::OWN_TARGET};
 
 /// Writes a line about the life of a job.
 macro_rules! event {
@@ -169,9 +169,29 @@ pub(crate) fn hints_ended() {
     log_safely(|| tracing::error!("the store's stream of hints ended; it is reopened"));
 }
 
+pub(crate) fn stop_requested(delay: Duration) {
+    log_safely(|| {
+        let delay_s = delay.as_secs_f64();
+        tracing::info!(delay_s, "the process is not ready any more; it still accepts jobs, and drains after the delay");
+    });
+}
+
 pub(crate) fn stopping(within: Duration) {
     log_safely(|| {
-        tracing::info!(within_s = within.as_secs_f64(), "the process stops: no more jobs are accepted or started");
+        let within_s = within.as_secs_f64();
+        tracing::info!(
+            within_s,
+            "the process drains: no more jobs are accepted or started; a second signal stops it at once"
+        );
+    });
+}
+
+pub(crate) fn health_changed(check: &str, status: HealthStatus, description: Option<&str>) {
+    let description = description.map(display);
+    log_safely(|| match status {
+        HealthStatus::Healthy => tracing::info!(check, %status, description, "a health check changed"),
+        HealthStatus::Degraded => tracing::warn!(check, %status, description, "a health check changed"),
+        HealthStatus::Unhealthy => tracing::error!(check, %status, description, "a health check changed"),
     });
 }
 

@@ -75,7 +75,15 @@ use self::{
     store::Instrumented,
 };
 pub(crate) use self::{running::RunningTable, scope::current_trace_id, spans::lost};
-use crate::{middleware::Middleware, options::Options};
+use crate::{
+    health::{HealthStatus, OnChange},
+    middleware::Middleware,
+    options::Options,
+};
+
+fn health_label(check: &str) -> opentelemetry::KeyValue {
+    opentelemetry::KeyValue::new("check", check.to_owned())
+}
 
 /// The telemetry of one set of endpoints.
 pub(crate) struct Measured {
@@ -144,6 +152,22 @@ impl Measured {
         worker_slots: impl Fn() -> Option<WorkerSlots> + Send + Sync + 'static,
     ) {
         gauges::register(&self.attachment, &self.instruments, self.store, Arc::new(stats), worker_slots);
+    }
+
+    /// Registers the gauge of health checks. `read` passes name and status of each check to its argument.
+    pub(crate) fn health_gauge(&self, read: impl Fn(&mut dyn FnMut(&str, HealthStatus)) + Send + Sync + 'static) {
+        self.attachment.gauge(&catalogue::HEALTH, move |gauge| {
+            read(&mut |check, status| gauge.observe(f64::from(status as u8), &[health_label(check)]));
+        });
+    }
+
+    /// Returns what logs and counts changes of health checks.
+    pub(crate) fn health_changes(&self) -> OnChange {
+        let changes = self.attachment.counter(&catalogue::HEALTH_CHANGES);
+        Box::new(move |check, status, description| {
+            changes.add(1, &[health_label(check)]);
+            events::health_changed(check, status, description);
+        })
     }
 
     /// Counts and logs a submission that did not reach the store. The code is none for a response of the application.

@@ -21,9 +21,11 @@ const LAST_DROPS: Duration = Duration::from_millis(300);
 /// Minimum time for open connections to end after the drain.
 const LAST_RESPONSES: Duration = Duration::from_millis(800);
 
-/// Waits for a stop request, then drains. Returns the time of the request when everything is settled or released.
+/// Waits for a stop request, then drains. Returns the begin of the drain when everything is settled or released.
 pub(super) async fn run(worker: &Arc<Worker>) -> Instant {
-    worker.stopping.cancelled().await;
+    requested(worker).await;
+    worker.stop();
+    worker.stop_now();
     let stop_requested = Instant::now();
     let within = worker.options.shutdown;
     events::stopping(within);
@@ -46,6 +48,23 @@ pub(super) async fn run(worker: &Arc<Worker>) -> Instant {
         release_all(worker).await;
     }
     stop_requested
+}
+
+/// Waits for a stop request, and then for the delay, in which load balancers learn of it.
+async fn requested(worker: &Worker) {
+    let after_delay = async {
+        worker.vitals.stop_requested.cancelled().await;
+        let delay = worker.options.shutdown_delay;
+        if delay > Duration::ZERO {
+            events::stop_requested(delay);
+            tokio::time::sleep(delay).await;
+        }
+    };
+    tokio::select! {
+        () = after_delay => {}
+        () = worker.stop_now.cancelled() => {}
+        () = worker.stopping.cancelled() => {}
+    }
 }
 
 /// Waits for requests in flight, those of the application's own routes included.

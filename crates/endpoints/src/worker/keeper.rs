@@ -49,6 +49,8 @@ pub(super) fn start(worker: Arc<Worker>, signals: bool) -> std::io::Result<()> {
                 () = supervise("keeper", &worker.restarts, || keep(&worker)) => tokio::time::Instant::now(),
                 at = drain::run(&worker) => at,
             };
+            worker.vitals.keeper.end();
+            worker.vitals.heartbeats.end();
             worker.settled.cancel();
             deregister(&worker).await;
             worker.drained.cancel();
@@ -62,7 +64,7 @@ pub(super) fn start(worker: Arc<Worker>, signals: bool) -> std::io::Result<()> {
 /// The first signal starts the drain, the second ends it at once.
 async fn handle_signals(mut signals: Signals, worker: Arc<Worker>) {
     signals.next().await;
-    worker.stopping.cancel();
+    worker.stop();
     signals.next().await;
     worker.stop_now.cancel();
 }
@@ -72,6 +74,9 @@ async fn keep(worker: &Arc<Worker>) {
 }
 
 async fn renew_periodically(worker: &Arc<Worker>) {
+    if !worker.types.is_empty() {
+        worker.vitals.heartbeats.tick();
+    }
     let mut ticks = tokio::time::interval((worker.options.lease / 4).min(Duration::from_secs(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -85,6 +90,7 @@ async fn enforce_limits(worker: &Arc<Worker>) {
     let pace = (worker.options.lease / 16).clamp(Duration::from_millis(10), Duration::from_millis(250));
     loop {
         tokio::time::sleep(pace).await;
+        worker.vitals.keeper.tick();
         let running = worker.table.all();
         stop_expired(&running);
         let blocked = take_over_blocked(worker, &running);
@@ -110,7 +116,10 @@ async fn renew(worker: &Worker, running: &[Arc<RunningAttempt>]) {
     let held_until = Instant::now() + lease;
     let heartbeat = heartbeat(worker, lease * 2);
     match limited(lease / 2, worker.store.renew(&heartbeat, &leases, lease)).await {
-        Ok(answers) => running.iter().zip(answers).for_each(|(running, answer)| apply(running, answer, held_until)),
+        Ok(answers) => {
+            worker.vitals.heartbeats.tick();
+            running.iter().zip(answers).for_each(|(running, answer)| apply(running, answer, held_until));
+        }
         Err(error) => events::store_failed("renew", &error),
     }
 }

@@ -59,6 +59,7 @@ use crate::{
     progress::ProgressQueue,
     store_call::STORE_TIMEOUT,
     telemetry::{self, events},
+    vitals::Vitals,
 };
 
 /// A job type that this worker has a handler for.
@@ -95,7 +96,7 @@ pub(crate) struct Worker {
     restarts: Restarts,
     /// Wakes the claimer when work arrives or a permit is freed.
     wake: Arc<Notify>,
-    /// A stop was requested: no more jobs are claimed.
+    /// The drain has begun: no more jobs are claimed.
     stopping: CancellationToken,
     /// A second signal arrived: the drain ends at once.
     stop_now: CancellationToken,
@@ -108,6 +109,7 @@ pub(crate) struct Worker {
     /// The claimer alone: the drain waits for a claim in flight.
     claiming: TaskTracker,
     tasks: TaskTracker,
+    vitals: Arc<Vitals>,
 }
 
 impl Worker {
@@ -143,6 +145,7 @@ impl Worker {
             closed: CancellationToken::new(),
             claiming: TaskTracker::new(),
             tasks: TaskTracker::new(),
+            vitals: Arc::default(),
         })
     }
 
@@ -183,14 +186,19 @@ impl Worker {
         while claimer::claim(&worker).await?.started > 0 {
             worker.table.empty().await;
         }
-        worker.stop();
+        worker.stop_now();
         worker.drained.cancelled().await;
         worker.closed.cancel();
         Ok(())
     }
 
-    /// Requests a drain, as a signal does.
+    /// Requests a drain, as a signal does. It begins after [`Options::shutdown_delay`].
     pub(crate) fn stop(&self) {
+        self.vitals.stop_requested.cancel();
+    }
+
+    /// Begins the drain at once.
+    pub(crate) fn stop_now(&self) {
         self.stopping.cancel();
     }
 
@@ -204,7 +212,7 @@ impl Worker {
         self.stopping.is_cancelled()
     }
 
-    /// Fires when a stop is requested.
+    /// Fires when the drain begins.
     pub(crate) fn stopping(&self) -> &CancellationToken {
         &self.stopping
     }
@@ -227,6 +235,11 @@ impl Worker {
     /// Whether the worker has a handler for this job type.
     pub(crate) fn has_handler(&self, name: &JobName) -> bool {
         self.type_indexes.contains_key(name)
+    }
+
+    /// What health checks read.
+    pub(crate) fn vitals(&self) -> &Arc<Vitals> {
+        &self.vitals
     }
 
     pub(crate) fn restarts(&self) -> &Restarts {

@@ -1,0 +1,70 @@
+//! The check `workers`: heartbeats of the fleet, and those of this process's worker.
+
+use std::{sync::Arc, time::Duration};
+
+use async_endpoints_core::{
+    JobName, JobStatus,
+    store::{LiveWorker, Stats},
+};
+use async_trait::async_trait;
+
+use super::check::{BoxError, CheckResult, HealthCheck};
+use crate::{stats_cache::StatsCache, vitals::Vitals};
+
+pub(super) struct WorkersCheck {
+    pub(super) stats: Arc<StatsCache>,
+    /// The types that are declared in this process.
+    pub(super) declared: Vec<JobName>,
+    /// This process's worker.
+    pub(super) own: Arc<Vitals>,
+    /// Silence after which other processes do not count the worker as live.
+    pub(super) limit: Duration,
+}
+
+#[async_trait]
+impl HealthCheck for WorkersCheck {
+    async fn check(&self) -> Result<CheckResult, BoxError> {
+        if let Some(silence) = self.own.heartbeats.silence().filter(|silence| *silence > self.limit) {
+            let seconds = silence.as_secs_f64();
+            return Ok(CheckResult::unhealthy(format!("the store has no heartbeat of this worker for {seconds:.1} s")));
+        }
+        Ok(judge(&*self.stats.refresh().await?, &self.declared))
+    }
+}
+
+fn judge(stats: &Stats, declared: &[JobName]) -> CheckResult {
+    let takes = |worker: &LiveWorker, name: &JobName| worker.types.iter().any(|capacity| capacity.name == *name);
+    let is_abandoned = |name: &&JobName| {
+        let waits = stats.types.iter().any(|of_type| of_type.name == **name && of_type.count(JobStatus::Queued) > 0);
+        waits && !stats.workers.iter().any(|worker| takes(worker, name))
+    };
+    let abandoned = declared.iter().filter(is_abandoned);
+    let reasons: Vec<String> =
+        abandoned.map(|name| format!("jobs of {name} wait and no live worker runs them")).collect();
+    let slots =
+        |count: fn(&LiveWorker) -> u32| stats.workers.iter().map(|worker| u64::from(count(worker))).sum::<u64>();
+    CheckResult::degraded_by(&reasons)
+        .with("live_workers", stats.workers.len())
+        .with("busy_slots", slots(|worker| worker.slots.busy))
+        .with("idle_slots", slots(|worker| worker.slots.idle))
+        .with("leaked_slots", slots(|worker| worker.slots.leaked))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::{
+        HealthStatus::{Degraded, Healthy},
+        fixtures::{of_type, worker},
+    };
+
+    #[test]
+    fn waiting_type_without_worker_is_degraded() {
+        let declared = [JobName::new("A").expect("a name")];
+        let status = |types, workers| judge(&Stats { types, workers, ..Stats::default() }, &declared).status;
+        assert_eq!(status(vec![of_type("A", 1)], vec![worker("A")]), Healthy);
+        assert_eq!(status(vec![of_type("A", 1)], vec![worker("B")]), Degraded);
+        assert_eq!(status(vec![of_type("A", 0)], vec![]), Healthy, "no job waits");
+        assert_eq!(status(vec![of_type("B", 1)], vec![]), Healthy, "another service's type");
+    }
+}
