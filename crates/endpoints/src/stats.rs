@@ -61,11 +61,8 @@ pub struct Figures {
 
 /// The number of stuck jobs in the fleet.
 pub(crate) fn stuck_jobs(stats: &Stats) -> u64 {
-    let is_taken = |of_type: &TypeStats| {
-        stats.workers.iter().any(|worker| worker.types.iter().any(|capacity| capacity.name == of_type.name))
-    };
     let stuck = |of_type: &TypeStats| {
-        let untaken = if is_taken(of_type) { 0 } else { of_type.stale };
+        let untaken = if stats.workers.iter().any(|worker| worker.runs(&of_type.name)) { 0 } else { of_type.stale };
         of_type.overdue.max(of_type.unrecovered) + untaken
     };
     stats.types.iter().map(stuck).sum()

@@ -2,8 +2,9 @@
 
 use async_endpoints_core::{
     JobName, Timestamp,
-    store::{LiveWorker, TypeCapacity, TypeStats, WorkerId, WorkerSlots},
+    store::{LiveWorker, TypeCapacity, TypeStats, WorkerId, WorkerInfo},
 };
+use async_endpoints_testkit::jobs;
 
 /// A type with this number of queued jobs and no others.
 pub(super) fn of_type(name: &str, queued: u64) -> TypeStats {
@@ -23,6 +24,8 @@ pub(super) fn of_type(name: &str, queued: u64) -> TypeStats {
 /// A live worker of this type.
 pub(super) fn worker(name: &str) -> LiveWorker {
     let types = vec![TypeCapacity { name: JobName::new(name).expect("a name"), running: 0, limit: 1 }];
-    let (worker, at) = (WorkerId(uuid::Uuid::nil()), Timestamp::from_micros(0));
-    LiveWorker { worker, types, slots: WorkerSlots::default(), at }
+    LiveWorker {
+        info: WorkerInfo { types, ..jobs::worker(WorkerId(uuid::Uuid::nil())) },
+        last_heartbeat_at: Timestamp::default(),
+    }
 }

@@ -33,10 +33,9 @@ impl HealthCheck for WorkersCheck {
 }
 
 fn judge(stats: &Stats, declared: &[JobName]) -> CheckResult {
-    let takes = |worker: &LiveWorker, name: &JobName| worker.types.iter().any(|capacity| capacity.name == *name);
     let is_abandoned = |name: &&JobName| {
         let waits = stats.types.iter().any(|of_type| of_type.name == **name && of_type.count(JobStatus::Queued) > 0);
-        waits && !stats.workers.iter().any(|worker| takes(worker, name))
+        waits && !stats.workers.iter().any(|worker| worker.runs(name))
     };
     let abandoned = declared.iter().filter(is_abandoned);
     let reasons: Vec<String> =
@@ -45,9 +44,9 @@ fn judge(stats: &Stats, declared: &[JobName]) -> CheckResult {
         |count: fn(&LiveWorker) -> u32| stats.workers.iter().map(|worker| u64::from(count(worker))).sum::<u64>();
     CheckResult::degraded_by(&reasons)
         .with("live_workers", stats.workers.len())
-        .with("busy_slots", slots(|worker| worker.slots.busy))
-        .with("idle_slots", slots(|worker| worker.slots.idle))
-        .with("leaked_slots", slots(|worker| worker.slots.leaked))
+        .with("busy_slots", slots(|worker| worker.info.slots.busy))
+        .with("idle_slots", slots(|worker| worker.info.slots.idle))
+        .with("leaked_slots", slots(|worker| worker.info.slots.leaked))
 }
 
 #[cfg(test)]
