@@ -13,7 +13,7 @@ use std::{
 use async_endpoints_core::{
     JobId, JobName, JobView, Store, StoreError,
     job::InvalidName,
-    store::{CancelOutcome, JobLookup, RetryAs, RetryOutcome, StatsQuery, WorkerId},
+    store::{CancelOutcome, JobLookup, LiveWorker, RetryAs, RetryOutcome, StatsQuery, WorkerId},
 };
 use axum::Router;
 use tokio::net::TcpListener;
@@ -32,6 +32,7 @@ use crate::{
     stats::{self, JobStats},
     stats_cache::StatsCache,
     store_call::within,
+    stuck::{self, StuckJob},
     sync::Mutex,
     telemetry::{Format, Measured, OutageLog},
     worker::{RegisteredType, Worker, WorkerStatus, describe, supervise},
@@ -143,8 +144,8 @@ impl AsyncEndpoints {
         self.routes(RouteGroup::Jobs)
     }
 
-    /// Returns the monitoring routes: `/health`, `/health/ready`, `/health/live`, `/metrics/jobs`, and `/metrics` if
-    /// [telemetry](crate::Builder::telemetry) was set up.
+    /// Returns the monitoring routes: `/health`, `/health/ready`, `/health/live`, `/metrics/jobs`, `/ops/workers`, and
+    /// `/metrics` if [telemetry](crate::Builder::telemetry) was set up.
     ///
     /// [`Builder::access`](crate::Builder::access) sets their access policy.
     pub fn monitoring_routes<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
@@ -309,6 +310,38 @@ impl AsyncEndpoints {
         let query = StatsQuery { since_minute: Some(0), cutoffs: self.0.stats_cache.cutoffs().to_vec() };
         let stats = within(self.0.store.stats(&query)).await?;
         Ok(JobStats::of(&stats, window, self.0.types.values()))
+    }
+
+    /// Returns the live workers of the fleet in the order of their start, at most one second old.
+    ///
+    /// A worker is live until its last heartbeat is older than two leases, or until it has drained. Every process sees the
+    /// same workers, also processes without handlers.
+    pub async fn workers(&self) -> Result<Arc<[LiveWorker]>, StoreError> {
+        self.0.fleet.workers(&self.0.store).await
+    }
+
+    /// Returns at most `limit` stuck jobs with their reasons, the longest waiting or running first.
+    ///
+    /// A job is stuck if nothing moves it although something should have: see [`StuckReason`]. The metric
+    /// `async_job.stuck` counts these jobs. Times are those of the store, so every process that declares the same job types
+    /// returns the same jobs. The timeout of a job of an undeclared type is [`Options::job_timeout`].
+    ///
+    /// At most two calls read the statistics. For each type with stuck jobs, at most 1 000 jobs of each state are read. In
+    /// a longer queue, jobs of low priority may be missing. Stores do not list when a lease expires: if leases of a type
+    /// are unrecovered, that many of its longest running jobs without a live worker are taken for theirs.
+    ///
+    /// ```
+    /// # use async_endpoints::{AsyncEndpoints, MemoryStore};
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let endpoints = AsyncEndpoints::builder(MemoryStore::new()).build()?;
+    /// for stuck in endpoints.stuck_jobs(20).await? {
+    ///     println!("{} {} {:?} since {}", stuck.job.id, stuck.job.name, stuck.reason, stuck.since);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn stuck_jobs(&self, limit: usize) -> Result<Vec<StuckJob>, StoreError> {
+        let (stats, cutoffs) = self.0.stats_cache.current().await?;
+        stuck::list(&*self.0.store, &stats, &cutoffs, limit).await
     }
 
     /// Returns the statistics of the last hour from the cache, at most five seconds old.

@@ -1,16 +1,17 @@
-//! Why jobs wait: derived from the live workers, which are read from the store at most once a second.
+//! The live workers of the fleet, read from the store at most once a second, and why jobs wait.
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use async_endpoints_core::{
     JobName, JobView, Timestamp,
     job::JobStatus,
-    store::{LiveWorker, StatsQuery, Store},
+    store::{LiveWorker, StatsQuery, Store, StoreError},
 };
 use serde::Serialize;
+use tokio::time::Instant;
 
 use crate::{store_call::within, sync::Mutex};
 
@@ -40,16 +41,26 @@ pub(crate) struct Waiting {
     pub(crate) until: Option<Timestamp>,
 }
 
-#[derive(Default)]
-pub(crate) struct Fleet {
-    cache: Arc<Mutex<Cache>>,
-}
+#[derive(Clone, Default)]
+pub(crate) struct Fleet(Arc<Cache>);
 
 #[derive(Default)]
 struct Cache {
-    workers: Option<Arc<[LiveWorker]>>,
-    /// When the last read of the store began.
-    read_at: Option<Instant>,
+    /// The last read of the store. Locked while it runs, so that at most one runs.
+    last_read: tokio::sync::Mutex<Option<LastRead>>,
+    /// The workers of the last successful read.
+    workers: Mutex<Option<Arc<[LiveWorker]>>>,
+}
+
+struct LastRead {
+    began: Instant,
+    result: Result<Arc<[LiveWorker]>, String>,
+}
+
+impl LastRead {
+    fn is_fresh(&self) -> bool {
+        self.began.elapsed() < FRESH
+    }
 }
 
 impl Fleet {
@@ -61,37 +72,50 @@ impl Fleet {
                 Some(Waiting { reason: Reason::Delayed, ahead: None, until: job.scheduled_at })
             }
             JobStatus::Queued | JobStatus::Scheduled => {
-                let reason = self.workers(store).await.map_or(Reason::Queued, |workers| reason(&workers, &job.name));
+                let reason =
+                    self.last_workers(store).await.map_or(Reason::Queued, |workers| reason(&workers, &job.name));
                 Some(Waiting { reason, ahead: job.ahead, until: None })
             }
             _ => None,
         }
     }
 
+    /// Returns the live workers, at most 1 s old and in the order of their start. Callers that come during a read share its
+    /// result, and so do callers within a second after a failed one.
+    pub(crate) async fn workers(&self, store: &Arc<dyn Store>) -> Result<Arc<[LiveWorker]>, StoreError> {
+        let mut last_read = self.0.last_read.lock().await;
+        if let Some(read) = last_read.as_ref().filter(|read| read.is_fresh()) {
+            return read.result.clone().map_err(StoreError::Unavailable);
+        }
+        let began = Instant::now();
+        let result = within(store.stats(&StatsQuery::default())).await.map(|stats| {
+            let mut workers = stats.workers;
+            workers.sort_by_key(|worker| (worker.info.started_at, worker.info.id));
+            Arc::from(workers)
+        });
+        if let Ok(workers) = &result {
+            *self.0.workers.lock() = Some(Arc::clone(workers));
+        }
+        let shared = result.as_ref().map(Arc::clone).map_err(ToString::to_string);
+        *last_read = Some(LastRead { began, result: shared });
+        result
+    }
+
     /// Returns the live workers as last read, and refreshes the list in the background. Only the first call waits for the
     /// store, for a short time.
-    async fn workers(&self, store: &Arc<dyn Store>) -> Option<Arc<[LiveWorker]>> {
-        let refresh = {
-            let mut cache = self.cache.lock();
-            let is_stale = cache.read_at.is_none_or(|at| at.elapsed() >= FRESH);
-            if is_stale {
-                cache.read_at = Some(Instant::now());
-            }
-            is_stale.then(|| tokio::spawn(refresh(store.clone(), self.cache.clone())))
-        };
+    async fn last_workers(&self, store: &Arc<dyn Store>) -> Option<Arc<[LiveWorker]>> {
+        // The lock is taken while a read runs.
+        let is_due = self.0.last_read.try_lock().is_ok_and(|read| !read.as_ref().is_some_and(LastRead::is_fresh));
+        let refresh = is_due.then(|| {
+            let (fleet, store) = (self.clone(), store.clone());
+            tokio::spawn(async move { fleet.workers(&store).await })
+        });
         if let Some(refresh) = refresh
-            && self.cache.lock().workers.is_none()
+            && self.0.workers.lock().is_none()
         {
             let _ = tokio::time::timeout(FIRST, refresh).await;
         }
-        self.cache.lock().workers.clone()
-    }
-}
-
-/// Reads the live workers. A failed read leaves the list as it is.
-async fn refresh(store: Arc<dyn Store>, cache: Arc<Mutex<Cache>>) {
-    if let Ok(stats) = within(store.stats(&StatsQuery::default())).await {
-        cache.lock().workers = Some(stats.workers.into());
+        self.0.workers.lock().clone()
     }
 }
 

@@ -54,6 +54,7 @@ mod signal;
 mod stats;
 mod stats_cache;
 mod store_call;
+mod stuck;
 mod submit;
 mod sync;
 pub mod telemetry;
@@ -63,7 +64,7 @@ mod worker;
 
 pub use async_endpoints_core::{
     self as core, JobId, JobName, JobStatus, JobView, MemoryStore, Priority, RetryPolicy, Store, StoreError, Timestamp,
-    store::{CancelOutcome, JobLookup, RetryOutcome},
+    store::{CancelOutcome, JobLookup, LiveWorker, RetryOutcome},
 };
 #[cfg(feature = "redis")]
 pub use async_endpoints_redis::{self as redis, RedisStore};
@@ -84,6 +85,7 @@ pub use middleware::{Middleware, Next};
 pub use options::{CaptureLevel, Enrich, Options, OptionsError, Propagation};
 pub use progress::ProgressReporter;
 pub use stats::{Figures, JobStats, Percentiles};
+pub use stuck::{StuckJob, StuckReason};
 pub use submit::{Accepted, Submit, SubmitError};
 pub use telemetry::Telemetry;
 pub use tokio_util::sync::CancellationToken;

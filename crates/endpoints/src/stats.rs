@@ -59,15 +59,6 @@ pub struct Figures {
     pub oldest_queued_age: Option<Duration>,
 }
 
-/// The number of stuck jobs in the fleet.
-pub(crate) fn stuck_jobs(stats: &Stats) -> u64 {
-    let stuck = |of_type: &TypeStats| {
-        let untaken = if stats.workers.iter().any(|worker| worker.runs(&of_type.name)) { 0 } else { of_type.stale };
-        of_type.overdue.max(of_type.unrecovered) + untaken
-    };
-    stats.types.iter().map(stuck).sum()
-}
-
 /// Percentiles, each within 5 % of the true one. `None` without measurements. Serialized in milliseconds.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Percentiles {

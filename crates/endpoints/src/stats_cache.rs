@@ -60,6 +60,21 @@ impl StatsCache {
         refreshed.unwrap_or_else(|error| Err(error.to_string())).map_err(StoreError::Unavailable)
     }
 
+    /// Reads statistics of this moment, without minutes, and returns them with the thresholds of all types in the store.
+    pub(crate) async fn current(&self) -> Result<(Stats, Vec<TypeCutoffs>), StoreError> {
+        let mut cutoffs = self.cutoffs.clone();
+        loop {
+            let query = StatsQuery { since_minute: None, cutoffs };
+            let stats = within(self.store.stats(&query)).await?;
+            cutoffs = query.cutoffs;
+            let known = cutoffs.len();
+            self.add_undeclared(&mut cutoffs, &stats);
+            if cutoffs.len() == known {
+                return Ok((stats, cutoffs));
+            }
+        }
+    }
+
     /// Returns the latest statistics without a store call; none if they are older than 15 s.
     pub(crate) fn latest(&self) -> Option<Arc<Stats>> {
         let latest = self.latest.lock();
@@ -96,12 +111,19 @@ impl StatsCache {
         let known = self.latest.lock().as_ref().map(|(_, stats)| stats.clone());
         let since_minute = Some(known.as_ref().map_or(0, |known| stats::first_minute(known.now, stats::HOUR)));
         let mut cutoffs = self.cutoffs.clone();
-        for of_type in known.iter().flat_map(|known| &known.types) {
-            if !self.cutoffs.iter().any(|declared| declared.name == of_type.name) {
+        if let Some(known) = known {
+            self.add_undeclared(&mut cutoffs, &known);
+        }
+        StatsQuery { since_minute, cutoffs }
+    }
+
+    /// Adds the thresholds of types that have none yet.
+    fn add_undeclared(&self, cutoffs: &mut Vec<TypeCutoffs>, stats: &Stats) {
+        for of_type in &stats.types {
+            if !cutoffs.iter().any(|known| known.name == of_type.name) {
                 cutoffs.push((self.undeclared)(&of_type.name));
             }
         }
-        StatsQuery { since_minute, cutoffs }
     }
 }
 

@@ -9,7 +9,7 @@ use async_endpoints_core::Store;
 use async_trait::async_trait;
 
 use super::check::{BoxError, CheckResult, HealthCheck};
-use crate::{stats, stats_cache::StatsCache, store_call::within};
+use crate::{stats_cache::StatsCache, store_call::within, stuck};
 
 /// Latency of the probe above which the store is degraded.
 const SLOW: Duration = Duration::from_millis(1000);
@@ -28,7 +28,7 @@ impl HealthCheck for JobStoreCheck {
         let began = Instant::now();
         within(self.store.probe()).await?;
         let latency = began.elapsed();
-        let stuck = stats::stuck_jobs(&*self.stats.refresh().await?);
+        let stuck = stuck::total(&*self.stats.refresh().await?);
         Ok(judge(latency, stuck).with("max_retries", self.max_retries))
     }
 }

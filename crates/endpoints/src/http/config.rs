@@ -26,6 +26,8 @@ pub(crate) struct HttpConfig {
     pub(crate) base_path: Option<String>,
     /// Set when the submit routes are made. `/openapi.json` lists the declared endpoints only then.
     pub(crate) has_submit_routes: AtomicBool,
+    /// Set when the monitoring routes are made. `/openapi.json` lists `/ops/workers` only then.
+    pub(crate) has_monitoring_routes: AtomicBool,
 }
 
 impl Default for HttpConfig {
@@ -38,6 +40,7 @@ impl Default for HttpConfig {
             health_response: None,
             base_path: None,
             has_submit_routes: AtomicBool::new(false),
+            has_monitoring_routes: AtomicBool::new(false),
         }
     }
 }

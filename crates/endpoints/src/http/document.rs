@@ -5,7 +5,7 @@
 
 use async_endpoints_core::{
     JobView, Timestamp,
-    job::{AttemptOutcome, AttemptRecord, TraceContext},
+    job::{AttemptOutcome, AttemptRecord, TraceContext, WorkerId},
 };
 use serde::{Serialize, Serializer, ser::Error};
 use serde_json::value::RawValue;
@@ -110,6 +110,7 @@ impl Serialize for JobDocument<'_> {
 #[serde(rename_all = "camelCase")]
 struct Attempt<'a> {
     attempt: u32,
+    worker: Option<WorkerId>,
     started_at: Timestamp,
     ended_at: Option<Timestamp>,
     outcome: Option<AttemptOutcome>,
@@ -121,6 +122,7 @@ impl<'a> Attempt<'a> {
         let error = record.error.as_ref();
         Self {
             attempt: record.attempt,
+            worker: record.worker,
             started_at: record.started_at,
             ended_at: record.ended_at,
             outcome: record.outcome,

@@ -9,6 +9,7 @@
 //! | `list`, `get`, `result`, `events`, `logs`, `cancel`, `retry` | the job routes, one each |
 //! | `monitoring` | `/metrics` and `/metrics/jobs` |
 //! | `health` | `/health`, `/health/ready` and `/health/live` |
+//! | `ops` | `/ops/workers` |
 //! | `openapi` | `/openapi.json` |
 //! | `call`, `headers`, `body` | reading requests |
 //! | `document`, `job`, `problem`, `codes` | writing responses |
@@ -30,6 +31,7 @@ mod list;
 mod logs;
 mod monitoring;
 mod openapi;
+mod ops;
 mod problem;
 mod responses;
 mod result;

@@ -20,6 +20,8 @@ use super::{
 use crate::error::Builtin;
 
 const ROUTES: &str = include_str!("openapi.json");
+/// A monitoring route, which an application may leave out.
+const WORKERS: &str = "/ops/workers";
 
 /// Problem responses by their name in the document, with the kinds of each. The first kind is the example.
 const PROBLEMS: [(&str, &[ProblemKind]); 18] = {
@@ -67,11 +69,17 @@ pub(super) fn document(call: &Call) -> Result<Response, Problem> {
         let mut ids = HashSet::new();
         config.endpoints.iter().for_each(|declared| add(&mut document, declared, &mut ids));
     }
+    if !config.has_monitoring_routes.load(Ordering::Relaxed) {
+        document["paths"].as_object_mut().map(|paths| paths.remove(WORKERS));
+    }
     if config.access.takes_token() {
         document["components"]["securitySchemes"] = json!({ "token": { "type": "http", "scheme": "bearer" } });
         let logs = (!call.endpoints.options().expose_logs).then_some(("/jobs/{id}/logs", "get"));
-        for (path, method) in [("/jobs", "get"), ("/jobs/{id}/retry", "post")].into_iter().chain(logs) {
-            document["paths"][path][method]["security"] = json!([{ "token": [] }]);
+        for (path, method) in [("/jobs", "get"), ("/jobs/{id}/retry", "post"), (WORKERS, "get")].into_iter().chain(logs)
+        {
+            if let Some(operation) = document["paths"].get_mut(path) {
+                operation[method]["security"] = json!([{ "token": [] }]);
+            }
         }
     }
     Ok(response("application/json", &document))
@@ -235,14 +243,15 @@ mod tests {
     use super::{super::Route, *};
 
     #[test]
-    fn document_lists_exactly_the_job_routes() {
+    fn document_lists_job_routes_and_workers() {
         let document = library().expect("JSON");
         let methods = |(path, methods): (&String, &Value)| {
             let methods = methods.as_object().expect("methods").keys();
             methods.map(|method| (method.to_uppercase(), path.clone())).collect::<Vec<_>>()
         };
         let documented: BTreeSet<_> = document["paths"].as_object().expect("paths").iter().flat_map(methods).collect();
-        assert_eq!(documented, Route::JOBS.map(|route| (route.method().to_string(), route.path().to_owned())).into());
+        let expected = Route::JOBS.into_iter().chain([Route::Workers]);
+        assert_eq!(documented, expected.map(|route| (route.method().to_string(), route.path().to_owned())).collect());
     }
 
     #[test]

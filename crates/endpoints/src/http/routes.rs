@@ -23,7 +23,7 @@ use super::{
     call::Call,
     cancel, codes,
     config::HttpConfig,
-    events, get, headers, health, list, logs, monitoring, openapi,
+    events, get, headers, health, list, logs, monitoring, openapi, ops,
     problem::Problem,
     responses::{panicked, with_hook},
     result, retry,
@@ -48,6 +48,7 @@ pub(crate) enum Route {
     OpenApi,
     Metrics,
     JobMetrics,
+    Workers,
     Health,
     Ready,
     Live,
@@ -57,7 +58,8 @@ impl Route {
     pub(crate) const JOBS: [Self; 8] =
         [Self::List, Self::Job, Self::Result, Self::Events, Self::Logs, Self::Cancel, Self::Retry, Self::OpenApi];
 
-    pub(crate) const MONITORING: [Self; 5] = [Self::Metrics, Self::JobMetrics, Self::Health, Self::Ready, Self::Live];
+    pub(crate) const MONITORING: [Self; 6] =
+        [Self::Metrics, Self::JobMetrics, Self::Workers, Self::Health, Self::Ready, Self::Live];
 
     pub(crate) const fn path(self) -> &'static str {
         match self {
@@ -71,6 +73,7 @@ impl Route {
             Self::OpenApi => "/openapi.json",
             Self::Metrics => "/metrics",
             Self::JobMetrics => "/metrics/jobs",
+            Self::Workers => "/ops/workers",
             Self::Health => "/health",
             Self::Ready => "/health/ready",
             Self::Live => "/health/live",
@@ -96,7 +99,7 @@ impl Route {
     const fn is_for_operators(self, options: &Options) -> bool {
         match self {
             Self::Logs => !options.expose_logs,
-            Self::List | Self::Retry | Self::Metrics | Self::JobMetrics => true,
+            Self::List | Self::Retry | Self::Metrics | Self::JobMetrics | Self::Workers => true,
             Self::Job | Self::Result | Self::Events | Self::Cancel | Self::OpenApi => false,
             // They answer all callers, and show the checks to operators alone.
             Self::Health | Self::Ready | Self::Live => false,
@@ -116,6 +119,7 @@ impl Route {
             Self::OpenApi => openapi::document(&call),
             Self::Metrics => monitoring::metrics(&call).await,
             Self::JobMetrics => monitoring::jobs(&call).await,
+            Self::Workers => ops::workers(&call).await,
             Self::Health => Ok(health::answer(&call, call.endpoints.health().all().await)),
             Self::Ready => Ok(health::answer(&call, call.endpoints.health().ready().await)),
             Self::Live => Ok(health::answer(&call, call.endpoints.health().live())),
@@ -129,6 +133,7 @@ pub(crate) fn routes(endpoints: &AsyncEndpoints, config: &Arc<HttpConfig>, group
         RouteGroup::Submit => submit_routes(endpoints, config),
         RouteGroup::Jobs => own_routes(endpoints, config, Route::JOBS.into_iter()),
         RouteGroup::Monitoring => {
+            config.has_monitoring_routes.store(true, Ordering::Relaxed);
             // Without telemetry, or with the application's own meter provider, there is nothing to scrape.
             let exists = |route: &Route| *route != Route::Metrics || endpoints.is_scraped();
             own_routes(endpoints, config, Route::MONITORING.into_iter().filter(exists))

@@ -15,6 +15,7 @@ use super::{
     catalogue as c,
     instruments::{Instruments, OTHER},
 };
+use crate::stuck;
 
 /// Returns the store's statistics; none without recent ones.
 type ReadStats = Arc<dyn Fn() -> Option<Arc<Stats>> + Send + Sync>;
@@ -54,16 +55,12 @@ struct Row {
 impl Row {
     fn of(of_type: &TypeStats, stats: &Stats) -> Self {
         let age = |since: Option<_>| since.map_or(0.0, |since| stats.now.since(since).as_secs_f64());
-        let workers = stats.workers.iter().filter(|worker| worker.runs(&of_type.name)).count();
-        // Runnable jobs are stuck if no live worker runs their type.
-        let untaken = if workers == 0 { of_type.stale } else { 0 };
         Self {
             counts: of_type.counts,
             oldest_queued: age(of_type.oldest_runnable),
             oldest_running: age(of_type.oldest_running),
-            // A job can be overdue and unrecovered at once.
-            stuck: of_type.overdue.max(of_type.unrecovered) + untaken,
-            workers,
+            stuck: stuck::count(of_type, &stats.workers),
+            workers: stats.workers.iter().filter(|worker| worker.runs(&of_type.name)).count(),
         }
     }
 
