@@ -103,6 +103,10 @@ struct Guide;
 struct HttpPage;
 
 #[cfg(doctest)]
+#[doc = include_str!("../../../docs/logging.md")]
+struct LoggingPage;
+
+#[cfg(doctest)]
 #[doc = include_str!("../../../docs/metrics.md")]
 struct MetricsPage;
 
