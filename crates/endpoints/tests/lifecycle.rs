@@ -192,8 +192,9 @@ async fn failed_attempts_explain_themselves() {
     assert!(retried.has_number("delay_ms") && !failed.has_number("delay_ms"));
     let logs = service.client.get(service.url(&format!("/jobs/{id}/logs"))).send().await.unwrap().text().await.unwrap();
     let kept: Vec<Value> = logs.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let kept: Vec<_> = kept.iter().map(|line| (&line["attempt"], &line["fields"]["event"])).collect();
-    assert_eq!(kept, [(&json!(1), &json!("job.retry_scheduled")), (&json!(2), &json!("job.failed"))]);
+    let kept: Vec<_> = kept.iter().map(|line| (&line["attempt"], &line["level"], &line["fields"]["error"])).collect();
+    let cause = &json!("disk full");
+    assert_eq!(kept, [(&json!(1), &json!("WARN"), cause), (&json!(2), &json!("ERROR"), cause)]);
     service.stop().await;
 }
 
