@@ -361,6 +361,26 @@ async fn secrets_of_a_request_are_in_no_line() {
 }
 
 #[tokio::test]
+async fn captured_credential_is_in_no_line() {
+    collect();
+    let captured_headers = ["authorization", "x-api-key"].map(str::to_owned).to_vec();
+    let service = Service::start(|builder| {
+        let builder = builder.options(Options { captured_headers, ..quick() }).endpoint(Endpoint::post("/work", WORK));
+        builder.handler(WORK, async |ctx: JobContext<Value>| {
+            Ok(json!([ctx.header("authorization"), ctx.header("x-api-key"), ctx.header("cookie")]))
+        })
+    })
+    .await;
+    let request = with_secrets(&service, &Value::Null).header("prefer", "wait=30");
+    let job = request.send().await.unwrap().json::<Value>().await.unwrap();
+    assert_eq!(job["result"], json!(["canary", "canary", null]));
+    terminal_line(job["id"].as_str().unwrap().parse().unwrap()).await;
+    service.stop().await;
+    let all = format!("{:?}", LINES.lock().unwrap());
+    assert!(!all.contains("canary"), "{all}");
+}
+
+#[tokio::test]
 async fn enrichment_names_the_caller() {
     collect();
     let enrich = Enrich { user_id: true, client_address: true, user_agent: true, trust_proxy: false };
