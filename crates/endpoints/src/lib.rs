@@ -103,6 +103,10 @@ struct Guide;
 struct HttpPage;
 
 #[cfg(doctest)]
+#[doc = include_str!("../../../docs/dotnet.md")]
+struct DotnetPage;
+
+#[cfg(doctest)]
 #[doc = include_str!("../../../docs/logging.md")]
 struct LoggingPage;
 
