@@ -15,7 +15,7 @@ use crate::{
     calls::Calls,
     fail::Fail,
     record,
-    reply::{self, Items, list, number, parse},
+    reply::{Items, list, number, parse},
 };
 
 /// The largest count of a minute that is read, so that sums over all minutes do not overflow.
@@ -101,7 +101,7 @@ fn type_stats(answer: Value) -> Result<Option<TypeStats>, Fail> {
 fn live_worker(answer: Value) -> Result<LiveWorker, Fail> {
     let mut worker = list(answer)?;
     let (id, record) = (WorkerId(parse(&worker.bytes()?, "worker id")?), worker.text()?);
-    let invalid = || Fail::Corrupt(format!("invalid heartbeat \"{}\"", reply::shown(record.as_bytes())));
+    let invalid = || Fail::Corrupt(format!("invalid heartbeat \"{}\"", record.escape_debug()));
     let (at, json) = record.split_once(' ').ok_or_else(invalid)?;
     let parsed: HeartbeatRecord = serde_json::from_str(json).map_err(|_| invalid())?;
     Ok(parsed.live(id, Timestamp::from_micros(number(at.as_bytes())?)))
