@@ -136,7 +136,10 @@ impl Builder {
         self
     }
 
-    /// Sets the rule that maps a request to its owner. Jobs of other owners answer 404 on every route.
+    /// Sets the rule that maps a request to its owner. Jobs of other owners answer 404 on every route, except for operators.
+    /// Owners can list and retry their own jobs.
+    ///
+    /// With [`Access::open`], every caller is an operator and sees all jobs.
     ///
     /// Without a rule, every caller that knows a job's id can read it. The rule can read the extensions that the
     /// application's authentication layer has set.

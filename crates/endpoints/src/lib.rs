@@ -107,6 +107,14 @@ struct Guide;
 struct HttpPage;
 
 #[cfg(doctest)]
+#[doc = include_str!("../../../docs/dotnet.md")]
+struct DotnetPage;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/logging.md")]
+struct LoggingPage;
+
+#[cfg(doctest)]
 #[doc = include_str!("../../../docs/metrics.md")]
 struct MetricsPage;
 

@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use async_endpoints::{
-    Access, AsyncEndpoints, Endpoint, JobContext, JobError, JobId, JobType, Owner, axum::http::request::Parts,
+    Access, AsyncEndpoints, Endpoint, JobContext, JobError, JobId, JobType, Options, Owner, axum::http::request::Parts,
 };
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
@@ -48,8 +48,13 @@ fn owner(request: &Parts) -> Owner {
 }
 
 async fn service(access: Access) -> Service {
+    service_with(access, Options::default()).await
+}
+
+async fn service_with(access: Access, options: Options) -> Service {
     Service::start(|builder| {
         builder
+            .options(options)
             .access(access)
             .owner(owner)
             .endpoint(Endpoint::post("/waiting", WAITING))
@@ -177,7 +182,7 @@ async fn cross_site_cancel_with_cookies_is_refused() {
 
 #[tokio::test]
 async fn job_of_other_owner_is_404() {
-    let service = service(Access::open()).await;
+    let service = service_with(Access::closed(), Options { expose_logs: true, ..Options::default() }).await;
     let (waiting, failed) = (submit(&service, "/waiting", "ada").await, failed(&service, "ada").await);
     let before = service.endpoints.job(waiting).await.unwrap();
     for route in all(&service).await.iter().filter(|route| route.of_a_job) {
@@ -202,15 +207,48 @@ async fn job_of_other_owner_is_404() {
         assert_eq!((unknown.0, &unknown.1["code"]), (StatusCode::NOT_FOUND, &json!("JOB_NOT_FOUND")));
         for id in [waiting, failed] {
             assert_eq!(ask(id, Some("bob")).await, unknown, "{} {}", route.method, route.path);
-            assert_eq!(ask(id, None).await, unknown, "{} {}", route.method, route.path);
+            // A caller without owner may not retry any job.
+            let none = ask(id, None).await;
+            assert!(none == unknown || route.path.ends_with("/retry") && none.0 == 403, "{} {none:?}", route.path);
         }
     }
     assert_eq!(service.endpoints.job(waiting).await.unwrap(), before, "the job is unchanged");
-    let listed = async |user: &str| {
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn owner_lists_and_retries_own_jobs() {
+    let service = service(Access::token("letmein")).await;
+    let (_, failed) = (submit(&service, "/waiting", "ada").await, failed(&service, "ada").await);
+    let list = async |user: &str| {
         let request = service.client.get(service.url("/jobs")).header("x-user", user.to_owned());
-        request.send().await.unwrap().json::<Value>().await.unwrap()["jobs"].as_array().unwrap().len()
+        request.send().await.unwrap().json::<Value>().await.unwrap()["jobs"].as_array().map(Vec::len)
     };
-    assert_eq!((listed("bob").await, listed("ada").await, listed("support").await), (0, 2, 2));
+    assert_eq!((list("ada").await, list("bob").await, list("support").await), (Some(2), Some(0), None));
+    let retry = service.client.post(service.url(&format!("/jobs/{failed}/retry"))).header("x-user", "ada");
+    let cross_site = retry.try_clone().unwrap().header("sec-fetch-site", "cross-site").send().await.unwrap();
+    assert_eq!(cross_site.status(), StatusCode::FORBIDDEN);
+    assert_eq!(retry.send().await.unwrap().status(), StatusCode::ACCEPTED);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn operator_handles_jobs_of_all_owners() {
+    let service = service(Access::token("letmein")).await;
+    let (waiting, failed) = (submit(&service, "/waiting", "ada").await, failed(&service, "ada").await);
+    let jobs = service.client.get(service.url("/jobs")).bearer_auth("letmein").header("x-user", "bob");
+    let jobs: Value = jobs.send().await.unwrap().json().await.unwrap();
+    assert_eq!(jobs["jobs"].as_array().map(Vec::len), Some(2));
+    for route in all(&service).await.iter().filter(|route| route.of_a_job && !route.path.ends_with("/events")) {
+        let id = if route.path.ends_with("/cancel") { waiting } else { failed };
+        let request = call(&service, route, id).bearer_auth("letmein").header("x-user", "bob");
+        let response = request.send().await.unwrap();
+        // The result of a failed job has the error's status.
+        let expected = if route.path.ends_with("/result") { StatusCode::CONFLICT } else { response.status() };
+        assert!(response.status() == expected && response.status() != StatusCode::NOT_FOUND, "{}", route.path);
+        assert!(response.headers().get_all("vary").iter().any(|vary| vary == "Authorization"), "{}", route.path);
+    }
+    assert_eq!(support::found(&service.endpoints, waiting).await.status.as_str(), "Canceled");
     service.stop().await;
 }
 

@@ -192,8 +192,9 @@ async fn failed_attempts_explain_themselves() {
     assert!(retried.has_number("delay_ms") && !failed.has_number("delay_ms"));
     let logs = service.client.get(service.url(&format!("/jobs/{id}/logs"))).send().await.unwrap().text().await.unwrap();
     let kept: Vec<Value> = logs.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let kept: Vec<_> = kept.iter().map(|line| (&line["attempt"], &line["fields"]["event"])).collect();
-    assert_eq!(kept, [(&json!(1), &json!("job.retry_scheduled")), (&json!(2), &json!("job.failed"))]);
+    let kept: Vec<_> = kept.iter().map(|line| (&line["attempt"], &line["level"], &line["fields"]["error"])).collect();
+    let cause = &json!("disk full");
+    assert_eq!(kept, [(&json!(1), &json!("WARN"), cause), (&json!(2), &json!("ERROR"), cause)]);
     service.stop().await;
 }
 
@@ -354,6 +355,26 @@ async fn secrets_of_a_request_are_in_no_line() {
     terminal_line(job["id"].as_str().unwrap().parse().unwrap()).await;
     let bad = with_secrets(&service, &json!(0)).body("{\"canary\":").send().await.unwrap();
     assert_eq!(bad.status(), 400);
+    service.stop().await;
+    let all = format!("{:?}", LINES.lock().unwrap());
+    assert!(!all.contains("canary"), "{all}");
+}
+
+#[tokio::test]
+async fn captured_credential_is_in_no_line() {
+    collect();
+    let captured_headers = ["authorization", "x-api-key"].map(str::to_owned).to_vec();
+    let service = Service::start(|builder| {
+        let builder = builder.options(Options { captured_headers, ..quick() }).endpoint(Endpoint::post("/work", WORK));
+        builder.handler(WORK, async |ctx: JobContext<Value>| {
+            Ok(json!([ctx.header("authorization"), ctx.header("x-api-key"), ctx.header("cookie")]))
+        })
+    })
+    .await;
+    let request = with_secrets(&service, &Value::Null).header("prefer", "wait=30");
+    let job = request.send().await.unwrap().json::<Value>().await.unwrap();
+    assert_eq!(job["result"], json!(["canary", "canary", null]));
+    terminal_line(job["id"].as_str().unwrap().parse().unwrap()).await;
     service.stop().await;
     let all = format!("{:?}", LINES.lock().unwrap());
     assert!(!all.contains("canary"), "{all}");

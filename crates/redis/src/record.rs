@@ -91,8 +91,9 @@ fn digest(bytes: Vec<u8>) -> Result<Option<Digest>, Fail> {
     }
 }
 
+/// The error does not quote the JSON, as serde's would: it is logged.
 fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fail> {
-    serde_json::from_slice(bytes).map_err(|error| Fail::Corrupt(format!("stored JSON: {error}")))
+    serde_json::from_slice(bytes).map_err(|error| Fail::Corrupt(format!("invalid JSON at byte {}", error.column())))
 }
 
 /// A time in microseconds; `None` for an empty field.

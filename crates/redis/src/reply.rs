@@ -1,4 +1,5 @@
-//! Takes answers of scripts apart. Knows nothing of their meaning.
+//! Takes answers of scripts apart. Knows nothing of their meaning. Errors are logged, so they do not quote values: a value can be
+//! a part of a request.
 
 use redis::Value;
 
@@ -9,8 +10,14 @@ use crate::fail::Fail;
 pub(crate) struct Items(std::vec::IntoIter<Value>);
 
 fn unexpected(value: &Value, expected: &str) -> Fail {
-    let shown: String = format!("{value:?}").chars().take(200).collect();
-    Fail::Corrupt(format!("unexpected answer {shown}: expected {expected}"))
+    let found = match value {
+        Value::Nil => "nil",
+        Value::Int(_) => "a number",
+        Value::BulkString(_) | Value::SimpleString(_) | Value::Okay => "text",
+        Value::Array(_) => "a list",
+        _ => "a value of another kind",
+    };
+    Fail::Corrupt(format!("unexpected answer, {found}: expected {expected}"))
 }
 
 pub(crate) fn list(value: Value) -> Result<Items, Fail> {
@@ -111,20 +118,13 @@ impl ExactSizeIterator for Items {}
 
 pub(crate) fn text(bytes: Vec<u8>) -> Result<String, Fail> {
     String::from_utf8(bytes)
-        .map_err(|error| Fail::Corrupt(format!("invalid text \"{}\": expected UTF-8", shown(error.as_bytes()))))
-}
-
-/// At most the first 100 bytes of a stored value, for an error's text.
-pub(crate) fn shown(bytes: &[u8]) -> String {
-    let end = bytes.len().min(100);
-    let more = if end < bytes.len() { "…" } else { "" };
-    format!("{}{more}", bytes[..end].escape_ascii())
+        .map_err(|error| Fail::Corrupt(format!("invalid text of {} bytes: expected UTF-8", error.as_bytes().len())))
 }
 
 /// Parses a value that is stored as text, a number or an id for example.
 pub(crate) fn parse<T: std::str::FromStr>(bytes: &[u8], what: &str) -> Result<T, Fail> {
     let parsed = std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok());
-    parsed.ok_or_else(|| Fail::Corrupt(format!("invalid {what} \"{}\"", shown(bytes))))
+    parsed.ok_or_else(|| Fail::Corrupt(format!("invalid {what} of {} bytes", bytes.len())))
 }
 
 /// Parses a number that is stored as text.

@@ -62,8 +62,9 @@ pub(crate) fn json<T: Serialize>(value: &T) -> Result<String, Failure> {
     serde_json::to_string(value).map_err(|error| Failure::Unreadable(error.to_string()))
 }
 
+/// The error does not quote the JSON, as serde's would: it is logged.
 pub(crate) fn from_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
-    serde_json::from_slice(text).map_err(|error| error.to_string())
+    serde_json::from_slice(text).map_err(|error| format!("invalid JSON at byte {}", error.column()))
 }
 
 /// Implements [`Column`] for a type by way of a type that SQLite knows.

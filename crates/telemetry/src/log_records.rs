@@ -27,12 +27,16 @@ const CORRELATION: [&str; 5] = ["job_id", "job_name", "attempt", "worker_id", "r
 /// The field with the name of an event that programs recognize, such as `job.completed`.
 const EVENT: &str = "event";
 
+/// The field with an error and its sources, and its name in a log record by OpenTelemetry's conventions.
+const ERROR: &str = "error";
+const EXCEPTION: &str = "exception.message";
+
 /// Maximum number of different event names. Records of further ones have none.
 const MAX_EVENTS: usize = 256;
 
 /// Emits a log record for each event, in the current trace context.
 ///
-/// Unlike OpenTelemetry's own bridge it replaces the values of credentials, and has no source position for the event's name.
+/// The field `error` is the attribute `exception.message`. Unlike OpenTelemetry's own bridge it replaces the values of credentials, and has no source position for the event's name.
 pub(crate) struct LogRecords {
     logger: SdkLogger,
     /// The SDK takes static names only.
@@ -73,6 +77,7 @@ impl LogRecords {
             (MESSAGE, body) => record.set_body(body),
             // The source position that the `log` crate adds.
             (name, _) if name.starts_with("log.") => {}
+            (ERROR, value) => attributes.push((Key::new(EXCEPTION), value)),
             (name, value) => {
                 if let (EVENT, AnyValue::String(event)) = (name, &value) {
                     self.event_name(event.as_str()).into_iter().for_each(|name| record.set_event_name(name));
@@ -201,11 +206,18 @@ mod tests {
             let job = tracing::error_span!(target: SCOPE_TARGET, "job", job_id = "j", attempt = 2, request_id = "r");
             let _job = job.entered();
             let _own = tracing::error_span!("own", page = 7).entered();
-            tracing::warn!(event = "job.failed", job_id = "own", password = "canary", cold = true, "it {}", "failed");
+            tracing::warn!(
+                event = "job.failed",
+                job_id = "own",
+                password = "canary",
+                error = "cold",
+                "it {}",
+                "failed"
+            );
         });
         let [record] = &records[..] else { panic!("{records:?}") };
         let expected =
-            [("event", "job.failed"), ("job_id", "own"), ("password", "[redacted]"), ("cold", "Boolean(true)")];
+            [("event", "job.failed"), ("job_id", "own"), ("password", "[redacted]"), ("exception.message", "cold")];
         let correlated = [("request_id", "r"), ("attempt", "Int(2)")];
         let expected: Vec<_> =
             expected.into_iter().chain(correlated).map(|(key, text)| (key, text.to_owned())).collect();

@@ -96,8 +96,13 @@ async fn each_event_of_a_mixed_run_is_one_line() {
     for job in &jobs {
         ended.push(demo.ended(job).await);
     }
+    let kept =
+        demo.get(&format!("/jobs/{}/logs", first["id"].as_str().expect("an id"))).await.text().await.expect("text");
     let log = demo.log_path();
     demo.stop().await.expect("a clean exit");
+    let kept: Vec<Value> = kept.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let kept: Vec<&Value> = kept.iter().map(|line| &line["message"]).collect();
+    assert_eq!(kept, ["sleep started", "sleep ended"]);
     let lines = support::lines(&log);
     lines.iter().for_each(check_shape);
     for job in &ended {

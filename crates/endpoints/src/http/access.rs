@@ -13,7 +13,8 @@ use subtle::ConstantTimeEq;
 use super::{codes, problem::Problem};
 use crate::submit::owner_digest;
 
-/// The access policy of operator routes: the job list, retries, and all monitoring.
+/// The access policy. It decides which callers are operators: they see and handle the jobs of all owners, list and retry
+/// jobs, and use all monitoring routes.
 ///
 /// ```
 /// # use async_endpoints::Access;
@@ -35,7 +36,7 @@ enum AccessPolicy {
 }
 
 impl Access {
-    /// Refuses all requests. The default.
+    /// No caller is an operator. The default.
     pub fn closed() -> Self {
         Self(AccessPolicy::Closed)
     }
@@ -65,7 +66,7 @@ impl Access {
         Self(AccessPolicy::Open)
     }
 
-    /// Whether the policy asks for a token.
+    /// Whether the policy reads `Authorization`.
     pub(super) fn takes_token(&self) -> bool {
         matches!(self.0, AccessPolicy::Token(_))
     }
@@ -84,14 +85,9 @@ impl Access {
         }
     }
 
-    /// Returns the problem of a request that may not use an operator route. Unsafe requests from other sites, which
-    /// browsers mark with `Sec-Fetch-Site`, are refused under every policy.
-    pub(super) fn check(&self, request: &Parts) -> Result<(), Problem> {
-        match self.grants(request) {
-            false if self.takes_token() => Err(codes::UNAUTHORIZED.into()),
-            false => Err(codes::FORBIDDEN.into()),
-            true => check_site(request),
-        }
+    /// The problem of a caller that is no operator.
+    pub(super) fn refusal(&self) -> Problem {
+        if self.takes_token() { codes::UNAUTHORIZED.into() } else { codes::FORBIDDEN.into() }
     }
 }
 
@@ -152,7 +148,7 @@ pub(super) fn check_cookies(request: &Parts) -> Result<(), Problem> {
 }
 
 /// Refuses an unsafe request that a browser marked as coming from another site.
-fn check_site(request: &Parts) -> Result<(), Problem> {
+pub(super) fn check_site(request: &Parts) -> Result<(), Problem> {
     let mut sites = request.headers.get_all("sec-fetch-site").iter();
     let is_cross_site = sites.any(|site| site != "same-origin" && site != "none");
     if is_cross_site && !request.method.is_safe() { Err(codes::CROSS_SITE_REQUEST.into()) } else { Ok(()) }
@@ -191,7 +187,7 @@ impl<T: Into<Owner>> From<Option<T>> for Owner {
 /// Maps a request to its owner.
 pub(crate) type OwnerRule = Arc<dyn Fn(&Parts) -> Owner + Send + Sync>;
 
-/// Which jobs a caller can see.
+/// Which jobs the owner rule shows to a caller. An operator sees all jobs.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(super) enum Visibility {
     All,
@@ -213,6 +209,11 @@ impl Visibility {
             Self::All => None,
             Self::Own(owner) => owner,
         }
+    }
+
+    /// Whether the caller is an owner of jobs.
+    pub(super) fn is_owner(self) -> bool {
+        self.owner().is_some()
     }
 
     pub(super) fn includes(self, owner: Option<Digest>) -> bool {
@@ -268,23 +269,23 @@ mod tests {
         let access = Access::token("secret");
         let check = |values: &[&str]| {
             let headers: Vec<_> = values.iter().map(|value| ("authorization", *value)).collect();
-            access.check(&parts(None, &headers)).is_ok()
+            access.grants(&parts(None, &headers))
         };
         assert!(check(&["Bearer secret"]) && check(&["bearer  secret"]));
         for wrong in [&[] as &[&str], &["Bearer secre"], &["Bearer"], &["Basic secret"], &["secret"]] {
             assert!(!check(wrong), "{wrong:?}");
         }
         assert!(!check(&["Bearer secret", "Bearer secret"]));
-        assert!(Access::token("").check(&parts(None, &[("authorization", "Bearer ")])).is_err());
+        assert!(!Access::token("").grants(&parts(None, &[("authorization", "Bearer ")])));
     }
 
     #[test]
     fn unsafe_cross_site_request_is_refused() {
         let mut request = parts(None, &[("sec-fetch-site", "cross-site")]);
-        assert!(Access::open().check(&request).is_ok(), "a read");
+        assert!(check_site(&request).is_ok(), "a read");
         request.method = axum::http::Method::POST;
-        assert!(Access::open().check(&request).is_err());
+        assert!(check_site(&request).is_err());
         request.headers.insert("sec-fetch-site", "same-origin".parse().expect("a value"));
-        assert!(Access::open().check(&request).is_ok());
+        assert!(check_site(&request).is_ok());
     }
 }

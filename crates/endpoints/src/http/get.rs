@@ -30,7 +30,7 @@ async fn lookup(call: &Call, id: JobId, wait: Option<u64>) -> Result<JobLookup, 
     let Some(seconds) = wait else { return Ok(call.endpoints.job(id).await?) };
     let conditional = call.headers().contains_key(header::IF_NONE_MATCH);
     let done = |job: &JobView| match conditional {
-        _ if !call.visibility.includes(job.owner) => true,
+        _ if !call.sees(job.owner) => true,
         true => !headers::is_known(call.headers(), job.version),
         false => job.status.is_terminal(),
     };

@@ -90,21 +90,26 @@ fn json(line: &LogLine) -> String {
     text
 }
 
-/// `2026-11-22T12:49:33.759604Z INFO 1 app::import: the message key=value`. Control characters are escaped, so each entry
-/// is one line.
+/// `2026-11-22T12:49:33.759604Z INFO 1 app::import: the message key=value`. Characters that end a line or command a terminal
+/// are escaped, so each entry is one line.
 fn text(line: &LogLine) -> String {
     let LogLine { timestamp, level, attempt, target, message, fields, .. } = line;
-    let mut text = format!("{timestamp} {level} {attempt} ");
     let target = target.as_ref().map(|target| format!("{target}: ")).unwrap_or_default();
-    for c in target.chars().chain(message.chars()) {
-        if c.is_control() { text.extend(c.escape_default()) } else { text.push(c) }
-    }
+    let mut text = format!("{timestamp} {level} {attempt} {target}{message}");
     for (name, value) in fields {
         // Writing to a `String` cannot fail.
         let _ = write!(text, " {name}={value}");
     }
-    text.push('\n');
-    text
+    let mut escaped = String::with_capacity(text.len() + 1);
+    for c in text.chars() {
+        if is_plain(c) { escaped.push(c) } else { escaped.extend(c.escape_default()) }
+    }
+    escaped + "\n"
+}
+
+/// False for control characters, line separators and overrides of the writing direction.
+fn is_plain(c: char) -> bool {
+    !(c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
 }
 
 /// An event stream of lines with their numbers as ids, until the job has ended and its last line was sent.
@@ -220,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_line_escapes_line_breaks() {
+    fn text_line_escapes_breaks_and_controls() {
         let line = LogLine {
             line: 3,
             attempt: 2,
@@ -228,8 +233,9 @@ mod tests {
             level: "INFO".into(),
             target: Some("app".to_owned()),
             message: "two\nlines".to_owned(),
-            fields: [("n".to_owned(), 7.into())].into(),
+            fields: [("n".to_owned(), 7.into()), ("s".to_owned(), "\u{9b}2J\u{2028}é".into())].into(),
         };
-        assert_eq!(text(&line), "1970-01-01T00:00:00.000000Z INFO 2 app: two\\nlines n=7\n");
+        let expected = "1970-01-01T00:00:00.000000Z INFO 2 app: two\\nlines n=7 s=\"\\u{9b}2J\\u{2028}é\"\n";
+        assert_eq!(text(&line), expected);
     }
 }

@@ -1,4 +1,4 @@
-//! `POST /jobs/{id}/retry`, for operators: a new job with the request of a failed or canceled one.
+//! `POST /jobs/{id}/retry`, for operators and the job's owner: a new job with the request of a failed or canceled one.
 
 use async_endpoints_core::store::{JobLookup, RetryOutcome};
 use axum::{http::StatusCode, response::Response};

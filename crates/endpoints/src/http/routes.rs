@@ -54,6 +54,15 @@ pub(crate) enum Route {
     Live,
 }
 
+/// Who may use a route.
+#[derive(Copy, Clone)]
+enum Audience {
+    Callers,
+    /// Operators, and under an owner rule the owners of jobs.
+    Owners,
+    Operators,
+}
+
 impl Route {
     pub(crate) const JOBS: [Self; 8] =
         [Self::List, Self::Job, Self::Result, Self::Events, Self::Logs, Self::Cancel, Self::Retry, Self::OpenApi];
@@ -96,14 +105,25 @@ impl Route {
         }
     }
 
-    const fn is_for_operators(self, options: &Options) -> bool {
+    const fn audience(self, options: &Options) -> Audience {
         match self {
-            Self::Logs => !options.expose_logs,
-            Self::List | Self::Retry | Self::Metrics | Self::JobMetrics | Self::Workers => true,
-            Self::Job | Self::Result | Self::Events | Self::Cancel | Self::OpenApi => false,
-            // They answer all callers, and show the checks to operators alone.
-            Self::Health | Self::Ready | Self::Live => false,
+            Self::Job | Self::Result | Self::Events | Self::Cancel | Self::OpenApi => Audience::Callers,
+            Self::Logs if options.expose_logs => Audience::Callers,
+            Self::List | Self::Retry => Audience::Owners,
+            Self::Logs | Self::Metrics | Self::JobMetrics | Self::Workers => Audience::Operators,
+            // They show the checks to operators alone.
+            Self::Health | Self::Ready | Self::Live => Audience::Callers,
         }
+    }
+
+    /// Fails if the caller may not use this route. Unsafe requests of other sites are refused as well.
+    fn authorize(self, call: &Call) -> Result<(), Problem> {
+        let is_allowed = match self.audience(call.endpoints.options()) {
+            Audience::Callers => return access::check_cookies(&call.head),
+            Audience::Owners => call.is_operator || call.visibility.is_owner(),
+            Audience::Operators => call.is_operator,
+        };
+        if is_allowed { access::check_site(&call.head) } else { Err(call.config.access.refusal()) }
     }
 
     async fn answer(self, call: Call) -> Result<Response, Problem> {
@@ -177,7 +197,12 @@ fn own_routes(endpoints: &AsyncEndpoints, config: &Arc<HttpConfig>, routes: impl
 
 /// Answers a request of one of the library's own routes.
 async fn answer(route: Route, endpoints: AsyncEndpoints, config: Arc<HttpConfig>, request: Request) -> Response {
+    let rights_vary = config.access.takes_token();
     let mut response = answer_or_problem(route, &endpoints, config, request).await;
+    if rights_vary {
+        // An operator's document has more members than a caller's of the same version.
+        response.headers_mut().append(header::VARY, HeaderValue::from_static("Authorization"));
+    }
     // A job changes, and may belong to one owner: caches must revalidate, and shared caches must not store it.
     let cached = HeaderValue::from_static("private, no-cache");
     response.headers_mut().entry(header::CACHE_CONTROL).or_insert(cached);
@@ -211,10 +236,7 @@ async fn answer_or_problem(
     // The application's rules and response hooks may panic; the client still gets a response.
     let answered = AssertUnwindSafe(async {
         let call = call.identified();
-        if route.is_for_operators(call.endpoints.options()) {
-            call.config.access.check(&call.head)?;
-        }
-        access::check_cookies(&call.head)?;
+        route.authorize(&call)?;
         route.answer(call).await
     });
     let problem = match answered.catch_unwind().await {

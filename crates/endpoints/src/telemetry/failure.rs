@@ -1,4 +1,7 @@
-//! A failed attempt as one log line. The same line is written to the log and kept with the job.
+//! A failed attempt as one line in the log, and as one that is kept with the job.
+//!
+//! The kept line is stored with the settlement. It does not say what becomes of the job: the store decides that, and cancels a
+//! job whose cancellation was requested.
 
 use std::time::Duration;
 
@@ -59,21 +62,16 @@ impl<'a> FailedAttempt<'a> {
 
     /// The line that is kept with the job.
     pub(crate) fn line(&self) -> LogLine {
-        let (level, event, message) = match self.delay {
-            Some(_) => ("WARN", "job.retry_scheduled", "the attempt failed and the job is retried"),
-            None => ("ERROR", "job.failed", "the job failed"),
-        };
+        let level = if self.delay.is_some() { "WARN" } else { "ERROR" };
         let fields = [
-            ("event", Some(Value::from(event))),
             ("code", Some(Value::from(&*self.error.code))),
             ("detail", self.detail().map(Value::from)),
             ("error", self.cause().map(Value::from)),
             ("location", self.location().map(Value::from)),
             ("processing_time_ms", Some(Value::from(milliseconds(self.ran)))),
-            ("delay_ms", self.delay.map(|delay| Value::from(milliseconds(delay)))),
         ];
         let fields = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
-        LogLine { fields, ..own_line(level, message.to_owned()) }
+        LogLine { fields, ..own_line(level, "the attempt failed".to_owned()) }
     }
 
     /// The detail, except that of an unreadable request: it can quote the body.
@@ -126,7 +124,6 @@ mod tests {
             ("code", Value::from("HANDLER_ERROR")),
             ("detail", "detail".into()),
             ("error", "cannot save: disk full".into()),
-            ("event", "job.failed".into()),
             ("processing_time_ms", 1.5.into()),
         ];
         assert_eq!(fields, expected.map(|(name, value)| (name.to_owned(), value)));
