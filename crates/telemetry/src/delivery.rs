@@ -75,7 +75,7 @@ impl Delivery {
         }
     }
 
-    /// Logs what the end of the process loses.
+    /// Logs the number of items that are lost because the process ends.
     pub(crate) fn log_lost(&self) {
         let (endpoint, items, lost) = (&*self.endpoint, self.signal.items(), self.queued.load(Relaxed));
         if lost > 0 {
