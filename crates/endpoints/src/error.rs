@@ -313,7 +313,7 @@ mod tests {
     #[test]
     fn sources_are_the_error_chain() {
         let inner = std::io::Error::other("disk full");
-        let outer = std::io::Error::new(std::io::ErrorKind::Other, Outer(inner));
+        let outer = std::io::Error::other(Outer(inner));
         let sources = |error: JobError| error.record(false).1.sources;
         assert_eq!(sources(JobError::from(outer)), ["cannot save", "disk full"]);
         let with_code = JobError::permanent("NO", "shown").with_source("hidden");

@@ -165,8 +165,8 @@ where
     }
 }
 
-/// Runs a function on a thread of its own, in the runtime's context and in the scope of the caller. A panic of the function resumes in the caller.
-/// Dropping the future does not stop the thread, which drops `hold` when it ends.
+/// Runs a function on a thread of its own, in the runtime's context and in the scope of the caller. A panic of the function
+/// resumes in the caller. Dropping the future does not stop the thread, which drops `hold` when it ends.
 async fn on_thread<T: Send + 'static>(
     name: String,
     run: impl FnOnce() -> T + Send + 'static,

@@ -222,7 +222,7 @@ pub(crate) fn version(lookup: &JobLookup) -> Option<u64> {
 }
 
 impl Follower {
-    /// Publishes what the follower itself has read, if it is newer than what was published before.
+    /// Publishes the state that the follower itself has read, if it is newer than the last published one.
     pub(crate) fn saw(&self, lookup: &JobLookup) {
         if let Some(channel) = self.hub.followed.lock().jobs.get_mut(&self.id)
             && version(lookup) > channel.version

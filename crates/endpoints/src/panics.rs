@@ -5,7 +5,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-pub(crate) use async_endpoints_telemetry::watch_panics;
+pub(crate) use async_endpoints_telemetry::{panic_message as message, watch_panics};
 use async_endpoints_telemetry::{restore_panic_location, take_panic_location};
 
 /// A caught panic.
@@ -31,12 +31,6 @@ impl Panic {
         restore_panic_location(self.location);
         std::panic::resume_unwind(self.payload)
     }
-}
-
-/// The message of a panic.
-pub(crate) fn message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a message")
 }
 
 /// Forgets the location of an earlier panic, which the code that panicked caught itself.

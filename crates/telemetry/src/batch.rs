@@ -24,7 +24,7 @@ pub(crate) struct Export<E> {
 
 impl<E> Export<E> {
     fn run(&self, items: usize, export: impl Future<Output = OTelSdkResult>) -> OTelSdkResult {
-        self.delivery.dequeue(items);
+        self.delivery.begin_export(items);
         let result = self.runtime.wait(self.limit, export);
         self.delivery.exported(items, &result);
         result

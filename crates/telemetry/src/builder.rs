@@ -268,7 +268,7 @@ impl TelemetryBuilder {
     }
 }
 
-/// What starts the library's spans, and what makes tracers of other scopes.
+/// The tracer of the library's spans, and tracers of other scopes.
 pub(crate) fn tracers<P>(provider: P) -> (Tracing, Tracers)
 where
     P: TracerProvider + Send + Sync + 'static,

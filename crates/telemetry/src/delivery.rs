@@ -16,6 +16,8 @@ pub(crate) struct Delivery {
     is_failing: AtomicBool,
     /// Items in the queue.
     queued: AtomicUsize,
+    /// Items in the export that runs.
+    exporting: AtomicUsize,
     /// Maximum of `queued`.
     capacity: usize,
     dropped: AtomicU64,
@@ -32,6 +34,7 @@ impl Delivery {
             last_error: LastError::default(),
             is_failing: AtomicBool::default(),
             queued: AtomicUsize::default(),
+            exporting: AtomicUsize::default(),
             capacity,
             dropped: AtomicU64::default(),
             exported: AtomicU64::default(),
@@ -50,8 +53,9 @@ impl Delivery {
         false
     }
 
-    /// Frees the places of items that leave the queue.
-    pub(crate) fn dequeue(&self, items: usize) {
+    /// Frees the places of items that leave the queue, and whose export begins.
+    pub(crate) fn begin_export(&self, items: usize) {
+        self.exporting.store(items, Relaxed);
         self.queued.fetch_sub(items, Relaxed);
     }
 
@@ -63,6 +67,7 @@ impl Delivery {
             Err(_) => &self.failed,
         };
         counter.fetch_add(items as u64, Relaxed);
+        self.exporting.store(0, Relaxed);
         let was_failing = self.is_failing.swap(result.is_err(), Relaxed);
         let (endpoint, items) = (&*self.endpoint, self.signal.items());
         match result {
@@ -75,12 +80,17 @@ impl Delivery {
         }
     }
 
-    /// Logs what the end of the process loses.
+    /// Logs the number of items that are lost because the process ends.
     pub(crate) fn log_lost(&self) {
-        let (endpoint, items, lost) = (&*self.endpoint, self.signal.items(), self.queued.load(Relaxed));
+        let (endpoint, items, lost) = (&*self.endpoint, self.signal.items(), self.unsent());
         if lost > 0 {
             log_safely(|| tracing::warn!(endpoint, lost, "{items} were not exported before the end"));
         }
+    }
+
+    /// Items whose export has not ended.
+    fn unsent(&self) -> usize {
+        self.queued.load(Relaxed) + self.exporting.load(Relaxed)
     }
 
     /// Registers the counters of OpenTelemetry's convention for SDK metrics, which has names for spans and log records.
@@ -121,5 +131,20 @@ impl Delivery {
 pub(crate) fn register(deliveries: &[std::sync::Arc<Delivery>], meter: &Meter) {
     for delivery in deliveries {
         delivery.register(meter);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_of_a_running_export_are_unsent() {
+        let delivery = Delivery::new(Signal::Traces, &Otlp::http("http://localhost:4318"), 3);
+        assert_eq!([(); 4].map(|()| delivery.enqueue()), [true, true, true, false]);
+        delivery.begin_export(2);
+        assert_eq!((delivery.unsent(), delivery.enqueue()), (3, true));
+        delivery.exported(2, &Ok(()));
+        assert_eq!(delivery.unsent(), 2);
     }
 }

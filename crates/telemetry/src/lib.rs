@@ -107,7 +107,7 @@ pub use self::{
     instrument::{Combine, Instrument, InstrumentKind},
     log_writer::{LOG_DROPPED, LogWriter, log_safely},
     logs::{LogFormat, LogOutput, Logs, SCOPE_TARGET},
-    panics::{restore_panic_location, take_panic_location, watch_panics},
+    panics::{panic_message, restore_panic_location, take_panic_location, watch_panics},
     provider::Telemetry,
     scope::Scope,
     shutdown::TelemetryGuard,

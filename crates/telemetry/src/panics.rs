@@ -52,7 +52,7 @@ pub(crate) fn log_panics() {
             thread = thread.name(),
             backtrace = backtrace.map(tracing::field::display),
             "panic: {}",
-            message(panic.payload()),
+            panic_message(panic.payload()),
         );
     }));
 }
@@ -61,7 +61,8 @@ fn keep_location(panic: &PanicHookInfo<'_>) {
     restore_panic_location(panic.location().map(ToString::to_string));
 }
 
-fn message(payload: &(dyn Any + Send)) -> &str {
+/// The message of a caught panic.
+pub fn panic_message(payload: &(dyn Any + Send)) -> &str {
     let owned = || payload.downcast_ref::<String>().map(String::as_str);
-    payload.downcast_ref::<&str>().copied().or_else(owned).unwrap_or("no message")
+    payload.downcast_ref::<&str>().copied().or_else(owned).unwrap_or("a panic without a message")
 }

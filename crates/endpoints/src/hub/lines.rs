@@ -174,7 +174,7 @@ impl Follower {
 }
 
 impl LogFollower {
-    /// Publishes the job that the follower has read, if it is newer than what was published before.
+    /// Publishes the job that the follower has read, if it is newer than the last published one.
     pub(crate) fn saw(&self, lookup: &JobLookup) {
         self.job.saw(lookup);
     }

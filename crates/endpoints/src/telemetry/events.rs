@@ -53,7 +53,7 @@ pub(crate) fn job_accepted(id: JobId, name: &JobName, retry_of: Option<JobId>) {
     scope::job(id, name, None, None).in_scope(|| event!(info, "job.accepted", retry_of, "the job is accepted"));
 }
 
-/// Logs a repeated submission. The earlier job has `id`, unless it is found under its key.
+/// Logs a repeated submission with the id of the earlier job. `id` is the repeat's own, which counts if the job is gone.
 pub(crate) fn job_duplicate(id: JobId, name: &JobName, found: &JobLookup) {
     let id = match found {
         JobLookup::Found(job) => job.id,
@@ -97,7 +97,7 @@ pub(crate) fn job_canceled(job: &JobView) {
     scope.in_scope(|| event!(info, "job.canceled", "the job is canceled"));
 }
 
-/// Logs what became of a job whose attempt was lost.
+/// Logs the new state of a job whose attempt was lost.
 pub(crate) fn job_recovered(job: &Recovered) {
     let scope = scope::job(job.id, &job.name, Some(job.attempt), job.trace.as_ref());
     scope.in_scope(|| match job.status {

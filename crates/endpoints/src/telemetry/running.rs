@@ -97,7 +97,7 @@ impl RunningTable {
         leases.filter_map(|lease| Some(table.started.get(&lease)?.span())).collect()
     }
 
-    /// Records the end of a handler: what follows until the settlement is no processing time.
+    /// Records the end of a handler, which ends the processing time. The settlement follows.
     pub(crate) fn handler_ended(&self, lease: Lease) {
         if let Some(started) = self.0.lock().started.get_mut(&lease) {
             started.handler_ended.get_or_insert_with(Instant::now);

@@ -11,7 +11,7 @@ use super::{
 };
 
 /// Fields of scopes that are shown. The others are in JSON lines only.
-const SHOWN: [&str; 3] = ["job_id", "attempt", "request_id"];
+const SHOWN: [&str; 4] = ["job_id", "job_name", "attempt", "request_id"];
 
 const DIM: &str = "2";
 
@@ -55,7 +55,7 @@ where
     let mut is_first = true;
     for_each_span(event, ctx, true, |fields| {
         let has_job = fields.iter().any(|(name, _)| name == SHOWN[0]);
-        let shown = if has_job { &SHOWN[..2] } else { &SHOWN[2..] };
+        let shown = if has_job { &SHOWN[..3] } else { &SHOWN[3..] };
         for (name, value) in fields.iter().filter(|(name, _)| is_first && shown.contains(name)) {
             push_name(out, name);
             out.push_str(value);

@@ -321,7 +321,10 @@ fn pretty_line_shows_the_job_compactly() {
     });
     let target = module_path!();
     assert_eq!(lines[0][27..], format!("  INFO {target}: received bytes=7 request_id=\"r-0\"\n"));
-    assert_eq!(lines[1][27..], format!("  WARN {target}: started path=\"a b\" page=7 job_id=\"j-1\" attempt=2\n"));
+    assert_eq!(
+        lines[1][27..],
+        format!("  WARN {target}: started path=\"a b\" page=7 job_id=\"j-1\" job_name=\"Report\" attempt=2\n")
+    );
 }
 
 #[test]
