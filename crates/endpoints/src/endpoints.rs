@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::{
     error::Builtin,
     fleet::{Fleet, Reason, Waiting},
-    health::{Check, Health, Sources},
+    health::{self, Check, Health, Sources},
     hub::{Follower, Hub, version},
     job_type::{Policy, Rules},
     middleware::Middleware,
@@ -106,7 +106,9 @@ impl AsyncEndpoints {
         let stats_cache = StatsCache::new(store.clone(), cutoffs, undeclared);
         let sources =
             Sources { store: &store, stats: &stats_cache, worker: worker.vitals(), options: &options, types: depths };
-        let health = Arc::new(Health::new(&sources, health, measured.health_changes()));
+        let checks = health::checks(&sources, health);
+        let on_change = measured.health_changes(checks.iter().map(|(name, _)| name.as_str()));
+        let health = Arc::new(Health::new(checks, worker.vitals().clone(), on_change));
         let statuses = Arc::downgrade(&health);
         measured.health_gauge(move |observe| {
             if let Some(health) = statuses.upgrade() {

@@ -285,3 +285,15 @@ async fn checks_are_metrics() {
         assert!(text.contains(line), "{line} is missing: {text}");
     }
 }
+
+#[tokio::test]
+async fn document_lists_health_routes_if_mounted() {
+    let paths = async |service: &Service| {
+        let answer = service.client.get(service.url("/openapi.json")).send().await.unwrap();
+        let document: Value = answer.json().await.unwrap();
+        document["paths"].as_object().unwrap().keys().filter(|path| path.starts_with("/health")).count()
+    };
+    let with = start(|builder| builder).await;
+    let without = Service::start(|builder| builder).await;
+    assert_eq!((paths(&with).await, paths(&without).await), (3, 0));
+}

@@ -482,7 +482,11 @@ async fn stats_agree_between_route_and_processes() {
         ended(&service.endpoints, id).await;
     }
     service.endpoints.submit(WORK, 0).delay(Duration::from_secs(60)).await.unwrap();
-    let document: Value = service.client.get(service.url("/metrics/jobs")).send().await.unwrap().json().await.unwrap();
+    let read =
+        async || service.client.get(service.url("/metrics/jobs")).send().await.unwrap().json::<Value>().await.unwrap();
+    // The health checks read the same cache, so the first document may be 5 s old.
+    support::until(async || read().await["scheduledJobs"] == 1).await;
+    let document = read().await;
     for (name, value) in [("completedJobs", 3), ("failedJobs", 1), ("scheduledJobs", 1), ("queuedJobs", 0)] {
         assert_eq!(document[name], value, "{name}");
         assert_eq!(document["jobTypes"]["Work"][name], value, "{name}");

@@ -1,4 +1,5 @@
-//! A second HTTP service: `POST /monthly` takes observations and returns statistics of each calendar month.
+//! A second HTTP service: `POST /monthly` takes observations and returns statistics of each calendar month. `GET /health`
+//! answers while the service runs.
 //!
 //! It runs in the demo's process on a port of 127.0.0.1, and does not use jobs, handlers or the database.
 
@@ -22,7 +23,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
-    routing::post,
+    routing::{get, post},
 };
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, time::timeout};
@@ -107,7 +108,8 @@ impl Climate {
 }
 
 fn routes() -> Router {
-    Router::new().route("/monthly", post(monthly)).route_layer(from_fn(join_trace))
+    let monthly = Router::new().route("/monthly", post(monthly)).route_layer(from_fn(join_trace));
+    monthly.route("/health", get(async || "ok"))
 }
 
 /// Answers the request in a span of the caller's trace.

@@ -6,12 +6,14 @@
 //! | `store` | opens the job store |
 //! | `service` | endpoints and handlers |
 //! | `handlers` | the jobs |
+//! | `checks` | health checks of the database and the climate service |
 //! | `weather` | the demo's database |
 //! | `climate` | a second HTTP service, which one of the handlers calls |
 //! | `ledger` | a record of attempts outside the store |
 //!
 //! Exit codes: 0 after a clean stop, 2 for an invalid setting, 1 for other errors.
 
+mod checks;
 mod climate;
 mod day;
 mod handlers;

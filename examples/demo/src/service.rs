@@ -6,6 +6,7 @@ use async_endpoints::{Access, AsyncEndpoints, Endpoint, Options, Store, Telemetr
 use axum::Router;
 
 use crate::{
+    checks,
     handlers::{
         monitored::{self, MONITORED},
         performance::{self, Metrics, PERFORMANCE},
@@ -47,6 +48,8 @@ pub(crate) fn build(
     if let Some(climate) = climate {
         let Parts { ledger, weather } = parts;
         builder = builder
+            .health_check("weather", checks::weather(weather.clone()))
+            .health_check("climate", checks::climate(climate)?)
             .blocking_handler(MONITORED, monitored::handler(weather.clone(), ledger.clone()))
             .handler(TRACED, Traced::new(climate, weather, ledger.clone())?)
             .blocking_handler(PERFORMANCE, performance::handler(ledger.clone(), Metrics::new(telemetry)))

@@ -110,6 +110,11 @@ impl Weather {
             .collect()
     }
 
+    /// Whether the table has rows.
+    pub(crate) fn has_observations(&self) -> Result<bool> {
+        self.connection().query_row("SELECT EXISTS (SELECT 1 FROM observation)", [], |row| row.get(0))
+    }
+
     /// All categories, sorted.
     pub(crate) fn categories(&self) -> Result<Vec<String>> {
         self.connection()

@@ -79,17 +79,9 @@ pub(crate) struct Sources<'a> {
 }
 
 impl Health {
-    /// A check of the application replaces a built-in one of the same name.
-    pub(crate) fn new(sources: &Sources<'_>, own: Vec<(String, Check)>, on_change: OnChange) -> Self {
-        let built_in = built_in(sources).into_iter().map(|(name, check)| (name.to_owned(), check));
-        let mut checks: Vec<_> = built_in.filter(|(name, _)| !own.iter().any(|(other, _)| other == name)).collect();
-        checks.extend(own);
-        Self {
-            monitor: Monitor::new(checks, on_change),
-            worker: sources.worker.clone(),
-            runtime: Arc::default(),
-            ticker: Mutex::default(),
-        }
+    pub(crate) fn new(checks: Vec<(String, Check)>, worker: Arc<Vitals>, on_change: OnChange) -> Self {
+        let monitor = Monitor::new(checks, on_change);
+        Self { monitor, worker, runtime: Arc::default(), ticker: Mutex::default() }
     }
 
     /// Starts the checks and the runtime's ticks, unless they run.
@@ -131,6 +123,13 @@ impl Health {
     pub(crate) fn statuses(&self) -> Vec<(&str, HealthStatus)> {
         self.monitor.statuses()
     }
+}
+
+/// The built-in checks and those of the application. A check of the application replaces a built-in one of the same name.
+pub(crate) fn checks(sources: &Sources<'_>, own: Vec<(String, Check)>) -> Vec<(String, Check)> {
+    let built_in = built_in(sources).into_iter().map(|(name, check)| (name.to_owned(), check));
+    let kept: Vec<_> = built_in.filter(|(name, _)| !own.iter().any(|(other, _)| other == name)).collect();
+    kept.into_iter().chain(own).collect()
 }
 
 fn built_in(sources: &Sources<'_>) -> [(&'static str, Check); 5] {

@@ -26,7 +26,7 @@ pub(crate) struct HttpConfig {
     pub(crate) base_path: Option<String>,
     /// Set when the submit routes are made. `/openapi.json` lists the declared endpoints only then.
     pub(crate) has_submit_routes: AtomicBool,
-    /// Set when the monitoring routes are made. `/openapi.json` lists `/ops/workers` only then.
+    /// Set when the monitoring routes are made. `/openapi.json` lists them only then.
     pub(crate) has_monitoring_routes: AtomicBool,
 }
 

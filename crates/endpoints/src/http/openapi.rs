@@ -14,6 +14,7 @@ use super::{
     call::Call,
     codes::{self, ProblemKind},
     endpoint::DeclaredEndpoint,
+    health,
     problem::{Problem, json as response, type_uri},
     submission::Check,
 };
@@ -69,7 +70,9 @@ pub(super) fn document(call: &Call) -> Result<Response, Problem> {
         let mut ids = HashSet::new();
         config.endpoints.iter().for_each(|declared| add(&mut document, declared, &mut ids));
     }
-    if !config.has_monitoring_routes.load(Ordering::Relaxed) {
+    if config.has_monitoring_routes.load(Ordering::Relaxed) {
+        health::describe(&mut document);
+    } else {
         document["paths"].as_object_mut().map(|paths| paths.remove(WORKERS));
     }
     if config.access.takes_token() {

@@ -161,9 +161,10 @@ impl Measured {
         });
     }
 
-    /// Returns what logs and counts changes of health checks.
-    pub(crate) fn health_changes(&self) -> OnChange {
+    /// Returns what logs and counts changes of these health checks.
+    pub(crate) fn health_changes<'a>(&self, checks: impl Iterator<Item = &'a str>) -> OnChange {
         let changes = self.attachment.counter(&catalogue::HEALTH_CHANGES);
+        checks.for_each(|check| changes.add(0, &[health_label(check)]));
         Box::new(move |check, status, description| {
             changes.add(1, &[health_label(check)]);
             events::health_changed(check, status, description);
