@@ -121,3 +121,7 @@ struct MetricsPage;
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/tracing.md")]
 struct TracingPage;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/health.md")]
+struct HealthPage;
