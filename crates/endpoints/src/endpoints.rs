@@ -192,7 +192,7 @@ impl AsyncEndpoints {
     pub fn shutdown(&self) {
         self.0.worker.stop();
         if !self.0.started.load(Ordering::Acquire) {
-            self.0.worker.stop_now();
+            self.0.worker.begin_drain();
             self.0.worker.drained().cancel();
         }
     }

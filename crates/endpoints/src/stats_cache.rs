@@ -97,7 +97,7 @@ impl StatsCache {
             return call.result.clone();
         }
         let began = Instant::now();
-        let result = within(self.store.stats(&self.query())).await.map(Arc::new).map_err(|error| error.to_string());
+        let result = within(self.store.stats(&self.query())).await.map(Arc::new).map_err(message);
         if let Ok(stats) = &result {
             *self.latest.lock() = Some((began, stats.clone()));
         }
@@ -124,6 +124,14 @@ impl StatsCache {
                 cutoffs.push((self.undeclared)(&of_type.name));
             }
         }
+    }
+}
+
+/// The text of an error that callers get as [`StoreError::Unavailable`].
+fn message(error: StoreError) -> String {
+    match error {
+        StoreError::Unavailable(reason) => reason,
+        other => other.to_string(),
     }
 }
 

@@ -16,6 +16,8 @@ use crate::{jitter::about, panics, sync::Mutex};
 
 /// Interval between the end of a check and its next run.
 const INTERVAL: Duration = Duration::from_secs(5);
+/// The same after an Unhealthy result, so that a process is ready again soon after its store is.
+const UNHEALTHY_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a report waits for the first results, counted from the start of the monitor.
 const FIRST_ROUND: Duration = Duration::from_millis(60);
 /// Age of a result from which on it is not valid: the check should have run twice since.
@@ -107,7 +109,14 @@ impl Watched {
     async fn keep_checking(&self, on_change: &OnChange) {
         loop {
             self.check_once(on_change).await;
-            sleep(about(INTERVAL)).await;
+            sleep(about(self.interval())).await;
+        }
+    }
+
+    fn interval(&self) -> Duration {
+        match &self.state.borrow().last {
+            Some(last) if last.result.status == HealthStatus::Unhealthy => UNHEALTHY_INTERVAL,
+            _ => INTERVAL,
         }
     }
 

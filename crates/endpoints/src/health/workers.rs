@@ -24,12 +24,17 @@ pub(super) struct WorkersCheck {
 #[async_trait]
 impl HealthCheck for WorkersCheck {
     async fn check(&self) -> Result<CheckResult, BoxError> {
-        if let Some(silence) = self.own.heartbeats.silence().filter(|silence| *silence > self.limit) {
-            let seconds = silence.as_secs_f64();
-            return Ok(CheckResult::unhealthy(format!("the store has no heartbeat of this worker for {seconds:.1} s")));
+        if let Some(result) = silent(self.own.heartbeats.silence(), self.limit) {
+            return Ok(result);
         }
         Ok(judge(&*self.stats.refresh().await?, &self.declared))
     }
+}
+
+/// The result for a worker whose heartbeats the store does not record.
+fn silent(silence: Option<Duration>, limit: Duration) -> Option<CheckResult> {
+    let seconds = silence.filter(|silence| *silence > limit)?.as_secs_f64();
+    Some(CheckResult::unhealthy(format!("the store has no heartbeat of this worker for {seconds:.1} s")))
 }
 
 fn judge(stats: &Stats, declared: &[JobName]) -> CheckResult {
@@ -53,9 +58,18 @@ fn judge(stats: &Stats, declared: &[JobName]) -> CheckResult {
 mod tests {
     use super::*;
     use crate::health::{
-        HealthStatus::{Degraded, Healthy},
+        HealthStatus::{Degraded, Healthy, Unhealthy},
         fixtures::{of_type, worker},
     };
+
+    #[test]
+    fn worker_is_silent_after_its_limit() {
+        let limit = Duration::from_secs(16);
+        assert_eq!((silent(None, limit), silent(Some(limit), limit)), (None, None));
+        let result = silent(Some(limit + Duration::from_millis(100)), limit).expect("a result");
+        let text = "the store has no heartbeat of this worker for 16.1 s";
+        assert_eq!((result.status, result.description.as_deref()), (Unhealthy, Some(text)));
+    }
 
     #[test]
     fn waiting_type_without_worker_is_degraded() {

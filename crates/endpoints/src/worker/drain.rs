@@ -25,7 +25,7 @@ const LAST_RESPONSES: Duration = Duration::from_millis(800);
 pub(super) async fn run(worker: &Arc<Worker>) -> Instant {
     requested(worker).await;
     worker.stop();
-    worker.stop_now();
+    worker.begin_drain();
     let stop_requested = Instant::now();
     let within = worker.options.shutdown;
     events::stopping(within);

@@ -186,7 +186,7 @@ impl Worker {
         while claimer::claim(&worker).await?.started > 0 {
             worker.table.empty().await;
         }
-        worker.stop_now();
+        worker.begin_drain();
         worker.drained.cancelled().await;
         worker.closed.cancel();
         Ok(())
@@ -198,7 +198,7 @@ impl Worker {
     }
 
     /// Begins the drain at once.
-    pub(crate) fn stop_now(&self) {
+    pub(crate) fn begin_drain(&self) {
         self.stopping.cancel();
     }
 
