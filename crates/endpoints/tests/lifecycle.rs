@@ -99,14 +99,14 @@ fn collect() {
 }
 
 /// The lines whose field has this value.
-fn lines(field: &str, value: impl ToString) -> Vec<Line> {
+fn lines(field: &str, value: &impl ToString) -> Vec<Line> {
     let value = value.to_string();
     LINES.lock().unwrap().iter().filter(|line| line.text(field) == Some(&value)).cloned().collect()
 }
 
 /// Levels and events of a job's lines.
 fn events(id: JobId) -> Vec<String> {
-    lines("job_id", id).iter().filter_map(Line::event).collect()
+    lines("job_id", &id).iter().filter_map(Line::event).collect()
 }
 
 /// Waits for the terminal line of a job, which may follow its end.
@@ -116,7 +116,7 @@ async fn terminal_line(id: JobId) {
 }
 
 fn event(id: JobId, name: &str) -> Line {
-    lines("job_id", id).into_iter().find(|line| line.text("event") == Some(name)).unwrap()
+    lines("job_id", &id).into_iter().find(|line| line.text("event") == Some(name)).unwrap()
 }
 
 const WORK: JobType<Value, Value> = JobType::new("Work").max_retries(1);
@@ -161,7 +161,7 @@ async fn lines_of_an_attempt_are_correlated() {
     let id: JobId = job["id"].as_str().unwrap().parse().unwrap();
     terminal_line(id).await;
     service.stop().await;
-    let of_attempt: Vec<_> = lines("job_id", id).into_iter().filter(|line| line.text("worker_id").is_some()).collect();
+    let of_attempt: Vec<_> = lines("job_id", &id).into_iter().filter(|line| line.text("worker_id").is_some()).collect();
     let messages: Vec<_> = of_attempt.iter().map(|line| line.text("message").unwrap()).collect();
     assert_eq!(messages, ["the attempt starts", "the handler's own line", "the job is completed"]);
     for line in &of_attempt {
@@ -315,7 +315,7 @@ async fn repeats_and_refusals_have_one_line_each() {
     }
     service.post("/limited", json!(3)).await;
     service.stop().await;
-    let found: Vec<_> = lines("job_name", "Limited")
+    let found: Vec<_> = lines("job_name", &"Limited")
         .iter()
         .filter_map(|line| Some((line.event()?, line.text("code").unwrap_or_default().to_owned())))
         .collect();
