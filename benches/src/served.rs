@@ -39,14 +39,14 @@ const ANSWER: &str = concat!(
     r#"ossCount":0,"maxRetries":3,"priority":4,"version":1,"createdAt":"2026-11-22T12:49:32.954254Z","scheduledA"#,
     r#"t":null,"startedAt":null,"completedAt":null,"lastUpdatedAt":"2026-11-22T12:49:32.954254Z","expiresAt":nul"#,
     r#"l,"cancelRequestedAt":null,"progress":null,"result":null,"error":null,"attempts":[],"waiting":{"reason":""#,
-    r#"queued","ahead":0,"until":null},"retryOf":null,"retriedBy":null,"traceId":null,"links":{"self":"/jobs/01a"#,
-    r#"20320-ff19-70f3-bf41-f26409de69a3","events":"/jobs/01a20320-ff19-70f3-bf41-f26409de69a3/events","cancel":"#,
-    r#""/jobs/01a20320-ff19-70f3-bf41-f26409de69a3/cancel","logs":"/jobs/01a20320-ff19-70f3-bf41-f26409de69a3/lo"#,
-    r#"gs","result":"/jobs/01a20320-ff19-70f3-bf41-f26409de69a3/result"}}"#,
+    r#"queued","ahead":0,"until":null},"retryOf":null,"retriedBy":null,"traceId":"0af7651916cd43dd8448eb211c8031"#,
+    r#"9c","links":{"self":"/jobs/01a20320-ff19-70f3-bf41-f26409de69a3","events":"/jobs/01a20320-ff19-70f3-bf41-"#,
+    r#"f26409de69a3/events","cancel":"/jobs/01a20320-ff19-70f3-bf41-f26409de69a3/cancel","logs":"/jobs/01a20320-"#,
+    r#"ff19-70f3-bf41-f26409de69a3/logs","result":"/jobs/01a20320-ff19-70f3-bf41-f26409de69a3/result"}}"#,
 );
 const LOCATION: &str = "/jobs/01a20320-ff19-70f3-bf41-f26409de69a3";
 /// The headers of `ANSWER`.
-const HEADERS: [(&str, &str); 7] = [
+const HEADERS: [(&str, &str); 8] = [
     ("content-type", "application/json"),
     ("etag", "\"1\""),
     ("retry-after", "1"),
@@ -54,6 +54,7 @@ const HEADERS: [(&str, &str); 7] = [
     ("location", LOCATION),
     ("operation-location", LOCATION),
     ("x-async-job-id", "01a20320-ff19-70f3-bf41-f26409de69a3"),
+    ("x-request-id", "01a20320-ff18-7a51-9c3e-5d0b7e6f4a21"),
 ];
 /// Maximum size of a request in bytes, as in the product.
 const LIMIT: usize = 1 << 20;
