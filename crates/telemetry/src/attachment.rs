@@ -34,6 +34,11 @@ impl Telemetry {
 }
 
 impl Attachment {
+    /// Whether measurements are recorded. If not, the instruments ignore them.
+    pub fn measures(&self) -> bool {
+        self.telemetry.measures()
+    }
+
     /// Creates a counter.
     pub fn counter(&self, instrument: &Instrument) -> Counter<u64> {
         let counter = self.meter.u64_counter(instrument.name).with_unit(instrument.unit);

@@ -13,6 +13,7 @@ use std::{
 };
 
 use opentelemetry::{KeyValue, metrics::Meter};
+use tracing::level_filters::LevelFilter;
 
 use crate::instrument::Instrument;
 
@@ -56,6 +57,11 @@ pub(crate) fn register(meter: &Meter) {
             }
         })
         .build();
+}
+
+/// Whether there is a subscriber that receives lines of any level.
+pub fn is_logging() -> bool {
+    LevelFilter::current() != LevelFilter::OFF
 }
 
 /// Runs a log call. A panic of the application's subscriber loses the line; the loss is counted in [`LOG_DROPPED`].

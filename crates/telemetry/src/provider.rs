@@ -120,6 +120,10 @@ impl Telemetry {
         self.scoped(InstrumentationScope::builder(SCOPE).with_version(env!("CARGO_PKG_VERSION")).build())
     }
 
+    pub(crate) fn measures(&self) -> bool {
+        self.0.meters.is_some()
+    }
+
     fn scoped(&self, scope: InstrumentationScope) -> Meter {
         match &self.0.meters {
             Some(meters) => meters(scope),

@@ -7,7 +7,7 @@ use opentelemetry::{
 };
 use tracing::{Instrument, Span, instrument::Instrumented};
 
-use crate::trace::Tracing;
+use crate::{log_writer::is_logging, trace::Tracing};
 
 /// A trace context, and a `tracing` span whose fields correlate log lines.
 ///
@@ -43,6 +43,13 @@ impl Scope {
     pub fn in_scope<T>(&self, run: impl FnOnce() -> T) -> T {
         let _attached = self.context.clone().attach();
         self.span.in_scope(run)
+    }
+
+    /// Writes log lines in this scope. Does not call `write` if there is no subscriber.
+    pub fn log(&self, write: impl FnOnce()) {
+        if is_logging() {
+            self.in_scope(write);
+        }
     }
 
     /// A scope with the ids of a span that is not recorded, and without fields.

@@ -50,7 +50,7 @@ macro_rules! event {
 /// The job is a retry of another one if an operator asked for it.
 pub(crate) fn job_accepted(id: JobId, name: &JobName, retry_of: Option<JobId>) {
     let retry_of = retry_of.map(display);
-    scope::job(id, name, None, None).in_scope(|| event!(info, "job.accepted", retry_of, "the job is accepted"));
+    scope::log_job(id, name, None, None, || event!(info, "job.accepted", retry_of, "the job is accepted"));
 }
 
 /// Logs a repeated submission with the id of the earlier job. `id` is the repeat's own, which counts if the job is gone.
@@ -59,7 +59,7 @@ pub(crate) fn job_duplicate(id: JobId, name: &JobName, found: &JobLookup) {
         JobLookup::Found(job) => job.id,
         JobLookup::Gone { .. } | JobLookup::NotFound => id,
     };
-    scope::job(id, name, None, None).in_scope(|| event!(info, "job.duplicate", "the submission is a repeat"));
+    scope::log_job(id, name, None, None, || event!(info, "job.duplicate", "the submission is a repeat"));
 }
 
 /// `code` is the code of the problem; none for a response that the application made.
@@ -93,20 +93,20 @@ pub(crate) fn attempt_ended(outcome: &Outcome, status: JobStatus, ran: Duration)
 
 /// Logs the cancellation of a job that did not run.
 pub(crate) fn job_canceled(job: &JobView) {
-    let scope = scope::job(job.id, &job.name, Some(job.attempt), job.trace.as_ref());
-    scope.in_scope(|| event!(info, "job.canceled", "the job is canceled"));
+    let write = || event!(info, "job.canceled", "the job is canceled");
+    scope::log_job(job.id, &job.name, Some(job.attempt), job.trace.as_ref(), write);
 }
 
 /// Logs the new state of a job whose attempt was lost.
 pub(crate) fn job_recovered(job: &Recovered) {
-    let scope = scope::job(job.id, &job.name, Some(job.attempt), job.trace.as_ref());
-    scope.in_scope(|| match job.status {
+    let write = || match job.status {
         JobStatus::Canceled => event!(info, "job.canceled", "the job is canceled"),
         JobStatus::Failed => {
             event!(error, "job.failed", code = WORKER_LOST, "the job failed: it lost too many workers");
         }
         _ => event!(warn, "job.recovered", "the job is recovered from a worker that died or lost the store"),
-    });
+    };
+    scope::log_job(job.id, &job.name, Some(job.attempt), job.trace.as_ref(), write);
 }
 
 pub(crate) fn task_restarted(task: &str, count: u32, panic: &str) {

@@ -1,6 +1,7 @@
 //! The layer around the library's routes: the server span, its scope, and the duration of each request.
 
 use std::{
+    sync::Arc,
     task::{Context as TaskContext, Poll},
     time::Instant,
 };
@@ -25,7 +26,7 @@ use tower_service::Service;
 
 use super::{
     catalogue::REQUEST_DURATION,
-    scope::{self, RequestId},
+    scope::{self, with_request_id},
     semconv as s, spans,
 };
 use crate::{
@@ -37,7 +38,8 @@ use crate::{
 /// status. A request whose client disconnects before the response begins is not measured.
 #[derive(Clone)]
 pub(crate) struct Requests {
-    duration: Histogram<f64>,
+    /// None if nothing is measured.
+    duration: Option<Histogram<f64>>,
     tracing: Tracing,
     enrich: Enrich,
     /// Whether trace contexts are read from requests.
@@ -50,7 +52,7 @@ impl Requests {
     pub(crate) fn new(attachment: &Attachment, telemetry: &Telemetry, options: &Options) -> Self {
         let user_agent = options.captured_headers.iter().any(|name| name == header::USER_AGENT.as_str());
         Self {
-            duration: attachment.histogram(&REQUEST_DURATION),
+            duration: attachment.measures().then(|| attachment.histogram(&REQUEST_DURATION)),
             tracing: telemetry.tracing().clone(),
             enrich: options.enrich,
             propagates: telemetry.propagates(),
@@ -64,8 +66,7 @@ impl Requests {
         let remote = || extract_headers(request.headers()).filter(|_| self.propagates);
         let parent = if current.has_active_span() { current } else { remote().unwrap_or(current) };
         let context = self.tracing.start(&parent, &[], || describe(request, method, route));
-        let id = caller.request_id.as_deref().unwrap_or_default();
-        let context = context.with_value(RequestId(id.into()));
+        let context = with_request_id(context, caller, &self.tracing);
         if context.span().is_recording() {
             context.span().set_attributes(self.details(request, method, caller));
         }
@@ -98,14 +99,14 @@ impl<S> Layer<S> for Requests {
     type Service = Observed<S>;
 
     fn layer(&self, inner: S) -> Observed<S> {
-        Observed { inner, requests: self.clone() }
+        Observed { inner, requests: Arc::new(self.clone()) }
     }
 }
 
 #[derive(Clone)]
 pub(crate) struct Observed<S> {
     inner: S,
-    requests: Requests,
+    requests: Arc<Requests>,
 }
 
 impl<S> Service<Request> for Observed<S>
@@ -123,18 +124,19 @@ where
 
     fn call(&mut self, mut request: Request) -> Self::Future {
         let began = Instant::now();
-        let (duration, method, scheme) =
-            (self.requests.duration.clone(), method(request.method()), scheme(request.uri()));
+        let (requests, method, scheme) = (self.requests.clone(), method(request.method()), scheme(request.uri()));
         let route = request.extensions().get::<MatchedPath>().cloned();
-        let caller = Caller::identify(&mut request, self.requests.enrich);
-        let scope = self.requests.begin(&request, method, route.as_ref(), &caller);
+        let caller = Caller::identify(&mut request, requests.enrich);
+        let scope = requests.begin(&request, method, route.as_ref(), &caller);
         request.extensions_mut().insert(caller.clone());
         let answer = scope.in_scope(|| self.inner.call(request));
         Box::pin(async move {
             let mut response = scope.run(answer).await?;
             caller.echo(response.headers_mut());
-            let labels = labels(method, scheme, route.as_ref(), response.status());
-            duration.record(began.elapsed().as_secs_f64(), &labels);
+            if let Some(duration) = &requests.duration {
+                let labels = labels(method, scheme, route.as_ref(), response.status());
+                duration.record(began.elapsed().as_secs_f64(), &labels);
+            }
             end(scope.context(), response.status());
             Ok(response)
         })

@@ -8,9 +8,9 @@ use async_endpoints_core::{
     store::{Attempt, WorkerId},
 };
 use async_endpoints_telemetry::{
-    SCOPE_TARGET, Scope, log_safely,
+    SCOPE_TARGET, Scope, is_logging, log_safely,
     opentelemetry::{Context, trace::TraceContextExt},
-    trace::{remote_context, traceparent, tracestate},
+    trace::{Tracing, remote_context, traceparent, tracestate},
 };
 use tracing::{Span, field};
 
@@ -20,6 +20,14 @@ use crate::caller::Caller;
 /// a job's handler have it too.
 #[derive(Clone, Debug)]
 pub(crate) struct RequestId(pub(crate) Arc<str>);
+
+/// Adds the id of a request to a context, if spans may be recorded: only they have it.
+pub(crate) fn with_request_id(context: Context, caller: &Caller, tracing: &Tracing) -> Context {
+    match caller.request_id.as_deref().filter(|_| tracing.records()) {
+        Some(id) => context.with_value(RequestId(id.into())),
+        None => context,
+    }
+}
 
 /// The scope of a request, inside the application's own span.
 pub(crate) fn request(context: Context, caller: &Caller) -> Scope {
@@ -65,9 +73,18 @@ pub(crate) fn attempt(context: Context, attempt: &Attempt, worker: WorkerId, cal
     Scope::new(context, span)
 }
 
-/// The scope of a line about a job that this process runs no attempt of: in the trace of its submission, inside the scope of
-/// the current request.
-pub(crate) fn job(id: JobId, name: &JobName, attempt: Option<u32>, trace: Option<&TraceContext>) -> Scope {
+/// Writes a line about a job that this process runs no attempt of: in the trace of its submission, inside the scope of the
+/// current request. Does not call `write` if there is no subscriber.
+pub(crate) fn log_job(
+    id: JobId,
+    name: &JobName,
+    attempt: Option<u32>,
+    trace: Option<&TraceContext>,
+    write: impl FnOnce(),
+) {
+    if !is_logging() {
+        return;
+    }
     let context = trace.and_then(remote).unwrap_or_else(Context::current);
     let own = context.span().span_context().clone();
     let span = safely(|| {
@@ -80,13 +97,15 @@ pub(crate) fn job(id: JobId, name: &JobName, attempt: Option<u32>, trace: Option
             attempt,
         )
     });
-    Scope::new(context, span)
+    Scope::new(context, span).in_scope(write);
 }
 
-/// Without the span if the subscriber panics.
+/// Without the span if there is no subscriber, or if it panics.
 fn safely(make: impl FnOnce() -> Span) -> Span {
     let mut span = Span::none();
-    log_safely(|| span = make());
+    if is_logging() {
+        log_safely(|| span = make());
+    }
     span
 }
 

@@ -17,7 +17,7 @@ use async_endpoints_telemetry::{
 };
 
 use super::{
-    scope::{self, RequestId},
+    scope::{self, RequestId, with_request_id},
     semconv as s,
     series::{OUTCOMES, WORKER_LOST},
 };
@@ -53,11 +53,7 @@ impl Spans {
         let links: Vec<SpanContext> = span(linked).into_iter().chain(span(previous.as_ref())).collect();
         let parent = submission.filter(|_| is_child).unwrap_or_default();
         let describe = || job_span(PROCESS, SpanKind::Consumer, Some(&attempt.name));
-        let context = self.tracing.start(&parent, &links, describe);
-        let context = match caller.request_id.as_deref() {
-            Some(id) => context.with_value(RequestId(id.into())),
-            None => context,
-        };
+        let context = with_request_id(self.tracing.start(&parent, &links, describe), caller, &self.tracing);
         if context.span().is_recording() {
             context.span().set_attributes([
                 KeyValue::new(s::MESSAGE_ID, attempt.lease.job.to_string()),

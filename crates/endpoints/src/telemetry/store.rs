@@ -14,7 +14,7 @@ use async_endpoints_core::{
         Recovered, Renewed, Result, RetryAs, RetryOutcome, Settled, Settlement, StoreOperation, WorkerId,
     },
 };
-use async_endpoints_telemetry::opentelemetry::trace::TraceContextExt;
+use async_endpoints_telemetry::{is_logging, opentelemetry::trace::TraceContextExt};
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 
@@ -29,7 +29,7 @@ use super::{
     series::{SubmissionResult, TypeSeries, WORKER_LOST},
     spans::{self, Spans},
 };
-use crate::envelope;
+use crate::{caller::Caller, envelope};
 
 const STORE_UNAVAILABLE: &str = "STORE_UNAVAILABLE";
 /// Minimum duration of a dropped call that counts as failed. A call dropped earlier ended with the client's connection.
@@ -117,15 +117,16 @@ impl Instrumented {
     }
 
     fn claimed(&self, worker: WorkerId, claimed: &Claimed, began: SystemTime, now: Instant) {
+        let has_readers = self.calls.tracing.records() || is_logging();
         let start = |attempt: &Attempt| {
-            let caller = envelope::read_caller(&attempt.payload);
+            let caller = if has_readers { envelope::read_caller(&attempt.payload) } else { Caller::default() };
             let context = self.spans.process(attempt, &caller);
             let (scope, sink) = self.capture.scope(|| scope::attempt(context, attempt, worker, &caller));
             let series = self.instruments.of(&attempt.name).clone();
             let started = Started::new(series, attempt, scope, sink, claimed.now, now);
             let waited = attempt.started_at.since(attempt.runnable_since);
             started.series.queue_time.record(waited, now, || started.cause.labels());
-            started.scope.in_scope(|| events::job_started(waited));
+            started.scope.log(|| events::job_started(waited));
             (attempt.lease, started)
         };
         let started: Vec<(Lease, Started)> = claimed.attempts.iter().map(start).collect();
@@ -157,7 +158,7 @@ impl Instrumented {
         let code = code(&settlement.outcome);
         self.instruments.ended(series, &AttemptEnd { outcome, code, status, now, cause });
         spans::processed(started.scope.context(), outcome, code, status);
-        started.scope.in_scope(|| events::attempt_ended(&settlement.outcome, status, ran));
+        started.scope.log(|| events::attempt_ended(&settlement.outcome, status, ran));
     }
 
     fn recovered(&self, recovered: &[Recovered], now: Instant) {
