@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use async_endpoints_core::{MemoryStore, SystemClock};
-use async_endpoints_testkit::{Fixture, FlakyStore, ManualClock, Retrying, check_faults, check_model, conformance};
+use async_endpoints_core::MemoryStore;
+use async_endpoints_testkit::{
+    Fixture, FlakyStore, ManualClock, Retrying, RunningClock, check_faults, check_model, conformance,
+};
 
 async fn memory() -> Fixture {
     let clock = ManualClock::new();
@@ -18,8 +20,9 @@ conformance!(behind_delays, async {
 conformance!(behind_retries, async {
     memory().await.wrap(|store| Retrying(FlakyStore::new(store).random(11, 0.2, 0.0)))
 });
-conformance!(real_time, async {
-    Fixture::real_time(MemoryStore::with_clock(SystemClock::default()), Duration::from_millis(50))
+conformance!(running_clock, async {
+    let clock = RunningClock::new();
+    Fixture::running(MemoryStore::with_clock(clock.clone()), clock)
 });
 
 #[test]

@@ -5,10 +5,9 @@ mod common;
 
 use std::time::Duration;
 
-use async_endpoints_core::SystemClock;
 use async_endpoints_sqlite::Synchronous;
 use async_endpoints_testkit::{
-    Fixture, FlakyStore, ManualClock, Retrying, Turns, check_faults, check_model, conformance,
+    Fixture, FlakyStore, ManualClock, Retrying, RunningClock, Turns, check_faults, check_model, conformance,
 };
 use common::{Folder, open};
 
@@ -26,11 +25,11 @@ async fn two() -> Fixture {
     Fixture::manual(Turns::new([first, second]), clock).keep(folder)
 }
 
-/// A store as in production: each commit waits for the disk, and the time is real.
+/// A store as in production: each commit waits for the disk, and the clock does not stand still.
 async fn durable() -> Fixture {
-    let folder = Folder::new();
-    let store = open(&folder, Synchronous::Full, SystemClock::default()).await;
-    Fixture::real_time(store, Duration::from_millis(50)).keep(folder)
+    let (folder, clock) = (Folder::new(), RunningClock::new());
+    let store = open(&folder, Synchronous::Full, clock.clone()).await;
+    Fixture::running(store, clock).keep(folder)
 }
 
 conformance!(plain, timed());
@@ -42,7 +41,7 @@ conformance!(behind_retries, async {
     timed().await.wrap(|store| Retrying(FlakyStore::new(store).random(11, 0.2, 0.0)))
 });
 conformance!(two_processes, two());
-conformance!(real_time, durable());
+conformance!(durable_on_running_clock, durable());
 
 #[test]
 fn calls_agree_with_the_model() {

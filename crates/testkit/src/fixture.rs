@@ -4,13 +4,22 @@ use std::{any::Any, fmt, sync::Arc, time::Duration};
 
 use async_endpoints_core::Store;
 
-use crate::ManualClock;
+use crate::{ManualClock, RunningClock};
 
 /// The time of a store, in steps of one unit.
 #[derive(Clone, Debug)]
 pub struct Timeline {
     unit: Duration,
-    clock: Option<ManualClock>,
+    passing: Passing,
+}
+
+/// How a store's time passes.
+#[derive(Clone, Debug)]
+enum Passing {
+    Manual(ManualClock),
+    Running(RunningClock),
+    /// On a clock that tests cannot advance.
+    Sleep,
 }
 
 impl Timeline {
@@ -26,25 +35,30 @@ impl Timeline {
         self.unit * n
     }
 
-    /// The store's clock, if tests can advance it. Tests about hours need one.
+    /// The store's clock, if it stands still between steps. Tests about hours or exact times need one.
     #[must_use]
     pub const fn clock(&self) -> Option<&ManualClock> {
-        self.clock.as_ref()
+        match &self.passing {
+            Passing::Manual(clock) => Some(clock),
+            Passing::Running(_) | Passing::Sleep => None,
+        }
     }
 
     /// Advances the clock, or sleeps.
     pub async fn advance(&self, units: u32) {
-        match &self.clock {
-            Some(clock) => clock.advance(self.units(units)),
-            None => tokio::time::sleep(self.units(units)).await,
+        match &self.passing {
+            Passing::Manual(clock) => clock.advance(self.units(units)),
+            Passing::Running(clock) => clock.advance(self.units(units)),
+            Passing::Sleep => tokio::time::sleep(self.units(units)).await,
         }
     }
 
     /// Advances the clock, or blocks the thread.
     pub fn advance_blocking(&self, units: u32) {
-        match &self.clock {
-            Some(clock) => clock.advance(self.units(units)),
-            None => std::thread::sleep(self.units(units)),
+        match &self.passing {
+            Passing::Manual(clock) => clock.advance(self.units(units)),
+            Passing::Running(clock) => clock.advance(self.units(units)),
+            Passing::Sleep => std::thread::sleep(self.units(units)),
         }
     }
 }
@@ -67,14 +81,23 @@ impl fmt::Debug for Fixture {
 impl Fixture {
     /// A store on `clock`. A unit is a second, and tests do not sleep.
     pub fn manual(store: impl Store, clock: ManualClock) -> Self {
-        let time = Timeline { unit: Duration::from_secs(1), clock: Some(clock) };
-        Self { store: Arc::new(store), time, guards: Vec::new() }
+        Self::new(store, Duration::from_secs(1), Passing::Manual(clock))
+    }
+
+    /// A store on `clock`, whose time also passes between calls. A unit is 5 s, and tests do not sleep. A slow machine
+    /// changes no answer, unless it pauses for a unit.
+    pub fn running(store: impl Store, clock: RunningClock) -> Self {
+        Self::new(store, Duration::from_secs(5), Passing::Running(clock))
     }
 
     /// A store on a clock that tests cannot advance. Tests sleep for multiples of `unit`, which has to be far longer than a
-    /// call takes: 50 ms for example.
+    /// call takes on a busy machine: 200 ms for example.
     pub fn real_time(store: impl Store, unit: Duration) -> Self {
-        Self { store: Arc::new(store), time: Timeline { unit, clock: None }, guards: Vec::new() }
+        Self::new(store, unit, Passing::Sleep)
+    }
+
+    fn new(store: impl Store, unit: Duration, passing: Passing) -> Self {
+        Self { store: Arc::new(store), time: Timeline { unit, passing }, guards: Vec::new() }
     }
 
     /// Keeps a value as long as the fixture: a temporary folder, a server.

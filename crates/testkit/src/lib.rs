@@ -8,7 +8,7 @@
 //! | [`Checked`] | a decorator that records every answer and finds contradictions |
 //! | [`FlakyStore`] | a decorator that fails on purpose |
 //! | [`Turns`] | two stores on the same jobs, as two processes have them |
-//! | [`ManualClock`], [`Fixture`] | time for tests |
+//! | [`ManualClock`], [`RunningClock`], [`Fixture`] | time for tests |
 //! | [`server`] | real servers, each in a folder and on a port of its own |
 //!
 //! Must not know more than `async-endpoints-core`: no driver, no HTTP, no worker.
@@ -30,7 +30,7 @@ pub mod server;
 mod turns;
 
 pub use checked::Checked;
-pub use clock::ManualClock;
+pub use clock::{ManualClock, RunningClock};
 pub use faults::check_faults;
 pub use fixture::{Fixture, Timeline};
 pub use flaky::{FlakyStore, Retrying, When};
