@@ -182,6 +182,7 @@ impl SqliteStore {
             files,
             clock: Arc::clone(clock),
             hints,
+            group_time: writer::GROUP_TIME,
             data_version,
             others_seen: None,
             yielded: Instant::now(),

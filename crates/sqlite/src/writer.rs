@@ -21,10 +21,10 @@ use crate::{
     state::State,
 };
 
-/// Maximum number of calls in one transaction, their bytes and the time they take: later calls wait that long.
+/// Maximum number of calls in one transaction, their bytes and the time they take.
 const GROUP: usize = 256;
 const GROUP_BYTES: usize = 8 << 20;
-const GROUP_TIME: Duration = Duration::from_millis(50);
+pub(crate) const GROUP_TIME: Duration = Duration::from_millis(50);
 
 /// How often an idle writer checks for commits of other processes.
 const POLL: Duration = Duration::from_millis(50);
@@ -42,6 +42,8 @@ pub(crate) struct Writer {
     pub(crate) files: DatabaseFiles,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) hints: broadcast::Sender<Hint>,
+    /// Maximum time of one transaction: later calls wait that long.
+    pub(crate) group_time: Duration,
     /// SQLite's counter of commits by other connections, as last seen.
     pub(crate) data_version: i64,
     /// When a commit of another process was last seen.
@@ -203,7 +205,7 @@ impl Writer {
                 self.state.end_step(hints);
             }
             *done += 1;
-            if began.elapsed() > GROUP_TIME {
+            if began.elapsed() > self.group_time {
                 break;
             }
         }

@@ -23,7 +23,7 @@ async fn drop_does_not_wait_for_the_lock() {
     assert!(waits.is_err(), "the insert waits for the lock");
     let began = std::time::Instant::now();
     drop(store);
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
 }
 
 /// The process is killed while it inserts.

@@ -15,7 +15,12 @@ struct Fixture {
 }
 
 impl Fixture {
+    /// All waiting calls share a transaction, however slow the machine is.
     fn new() -> Self {
+        Self::with_group_time(Duration::from_secs(3_600))
+    }
+
+    fn with_group_time(group_time: Duration) -> Self {
         let folder = std::env::temp_dir().join(JobId::random().to_string());
         std::fs::create_dir_all(&folder).unwrap();
         let path = folder.join("jobs.db");
@@ -29,6 +34,7 @@ impl Fixture {
             files: DatabaseFiles::opened(&path).unwrap(),
             clock: Arc::new(SystemClock::default()),
             hints,
+            group_time,
             others_seen: None,
             yielded: Instant::now(),
             cut: None,
@@ -133,12 +139,12 @@ async fn prune_step_stops_at_its_job_limit() {
 
 #[tokio::test]
 async fn calls_beyond_the_time_limit_share_the_next_commit() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::with_group_time(Duration::from_millis(10));
     let (go, wait) = mpsc::channel::<()>();
     let hold = fixture.queue.call(false, 0, move |_| wait.recv().or(Ok(())));
     let slow = |_| {
         fixture.queue.call(false, 0, |state| {
-            std::thread::sleep(GROUP_TIME);
+            std::thread::sleep(Duration::from_millis(10));
             state.insert(&new_job(9))
         })
     };
@@ -184,29 +190,30 @@ async fn read_only_file_is_unavailable() {
 
 #[tokio::test]
 async fn urgent_call_runs_before_calls_left_over() {
-    let fixture = Fixture::new();
+    // Each call exceeds the time of a transaction.
+    let fixture = Fixture::with_group_time(Duration::ZERO);
     let order = Arc::new(std::sync::Mutex::new(Vec::new()));
-    let note = |urgent, name: &'static str, pause| {
+    let note = |urgent, name: &'static str| {
         let order = Arc::clone(&order);
         fixture.queue.call(urgent, 0, move |_| {
-            std::thread::sleep(pause);
             order.lock().unwrap().push(name);
             Ok(())
         })
     };
     let (go, wait) = mpsc::channel::<()>();
     let (began, mut first) = tokio::sync::mpsc::unbounded_channel();
+    let (asked, end) = mpsc::channel::<()>();
     let hold = fixture.queue.call(false, 0, move |_| wait.recv().or(Ok(())));
     let long = fixture.queue.call(false, 0, move |_| {
         began.send(()).map_err(|_| Failure::Panicked)?;
-        std::thread::sleep(GROUP_TIME);
-        Ok(())
+        // Ends once the urgent call waits.
+        end.recv().map_err(|_| Failure::Panicked)
     });
-    let others = join(note(false, "second", GROUP_TIME), note(false, "third", GROUP_TIME));
+    let others = join(note(false, "second"), note(false, "third"));
     let urgent = async {
         drop(go);
         first.recv().await.unwrap();
-        note(true, "urgent", Duration::ZERO).await
+        join(note(true, "urgent"), async { asked.send(()).unwrap() }).await.0
     };
     let ((held, long), (_, urgent)) = join(join(hold, long), join(others, urgent)).await;
     assert!(held.is_ok() && long.is_ok() && urgent.is_ok());
