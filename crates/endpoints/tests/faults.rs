@@ -357,7 +357,7 @@ async fn stop_works_while_handlers_block_all_threads() {
     let (started, mut starts) = mpsc::unbounded_channel();
     let over = Arc::new(OnceLock::new());
     let released = over.clone();
-    let options = Options { shutdown: Duration::from_millis(300), lease: Duration::from_secs(4), ..quick() };
+    let options = Options { shutdown: Duration::from_millis(300), lease: Duration::from_secs(60), ..quick() };
     let endpoints = AsyncEndpoints::builder(flaky)
         .options(options)
         .handler(BLOCK, move |ctx: JobContext<()>| {
@@ -396,7 +396,7 @@ async fn stop_works_while_handlers_block_all_threads() {
         running == 0
     })
     .await;
-    assert!(asked.elapsed() < Duration::from_millis(3300), "released after {:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(15), "released after {:?}", asked.elapsed());
     for id in &ids {
         let job = found(&watch(&store), *id).await;
         assert_eq!((job.status, job.retry_count, job.loss_count), (JobStatus::Queued, 0, 0));

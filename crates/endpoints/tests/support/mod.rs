@@ -37,11 +37,11 @@ pub async fn until(condition: impl AsyncFn() -> bool) {
     tokio::time::timeout(PATIENCE, holds).await.expect("the condition holds in time");
 }
 
-/// Options for tests: short leases, quick retries.
+/// Options for tests: quick retries, and leases that are short, but longer than a busy machine pauses.
 pub fn quick() -> Options {
     Options {
         concurrency: 8,
-        lease: Duration::from_millis(400),
+        lease: Duration::from_secs(2),
         retry_base: Duration::from_millis(20),
         shutdown: Duration::from_secs(5),
         ..Options::default()
