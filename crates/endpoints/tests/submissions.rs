@@ -6,7 +6,7 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use async_endpoints::{
-    Endpoint, JobContext, JobDocument, JobType, Priority, Problem, Responses, Submission,
+    Access, Endpoint, JobContext, JobDocument, JobType, Priority, Problem, Responses, Submission,
     axum::{
         body::Body,
         extract::{Extension, Request},
@@ -235,7 +235,7 @@ async fn submit_from_code_sets_owner() {
     let service = Service::start(|builder| {
         let owner =
             |request: &Parts| request.headers.get("x-user").and_then(|user| user.to_str().ok()).map(str::to_owned);
-        builder.owner(owner).endpoint(Endpoint::post("/nothing", NOTHING))
+        builder.access(Access::closed()).owner(owner).endpoint(Endpoint::post("/nothing", NOTHING))
     })
     .await;
     let id = service.endpoints.submit(NOTHING, ()).owner("ada").await.unwrap().job.id;
