@@ -28,7 +28,7 @@ async fn two_processes() -> Fixture {
 /// A store on the server's clock.
 async fn real() -> Fixture {
     let (server, store) = shared().await;
-    Fixture::real_time(store, Duration::from_millis(50)).keep(server)
+    Fixture::real_time(store, Duration::from_millis(200)).keep(server)
 }
 
 conformance!(plain, timed());
