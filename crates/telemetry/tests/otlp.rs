@@ -91,7 +91,7 @@ fn record_spans(telemetry: &Telemetry, count: usize) {
 async fn end_in_time(telemetry: &Telemetry) -> String {
     let began = Instant::now();
     telemetry.shutdown(Duration::from_secs(1)).await;
-    assert!(began.elapsed() < Duration::from_secs(3), "shutdown took {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(8), "shutdown took {:?}", began.elapsed());
     telemetry.exposition(Format::Text).unwrap_or_default()
 }
 
