@@ -195,6 +195,9 @@ impl Worker {
     /// Requests a drain, as a signal does. It begins after [`Options::shutdown_delay`].
     pub(crate) fn stop(&self) {
         self.vitals.stop_requested.cancel();
+        if self.options.shutdown_delay.is_zero() {
+            self.begin_drain();
+        }
     }
 
     /// Begins the drain at once.
