@@ -83,13 +83,12 @@ pub(crate) struct Assembly {
 
 impl AsyncEndpoints {
     pub(crate) fn assemble(store: Arc<dyn Store>, options: Options, parts: Assembly) -> Self {
-        let Assembly { types, routes, registered, mut middlewares, measured, health } = parts;
+        let Assembly { types, routes, registered, middlewares, measured, health } = parts;
         let cutoffs = types.iter().map(|(name, policy)| policy.cutoffs(name, &options)).collect();
         let depths = types.iter().map(|(name, policy)| (name.clone(), policy.queue_depth)).collect();
         let names: Vec<JobName> = types.into_iter().map(|(name, _)| name).collect();
         let store: Arc<dyn Store> = Arc::new(OutageLog::new(store));
         let store = measured.store(store);
-        middlewares.insert(0, measured.middleware());
         let id = WorkerId(measured.telemetry.take_instance_id().unwrap_or_else(Uuid::new_v4));
         let version = measured.telemetry.service_version().unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned());
         let info = describe(id, version);

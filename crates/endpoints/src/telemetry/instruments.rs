@@ -32,6 +32,8 @@ const MAX_CODES: usize = 50;
 pub(crate) const OTHER: &str = "_other";
 
 pub(crate) struct Instruments {
+    /// Whether measurements are recorded.
+    pub(super) measures: bool,
     types: HashMap<JobName, Arc<TypeSeries>>,
     other: Arc<TypeSeries>,
     failed: Counter<u64>,
@@ -69,6 +71,7 @@ impl Instruments {
         let series = |name: &str| Arc::new(TypeSeries::new(attachment, &attempts, name));
         let types: Vec<_> = types.take(MAX_TYPES).collect();
         let instruments = Self {
+            measures: attachment.measures(),
             types: types.iter().map(|(name, _)| ((*name).clone(), series(name.as_str()))).collect(),
             declared: types.iter().flat_map(|(_, codes)| *codes).copied().collect(),
             other: series(OTHER),

@@ -1,19 +1,9 @@
-//! The middleware around every attempt: runs the handler in the attempt's scope, and alone sees when it ends.
-
-use std::sync::Arc;
+//! Runs the handler of every attempt in the attempt's scope, and alone sees when it ends.
 
 use async_endpoints_core::store::Lease;
-use async_trait::async_trait;
-use bytes::Bytes;
 
 use super::running::RunningTable;
-use crate::{
-    context::AttemptInfo,
-    error::JobError,
-    middleware::{Middleware, Next},
-};
-
-pub(crate) struct Observed(pub(crate) Arc<RunningTable>);
+use crate::context::AttemptInfo;
 
 /// Records the handler's end on drop: after its return, its panic, or its cancellation.
 struct HandlerGuard<'a> {
@@ -27,10 +17,8 @@ impl Drop for HandlerGuard<'_> {
     }
 }
 
-#[async_trait]
-impl Middleware for Observed {
-    async fn run(&self, attempt: &AttemptInfo, next: Next<'_>) -> Result<Bytes, JobError> {
-        let _guard = HandlerGuard { running: &self.0, lease: attempt.lease };
-        attempt.scope.run(next.run()).await
-    }
+/// Runs a handler with all middleware.
+pub(crate) async fn run_handler<F: Future>(running: &RunningTable, attempt: &AttemptInfo, handler: F) -> F::Output {
+    let _guard = HandlerGuard { running, lease: attempt.lease };
+    attempt.scope.run(handler).await
 }

@@ -70,14 +70,12 @@ use self::{
     capture::Capture,
     http::Requests,
     instruments::Instruments,
-    job::Observed,
     spans::{Sending, Spans},
     store::Instrumented,
 };
-pub(crate) use self::{running::RunningTable, scope::current_trace_id, spans::lost};
+pub(crate) use self::{job::run_handler, running::RunningTable, scope::current_trace_id, spans::lost};
 use crate::{
     health::{HealthStatus, OnChange},
-    middleware::Middleware,
     options::Options,
 };
 
@@ -106,12 +104,12 @@ impl Measured {
         types: impl Iterator<Item = (&'a JobName, &'static [&'static str])>,
     ) -> Option<Self> {
         let attachment = telemetry.attach(CATALOGUE)?;
-        let tracing = telemetry.tracing().clone();
+        let spans = Arc::new(Spans::new(telemetry.tracing().clone(), options.propagation));
         Some(Self {
             instruments: Arc::new(Instruments::new(&attachment, store, types)),
-            running: Arc::default(),
+            running: Arc::new(RunningTable::new(spans.clone())),
             requests: Requests::new(&attachment, &telemetry, options),
-            spans: Arc::new(Spans::new(tracing, options.propagation)),
+            spans,
             capture: Capture::new(options.capture_level),
             store,
             telemetry,
@@ -123,11 +121,6 @@ impl Measured {
     pub(crate) fn store(&self, inner: Arc<dyn Store>) -> Arc<dyn Store> {
         let (instruments, running, spans) = (self.instruments.clone(), self.running.clone(), self.spans.clone());
         Arc::new(Instrumented::new(inner, instruments, running, spans, self.capture))
-    }
-
-    /// The middleware around every attempt.
-    pub(crate) fn middleware(&self) -> Arc<dyn Middleware> {
-        Arc::new(Observed(self.running.clone()))
     }
 
     /// The layer around every route.

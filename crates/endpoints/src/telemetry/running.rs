@@ -11,12 +11,13 @@ use async_endpoints_core::{
 };
 use foldhash::HashMap;
 
-use super::{capture::AttemptSink, cause::Cause, series::TypeSeries};
-use crate::{progress::ProgressReporter, sync::Mutex};
+use super::{capture::AttemptSink, cause::Cause, series::TypeSeries, spans::Spans};
+use crate::{caller::Caller, progress::ProgressReporter, sync::Mutex};
 use async_endpoints_telemetry::{
     Scope,
     opentelemetry::trace::{SpanContext, TraceContextExt},
 };
+use tracing::Span;
 
 /// Time between two sweeps for attempts whose leases are no longer renewed.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -61,58 +62,60 @@ impl Started {
     }
 }
 
-/// The running attempts by lease.
-pub(crate) struct RunningTable(Mutex<Table>);
+/// The running attempts by lease. Those that no telemetry observes are not in it.
+pub(crate) struct RunningTable {
+    table: Mutex<Table>,
+    spans: Arc<Spans>,
+}
 
 struct Table {
     started: HashMap<Lease, Started>,
     swept: Instant,
 }
 
-impl Default for RunningTable {
-    fn default() -> Self {
-        Self(Mutex::new(Table { started: HashMap::default(), swept: Instant::now() }))
-    }
-}
-
 impl RunningTable {
-    pub(crate) fn start(&self, attempts: Vec<(Lease, Started)>) {
-        self.0.lock().started.extend(attempts);
+    pub(crate) fn new(spans: Arc<Spans>) -> Self {
+        Self { table: Mutex::new(Table { started: HashMap::default(), swept: Instant::now() }), spans }
     }
 
-    /// The scope of an attempt that starts, with `reporter` for captured lines. None if its lease was not claimed through
-    /// this table.
-    pub(crate) fn enter(&self, lease: Lease, reporter: &ProgressReporter) -> Option<Scope> {
-        let table = self.0.lock();
-        let started = table.started.get(&lease)?;
-        if let Some(sink) = &started.sink {
-            sink.report_to(reporter);
+    pub(crate) fn start(&self, attempts: Vec<(Lease, Started)>) {
+        self.table.lock().started.extend(attempts);
+    }
+
+    /// The scope of an attempt that starts, with `reporter` for captured lines. Without fields of log lines if no telemetry
+    /// observes the attempt.
+    pub(crate) fn enter(&self, attempt: &Attempt, reporter: &ProgressReporter) -> Scope {
+        if let Some(started) = self.table.lock().started.get(&attempt.lease) {
+            if let Some(sink) = &started.sink {
+                sink.report_to(reporter);
+            }
+            return started.scope.clone();
         }
-        Some(started.scope.clone())
+        Scope::new(self.spans.process(attempt, &Caller::default()), Span::none())
     }
 
     /// The spans of running attempts.
     pub(crate) fn spans(&self, leases: impl Iterator<Item = Lease>) -> Vec<SpanContext> {
-        let table = self.0.lock();
+        let table = self.table.lock();
         leases.filter_map(|lease| Some(table.started.get(&lease)?.span())).collect()
     }
 
     /// Records the end of a handler, which ends the processing time. The settlement follows.
     pub(crate) fn handler_ended(&self, lease: Lease) {
-        if let Some(started) = self.0.lock().started.get_mut(&lease) {
+        if let Some(started) = self.table.lock().started.get_mut(&lease) {
             started.handler_ended.get_or_insert_with(Instant::now);
         }
     }
 
     /// Removes attempts, in the order of `leases`. None for an attempt that was counted before.
     pub(crate) fn take(&self, leases: impl Iterator<Item = Lease>) -> Vec<Option<Started>> {
-        let mut table = self.0.lock();
+        let mut table = self.table.lock();
         leases.map(|lease| table.started.remove(&lease)).collect()
     }
 
     /// Records renewals. Once a minute, removes attempts that were not renewed for `expiry`: their leases are lost.
     pub(crate) fn renewed(&self, leases: &[Lease], expiry: Duration) {
-        let (mut table, now) = (self.0.lock(), Instant::now());
+        let (mut table, now) = (self.table.lock(), Instant::now());
         for lease in leases {
             if let Some(started) = table.started.get_mut(lease) {
                 started.renewed = now;

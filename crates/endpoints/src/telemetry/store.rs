@@ -91,6 +91,11 @@ impl Instrumented {
         Self { inner, instruments, running, spans, capture, calls }
     }
 
+    /// Whether metrics, spans or log lines are recorded now. If not, neither jobs nor attempts are followed.
+    fn is_observed(&self) -> bool {
+        self.instruments.measures || self.calls.tracing.records() || is_logging()
+    }
+
     fn watch(&self, operation: StoreOperation, span: CallSpan) -> Watch<'_> {
         Watch { instruments: &self.instruments, operation, submitted: None, began: Instant::now(), span, done: false }
     }
@@ -203,6 +208,9 @@ fn code(outcome: &Outcome) -> &str {
 impl JobStore for Instrumented {
     /// Not an `async fn`, so that the job moves into the inner call at once instead of being kept in this future as well.
     fn insert<'s: 'a, 'a>(&'s self, job: NewJob) -> BoxFuture<'a, Result<InsertOutcome>> {
+        if !self.is_observed() {
+            return self.inner.insert(job);
+        }
         let series = self.instruments.of(&job.name);
         let (id, name) = (job.id, job.name.clone());
         let mut watch = self.watch(StoreOperation::Insert, self.calls.inside(StoreOperation::Insert));
@@ -232,6 +240,7 @@ impl JobStore for Instrumented {
         let (answer, now) = self.timed(StoreOperation::Claim, CallSpan::default(), self.inner.claim(claim)).await;
         if let Ok(claimed) = &answer
             && !claimed.attempts.is_empty()
+            && self.is_observed()
         {
             self.claimed(claim.worker, claimed, began, now);
         }

@@ -20,10 +20,11 @@ use super::{
     slots::Permit,
 };
 use crate::{
-    handler::HandlerFuture,
+    handler::HandlerResult,
     job_type::ABORT_GRACE,
     middleware::Next,
     panics::{self, Panic},
+    telemetry::run_handler,
 };
 
 /// The task of one claimed attempt. Dropping it unsettled lets the lease expire.
@@ -59,14 +60,14 @@ impl AttemptTask {
     }
 
     /// The handler with all middleware around it.
-    fn handler(&self, payload: Bytes, permit: &Arc<Permit>) -> HandlerFuture {
+    fn handler(&self, payload: Bytes, permit: &Arc<Permit>) -> impl Future<Output = HandlerResult> + use<> {
         let (worker, info) = (self.worker.clone(), self.running.info.clone());
         let handler = worker.types[self.running.type_index].handler.clone();
         let handler = handler.call(info.clone(), payload, permit.clone());
-        if worker.middlewares.is_empty() {
-            return handler;
+        async move {
+            let next = Next::new(&worker.middlewares, &info, handler);
+            run_handler(&worker.observed, &info, next.run()).await
         }
-        Box::pin(async move { Next::new(&worker.middlewares, &info, handler).run().await })
     }
 }
 
@@ -88,7 +89,7 @@ pub(super) fn take_over(
     Some(PendingSettlement { settlement: decide(worker, running, HandlerEnd::Aborted), guard })
 }
 
-async fn run_within_limits(running: &RunningAttempt, handler: HandlerFuture) -> HandlerEnd {
+async fn run_within_limits(running: &RunningAttempt, handler: impl Future<Output = HandlerResult>) -> HandlerEnd {
     // The location of a panic is known to the thread of the poll that panicked.
     let mut handler = std::pin::pin!(AssertUnwindSafe(handler).catch_unwind());
     let mut handler = poll_fn(move |cx| {

@@ -12,8 +12,6 @@ use async_endpoints_core::{
     store::{Attempt, Claim, LeaseToken, Result, TypeQuota},
 };
 
-use async_endpoints_telemetry::Scope;
-
 use super::{Worker, attempt::AttemptTask, running::RunningAttempt};
 use crate::{backoff::Backoff, context::AttemptInfo, jitter, store_call::limited, telemetry::events};
 
@@ -95,7 +93,7 @@ fn start(worker: &Arc<Worker>, attempt: Attempt, held_until: Instant) {
     let permit = worker.slots.take(type_index);
     let deadline = Instant::now() + worker.types[type_index].policy.timeout.min(MAX_TIMEOUT);
     let progress = worker.progress.reporter(attempt.lease);
-    let scope = worker.observed.enter(attempt.lease, &progress).unwrap_or_else(Scope::current);
+    let scope = worker.observed.enter(&attempt, &progress);
     let info = AttemptInfo::new(&attempt, scope, deadline, progress);
     let running = Arc::new(RunningAttempt::new(&attempt, type_index, info, held_until, &permit));
     let task = AttemptTask::new(worker.clone(), running.clone());
