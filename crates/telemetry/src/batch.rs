@@ -103,6 +103,7 @@ impl SpanProcessor for Queue<BatchSpanProcessor> {
         self.processor.force_flush()
     }
     fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.delivery.close();
         let ended = self.processor.shutdown_with_timeout(timeout);
         self.delivery.log_lost();
         ended
@@ -122,6 +123,7 @@ impl LogProcessor for Queue<BatchLogProcessor> {
         self.processor.force_flush()
     }
     fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.delivery.close();
         let ended = self.processor.shutdown_with_timeout(timeout);
         self.delivery.log_lost();
         ended

@@ -24,6 +24,10 @@ pub(crate) struct Delivery {
     exported: AtomicU64,
     timed_out: AtomicU64,
     failed: AtomicU64,
+    /// The last flush has begun.
+    is_closing: AtomicBool,
+    /// Items whose export failed in the last flush.
+    lost: AtomicUsize,
 }
 
 impl Delivery {
@@ -40,11 +44,21 @@ impl Delivery {
             exported: AtomicU64::default(),
             timed_out: AtomicU64::default(),
             failed: AtomicU64::default(),
+            is_closing: AtomicBool::default(),
+            lost: AtomicUsize::default(),
         }
     }
 
-    /// Takes a place in the queue. False if the queue is full: the item is dropped and counted.
+    /// Begins the last flush: later items are ignored.
+    pub(crate) fn close(&self) {
+        self.is_closing.store(true, Relaxed);
+    }
+
+    /// Takes a place in the queue. False if the queue is full: the item is dropped and counted. False in the last flush.
     pub(crate) fn enqueue(&self) -> bool {
+        if self.is_closing.load(Relaxed) {
+            return false;
+        }
         if self.queued.fetch_add(1, Relaxed) < self.capacity {
             return true;
         }
@@ -59,7 +73,7 @@ impl Delivery {
         self.queued.fetch_sub(items, Relaxed);
     }
 
-    /// Counts the items of an export, and logs the first failure and the first success after it.
+    /// Counts the items of an export. Before the last flush, logs the first failure and the first success after it.
     pub(crate) fn exported(&self, items: usize, result: &OTelSdkResult) {
         let counter = match result {
             Ok(()) => &self.exported,
@@ -68,29 +82,40 @@ impl Delivery {
         };
         counter.fetch_add(items as u64, Relaxed);
         self.exporting.store(0, Relaxed);
+        if !self.is_closing.load(Relaxed) {
+            self.log_change(result);
+        } else if let Err(error) = result {
+            self.last_error.or_record(error);
+            self.lost.fetch_add(items, Relaxed);
+        }
+    }
+
+    fn log_change(&self, result: &OTelSdkResult) {
         let was_failing = self.is_failing.swap(result.is_err(), Relaxed);
         let (endpoint, items) = (&*self.endpoint, self.signal.items());
+        let last_error = self.last_error.take();
         match result {
             Err(error) if !was_failing => {
-                let why = self.last_error.take().unwrap_or_else(|| error.to_string());
-                log_safely(|| tracing::warn!(endpoint, why, "cannot export {items}; the exporter keeps trying"));
+                let why = last_error.unwrap_or_else(|| error.to_string());
+                log_safely(|| tracing::warn!(endpoint, why, "cannot export {items}"));
             }
             Ok(()) if was_failing => log_safely(|| tracing::info!(endpoint, "{items} are exported again")),
             _ => {}
         }
     }
 
-    /// Logs the number of items that are lost because the process ends.
+    /// Logs how many items the last flush did not export: their export failed, or has not ended.
     pub(crate) fn log_lost(&self) {
         let (endpoint, items, lost) = (&*self.endpoint, self.signal.items(), self.unsent());
         if lost > 0 {
-            log_safely(|| tracing::warn!(endpoint, lost, "{items} were not exported before the end"));
+            let why = self.last_error.take().unwrap_or_else(|| "no answer in time".to_owned());
+            log_safely(|| tracing::warn!(endpoint, lost, why, "{items} were not exported before the end"));
         }
     }
 
-    /// Items whose export has not ended.
+    /// Items whose export has not ended, or failed in the last flush.
     fn unsent(&self) -> usize {
-        self.queued.load(Relaxed) + self.exporting.load(Relaxed)
+        self.queued.load(Relaxed) + self.exporting.load(Relaxed) + self.lost.load(Relaxed)
     }
 
     /// Registers the counters of OpenTelemetry's convention for SDK metrics, which has names for spans and log records.
@@ -146,5 +171,21 @@ mod tests {
         assert_eq!((delivery.unsent(), delivery.enqueue()), (3, true));
         delivery.exported(2, &Ok(()));
         assert_eq!(delivery.unsent(), 2);
+    }
+
+    #[test]
+    fn failed_exports_of_the_last_flush_are_unsent() {
+        let delivery = Delivery::new(Signal::Traces, &Otlp::http("http://localhost:4318"), 9);
+        let export = |result| {
+            delivery.begin_export(2);
+            delivery.exported(2, &result);
+        };
+        assert_eq!([(); 7].map(|()| delivery.enqueue()), [true; 7]);
+        export(Err(OTelSdkError::AlreadyShutdown));
+        assert_eq!(delivery.unsent(), 5, "an earlier failure does not count");
+        delivery.close();
+        export(Err(OTelSdkError::AlreadyShutdown));
+        export(Ok(()));
+        assert_eq!((delivery.unsent(), delivery.enqueue()), (3, false));
     }
 }

@@ -59,6 +59,11 @@ impl LastError {
     pub(crate) fn take(&self) -> Option<String> {
         lock(&self.0).take()
     }
+
+    /// Records an exporter's error, unless that of its request is recorded.
+    pub(crate) fn or_record(&self, error: &impl ToString) {
+        lock(&self.0).get_or_insert_with(|| error.to_string());
+    }
 }
 
 /// An HTTP client that records the last error.

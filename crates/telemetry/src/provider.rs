@@ -218,6 +218,12 @@ impl Telemetry {
         Some(version.to_string()).filter(|version| !version.is_empty())
     }
 
+    /// Begins the last flush of all signals at once, so that a line about one signal is no lost log record of another.
+    pub(crate) fn close_deliveries(&self) {
+        #[cfg(feature = "otlp")]
+        self.0.deliveries.iter().for_each(|delivery| delivery.close());
+    }
+
     /// Pushes the last metrics and shuts the meter provider down. Blocks.
     pub(crate) fn shut_metrics_down(&self, timeout: Duration) {
         let Some(metrics) = &self.0.metrics else { return };

@@ -18,24 +18,31 @@ use crate::{delivery::Delivery, exporter, otlp::Otlp, reader::SharedReader, runt
 pub(crate) struct Push {
     finish: mpsc::UnboundedSender<oneshot::Sender<()>>,
     runtime: ExportRuntime,
+    delivery: Arc<Delivery>,
 }
 
 impl Push {
     pub(crate) fn start(otlp: &Otlp, reader: SharedReader, runtime: ExportRuntime) -> Result<Self, ExporterBuildError> {
         let delivery = Arc::new(Delivery::new(Signal::Metrics, otlp, 0));
         let exporter = runtime.enter(|| exporter::metrics(otlp, &delivery.last_error))?;
-        let pusher = Pusher { interval: otlp.interval, timeout: otlp.timeout, exporter, delivery, reader };
+        let pusher =
+            Pusher { interval: otlp.interval, timeout: otlp.timeout, exporter, delivery: delivery.clone(), reader };
         let (finish, requests) = mpsc::unbounded_channel();
         let _detached = runtime.spawn(pusher.run(requests));
-        Ok(Self { finish, runtime })
+        Ok(Self { finish, runtime, delivery })
     }
 
     /// Pushes once more and ends the task. Returns after `limit` at the latest. Not for threads of a runtime.
     pub(crate) fn finish(&self, limit: Duration) {
         let (done, finished) = oneshot::channel();
+        self.delivery.close();
         if self.finish.send(done).is_ok() {
             let finished = async { finished.await.map_err(|_| OTelSdkError::AlreadyShutdown) };
-            let _ = self.runtime.wait(limit, finished);
+            let ended = self.runtime.wait(limit, finished);
+            if ended.is_err() {
+                self.delivery.exported(1, &ended);
+            }
+            self.delivery.log_lost();
         }
     }
 }

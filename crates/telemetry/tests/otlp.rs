@@ -6,7 +6,10 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::{
+        Arc, LazyLock, Mutex,
+        mpsc::{Receiver, Sender, channel},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -76,6 +79,7 @@ fn contains(body: &[u8], text: &str) -> bool {
 }
 
 fn telemetry(url: impl Into<String>) -> Telemetry {
+    LazyLock::force(&LINES);
     let otlp = Otlp::http(url).interval(Duration::from_secs(3600));
     Telemetry::builder().service_name("reports").otlp(otlp).build().expect("telemetry")
 }
@@ -85,6 +89,51 @@ fn record_spans(telemetry: &Telemetry, count: usize) {
         let span = || SpanBuilder::from_name("render");
         telemetry.tracing().start(&Context::new(), &[], span).span().end();
     }
+}
+
+fn record_logs(telemetry: &Telemetry, count: usize) {
+    let subscriber = tracing_subscriber::registry().with(telemetry.layer());
+    tracing::subscriber::with_default(subscriber, || (0..count).for_each(|page| tracing::info!(page, "page rendered")));
+}
+
+/// The lines that this process logs.
+static LINES: LazyLock<Arc<Mutex<Vec<u8>>>> = LazyLock::new(|| {
+    let lines: Arc<Mutex<Vec<u8>>> = Arc::default();
+    let lines_of_all = lines.clone();
+    let writer = move || Lines(lines_of_all.clone());
+    let subscriber =
+        tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::WARN).with_writer(writer);
+    subscriber.init();
+    lines
+});
+
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no panic").write(line)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The lines about a collector, and the number of lost items of each signal by its path.
+fn losses(url: &str) -> (Vec<String>, Vec<(String, u64)>) {
+    let text = String::from_utf8(LINES.lock().expect("no panic").clone()).expect("text");
+    let about: Vec<String> = text.lines().filter(|line| line.contains(url)).map(str::to_owned).collect();
+    let loss = |line: &String| {
+        let path = line.split_once(url)?.1.split_once('"')?.0.to_owned();
+        let lost = line.split_once(" were not exported before the end")?.1.split_once("lost=")?.1;
+        Some((path, lost.split(' ').next()?.parse().ok()?))
+    };
+    let mut losses: Vec<_> = about.iter().filter_map(loss).collect();
+    losses.sort();
+    (about, losses)
+}
+
+fn loss(path: &str, lost: u64) -> (String, u64) {
+    (path.to_owned(), lost)
 }
 
 /// Shuts telemetry down within a second, and returns its last metrics.
@@ -134,14 +183,21 @@ async fn shutdown_exports_all_signals() {
         assert!(!contains(&logs, hidden), "{hidden} in logs");
     }
     assert!(contains(&metrics, "pages.printed"));
+    assert_eq!(losses(&collector.url), (vec![], vec![]));
 }
 
 #[tokio::test]
-async fn dead_collector_delays_nothing() {
+async fn dead_collector_loses_counted_items_at_the_end() {
     let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
-    let telemetry = telemetry(format!("http://{port}"));
+    let url = format!("http://{port}");
+    let telemetry = telemetry(&*url);
     record_spans(&telemetry, 3);
+    record_logs(&telemetry, 2);
     end_in_time(&telemetry).await;
+    let (lines, losses) = losses(&url);
+    assert_eq!(losses, [loss("/v1/logs", 2), loss("/v1/metrics", 1), loss("/v1/traces", 3)]);
+    assert_eq!(lines.len(), 3, "one line per signal: {lines:#?}");
+    assert!(lines.iter().all(|line| line.contains("Connection refused")), "{lines:#?}");
 }
 
 #[tokio::test]
@@ -152,11 +208,14 @@ async fn hanging_collector_drops_counted_spans() {
     let page = telemetry.exposition(Format::Text).expect("a page");
     let dropped = spans(&page, "processor_span_processed_total{error_type=\"queue_full\"}");
     assert!((10_000 - 2_048 - 512..=10_000 - 2_048).contains(&dropped), "{dropped}");
+    record_logs(&telemetry, 2);
     end_in_time(&telemetry).await;
+    let (_, losses) = losses(&collector.url);
+    assert_eq!(losses, [loss("/v1/logs", 2), loss("/v1/metrics", 1), loss("/v1/traces", 10_000 - dropped)]);
 }
 
 #[tokio::test]
-async fn long_retry_after_does_not_delay_the_end() {
+async fn busy_collector_loses_counted_spans_at_the_end() {
     let collector = Collector::start(Some(BUSY));
     let telemetry = telemetry(&*collector.url);
     record_spans(&telemetry, 600);
@@ -168,7 +227,12 @@ async fn long_retry_after_does_not_delay_the_end() {
         assert!(Instant::now() < deadline, "the failure is not counted");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    let earlier = spans(&page(), failed);
     end_in_time(&telemetry).await;
+    let (lines, losses) = losses(&collector.url);
+    // The first failure has its own line, and does not count as a loss at the end.
+    assert_eq!(losses, [loss("/v1/metrics", 1), loss("/v1/traces", 600 - earlier)]);
+    assert_eq!(lines.len(), 3, "{lines:#?}");
 }
 
 #[tokio::test]
