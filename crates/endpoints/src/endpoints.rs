@@ -35,7 +35,7 @@ use crate::{
     stuck::{self, StuckJob},
     sync::Mutex,
     telemetry::{Format, Measured, OutageLog},
-    worker::{RegisteredType, Worker, WorkerStatus, describe, supervise},
+    worker::{KeeperEnd, RegisteredType, Worker, WorkerStatus, describe, supervise},
 };
 
 /// How long a scrape waits for the store's statistics.
@@ -163,25 +163,28 @@ impl AsyncEndpoints {
     /// most [`Options::shutdown`]. No jobs are accepted or started, and jobs can still be read. Running
     /// attempts may end, and the rest is released without using up a retry. A second signal ends the drain at once.
     ///
+    /// When this returns, the worker has released the store. The store is closed with the last clone of these endpoints,
+    /// or with the runtime.
+    ///
     /// Dropping the future drains the worker in the background.
     ///
     /// # Errors
     ///
     /// Fails if the endpoints were started before, or if the worker's thread cannot be created.
     pub async fn serve(&self, listener: TcpListener, app: Router) -> io::Result<()> {
-        let _stop = self.start()?;
+        let (_stop, keeper) = self.start()?;
         let worker = &self.0.worker;
         server::serve(listener, app, &self.0.options, worker.drained().clone(), worker.closed().clone()).await;
-        worker.closed().cancel();
+        worker.end(keeper).await;
         Ok(())
     }
 
     /// Runs jobs until SIGTERM, Ctrl-C or [`shutdown`](Self::shutdown), then drains as [`serve`](Self::serve) does. For a
     /// process without HTTP.
     pub async fn run(&self) -> io::Result<()> {
-        let _stop = self.start()?;
+        let (_stop, keeper) = self.start()?;
         self.0.worker.drained().cancelled().await;
-        self.0.worker.closed().cancel();
+        self.0.worker.end(keeper).await;
         Ok(())
     }
 
@@ -418,14 +421,14 @@ impl AsyncEndpoints {
     }
 
     /// Starts the worker. It drains when the guard is dropped.
-    fn start(&self) -> io::Result<DropGuard> {
+    fn start(&self) -> io::Result<(DropGuard, KeeperEnd)> {
         if self.0.started.swap(true, Ordering::AcqRel) {
             return Err(io::Error::other("these endpoints were started before: build new ones to start again"));
         }
         self.start_background();
         self.0.health.start();
-        self.0.worker.start()?;
-        Ok(self.0.worker.stopping().clone().drop_guard())
+        let keeper = self.0.worker.start()?;
+        Ok((self.0.worker.stopping().clone().drop_guard(), keeper))
     }
 
     /// Starts the background tasks unless they run already.

@@ -97,5 +97,5 @@ fn start(worker: &Arc<Worker>, attempt: Attempt, held_until: Instant) {
     let info = AttemptInfo::new(&attempt, scope, deadline, progress);
     let running = Arc::new(RunningAttempt::new(&attempt, type_index, info, held_until, &permit));
     let task = AttemptTask::new(worker.clone(), running.clone());
-    running.set_task(tokio::spawn(task.run(attempt.payload, permit)).abort_handle());
+    running.set_task(worker.tasks.spawn(task.run(attempt.payload, permit)).abort_handle());
 }

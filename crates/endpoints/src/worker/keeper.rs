@@ -18,7 +18,7 @@ use async_endpoints_core::{
     store::{Heartbeat, Lease, Renewed, TypeCapacity, WorkerInfo},
 };
 use futures_util::future::join_all;
-use tokio::time::MissedTickBehavior;
+use tokio::{sync::oneshot, time::MissedTickBehavior};
 
 use super::{
     Worker, attempt, drain,
@@ -31,8 +31,9 @@ use crate::{signal::Signals, store_call::limited, telemetry::events};
 /// Limit of the call that deregisters the worker.
 const DEREGISTER_LIMIT: Duration = Duration::from_millis(500);
 
-/// Starts the thread. It ends when the worker has stopped.
-pub(super) fn start(worker: Arc<Worker>, signals: bool) -> std::io::Result<()> {
+/// Starts the thread, which ends when the worker has stopped. The returned channel closes when the thread has released the
+/// store.
+pub(super) fn start(worker: Arc<Worker>, signals: bool) -> std::io::Result<oneshot::Receiver<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Installed before this returns: from then on a signal drains the process instead of killing it.
     let signals = {
@@ -40,6 +41,7 @@ pub(super) fn start(worker: Arc<Worker>, signals: bool) -> std::io::Result<()> {
         signals.then(Signals::listen).transpose()?
     };
     let thread = std::thread::Builder::new().name("async-endpoints-keeper".to_owned());
+    let (running, ended) = oneshot::channel::<()>();
     thread.spawn(move || {
         runtime.block_on(async {
             if let Some(signals) = signals {
@@ -57,8 +59,12 @@ pub(super) fn start(worker: Arc<Worker>, signals: bool) -> std::io::Result<()> {
             drain::last_responses(&worker, stop_requested).await;
             worker.closed.cancel();
         });
+        // Tasks of this runtime hold the worker as well.
+        drop(runtime);
+        drop(worker);
+        drop(running);
     })?;
-    Ok(())
+    Ok(ended)
 }
 
 /// The first signal starts the drain, the second ends it at once.

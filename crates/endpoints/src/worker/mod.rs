@@ -39,7 +39,7 @@ use async_endpoints_core::{
     JobId, JobName,
     store::{self, Store, WorkerId, WorkerInfo},
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
@@ -61,6 +61,12 @@ use crate::{
     telemetry::{self, events},
     vitals::Vitals,
 };
+
+/// Time for the tasks of a stopped worker to end.
+const LAST_TASKS: Duration = Duration::from_millis(300);
+
+/// Closes when the keeper's thread has released the store.
+pub(crate) type KeeperEnd = oneshot::Receiver<()>;
 
 /// A job type that this worker has a handler for.
 pub(crate) struct RegisteredType {
@@ -108,6 +114,7 @@ pub(crate) struct Worker {
     closed: CancellationToken,
     /// The claimer alone: the drain waits for a claim in flight.
     claiming: TaskTracker,
+    /// Attempts and background tasks.
     tasks: TaskTracker,
     vitals: Arc<Vitals>,
 }
@@ -157,38 +164,49 @@ impl Worker {
     }
 
     /// Starts all tasks: they run until a signal or [`stop`](Self::stop). Must be called in a runtime's context.
-    pub(crate) fn start(self: &Arc<Self>) -> std::io::Result<()> {
-        self.start_keeping(true)?;
+    pub(crate) fn start(self: &Arc<Self>) -> std::io::Result<KeeperEnd> {
+        let keeper = self.start_keeping(true)?;
         if !self.types.is_empty() {
             self.task(&self.claiming, "claimer", |worker| async move { claimer::run(&worker).await });
         }
         self.task(&self.tasks, "sweeper", |worker| async move { janitor::sweep(&worker).await });
         self.task(&self.tasks, "pruner", |worker| async move { janitor::prune(&worker).await });
-        Ok(())
+        Ok(keeper)
     }
 
-    fn start_keeping(self: &Arc<Self>, signals: bool) -> std::io::Result<()> {
+    fn start_keeping(self: &Arc<Self>, signals: bool) -> std::io::Result<KeeperEnd> {
         panics::watch_panics();
-        keeper::start(self.clone(), signals)?;
+        let keeper = keeper::start(self.clone(), signals)?;
         let limit = self.call_limit();
         self.task(&self.tasks, "settler", move |worker| async move { worker.settler.run(&*worker.store, limit).await });
         self.task(&self.tasks, "reporter", move |worker| async move {
             worker.progress.run(&*worker.store, limit, |error| events::store_failed("report", error)).await;
         });
-        Ok(())
+        Ok(keeper)
+    }
+
+    /// Ends the worker after the drain. Returns when its thread and tasks have released the store.
+    ///
+    /// Does not wait for long for the tasks: a handler that blocks its thread keeps its task.
+    pub(crate) async fn end(&self, keeper: KeeperEnd) {
+        self.closed.cancel();
+        let _ = keeper.await;
+        self.tasks.close();
+        let _ = tokio::time::timeout(LAST_TASKS, self.tasks.wait()).await;
     }
 
     /// Claims and runs jobs until none is runnable. Returns when all attempts are settled.
     pub(crate) async fn run_until_idle(&self) -> Result<(), store::StoreError> {
         let worker = self.again();
         let _stop = worker.stopping.clone().drop_guard();
-        worker.start_keeping(false).map_err(|error| store::StoreError::Backend { source: error.into() })?;
+        let keeper =
+            worker.start_keeping(false).map_err(|error| store::StoreError::Backend { source: error.into() })?;
         while claimer::claim(&worker).await?.started > 0 {
             worker.table.empty().await;
         }
         worker.begin_drain();
         worker.drained.cancelled().await;
-        worker.closed.cancel();
+        worker.end(keeper).await;
         Ok(())
     }
 
