@@ -9,7 +9,7 @@ use async_endpoints_core::{
     job::{ErrorRecord, LogLine},
     store::Outcome,
 };
-use async_endpoints_telemetry::log_safely;
+use async_endpoints_telemetry::{Scope, log_safely, opentelemetry::trace::TraceContextExt};
 use serde_json::Value;
 
 use crate::{
@@ -60,8 +60,10 @@ impl<'a> FailedAttempt<'a> {
         }
     }
 
-    /// The line that is kept with the job.
-    pub(crate) fn line(&self) -> LogLine {
+    /// The line that is kept with the job. It has the ids of the attempt's span, so that the job's log leads to the trace.
+    pub(crate) fn line(&self, scope: &Scope) -> LogLine {
+        let span = scope.context().span();
+        let span = span.span_context();
         let level = if self.delay.is_some() { "WARN" } else { "ERROR" };
         let fields = [
             ("code", Some(Value::from(&*self.error.code))),
@@ -69,6 +71,8 @@ impl<'a> FailedAttempt<'a> {
             ("error", self.cause().map(Value::from)),
             ("location", self.location().map(Value::from)),
             ("processing_time_ms", Some(Value::from(milliseconds(self.ran)))),
+            ("trace_id", Some(Value::from(span.trace_id().to_string()))),
+            ("span_id", Some(Value::from(span.span_id().to_string()))),
         ];
         let fields = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
         LogLine { fields, ..own_line(level, "the attempt failed".to_owned()) }
@@ -105,6 +109,12 @@ pub(super) fn milliseconds(duration: Duration) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use async_endpoints_telemetry::opentelemetry::{
+        Context, SpanId, TraceFlags, TraceId,
+        trace::{SpanContext, TraceState},
+    };
+    use tracing::Span;
+
     use super::*;
 
     fn failed(builtin: Builtin, sources: &[&str]) -> Outcome {
@@ -113,18 +123,23 @@ mod tests {
     }
 
     fn fields(outcome: &Outcome) -> Vec<(String, Value)> {
-        let line = FailedAttempt::of(outcome, Duration::from_micros(1_500)).expect("failed").line();
+        let ids = (TraceId::from(0xab), SpanId::from(0xcd));
+        let span = SpanContext::new(ids.0, ids.1, TraceFlags::SAMPLED, false, TraceState::NONE);
+        let scope = Scope::new(Context::new().with_remote_span_context(span), Span::none());
+        let line = FailedAttempt::of(outcome, Duration::from_micros(1_500)).expect("failed").line(&scope);
         line.fields.into_iter().collect()
     }
 
     #[test]
-    fn error_chain_is_joined() {
+    fn kept_line_has_the_error_chain_and_the_ids() {
         let fields = fields(&failed(Builtin::HandlerError, &["cannot save", "disk full"]));
         let expected = [
             ("code", Value::from("HANDLER_ERROR")),
             ("detail", "detail".into()),
             ("error", "cannot save: disk full".into()),
             ("processing_time_ms", 1.5.into()),
+            ("span_id", "00000000000000cd".into()),
+            ("trace_id", "000000000000000000000000000000ab".into()),
         ];
         assert_eq!(fields, expected.map(|(name, value)| (name.to_owned(), value)));
     }

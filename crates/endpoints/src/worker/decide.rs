@@ -37,7 +37,7 @@ pub(super) fn decide(worker: &Worker, running: &RunningAttempt, end: HandlerEnd)
     // No attempt follows a completed one.
     let span = (!matches!(outcome, Outcome::Completed { .. })).then(|| traceparent(running.info.scope.context()));
     if let Some(failed) = FailedAttempt::of(&outcome, running.started.elapsed()) {
-        running.info.progress.log(failed.line());
+        running.info.progress.log(failed.line(&running.info.scope));
     }
     let (progress, logs) = running.info.progress.finish();
     Settlement {
