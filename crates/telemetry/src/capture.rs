@@ -44,19 +44,19 @@ use serde_json::Value as Json;
 use tracing::{
     Event, Level, Metadata, Subscriber,
     level_filters::LevelFilter,
-    span::{Attributes, Id},
+    span::{Attributes, Id, Record},
     subscriber::Interest,
 };
 use tracing_log::NormalizeEvent;
 use tracing_subscriber::{
     Layer,
     layer::{Context, Filter},
-    registry::LookupSpan,
+    registry::{LookupSpan, SpanRef},
 };
 
 use crate::{
     log_writer::log_safely,
-    logs::{Fields, MESSAGE, Value, char_boundary},
+    logs::{Fields, MESSAGE, SCOPE_TARGET, SpanFields, Value, add_fields, char_boundary, for_each_span, keep_fields},
 };
 
 /// Maximum bytes of a message, and of the text of a field. The rest is cut.
@@ -100,7 +100,8 @@ pub struct CapturedLine {
     pub target: String,
     /// Its message, at most 8 KiB.
     pub message: String,
-    /// Its other fields. Texts have at most 8 KiB; the values of credentials are replaced.
+    /// Its other fields, and those of the spans around it; the innermost of a name counts. Fields of spans of [`SCOPE_TARGET`]
+    /// are left out. Texts have at most 8 KiB; the values of credentials are replaced.
     pub fields: BTreeMap<String, Json>,
 }
 
@@ -166,31 +167,45 @@ impl<S> Layer<S> for CaptureLayer
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    fn on_new_span(&self, _: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
-        if let Some(sink) = PENDING.take()
-            && let Some(span) = ctx.span(id)
-        {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
+        let sink = PENDING.take();
+        let Some(span) = ctx.span(id) else { return };
+        if let Some(sink) = sink {
             span.extensions_mut().insert(Attached(sink));
+        }
+        if span.metadata().target() != SCOPE_TARGET && nearest_sink(span.scope()).is_some() {
+            keep_fields(&span, attributes);
+        }
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, ctx: Context<'_, S>) {
+        let Some(span) = ctx.span(id) else { return };
+        let has_fields = span.extensions().get::<SpanFields>().is_some();
+        if has_fields {
+            add_fields(&span, |fields| values.record(fields));
         }
     }
 
     fn on_event(&self, event: &Event<'_>, ctx: Context<'_, S>) {
-        let Some(sink) = nearest_sink(event, &ctx) else { return };
+        let Some(sink) = ctx.event_scope(event).and_then(nearest_sink) else { return };
         // No span is locked here. The text of a value is made by the application's code, which may panic or log.
         if sink.wants(event.metadata()) {
-            log_safely(|| sink.receive(capture(event)));
+            log_safely(|| sink.receive(capture(event, &ctx)));
         }
     }
 }
 
-fn nearest_sink<S>(event: &Event<'_>, ctx: &Context<'_, S>) -> Option<Arc<dyn LineSink>>
+fn nearest_sink<'a, S>(mut scope: impl Iterator<Item = SpanRef<'a, S>>) -> Option<Arc<dyn LineSink>>
+where
+    S: for<'l> LookupSpan<'l> + 'a,
+{
+    scope.find_map(|span| span.extensions().get::<Attached>().map(|attached| attached.0.clone()))
+}
+
+fn capture<S>(event: &Event<'_>, ctx: &Context<'_, S>) -> CapturedLine
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    ctx.event_scope(event)?.find_map(|span| span.extensions().get::<Attached>().map(|attached| attached.0.clone()))
-}
-
-fn capture(event: &Event<'_>) -> CapturedLine {
     let (mut message, mut fields) = (String::new(), BTreeMap::new());
     event.record(&mut Fields(|name: &'static str, value: Value<'_>| match value {
         Value::Text(text) if name == MESSAGE => message = bounded(text),
@@ -198,9 +213,25 @@ fn capture(event: &Event<'_>) -> CapturedLine {
         // The source position that the `log` crate adds.
         _ => {}
     }));
+    for_each_span(event, ctx, false, |span| {
+        for (name, text) in span.iter() {
+            fields.entry(name.to_owned()).or_insert_with(|| parse(text));
+        }
+    });
     let normalized = event.normalized_metadata();
     let target = normalized.as_ref().map_or(event.metadata().target(), Metadata::target).to_owned();
     CapturedLine { time: SystemTime::now(), level: *event.metadata().level(), target, message, fields }
+}
+
+/// A value that was written as JSON, with the bound of a captured text.
+fn parse(text: &str) -> Json {
+    match serde_json::from_str(text) {
+        Ok(Json::String(text)) => bounded(format_args!("{text}")).into(),
+        // JSON has no exact number for an integer of 128 bits.
+        Ok(Json::Number(number)) if number.is_f64() && !text.contains(['.', 'e']) => text.into(),
+        Ok(value) => value,
+        Err(_) => bounded(format_args!("{text}")).into(),
+    }
 }
 
 fn json(value: Value<'_>) -> Json {
@@ -289,6 +320,28 @@ mod tests {
         });
         assert_eq!(inner.messages(), ["in both", "in the parent"]);
         assert_eq!(outer.messages(), ["in the outer one"]);
+    }
+
+    #[test]
+    fn fields_of_own_spans_are_added() {
+        let lines = Arc::<Lines>::default();
+        capturing(|| {
+            let span = || tracing::error_span!(target: SCOPE_TARGET, "job", job_id = "j-1");
+            let _job = with_sink(|| lines.clone(), span).entered();
+            let _outer = tracing::info_span!("outer", tier = 1, width = 2, huge = u128::MAX).entered();
+            let inner = tracing::info_span!("inner", tier = 2, kind = "a", late = tracing::field::Empty).entered();
+            inner.record("late", "ü".repeat(TEXT_BYTES));
+            tracing::info!(kind = "b", "drawn");
+        });
+        let lines = lines.0.lock().expect("no test panics");
+        let expected = [
+            ("huge", Json::from(u128::MAX.to_string())),
+            ("kind", "b".into()),
+            ("late", format!("{}…", "ü".repeat(TEXT_BYTES / 2)).into()),
+            ("tier", 2.into()),
+            ("width", 2.into()),
+        ];
+        assert_eq!(lines[0].fields, expected.map(|(name, value)| (name.to_owned(), value)).into());
     }
 
     #[test]

@@ -170,7 +170,7 @@ impl fmt::Display for Chain<'_> {
 
 /// The fields of a span, written once: names and JSON values.
 #[derive(Default)]
-pub(super) struct SpanFields(Vec<(&'static str, String)>);
+pub(crate) struct SpanFields(Vec<(&'static str, String)>);
 
 impl SpanFields {
     pub(super) fn push(&mut self, name: &'static str, value: Value<'_>) {
@@ -189,7 +189,7 @@ impl SpanFields {
         }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.0.iter().map(|(name, value)| (*name, value.as_str()))
     }
 }
@@ -213,7 +213,7 @@ pub(super) fn for_each_field(event: &Event<'_>, mut each: impl FnMut(&'static st
 }
 
 /// Calls a function for each span around an event, the innermost first: either those of [`SCOPE_TARGET`] or the others.
-pub(super) fn for_each_span<S>(
+pub(crate) fn for_each_span<S>(
     event: &Event<'_>,
     ctx: &layer::Context<'_, S>,
     of_scope: bool,

@@ -38,9 +38,7 @@ where
 {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
         let Some(span) = ctx.span(id) else { return };
-        if span.extensions().get::<SpanFields>().is_none() {
-            add_fields(&span, |fields| attributes.record(fields));
-        }
+        keep_fields(&span, attributes);
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, ctx: Context<'_, S>) {
@@ -62,8 +60,18 @@ where
     }
 }
 
+/// Keeps the fields of a new span with it, unless another layer did.
+pub(crate) fn keep_fields<S>(span: &SpanRef<'_, S>, attributes: &Attributes<'_>)
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    if span.extensions().get::<SpanFields>().is_none() {
+        add_fields(span, |fields| attributes.record(fields));
+    }
+}
+
 /// Formats fields before the span is locked: the application's code that makes their text may log.
-fn add_fields<S>(span: &SpanRef<'_, S>, record: impl FnOnce(&mut dyn Visit))
+pub(crate) fn add_fields<S>(span: &SpanRef<'_, S>, record: impl FnOnce(&mut dyn Visit))
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {

@@ -28,6 +28,7 @@ pub use self::{
     settings::{LogFormat, LogOutput, Logs},
 };
 pub(crate) use self::{
-    fields::{Fields, MESSAGE, Value, char_boundary},
+    fields::{Fields, MESSAGE, SpanFields, Value, char_boundary, for_each_span},
+    layer::{add_fields, keep_fields},
     settings::LogWriters,
 };
