@@ -30,13 +30,13 @@ impl Tracing {
     ///
     /// # Errors
     ///
-    /// The errors of [`RequestBuilder::send`].
+    /// The errors of [`RequestBuilder::send`], without the URL: its query can hold a secret, and errors are logged.
     pub async fn send(&self, request: RequestBuilder) -> Result<Response, Error> {
         let (client, request) = request.build_split();
-        let mut request = request?;
+        let mut request = request.map_err(Error::without_url)?;
         let context = Context::map_current(|parent| self.start(parent, &[], || describe(&request)));
         inject_context(&context, request.headers_mut());
-        let answer = client.execute(request).with_context(context.clone()).await;
+        let answer = client.execute(request).with_context(context.clone()).await.map_err(Error::without_url);
         end(&context, &answer);
         answer
     }
@@ -88,6 +88,19 @@ fn error_type(answer: &Result<Response, Error>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn returned_error_has_no_url() {
+        let request = reqwest::Client::new().get("http://127.0.0.1:1/stock?token=s3cret");
+        let error = Tracing::ids_only().send(request).await.expect_err("nothing listens");
+        let mut text = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(error) = source {
+            text.push_str(&error.to_string());
+            source = error.source();
+        }
+        assert!(error.is_connect() && !text.contains("s3cret") && !text.contains("stock"), "{text}");
+    }
 
     #[test]
     fn recorded_url_has_no_secrets() {
