@@ -50,8 +50,9 @@ impl Otlp {
         let Some((name, endpoint)) = read(signal, "ENDPOINT", vars) else { return Ok(None) };
         let mut otlp = Self::new(protocol(signal, vars)?, endpoint);
         // Only the variable of one signal contains the path.
-        if !name.contains(signal.upper()) {
-            otlp = otlp.at(signal, &name)?;
+        match name.contains(signal.upper()) {
+            true => otlp.check_url(&name)?,
+            false => otlp = otlp.at(signal, &name)?,
         }
         otlp.with_vars(signal, vars).map(Some)
     }
@@ -59,8 +60,7 @@ impl Otlp {
     /// The collector on this machine at its standard port.
     pub(crate) fn local(signal: Signal, vars: &Vars<'_>) -> Result<Self, TelemetryError> {
         let protocol = protocol(signal, vars)?;
-        let port = if protocol == Protocol::Grpc { 4317 } else { 4318 };
-        Self::new(protocol, format!("http://localhost:{port}")).at(signal, "endpoint")?.with_vars(signal, vars)
+        Self::new(protocol, local_url(protocol)).at(signal, "endpoint")?.with_vars(signal, vars)
     }
 
     /// The settings besides the endpoint.
@@ -89,6 +89,7 @@ impl Otlp {
 
     /// This collector's endpoint of one signal. `name` is the setting of the endpoint.
     pub(crate) fn at(mut self, signal: Signal, name: &str) -> Result<Self, TelemetryError> {
+        self.check_url(name)?;
         if self.protocol == Protocol::Grpc {
             return Ok(self);
         }
@@ -100,8 +101,9 @@ impl Otlp {
         Ok(self)
     }
 
-    /// Rejects a TLS endpoint in a build without TLS.
+    /// Rejects an endpoint that is no URL, and a TLS endpoint in a build without TLS.
     pub(crate) fn check(&self) -> Result<(), TelemetryError> {
+        self.check_url("OTLP endpoint")?;
         if self.is_tls() && !cfg!(feature = "otlp-tls") {
             let expected = "http:, or a build with the feature otlp-tls";
             return Err(TelemetryError::setting("OTLP endpoint", self.without_credentials(), expected));
@@ -109,17 +111,37 @@ impl Otlp {
         Ok(())
     }
 
+    /// Rejects an endpoint without a scheme or host. gRPC takes `unix:///path` as well. `name` is the setting of the endpoint.
+    fn check_url(&self, name: &str) -> Result<(), TelemetryError> {
+        let (scheme, rest) = self.endpoint.split_once("://").unwrap_or_default();
+        let is_http = ["http", "https"].iter().any(|known| known.eq_ignore_ascii_case(scheme));
+        let is_url = is_http && !rest.is_empty() && !rest.starts_with(['/', '?', '#']);
+        let is_socket = scheme == "unix" && self.protocol == Protocol::Grpc;
+        if is_url || is_socket {
+            return Ok(());
+        }
+        let expected = format!("a URL such as {}", local_url(self.protocol));
+        Err(TelemetryError::setting(name, self.without_credentials(), &expected))
+    }
+
     /// The endpoint for logs and errors.
     pub(crate) fn without_credentials(&self) -> String {
         match (self.endpoint.split_once("://"), self.endpoint.rsplit_once('@')) {
             (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
-            _ => self.endpoint.clone(),
+            (None, Some((_, host))) => host.to_owned(),
+            (_, None) => self.endpoint.clone(),
         }
     }
 
     pub(crate) fn is_tls(&self) -> bool {
         self.endpoint.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"))
     }
+}
+
+/// The standard endpoint on this machine.
+fn local_url(protocol: Protocol) -> String {
+    let port = if protocol == Protocol::Grpc { 4317 } else { 4318 };
+    format!("http://localhost:{port}")
 }
 
 /// Settings that are rejected instead of ignored: the end of the variable's name, supported values, and an explanation.
@@ -204,6 +226,33 @@ mod tests {
         };
         assert_eq!(read("grpc"), Ok(Some(Otlp::grpc("http://localhost:4317"))));
         assert_eq!(read("http/protobuf"), Ok(Some(Otlp::http("http://localhost:4318/v1/traces"))));
+    }
+
+    #[test]
+    fn endpoint_without_scheme_is_rejected() {
+        const ALL: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+        const OWN: &str = "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT";
+        for (name, protocol, value, shown, port) in [
+            (ALL, "http/protobuf", "localhost:4318", "localhost:4318", 4318),
+            (OWN, "http/protobuf", "me:pw@c:4318/v1/metrics", "c:4318/v1/metrics", 4318),
+            (ALL, "grpc", "localhost:4317", "localhost:4317", 4317),
+            (ALL, "grpc", "http://", "http://", 4317),
+            (ALL, "http/protobuf", "ftp://c", "ftp://c", 4318),
+        ] {
+            let error = read(&[(name, value), ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)]).expect_err(value).to_string();
+            let expected = format!("invalid {name} {shown:?}: expected a URL such as http://localhost:{port}");
+            assert_eq!(error, expected);
+        }
+        for otlp in [Otlp::http("localhost:4318"), Otlp::grpc("localhost:4318")] {
+            let error = crate::Telemetry::builder().otlp(otlp).build().expect_err("no scheme").to_string();
+            assert!(error.starts_with("invalid OTLP endpoint \"localhost:4318\": expected a URL such as "), "{error}");
+        }
+    }
+
+    #[test]
+    fn socket_is_for_grpc_only() {
+        assert_eq!(Otlp::grpc("unix:///run/otlp").check(), Ok(()));
+        assert!(Otlp::http("unix:///run/otlp").check().is_err());
     }
 
     #[test]

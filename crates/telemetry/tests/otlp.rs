@@ -244,7 +244,7 @@ async fn telemetry_may_be_dropped_in_async_code() {
 
 #[tokio::test]
 async fn invalid_endpoint_is_an_exporter_error() {
-    let error = Telemetry::builder().otlp(Otlp::http("not a url")).build().expect_err("no endpoint");
+    let error = Telemetry::builder().otlp(Otlp::http("http://not a url")).build().expect_err("no endpoint");
     assert!(matches!(&error, TelemetryError::Exporter { endpoint, .. } if endpoint.contains("not a url")), "{error}");
 }
 
