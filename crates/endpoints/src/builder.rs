@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fmt,
     sync::Arc,
     time::Duration,
 };
@@ -25,7 +26,7 @@ use crate::{
 };
 
 /// A configuration error found by [`Builder::build`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
     /// The name of a job type is invalid.
@@ -87,6 +88,13 @@ pub enum BuildError {
         /// The rules of the second.
         second: String,
     },
+}
+
+/// As [`Display`](fmt::Display): `main` prints this form of an error that it returns.
+impl fmt::Debug for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// Collects endpoints, handlers and settings. Created by [`AsyncEndpoints::builder`].

@@ -177,7 +177,7 @@ impl Default for Options {
 }
 
 /// An invalid setting.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid {name} {value:?}: expected {expected}")]
 pub struct OptionsError {
     /// The variable or field.
@@ -186,6 +186,13 @@ pub struct OptionsError {
     pub value: String,
     /// A description of valid values.
     pub expected: String,
+}
+
+/// As [`Display`](fmt::Display): `main` prints this form of an error that it returns.
+impl fmt::Debug for OptionsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 const YEAR: f64 = 365.0 * 24.0 * 3600.0;
@@ -372,3 +379,4 @@ mod tests {
         assert_eq!(error.to_string(), "invalid AE_PROPAGATION \"both\": expected link, child or none");
     }
 }
+        assert_eq!(format!("{error:?}"), error.to_string());

@@ -1,7 +1,9 @@
 //! Errors.
 
+use std::fmt;
+
 /// Why telemetry cannot be set up.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TelemetryError {
     /// A setting is invalid or not supported.
@@ -22,6 +24,13 @@ pub enum TelemetryError {
         /// The cause.
         reason: String,
     },
+}
+
+/// As [`Display`](fmt::Display): `main` prints this form of an error that it returns.
+impl fmt::Debug for TelemetryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl TelemetryError {
