@@ -356,6 +356,21 @@ mod tests {
     }
 
     #[test]
+    fn guide_lists_all_variables() {
+        let read = std::cell::RefCell::new(Vec::new());
+        let ask = |name: &str| {
+            read.borrow_mut().push(name.to_owned());
+            None
+        };
+        assert!(Options::from_vars("AE_", ask).is_ok());
+        let rows = include_str!("../../../docs/guide.md").lines().filter_map(|line| line.strip_prefix("| `AE_"));
+        let names = rows.filter_map(|row| Some(format!("AE_{}", row.split_once('`')?.0)));
+        let (listed, mut read) = (names.collect::<std::collections::BTreeSet<_>>(), read.into_inner());
+        read.sort();
+        assert_eq!(listed.into_iter().collect::<Vec<_>>(), read);
+    }
+
+    #[test]
     fn invalid_value_is_reported_with_its_name() {
         let invalid = [
             ("AE_CONCURRENCY", "0"),
@@ -376,7 +391,7 @@ mod tests {
             assert!(error.to_string().starts_with(&format!("invalid {name} {value:?}: expected a ")), "{error}");
         }
         let error = read(&[("AE_PROPAGATION", "both")]).expect_err("an invalid value");
+        assert_eq!(format!("{error:?}"), error.to_string());
         assert_eq!(error.to_string(), "invalid AE_PROPAGATION \"both\": expected link, child or none");
     }
 }
-        assert_eq!(format!("{error:?}"), error.to_string());
