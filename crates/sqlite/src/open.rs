@@ -216,6 +216,11 @@ fn pragma(conn: &Connection, name: &str) -> rusqlite::Result<i64> {
     conn.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))
 }
 
+/// Writes the first page with the content that it has. An `UPDATE` would not: SQLite skips rows that stay equal.
+pub(crate) fn rewrite_header(conn: &Connection) -> rusqlite::Result<()> {
+    conn.pragma_update(None, "user_version", pragma(conn, "user_version")?)
+}
+
 fn min_version(conn: &Connection) -> rusqlite::Result<i64> {
     conn.prepare_cached("SELECT min_version FROM meta")?.query_row([], |row| row.get(0))
 }
