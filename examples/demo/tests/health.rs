@@ -3,23 +3,44 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::{
+    fs, io,
+    path::PathBuf,
+    process::Stdio,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use async_endpoints::{SqliteStore, core::JobStore};
+use async_endpoints_testkit::jobs::job;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use support::{Demo, Folder, in_time};
+use tokio::{process::Command, task::JoinSet};
 
 /// Interval of the load balancer's probes.
 const PROBE: Duration = Duration::from_millis(50);
 
+/// Limit of a probe's time.
+const SLOW_PROBE: Duration = Duration::from_millis(100);
+
 /// Waits until the demo is ready.
 async fn ready(demo: &Demo) {
+    readiness(demo, StatusCode::OK).await;
+}
+
+/// Waits until the demo reports this readiness, and returns the report.
+async fn readiness(demo: &Demo, status: StatusCode) -> Value {
     let waiting = async {
-        while demo.get("/health/ready").await.status() != StatusCode::OK {
+        loop {
+            let answer = demo.get("/health/ready").await;
+            if answer.status() == status {
+                return answer.json().await.expect("a report");
+            }
             tokio::time::sleep(PROBE).await;
         }
     };
-    in_time("readiness", waiting).await;
+    in_time("readiness", waiting).await
 }
 
 #[tokio::test]
@@ -77,4 +98,88 @@ async fn load_balancer_loses_no_request_at_shutdown() {
         assert_eq!(next.get(job).await.status(), StatusCode::OK, "{job}");
     }
     next.stop().await.unwrap();
+}
+
+/// Starts a demo whose folder is a file system of 4 MiB. Returns the folder as this process sees it too.
+async fn on_small_disk(folder: &Folder) -> (Demo, PathBuf) {
+    // The mount is visible in the namespace of the demo alone. It ends with the demo.
+    let script = "mount -t tmpfs -o size=4m tmpfs . && cd \"$(pwd)\" && exec \"$0\"";
+    let mut command = Command::new("unshare");
+    command.args([
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "sh",
+        "-c",
+        script,
+        env!("CARGO_BIN_EXE_async-endpoints-demo"),
+    ]);
+    command.current_dir(folder.join("")).env("AE_BIND", "127.0.0.1:0").stdin(Stdio::null()).kill_on_drop(true);
+    let demo = Demo::spawn(folder, command).await;
+    let disk = PathBuf::from(format!("/proc/{}/cwd", demo.pid()));
+    (demo, disk)
+}
+
+#[tokio::test]
+async fn full_disk_ends_readiness_until_there_is_space() {
+    let folder = Folder::new();
+    let (demo, disk) = on_small_disk(&folder).await;
+    ready(&demo).await;
+    let filler = disk.join("filler");
+    let full = fs::write(&filler, vec![0; 8 << 20]).unwrap_err();
+    assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+    let report = readiness(&demo, StatusCode::SERVICE_UNAVAILABLE).await;
+    let store = &report["checks"][0];
+    assert_eq!((&store["name"], &store["status"]), (&json!("asyncendpoints"), &json!("Unhealthy")));
+    assert!(store["description"].as_str().unwrap().contains("the disk is full"), "{store}");
+    assert_eq!(demo.get("/health/live").await.status(), StatusCode::OK);
+    fs::remove_file(filler).unwrap();
+    ready(&demo).await;
+    demo.submit("/api/sleep", &json!({ "seconds": 0 })).await;
+    demo.stop().await.unwrap();
+}
+
+/// Stores queued jobs in the file that a demo in the folder opens.
+async fn store_jobs(folder: &Folder, count: usize) {
+    let store = Arc::new(SqliteStore::open(folder.join("async-endpoints.db")).await.unwrap());
+    let mut inserts = JoinSet::new();
+    for _ in 0..count {
+        let store = store.clone();
+        inserts.spawn(async move { store.insert(job("Sleep", Duration::from_secs(3600))).await.unwrap() });
+    }
+    inserts.join_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_are_fast_while_clients_read_the_job_list() {
+    let folder = Folder::new();
+    store_jobs(&folder, 10_000).await;
+    // Without a worker, so that the jobs stay.
+    let demo = Demo::start(&folder, &[("AE_ROLE", "api")]).await;
+    ready(&demo).await;
+    let mut readers = JoinSet::<()>::new();
+    for _ in 0..20 {
+        let request = demo.getting("/jobs?limit=100");
+        readers.spawn(async move {
+            loop {
+                let list = request.try_clone().unwrap().send().await.unwrap();
+                assert_eq!(list.status(), StatusCode::OK);
+                list.bytes().await.unwrap();
+            }
+        });
+    }
+    let mut times = Vec::new();
+    for _ in 0..400 {
+        for path in ["/health", "/health/ready", "/health/live"] {
+            let began = Instant::now();
+            assert_eq!(demo.get(path).await.status(), StatusCode::OK, "{path}");
+            times.push(began.elapsed());
+        }
+    }
+    assert!(readers.try_join_next().is_none(), "the clients read all the time");
+    times.sort();
+    let [p50, p90, p99] = [50, 90, 99].map(|percent| times[times.len() * percent / 100]);
+    println!("p50 {p50:?}, p90 {p90:?}, p99 {p99:?}");
+    // Not p99: other tests take the cores for longer than the limit.
+    assert!(p90 < SLOW_PROBE, "p50 {p50:?}, p90 {p90:?}, p99 {p99:?}");
 }

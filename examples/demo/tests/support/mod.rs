@@ -92,10 +92,15 @@ pub(crate) struct Demo {
 impl Demo {
     /// Starts a demo in the folder and waits for its address.
     pub(crate) async fn start(folder: &Folder, vars: &[(&str, &str)]) -> Self {
+        Self::spawn(folder, folder.command(vars)).await
+    }
+
+    /// Runs this command for a demo in the folder and waits for its address.
+    pub(crate) async fn spawn(folder: &Folder, mut command: Command) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let log = folder.join(&format!("log-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
         let stderr = fs::File::create(&log).expect("a log file");
-        let mut child = folder.command(vars).stdout(Stdio::piped()).stderr(stderr).spawn().expect("the demo starts");
+        let mut child = command.stdout(Stdio::piped()).stderr(stderr).spawn().expect("the demo starts");
         let mut line = String::new();
         let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
         in_time("the address", stdout.read_line(&mut line)).await.expect("stdout is text");
