@@ -6,7 +6,7 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use async_endpoints::{
-    AsyncEndpoints, Endpoint, JobContext, JobId, JobStatus, JobType, MemoryStore, Options, StuckReason,
+    Access, AsyncEndpoints, Endpoint, JobContext, JobId, JobStatus, JobType, MemoryStore, Options, StuckReason, axum,
     core::{
         JobStore as _,
         store::{Claim, Heartbeat, LeaseToken, Reclaim, TypeCapacity, TypeQuota, WorkerId, WorkerInfo},
@@ -19,6 +19,7 @@ use async_endpoints_testkit::{
 use reqwest::StatusCode;
 use serde_json::Value;
 use support::{Process, Service, TestStore, until};
+use tower_service::Service as _;
 use uuid::Uuid;
 
 const WORK: JobType<(), ()> = JobType::new("Work");
@@ -126,6 +127,21 @@ impl Fleet {
         stuck.into_iter().map(|stuck| (stuck.job.id, stuck.reason)).collect()
     }
 
+    /// The status and description of each health check, which new instances agree on. Checks without a description are left
+    /// out.
+    async fn health(&self) -> Vec<(String, String)> {
+        let mut answers = Vec::new();
+        for _ in 0..3 {
+            let instance = AsyncEndpoints::builder(self.store.clone()).access(Access::open());
+            let instance = instance.options(self.instances[0].options().clone());
+            answers.push(health(&instance.endpoint(Endpoint::post("/work", WORK)).build().unwrap()).await);
+        }
+        assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+        let text = |check: &Value, key| check[key].as_str().map(str::to_owned);
+        let checks = answers[0].iter().filter_map(|check| Some((text(check, "status")?, text(check, "description")?)));
+        checks.collect()
+    }
+
     /// Checks that the job becomes stuck only after that time from now.
     async fn assert_stuck_after(&self, time: Duration, id: JobId, reason: StuckReason) {
         self.clock.advance(time);
@@ -133,6 +149,44 @@ impl Fleet {
         self.clock.advance(STEP);
         assert_eq!(self.stuck().await, [(id, reason)]);
     }
+}
+
+/// The health checks of these endpoints, without what differs between processes.
+async fn health(endpoints: &AsyncEndpoints) -> Vec<Value> {
+    loop {
+        let probe = axum::http::Request::get("/health").body(axum::body::Body::empty()).unwrap();
+        let answer = endpoints.monitoring_routes::<()>().call(probe).await.unwrap();
+        let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+        let mut checks: Vec<Value> =
+            serde_json::from_value(serde_json::from_slice::<Value>(&body).unwrap()["checks"].take()).unwrap();
+        if checks.iter().all(|check| check["description"] != "not checked yet") {
+            for check in &mut checks {
+                check["duration"] = Value::Null;
+                check["data"]["store_latency_ms"] = Value::Null;
+                check["data"]["resident_bytes"] = Value::Null;
+            }
+            return checks;
+        }
+        tokio::time::sleep(STEP).await;
+    }
+}
+
+#[tokio::test]
+async fn instances_agree_on_every_check() {
+    let fleet = Fleet::new();
+    for _ in 0..100 {
+        fleet.submit().await;
+    }
+    let degraded = |text: &str| ("Degraded".to_owned(), text.to_owned());
+    let (depth, abandoned) =
+        (degraded("Work has 100 queued jobs, limit 100"), degraded("jobs of Work wait and no live worker runs them"));
+    assert_eq!(fleet.health().await, [depth.clone(), abandoned.clone()]);
+    fleet.clock.advance(STUCK_AFTER + STEP);
+    assert_eq!(fleet.health().await, [degraded("100 jobs are stuck, more than 10"), depth.clone(), abandoned]);
+    fleet.heartbeat(WorkerId(Uuid::new_v4()), DAY).await;
+    assert_eq!(fleet.health().await, [depth]);
+    fleet.claim(DAY).await;
+    assert_eq!(fleet.health().await, []);
 }
 
 #[tokio::test(start_paused = true)]

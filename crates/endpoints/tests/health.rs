@@ -205,10 +205,11 @@ async fn probes_answer_while_the_store_hangs() {
     assert_eq!(answers("/health/live").await, StatusCode::OK);
 }
 
-/// Counts calls.
+/// Counts calls, and delays each.
 struct Counting {
     inner: Arc<dyn Store>,
     calls: Arc<AtomicU64>,
+    delay: Duration,
 }
 
 impl Counting {
@@ -218,6 +219,7 @@ impl Counting {
         call: impl FnOnce() -> BoxFuture<'a, Result<T>> + Send,
     ) -> Result<T> {
         self.calls.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(self.delay).await;
         call().await
     }
 }
@@ -236,7 +238,7 @@ impl SharedState for Counting {
 #[tokio::test]
 async fn ten_thousand_probes_leave_nothing_behind() {
     let (inner, calls) = (store(), Arc::new(AtomicU64::new(0)));
-    let counting = Counting { inner: Arc::new(inner.clone()), calls: calls.clone() };
+    let counting = Counting { inner: Arc::new(inner.clone()), calls: calls.clone(), delay: Duration::ZERO };
     let endpoints = AsyncEndpoints::builder(counting).access(Access::open()).build().unwrap();
     // Without a worker, whose calls would be counted as well.
     let mut routes = endpoints.monitoring_routes::<()>();
@@ -250,6 +252,20 @@ async fn ten_thousand_probes_leave_nothing_behind() {
     assert!((1..=limit).contains(&calls.load(Ordering::Relaxed)), "{calls:?} calls, at most {limit}");
     let stats = inner.stats(&Default::default()).await.unwrap();
     assert_eq!((stats.types.len(), stats.workers.len()), (0, 0));
+}
+
+#[tokio::test]
+async fn slow_store_is_degraded_and_ready() {
+    let inner = store();
+    let slow = Counting { inner: Arc::new(inner.clone()), calls: Arc::default(), delay: Duration::from_millis(1_050) };
+    let endpoints = AsyncEndpoints::builder(slow).access(Access::loopback()).build().unwrap();
+    let service = serve(inner, endpoints).await;
+    all_checked(&service).await;
+    let check = entry(&service, "asyncendpoints").await;
+    assert_eq!(check["status"], "Degraded");
+    let description = check["description"].as_str().unwrap();
+    assert!(description.starts_with("the store took 1") && description.ends_with(" ms, more than 1000 ms"), "{check}");
+    assert_eq!(health(&service, "/health/ready").await.0, StatusCode::OK);
 }
 
 #[tokio::test]
