@@ -126,7 +126,8 @@ pub fn with_sink<S: LineSink, T>(sink: impl FnOnce() -> Arc<S>, make: impl FnOnc
 /// Captures events down to at least this level. Each sink may want fewer. Nothing is captured before the first call.
 pub fn set_min_level(level: LevelFilter) {
     let index = LEVELS.iter().position(|known| *known == level).unwrap_or(0);
-    if LEVEL.fetch_max(index, Ordering::Relaxed) < index {
+    // Without a subscriber, a rebuild would set the greatest level, as if all lines were wanted.
+    if LEVEL.fetch_max(index, Ordering::Relaxed) < index && HAS_LAYER.load(Ordering::Relaxed) {
         tracing::callsite::rebuild_interest_cache();
     }
 }
