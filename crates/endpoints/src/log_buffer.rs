@@ -10,13 +10,12 @@ use async_endpoints_core::{
     job::LogLine,
     limits::{LOG_BYTES_PER_ATTEMPT, LOG_LINES_PER_ATTEMPT},
 };
+pub(crate) use async_endpoints_telemetry::OWN_TARGET;
 
 const LAST_LINES: usize = 99;
 const LAST_BYTES: usize = 63 << 10;
 const FIRST_LINES: usize = LOG_LINES_PER_ATTEMPT - LAST_LINES - 1;
 const FIRST_BYTES: usize = LOG_BYTES_PER_ATTEMPT - LAST_BYTES - (1 << 10);
-/// The target of the library's own lines.
-pub(crate) const OWN_TARGET: &str = "async_endpoints";
 
 #[derive(Default)]
 pub(crate) struct LogBuffer {

@@ -55,7 +55,7 @@ use tracing_subscriber::{
 };
 
 use crate::{
-    log_writer::log_safely,
+    log_writer::{OWN_TARGET, log_safely},
     logs::{Fields, MESSAGE, SCOPE_TARGET, SpanFields, Value, add_fields, char_boundary, for_each_span, keep_fields},
 };
 
@@ -144,14 +144,19 @@ where
 
 struct CaptureFilter;
 
+/// The library's own events are not captured. Spans are: sinks are attached to them.
+fn is_captured(metadata: &Metadata<'_>) -> bool {
+    *metadata.level() <= LEVELS[LEVEL.load(Ordering::Relaxed)]
+        && (metadata.is_span() || metadata.target() != OWN_TARGET)
+}
+
 impl<S> Filter<S> for CaptureFilter {
     fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
-        *metadata.level() <= LEVELS[LEVEL.load(Ordering::Relaxed)]
+        is_captured(metadata)
     }
 
     fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
-        let captured = *metadata.level() <= LEVELS[LEVEL.load(Ordering::Relaxed)];
-        if captured { Interest::always() } else { Interest::never() }
+        if is_captured(metadata) { Interest::always() } else { Interest::never() }
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
@@ -343,6 +348,19 @@ mod tests {
             ("width", 2.into()),
         ];
         assert_eq!(lines[0].fields, expected.map(|(name, value)| (name.to_owned(), value)).into());
+    }
+
+    #[test]
+    fn own_lines_are_not_captured() {
+        let lines = Arc::<Lines>::default();
+        capturing(|| {
+            let span = with_sink(|| lines.clone(), || tracing::info_span!("attempt"));
+            span.in_scope(|| {
+                tracing::info!(target: OWN_TARGET, "of the library");
+                tracing::info!("of the handler");
+            });
+        });
+        assert_eq!(lines.messages(), ["of the handler"]);
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl Telemetry {
             // Events become log records. Events of spans are deprecated.
             let is_span = filter_fn(|metadata| metadata.is_span() && metadata.target() != SCOPE_TARGET);
             let spans = spans.with_tracked_inactivity(false);
-            layers.push(spans.with_filter(self.exported().and(is_span)).boxed());
+            layers.push(spans.with_filter(is_span.and(self.exported())).boxed());
         }
         if let Some(loggers) = self.loggers() {
             let scope = filter_fn(|metadata| metadata.is_span() && metadata.target() == SCOPE_TARGET);

@@ -105,7 +105,7 @@ pub use self::{
     error::{ExpositionError, TelemetryError},
     exemplars::{ExemplarLabels, Exemplars, SeriesExemplars},
     instrument::{Combine, Instrument, InstrumentKind},
-    log_writer::{LOG_DROPPED, LogWriter, is_logging, log_safely},
+    log_writer::{LOG_DROPPED, LogWriter, OWN_TARGET, is_logging, log_safely, logs_own_lines},
     logs::{LogFormat, LogOutput, Logs, SCOPE_TARGET},
     panics::{panic_message, restore_panic_location, take_panic_location, watch_panics},
     provider::Telemetry,

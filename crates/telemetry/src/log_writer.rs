@@ -13,7 +13,7 @@ use std::{
 };
 
 use opentelemetry::{KeyValue, metrics::Meter};
-use tracing::level_filters::LevelFilter;
+use tracing::{Level, Metadata, callsite::DefaultCallsite, level_filters::LevelFilter, metadata::Kind};
 
 use crate::instrument::Instrument;
 
@@ -24,6 +24,9 @@ pub const LOG_DROPPED: Instrument = Instrument::counter(
     &["result"],
     "Log lines lost, by result: full (the queue was full because the output is blocked or slow), failed (the write failed), panicked (the application's subscriber panicked).",
 );
+
+/// Target of the library's own lines.
+pub const OWN_TARGET: &str = "async_endpoints";
 
 /// Maximum number of queued bytes. Further lines are lost.
 const MAX_QUEUED: usize = 8 << 20;
@@ -62,6 +65,22 @@ pub(crate) fn register(meter: &Meter) {
 /// Whether there is a subscriber that receives lines of any level.
 pub fn is_logging() -> bool {
     LevelFilter::current() != LevelFilter::OFF
+}
+
+/// Whether a subscriber receives lines of the library, of any level. Costs one atomic load.
+pub fn logs_own_lines() -> bool {
+    static CALLSITE: DefaultCallsite = DefaultCallsite::new(&METADATA);
+    static METADATA: Metadata<'static> = tracing::metadata! {
+        name: "own lines",
+        target: OWN_TARGET,
+        level: Level::ERROR,
+        fields: &[],
+        callsite: &CALLSITE,
+        kind: Kind::EVENT,
+    };
+    let mut is_wanted = false;
+    log_safely(|| is_wanted = !CALLSITE.interest().is_never());
+    is_wanted
 }
 
 /// Runs a log call. A panic of the application's subscriber loses the line; the loss is counted in [`LOG_DROPPED`].

@@ -7,7 +7,7 @@ use opentelemetry::{
 };
 use tracing::{Instrument, Span, instrument::Instrumented};
 
-use crate::{log_writer::is_logging, trace::Tracing};
+use crate::{log_writer::logs_own_lines, trace::Tracing};
 
 /// A trace context, and a `tracing` span whose fields correlate log lines.
 ///
@@ -45,9 +45,9 @@ impl Scope {
         self.span.in_scope(run)
     }
 
-    /// Writes log lines in this scope. Does not call `write` if there is no subscriber.
+    /// Writes lines of the library in this scope. Does not call `write` if no subscriber receives them.
     pub fn log(&self, write: impl FnOnce()) {
-        if is_logging() {
+        if logs_own_lines() {
             self.in_scope(write);
         }
     }

@@ -8,7 +8,7 @@ use async_endpoints_core::{
     store::{Attempt, WorkerId},
 };
 use async_endpoints_telemetry::{
-    SCOPE_TARGET, Scope, is_logging, log_safely,
+    SCOPE_TARGET, Scope, is_logging, log_safely, logs_own_lines,
     opentelemetry::{Context, trace::TraceContextExt},
     trace::{Tracing, remote_context, traceparent, tracestate},
 };
@@ -74,7 +74,7 @@ pub(crate) fn attempt(context: Context, attempt: &Attempt, worker: WorkerId, cal
 }
 
 /// Writes a line about a job that this process runs no attempt of: in the trace of its submission, inside the scope of the
-/// current request. Does not call `write` if there is no subscriber.
+/// current request. Does not call `write` if no subscriber receives the library's lines.
 pub(crate) fn log_job(
     id: JobId,
     name: &JobName,
@@ -82,7 +82,7 @@ pub(crate) fn log_job(
     trace: Option<&TraceContext>,
     write: impl FnOnce(),
 ) {
-    if !is_logging() {
+    if !logs_own_lines() {
         return;
     }
     let context = trace.and_then(remote).unwrap_or_else(Context::current);

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracing::Subscriber;
+use tracing::{Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{EnvFilter, Layer, registry::LookupSpan};
 
 use super::{
@@ -124,6 +124,9 @@ impl Logs {
         let mut writers = Vec::new();
         for output in self.outputs {
             let filter = env_filter("log filter", &output.filter)?;
+            if output.is_off() {
+                continue;
+            }
             let style = output.style(service, environment);
             let writer = output.destination.start(service)?;
             writers.push(writer.clone());
@@ -169,6 +172,11 @@ impl LogOutput {
     pub fn filter(mut self, directives: impl Into<String>) -> Self {
         self.filter = directives.into();
         self
+    }
+
+    /// Whether the filter removes every line.
+    fn is_off(&self) -> bool {
+        EnvFilter::builder().parse_lossy(&self.filter).max_level_hint() == Some(LevelFilter::OFF)
     }
 
     fn style(&self, service: &str, environment: Option<&str>) -> Style {
