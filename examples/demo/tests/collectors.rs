@@ -94,7 +94,7 @@ async fn check_jobs_and_exit(endpoint: &str, protocol: &str) {
 
     let (began, log) = (Instant::now(), demo.log_path());
     assert_eq!(demo.stop().await.expect("an exit").code(), Some(0));
-    assert!(began.elapsed() < Duration::from_secs(9), "{endpoint} {protocol}: {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(4), "{endpoint} {protocol}: {:?}", began.elapsed());
     let log = std::fs::read_to_string(log).expect("a log");
     let complaints: Vec<&str> =
         log.lines().filter(|line| line.contains("\"WARN\"") || line.contains("\"ERROR\"")).collect();

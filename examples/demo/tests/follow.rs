@@ -16,13 +16,13 @@ fn age(job: &Value) -> Duration {
     SystemTime::now().duration_since(at.into()).unwrap_or_default()
 }
 
-/// Checks the median delay of the changes. Single changes may be late, because the machine is busy with other tests.
+/// Checks the delay of each change. One in ten may exceed the promise, because the machine is busy with other tests.
 fn check_delays(how: &str, promise: Duration, mut ages: Vec<Duration>) {
     ages.sort_unstable();
     let (median, most, last) = (ages[ages.len() / 2], ages[ages.len() * 9 / 10], ages[ages.len() - 1]);
     println!("{how}: {} changes, median {median:?}, p90 {most:?}, last {last:?}", ages.len());
     assert!(ages.len() >= 20, "{how}: only {} changes", ages.len());
-    assert!(median <= promise, "{how}: {ages:?}");
+    assert!(most <= promise && last <= Duration::from_secs(2), "{how}: {ages:?}");
 }
 
 async fn by_stream(demo: &Demo, job: &str) -> Vec<Duration> {

@@ -25,7 +25,7 @@ async fn expect_unavailable(demo: &Demo) {
     let problem = (answer.status(), answer.headers().contains_key("retry-after"));
     assert_eq!(problem, (StatusCode::SERVICE_UNAVAILABLE, true));
     assert_eq!(answer.json::<Value>().await.expect("a problem")["code"], "STORE_UNAVAILABLE");
-    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
 
 /// Repeats the submission until it is accepted, and waits for the job's end.

@@ -113,7 +113,6 @@ async fn job_of_killed_worker_runs_on_other_worker() {
 async fn cancel_reaches_worker_within_two_seconds() {
     let redis = RedisServer::start();
     let fleet = Fleet::on(&redis).await;
-    let mut fastest = Duration::MAX;
     for _ in 0..3 {
         let job = fleet.submit(10_000).await;
         fleet.worker_of(&job).await;
@@ -122,10 +121,8 @@ async fn cancel_reaches_worker_within_two_seconds() {
         assert!(answer.status().is_success(), "{answer:?}");
         let ended = fleet.until(&job, |seen| seen["status"] != "InProgress").await;
         assert_eq!(ended["status"], "Canceled", "{ended}");
-        fastest = fastest.min(asked.elapsed());
+        assert!(asked.elapsed() < Duration::from_secs(2), "{:?}: {ended}", asked.elapsed());
     }
-    // The others may have waited for a busy machine.
-    assert!(fastest < Duration::from_secs(2), "{fastest:?}");
     fleet.stop().await;
 }
 
@@ -145,19 +142,16 @@ async fn job_without_hint_starts_within_polling_interval() {
             cuts
         }
     });
-    let mut delays = Vec::new();
     for _ in 0..5 {
         let (job, accepted) = (fleet.submit(1).await, Instant::now());
         fleet.until(&job, |seen| seen["status"] != "Queued").await;
-        delays.push(accepted.elapsed());
+        // A worker polls once a second, with a jitter of a quarter.
+        assert!(accepted.elapsed() < Duration::from_secs(2), "{:?}", accepted.elapsed());
         let ended = fleet.until(&job, is("Completed")).await;
         assert_eq!(ended["attempt"], 1, "{ended}");
     }
     drop(stop);
     let cuts = cutting.join().unwrap();
-    delays.sort_unstable();
-    // A worker polls once a second, with a jitter of a quarter. Single jobs may wait for a busy machine.
-    assert!(delays[2] < Duration::from_secs(2), "{delays:?}");
     assert!(cuts >= 3, "only {cuts} subscriptions were cut");
     fleet.stop().await;
 }

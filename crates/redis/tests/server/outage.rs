@@ -203,17 +203,14 @@ async fn cut_connections_are_made_again_at_once() {
     hear(&mut hints, |hint| *hint == Hint::Lagged).await;
     insert(&store).await.unwrap();
     hear(&mut hints, work).await;
-    let mut fastest = Duration::MAX;
-    for _ in 0..10 {
+    for _ in 0..5 {
         server.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
-        let began = Instant::now();
+        let began = std::time::Instant::now();
         while let Err(error) = insert(&store).await {
-            assert!(error.is_transient() && began.elapsed() < SOON, "{error}");
+            assert!(error.is_transient(), "{error}");
         }
-        fastest = fastest.min(began.elapsed());
+        assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
     }
-    // The others may have waited for a busy machine.
-    assert!(fastest < Duration::from_millis(500), "{fastest:?}");
     in_order(&store).await;
 }
 
