@@ -28,6 +28,7 @@
 //! Delivery is **at least once**: a job whose worker dies runs again, so handlers should be idempotent.
 //! Every write of a worker is guarded by its lease, so only one attempt of a job ends it.
 
+pub mod alerts;
 mod backoff;
 mod builder;
 mod caller;

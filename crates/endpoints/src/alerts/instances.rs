@@ -1,0 +1,17 @@
+//! Values that each process reads of itself, such as its memory, for rules that one process evaluates for the fleet.
+
+use async_endpoints_core::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// A value that a process reported for a rule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct InstanceValue {
+    /// The rule.
+    pub(super) rule: String,
+    /// Id of the process.
+    pub(super) instance: String,
+    /// The value, in the rule's unit.
+    pub(super) value: f64,
+    /// When it was reported, by the store's clock.
+    pub(super) at: Timestamp,
+}

@@ -1,0 +1,29 @@
+//! Alerts: rules over jobs, workers and stores, and the notifications that they send.
+//!
+//! One process of the fleet evaluates the rules. Their state is in the store, so a restart or a change of that process neither
+//! repeats a notification nor forgets one.
+//!
+//! | file | contents |
+//! |---|---|
+//! | `alert` | the alert that senders send |
+//! | `rule` | the interface of a rule, and its settings |
+//! | `sender` | the interface of a sender |
+//! | `silence` | silences of operators |
+//! | `config` | rules, senders and times, put together by the application |
+//! | `instances` | values that each process reports of itself |
+
+mod alert;
+mod config;
+mod instances;
+mod rule;
+mod sender;
+mod silence;
+
+pub use self::{
+    alert::{Alert, AlertStatus, AlertType, Severity},
+    config::Alerts,
+    rule::{AlertRule, Reading, Rule, RuleContext},
+    sender::{AlertSender, Notification, SendError},
+    silence::Silence,
+};
+pub use crate::health::BoxError;
