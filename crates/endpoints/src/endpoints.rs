@@ -344,7 +344,7 @@ impl AsyncEndpoints {
     /// # Ok(()) }
     /// ```
     pub async fn stuck_jobs(&self, limit: usize) -> Result<Vec<StuckJob>, StoreError> {
-        let (stats, cutoffs) = self.0.stats_cache.current().await?;
+        let (stats, cutoffs) = self.0.stats_cache.current(None).await?;
         stuck::list(&*self.0.store, &stats, &cutoffs, limit).await
     }
 

@@ -84,15 +84,25 @@ fn minutes(window: Duration) -> u32 {
     window.as_secs().div_ceil(60).clamp(1, STATS_MINUTES as u64) as u32
 }
 
-/// The first minute of a window that ends with the current minute.
+/// The first minute of a window that ends with the current minute, which counts as a whole one.
 pub(crate) fn first_minute(now: Timestamp, window: Duration) -> i64 {
     now.minute() - i64::from(minutes(window) - 1)
+}
+
+/// The minute in which a window begins that ends now. The minutes from there cover the window and at most a minute more.
+pub(crate) fn covering_minute(now: Timestamp, window: Duration) -> i64 {
+    now.before(window).minute().max(now.minute() - STATS_MINUTES + 1)
 }
 
 impl JobStats {
     /// Derives the statistics of a window. Types in `declared` are included even if the store has no jobs of them.
     pub(crate) fn of<'a>(stats: &Stats, window: Duration, declared: impl Iterator<Item = &'a JobName>) -> Self {
-        let since = first_minute(stats.now, window);
+        Self::since_minute(stats, first_minute(stats.now, window), declared)
+    }
+
+    /// Derives the statistics of the window from a minute on. Types in `declared` are included even if the store has no jobs
+    /// of them.
+    pub(crate) fn since_minute<'a>(stats: &Stats, since: i64, declared: impl Iterator<Item = &'a JobName>) -> Self {
         let mut sums: BTreeMap<&str, Sum> = declared.map(|name| (name.as_str(), Sum::default())).collect();
         for of_type in &stats.types {
             sums.entry(of_type.name.as_str()).or_default().now(of_type);
@@ -106,7 +116,7 @@ impl JobStats {
             total: total.figures(stats.now),
             job_types: sums.into_iter().map(|(name, sum)| (name.to_owned(), sum.figures(stats.now))).collect(),
             at: stats.now,
-            window: Duration::from_secs(60) * minutes(window),
+            window: Duration::from_secs(60 * u64::try_from(stats.now.minute() - since + 1).unwrap_or(0)),
         }
     }
 }
@@ -234,5 +244,17 @@ mod tests {
         let actual = |window| JobStats::of(&stats, window, std::iter::empty()).window;
         assert_eq!(actual(Duration::from_secs(61)), Duration::from_secs(120));
         assert_eq!(actual(24 * HOUR), 6 * HOUR);
+    }
+
+    #[test]
+    fn window_until_now_is_covered() {
+        let first = |now, window| covering_minute(Timestamp::from_micros(now), window);
+        assert_eq!(first(100 * MINUTE, HOUR), 40, "at the start of a minute, the window begins with a minute");
+        assert_eq!(first(100 * MINUTE - 1, HOUR), 39);
+        assert_eq!(first(101 * MINUTE - 1, HOUR), 40);
+        assert_eq!(first(100 * MINUTE, Duration::ZERO), 100);
+        assert_eq!(first(1000 * MINUTE, Duration::MAX), 1001 - STATS_MINUTES);
+        let stats = Stats { now: Timestamp::from_micros(100 * MINUTE), ..Stats::default() };
+        assert_eq!(JobStats::since_minute(&stats, 40, std::iter::empty()).window, Duration::from_secs(61 * 60));
     }
 }

@@ -60,11 +60,12 @@ impl StatsCache {
         refreshed.unwrap_or_else(|error| Err(error.to_string())).map_err(StoreError::Unavailable)
     }
 
-    /// Reads statistics of this moment, without minutes, and returns them with the thresholds of all types in the store.
-    pub(crate) async fn current(&self) -> Result<(Stats, Vec<TypeCutoffs>), StoreError> {
+    /// Reads statistics of this moment with the minutes from `since_minute` on, or without minutes. Returns them with the
+    /// thresholds of all types in the store. Takes two calls if the store has undeclared types.
+    pub(crate) async fn current(&self, since_minute: Option<i64>) -> Result<(Stats, Vec<TypeCutoffs>), StoreError> {
         let mut cutoffs = self.cutoffs.clone();
         loop {
-            let query = StatsQuery { since_minute: None, cutoffs };
+            let query = StatsQuery { since_minute, cutoffs };
             let stats = within(self.store.stats(&query)).await?;
             cutoffs = query.cutoffs;
             let known = cutoffs.len();

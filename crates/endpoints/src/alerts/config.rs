@@ -25,10 +25,10 @@ pub struct Alerts {
 impl Alerts {
     /// Adds a rule, or replaces the one of this name.
     #[must_use]
-    pub fn rule(mut self, name: impl Into<String>, rule: Rule) -> Self {
+    pub fn rule(mut self, name: impl Into<String>, rule: impl Into<Rule>) -> Self {
         let name = name.into();
         self.rules.retain(|(other, _)| *other != name);
-        self.rules.push((name, rule));
+        self.rules.push((name, rule.into()));
         self
     }
 
@@ -98,7 +98,7 @@ impl Alerts {
         self
     }
 
-    /// Sets the number of ended jobs from which on the failure rate counts. Defaults to 20.
+    /// Sets the number of events, such as ended jobs, from which on a rate counts. Defaults to 20.
     #[must_use]
     pub const fn min_count(mut self, count: u64) -> Self {
         self.min_count = count;

@@ -12,6 +12,9 @@ pub(super) struct InstanceValue {
     pub(super) instance: String,
     /// The value, in the rule's unit.
     pub(super) value: f64,
+    /// Number of events that the value is derived from, if it is derived from events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) count: Option<u64>,
     /// When it was reported, by the store's clock.
     pub(super) at: Timestamp,
 }

@@ -13,7 +13,10 @@ use super::{
     alert::{AlertType, Severity},
     instances::InstanceValue,
 };
-use crate::{health::BoxError, stats::JobStats};
+use crate::{
+    health::BoxError,
+    stats::{self, JobStats},
+};
 
 /// A rule that can fire an alert. Implemented for closures that return a future.
 #[async_trait]
@@ -49,6 +52,8 @@ pub struct RuleContext {
     pub(super) instances: Arc<[InstanceValue]>,
     /// [`Rule::window`].
     pub(super) window: Duration,
+    /// [`Rule::min_count`].
+    pub(super) min_count: u64,
     /// [`Reading::memory`] of the rule's last evaluation; null before the first.
     pub(super) memory: Value,
 }
@@ -64,11 +69,15 @@ impl RuleContext {
         self.window
     }
 
+    /// The number of events from which on the rule's value counts.
+    pub const fn min_count(&self) -> u64 {
+        self.min_count
+    }
+
     /// Statistics of a window of whole minutes: at least `window`, at most a minute more, at most six hours. Takes no store
     /// call.
     pub fn job_stats(&self, window: Duration) -> JobStats {
-        // A window that begins within a minute includes that minute.
-        JobStats::of(&self.stats, window + Duration::from_secs(60), self.declared.iter())
+        JobStats::since_minute(&self.stats, stats::covering_minute(self.now(), window), self.declared.iter())
     }
 
     /// What the rule's last evaluation stored with [`Reading::remember`]; null before the first. It survives restarts and a
@@ -228,8 +237,8 @@ impl Rule {
         self
     }
 
-    /// Sets the number of events below which a value counts as not above the threshold. Defaults to
-    /// [`Alerts::min_count`](super::Alerts::min_count) for the failure rate, else 0.
+    /// Sets the number of events below which a value counts as not above the threshold. Compared with
+    /// [`Reading::count`], if the reading has one. Defaults to [`Alerts::min_count`](super::Alerts::min_count).
     #[must_use]
     pub const fn min_count(mut self, count: u64) -> Self {
         self.settings.min_count = Some(count);
