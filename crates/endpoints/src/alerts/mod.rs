@@ -8,6 +8,7 @@
 //! | `alert` | the alert that senders send |
 //! | `rule` | the interface of a rule, and its settings |
 //! | `sender` | the interface of a sender |
+//! | `senders` | the senders of this crate |
 //! | `silence` | silences of operators |
 //! | `config` | rules, senders and times, put together by the application |
 //! | `instances` | values that each process reports of itself |
@@ -17,6 +18,7 @@ mod config;
 mod instances;
 mod rule;
 mod sender;
+mod senders;
 mod silence;
 
 pub use self::{
@@ -24,6 +26,7 @@ pub use self::{
     config::Alerts,
     rule::{AlertRule, Reading, Rule, RuleContext},
     sender::{AlertSender, Notification, SendError},
+    senders::{Log, SettingError},
     silence::Silence,
 };
 pub use crate::health::BoxError;

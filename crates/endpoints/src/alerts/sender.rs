@@ -11,6 +11,8 @@ use super::alert::{Alert, Severity};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Notification {
     /// Unique id, the same over retries and after a change of the sending process. Receivers recognize repeats by it.
+    ///
+    /// The first notification of an alert has the alert's id. Mails of repeats and of the resolve refer to it.
     pub id: Uuid,
     /// The alert. Its status says whether it fires or is resolved.
     pub alert: Alert,

@@ -23,15 +23,23 @@
 //! `error` is the error's source chain, or a panic's message, and `location` where the panic began.
 //!
 //! A process that dies, or never gets the store's answer, between a change and its line does not write the line.
+//!
+//! The sender `log` writes one line per notification of an alert, with the same target:
+//!
+//! | event | level | written when | own fields |
+//! |---|---|---|---|
+//! | `alert.firing` | error for severity High and Critical, else warn | an alert fires, or still fires after the repeat interval | `rule`, `severity`, `alert_id`, `since`, `title`, `detail` |
+//! | `alert.resolved` | info | the problem has ended | as above |
 
 use std::{fmt::Display, time::Duration};
 
 use async_endpoints_core::{
-    JobId, JobName, JobStatus, JobView,
+    JobId, JobName, JobStatus, JobView, Timestamp,
     store::{JobLookup, Outcome, Recovered, StoreError},
 };
 use async_endpoints_telemetry::log_safely;
 use tracing::field::display;
+use uuid::Uuid;
 
 use super::{
     failure::{FailedAttempt, milliseconds},
@@ -107,6 +115,32 @@ pub(crate) fn job_recovered(job: &Recovered) {
         _ => event!(warn, "job.recovered", "the job is recovered from a worker that died or lost the store"),
     };
     scope::log_job(job.id, &job.name, Some(job.attempt), job.trace.as_ref(), write);
+}
+
+/// The fields of a line about an alert.
+pub(crate) struct AlertLine<'a> {
+    pub(crate) rule: &'a str,
+    pub(crate) severity: &'a str,
+    pub(crate) alert_id: Uuid,
+    pub(crate) since: Timestamp,
+    pub(crate) title: &'a str,
+    pub(crate) detail: &'a str,
+}
+
+/// Logs that an alert fires: as an error if it is `urgent`, else as a warning.
+pub(crate) fn alert_firing(urgent: bool, line: &AlertLine<'_>) {
+    let AlertLine { rule, severity, alert_id, since, title, detail } = line;
+    if urgent {
+        event!(error, "alert.firing", rule, severity, %alert_id, %since, title, detail, "the alert fires");
+    } else {
+        event!(warn, "alert.firing", rule, severity, %alert_id, %since, title, detail, "the alert fires");
+    }
+}
+
+/// Logs that an alert has ended.
+pub(crate) fn alert_resolved(line: &AlertLine<'_>) {
+    let AlertLine { rule, severity, alert_id, since, title, detail } = line;
+    event!(info, "alert.resolved", rule, severity, %alert_id, %since, title, detail, "the alert is resolved");
 }
 
 pub(crate) fn task_restarted(task: &str, count: u32, panic: &str) {

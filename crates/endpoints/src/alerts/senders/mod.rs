@@ -1,0 +1,17 @@
+//! Senders of notifications.
+
+mod log;
+
+pub use log::Log;
+
+/// An invalid setting of a sender. Contains no secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid {setting}{}: {reason}", value.as_ref().map_or_else(String::new, |value| format!(" {value:?}")))]
+pub struct SettingError {
+    /// The setting, such as `SMTP URL`.
+    pub(super) setting: &'static str,
+    /// The value; none if it may contain a secret.
+    pub(super) value: Option<String>,
+    /// What is wrong and what is expected.
+    pub(super) reason: String,
+}
