@@ -3,7 +3,7 @@
 use async_endpoints_core::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// A value that a process reported for a rule.
+/// A value that a process reported for a rule. A process without one is below the rule's clear threshold.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct InstanceValue {
     /// The rule.

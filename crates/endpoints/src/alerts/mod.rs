@@ -12,6 +12,7 @@
 //! | `silence` | silences of operators |
 //! | `config` | rules, senders and times, put together by the application |
 //! | `instances` | values that each process reports of itself |
+//! | `state` | the state of a rule, and how a reading changes it |
 
 mod alert;
 mod config;
@@ -20,6 +21,7 @@ mod rule;
 mod sender;
 mod senders;
 mod silence;
+mod state;
 
 pub use self::{
     alert::{Alert, AlertStatus, AlertType, Severity},
