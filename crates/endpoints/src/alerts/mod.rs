@@ -23,6 +23,8 @@ mod senders;
 mod silence;
 mod state;
 
+#[cfg(feature = "email")]
+pub use self::senders::Email;
 pub use self::{
     alert::{Alert, AlertStatus, AlertType, Severity},
     config::Alerts,

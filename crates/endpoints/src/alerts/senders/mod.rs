@@ -1,7 +1,11 @@
 //! Senders of notifications.
 
+#[cfg(feature = "email")]
+mod email;
 mod log;
 
+#[cfg(feature = "email")]
+pub use email::Email;
 pub use log::Log;
 
 /// An invalid setting of a sender. Contains no secret.
