@@ -6,9 +6,11 @@ use std::{fs, path::Path, process::Command};
 use crate::command::{Failed, run};
 
 /// Name of each environment and its pip requirements.
-const ENVIRONMENTS: [(&str, &str); 2] = [
+const ENVIRONMENTS: [(&str, &str); 3] = [
     // Sends generated requests according to the demo's OpenAPI document.
     ("schemathesis", include_str!("../schemathesis.txt")),
+    // An SMTP server.
+    ("smtp", include_str!("../smtp.txt")),
     // A strict OpenMetrics parser and OTLP receivers.
     ("telemetry", include_str!("../telemetry.txt")),
 ];

@@ -1,12 +1,14 @@
-//! Real Redis servers for tests. Each server has its own process, temporary folder and port of 127.0.0.1, and ends with
-//! its handle. If a program is missing, the test panics with the name of its Debian package; no test is skipped.
+//! Real Redis and SMTP servers for tests. Each server has its own process, temporary folder and port of 127.0.0.1, and ends
+//! with its handle. If a program is missing, the test panics with the name of its package; no test is skipped.
 //!
 //! Must not depend on stores or drivers: commands go through `redis-cli` or a plain TCP connection.
 
 mod port;
 mod process;
+mod smtp;
 mod tls;
 
+pub use smtp::{SmtpServer, SmtpSettings, SmtpTls};
 pub use tls::certify;
 
 use std::{

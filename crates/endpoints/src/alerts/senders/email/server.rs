@@ -21,9 +21,6 @@ use super::{
 /// Limit for one address of the server, so that a second one gets its turn.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 
-/// Reply code of a server that closes the connection.
-const CLOSING: u16 = 421;
-
 /// Maximum length of an error's text, in characters.
 const MAX_TEXT: usize = 300;
 
@@ -86,7 +83,7 @@ impl Server {
         for address in to {
             match connection.command(Rcpt::new(address.clone(), Vec::new())).await {
                 Ok(_) => {}
-                Err(error) if is_refusal(&error) => refused.0.push((address.clone(), error)),
+                Err(error) if error.status().is_some() => refused.0.push((address.clone(), error)),
                 Err(error) => return Err(failed(&error)),
             }
         }
@@ -149,11 +146,6 @@ impl Refused {
         let text = refusals.collect::<Vec<_>>().join("; ");
         Err(if self.can_retry() { SendError::temporary(text) } else { SendError::Permanent(text) })
     }
-}
-
-/// Whether the server refused a recipient and goes on.
-fn is_refusal(error: &smtp::Error) -> bool {
-    error.status().is_some_and(|code| u16::from(code) != CLOSING)
 }
 
 fn failure(what: &str, error: &smtp::Error) -> SendError {
