@@ -12,6 +12,7 @@ use axum::{http::request::Parts, response::Response};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
+    alerts::{Alerts, InvalidSetting, Plan},
     context::JobContext,
     endpoints::{Assembly, AsyncEndpoints},
     error::JobError,
@@ -72,6 +73,16 @@ pub enum BuildError {
         /// A description of valid names.
         expected: &'static str,
     },
+    /// A setting of alerts with which they cannot work.
+    #[error("invalid {setting} {value:?}: expected {expected}")]
+    Alerts {
+        /// The setting.
+        setting: String,
+        /// The invalid value.
+        value: String,
+        /// A description of valid values.
+        expected: &'static str,
+    },
     /// The [`Telemetry`] already measures another set of endpoints.
     #[error("this Telemetry already measures other endpoints: expected one Telemetry for each set of endpoints")]
     TelemetryTaken,
@@ -97,6 +108,12 @@ impl fmt::Debug for BuildError {
     }
 }
 
+impl From<InvalidSetting> for BuildError {
+    fn from(InvalidSetting { setting, value, expected }: InvalidSetting) -> Self {
+        Self::Alerts { setting, value, expected }
+    }
+}
+
 /// Collects endpoints, handlers and settings. Created by [`AsyncEndpoints::builder`].
 #[must_use = "call `build` to create the endpoints"]
 pub struct Builder {
@@ -107,6 +124,7 @@ pub struct Builder {
     middlewares: Vec<Arc<dyn Middleware>>,
     telemetry: Option<Telemetry>,
     health: Vec<(String, Check)>,
+    alerts: Option<Alerts>,
 }
 
 impl AsyncEndpoints {
@@ -120,6 +138,7 @@ impl AsyncEndpoints {
             middlewares: Vec::new(),
             telemetry: None,
             health: Vec::new(),
+            alerts: None,
         }
     }
 }
@@ -223,6 +242,13 @@ impl Builder {
         self
     }
 
+    /// Evaluates alert rules and sends notifications while these endpoints [serve](AsyncEndpoints::serve) or
+    /// [run](AsyncEndpoints::run). One process of the fleet does it at a time.
+    pub fn alerts(mut self, alerts: Alerts) -> Self {
+        self.alerts = Some(alerts);
+        self
+    }
+
     /// Replaces the body of the health routes. Defaults to JSON. The report has no checks for callers without access.
     pub fn health_response(mut self, write: impl Fn(&HealthReport) -> Response + Send + Sync + 'static) -> Self {
         self.http.health_response = Some(Box::new(write));
@@ -244,14 +270,22 @@ impl Builder {
             }
             registered.push(RegisteredType { name, policy: rules.resolve(&self.options), handler });
         }
+        let alerts = self.alerts.map(Plan::new).transpose()?;
         let config = Arc::new(HttpConfig { base_path: self.options.base_path.clone(), ..self.http });
         let routes = Box::new(move |endpoints: &AsyncEndpoints, group| http::routes(endpoints, &config, group));
         let telemetry = self.telemetry.unwrap_or_else(Telemetry::disabled);
         let declared = types.iter().map(|(name, policy)| (name, policy.error_codes));
         let measured =
             Measured::new(telemetry, self.store.kind(), &self.options, declared).ok_or(BuildError::TelemetryTaken)?;
-        let parts =
-            Assembly { types, routes, registered, middlewares: self.middlewares, measured, health: self.health };
+        let parts = Assembly {
+            types,
+            routes,
+            registered,
+            middlewares: self.middlewares,
+            measured,
+            health: self.health,
+            alerts,
+        };
         Ok(AsyncEndpoints::assemble(self.store, self.options, parts))
     }
 

@@ -21,6 +21,7 @@ use tokio_util::{sync::DropGuard, task::AbortOnDropHandle};
 use uuid::Uuid;
 
 use crate::{
+    alerts::{CountedStore, Engine, EngineParts, Plan},
     error::Builtin,
     fleet::{Fleet, Reason, Waiting},
     health::{self, Check, Health, Sources},
@@ -58,6 +59,7 @@ struct Inner {
     stats_cache: Arc<StatsCache>,
     measured: Measured,
     health: Arc<Health>,
+    alerts: Option<Arc<Engine>>,
 }
 
 /// A group of routes that an application mounts together.
@@ -79,15 +81,17 @@ pub(crate) struct Assembly {
     pub(crate) middlewares: Vec<Arc<dyn Middleware>>,
     pub(crate) measured: Measured,
     pub(crate) health: Vec<(String, Check)>,
+    pub(crate) alerts: Option<Plan>,
 }
 
 impl AsyncEndpoints {
     pub(crate) fn assemble(store: Arc<dyn Store>, options: Options, parts: Assembly) -> Self {
-        let Assembly { types, routes, registered, middlewares, measured, health } = parts;
+        let Assembly { types, routes, registered, middlewares, measured, health, alerts } = parts;
         let cutoffs = types.iter().map(|(name, policy)| policy.cutoffs(name, &options)).collect();
         let depths = types.iter().map(|(name, policy)| (name.clone(), policy.queue_depth)).collect();
         let names: Vec<JobName> = types.into_iter().map(|(name, _)| name).collect();
         let store: Arc<dyn Store> = Arc::new(OutageLog::new(store));
+        let (store, counts) = if alerts.is_some() { CountedStore::around(store) } else { (store, Arc::default()) };
         let store = measured.store(store);
         let id = WorkerId(measured.telemetry.take_instance_id().unwrap_or_else(Uuid::new_v4));
         let version = measured.telemetry.service_version().unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned());
@@ -103,9 +107,18 @@ impl AsyncEndpoints {
         let (rules, defaults) = (Rules::default(), options.clone());
         let undeclared = move |name: &JobName| rules.resolve(&defaults).cutoffs(name, &defaults);
         let stats_cache = StatsCache::new(store.clone(), cutoffs, undeclared);
-        let sources =
-            Sources { store: &store, stats: &stats_cache, worker: worker.vitals(), options: &options, types: depths };
-        let checks = health::checks(&sources, health);
+        let declared = Arc::from(names.as_slice());
+        let parts = EngineParts { stats: &stats_cache, store: &store, id, lease: options.lease, declared, counts };
+        let alerts = alerts.map(|plan| Engine::new(plan, parts, &measured));
+        let sources = Sources {
+            store: &store,
+            stats: &stats_cache,
+            worker: worker.vitals(),
+            options: &options,
+            types: depths,
+            alerts: alerts.as_ref().map(Engine::vitals),
+        };
+        let checks = health::checks(sources, health);
         let on_change = measured.health_changes(checks.iter().map(|(name, _)| name.as_str()));
         let health = Arc::new(Health::new(checks, worker.vitals().clone(), on_change));
         let statuses = Arc::downgrade(&health);
@@ -130,6 +143,7 @@ impl AsyncEndpoints {
             stats_cache,
             measured,
             health,
+            alerts,
         }))
     }
 
@@ -371,6 +385,11 @@ impl AsyncEndpoints {
 
     pub(crate) fn health(&self) -> &Health {
         &self.0.health
+    }
+
+    /// The alerts; none if the application has none.
+    pub(crate) fn alerts(&self) -> Option<&Engine> {
+        self.0.alerts.as_deref()
     }
 
     pub(crate) fn measured(&self) -> &Measured {

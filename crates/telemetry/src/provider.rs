@@ -212,6 +212,12 @@ impl Telemetry {
         lock(&self.0.instance_id).take()
     }
 
+    /// The resource's `service.name`; none if it is not set.
+    pub fn service_name(&self) -> Option<String> {
+        let name = self.0.resource.as_ref()?.get(&"service.name".into())?;
+        Some(name.to_string()).filter(|name| !name.is_empty())
+    }
+
     /// The resource's `service.version`; none if it is not set.
     pub fn service_version(&self) -> Option<String> {
         let version = self.0.resource.as_ref()?.get(&"service.version".into())?;

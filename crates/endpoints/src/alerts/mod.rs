@@ -10,27 +10,43 @@
 //! | `sender` | the interface of a sender |
 //! | `senders` | the senders of this crate |
 //! | `silence` | silences of operators |
+//! | `plan` | the settings as the engine uses them |
+//! | `report` | what operators see |
+//! | `document` | the stored documents |
+//! | `engine` | evaluates rules and sends notifications |
+//! | `store_errors` | counts failed store calls |
 //! | `config` | rules, senders and times, put together by the application |
 //! | `instances` | values that each process reports of itself |
 //! | `state` | the state of a rule, and how a reading changes it |
 
 mod alert;
 mod config;
+mod document;
+mod engine;
 mod instances;
+mod plan;
+mod report;
 mod rule;
 mod sender;
 mod senders;
 mod silence;
 mod state;
+mod store_errors;
 
 #[cfg(feature = "email")]
 pub use self::senders::Email;
 pub use self::{
     alert::{Alert, AlertStatus, AlertType, Severity},
     config::Alerts,
+    report::{AlertsReport, RuleReport, TestResult},
     rule::{AlertRule, Reading, Rule, RuleContext},
     sender::{AlertSender, Notification, SendError},
     senders::{Log, SettingError},
-    silence::Silence,
+    silence::{NewSilence, Silence, SilenceError},
+};
+pub(crate) use self::{
+    engine::{Engine, EngineParts},
+    plan::{InvalidSetting, Plan},
+    store_errors::CountedStore,
 };
 pub use crate::health::BoxError;

@@ -10,6 +10,7 @@
 //! | `asyncendpoints.queuedepth` | no | queued jobs of each type |
 //! | `process_allocated_memory` | no | resident memory |
 //! | `workers` | no | heartbeats of the fleet and of this process's worker |
+//! | `alerts` | no | the age of the last evaluation, failed notifications; only with [`Builder::alerts`](crate::Builder::alerts) |
 //!
 //! | file | contents |
 //! |---|---|
@@ -17,8 +18,9 @@
 //! | `monitor` | runs checks and keeps their results |
 //! | `report` | results as JSON |
 //! | `live` | liveness |
-//! | `job_store`, `own_store`, `queue_depth`, `memory`, `workers` | the built-in checks |
+//! | `job_store`, `own_store`, `queue_depth`, `memory`, `workers`, `alerts` | the built-in checks |
 
+mod alerts;
 mod check;
 #[cfg(test)]
 mod fixtures;
@@ -33,20 +35,26 @@ mod queue_depth;
 mod report;
 mod workers;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_endpoints_core::{JobName, Store};
 use tokio_util::task::AbortOnDropHandle;
 
-pub(crate) use self::monitor::OnChange;
+use self::{
+    alerts::AlertsCheck, job_store::JobStoreCheck, monitor::Monitor, own_store::OwnStoreCheck,
+    queue_depth::QueueDepthCheck, workers::WorkersCheck,
+};
+pub(crate) use self::{
+    alerts::{AlertVitals, ReadAlerts},
+    monitor::OnChange,
+};
 pub use self::{
     check::{BoxError, Check, CheckResult, HealthCheck, HealthStatus},
     memory::ProcessMemory,
     report::{CheckReport, HealthReport},
-};
-use self::{
-    job_store::JobStoreCheck, monitor::Monitor, own_store::OwnStoreCheck, queue_depth::QueueDepthCheck,
-    workers::WorkersCheck,
 };
 use crate::{
     options::Options,
@@ -76,6 +84,9 @@ pub(crate) struct Sources<'a> {
     pub(crate) options: &'a Options,
     /// The declared types, and the number of queued jobs from which on each is degraded.
     pub(crate) types: Vec<(JobName, u64)>,
+    /// The age of the last evaluation of alert rules above which alerts are degraded, and what reads their state; none
+    /// without alerts.
+    pub(crate) alerts: Option<(Duration, ReadAlerts)>,
 }
 
 impl Health {
@@ -126,28 +137,32 @@ impl Health {
 }
 
 /// The built-in checks and those of the application. A check of the application replaces a built-in one of the same name.
-pub(crate) fn checks(sources: &Sources<'_>, own: Vec<(String, Check)>) -> Vec<(String, Check)> {
+pub(crate) fn checks(sources: Sources<'_>, own: Vec<(String, Check)>) -> Vec<(String, Check)> {
     let built_in = built_in(sources).into_iter().map(|(name, check)| (name.to_owned(), check));
     let kept: Vec<_> = built_in.filter(|(name, _)| !own.iter().any(|(other, _)| other == name)).collect();
     kept.into_iter().chain(own).collect()
 }
 
-fn built_in(sources: &Sources<'_>) -> [(&'static str, Check); 5] {
-    let Sources { store, stats, worker, options, types } = sources;
-    let job_store =
-        JobStoreCheck { store: (*store).clone(), stats: (*stats).clone(), max_retries: options.max_retries };
-    let queue_depth = QueueDepthCheck { stats: (*stats).clone(), limits: types.iter().cloned().collect() };
+fn built_in(sources: Sources<'_>) -> Vec<(&'static str, Check)> {
+    let Sources { store, stats, worker, options, types, alerts } = sources;
+    let job_store = JobStoreCheck { store: store.clone(), stats: stats.clone(), max_retries: options.max_retries };
     let workers = WorkersCheck {
-        stats: (*stats).clone(),
+        stats: stats.clone(),
         declared: types.iter().map(|(name, _)| name.clone()).collect(),
         own: Arc::clone(worker),
         limit: options.lease * 2,
     };
-    [
+    let queue_depth = QueueDepthCheck { stats: stats.clone(), limits: types.into_iter().collect() };
+    let mut checks = vec![
         ("asyncendpoints", Check::new(job_store).tag(READY).timeout(Duration::from_secs(10))),
-        (store.kind(), Check::new(OwnStoreCheck((*store).clone())).tag(READY)),
+        (store.kind(), Check::new(OwnStoreCheck(store.clone())).tag(READY)),
         ("asyncendpoints.queuedepth", Check::new(queue_depth)),
         ("process_allocated_memory", Check::new(ProcessMemory::default())),
         ("workers", Check::new(workers)),
-    ]
+    ];
+    if let Some((limit, read)) = alerts {
+        let check = AlertsCheck { read, stats: stats.clone(), limit, began: Instant::now() };
+        checks.push(("alerts", Check::new(check).failure_status(HealthStatus::Degraded)));
+    }
+    checks
 }

@@ -62,6 +62,11 @@ catalogue! {
     REQUEST_DURATION = I::histogram("http.server.request.duration", "s", &["http.request.method", "http.route", "http.response.status_code", "url.scheme", "error.type"], &REQUEST_BOUNDS, "Duration of HTTP requests until the response begins.");
     HEALTH = I::gauge("async_health.status", "", &["check"], "Last result of a health check: 2 healthy, 1 degraded, 0 unhealthy.").combine(Combine::Never);
     HEALTH_CHANGES = I::counter("async_health.changes", "{change}", &["check"], "Changes of a health check's status.");
+    ALERT_FIRING = I::gauge("async_alert.firing", "", &["rule"], "Whether a rule fires: 1 or 0. Equal in every process.").combine(Combine::Max);
+    ALERT_NOTIFICATIONS = I::counter("async_alert.notifications", "{notification}", &["sender", "outcome"],
+        "Sent notifications of alerts, by outcome: ok, retried, failed (given up).");
+    ALERT_EVALUATION_TIME = I::histogram("async_alert.evaluation_time", "s", &[], &STORE_BOUNDS, "Duration of an evaluation of all alert rules, in the process that evaluates them.");
+    ALERT_LAST_EVALUATION = I::gauge("async_alert.last_evaluation", "s", &[], "When the alert rules were evaluated last, by the store's clock, in seconds since the Unix epoch.").combine(Combine::Max);
     OVERFLOW = I::counter("async_metrics.overflow", "{record}", &[], "Measurements recorded under the label value _other: of job types that this process does not declare or that are beyond the first 100, and of further error codes.");
     | LOG_DROPPED, CPU, RESIDENT_MEMORY, MEMORY_LIMIT, VIRTUAL_MEMORY, OPEN_FDS, MAX_FDS, THREADS, START_TIME, BUILD_INFO
 }

@@ -19,6 +19,7 @@
 //! | `catalogue` | every metric: name, kind, unit, labels, description |
 //! | `instruments`, `series` | the metrics of jobs and stores, bound to their labels |
 //! | `store`, `job`, `http` | the three places where telemetry is attached |
+//! | `alerts` | the metrics of alerts |
 //! | `outage` | log lines about a store that does not answer |
 //! | `running` | the running attempts, for their durations |
 //! | `gauges` | observable gauges |
@@ -29,6 +30,7 @@
 //! | `events`, `failure` | log lines; the one of a failed attempt |
 #![allow(clippy::disallowed_macros, reason = "the one module that may write telemetry")]
 
+mod alerts;
 mod calls;
 mod capture;
 mod catalogue;
@@ -62,6 +64,7 @@ pub use async_endpoints_telemetry::{
     opentelemetry, trace,
 };
 
+pub(crate) use self::alerts::{AlertMeter, SendOutcome};
 pub use self::catalogue::CATALOGUE;
 pub(crate) use self::failure::FailedAttempt;
 pub(crate) use self::outage::OutageLog;

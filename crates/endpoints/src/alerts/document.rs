@@ -1,0 +1,226 @@
+//! The stored documents of alerts.
+
+use std::collections::BTreeMap;
+
+use async_endpoints_core::{
+    JobId, Store, StoreError, Timestamp,
+    store::{DocVersion, PutOutcome},
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::{alert::Alert, state::State};
+use crate::{store_call::within, telemetry::events};
+
+/// The document with the state of the rules, and the role that guards it.
+pub(super) const ALERTS: &str = "alerts";
+/// The document with the silences.
+pub(super) const SILENCES: &str = "alerts.silences";
+/// The document with the values that processes report of themselves.
+pub(super) const INSTANCES: &str = "alerts.instances";
+
+/// The format that this release writes.
+const FORMAT: u32 = 1;
+/// Maximum number of pending notifications.
+pub(super) const OUTBOX: usize = 100;
+/// Maximum number of repeats of a write that other processes overtook.
+const TRIES: u32 = 20;
+
+/// The state of all rules, and the notifications to send. One process writes it, under the role [`ALERTS`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AlertDocument {
+    format: u32,
+    /// Id of the process that wrote the document.
+    pub(super) leader: String,
+    /// When the rules were evaluated last, by the store's clock.
+    pub(super) evaluated_at: Option<Timestamp>,
+    /// By rule name.
+    pub(super) rules: BTreeMap<String, RuleState>,
+    /// Notifications to send, oldest first.
+    pub(super) outbox: Vec<Outgoing>,
+    /// Senders whose last notification finally failed, with the reason.
+    pub(super) failures: BTreeMap<String, String>,
+    /// Made by the writer for each write, which it repeats until it knows the answer. Tells its own write from one of another
+    /// process after a lost answer.
+    pub(super) write: Uuid,
+}
+
+/// The state of one rule, with what its last evaluation read.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct RuleState {
+    #[serde(flatten)]
+    pub(super) state: State,
+    pub(super) value: Option<f64>,
+    pub(super) threshold: f64,
+    pub(super) unit: String,
+    pub(super) count: Option<u64>,
+    pub(super) message: String,
+    pub(super) details: Map<String, Value>,
+    /// Sample jobs, at most three.
+    pub(super) jobs: Vec<JobId>,
+    /// What the rule stored for its next evaluation.
+    pub(super) memory: Value,
+    /// Why the last evaluation failed.
+    pub(super) error: Option<String>,
+    /// Whether an outage of the store mutes the rule.
+    pub(super) muted: bool,
+    /// The alert that fires or fired last, as of the last evaluation with a value.
+    pub(super) alert: Option<Alert>,
+}
+
+/// A notification that is not yet sent to all routes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Outgoing {
+    /// Id of the notification.
+    pub(super) id: Uuid,
+    pub(super) alert: Alert,
+    /// Names of the routes that have not received it.
+    pub(super) to: Vec<String>,
+    /// When it was decided, by the store's clock.
+    pub(super) at: Timestamp,
+    /// Whether the notification is in the store. It is not sent before.
+    #[serde(skip, default = "stored")]
+    pub(super) is_stored: bool,
+}
+
+const fn stored() -> bool {
+    true
+}
+
+/// Why the document cannot be used.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unusable {
+    /// A newer release wrote it.
+    #[error("format {0} of the document {ALERTS:?}: expected {FORMAT} or less")]
+    Newer(u32),
+    #[error("the document {ALERTS:?} cannot be read: {0}")]
+    Damaged(String),
+}
+
+impl AlertDocument {
+    pub(super) fn new(leader: &str) -> Self {
+        Self {
+            format: FORMAT,
+            leader: leader.to_owned(),
+            evaluated_at: None,
+            rules: BTreeMap::new(),
+            outbox: Vec::new(),
+            failures: BTreeMap::new(),
+            write: Uuid::new_v4(),
+        }
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Unusable> {
+        #[derive(Deserialize)]
+        struct Format {
+            format: u32,
+        }
+        let damaged = |error: serde_json::Error| Unusable::Damaged(error.to_string());
+        let Format { format } = serde_json::from_slice(bytes).map_err(damaged)?;
+        if format > FORMAT {
+            return Err(Unusable::Newer(format));
+        }
+        serde_json::from_slice(bytes).map_err(damaged)
+    }
+
+    /// Removes a notification of a route that received it, or never will.
+    pub(super) fn remove(&mut self, notification: Uuid, route: &str) {
+        for outgoing in self.outbox.iter_mut().filter(|outgoing| outgoing.id == notification) {
+            outgoing.to.retain(|name| name != route);
+        }
+        self.outbox.retain(|outgoing| !outgoing.to.is_empty());
+    }
+}
+
+/// Reads a document that any process writes; its default if there is none or if it cannot be decoded.
+pub(super) async fn read<T: DeserializeOwned + Default>(store: &dyn Store, name: &str) -> Result<T, StoreError> {
+    Ok(versioned(store, name).await?.0)
+}
+
+async fn versioned<T: DeserializeOwned + Default>(
+    store: &dyn Store,
+    name: &str,
+) -> Result<(T, Option<DocVersion>), StoreError> {
+    let Some(document) = within(store.document(name)).await? else { return Ok((T::default(), None)) };
+    let content = serde_json::from_slice(&document.bytes).unwrap_or_else(|error| {
+        events::internal("a document of alerts cannot be read, and is taken as empty", &error);
+        T::default()
+    });
+    Ok((content, Some(document.version)))
+}
+
+/// Changes a document that any process writes. `change` may run more than once. It returns none to leave the document as it
+/// is.
+pub(super) async fn update<T, R>(
+    store: &dyn Store,
+    name: &str,
+    change: impl Fn(&mut T) -> Option<R>,
+) -> Result<Option<R>, StoreError>
+where
+    T: Serialize + DeserializeOwned + Default,
+{
+    for _ in 0..TRIES {
+        let (mut content, version) = versioned(store, name).await?;
+        let Some(answer) = change(&mut content) else { return Ok(None) };
+        let bytes = serde_json::to_vec(&content).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        if let PutOutcome::Stored(_) = within(store.put_document(name, version, bytes.into(), None)).await? {
+            return Ok(Some(answer));
+        }
+    }
+    Err(StoreError::Unavailable(format!("other processes overtook {TRIES} writes of the document {name:?}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use async_endpoints_core::{MemoryStore, SharedState};
+
+    use super::*;
+
+    #[test]
+    fn document_survives_its_stored_form() {
+        let mut document = AlertDocument::new("one");
+        document.evaluated_at = Some(Timestamp::from_micros(1));
+        let state = State::Firing { id: Uuid::nil(), starts_at: Timestamp::from_micros(2), notified_at: None };
+        document.rules.insert("a".to_owned(), RuleState { state, value: Some(1.5), ..RuleState::default() });
+        let bytes = serde_json::to_vec(&document).expect("JSON");
+        assert_eq!(AlertDocument::decode(&bytes), Ok(document));
+    }
+
+    #[test]
+    fn newer_and_damaged_documents_differ() {
+        assert_eq!(AlertDocument::decode(br#"{"format": 2, "new": true}"#), Err(Unusable::Newer(2)));
+        assert!(matches!(AlertDocument::decode(br#"{"format": 1}"#), Err(Unusable::Damaged(_))));
+        assert!(matches!(AlertDocument::decode(b"\0"), Err(Unusable::Damaged(_))));
+    }
+
+    #[tokio::test]
+    async fn concurrent_updates_are_all_kept() {
+        let store = MemoryStore::new();
+        let add = |number: u32| {
+            update(&store, "list", move |list: &mut Vec<u32>| {
+                list.push(number);
+                Some(())
+            })
+        };
+        futures_util::future::try_join_all((0..10).map(add)).await.expect("memory answers");
+        let mut list: Vec<u32> = read(&store, "list").await.expect("memory answers");
+        list.sort_unstable();
+        assert_eq!(list, (0..10).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn unreadable_shared_document_is_replaced() {
+        let store = MemoryStore::new();
+        store.put_document("list", None, "{".into(), None).await.expect("memory answers");
+        let added = update(&store, "list", |list: &mut Vec<u32>| {
+            list.push(1);
+            Some(())
+        });
+        assert!(added.await.expect("memory answers").is_some());
+        assert_eq!(read::<Vec<u32>>(&store, "list").await.expect("memory answers"), [1]);
+    }
+}
