@@ -169,9 +169,11 @@ async fn overlong_title_is_cut_in_the_subject() {
 
 #[tokio::test]
 async fn mail_is_encrypted_and_the_login_sent() {
-    for (tls, scheme, query) in [(SmtpTls::Tls, "smtps", ""), (SmtpTls::StartTls, "smtp", "?tls=required")] {
+    for (tls, scheme, host, query) in
+        [(SmtpTls::Tls, "smtps", "localhost", ""), (SmtpTls::StartTls, "smtp", "127.0.0.1", "?tls=required")]
+    {
         let server = SmtpServer::start(&SmtpSettings { tls, login: Some(LOGIN), ..SmtpSettings::default() });
-        let url = format!("{scheme}://{LOGIN_IN_URL}@localhost:{}{query}", server.port());
+        let url = format!("{scheme}://{LOGIN_IN_URL}@{host}:{}{query}", server.port());
         let email = Email::new(&url, FROM, OPS).unwrap();
         assert!(!format!("{email:?}").contains("canary"), "{email:?}");
 
