@@ -115,7 +115,7 @@ impl Engine {
     pub(crate) async fn test(&self) -> Vec<TestResult> {
         let alert = self.test_alert();
         let send = |route: &Route| {
-            let notification = Arc::new(Notification { id: Uuid::new_v4(), alert: alert.clone() });
+            let notification = Arc::new(Notification { id: alert.id, alert: alert.clone() });
             test_once(route.clone(), notification)
         };
         future::join_all(self.plan.routes.iter().map(send)).await
