@@ -187,9 +187,11 @@ impl AsyncEndpoints {
     /// Fails if the endpoints were started before, or if the worker's thread cannot be created.
     pub async fn serve(&self, listener: TcpListener, app: Router) -> io::Result<()> {
         let (_stop, keeper) = self.start()?;
+        let alerts = self.start_alerts();
         let worker = &self.0.worker;
         server::serve(listener, app, &self.0.options, worker.drained().clone(), worker.closed().clone()).await;
         worker.end(keeper).await;
+        alerts.await;
         Ok(())
     }
 
@@ -197,8 +199,10 @@ impl AsyncEndpoints {
     /// process without HTTP.
     pub async fn run(&self) -> io::Result<()> {
         let (_stop, keeper) = self.start()?;
+        let alerts = self.start_alerts();
         self.0.worker.drained().cancelled().await;
         self.0.worker.end(keeper).await;
+        alerts.await;
         Ok(())
     }
 
@@ -448,6 +452,29 @@ impl AsyncEndpoints {
         self.0.health.start();
         let keeper = self.0.worker.start()?;
         Ok((self.0.worker.stopping().clone().drop_guard(), keeper))
+    }
+
+    /// Starts the alerts, if the application has any. The future returns when they have ended, which is after the begin of
+    /// the drain and within its time.
+    fn start_alerts(&self) -> impl Future<Output = ()> + use<> {
+        let task = self.0.alerts.clone().map(|engine| {
+            let (worker, shutdown) = (self.0.worker.clone(), self.0.options.shutdown);
+            tokio::spawn(async move {
+                let limit = || {
+                    let worker = worker.clone();
+                    async move {
+                        worker.stopping().cancelled().await;
+                        let _ = tokio::time::timeout(shutdown, worker.stop_now().cancelled()).await;
+                    }
+                };
+                supervise("alerts", worker.restarts(), || engine.run(worker.stopping(), limit())).await;
+            })
+        });
+        async move {
+            if let Some(task) = task {
+                let _ = task.await;
+            }
+        }
     }
 
     /// Starts the background tasks unless they run already.

@@ -102,10 +102,10 @@ pub(super) enum Unusable {
 }
 
 impl AlertDocument {
-    pub(super) fn new(leader: &str) -> Self {
+    pub(super) fn new() -> Self {
         Self {
             format: FORMAT,
-            leader: leader.to_owned(),
+            leader: String::new(),
             evaluated_at: None,
             rules: BTreeMap::new(),
             outbox: Vec::new(),
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn document_survives_its_stored_form() {
-        let mut document = AlertDocument::new("one");
+        let mut document = AlertDocument::new();
         document.evaluated_at = Some(Timestamp::from_micros(1));
         let state = State::Firing { id: Uuid::nil(), starts_at: Timestamp::from_micros(2), notified_at: None };
         document.rules.insert("a".to_owned(), RuleState { state, value: Some(1.5), ..RuleState::default() });

@@ -3,6 +3,11 @@
 use async_endpoints_core::Timestamp;
 use serde::{Deserialize, Serialize};
 
+/// Name of the rule about the memory of processes.
+pub(super) const MEMORY: &str = "memory";
+/// Name of the rule about failed store calls.
+pub(super) const STORE_ERRORS: &str = "store_errors";
+
 /// A value that a process reported for a rule. A process without one is below the rule's clear threshold.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct InstanceValue {

@@ -70,3 +70,10 @@ pub(super) struct Route {
     /// Alerts below are not sent.
     pub(super) min_severity: Severity,
 }
+
+impl Route {
+    /// Whether the route gets this alert.
+    pub(super) fn wants(&self, alert: &Alert) -> bool {
+        alert.severity >= self.min_severity
+    }
+}

@@ -29,8 +29,6 @@ const HANGING: Duration = Duration::from_millis(500);
 pub(crate) struct CallCounts {
     calls: AtomicU64,
     failed: AtomicU64,
-    /// When a call failed last.
-    failed_at: Mutex<Option<Instant>>,
     /// Both counts at the end of each of the last seconds, oldest first.
     seconds: Mutex<VecDeque<[u64; 2]>>,
 }
@@ -41,7 +39,6 @@ impl CallCounts {
         // A job that cannot be read says nothing of the store's other calls.
         if let Err(StoreError::Unavailable(_) | StoreError::Corrupt(_) | StoreError::Backend { .. }) = answer {
             self.failed.fetch_add(1, Ordering::Relaxed);
-            *self.failed_at.lock() = Some(Instant::now());
         }
     }
 
@@ -67,11 +64,6 @@ impl CallCounts {
         let before = seconds.len().checked_sub(window).map_or([0, 0], |first| seconds[first]);
         let now = self.now();
         [now[0] - before[0], now[1] - before[1]]
-    }
-
-    /// Time since the last failed call.
-    pub(super) fn since_failure(&self) -> Option<Duration> {
-        self.failed_at.lock().map(|at| at.elapsed())
     }
 }
 
@@ -153,7 +145,6 @@ mod tests {
         }
         assert_eq!(counts.within(Duration::from_secs(1)), [3, 3]);
         assert_eq!(counts.within(Duration::from_secs(2)), [4, 3]);
-        assert_eq!(counts.since_failure(), Some(Duration::ZERO));
         (0..SECONDS).for_each(|_| counts.sample());
         assert_eq!(counts.within(Duration::MAX), [0, 0], "five minutes later");
     }

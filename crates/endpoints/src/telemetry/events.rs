@@ -143,6 +143,38 @@ pub(crate) fn alert_resolved(line: &AlertLine<'_>) {
     event!(info, "alert.resolved", rule, severity, %alert_id, %since, title, detail, "the alert is resolved");
 }
 
+pub(crate) fn alerts_led_here() {
+    log_safely(|| tracing::info!("this process evaluates the alert rules of the fleet"));
+}
+
+pub(crate) fn alerts_led_elsewhere() {
+    log_safely(|| tracing::info!("another process evaluates the alert rules of the fleet"));
+}
+
+pub(crate) fn alert_rule_failed(rule: &str, error: &str) {
+    log_safely(|| tracing::warn!(rule, error, "an alert rule cannot be evaluated and keeps its state"));
+}
+
+pub(crate) fn alert_rule_works(rule: &str) {
+    log_safely(|| tracing::info!(rule, "an alert rule is evaluated again"));
+}
+
+/// Logs a failed attempt to send a notification, which is retried after `pause`; none if it is given up.
+pub(crate) fn alert_not_sent(sender: &str, rule: &str, error: &dyn Display, pause: Option<Duration>) {
+    log_safely(|| match pause.map(|pause| pause.as_secs_f64()) {
+        Some(pause_s) => tracing::warn!(sender, rule, %error, pause_s, "a notification was not sent and is retried"),
+        None => tracing::error!(sender, rule, %error, "a notification was not sent and is given up"),
+    });
+}
+
+pub(crate) fn alert_not_refreshed(sender: &str, error: &dyn Display) {
+    log_safely(|| tracing::warn!(sender, %error, "a receiver did not get its alerts again; they are sent later"));
+}
+
+pub(crate) fn alert_dropped(rule: &str, senders: &[String]) {
+    log_safely(|| tracing::error!(rule, ?senders, "too many notifications wait: the oldest one is dropped"));
+}
+
 pub(crate) fn task_restarted(task: &str, count: u32, panic: &str) {
     log_safely(|| tracing::error!(task, count, panic, "a background task panicked and was restarted"));
 }

@@ -238,6 +238,11 @@ impl Worker {
         &self.stopping
     }
 
+    /// Fires at a second stop request: the drain ends at once.
+    pub(crate) fn stop_now(&self) -> &CancellationToken {
+        &self.stop_now
+    }
+
     /// Fires when every attempt is settled or released and the worker is deregistered.
     pub(crate) fn drained(&self) -> &CancellationToken {
         &self.drained

@@ -2,19 +2,38 @@
 //!
 //! | file | contents |
 //! |---|---|
-//! | `send` | sends one notification once |
+//! | `run` | the tasks of a process |
+//! | `tenure` | the role of the leader |
+//! | `leader` | the loop of the leader |
+//! | `copy` | its copy of the stored state |
+//! | `evaluate` | evaluates all rules side by side |
+//! | `step` | steps the states and decides about notifications |
+//! | `delivery`, `send` | send notifications with repeats; sends one once |
+//! | `refresh` | sends alerts again to receivers that want it |
+//! | `sampler` | values that this process reports of itself |
 //! | `message` | the texts of alerts and what operators see of a rule |
 
+mod copy;
+mod delivery;
+mod evaluate;
+mod leader;
 mod message;
+mod refresh;
+mod run;
+mod sampler;
 mod send;
+mod step;
+mod tenure;
 
 use std::{sync::Arc, time::Duration};
 
 use async_endpoints_core::{JobName, Store, StoreError, store::WorkerId};
 use futures_util::future;
 use tokio::time::timeout;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
+use self::evaluate::Runs;
 use super::{
     alert::{Alert, AlertStatus, AlertType, Severity},
     document::{ALERTS, AlertDocument, RuleState},
@@ -52,7 +71,14 @@ pub(crate) struct Engine {
     /// Id of this process.
     id: WorkerId,
     service: String,
-    meter: AlertMeter,
+    /// The same as text.
+    instance: String,
+    meter: Arc<AlertMeter>,
+    runs: Runs,
+    /// Sends that no stored state knows.
+    alone: TaskTracker,
+    /// Fires when no send is repeated any more.
+    closing: CancellationToken,
     seen: Seen,
 }
 
@@ -72,7 +98,11 @@ impl Engine {
         let seen = Seen::default();
         let service = plan.service.clone().or_else(|| measured.telemetry.service_name());
         Arc::new(Self {
-            meter: meter(&plan, &seen, measured),
+            meter: Arc::new(meter(&plan, &seen, measured)),
+            instance: id.to_string(),
+            runs: Runs::default(),
+            alone: TaskTracker::new(),
+            closing: CancellationToken::new(),
             service: service.unwrap_or_else(|| UNKNOWN_SERVICE.to_owned()),
             store: store.clone(),
             stats: stats.clone(),
@@ -121,6 +151,11 @@ impl Engine {
         future::join_all(self.plan.routes.iter().map(send)).await
     }
 
+    /// Remembers the state that this process wrote, for metrics.
+    fn saw(&self, document: &AlertDocument) {
+        *self.seen.lock() = Some(Arc::new(document.clone()));
+    }
+
     fn test_alert(&self) -> Alert {
         Alert {
             id: Uuid::new_v4(),
@@ -134,7 +169,7 @@ impl Engine {
             starts_at: std::time::SystemTime::now().into(),
             ends_at: None,
             service: self.service.clone(),
-            instance: self.id.to_string(),
+            instance: self.instance.clone(),
         }
     }
 
@@ -201,3 +236,6 @@ fn meter(plan: &Plan, seen: &Seen, measured: &Measured) -> AlertMeter {
     let last = move || Some(evaluations.lock().as_ref()?.evaluated_at?.as_micros() as f64 / 1e6);
     measured.alerts(plan.routes.iter().map(|route| route.sender.kind()), firing, last)
 }
+
+#[cfg(test)]
+mod tests;
