@@ -99,8 +99,9 @@ impl Engine {
         message::resolved(alert, &RuleState::default(), at, &self.origin())
     }
 
-    /// Sends an alert that no other process knows.
+    /// Sends an alert that no other process knows. The failed calls are notified with it, so they do not count any more.
     pub(super) fn send_alone(&self, alert: &Alert) {
+        self.counts.forget();
         for route in self.plan.routes.iter().filter(|route| route.wants(alert)) {
             let sending = Sending::alone(route.clone(), alert.clone());
             let (meter, closing) = (self.meter.clone(), self.closing.clone());

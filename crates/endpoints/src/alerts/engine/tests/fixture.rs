@@ -67,6 +67,10 @@ impl Level {
         *self.0.lock() = value;
     }
 
+    pub(super) fn value(&self) -> f64 {
+        *self.0.lock()
+    }
+
     /// Number of evaluations.
     pub(super) fn evaluations(&self) -> u32 {
         self.1.load(Ordering::SeqCst)

@@ -1,4 +1,9 @@
 //! Tests of the engine: several processes over one store, in virtual time.
 
 mod crashes;
+mod deliveries;
 mod fixture;
+mod outages;
+mod rules;
+mod silences;
+mod wiring;
