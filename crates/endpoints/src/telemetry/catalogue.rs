@@ -62,7 +62,7 @@ catalogue! {
     REQUEST_DURATION = I::histogram("http.server.request.duration", "s", &["http.request.method", "http.route", "http.response.status_code", "url.scheme", "error.type"], &REQUEST_BOUNDS, "Duration of HTTP requests until the response begins.");
     HEALTH = I::gauge("async_health.status", "", &["check"], "Last result of a health check: 2 healthy, 1 degraded, 0 unhealthy.").combine(Combine::Never);
     HEALTH_CHANGES = I::counter("async_health.changes", "{change}", &["check"], "Changes of a health check's status.");
-    ALERT_FIRING = I::gauge("async_alert.firing", "", &["rule"], "Whether a rule fires: 1 or 0. Equal in every process.").combine(Combine::Max);
+    ALERT_FIRING = I::gauge("async_alert.firing", "", &["rule"], "Whether a rule fires: 1 or 0, as stored for the fleet and read by each process every few seconds.").combine(Combine::Max);
     ALERT_NOTIFICATIONS = I::counter("async_alert.notifications", "{notification}", &["sender", "outcome"],
         "Sent notifications of alerts, by outcome: ok, retried, failed (given up).");
     ALERT_EVALUATION_TIME = I::histogram("async_alert.evaluation_time", "s", &[], &STORE_BOUNDS, "Duration of an evaluation of all alert rules, in the process that evaluates them.");

@@ -223,17 +223,15 @@ impl Leader {
         self.copy.is_dirty = true;
     }
 
-    /// Waits for sends in progress, at most until `limit` is over, stores the state, and gives the role up.
-    pub(super) async fn finish(&mut self, limit: impl Future<Output = ()>) {
-        let last_sends = async {
-            while let Some(ended) = self.deliveries.close().await {
-                self.delivered(ended);
-            }
-        };
-        tokio::select! {
-            () = last_sends => {}
-            () = limit => {}
+    /// Waits for sends in progress, so that the next leader does not repeat them.
+    pub(super) async fn last_sends(&mut self) {
+        while let Some(ended) = self.deliveries.close().await {
+            self.delivered(ended);
         }
+    }
+
+    /// Stores the state and gives the role up.
+    pub(super) async fn resign(&mut self) {
         let last_calls = async {
             if self.copy.is_dirty {
                 let _ = self.save().await;

@@ -117,9 +117,12 @@ impl Engine {
 
     /// Returns the state of all rules and the silences, as any process sees them.
     pub(crate) async fn status(&self) -> Result<AlertsReport, StoreError> {
-        let document = read(&self.store, &self.seen).await?;
-        let now = silence::now(&*self.store).await?;
-        let silences = silence::active(&*self.store, now).await?;
+        let reads = async {
+            let document = read(&self.store, &self.seen).await?;
+            let now = silence::now(&*self.store).await?;
+            Ok::<_, StoreError>((document, silence::active(&*self.store, now).await?))
+        };
+        let (document, silences) = within(reads).await?;
         let mut states = document.map(|document| document.rules.clone()).unwrap_or_default();
         let planned = self.plan.rules.iter().map(|rule| {
             let state = states.remove(&rule.name).unwrap_or_default();
@@ -133,12 +136,12 @@ impl Engine {
     /// Stores a silence of a rule of this process.
     pub(crate) async fn silence(&self, new: NewSilence) -> Result<Silence, SilenceError> {
         let rules: Vec<&str> = self.plan.rules.iter().map(|rule| rule.name.as_str()).collect();
-        silence::add(&*self.store, new, &rules).await
+        within(silence::add(&*self.store, new, &rules)).await
     }
 
     /// Deletes a silence. Returns whether there was one.
     pub(crate) async fn unsilence(&self, id: Uuid) -> Result<bool, StoreError> {
-        silence::delete(&*self.store, id).await
+        within(silence::delete(&*self.store, id)).await
     }
 
     /// Sends a test alert with each sender of this process, side by side. The alert is not stored.

@@ -75,7 +75,14 @@ impl Engine {
             end = leader.lead(stop) => end,
         };
         match end {
-            End::Stopped => leader.finish(limit).await,
+            End::Stopped => {
+                tokio::select! {
+                    () = leader.last_sends() => {}
+                    () = tenure.keep() => {}
+                    () = limit => {}
+                }
+                leader.resign().await;
+            }
             End::Lost | End::TooOld => {
                 events::alerts_led_elsewhere();
                 leader.abandon();

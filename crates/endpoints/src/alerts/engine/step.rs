@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use async_endpoints_core::Timestamp;
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{
@@ -22,6 +23,10 @@ use super::{
 };
 use crate::telemetry::{SendOutcome, events};
 
+/// Maximum length of a rule's message in characters.
+const MESSAGE_CHARS: usize = 1000;
+/// Maximum size of a rule's details as JSON. Larger ones are left out.
+const DETAIL_BYTES: usize = 16 << 10;
 /// Number of sample jobs.
 const JOBS: usize = 3;
 
@@ -121,6 +126,16 @@ fn drop_oldest(document: &mut AlertDocument, engine: &Engine) {
     }
 }
 
+/// Details that every receiver and the stored document can take.
+fn limited(details: Map<String, Value>) -> Map<String, Value> {
+    let size = serde_json::to_vec(&details).map_or(0, |json| json.len());
+    if size <= DETAIL_BYTES {
+        return details;
+    }
+    let reason = format!("left out: {size} bytes, more than {DETAIL_BYTES}");
+    Map::from_iter([("details".to_owned(), Value::from(reason))])
+}
+
 /// Keeps what a rule read, and compares it with the thresholds.
 fn record(state: &mut RuleState, rule: &PlannedRule, outcome: Outcome) -> Input {
     state.threshold = rule.limits.threshold;
@@ -142,7 +157,9 @@ fn record(state: &mut RuleState, rule: &PlannedRule, outcome: Outcome) -> Input 
     }
     let input = Input::of(reading.value, reading.count, &rule.limits);
     let Reading { value, count, message, details, jobs, memory } = reading;
-    (state.value, state.count, state.message, state.details, state.memory) = (value, count, message, details, memory);
+    (state.value, state.count, state.memory) = (value, count, memory);
+    state.message = message.chars().take(MESSAGE_CHARS).collect();
+    state.details = limited(details);
     state.jobs = jobs.into_iter().take(JOBS).collect();
     input
 }

@@ -79,6 +79,19 @@ async fn leader_killed_between_send_and_write() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn notification_that_is_not_stored_is_not_sent() {
+    let (store, level, receiver) = (store(), Level::default(), Receiver::default());
+    let process = Process::start(&store, alerts(level.rule().independent_of_store(), &receiver));
+    sleep(seconds(1)).await;
+    (0..20).for_each(|_| process.link.fail_next(StoreOperation::PutDocument, When::Before));
+    level.set(11.0);
+    sleep(INTERVAL + seconds(8)).await;
+    assert!(receiver.received().is_empty() && stored(&store).await.outbox.is_empty());
+    sleep(SOON).await;
+    assert_eq!(receiver.statuses(), [Firing]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn killed_leader_is_replaced_within_a_lease() {
     let (store, level, receiver) = (store(), Level::default(), Receiver::default());
     let first = Process::start(&store, alerts(level.rule(), &receiver));
@@ -143,6 +156,19 @@ async fn stopping_leader_waits_for_a_send_in_progress() {
     let _second = Process::start(&store, alerts(level.rule(), &receiver));
     sleep(SOON).await;
     assert_eq!(receiver.statuses(), [Firing], "nothing is repeated");
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_leader_keeps_the_role_during_its_last_send() {
+    let (store, level, receiver) = (store(), Level::default(), Receiver::default());
+    level.set(11.0);
+    receiver.answer([Answer::After(LEASE * 2)]);
+    let first = Process::start(&store, alerts(level.rule(), &receiver));
+    sleep(seconds(1)).await;
+    let _second = Process::start(&store, alerts(level.rule(), &receiver));
+    first.stop().await;
+    sleep(SOON).await;
+    assert_eq!(receiver.statuses(), [Firing], "the second process does not send it too");
 }
 
 #[tokio::test(start_paused = true)]

@@ -85,6 +85,21 @@ async fn short_outage_is_no_alert() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn last_leader_keeps_the_role_if_it_reconnects_last() {
+    let (store, level, receiver) = (store(), Level::default(), Receiver::default());
+    let fleet = fleet(&store, &level, &receiver).await;
+    outage(&fleet, true);
+    sleep(seconds(60)).await;
+    outage(&fleet[1..], false);
+    sleep(LEASE - seconds(1)).await;
+    outage(&fleet, false);
+    sleep(seconds(200)).await;
+    assert_eq!(receiver.distinct(), [store_errors(Firing), store_errors(Resolved)]);
+    assert_eq!(receiver.received().len(), 2);
+    assert_eq!(stored(&store).await.leader, fleet[0].engine.id.to_string());
+}
+
+#[tokio::test(start_paused = true)]
 async fn leader_restarted_after_an_outage_alert_repeats_nothing() {
     let (store, level, receiver) = (store(), Level::default(), Receiver::default());
     let mut fleet = fleet(&store, &level, &receiver).await;

@@ -1,5 +1,6 @@
 //! Rules that fail, hang, panic, remember, repeat, or are removed.
 
+use async_endpoints_core::JobId;
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -69,6 +70,21 @@ async fn firing_rule_repeats_in_its_interval() {
     assert_eq!(received.len(), 3);
     assert!(received.iter().all(|received| received.alert.id == received.alert.id && received.alert.status == Firing));
     assert!(received[0].id != received[1].id, "a repeat is a notification of its own");
+}
+
+#[tokio::test(start_paused = true)]
+async fn texts_of_a_rule_are_limited() {
+    let (store, receiver) = (store(), Receiver::default());
+    let rule = Rule::above(1.0, async || {
+        let reading = Reading::new(2.0, "x".repeat(5000)).with("rows", "y".repeat(20_000));
+        Ok::<_, BoxError>(reading.jobs((0..5).map(|_| JobId::random())))
+    });
+    let _process = Process::start(&store, alerts(rule, &receiver));
+    sleep(INTERVAL).await;
+    let alert = receiver.received().remove(0).alert;
+    assert!(alert.message.len() < 1500 && alert.details.to_string().len() < 1500, "{alert:?}");
+    assert_eq!(alert.details["details"], "left out: 20011 bytes, more than 16384");
+    assert_eq!(alert.jobs().count(), 3);
 }
 
 /// A rule whose value is the number of its evaluations.
