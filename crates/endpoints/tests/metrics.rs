@@ -178,6 +178,11 @@ async fn known_workload_is_counted_exactly() {
     service.stop().await;
 }
 
+/// The metrics of a service without alerts.
+fn without_alerts() -> impl Iterator<Item = &'static Instrument> {
+    CATALOGUE.iter().filter(|metric| !metric.name.starts_with("async_alert."))
+}
+
 #[tokio::test]
 async fn page_has_exactly_the_catalogue() {
     let telemetry = telemetry();
@@ -186,10 +191,7 @@ async fn page_has_exactly_the_catalogue() {
     // The second page has the duration of the first request.
     let text = scrape(&service.url(""), TEXT).await;
     let found: BTreeSet<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
-    // The service has no alerts.
-    let of_alerts = |metric: &&Instrument| metric.name.starts_with("async_alert.");
-    let declared = CATALOGUE.iter().filter(|metric| !of_alerts(metric));
-    let declared = declared.map(|metric| format!("{} {}", metric.prometheus_name(), metric.kind.name()));
+    let declared = without_alerts().map(|metric| format!("{} {}", metric.prometheus_name(), metric.kind.name()));
     let declared: BTreeSet<String> = declared.chain(["target_info gauge".to_owned()]).collect();
     assert_eq!(found, declared.iter().map(String::as_str).collect());
     assert!(!text.contains("otel_scope"));
@@ -528,7 +530,7 @@ async fn own_meter_provider_gets_all_metrics() {
     let exported = exporter.get_finished_metrics().unwrap();
     let scopes = exported.iter().flat_map(|resource| resource.scope_metrics());
     let names: BTreeSet<&str> = scopes.flat_map(|scope| scope.metrics()).map(|metric| metric.name()).collect();
-    for name in CATALOGUE.iter().map(|instrument| instrument.name).chain(["mine.counted"]) {
+    for name in without_alerts().map(|instrument| instrument.name).chain(["mine.counted"]) {
         assert!(names.contains(&name), "{name} in {names:?}");
     }
     assert_eq!(service.client.get(service.url("/metrics")).send().await.unwrap().status(), StatusCode::NOT_FOUND);
