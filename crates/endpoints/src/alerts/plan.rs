@@ -61,6 +61,17 @@ impl Plan {
     }
 }
 
+#[cfg(test)]
+impl PlannedRule {
+    /// A rule without a minimum count, for tests.
+    pub(super) fn of(name: &str, rule: Rule) -> Self {
+        let Rule { rule, settings } = rule;
+        let limits = Limits { threshold: settings.threshold, clear_below: settings.clear_below, min_count: 0 };
+        let timing = Timing { pending_for: Duration::ZERO, repeat: Duration::from_secs(1) };
+        Self { name: name.to_owned(), rule, settings, limits, timing, window: Duration::from_secs(60) }
+    }
+}
+
 fn planned(name: &str, rule: &Rule, alerts: &Alerts) -> Result<PlannedRule, InvalidSetting> {
     check_name("name of an alert rule", name)?;
     let settings = rule.settings.clone();

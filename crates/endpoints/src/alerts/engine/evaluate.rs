@@ -31,8 +31,16 @@ use crate::{panics, sync::Mutex};
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// The last run of each rule: a rule that blocks its thread is not started again beside it.
-#[derive(Default)]
-pub(super) struct Runs(Mutex<HashMap<String, AbortHandle>>);
+pub(super) struct Runs {
+    limit: Duration,
+    last: Mutex<HashMap<String, AbortHandle>>,
+}
+
+impl Default for Runs {
+    fn default() -> Self {
+        Self { limit: LIMIT, last: Mutex::default() }
+    }
+}
 
 /// What all rules read.
 pub(super) struct Evaluation {
@@ -99,13 +107,13 @@ impl Runs {
         if mute && rule.settings.follows_store {
             return Outcome::Muted;
         }
-        if self.0.lock().get(&rule.name).is_some_and(|run| !run.is_finished()) {
+        if self.last.lock().get(&rule.name).is_some_and(|run| !run.is_finished()) {
             return Outcome::Failed("the evaluation before still runs".to_owned());
         }
         let evaluated = rule.rule.clone();
         let mut task = AbortOnDropHandle::new(tokio::spawn(async move { evaluated.evaluate(&context).await }));
-        self.0.lock().insert(rule.name.clone(), task.abort_handle());
-        match timeout(LIMIT, &mut task).await {
+        self.last.lock().insert(rule.name.clone(), task.abort_handle());
+        match timeout(self.limit, &mut task).await {
             Ok(Ok(Ok(reading))) if reading.value.is_some_and(|value| !value.is_finite()) => {
                 Outcome::Failed("the value is not a finite number".to_owned())
             }
@@ -115,7 +123,63 @@ impl Runs {
                 Ok(panic) => format!("the rule panicked: {}", panics::message(&*panic)),
                 Err(ended) => ended.to_string(),
             }),
-            Err(_) => Outcome::Failed(format!("no result within {} s", LIMIT.as_secs())),
+            Err(_) => Outcome::Failed(format!("no result within {:?}", self.limit)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex as StdMutex, mpsc};
+
+    use async_endpoints_core::{MemoryStore, store::Stats};
+
+    use super::*;
+    use crate::alerts::{AlertRule, BoxError, Rule, plan::PlannedRule};
+
+    /// A rule that blocks its thread until it gets a message.
+    struct Blocking(StdMutex<mpsc::Receiver<()>>);
+
+    #[async_trait::async_trait]
+    impl AlertRule for Blocking {
+        async fn evaluate(&self, _: &RuleContext) -> Result<Reading, BoxError> {
+            self.0.lock().expect("no panic").recv()?;
+            Ok(Reading::new(1.0, ""))
+        }
+    }
+
+    fn context() -> RuleContext {
+        RuleContext {
+            store: Arc::new(MemoryStore::new()),
+            stats: Arc::new(Stats::default()),
+            cutoffs: Arc::new([]),
+            declared: Arc::new([]),
+            instances: Arc::new([]),
+            window: LIMIT,
+            min_count: 0,
+            memory: Value::Null,
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn blocking_rule_is_not_started_twice() {
+        let (release, blocked) = mpsc::channel();
+        let rule = PlannedRule::of("a", Rule::above(1.0, Blocking(StdMutex::new(blocked))));
+        let runs = Runs { limit: Duration::from_millis(20), ..Runs::default() };
+        for error in ["no result within 20ms", "the evaluation before still runs"] {
+            let outcome = runs.read(&rule, context(), false).await;
+            assert!(matches!(&outcome, Outcome::Failed(reason) if reason == error), "{outcome:?}");
+        }
+        // For the run that blocks, and for the next one.
+        release.send(()).expect("a rule");
+        release.send(()).expect("a rule");
+        let patient = Runs { limit: LIMIT, last: runs.last };
+        loop {
+            match patient.read(&rule, context(), false).await {
+                Outcome::Read(reading) => break assert_eq!(reading, Reading::new(1.0, "")),
+                outcome => assert!(matches!(&outcome, Outcome::Failed(reason) if reason.ends_with("still runs"))),
+            }
+            tokio::task::yield_now().await;
         }
     }
 }

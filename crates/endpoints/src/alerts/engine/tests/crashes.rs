@@ -231,7 +231,7 @@ async fn each_lost_call_or_reply_changes_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn random_faults_and_kills_lose_and_add_nothing() {
-    for seed in 0..20 {
+    for seed in 0..8 {
         let (store, level, receiver) = (store(), Level::default(), Receiver::default());
         let mut fleet: Vec<Process> = Vec::new();
         let mut expected = Vec::new();

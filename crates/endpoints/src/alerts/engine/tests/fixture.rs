@@ -39,7 +39,7 @@ use crate::{
 
 pub(super) const LEASE: Duration = Duration::from_secs(4);
 pub(super) const INTERVAL: Duration = Duration::from_secs(10);
-pub(super) const REPEAT: Duration = Duration::from_secs(4 * 60 * 60);
+pub(super) const REPEAT: Duration = Duration::from_secs(60 * 60);
 
 pub(super) const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)

@@ -29,7 +29,7 @@ async fn hanging_and_panicking_rules_do_not_stop_others() {
     let errors: Vec<_> = status.rules.iter().map(|rule| &rule.details["error"]).collect();
     let expected = [
         json!(null),
-        json!("no result within 10 s"),
+        json!("no result within 10s"),
         json!("the rule panicked: no paper"),
         json!("the value is not a finite number"),
     ];
