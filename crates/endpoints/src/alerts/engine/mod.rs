@@ -126,10 +126,10 @@ impl Engine {
         let mut states = document.map(|document| document.rules.clone()).unwrap_or_default();
         let planned = self.plan.rules.iter().map(|rule| {
             let state = states.remove(&rule.name).unwrap_or_default();
-            report(&rule.name, RuleState { threshold: rule.limits.threshold, ..state })
+            report(&rule.name, &RuleState { threshold: rule.limits.threshold, ..state })
         });
         let planned: Vec<_> = planned.collect();
-        let others = states.into_iter().map(|(name, state)| report(&name, state));
+        let others = states.into_iter().map(|(name, state)| report(&name, &state));
         Ok(AlertsReport { rules: planned.into_iter().chain(others).collect(), silences })
     }
 
@@ -214,14 +214,14 @@ fn vitals(document: &AlertDocument) -> AlertVitals {
     }
 }
 
-fn report(name: &str, state: RuleState) -> RuleReport {
+fn report(name: &str, state: &RuleState) -> RuleReport {
     RuleReport {
         rule: name.to_owned(),
         state: state.state.as_str(),
         since: state.state.since(),
         value: state.value,
         threshold: state.threshold,
-        details: message::details(&state),
+        details: message::details(state),
     }
 }
 
