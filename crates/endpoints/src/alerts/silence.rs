@@ -151,7 +151,7 @@ mod tests {
         let clock = ManualClock::new();
         let store = MemoryStore::with_clock(clock.clone());
         let silence = add(&store, new(&clock, 10), &["a"]).await.expect("a silence");
-        assert_eq!(active(&store, clock.now()).await.expect("memory answers"), [silence.clone()]);
+        assert_eq!(active(&store, clock.now()).await.expect("memory answers"), std::slice::from_ref(&silence));
         clock.advance(Duration::from_secs(10));
         assert_eq!(active(&store, clock.now()).await.expect("memory answers"), []);
         assert!(!delete(&store, silence.id).await.expect("memory answers"), "an ended silence is no silence");

@@ -148,6 +148,7 @@ pub(super) fn step(
 }
 
 /// The fields of [`State::Firing`].
+#[derive(Clone, Copy)]
 struct Firing {
     id: Uuid,
     starts_at: Timestamp,
