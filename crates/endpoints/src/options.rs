@@ -201,7 +201,7 @@ impl Options {
     /// Reads `<prefix>CONCURRENCY` and the other variables from the environment. Unset and empty variables keep their
     /// defaults.
     pub fn from_env(prefix: &str) -> Result<Self, OptionsError> {
-        Self::from_vars(prefix, |name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
+        Self::from_vars(prefix, env_var)
     }
 
     /// Reads the variables of [`from_env`](Self::from_env) from another source.
@@ -273,38 +273,54 @@ fn is_base_path(path: &str) -> bool {
     segments.into_iter().all(is_valid)
 }
 
-struct Vars<'a> {
-    prefix: &'a str,
-    vars: &'a dyn Fn(&str) -> Option<String>,
+/// A variable of this process's environment.
+pub(crate) fn env_var(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
+/// Variables of one prefix. Unset and empty ones are the same.
+pub(crate) struct Vars<'a> {
+    pub(crate) prefix: &'a str,
+    pub(crate) vars: &'a dyn Fn(&str) -> Option<String>,
 }
 
 impl Vars<'_> {
-    fn number<T: std::str::FromStr>(&self, name: &str, into: &mut T) -> Result<(), OptionsError> {
+    pub(crate) fn number<T: std::str::FromStr>(&self, name: &str, into: &mut T) -> Result<(), OptionsError> {
         self.read(name, into, "a whole number", |text| text.parse().ok())
     }
 
-    fn seconds(&self, name: &str, into: &mut Duration) -> Result<(), OptionsError> {
+    pub(crate) fn seconds(&self, name: &str, into: &mut Duration) -> Result<(), OptionsError> {
         self.read(name, into, "a number of seconds, such as 8 or 0.5", |text| duration(text.parse().ok()?))
     }
 
-    fn read<T>(
+    pub(crate) fn read<T>(
         &self,
         name: &str,
         into: &mut T,
         expected: &str,
         parse: impl Fn(&str) -> Option<T>,
     ) -> Result<(), OptionsError> {
-        let name = format!("{}{name}", self.prefix);
-        if let Some(value) = (self.vars)(&name).filter(|value| !value.trim().is_empty()) {
+        if let Some(value) = self.text(name) {
+            let name = self.name(name);
             let error = || OptionsError { name, value: value.clone(), expected: expected.to_owned() };
             *into = parse(value.trim()).ok_or_else(error)?;
         }
         Ok(())
     }
+
+    /// The value; none if it is unset or empty.
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
+        (self.vars)(&self.name(name)).filter(|value| !value.trim().is_empty())
+    }
+
+    /// The whole name.
+    pub(crate) fn name(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
 }
 
 /// Converts seconds into a duration of at most 100 years.
-fn duration(seconds: f64) -> Option<Duration> {
+pub(crate) fn duration(seconds: f64) -> Option<Duration> {
     (0.0..=100.0 * YEAR).contains(&seconds).then(|| Duration::from_secs_f64(seconds))
 }
 
@@ -317,6 +333,7 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Er
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alerts::Alerts;
 
     fn read(vars: &[(&str, &str)]) -> Result<Options, OptionsError> {
         let find = |name: &str| vars.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
@@ -363,6 +380,7 @@ mod tests {
             None
         };
         assert!(Options::from_vars("AE_", ask).is_ok());
+        assert!(Alerts::from_vars("AE_", ask).is_ok());
         let rows = include_str!("../../../docs/guide.md").lines().filter_map(|line| line.strip_prefix("| `AE_"));
         let names = rows.filter_map(|row| Some(format!("AE_{}", row.split_once('`')?.0)));
         let (listed, mut read) = (names.collect::<std::collections::BTreeSet<_>>(), read.into_inner());

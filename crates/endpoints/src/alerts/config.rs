@@ -6,6 +6,7 @@ use super::{
     alert::Severity,
     rule::Rule,
     sender::{AlertSender, Route},
+    senders::Log,
 };
 
 /// Rules and senders of alerts, for [`Builder::alerts`](crate::Builder::alerts).
@@ -22,7 +23,40 @@ pub struct Alerts {
     pub(super) service: Option<String>,
 }
 
+impl Default for Alerts {
+    fn default() -> Self {
+        let alerts = Self {
+            rules: Vec::new(),
+            routes: Vec::new(),
+            interval: Duration::from_secs(5 * 60),
+            pending_for: Duration::ZERO,
+            repeat: Duration::from_secs(4 * 60 * 60),
+            window: Duration::from_secs(60 * 60),
+            min_count: 20,
+            service: None,
+        };
+        alerts.sender("log", Log)
+    }
+}
+
 impl Alerts {
+    /// The built-in rules and the sender `log`, with the default times.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use async_endpoints::{AsyncEndpoints, MemoryStore, alerts::{Alerts, Severity}};
+    ///
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let alerts = Alerts::new()
+    ///     .interval(Duration::from_secs(60))
+    ///     .change("failure_rate", |rule| rule.threshold(5.0).clear_below(2.0).severity(Severity::Critical));
+    /// let endpoints = AsyncEndpoints::builder(MemoryStore::new()).alerts(alerts).build()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn new() -> Self {
+        Self::default()
+    }
+
     /// Adds a rule, or replaces the one of this name.
     #[must_use]
     pub fn rule(mut self, name: impl Into<String>, rule: impl Into<Rule>) -> Self {

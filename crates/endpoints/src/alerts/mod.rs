@@ -16,6 +16,7 @@
 //! | `engine` | evaluates rules and sends notifications |
 //! | `store_errors` | counts failed store calls |
 //! | `config` | rules, senders and times, put together by the application |
+//! | `env` | the same from environment variables |
 //! | `instances` | values that each process reports of itself |
 //! | `state` | the state of a rule, and how a reading changes it |
 
@@ -23,6 +24,7 @@ mod alert;
 mod config;
 mod document;
 mod engine;
+mod env;
 mod instances;
 mod plan;
 mod report;
@@ -38,6 +40,7 @@ pub use self::senders::Email;
 pub use self::{
     alert::{Alert, AlertStatus, AlertType, Severity},
     config::Alerts,
+    env::AlertsError,
     report::{AlertsReport, RuleReport, TestResult},
     rule::{AlertRule, Reading, Rule, RuleContext},
     sender::{AlertSender, Notification, SendError},

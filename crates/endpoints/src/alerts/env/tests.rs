@@ -1,0 +1,130 @@
+//! Variables and their errors.
+
+use super::*;
+use crate::alerts::Rule;
+
+fn read(vars: &[(&str, &str)]) -> Result<Alerts, String> {
+    let find = |name: &str| vars.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+    Alerts::from_vars("AE_", find).map_err(|error| error.to_string())
+}
+
+fn senders(alerts: &Alerts) -> Vec<(&str, Severity)> {
+    alerts.routes.iter().map(|route| (route.name.as_str(), route.min_severity)).collect()
+}
+
+/// The rules that variables change, with thresholds of their own.
+fn with_rules(vars: &[(&str, &str)]) -> Alerts {
+    let find = |name: &str| vars.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+    let rule = || Rule::figure_above(1.0, |_| None);
+    let alerts = Alerts::new().rule("failure_rate", rule()).rule("memory", rule());
+    read_thresholds(&Vars { prefix: "AE_", vars: &find }, alerts).expect("valid values")
+}
+
+#[test]
+fn variable_sets_its_time() {
+    let seconds = Duration::from_millis(1500);
+    let times = |alerts: &Alerts| [alerts.interval, alerts.pending_for, alerts.repeat, alerts.window];
+    let defaults = [300, 0, 14_400, 3_600].map(Duration::from_secs);
+    for (i, name) in ["INTERVAL", "FOR", "REPEAT", "WINDOW"].into_iter().enumerate() {
+        let name = format!("AE_ALERT_{name}_SECONDS");
+        assert_eq!(times(&read(&[(&name, " ")]).expect("the default")), defaults);
+        let mut expected = defaults;
+        expected[i] = seconds;
+        assert_eq!(times(&read(&[(&name, "1.5")]).expect("a time")), expected, "{name}");
+    }
+}
+
+#[test]
+fn variable_sets_its_threshold() {
+    let settings = |alerts: &Alerts| {
+        let limits = |(_, rule): &(String, Rule)| (rule.settings.threshold, rule.settings.clear_below);
+        let changed = alerts.rules.iter().filter(|(name, _)| ["failure_rate", "memory"].contains(&name.as_str()));
+        (alerts.min_count, changed.map(limits).collect::<Vec<_>>())
+    };
+    assert_eq!(settings(&with_rules(&[])), (20, vec![(1.0, None), (1.0, None)]));
+    let vars = [("AE_ALERT_FAILURE_PERCENT", "2.5"), ("AE_ALERT_MIN_JOBS", "3"), ("AE_ALERT_MEMORY_PERCENT", "0.5")];
+    assert_eq!(settings(&with_rules(&vars)), (3, vec![(2.5, Some(1.25)), (0.5, None)]));
+}
+
+#[test]
+fn invalid_value_is_reported_with_its_name() {
+    for (name, value, expected) in [
+        ("AE_ALERT_INTERVAL_SECONDS", "0", "a number of seconds, 0.1 or more"),
+        ("AE_ALERT_INTERVAL_SECONDS", "5m", "a number of seconds, 0.1 or more"),
+        ("AE_ALERT_FOR_SECONDS", "-1", "a number of seconds, such as 8 or 0.5"),
+        ("AE_ALERT_REPEAT_SECONDS", "0", "a number of seconds above 0"),
+        ("AE_ALERT_WINDOW_SECONDS", "0", "a number of seconds above 0, at most 21600"),
+        ("AE_ALERT_WINDOW_SECONDS", "21601", "a number of seconds above 0, at most 21600"),
+        ("AE_ALERT_FAILURE_PERCENT", "101", "a percentage from 0 to 100"),
+        ("AE_ALERT_FAILURE_PERCENT", "NaN", "a percentage from 0 to 100"),
+        ("AE_ALERT_MEMORY_PERCENT", "-1", "a percentage from 0 to 100"),
+        ("AE_ALERT_MIN_JOBS", "1.5", "a whole number"),
+        ("AE_ALERT_LOG_MIN_SEVERITY", "urgent", "Low, Medium, High or Critical"),
+    ] {
+        let error = read(&[(name, value)]).expect_err(name);
+        assert_eq!(error, format!("invalid {name} {value:?}: expected {expected}"));
+    }
+}
+
+#[test]
+fn log_is_the_only_sender_without_variables() {
+    assert_eq!(senders(&read(&[]).expect("defaults")), [("log", Severity::Low)]);
+    let alerts = read(&[("AE_ALERT_LOG_MIN_SEVERITY", "critical")]).expect("a severity");
+    assert_eq!(senders(&alerts), [("log", Severity::Critical)]);
+}
+
+#[cfg(feature = "email")]
+mod email {
+    use super::*;
+
+    const URL: (&str, &str) = ("AE_ALERT_SMTP_URL", "smtp://ada:p4ss@mail.example");
+    const FROM: (&str, &str) = ("AE_ALERT_EMAIL_FROM", "alerts@example.com");
+    const TO: (&str, &str) = ("AE_ALERT_EMAIL_TO", "ops@example.com, oncall@example.com");
+    const SEVERITY: (&str, &str) = ("AE_ALERT_EMAIL_MIN_SEVERITY", "High");
+
+    #[test]
+    fn variables_switch_the_sender_on() {
+        let alerts = read(&[URL, FROM, TO]).expect("a sender");
+        assert_eq!(senders(&alerts), [("log", Severity::Low), ("email", Severity::Low)]);
+        let alerts = read(&[URL, FROM, TO, SEVERITY]).expect("a sender");
+        assert_eq!(senders(&alerts), [("log", Severity::Low), ("email", Severity::High)]);
+    }
+
+    #[test]
+    fn missing_variable_is_named() {
+        for (vars, missing, set) in [
+            (&[URL][..], FROM.0, URL.0),
+            (&[URL, FROM], TO.0, URL.0),
+            (&[URL, TO, ("AE_ALERT_EMAIL_FROM", "")], FROM.0, URL.0),
+            (&[FROM, TO], URL.0, FROM.0),
+            (&[SEVERITY], URL.0, SEVERITY.0),
+        ] {
+            let error = read(vars).expect_err(missing);
+            let (start, end) = (format!("{missing} is not set: expected "), format!(", because {set} is set"));
+            assert!(error.starts_with(&start) && error.ends_with(&end) && !error.contains("p4ss"), "{error}");
+        }
+    }
+
+    #[test]
+    fn invalid_sender_is_reported_without_secret() {
+        for (vars, message) in [
+            (&[("AE_ALERT_SMTP_URL", "http://ada:p4ss@mail.example"), FROM, TO][..], "invalid AE_ALERT_SMTP_URL: "),
+            (&[("AE_ALERT_SMTP_URL", "p4ss"), FROM, TO], "invalid AE_ALERT_SMTP_URL: "),
+            (&[URL, ("AE_ALERT_EMAIL_FROM", "ops"), TO], "invalid AE_ALERT_EMAIL_FROM \"ops\": expected "),
+            (&[URL, FROM, ("AE_ALERT_EMAIL_TO", "a@b.example, x")], "invalid AE_ALERT_EMAIL_TO \"x\": expected "),
+        ] {
+            let error = read(vars).expect_err(message);
+            assert!(error.starts_with(message) && !error.contains("p4ss"), "{error}");
+        }
+    }
+}
+
+#[cfg(not(feature = "email"))]
+#[test]
+fn email_without_its_feature_is_refused() {
+    let error = read(&[("AE_ALERT_SMTP_URL", "smtp://ada:p4ss@mail.example")]).expect_err("no feature");
+    assert_eq!(
+        error,
+        "AE_ALERT_SMTP_URL is set, but this program is built without the feature email of async-endpoints"
+    );
+}
