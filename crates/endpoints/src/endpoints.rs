@@ -1,5 +1,7 @@
 //! [`AsyncEndpoints`]: the library's parts behind one handle, with their start and shutdown.
 
+mod alerts;
+
 use std::{
     collections::HashMap,
     io,
@@ -391,11 +393,6 @@ impl AsyncEndpoints {
         &self.0.health
     }
 
-    /// The alerts; none if the application has none.
-    pub(crate) fn alerts(&self) -> Option<&Engine> {
-        self.0.alerts.as_deref()
-    }
-
     pub(crate) fn measured(&self) -> &Measured {
         &self.0.measured
     }
@@ -452,29 +449,6 @@ impl AsyncEndpoints {
         self.0.health.start();
         let keeper = self.0.worker.start()?;
         Ok((self.0.worker.stopping().clone().drop_guard(), keeper))
-    }
-
-    /// Starts the alerts, if the application has any. The future returns when they have ended, which is after the begin of
-    /// the drain and within its time.
-    fn start_alerts(&self) -> impl Future<Output = ()> + use<> {
-        let task = self.0.alerts.clone().map(|engine| {
-            let (worker, shutdown) = (self.0.worker.clone(), self.0.options.shutdown);
-            tokio::spawn(async move {
-                let limit = || {
-                    let worker = worker.clone();
-                    async move {
-                        worker.stopping().cancelled().await;
-                        let _ = tokio::time::timeout(shutdown, worker.stop_now().cancelled()).await;
-                    }
-                };
-                supervise("alerts", worker.restarts(), || engine.run(worker.stopping(), limit())).await;
-            })
-        });
-        async move {
-            if let Some(task) = task {
-                let _ = task.await;
-            }
-        }
     }
 
     /// Starts the background tasks unless they run already.

@@ -1,5 +1,7 @@
 //! Silences: an operator's decision that a rule sends no notification for a time.
 
+use std::time::Duration;
+
 use async_endpoints_core::{Store, StoreError, Timestamp, store::StatsQuery};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -9,10 +11,10 @@ use crate::store_call::within;
 
 /// Maximum number of silences at a time.
 const SILENCES_KEPT: usize = 100;
-/// Maximum length of an author's name in characters.
-const AUTHOR_CHARS: usize = 200;
-/// Maximum length of a reason in characters.
-const REASON_CHARS: usize = 1000;
+/// Maximum bytes of an author's name, and of a reason.
+const TEXT_BYTES: usize = 1 << 10;
+/// Maximum time until the end of a silence.
+const YEAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// Suppresses the notifications of a rule. An alert that still fires when its silence ends is notified then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,15 +34,15 @@ pub struct Silence {
 
 /// A silence to add.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewSilence {
     /// Name of the rule.
     pub rule: String,
-    /// Who decides it: 1 to 200 characters.
+    /// Who decides it: 1 to 1024 bytes.
     pub author: String,
-    /// Why: 1 to 1000 characters.
+    /// Why: 1 to 1024 bytes.
     pub reason: String,
-    /// When it ends, by the store's clock.
+    /// When it ends, by the store's clock: at most a year ahead.
     pub ends_at: Timestamp,
 }
 
@@ -63,6 +65,17 @@ pub enum SilenceError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl SilenceError {
+    /// The error of a rule that is none of `rules`.
+    pub(crate) fn unknown_rule(rule: &str, rules: &[&str]) -> Self {
+        let expected = match rules {
+            [] => "a rule, but there are none".to_owned(),
+            rules => format!("one of {}", rules.join(", ")),
+        };
+        Self::Field { field: "rule", value: shortened(rule), expected }
+    }
 }
 
 /// The stored silences. Ended ones are removed by the next write.
@@ -88,8 +101,8 @@ pub(super) async fn add(store: &dyn Store, new: NewSilence, rules: &[&str]) -> R
     check_texts(&new, rules)?;
     let now = now(store).await?;
     let NewSilence { rule, author, reason, ends_at } = new;
-    if ends_at <= now {
-        let expected = format!("a time after {now}");
+    if ends_at <= now || ends_at > now + YEAR {
+        let expected = format!("a time after {now}, at most a year later");
         return Err(SilenceError::Field { field: "endsAt", value: ends_at.to_string(), expected });
     }
     let silence = Silence { id: Uuid::now_v7(), rule, author, reason, ends_at };
@@ -116,12 +129,11 @@ pub(super) async fn delete(store: &dyn Store, id: Uuid) -> Result<bool, StoreErr
 fn check_texts(new: &NewSilence, rules: &[&str]) -> Result<(), SilenceError> {
     let NewSilence { rule, author, reason, ends_at: _ } = new;
     if !rules.contains(&rule.as_str()) {
-        let expected = format!("one of {}", rules.join(", "));
-        return Err(SilenceError::Field { field: "rule", value: shortened(rule), expected });
+        return Err(SilenceError::unknown_rule(rule, rules));
     }
-    for (field, value, most) in [("author", author, AUTHOR_CHARS), ("reason", reason, REASON_CHARS)] {
-        if value.trim().is_empty() || value.chars().count() > most {
-            let expected = format!("1 to {most} characters");
+    for (field, value) in [("author", author), ("reason", reason)] {
+        if value.trim().is_empty() || value.len() > TEXT_BYTES {
+            let expected = format!("a text of 1 to {TEXT_BYTES} bytes");
             return Err(SilenceError::Field { field, value: shortened(value), expected });
         }
     }
@@ -134,8 +146,6 @@ fn shortened(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use async_endpoints_core::{Clock, MemoryStore};
     use async_endpoints_testkit::ManualClock;
 
@@ -175,14 +185,33 @@ mod tests {
         let valid = || new(&clock, 10);
         for (new, message) in [
             (NewSilence { rule: "c".to_owned(), ..valid() }, r#"invalid rule "c": expected one of a, b"#),
-            (NewSilence { author: " ".to_owned(), ..valid() }, r#"invalid author " ": expected 1 to 200 characters"#),
-            (NewSilence { reason: String::new(), ..valid() }, r#"invalid reason "": expected 1 to 1000 characters"#),
+            (
+                NewSilence { author: " ".to_owned(), ..valid() },
+                r#"invalid author " ": expected a text of 1 to 1024 bytes"#,
+            ),
+            (
+                NewSilence { reason: String::new(), ..valid() },
+                r#"invalid reason "": expected a text of 1 to 1024 bytes"#,
+            ),
             (
                 new(&clock, 0),
-                r#"invalid endsAt "2026-03-01T12:00:00.000000Z": expected a time after 2026-03-01T12:00:00.000000Z"#,
+                "invalid endsAt \"2026-03-01T12:00:00.000000Z\": expected a time after 2026-03-01T12:00:00.000000Z, at most a \
+                 year later",
             ),
         ] {
             assert_eq!(add(&store, new, &["a", "b"]).await.expect_err("invalid").to_string(), message);
+        }
+    }
+
+    #[tokio::test]
+    async fn texts_and_times_are_limited() {
+        let clock = ManualClock::new();
+        let store = MemoryStore::with_clock(clock.clone());
+        let year = YEAR.as_secs();
+        for (bytes, seconds, fits) in [(1024, year, true), (1025, year, false), (1024, year + 1, false)] {
+            let text = "x".repeat(bytes);
+            let new = NewSilence { author: text.clone(), reason: text, ..new(&clock, seconds) };
+            assert_eq!(add(&store, new, &["a"]).await.is_ok(), fits, "{bytes} bytes, {seconds} s");
         }
     }
 

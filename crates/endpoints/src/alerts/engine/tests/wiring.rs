@@ -54,7 +54,7 @@ async fn endpoints_without_alerts_have_no_check() {
     let endpoints = AsyncEndpoints::builder(MemoryStore::new()).build().expect("endpoints");
     let health = endpoints.health().all().await;
     assert!(!health.checks.iter().any(|check| check.name == "alerts"), "{health:?}");
-    assert!(endpoints.alerts().is_none());
+    assert!(!endpoints.has_alerts());
 }
 
 #[test]
