@@ -9,7 +9,10 @@ use axum::{
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 
-use super::{codes, problem::Problem};
+use super::{
+    codes::{self, ProblemKind},
+    problem::Problem,
+};
 use crate::{json, time_limit::time_limit};
 
 /// Maximum bytes of a body.
@@ -115,8 +118,13 @@ pub(super) fn text(bytes: &[u8]) -> Result<&str, Problem> {
 
 /// The problem of a body that could not be parsed: invalid JSON, or JSON that does not fit the request type.
 pub(super) fn parse_problem(text: &str, detail: String) -> Problem {
+    misfit(codes::INVALID_REQUEST, text, detail)
+}
+
+/// The problem of a body that could not be parsed: invalid JSON, or a problem of this kind.
+pub(super) fn misfit(kind: ProblemKind, text: &str, detail: String) -> Problem {
     match json::check_syntax(text) {
-        Ok(()) => codes::INVALID_REQUEST.with_detail(detail),
+        Ok(()) => kind.with_detail(detail),
         Err(error) => codes::INVALID_JSON.with_detail(error),
     }
 }

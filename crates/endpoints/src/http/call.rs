@@ -59,12 +59,15 @@ impl Call {
         self.head.uri.query().unwrap_or_default()
     }
 
-    /// The job id in the path. The last parameter `id` counts, since a mount prefix may have one too. A malformed id is
-    /// answered like an unknown one.
-    pub(super) fn id(&self) -> Result<JobId, Problem> {
+    /// A path parameter. The last one of this name counts, since a mount prefix may have one too.
+    pub(super) fn path_param(&self, name: &str) -> Option<&str> {
         let params = self.path.as_deref().unwrap_or_default();
-        let id = params.iter().rev().find(|(name, _)| name == "id");
-        Ok(id.and_then(|(_, text)| text.parse().ok()).ok_or(codes::JOB_NOT_FOUND)?)
+        params.iter().rev().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The job id in the path. A malformed id is answered like an unknown one.
+    pub(super) fn id(&self) -> Result<JobId, Problem> {
+        Ok(self.path_param("id").and_then(|text| text.parse().ok()).ok_or(codes::JOB_NOT_FOUND)?)
     }
 
     /// Whether the caller may see jobs of this owner.

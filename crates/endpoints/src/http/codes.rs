@@ -49,6 +49,8 @@ problems! {
         "This route is for operators, and the access policy refuses this request. Without .access(…) on the builder, it refuses all.";
     JOB_NOT_FOUND: NOT_FOUND, "No such job",
         "There is no job with this id.";
+    SILENCE_NOT_FOUND: NOT_FOUND, "No such silence",
+        "There is no silence with this id, or it has ended.";
     METHOD_NOT_ALLOWED: METHOD_NOT_ALLOWED, "Method not allowed",
         "The path does not support this method. The Allow header lists the supported ones.";
     NOT_ACCEPTABLE: NOT_ACCEPTABLE, "No acceptable form",
@@ -61,6 +63,8 @@ problems! {
         "The job has no result yet.";
     JOB_NOT_RETRYABLE: CONFLICT, "The job cannot be run again",
         "Only a failed or canceled job can be retried.";
+    TOO_MANY_SILENCES: CONFLICT, "Too many silences",
+        "There are 100 silences, the maximum. Delete one of them first.";
     JOB_EXPIRED: GONE, "The job has expired",
         "The job ended, and its retention time has passed.";
     BODY_TOO_LARGE: PAYLOAD_TOO_LARGE, "The body is too large",
@@ -71,6 +75,8 @@ problems! {
         "The idempotency key or the request id was used for another request.";
     INVALID_REQUEST: UNPROCESSABLE_ENTITY, "The body does not fit the job type",
         "The body does not fit the request type of the endpoint. The detail has the path of the field.";
+    INVALID_SILENCE: UNPROCESSABLE_ENTITY, "The silence is invalid",
+        "A field of the silence is missing or invalid. The detail has the path of the field.";
     INTERNAL_ERROR: INTERNAL_SERVER_ERROR, "Internal error",
         "The request could not be handled. The log of the service has the cause.";
     JOB_UNREADABLE: INTERNAL_SERVER_ERROR, "The job cannot be read",

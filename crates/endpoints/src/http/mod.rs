@@ -4,17 +4,20 @@
 //! |---|---|
 //! | `endpoint`, `submission` | what an application declares: endpoints and their validators |
 //! | `config`, `access`, `responses` | what an application configures for all routes |
+//! | `route` | the list of routes |
 //! | `routes` | the routers, and what all routes have in common |
 //! | `submit` | accepting a job on a declared path |
 //! | `list`, `get`, `result`, `events`, `logs`, `cancel`, `retry` | the job routes, one each |
 //! | `monitoring` | `/metrics` and `/metrics/jobs` |
 //! | `health` | `/health`, `/health/ready` and `/health/live` |
 //! | `ops` | `/ops/workers` |
+//! | `alerts` | `/alerts` and the routes below it |
 //! | `openapi` | `/openapi.json` |
 //! | `call`, `headers`, `body` | reading requests |
 //! | `document`, `job`, `problem`, `codes` | writing responses |
 
 mod access;
+mod alerts;
 mod body;
 mod call;
 mod cancel;
@@ -36,6 +39,7 @@ mod problem;
 mod responses;
 mod result;
 mod retry;
+mod route;
 mod routes;
 mod submission;
 mod submit;
@@ -48,8 +52,4 @@ pub use self::{
     responses::Responses,
     submission::Submission,
 };
-pub(crate) use self::{
-    config::HttpConfig,
-    endpoint::DeclaredEndpoint,
-    routes::{Route, routes},
-};
+pub(crate) use self::{config::HttpConfig, endpoint::DeclaredEndpoint, route::Route, routes::routes};

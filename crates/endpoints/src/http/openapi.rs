@@ -16,33 +16,36 @@ use super::{
     endpoint::DeclaredEndpoint,
     health,
     problem::{Problem, json as response, type_uri},
+    route::Route,
     submission::Check,
 };
 use crate::error::Builtin;
 
 const ROUTES: &str = include_str!("openapi.json");
-/// A monitoring route, which an application may leave out.
-const WORKERS: &str = "/ops/workers";
 
 /// Problem responses by their name in the document, with the kinds of each. The first kind is the example.
-const PROBLEMS: [(&str, &[ProblemKind]); 18] = {
+const PROBLEMS: [(&str, &[ProblemKind]); 22] = {
     use codes::*;
     [
         ("BadRequest", &[INVALID_JSON, INVALID_BODY, INVALID_PATH, INVALID_IDEMPOTENCY_KEY, INVALID_REQUEST_ID]),
+        ("BadBody", &[INVALID_JSON, INVALID_BODY]),
         ("BadQuery", &[INVALID_QUERY]),
         ("Unauthorized", &[UNAUTHORIZED]),
         ("Forbidden", &[FORBIDDEN, CROSS_SITE_REQUEST]),
         ("NotFound", &[JOB_NOT_FOUND]),
+        ("SilenceNotFound", &[SILENCE_NOT_FOUND]),
         ("MethodNotAllowed", &[METHOD_NOT_ALLOWED]),
         ("NotAcceptable", &[NOT_ACCEPTABLE]),
         ("BodyTimeout", &[BODY_TIMEOUT]),
         ("Ended", &[JOB_ENDED]),
         ("NotEnded", &[JOB_NOT_ENDED]),
         ("NotRetryable", &[JOB_NOT_RETRYABLE]),
+        ("TooManySilences", &[TOO_MANY_SILENCES]),
         ("Expired", &[JOB_EXPIRED]),
         ("TooLarge", &[BODY_TOO_LARGE]),
         ("UnsupportedMediaType", &[UNSUPPORTED_MEDIA_TYPE]),
         ("Unprocessable", &[INVALID_REQUEST, IDEMPOTENCY_CONFLICT]),
+        ("InvalidSilence", &[INVALID_SILENCE]),
         ("Internal", &[INTERNAL_ERROR, JOB_UNREADABLE]),
         ("Unavailable", &[STORE_UNAVAILABLE, SHUTTING_DOWN, TOO_MANY_STREAMS]),
         ("SubmitUnavailable", &[STORE_UNAVAILABLE, QUEUE_FULL, SHUTTING_DOWN]),
@@ -72,16 +75,18 @@ pub(super) fn document(call: &Call) -> Result<Response, Problem> {
     }
     if config.has_monitoring_routes.load(Ordering::Relaxed) {
         health::describe(&mut document);
-    } else {
-        document["paths"].as_object_mut().map(|paths| paths.remove(WORKERS));
+    }
+    if let Some(paths) = document["paths"].as_object_mut() {
+        let has_monitoring_routes = config.has_monitoring_routes.load(Ordering::Relaxed);
+        let left_out = |route: &Route| !has_monitoring_routes || !route.exists(&call.endpoints);
+        Route::MONITORING.iter().filter(|route| left_out(route)).for_each(|route| drop(paths.remove(route.path())));
     }
     if config.access.takes_token() {
         document["components"]["securitySchemes"] = json!({ "token": { "type": "http", "scheme": "bearer" } });
-        let logs = (!call.endpoints.options().expose_logs).then_some(("/jobs/{id}/logs", "get"));
-        for (path, method) in [("/jobs", "get"), ("/jobs/{id}/retry", "post"), (WORKERS, "get")].into_iter().chain(logs)
-        {
-            if let Some(operation) = document["paths"].get_mut(path) {
-                operation[method]["security"] = json!([{ "token": [] }]);
+        let options = call.endpoints.options();
+        for route in Route::JOBS.into_iter().chain(Route::MONITORING).filter(|route| route.is_restricted(options)) {
+            if let Some(operations) = document["paths"].get_mut(route.path()) {
+                operations[route.method().as_str().to_ascii_lowercase()]["security"] = json!([{ "token": [] }]);
             }
         }
     }
@@ -243,17 +248,18 @@ fn path(path: &str) -> (String, Vec<Value>) {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::{super::Route, *};
+    use super::*;
 
     #[test]
-    fn document_lists_job_routes_and_workers() {
+    fn document_lists_job_and_operator_routes() {
         let document = library().expect("JSON");
         let methods = |(path, methods): (&String, &Value)| {
             let methods = methods.as_object().expect("methods").keys();
             methods.map(|method| (method.to_uppercase(), path.clone())).collect::<Vec<_>>()
         };
         let documented: BTreeSet<_> = document["paths"].as_object().expect("paths").iter().flat_map(methods).collect();
-        let expected = Route::JOBS.into_iter().chain([Route::Workers]);
+        let operators = [Route::Workers, Route::Alerts, Route::Silence, Route::EndSilence, Route::TestAlerts];
+        let expected = Route::JOBS.into_iter().chain(operators);
         assert_eq!(documented, expected.map(|route| (route.method().to_string(), route.path().to_owned())).collect());
     }
 

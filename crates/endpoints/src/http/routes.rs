@@ -11,7 +11,7 @@ use axum::{
     Router,
     body::Body,
     extract::Request,
-    http::{HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{MethodFilter, MethodRouter, on},
 };
@@ -19,7 +19,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, stream};
 
 use super::{
-    access, body,
+    access, alerts, body,
     call::Call,
     cancel, codes,
     config::HttpConfig,
@@ -27,92 +27,18 @@ use super::{
     problem::Problem,
     responses::{panicked, with_hook},
     result, retry,
+    route::{Audience, Route},
     submit::SubmitHandler,
 };
-use crate::{
-    endpoints::{AsyncEndpoints, RouteGroup},
-    options::Options,
-};
-
-/// The library's own routes: job routes and monitoring routes. The routers, the OpenAPI document, the reserved paths and
-/// the tests are made from these lists.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Route {
-    List,
-    Job,
-    Result,
-    Events,
-    Logs,
-    Cancel,
-    Retry,
-    OpenApi,
-    Metrics,
-    JobMetrics,
-    Workers,
-    Health,
-    Ready,
-    Live,
-}
-
-/// Who may use a route.
-#[derive(Copy, Clone)]
-enum Audience {
-    Callers,
-    /// Operators, and under an owner rule the owners of jobs.
-    Owners,
-    Operators,
-}
+use crate::endpoints::{AsyncEndpoints, RouteGroup};
 
 impl Route {
-    pub(crate) const JOBS: [Self; 8] =
-        [Self::List, Self::Job, Self::Result, Self::Events, Self::Logs, Self::Cancel, Self::Retry, Self::OpenApi];
-
-    pub(crate) const MONITORING: [Self; 6] =
-        [Self::Metrics, Self::JobMetrics, Self::Workers, Self::Health, Self::Ready, Self::Live];
-
-    pub(crate) const fn path(self) -> &'static str {
-        match self {
-            Self::List => "/jobs",
-            Self::Job => "/jobs/{id}",
-            Self::Result => "/jobs/{id}/result",
-            Self::Events => "/jobs/{id}/events",
-            Self::Logs => "/jobs/{id}/logs",
-            Self::Cancel => "/jobs/{id}/cancel",
-            Self::Retry => "/jobs/{id}/retry",
-            Self::OpenApi => "/openapi.json",
-            Self::Metrics => "/metrics",
-            Self::JobMetrics => "/metrics/jobs",
-            Self::Workers => "/ops/workers",
-            Self::Health => "/health",
-            Self::Ready => "/health/ready",
-            Self::Live => "/health/live",
-        }
-    }
-
-    pub(super) fn method(self) -> Method {
-        match self {
-            Self::Cancel | Self::Retry => Method::POST,
-            _ => Method::GET,
-        }
-    }
-
     /// Whether a request may be held for long: a stream, or a status request that may ask for a wait.
     fn is_held(self, request: &Request) -> bool {
         match self {
             Self::Events | Self::Logs => true,
             Self::Job => request.uri().query().is_some() || request.headers().contains_key(headers::PREFER),
             _ => false,
-        }
-    }
-
-    const fn audience(self, options: &Options) -> Audience {
-        match self {
-            Self::Job | Self::Result | Self::Events | Self::Cancel | Self::OpenApi => Audience::Callers,
-            Self::Logs if options.expose_logs => Audience::Callers,
-            Self::List | Self::Retry => Audience::Owners,
-            Self::Logs | Self::Metrics | Self::JobMetrics | Self::Workers => Audience::Operators,
-            // They show the checks to operators alone.
-            Self::Health | Self::Ready | Self::Live => Audience::Callers,
         }
     }
 
@@ -126,7 +52,19 @@ impl Route {
         if is_allowed { access::check_site(&call.head) } else { Err(call.config.access.refusal()) }
     }
 
-    async fn answer(self, call: Call) -> Result<Response, Problem> {
+    /// Reads the body if the route has a use for one.
+    async fn read(self, body: Body, headers: &HeaderMap) -> Result<Bytes, Problem> {
+        match self {
+            // Boxed, to keep the future of the other routes small.
+            Self::Silence => Box::pin(body::read(body, headers)).await,
+            _ => {
+                body::drain(body).await;
+                Ok(Bytes::new())
+            }
+        }
+    }
+
+    async fn answer(self, call: Call, body: Bytes) -> Result<Response, Problem> {
         match self {
             Self::List => list::list(&call).await,
             Self::Job => get::get(&call).await,
@@ -140,6 +78,10 @@ impl Route {
             Self::Metrics => monitoring::metrics(&call).await,
             Self::JobMetrics => monitoring::jobs(&call).await,
             Self::Workers => ops::workers(&call).await,
+            Self::Alerts => Box::pin(alerts::alerts(&call)).await,
+            Self::Silence => Box::pin(alerts::silence(&call, &body)).await,
+            Self::EndSilence => Box::pin(alerts::end_silence(&call)).await,
+            Self::TestAlerts => Ok(Box::pin(alerts::test(&call)).await),
             Self::Health => Ok(health::answer(&call, call.endpoints.health().all().await)),
             Self::Ready => Ok(health::answer(&call, call.endpoints.health().ready().await)),
             Self::Live => Ok(health::answer(&call, call.endpoints.health().live())),
@@ -154,9 +96,7 @@ pub(crate) fn routes(endpoints: &AsyncEndpoints, config: &Arc<HttpConfig>, group
         RouteGroup::Jobs => own_routes(endpoints, config, Route::JOBS.into_iter()),
         RouteGroup::Monitoring => {
             config.has_monitoring_routes.store(true, Ordering::Relaxed);
-            // Without telemetry, or with the application's own meter provider, there is nothing to scrape.
-            let exists = |route: &Route| *route != Route::Metrics || endpoints.is_scraped();
-            own_routes(endpoints, config, Route::MONITORING.into_iter().filter(exists))
+            own_routes(endpoints, config, Route::MONITORING.into_iter().filter(|route| route.exists(endpoints)))
         }
     };
     // Measures the library's routes only; a request that matches none of them belongs to the application.
@@ -232,12 +172,13 @@ async fn answer_or_problem(
     }
     let (call, body) = Call::of(endpoints, config.clone(), request).await;
     let head = call.head.clone();
-    body::drain(body).await;
+    // Before any refusal: a client that is still writing does not read the response.
+    let body = route.read(body, &head.headers).await;
     // The application's rules and response hooks may panic; the client still gets a response.
     let answered = AssertUnwindSafe(async {
         let call = call.identified();
         route.authorize(&call)?;
-        route.answer(call).await
+        route.answer(call, body?).await
     });
     let problem = match answered.catch_unwind().await {
         Ok(Ok(response)) => return response,

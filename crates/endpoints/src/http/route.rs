@@ -1,0 +1,113 @@
+//! The list of the library's own routes: paths, methods and who may use them.
+
+use axum::http::Method;
+
+use crate::{endpoints::AsyncEndpoints, options::Options};
+
+/// The library's own routes: job routes and monitoring routes. The routers, the OpenAPI document, the reserved paths and
+/// the tests are made from these lists.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    List,
+    Job,
+    Result,
+    Events,
+    Logs,
+    Cancel,
+    Retry,
+    OpenApi,
+    Metrics,
+    JobMetrics,
+    Workers,
+    Alerts,
+    Silence,
+    EndSilence,
+    TestAlerts,
+    Health,
+    Ready,
+    Live,
+}
+
+/// Who may use a route.
+#[derive(Copy, Clone)]
+pub(super) enum Audience {
+    Callers,
+    /// Operators, and under an owner rule the owners of jobs.
+    Owners,
+    Operators,
+}
+
+impl Route {
+    pub(crate) const JOBS: [Self; 8] =
+        [Self::List, Self::Job, Self::Result, Self::Events, Self::Logs, Self::Cancel, Self::Retry, Self::OpenApi];
+
+    pub(crate) const MONITORING: [Self; 10] = [
+        Self::Metrics,
+        Self::JobMetrics,
+        Self::Workers,
+        Self::Alerts,
+        Self::Silence,
+        Self::EndSilence,
+        Self::TestAlerts,
+        Self::Health,
+        Self::Ready,
+        Self::Live,
+    ];
+
+    pub(crate) const fn path(self) -> &'static str {
+        match self {
+            Self::List => "/jobs",
+            Self::Job => "/jobs/{id}",
+            Self::Result => "/jobs/{id}/result",
+            Self::Events => "/jobs/{id}/events",
+            Self::Logs => "/jobs/{id}/logs",
+            Self::Cancel => "/jobs/{id}/cancel",
+            Self::Retry => "/jobs/{id}/retry",
+            Self::OpenApi => "/openapi.json",
+            Self::Metrics => "/metrics",
+            Self::JobMetrics => "/metrics/jobs",
+            Self::Workers => "/ops/workers",
+            Self::Alerts => "/alerts",
+            Self::Silence => "/alerts/silences",
+            Self::EndSilence => "/alerts/silences/{id}",
+            Self::TestAlerts => "/alerts/test",
+            Self::Health => "/health",
+            Self::Ready => "/health/ready",
+            Self::Live => "/health/live",
+        }
+    }
+
+    pub(super) fn method(self) -> Method {
+        match self {
+            Self::Cancel | Self::Retry | Self::Silence | Self::TestAlerts => Method::POST,
+            Self::EndSilence => Method::DELETE,
+            _ => Method::GET,
+        }
+    }
+
+    /// Whether the route exists. Without telemetry, or with the application's own meter provider, there is nothing to scrape.
+    pub(super) fn exists(self, endpoints: &AsyncEndpoints) -> bool {
+        match self {
+            Self::Metrics => endpoints.is_scraped(),
+            Self::Alerts | Self::Silence | Self::EndSilence | Self::TestAlerts => endpoints.has_alerts(),
+            _ => true,
+        }
+    }
+
+    /// Whether callers need the access policy's grant.
+    pub(super) fn is_restricted(self, options: &Options) -> bool {
+        !matches!(self.audience(options), Audience::Callers)
+    }
+
+    pub(super) const fn audience(self, options: &Options) -> Audience {
+        match self {
+            Self::Job | Self::Result | Self::Events | Self::Cancel | Self::OpenApi => Audience::Callers,
+            Self::Logs if options.expose_logs => Audience::Callers,
+            Self::List | Self::Retry => Audience::Owners,
+            Self::Logs | Self::Metrics | Self::JobMetrics | Self::Workers => Audience::Operators,
+            Self::Alerts | Self::Silence | Self::EndSilence | Self::TestAlerts => Audience::Operators,
+            // They show the checks to operators alone.
+            Self::Health | Self::Ready | Self::Live => Audience::Callers,
+        }
+    }
+}
