@@ -32,12 +32,12 @@ use std::{
     time::Duration,
 };
 
-use async_endpoints::{Options, Telemetry, telemetry::LogWriter};
+use async_endpoints::{Options, Telemetry, alerts::Alerts, telemetry::LogWriter};
 use tokio::{net::TcpListener, runtime::Runtime};
 
 use climate::Climate;
 use ledger::Ledger;
-use service::Parts;
+use service::{LibrarySettings, Parts};
 use settings::{BadSetting, Settings};
 use store::StoreHandle;
 use weather::Weather;
@@ -84,13 +84,16 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Failure> {
     let settings = Settings::from_env()?;
-    let options = Options::from_env("AE_").map_err(|error| Failure::Setting(error.to_string()))?;
+    let library = LibrarySettings {
+        options: Options::from_env("AE_").map_err(|error| Failure::Setting(error.to_string()))?,
+        alerts: Alerts::from_env("AE_").map_err(|error| Failure::Setting(error.to_string()))?,
+    };
     let telemetry = telemetry()?;
     let _flushed = telemetry.flush_on_drop(FLUSH_TIMEOUT);
     let parts = open(&settings)?;
     let runtime = Runtime::new().map_err(|error| Failure::other("cannot start the runtime", error))?;
     let store = runtime.block_on(StoreHandle::open(&settings))?;
-    let served = runtime.block_on(serve(&settings, options, parts, &store, &telemetry));
+    let served = runtime.block_on(serve(&settings, library, parts, &store, &telemetry));
     // The process does not wait for a blocking handler that ignores cancellation.
     runtime.shutdown_timeout(Duration::from_millis(100));
     store.close();
@@ -121,14 +124,14 @@ fn open(settings: &Settings) -> Result<Parts, Failure> {
 
 async fn serve(
     settings: &Settings,
-    options: Options,
+    library: LibrarySettings,
     parts: Parts,
     store: &StoreHandle,
     telemetry: &Telemetry,
 ) -> Result<(), Failure> {
     let climate = climate(settings).await?;
     let climate_at = climate.as_ref().map(Climate::address);
-    let (endpoints, app) = service::build(settings, options, parts, climate_at, store.store.clone(), telemetry)
+    let (endpoints, app) = service::build(settings, library, parts, climate_at, store.store.clone(), telemetry)
         .map_err(|error| Failure::other("cannot build the service", error))?;
     let refused = |error: io::Error| match error.kind() {
         // The setting is valid.

@@ -2,7 +2,7 @@
 
 use std::{error::Error, net::SocketAddr, sync::Arc};
 
-use async_endpoints::{Access, AsyncEndpoints, Endpoint, Options, Store, Telemetry};
+use async_endpoints::{Access, AsyncEndpoints, Endpoint, Options, Store, Telemetry, alerts::Alerts};
 use axum::Router;
 
 use crate::{
@@ -19,6 +19,12 @@ use crate::{
     weather::Weather,
 };
 
+/// The library's own settings.
+pub(crate) struct LibrarySettings {
+    pub(crate) options: Options,
+    pub(crate) alerts: Alerts,
+}
+
 /// Dependencies of the handlers.
 pub(crate) struct Parts {
     pub(crate) ledger: Ledger,
@@ -29,7 +35,7 @@ pub(crate) struct Parts {
 /// climate service, is given.
 pub(crate) fn build(
     settings: &Settings,
-    options: Options,
+    library: LibrarySettings,
     parts: Parts,
     climate: Option<SocketAddr>,
     store: Arc<dyn Store>,
@@ -37,7 +43,8 @@ pub(crate) fn build(
 ) -> Result<(AsyncEndpoints, Router), Box<dyn Error>> {
     let sleep = sleep::job_type(settings.job_timeout_is_set);
     let mut builder = AsyncEndpoints::builder(store)
-        .options(options)
+        .options(library.options)
+        .alerts(library.alerts)
         .telemetry(telemetry)
         .access(settings.admin_token.as_deref().map_or_else(Access::loopback, Access::token))
         .endpoint(Endpoint::post("/api/process-data", MONITORED).documented())

@@ -260,6 +260,9 @@ async fn invalid_setting_is_one_line_and_exit_code_2() {
         ("RUST_LOG", "info,a=b=c"),
         ("AE_LEASE_SECONDS", "soon"),
         ("AE_CONCURRENCY", "0"),
+        ("AE_ALERT_INTERVAL_SECONDS", "0"),
+        ("AE_ALERT_SLOW_SECONDS", "soon"),
+        ("AE_ALERT_LOG_MIN_SEVERITY", "urgent"),
     ] {
         let out = folder.run(&[(name, value)]).await;
         let line = String::from_utf8_lossy(&out.stderr);
@@ -277,6 +280,24 @@ async fn password_is_not_printed() {
         let line = String::from_utf8_lossy(&out.stderr);
         assert_eq!((out.status.code(), line.lines().count()), (Some(2), 1), "{line}");
         assert!(line.starts_with("invalid AE_STORE ") && !line.contains("s3cret"), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn incomplete_alert_sender_is_exit_code_2() {
+    let folder = Folder::new();
+    let smtp = ("AE_ALERT_SMTP_URL", "smtps://ops:s3cret@127.0.0.1");
+    for (vars, expected) in [
+        (&[smtp][..], "AE_ALERT_EMAIL_FROM is not set: expected an e-mail address, because AE_ALERT_SMTP_URL is set"),
+        (
+            &[smtp, ("AE_ALERT_EMAIL_FROM", "demo@example.com"), ("AE_ALERT_EMAIL_TO", "ops")],
+            "invalid AE_ALERT_EMAIL_TO \"ops\": ",
+        ),
+    ] {
+        let out = folder.run(vars).await;
+        let line = String::from_utf8_lossy(&out.stderr);
+        assert_eq!((out.status.code(), line.lines().count()), (Some(2), 1), "{line}");
+        assert!(line.starts_with(expected) && !line.contains("s3cret"), "{line}");
     }
 }
 
