@@ -88,21 +88,59 @@ const EMAIL: Option<Make> = Some(|values| Ok(Arc::new(Email::new(&values[0], &va
 #[cfg(not(feature = "email"))]
 const EMAIL: Option<Make> = None;
 
-const SENDERS: [EnvSender; 1] = [EnvSender {
-    name: "email",
-    variables: &[
-        Variable { name: "ALERT_SMTP_URL", expected: "the URL of an SMTP server", setting: "SMTP URL" },
-        Variable { name: "ALERT_EMAIL_FROM", expected: "an e-mail address", setting: "sender address" },
-        Variable {
-            name: "ALERT_EMAIL_TO",
-            expected: "e-mail addresses, separated by commas",
-            setting: "recipient address",
-        },
-    ],
-    min_severity: "ALERT_EMAIL_MIN_SEVERITY",
-    feature: "email",
-    make: EMAIL,
-}];
+const WEBHOOK: Option<Make> = None;
+const SLACK: Option<Make> = None;
+const ALERTMANAGER: Option<Make> = None;
+
+const SENDERS: [EnvSender; 4] = [
+    EnvSender {
+        name: "webhook",
+        variables: &[
+            Variable { name: "ALERT_WEBHOOK_URL", expected: "an http or https URL", setting: "webhook URL" },
+            Variable {
+                name: "ALERT_WEBHOOK_SECRET",
+                expected: "whsec_ and a key in base64",
+                setting: "webhook secret",
+            },
+        ],
+        min_severity: "ALERT_WEBHOOK_MIN_SEVERITY",
+        feature: "webhook",
+        make: WEBHOOK,
+    },
+    EnvSender {
+        name: "email",
+        variables: &[
+            Variable { name: "ALERT_SMTP_URL", expected: "the URL of an SMTP server", setting: "SMTP URL" },
+            Variable { name: "ALERT_EMAIL_FROM", expected: "an e-mail address", setting: "sender address" },
+            Variable {
+                name: "ALERT_EMAIL_TO",
+                expected: "e-mail addresses, separated by commas",
+                setting: "recipient address",
+            },
+        ],
+        min_severity: "ALERT_EMAIL_MIN_SEVERITY",
+        feature: "email",
+        make: EMAIL,
+    },
+    EnvSender {
+        name: "slack",
+        variables: &[Variable { name: "ALERT_SLACK_URL", expected: "an http or https URL", setting: "Slack URL" }],
+        min_severity: "ALERT_SLACK_MIN_SEVERITY",
+        feature: "webhook",
+        make: SLACK,
+    },
+    EnvSender {
+        name: "alertmanager",
+        variables: &[Variable {
+            name: "ALERT_ALERTMANAGER_URL",
+            expected: "an http or https URL",
+            setting: "Alertmanager URL",
+        }],
+        min_severity: "ALERT_ALERTMANAGER_MIN_SEVERITY",
+        feature: "webhook",
+        make: ALERTMANAGER,
+    },
+];
 
 impl Alerts {
     /// The built-in rules and senders with the settings in `<prefix>ALERT_INTERVAL_SECONDS` and other variables. Unset and
@@ -117,8 +155,11 @@ impl Alerts {
     /// | `ALERT_FAILURE_PERCENT` | 10 | threshold of the rule `failure_rate`, which resolves below half of it |
     /// | `ALERT_MIN_JOBS` | 20 | number of ended jobs from which on the failure rate counts |
     /// | `ALERT_MEMORY_PERCENT` | 80 | threshold of the rule `memory` |
+    /// | `ALERT_WEBHOOK_URL`, `ALERT_WEBHOOK_SECRET` | none | sender `webhook` (feature `webhook`) |
     /// | `ALERT_SMTP_URL`, `ALERT_EMAIL_FROM`, `ALERT_EMAIL_TO` | none | sender `email` (feature `email`) |
-    /// | `ALERT_LOG_MIN_SEVERITY`, `ALERT_EMAIL_MIN_SEVERITY` | `Low` | least severity of the alerts that the sender gets: `Low`, `Medium`, `High` or `Critical` |
+    /// | `ALERT_SLACK_URL` | none | sender `slack` (feature `webhook`) |
+    /// | `ALERT_ALERTMANAGER_URL` | none | sender `alertmanager` (feature `webhook`) |
+    /// | `ALERT_<SENDER>_MIN_SEVERITY` | `Low` | least severity of the alerts that this sender gets, `log` too: `Low`, `Medium`, `High` or `Critical` |
     ///
     /// `ALERT_SLOW_SECONDS` and `ALERT_STUCK_SECONDS` belong to [`Options`](crate::Options).
     ///
@@ -206,8 +247,9 @@ impl EnvSender {
     fn invalid(&self, vars: &Vars<'_>, error: SettingError) -> AlertsError {
         let SettingError { setting, value, reason } = error;
         let variable = self.variables.iter().find(|variable| variable.setting == setting);
-        let name = variable.map_or_else(|| setting.to_owned(), |variable| vars.name(variable.name));
-        AlertsError::Sender { name, value, reason }
+        // The URL counts for errors of no variable, such as missing certificate authorities.
+        let name = variable.unwrap_or(&self.variables[0]).name;
+        AlertsError::Sender { name: vars.name(name), value, reason }
     }
 }
 

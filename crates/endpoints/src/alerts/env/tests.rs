@@ -119,12 +119,13 @@ mod email {
     }
 }
 
-#[cfg(not(feature = "email"))]
 #[test]
-fn email_without_its_feature_is_refused() {
-    let error = read(&[("AE_ALERT_SMTP_URL", "smtp://ada:p4ss@mail.example")]).expect_err("no feature");
-    assert_eq!(
-        error,
-        "AE_ALERT_SMTP_URL is set, but this program is built without the feature email of async-endpoints"
-    );
+fn sender_without_its_feature_is_refused() {
+    let webhook = EnvSender { make: None, ..SENDERS[0] };
+    for name in ["AE_ALERT_WEBHOOK_URL", "AE_ALERT_WEBHOOK_SECRET", "AE_ALERT_WEBHOOK_MIN_SEVERITY"] {
+        let find = |asked: &str| (asked == name).then(|| "High".to_owned());
+        let error = webhook.read(&Vars { prefix: "AE_", vars: &find }).err().expect("no feature").to_string();
+        let expected = "is set, but this program is built without the feature webhook of async-endpoints";
+        assert_eq!(error, format!("{name} {expected}"));
+    }
 }
