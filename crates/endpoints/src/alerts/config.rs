@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 use super::{
     alert::Severity,
     rule::Rule,
+    rules,
     sender::{AlertSender, Route},
     senders::Log,
 };
@@ -26,7 +27,7 @@ pub struct Alerts {
 impl Default for Alerts {
     fn default() -> Self {
         let alerts = Self {
-            rules: Vec::new(),
+            rules: rules::defaults(),
             routes: Vec::new(),
             interval: Duration::from_secs(5 * 60),
             pending_for: Duration::ZERO,

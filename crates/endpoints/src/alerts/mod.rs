@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `alert` | the alert that senders send |
 //! | `rule` | the interface of a rule, and its settings |
+//! | `rules` | the built-in rules |
 //! | `sender` | the interface of a sender |
 //! | `senders` | the senders of this crate |
 //! | `silence` | silences of operators |
@@ -29,6 +30,9 @@ mod instances;
 mod plan;
 mod report;
 mod rule;
+mod rules;
+#[cfg(test)]
+mod rules_tests;
 mod sender;
 mod senders;
 mod silence;

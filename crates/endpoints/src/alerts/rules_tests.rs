@@ -1,0 +1,160 @@
+//! Each built-in rule on both sides of its default threshold.
+
+use std::{sync::Arc, time::Duration};
+
+use async_endpoints_core::{
+    JobName, MemoryStore, Timestamp,
+    store::{MinuteStats, Stats, TypeCutoffs, TypeStats},
+};
+use serde_json::{Value, json};
+
+use super::{
+    instances::{InstanceValue, MEMORY, STORE_ERRORS},
+    rule::{Reading, Rule, RuleContext},
+    rules::defaults,
+};
+
+const NOW: Timestamp = Timestamp::from_micros(100 * 60_000_000);
+
+fn name() -> JobName {
+    JobName::new("A").expect("a valid name")
+}
+
+fn of_type() -> TypeStats {
+    TypeStats {
+        name: name(),
+        counts: [0; 6],
+        never_started: 0,
+        oldest_runnable: None,
+        oldest_running: None,
+        slow: 0,
+        overdue: 0,
+        stale: 0,
+        unrecovered: 0,
+    }
+}
+
+fn context(of_type: TypeStats, minutes: Vec<MinuteStats>, instances: Vec<InstanceValue>) -> RuleContext {
+    let minute = Duration::from_secs(60);
+    let cutoffs = TypeCutoffs { name: name(), slow_after: minute, overdue_after: minute, stuck_after: minute * 10 };
+    RuleContext {
+        store: Arc::new(MemoryStore::new()),
+        stats: Arc::new(Stats { now: NOW, types: vec![of_type], minutes, ..Stats::default() }),
+        cutoffs: [cutoffs].into(),
+        declared: [name()].into(),
+        instances: instances.into(),
+        window: minute * 60,
+        min_count: 20,
+        memory: Value::Null,
+    }
+}
+
+fn rule(of: &str) -> Rule {
+    defaults().into_iter().find(|(name, _)| name == of).expect("a built-in rule").1
+}
+
+async fn read(of: &str, context: &RuleContext) -> Reading {
+    rule(of).rule.evaluate(context).await.expect("a reading")
+}
+
+/// Whether the rule's value is above its threshold, with enough events.
+async fn fires(of: &str, context: &RuleContext) -> bool {
+    let (reading, settings) = (read(of, context).await, rule(of).settings);
+    let is_counted = reading.count.is_none_or(|count| count >= settings.min_count.unwrap_or(context.min_count));
+    is_counted && reading.value.expect("a value") > settings.threshold
+}
+
+fn ended(minute: i64, completed: u64, failed: u64) -> MinuteStats {
+    let mut stats = MinuteStats::new(minute, name());
+    stats.ended = [completed, failed, 0];
+    stats
+}
+
+#[tokio::test]
+async fn failure_rate_fires_above_ten_percent_of_twenty_jobs() {
+    for (minutes, expected) in [
+        (vec![ended(100, 18, 2)], false),
+        (vec![ended(100, 17, 3)], true),
+        (vec![ended(100, 0, 19)], false),
+        (vec![ended(100, 0, 20)], true),
+        // The window is an hour.
+        (vec![ended(39, 0, 20)], false),
+        (vec![ended(40, 0, 20)], true),
+        (vec![], false),
+    ] {
+        let context = context(of_type(), minutes.clone(), vec![]);
+        assert_eq!(fires("failure_rate", &context).await, expected, "{minutes:?}");
+    }
+    assert_eq!(rule("failure_rate").settings.clear_below, Some(5.0));
+}
+
+#[tokio::test]
+async fn type_that_fails_is_not_hidden_by_others() {
+    let mut other = ended(100, 1_000, 0);
+    other.name = JobName::new("B").expect("a valid name");
+    let reading = read("failure_rate", &context(of_type(), vec![other, ended(100, 10, 10)], vec![])).await;
+    assert_eq!((reading.value, reading.count), (Some(50.0), Some(20)));
+    assert_eq!(reading.message, "50.00 % of the jobs of A failed: 10 of 20 ended jobs");
+}
+
+#[tokio::test]
+async fn stuck_jobs_fire_above_five() {
+    for (overdue, expected) in [(5, false), (6, true)] {
+        let of_type = TypeStats { overdue, ..of_type() };
+        assert_eq!(fires("stuck_jobs", &context(of_type, vec![], vec![])).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn ended_slow_attempts_count_once() {
+    assert!(!fires("slow_jobs", &context(of_type(), vec![], vec![])).await);
+    assert!(fires("slow_jobs", &context(TypeStats { slow: 1, ..of_type() }, vec![], vec![])).await);
+    let mut minute = MinuteStats::new(100, name());
+    minute.slow = 2;
+    let mut context = context(of_type(), vec![minute.clone()], vec![]);
+    let first = read("slow_jobs", &context).await;
+    assert_eq!(first.value, Some(2.0));
+    assert_eq!(first.memory, json!({ "minute": 100, "slow": 2 }));
+    context.memory = first.memory;
+    assert_eq!(read("slow_jobs", &context).await.value, Some(0.0), "they were counted");
+    minute.slow = 3;
+    context.stats = Arc::new(Stats { minutes: vec![minute], ..(*context.stats).clone() });
+    assert_eq!(read("slow_jobs", &context).await.value, Some(1.0));
+}
+
+#[tokio::test]
+async fn waits_fire_above_their_seconds() {
+    for (seconds, oldest, missing) in [(60, false, false), (61, false, true), (300, false, true), (301, true, true)] {
+        let of_type = TypeStats { oldest_runnable: Some(NOW.before(Duration::from_secs(seconds))), ..of_type() };
+        let context = context(of_type, vec![], vec![]);
+        assert_eq!(fires("oldest_queued", &context).await, oldest, "{seconds} s");
+        assert_eq!(fires("no_workers", &context).await, missing, "{seconds} s");
+    }
+    for (seconds, expected) in [(55, false), (70, true)] {
+        let mut minute = MinuteStats::new(100, name());
+        minute.queue_time.record(Duration::from_secs(seconds));
+        assert_eq!(fires("queue_wait", &context(of_type(), vec![minute], vec![])).await, expected, "{seconds} s");
+    }
+}
+
+#[tokio::test]
+async fn largest_value_of_a_process_counts() {
+    let value = |rule: &str, instance: &str, value, count| InstanceValue {
+        rule: rule.to_owned(),
+        instance: instance.to_owned(),
+        value,
+        count,
+        at: NOW,
+    };
+    for (of, at, count, expected) in [
+        (MEMORY, 80.0, None, false),
+        (MEMORY, 80.1, None, true),
+        (STORE_ERRORS, 5.0, Some(10), false),
+        (STORE_ERRORS, 5.1, Some(9), false),
+        (STORE_ERRORS, 5.1, Some(10), true),
+    ] {
+        let values = vec![value(of, "a", 1.0, count), value(of, "b", at, count)];
+        assert_eq!(fires(of, &context(of_type(), vec![], values)).await, expected, "{of} {at} {count:?}");
+    }
+    assert!(!fires(MEMORY, &context(of_type(), vec![], vec![])).await, "no process reports a value");
+}
