@@ -126,3 +126,7 @@ struct TracingPage;
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/health.md")]
 struct HealthPage;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/alerts.md")]
+struct AlertsPage;
