@@ -58,6 +58,17 @@ pub enum AlertType {
     System,
 }
 
+impl AlertType {
+    /// The kind as text, as in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Performance => "Performance",
+            Self::Error => "Error",
+            Self::System => "System",
+        }
+    }
+}
+
 /// How urgent an alert is. A later variant is more urgent.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Severity {

@@ -4,6 +4,8 @@ use std::{fmt, sync::Arc, time::Duration};
 
 #[cfg(feature = "email")]
 use super::senders::Email;
+#[cfg(feature = "webhook")]
+use super::senders::{Alertmanager, Slack, Webhook};
 use super::{
     alert::Severity,
     config::Alerts,
@@ -88,8 +90,17 @@ const EMAIL: Option<Make> = Some(|values| Ok(Arc::new(Email::new(&values[0], &va
 #[cfg(not(feature = "email"))]
 const EMAIL: Option<Make> = None;
 
+#[cfg(feature = "webhook")]
+const WEBHOOK: Option<Make> = Some(|values| Ok(Arc::new(Webhook::new(&values[0], &values[1])?)));
+#[cfg(not(feature = "webhook"))]
 const WEBHOOK: Option<Make> = None;
+#[cfg(feature = "webhook")]
+const SLACK: Option<Make> = Some(|values| Ok(Arc::new(Slack::new(&values[0])?)));
+#[cfg(not(feature = "webhook"))]
 const SLACK: Option<Make> = None;
+#[cfg(feature = "webhook")]
+const ALERTMANAGER: Option<Make> = Some(|values| Ok(Arc::new(Alertmanager::new(&values[0])?)));
+#[cfg(not(feature = "webhook"))]
 const ALERTMANAGER: Option<Make> = None;
 
 const SENDERS: [EnvSender; 4] = [

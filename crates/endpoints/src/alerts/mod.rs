@@ -41,6 +41,8 @@ mod store_errors;
 
 #[cfg(feature = "email")]
 pub use self::senders::Email;
+#[cfg(feature = "webhook")]
+pub use self::senders::{Alertmanager, Slack, Webhook};
 pub use self::{
     alert::{Alert, AlertStatus, AlertType, Severity},
     config::Alerts,

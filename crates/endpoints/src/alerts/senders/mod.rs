@@ -1,9 +1,19 @@
 //! Senders of notifications.
 
+#[cfg(feature = "webhook")]
+mod alertmanager;
 #[cfg(feature = "email")]
 mod email;
+#[cfg(feature = "webhook")]
+mod http;
 mod log;
+#[cfg(feature = "webhook")]
+mod slack;
+#[cfg(feature = "webhook")]
+mod webhook;
 
+#[cfg(feature = "webhook")]
+pub use self::{alertmanager::Alertmanager, slack::Slack, webhook::Webhook};
 #[cfg(feature = "email")]
 pub use email::Email;
 pub use log::Log;
