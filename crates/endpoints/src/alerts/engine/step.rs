@@ -109,7 +109,9 @@ impl Leader {
         if to.is_empty() {
             return;
         }
-        document.outbox.push(Outgoing { id: Uuid::now_v7(), alert, to, at, is_stored: false });
+        // Mails of an alert refer to its first notification, which therefore has the alert's id.
+        let id = if notice == Notice::Firing { alert.id } else { Uuid::now_v7() };
+        document.outbox.push(Outgoing { id, alert, to, at, is_stored: false });
         drop_oldest(document, &self.engine);
     }
 }

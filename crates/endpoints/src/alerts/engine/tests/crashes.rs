@@ -30,6 +30,7 @@ async fn fleet_sends_one_firing_and_one_resolve() {
     assert_eq!(receiver.statuses(), [Firing, Resolved]);
     let [firing, resolved] = received.as_slice() else { panic!("{received:?}") };
     assert_eq!((firing.alert.id, firing.alert.starts_at), (resolved.alert.id, resolved.alert.starts_at));
+    assert_eq!(firing.id, firing.alert.id, "mails refer to the first notification by the alert's id");
     assert!(firing.id != resolved.id && firing.alert.ends_at.is_none() && resolved.alert.ends_at.is_some());
     assert_eq!(stored(&store).await.outbox, [], "nothing waits");
     let evaluations = level.evaluations();
