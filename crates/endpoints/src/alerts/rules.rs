@@ -3,21 +3,28 @@
 use std::time::Duration;
 
 use async_endpoints_core::{
-    JobId, JobName, JobStatus, StoreError,
+    JobId, JobName, JobStatus, JobView, StoreError,
     store::{ListFilter, Page, TypeStats},
 };
 use async_trait::async_trait;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::{
     alert::{AlertType, Severity},
-    instances::{MEMORY, STORE_ERRORS},
+    instances::{InstanceValue, MEMORY, STORE_ERRORS},
     rule::{AlertRule, Reading, Rule, RuleContext},
 };
 use crate::{health::BoxError, store_call::within, stuck};
 
-/// Number of sample jobs.
+/// Number of sample jobs. The alert shows the first three.
 const SAMPLES: usize = 3;
+/// Number of jobs at the beginning of a list among which samples are searched.
+const PAGE_JOBS: u32 = 50;
+/// Time limit of reading samples. A rule has 10 s in all.
+const SAMPLE_TIME: Duration = Duration::from_secs(3);
+/// States of jobs that wait for a worker.
+const WAITING: [JobStatus; 2] = [JobStatus::Queued, JobStatus::Scheduled];
 /// Wait of a runnable job from which on a missing worker is a problem: workers of a deployment start within it.
 const WORKER_START: Duration = Duration::from_secs(60);
 /// Longest window of queue times: an alert follows the present.
@@ -111,12 +118,29 @@ impl AlertRule for SlowJobs {
         let running: u64 = context.stats.types.iter().map(|of_type| of_type.slow).sum();
         let (ended, memory) = ended_slow(context);
         let slow = running + ended;
-        let types = context.stats.types.iter().filter(|of_type| of_type.slow > 0);
-        let jobs = samples(context, JobStatus::InProgress, types.map(|of_type| &of_type.name)).await?;
+        let jobs = if slow == 0 { Vec::new() } else { sampled(slow_samples(context)).await };
         let message = format!("{slow} jobs ran longer than their limit, {running} of them run now");
         let reading = Reading::new(slow as f64, message).with("running", running).with("ended", ended);
         Ok(reading.jobs(jobs).remember(memory))
     }
+}
+
+/// Ids of jobs that run slow, then of jobs that ended last after a slow attempt.
+async fn slow_samples(context: &RuleContext) -> Result<Vec<JobId>, StoreError> {
+    let mut jobs = Vec::new();
+    for status in [JobStatus::InProgress, JobStatus::Completed, JobStatus::Failed] {
+        for cutoffs in context.cutoffs.iter() {
+            if jobs.len() >= SAMPLES {
+                return Ok(jobs);
+            }
+            let is_slow = |job: &JobView| {
+                let end = if status == JobStatus::InProgress { Some(context.now()) } else { job.completed_at };
+                job.started_at.zip(end).is_some_and(|(start, end)| end.since(start) > cutoffs.slow_after)
+            };
+            jobs.extend(first(context, status, &cutoffs.name, is_slow).await?);
+        }
+    }
+    Ok(jobs)
 }
 
 /// Slow attempts that ended since the last evaluation, and what the next one must know: a minute with the number that it had.
@@ -147,7 +171,9 @@ impl AlertRule for FailureRate {
         let message =
             format!("{:.2} % of {of} failed: {} of {} ended jobs", worst.percent(), worst.failed, worst.count());
         let failing = rates.iter().filter(|rate| rate.failed > 0).filter_map(|rate| rate.name.as_ref());
-        let jobs = samples(context, JobStatus::Failed, worst.name.iter().chain(failing)).await?;
+        // Those of the rate alone, unless it is the rate of all jobs.
+        let names = failing.filter(|name| worst.name.as_ref().is_none_or(|worst| worst == *name));
+        let jobs = sampled(samples(context, &[JobStatus::Failed], names.collect())).await;
         let types: Vec<Value> = rates.iter().filter(|rate| rate.failed > 0).take(20).map(Ended::facts).collect();
         Ok(Reading::new(worst.percent(), message).count(worst.count()).with("rates", types).jobs(jobs))
     }
@@ -201,7 +227,7 @@ impl AlertRule for StuckJobs {
         let count = stuck::total(&context.stats);
         let found = match count {
             0 => Vec::new(),
-            _ => stuck::list(&*context.store, &context.stats, &context.cutoffs, SAMPLES).await?,
+            _ => sampled(stuck::list(&*context.store, &context.stats, &context.cutoffs, SAMPLES)).await,
         };
         let reasons: Vec<String> = found.iter().map(|stuck| format!("{:?}", stuck.reason)).collect();
         let jobs = found.into_iter().map(|stuck| stuck.job.id);
@@ -209,15 +235,18 @@ impl AlertRule for StuckJobs {
     }
 }
 
-/// The 95th percentile of the queue time, in seconds.
+/// The 95th percentile of the queue time, in seconds, of the type that waits longest.
 struct QueueWait;
 
 #[async_trait]
 impl AlertRule for QueueWait {
     async fn evaluate(&self, context: &RuleContext) -> Result<Reading, BoxError> {
         let stats = context.job_stats(context.window().min(QUEUE_WINDOW));
-        let wait = stats.total.queue_time.p95.map_or(0.0, |wait| wait.as_secs_f64());
-        Ok(Reading::new(wait, format!("the p95 of the queue time is {wait:.1} s")))
+        let waits = stats.job_types.iter().filter_map(|(name, figures)| Some((figures.queue_time.p95?, name)));
+        let Some((wait, name)) = waits.max() else { return Ok(Reading::new(0.0, "no job started")) };
+        let seconds = wait.as_secs_f64();
+        let message = format!("the p95 of the queue time of {name} is {seconds:.1} s");
+        Ok(Reading::new(seconds, message).with("job_type", name.as_str()))
     }
 }
 
@@ -232,7 +261,7 @@ impl AlertRule for OldestQueued {
         let Some(oldest) = oldest else { return Ok(Reading::new(0.0, "no job waits")) };
         let seconds = wait(&oldest).as_secs_f64();
         let message = format!("a job of {} has waited for {seconds:.1} s", oldest.name);
-        let jobs = samples(context, JobStatus::Queued, [&oldest.name].into_iter()).await?;
+        let jobs = sampled(samples(context, &WAITING, vec![&oldest.name])).await;
         Ok(Reading::new(seconds, message).with("job_type", oldest.name.as_str()).jobs(jobs))
     }
 }
@@ -252,7 +281,7 @@ impl AlertRule for NoWorkers {
         let left: Vec<&JobName> = stats.types.iter().filter(is_left).map(|of_type| &of_type.name).collect();
         let names: Vec<&str> = left.iter().map(|name| name.as_str()).collect();
         let message = format!("no live worker runs {}, and jobs wait", names.join(", "));
-        let jobs = samples(context, JobStatus::Queued, left.iter().copied()).await?;
+        let jobs = sampled(samples(context, &WAITING, left.clone())).await;
         Ok(Reading::new(left.len() as f64, message).with("job_types", names).jobs(jobs))
     }
 }
@@ -261,7 +290,7 @@ fn wait(context: &RuleContext, of_type: &TypeStats) -> Duration {
     of_type.oldest_runnable.map_or(Duration::ZERO, |since| context.now().since(since))
 }
 
-/// The largest value that a process reported for a rule.
+/// The largest value that a process reported for a rule. One of too few events counts only if there is no other.
 struct Worst {
     rule: &'static str,
     says: &'static str,
@@ -270,10 +299,10 @@ struct Worst {
 #[async_trait]
 impl AlertRule for Worst {
     async fn evaluate(&self, context: &RuleContext) -> Result<Reading, BoxError> {
+        let is_counted = |value: &InstanceValue| value.count.is_none_or(|count| count >= context.min_count());
         let values = context.instances.iter().filter(|value| value.rule == self.rule);
-        let Some(worst) = values.max_by(|a, b| a.value.total_cmp(&b.value)) else {
-            return Ok(Reading::new(0.0, self.says).count(0));
-        };
+        let worst = values.max_by(|a, b| is_counted(a).cmp(&is_counted(b)).then_with(|| a.value.total_cmp(&b.value)));
+        let Some(worst) = worst else { return Ok(Reading::new(0.0, self.says).count(0)) };
         let message = format!("{}: {:.1} % in process {}", self.says, worst.value, worst.instance);
         let reading = Reading::new(worst.value, message).with("instance", worst.instance.as_str());
         Ok(match worst.count {
@@ -283,23 +312,38 @@ impl AlertRule for Worst {
     }
 }
 
-/// Ids of the first jobs of these types in a state, in the state's own order.
-async fn samples<'a>(
+/// Reads samples within a short time. Without them, the rule still has its value.
+async fn sampled<T>(read: impl Future<Output = Result<Vec<T>, StoreError>>) -> Vec<T> {
+    timeout(SAMPLE_TIME, read).await.ok().and_then(Result::ok).unwrap_or_default()
+}
+
+/// Ids of the first jobs of these types in these states. A Scheduled job counts from its due time on.
+async fn samples(
     context: &RuleContext,
-    status: JobStatus,
-    names: impl Iterator<Item = &'a JobName> + Send,
+    statuses: &[JobStatus],
+    names: Vec<&JobName>,
 ) -> Result<Vec<JobId>, StoreError> {
-    let mut jobs: Vec<JobId> = Vec::new();
-    let names: Vec<&JobName> = names.take(SAMPLES).collect();
+    let mut jobs = Vec::new();
     for name in names {
-        let filter = ListFilter { status: Some(status), name: Some(name.clone()) };
-        let page = Page { cursor: None, limit: SAMPLES as u32 };
-        let found = within(context.store.list(&filter, &page)).await?.jobs;
-        jobs.extend(found.into_iter().map(|job| job.id));
-        if jobs.len() >= SAMPLES {
-            break;
+        for status in statuses {
+            if jobs.len() >= SAMPLES {
+                return Ok(jobs);
+            }
+            let is_due = |job: &JobView| *status != JobStatus::Scheduled || job.scheduled_at <= Some(context.now());
+            jobs.extend(first(context, *status, name, is_due).await?);
         }
     }
-    jobs.truncate(SAMPLES);
     Ok(jobs)
+}
+
+/// Ids of the jobs at the beginning of a list that are `wanted`.
+async fn first(
+    context: &RuleContext,
+    status: JobStatus,
+    name: &JobName,
+    wanted: impl Fn(&JobView) -> bool,
+) -> Result<Vec<JobId>, StoreError> {
+    let filter = ListFilter { status: Some(status), name: Some(name.clone()) };
+    let page = within(context.store.list(&filter, &Page { cursor: None, limit: PAGE_JOBS })).await?;
+    Ok(page.jobs.iter().filter(|job| wanted(job)).take(SAMPLES).map(|job| job.id).collect())
 }

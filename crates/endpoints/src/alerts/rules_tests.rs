@@ -6,6 +6,7 @@ use async_endpoints_core::{
     JobName, MemoryStore, Timestamp,
     store::{MinuteStats, Stats, TypeCutoffs, TypeStats},
 };
+use async_endpoints_testkit::{FlakyStore, ManualClock};
 use serde_json::{Value, json};
 
 use super::{
@@ -13,6 +14,7 @@ use super::{
     rule::{Reading, Rule, RuleContext},
     rules::defaults,
 };
+use crate::{AsyncEndpoints, JobContext, JobType, Options};
 
 const NOW: Timestamp = Timestamp::from_micros(100 * 60_000_000);
 
@@ -157,4 +159,54 @@ async fn largest_value_of_a_process_counts() {
         assert_eq!(fires(of, &context(of_type(), vec![], values)).await, expected, "{of} {at} {count:?}");
     }
     assert!(!fires(MEMORY, &context(of_type(), vec![], vec![])).await, "no process reports a value");
+    let values = vec![value(STORE_ERRORS, "few", 50.0, Some(2)), value(STORE_ERRORS, "many", 6.0, Some(100))];
+    let mut context = context(of_type(), vec![], values);
+    context.min_count = 10;
+    assert!(fires(STORE_ERRORS, &context).await, "few errors of one process do not hide many of another");
+}
+
+#[tokio::test]
+async fn queue_wait_is_of_the_slowest_type() {
+    let mut fast = MinuteStats::new(100, name());
+    (0..1_000).for_each(|_| fast.queue_time.record(Duration::from_millis(1)));
+    let mut slow = MinuteStats::new(100, JobName::new("B").expect("a valid name"));
+    slow.queue_time.record(Duration::from_secs(70));
+    let context = context(of_type(), vec![fast, slow], vec![]);
+    assert!(fires("queue_wait", &context).await);
+    assert_eq!(read("queue_wait", &context).await.details["job_type"], "B");
+}
+
+#[tokio::test]
+async fn ended_slow_job_is_a_sample() {
+    const TIMED: JobType<u64, ()> = JobType::new("A");
+    let clock = ManualClock::new();
+    let store = Arc::new(MemoryStore::with_clock(clock.clone()));
+    let run = move |ctx: JobContext<u64>| {
+        clock.advance(Duration::from_secs(*ctx.request()));
+        async { Ok(()) }
+    };
+    let options = Options { lease: Duration::from_secs(3600), ..Options::default() };
+    let endpoints = AsyncEndpoints::builder(store.clone()).options(options).handler(TIMED, run).build().expect("valid");
+    let mut ids = Vec::new();
+    for seconds in [60, 61] {
+        ids.push(endpoints.submit(TIMED, seconds).await.expect("accepted").job.id);
+        endpoints.run_until_idle().await.expect("memory answers");
+    }
+    let mut minute = MinuteStats::new(100, name());
+    minute.slow = 1;
+    let mut context = context(of_type(), vec![minute], vec![]);
+    context.store = store;
+    assert_eq!(read("slow_jobs", &context).await.jobs, ids[1..]);
+}
+
+#[tokio::test]
+async fn failed_read_of_samples_leaves_the_value() {
+    let store = FlakyStore::new(Arc::new(MemoryStore::new()));
+    store.outage(true);
+    let mut context = context(TypeStats { overdue: 6, ..of_type() }, vec![ended(100, 0, 20)], vec![]);
+    context.store = Arc::new(store);
+    for (rule, value) in [("stuck_jobs", 6.0), ("failure_rate", 100.0)] {
+        let reading = read(rule, &context).await;
+        assert_eq!((reading.value, reading.jobs), (Some(value), vec![]), "{rule}");
+    }
 }
