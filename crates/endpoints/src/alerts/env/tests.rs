@@ -119,6 +119,26 @@ mod email {
     }
 }
 
+#[cfg(feature = "webhook")]
+#[test]
+fn variables_switch_senders_over_http_on() {
+    let secret = ("AE_ALERT_WEBHOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+    let vars = [
+        ("AE_ALERT_WEBHOOK_URL", "http://127.0.0.1:9/hook"),
+        secret,
+        ("AE_ALERT_SLACK_URL", "http://127.0.0.1:9/slack"),
+        ("AE_ALERT_ALERTMANAGER_URL", "http://127.0.0.1:9093"),
+    ];
+    let names: Vec<String> = read(&vars).expect("senders").routes.iter().map(|route| route.name.clone()).collect();
+    assert_eq!(names, ["log", "webhook", "slack", "alertmanager"]);
+    for (name, value) in [("AE_ALERT_WEBHOOK_URL", "ftp://canary/"), ("AE_ALERT_WEBHOOK_SECRET", "whsec_canary")] {
+        let mut wrong = vars;
+        wrong.iter_mut().filter(|(other, _)| *other == name).for_each(|(_, old)| *old = value);
+        let error = read(&wrong).expect_err(name);
+        assert!(error.starts_with(&format!("invalid {name}: ")) && !error.contains("canary"), "{error}");
+    }
+}
+
 #[test]
 fn sender_without_its_feature_is_refused() {
     let webhook = EnvSender { make: None, ..SENDERS[0] };
