@@ -67,8 +67,8 @@ async fn firing_rule_repeats_in_its_interval() {
     level.set(11.0);
     sleep(REPEAT * 3 - INTERVAL).await;
     let received = receiver.received();
-    assert_eq!(received.len(), 3);
-    assert!(received.iter().all(|received| received.alert.id == received.alert.id && received.alert.status == Firing));
+    assert_eq!(receiver.statuses(), [Firing; 3]);
+    assert!(received.iter().all(|repeat| repeat.alert.id == received[0].alert.id), "all are about one alert");
     assert!(received[0].id != received[1].id, "a repeat is a notification of its own");
 }
 
