@@ -119,7 +119,7 @@ impl AlertRule for SlowJobs {
         let (ended, memory) = ended_slow(context);
         let slow = running + ended;
         let jobs = if slow == 0 { Vec::new() } else { sampled(slow_samples(context)).await };
-        let message = format!("{slow} jobs ran longer than their limit, {running} of them run now");
+        let message = format!("slow attempts: {running} running, {ended} ended since the last evaluation");
         let reading = Reading::new(slow as f64, message).with("running", running).with("ended", ended);
         Ok(reading.jobs(jobs).remember(memory))
     }
