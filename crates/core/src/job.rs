@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::time::Timestamp;
+pub use crate::trace::{InvalidTraceParent, TraceContext, TraceParent};
 
 /// The id of a job: a UUID, of version 7 unless its submitter chose it.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -174,22 +175,6 @@ pub struct Digest(pub [u8; 32]);
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Digest({:02x}{:02x}{:02x}{:02x}…)", self.0[0], self.0[1], self.0[2], self.0[3])
-    }
-}
-
-/// The W3C trace context of a request, as text.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TraceContext {
-    /// `00-<trace id>-<span id>-<flags>`.
-    pub traceparent: String,
-    /// The vendors' additions, passed on unchanged.
-    pub tracestate: Option<String>,
-}
-
-impl TraceContext {
-    /// The 32 hexadecimal digits of the trace id; none if `traceparent` is too short.
-    pub fn trace_id(&self) -> Option<&str> {
-        self.traceparent.get(3..35)
     }
 }
 
@@ -408,13 +393,5 @@ mod tests {
         for bad in ["", "a b", "a{b}", "a:b", "ü", &"x".repeat(101)] {
             assert!(JobName::new(bad).is_err(), "{bad:?}");
         }
-    }
-
-    #[test]
-    fn trace_id_of_short_header_is_none() {
-        let trace = |s: &str| TraceContext { traceparent: s.to_owned(), tracestate: None };
-        assert_eq!(trace("00-").trace_id(), None);
-        let id = "0af7651916cd43dd8448eb211c80319c";
-        assert_eq!(trace(&format!("00-{id}-b7ad6b7169203331-01")).trace_id(), Some(id));
     }
 }

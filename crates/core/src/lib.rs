@@ -19,6 +19,7 @@ pub mod memory;
 pub mod retry;
 pub mod store;
 pub mod time;
+mod trace;
 
 pub use job::{JobId, JobName, JobStatus, JobView, Priority};
 pub use memory::MemoryStore;

@@ -8,7 +8,7 @@ use std::{
 
 use async_endpoints_core::{
     JobId, JobName, Timestamp,
-    job::TraceContext,
+    job::{TraceContext, TraceParent},
     store::{Attempt, Lease, LeaseToken},
 };
 use async_endpoints_telemetry::{
@@ -45,7 +45,7 @@ pub struct AttemptInfo {
     pub(crate) queue_time: Duration,
     pub(crate) deadline: Instant,
     pub(crate) trace: Option<TraceContext>,
-    pub(crate) previous_span: Option<String>,
+    pub(crate) previous_span: Option<TraceParent>,
     pub(crate) scope: Scope,
     pub(crate) cancellation: CancellationToken,
     pub(crate) progress: ProgressReporter,
@@ -63,7 +63,7 @@ impl AttemptInfo {
             queue_time: attempt.started_at.since(attempt.runnable_since),
             deadline,
             trace: attempt.trace.clone(),
-            previous_span: attempt.previous_span.clone(),
+            previous_span: attempt.previous_span,
             scope,
             cancellation: CancellationToken::new(),
             progress,
@@ -123,8 +123,8 @@ impl AttemptInfo {
     }
 
     /// The `traceparent` of the previous attempt. `None` for the first attempt, and after one whose worker died.
-    pub fn previous_span(&self) -> Option<&str> {
-        self.previous_span.as_deref()
+    pub fn previous_span(&self) -> Option<TraceParent> {
+        self.previous_span
     }
 
     /// The progress reporter of this attempt.

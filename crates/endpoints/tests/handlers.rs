@@ -66,7 +66,7 @@ async fn handler_without_body_sees_request_parts() {
             "last": ctx.is_last_attempt(),
             "inTime": ctx.deadline() > std::time::Instant::now(),
             "waited": ctx.queue_time() < Duration::from_secs(10),
-            "trace": ctx.trace().and_then(|trace| trace.trace_id()),
+            "trace": ctx.trace().map(|trace| trace.trace_id()),
         }))
     }
     let service =

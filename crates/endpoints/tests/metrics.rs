@@ -415,7 +415,7 @@ async fn lost_job_has_total_time_and_exemplar() {
     let job: Value = response.unwrap().json().await.unwrap();
     let id = job["id"].as_str().unwrap();
     let JobLookup::Found(stored) = service.store.get(id.parse().unwrap()).await.unwrap() else { panic!("not found") };
-    let parent = stored.trace.unwrap().traceparent;
+    let parent = stored.trace.unwrap().traceparent.to_string();
     claim_and_die(&service.store, "Idle").await;
     ended(&service.endpoints, id.parse().unwrap()).await;
     let lost = r#"async_job_failed_total{error_type="WORKER_LOST",job_type="Idle"} 1"#;

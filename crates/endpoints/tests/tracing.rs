@@ -244,7 +244,7 @@ async fn unsampled_caller_exports_neither_half() {
 
 async fn stored_trace(service: &Service, job: &Value) -> String {
     let async_endpoints::JobLookup::Found(job) = service.endpoints.job(id(job)).await.unwrap() else { panic!("gone") };
-    job.trace.unwrap().traceparent
+    job.trace.unwrap().traceparent.to_string()
 }
 
 #[tokio::test]
@@ -274,7 +274,7 @@ async fn another_process_links_to_the_submission() {
     let [send] = front.wait_for("send Work").await;
     let [process] = back.wait_for("process Work").await;
     assert_eq!(links(&process), [ids(&send)]);
-    assert_eq!(job.trace.unwrap().trace_id(), Some(&*send.span_context.trace_id().to_string()));
+    assert_eq!(job.trace.unwrap().trace_id(), send.span_context.trace_id().to_string());
     assert!(front.named("process Work").is_empty() && back.named("send Work").is_empty());
 }
 
@@ -391,7 +391,7 @@ async fn retry_by_an_operator_is_a_submission() {
     let [_, send] = traced.wait_for("send Work").await;
     assert_attributes(&send, &[("messaging.destination.name", "Work")]);
     assert_attributes(&send, &[("messaging.message.id", &retried.id.to_string())]);
-    assert_eq!(retried.trace.unwrap().trace_id(), Some(&*send.span_context.trace_id().to_string()));
+    assert_eq!(retried.trace.unwrap().trace_id(), send.span_context.trace_id().to_string());
     let [process] = traced.wait_for("process Work").await;
     assert_eq!(process.status, Status::error("NEVER"));
 }

@@ -60,7 +60,7 @@ pub(crate) fn status(number: i64) -> Result<JobStatus, Fail> {
 }
 
 pub(crate) fn trace(traceparent: Option<String>, tracestate: Option<String>) -> Option<TraceContext> {
-    traceparent.map(|traceparent| TraceContext { traceparent, tracestate })
+    Some(TraceContext { traceparent: traceparent?.parse().ok()?, tracestate })
 }
 
 /// The part of a job's terms (`lua/terms.lua`) that readers need.

@@ -46,7 +46,7 @@ pub(crate) fn new_job(args: Args, job: &NewJob) -> Args {
 
 pub(crate) fn trace_args(args: Args, trace: Option<&TraceContext>) -> Args {
     let tracestate = trace.and_then(|trace| trace.tracestate.as_ref());
-    args.maybe(trace.map(|trace| &trace.traceparent)).maybe(tracestate)
+    args.maybe(trace.map(|trace| trace.traceparent.to_string())).maybe(tracestate)
 }
 
 pub(crate) fn inserted(answer: Value) -> Done<InsertOutcome> {
@@ -131,7 +131,7 @@ fn attempt(answer: Value, claim: &Claim, now: Timestamp) -> Done<Attempt> {
         runnable_since: Timestamp::from_micros(one.int()?),
         started_at: now,
         trace: record::trace(one.maybe_text()?, one.maybe_text()?),
-        previous_span: one.maybe_text()?,
+        previous_span: one.maybe_text()?.and_then(|text| text.parse().ok()),
     })
 }
 
@@ -203,7 +203,7 @@ pub(crate) fn settle_args(settlements: &[Settlement]) -> Args {
         };
         args.text(place + 1)
             .bytes(if settlement.slow { "1" } else { "" })
-            .maybe(settlement.span.as_ref())
+            .maybe(settlement.span.map(String::from))
             .bytes(progress(settlement.progress.as_ref()))
             .bytes(lines(&settlement.logs))
     })

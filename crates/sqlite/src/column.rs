@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_endpoints_core::{
     JobId, JobStatus, Priority, Timestamp,
-    job::{Digest, ErrorRecord, Progress},
+    job::{Digest, ErrorRecord, Progress, TraceParent},
     store::{LeaseToken, WorkerId},
 };
 use rusqlite::{
@@ -94,6 +94,8 @@ column!(Priority, |stored: u8| Self::try_from(stored).map_err(str::to_owned), |v
 column!(JobId, |stored: [u8; 16]| Ok(Self(Uuid::from_bytes(stored))), |value| value.0.as_bytes().as_slice());
 column!(LeaseToken, |stored: [u8; 16]| Ok(Self(Uuid::from_bytes(stored))), |value| value.0.as_bytes().as_slice());
 column!(WorkerId, |stored: [u8; 16]| Ok(Self(Uuid::from_bytes(stored))), |value| value.0.as_bytes().as_slice());
+column!(TraceParent, |stored: String| stored.parse().map_err(|_| "invalid traceparent".to_owned()), |value| value
+    .to_string());
 column!(Digest, |stored: [u8; 32]| Ok(Self(stored)), |value| value.0.as_slice());
 column!(ErrorRecord, |stored: String| from_json(stored.as_bytes()), |value| json(value)?);
 column!(Progress, |stored: String| from_json(stored.as_bytes()), |value| json(value)?);

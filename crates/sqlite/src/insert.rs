@@ -82,7 +82,7 @@ impl State {
             owner: new.owner,
             key: new.key.as_ref().map(|key| key.as_str().to_owned()),
             repeatable: new.id_chosen || new.key.is_some(),
-            traceparent: trace.map(|trace| trace.traceparent.clone()),
+            traceparent: trace.map(|trace| trace.traceparent),
             tracestate: trace.and_then(|trace| trace.tracestate.clone()),
             created_at: now,
             retry_of,

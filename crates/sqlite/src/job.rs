@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_endpoints_core::{
     JobId, JobStatus, Priority, Timestamp,
-    job::{Digest, ErrorRecord, JobTerms, Progress, TraceContext},
+    job::{Digest, ErrorRecord, JobTerms, Progress, TraceContext, TraceParent},
     lifecycle::{self, AttemptEffect, ErrorEffect, RunningJob},
     store::{JobLeases, LeaseToken, WorkerId},
 };
@@ -94,7 +94,7 @@ job_columns! {
         owner: Option<Digest>,
         key: Option<String>,
         repeatable: bool,
-        traceparent: Option<String>,
+        traceparent: Option<TraceParent>,
         tracestate: Option<String>,
         created_at: Timestamp,
         retry_of: Option<JobId>,
@@ -126,7 +126,7 @@ job_columns! {
         deadline: Option<Timestamp>,
         error: Option<ErrorRecord>,
         progress: Option<Progress>,
-        span: Option<String>,
+        span: Option<TraceParent>,
         retried_by: Option<JobId>,
         log_lines: i64,
         log_bytes: i64,
@@ -165,7 +165,7 @@ impl Job {
     }
 
     pub(crate) fn trace(&self) -> Option<TraceContext> {
-        let traceparent = self.traceparent.clone()?;
+        let traceparent = self.traceparent?;
         Some(TraceContext { traceparent, tracestate: self.tracestate.clone() })
     }
 

@@ -162,7 +162,7 @@ impl State {
             runnable_since: job.runnable_since,
             started_at: now,
             trace: job.trace(),
-            previous_span: job.span.clone(),
+            previous_span: job.span,
         })
     }
 
@@ -249,7 +249,7 @@ impl State {
         }
         let after = self.end(&mut job, &EndedAttempt::settled(settlement), |job, after| {
             job.settled = Some(after);
-            job.span.clone_from(&settlement.span);
+            job.span = settlement.span;
             if let Some(progress) = &settlement.progress {
                 job.progress = Some(progress.stored(now));
             }

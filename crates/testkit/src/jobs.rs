@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use async_endpoints_core::{
     JobId, JobName, Timestamp,
-    job::{Digest, ErrorRecord, JobTerms, LogLine},
+    job::{Digest, ErrorRecord, JobTerms, LogLine, TraceParent},
     store::{IdempotencyKey, NewJob, Outcome, WorkerId, WorkerInfo, WorkerSlots},
 };
 use bytes::Bytes;
@@ -25,6 +25,12 @@ pub fn key(text: &str) -> IdempotencyKey {
 #[must_use]
 pub const fn digest(number: u8) -> Digest {
     Digest([number; 32])
+}
+
+/// The `traceparent` of a span.
+#[must_use]
+pub const fn traceparent(trace_id: u128, span_id: u64, flags: u8) -> TraceParent {
+    TraceParent { trace_id: trace_id.to_be_bytes(), span_id: span_id.to_be_bytes(), flags }
 }
 
 /// An error with this code, a detail and two sources.

@@ -1,5 +1,7 @@
 //! Calls made for clients: insert, cancel, retry.
 
+use std::mem::MaybeUninit;
+
 use super::{
     job::Job,
     state::{Request, State},
@@ -13,7 +15,8 @@ use crate::{
 };
 
 impl State {
-    pub(super) fn insert(&mut self, new: NewJob, now: Timestamp) -> InsertOutcome {
+    /// `memory` is for the job, if it is accepted.
+    pub(super) fn insert(&mut self, new: NewJob, memory: Box<MaybeUninit<Job>>, now: Timestamp) -> InsertOutcome {
         let type_id = self.type_id_or_new(&new.name);
         let request: Option<Request> = new.key.as_ref().map(|key| (new.owner, type_id, key.clone()));
         if let Some(known) = request.as_ref().and_then(|request| self.keys.get(request)).copied() {
@@ -28,7 +31,7 @@ impl State {
         }
         let id = new.id;
         let order = self.next_order(now);
-        let place = self.add(Box::new(Job::new(new, type_id, order, now)));
+        let place = self.add(Box::write(memory, Job::new(new, type_id, order, now)));
         if let Some(request) = request {
             self.keys.insert(request, id);
         }

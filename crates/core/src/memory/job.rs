@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::{
     job::{
         AttemptRecord, Digest, ErrorRecord, JobId, JobName, JobStatus, JobTerms, JobView, LogLine, Progress,
-        TraceContext,
+        TraceContext, TraceParent,
     },
     lifecycle::{self, AttemptEffect, ErrorEffect, RunningJob},
     limits::{ATTEMPTS_KEPT, LOG_BYTES_PER_JOB},
@@ -27,7 +27,7 @@ pub(super) struct Job {
     pub(super) fingerprint: Digest,
     pub(super) owner: Option<Digest>,
     pub(super) key: Option<IdempotencyKey>,
-    pub(super) trace: Option<Box<TraceContext>>,
+    pub(super) trace: Option<TraceContext>,
 
     pub(super) version: u64,
     pub(super) attempt: u32,
@@ -67,7 +67,7 @@ pub(super) struct Extra {
     /// Ended attempts, oldest first, except a completed one.
     pub(super) history: VecDeque<AttemptRecord>,
     pub(super) progress: Option<Progress>,
-    pub(super) span: Option<String>,
+    pub(super) span: Option<TraceParent>,
     pub(super) retry_of: Option<JobId>,
     pub(super) retried_by: Option<JobId>,
     logs: VecDeque<LogLine>,
@@ -90,7 +90,7 @@ impl Job {
             fingerprint: new.fingerprint,
             owner: new.owner,
             key: new.key,
-            trace: new.trace.map(Box::new),
+            trace: new.trace,
             version: 1,
             attempt: 0,
             retries: 0,
@@ -214,7 +214,7 @@ impl Job {
             ahead,
             retry_of: extra.and_then(|extra| extra.retry_of),
             retried_by: extra.and_then(|extra| extra.retried_by),
-            trace: self.trace.as_deref().cloned(),
+            trace: self.trace.clone(),
             owner: self.owner,
         }
     }

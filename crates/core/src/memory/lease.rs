@@ -136,7 +136,7 @@ impl State {
             job.payload = Bytes::new(); // A completed job never runs again.
         }
         if settlement.span.is_some() || job.extra.is_some() {
-            job.extra().span = settlement.span.clone();
+            job.extra().span = settlement.span;
         }
         if let Some(progress) = &settlement.progress {
             job.extra().progress = Some(progress.stored(now));
@@ -163,7 +163,7 @@ fn attempt(job: &Job, claim: &Claim, name: &JobName, now: Timestamp) -> Attempt 
         created_at: job.created_at,
         runnable_since: job.runnable_since,
         started_at: now,
-        trace: job.trace.as_deref().cloned(),
-        previous_span: job.extra.as_ref().and_then(|extra| extra.span.clone()),
+        trace: job.trace.clone(),
+        previous_span: job.extra.as_ref().and_then(|extra| extra.span),
     }
 }

@@ -115,7 +115,9 @@ impl std::fmt::Debug for MemoryStore {
 #[async_trait]
 impl JobStore for MemoryStore {
     async fn insert(&self, job: NewJob) -> Result<InsertOutcome> {
-        Ok(self.step(|state, now| state.insert(job, now)))
+        // Allocated before the lock is taken.
+        let memory = Box::new_uninit();
+        Ok(self.step(|state, now| state.insert(job, memory, now)))
     }
 
     async fn get(&self, id: JobId) -> Result<JobLookup> {

@@ -39,7 +39,7 @@ impl State {
             status,
             created_at: job.created_at,
             recovered_at: now,
-            trace: job.trace.as_deref().cloned(),
+            trace: job.trace.clone(),
             name: self.types[type_id as usize].name.clone(),
         }
     }

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::{Lease, LeaseToken};
 use crate::{
     job::{
-        AttemptOutcome, ErrorRecord, JobId, JobName, JobStatus, LogLine, Priority, Progress, TraceContext, WorkerId,
+        AttemptOutcome, ErrorRecord, JobId, JobName, JobStatus, LogLine, Priority, Progress, TraceContext, TraceParent,
+        WorkerId,
     },
     time::Timestamp,
 };
@@ -67,7 +68,7 @@ pub struct Attempt {
     /// The trace context of the submission.
     pub trace: Option<TraceContext>,
     /// The `traceparent` of the attempt before, if its settlement had one.
-    pub previous_span: Option<String>,
+    pub previous_span: Option<TraceParent>,
 }
 
 /// The answer to a claim.
@@ -239,7 +240,7 @@ pub struct Settlement {
     /// Whether the attempt ran for longer than its type's `slow_after`.
     pub slow: bool,
     /// The attempt's own `traceparent`, for the next attempt to link to.
-    pub span: Option<String>,
+    pub span: Option<TraceParent>,
     /// The attempt's final progress. Replaces the job's progress, whatever the outcome; none leaves it unchanged.
     pub progress: Option<ReportedProgress>,
     /// The attempt's last log lines, appended whatever the outcome. The store sets line number and attempt.

@@ -49,7 +49,8 @@ impl JobDocument<'_> {
         let job = self.job;
         let mut id = [0; Hyphenated::LENGTH];
         let id = &*job.id.0.hyphenated().encode_lower(&mut id);
-        let (trace, sources) = (job.trace.as_ref(), self.with_sources);
+        let (trace_id, sources) = (job.trace.as_ref().map(TraceContext::trace_id), self.with_sources);
+        let trace_id = trace_id.as_deref();
         let mut object = ObjectWriter::begin(out);
         object.text("id", &[id]);
         object.text("name", &[job.name.as_str()]);
@@ -69,13 +70,16 @@ impl JobDocument<'_> {
         object.field("cancelRequestedAt", &job.cancel_requested_at);
         object.field("progress", &job.progress);
         object.field("result", &self.result());
-        object.field("error", &job.error.as_ref().map(|error| ProblemBody::of_job(error, job.attempt, trace, sources)));
-        let attempts = job.attempts.iter().map(|record| Attempt::of(record, trace, sources));
+        object.field(
+            "error",
+            &job.error.as_ref().map(|error| ProblemBody::of_job(error, job.attempt, trace_id, sources)),
+        );
+        let attempts = job.attempts.iter().map(|record| Attempt::of(record, trace_id, sources));
         object.field("attempts", &attempts.collect::<Vec<_>>());
         object.field("waiting", &self.waiting);
         object.field("retryOf", &job.retry_of);
         object.field("retriedBy", &job.retried_by);
-        object.field("traceId", &trace.and_then(TraceContext::trace_id));
+        object.field("traceId", &trace_id);
         self.links(object.begin_field("links"), id);
         object.end();
     }
@@ -118,7 +122,7 @@ struct Attempt<'a> {
 }
 
 impl<'a> Attempt<'a> {
-    fn of(record: &'a AttemptRecord, trace: Option<&'a TraceContext>, sources: bool) -> Self {
+    fn of(record: &'a AttemptRecord, trace_id: Option<&'a str>, sources: bool) -> Self {
         let error = record.error.as_ref();
         Self {
             attempt: record.attempt,
@@ -126,7 +130,7 @@ impl<'a> Attempt<'a> {
             started_at: record.started_at,
             ended_at: record.ended_at,
             outcome: record.outcome,
-            error: error.map(|error| ProblemBody::of_job(error, record.attempt, trace, sources)),
+            error: error.map(|error| ProblemBody::of_job(error, record.attempt, trace_id, sources)),
         }
     }
 }

@@ -1,9 +1,6 @@
 //! Problem objects (RFC 9457): the body of every error response.
 
-use async_endpoints_core::{
-    StoreError,
-    job::{ErrorRecord, TraceContext},
-};
+use async_endpoints_core::{StoreError, job::ErrorRecord};
 use axum::{
     body::Body,
     http::{HeaderName, HeaderValue, StatusCode, header},
@@ -55,8 +52,8 @@ pub(super) struct ProblemBody<'a> {
 }
 
 impl<'a> ProblemBody<'a> {
-    /// A job's error, with the attempt and the trace of the job. `sources` is set for operators only.
-    pub(super) fn of_job(error: &'a ErrorRecord, attempt: u32, trace: Option<&'a TraceContext>, sources: bool) -> Self {
+    /// A job's error, with the attempt and the trace id of the job. `sources` is set for operators only.
+    pub(super) fn of_job(error: &'a ErrorRecord, attempt: u32, trace_id: Option<&'a str>, sources: bool) -> Self {
         Self {
             type_uri: type_uri(&error.code),
             title: &error.title,
@@ -65,7 +62,7 @@ impl<'a> ProblemBody<'a> {
             code: &error.code,
             attempt: Some(attempt),
             retryable: Some(error.retryable),
-            trace_id: trace.and_then(TraceContext::trace_id),
+            trace_id,
             sources: if sources { &error.sources } else { &[] },
         }
     }

@@ -1,6 +1,6 @@
 //! `GET /jobs/{id}/result`: the bare result of the handler.
 
-use async_endpoints_core::{JobStatus, JobView};
+use async_endpoints_core::{JobStatus, JobView, job::TraceContext};
 use axum::{
     body::Body,
     http::{StatusCode, header},
@@ -31,7 +31,8 @@ fn answer(job: &JobView, call: &Call) -> Response {
             ([(header::CONTENT_TYPE, "application/json")], Body::from(result.clone())).into_response()
         }
         (JobStatus::Failed | JobStatus::Canceled, _, Some(error)) => {
-            let body = ProblemBody::of_job(error, job.attempt, job.trace.as_ref(), call.is_operator);
+            let trace_id = job.trace.as_ref().map(TraceContext::trace_id);
+            let body = ProblemBody::of_job(error, job.attempt, trace_id.as_deref(), call.is_operator);
             let mut response = json("application/problem+json", &body);
             *response.status_mut() = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             response

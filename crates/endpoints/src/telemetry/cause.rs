@@ -24,7 +24,7 @@ impl Cause {
 
     /// A job and the span of its submission.
     pub(crate) fn submitted(job: JobId, trace: Option<&TraceContext>) -> Self {
-        Self::new(job, &trace.and_then(scope::remote).unwrap_or_default())
+        Self::new(job, &trace.map(scope::remote).unwrap_or_default())
     }
 
     pub(crate) fn labels(&self) -> ExemplarLabels {
@@ -40,7 +40,7 @@ mod tests {
 
     #[test]
     fn labels_fit_into_an_exemplar() {
-        let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned();
+        let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().expect("a traceparent");
         let labels = Cause::submitted(JobId::random(), Some(&TraceContext { traceparent, tracestate: None })).labels();
         assert_eq!(labels[0], ("trace_id", "0af7651916cd43dd8448eb211c80319c".to_owned()));
         assert_eq!(labels[1], ("span_id", "b7ad6b7169203331".to_owned()));

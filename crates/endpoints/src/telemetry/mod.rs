@@ -76,7 +76,12 @@ use self::{
     spans::{Sending, Spans},
     store::Instrumented,
 };
-pub(crate) use self::{job::run_handler, running::RunningTable, scope::current_trace_id, spans::lost};
+pub(crate) use self::{
+    job::run_handler,
+    running::RunningTable,
+    scope::{current_trace_id, traceparent},
+    spans::lost,
+};
 use crate::{
     health::{HealthStatus, OnChange},
     options::Options,
@@ -107,10 +112,11 @@ impl Measured {
         types: impl Iterator<Item = (&'a JobName, &'static [&'static str])>,
     ) -> Option<Self> {
         let attachment = telemetry.attach(CATALOGUE)?;
+        let instruments = Arc::new(Instruments::new(&attachment, store, types));
         let spans = Arc::new(Spans::new(telemetry.tracing().clone(), options.propagation));
         Some(Self {
-            instruments: Arc::new(Instruments::new(&attachment, store, types)),
-            running: Arc::new(RunningTable::new(spans.clone())),
+            running: Arc::new(RunningTable::new(spans.clone(), instruments.measures)),
+            instruments,
             requests: Requests::new(&attachment, &telemetry, options),
             spans,
             capture: Capture::new(options.capture_level),

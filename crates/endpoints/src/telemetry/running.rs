@@ -14,7 +14,7 @@ use foldhash::HashMap;
 use super::{capture::AttemptSink, cause::Cause, series::TypeSeries, spans::Spans};
 use crate::{caller::Caller, progress::ProgressReporter, sync::Mutex};
 use async_endpoints_telemetry::{
-    Scope,
+    Scope, is_logging,
     opentelemetry::trace::{SpanContext, TraceContextExt},
 };
 use tracing::Span;
@@ -66,6 +66,7 @@ impl Started {
 pub(crate) struct RunningTable {
     table: Mutex<Table>,
     spans: Arc<Spans>,
+    measures: bool,
 }
 
 struct Table {
@@ -74,8 +75,15 @@ struct Table {
 }
 
 impl RunningTable {
-    pub(crate) fn new(spans: Arc<Spans>) -> Self {
-        Self { table: Mutex::new(Table { started: HashMap::default(), swept: Instant::now() }), spans }
+    /// `measures` says whether metrics are recorded.
+    pub(crate) fn new(spans: Arc<Spans>, measures: bool) -> Self {
+        let table = Mutex::new(Table { started: HashMap::default(), swept: Instant::now() });
+        Self { table, spans, measures }
+    }
+
+    /// Whether metrics, spans or log lines are recorded now. If not, no attempts are added.
+    pub(crate) fn is_observed(&self) -> bool {
+        self.measures || self.spans.tracing.records() || is_logging()
     }
 
     pub(crate) fn start(&self, attempts: Vec<(Lease, Started)>) {
@@ -85,7 +93,9 @@ impl RunningTable {
     /// The scope of an attempt that starts, with `reporter` for captured lines. Without fields of log lines if no telemetry
     /// observes the attempt.
     pub(crate) fn enter(&self, attempt: &Attempt, reporter: &ProgressReporter) -> Scope {
-        if let Some(started) = self.table.lock().started.get(&attempt.lease) {
+        if self.is_observed()
+            && let Some(started) = self.table.lock().started.get(&attempt.lease)
+        {
             if let Some(sink) = &started.sink {
                 sink.report_to(reporter);
             }
@@ -102,7 +112,9 @@ impl RunningTable {
 
     /// Records the end of a handler, which ends the processing time. The settlement follows.
     pub(crate) fn handler_ended(&self, lease: Lease) {
-        if let Some(started) = self.table.lock().started.get_mut(&lease) {
+        if self.is_observed()
+            && let Some(started) = self.table.lock().started.get_mut(&lease)
+        {
             started.handler_ended.get_or_insert_with(Instant::now);
         }
     }

@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use async_endpoints_core::{
     JobId, JobName,
-    job::TraceContext,
+    job::{TraceContext, TraceParent},
     store::{Attempt, WorkerId},
 };
 use async_endpoints_telemetry::{
     SCOPE_TARGET, Scope, is_logging, log_safely, logs_own_lines,
-    opentelemetry::{Context, trace::TraceContextExt},
-    trace::{Tracing, remote_context, traceparent, tracestate},
+    opentelemetry::{
+        Context,
+        trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId},
+    },
+    trace::{Tracing, context_of, remote_span, tracestate},
 };
 use tracing::{Span, field};
 
@@ -85,7 +88,7 @@ pub(crate) fn log_job(
     if !logs_own_lines() {
         return;
     }
-    let context = trace.and_then(remote).unwrap_or_else(Context::current);
+    let context = trace.map(remote).unwrap_or_else(Context::current);
     let own = context.span().span_context().clone();
     let span = safely(|| {
         tracing::error_span!(
@@ -120,11 +123,25 @@ pub(crate) fn current_trace_id() -> Option<String> {
 
 /// A context in the form that stores keep.
 pub(crate) fn stored(context: &Context) -> Option<TraceContext> {
-    let traceparent = traceparent(context)?;
-    Some(TraceContext { traceparent, tracestate: tracestate(context) })
+    Some(TraceContext { traceparent: traceparent(context)?, tracestate: tracestate(context) })
 }
 
-/// A stored context as a remote parent. None if it is malformed.
-pub(crate) fn remote(stored: &TraceContext) -> Option<Context> {
-    remote_context(&stored.traceparent, stored.tracestate.as_deref())
+/// The ids of a context's span. None without a valid span.
+pub(crate) fn traceparent(context: &Context) -> Option<TraceParent> {
+    let span = context.span();
+    let span = span.span_context();
+    let (trace_id, span_id) = (span.trace_id().to_bytes(), span.span_id().to_bytes());
+    span.is_valid().then(|| TraceParent { trace_id, span_id, flags: span.trace_flags().to_u8() })
+}
+
+/// A stored context as a remote parent.
+pub(crate) fn remote(stored: &TraceContext) -> Context {
+    let tracestate = stored.tracestate.as_deref();
+    context_of(span_of(stored.traceparent, tracestate), tracestate)
+}
+
+/// A stored span, for a link.
+pub(crate) fn span_of(stored: TraceParent, tracestate: Option<&str>) -> SpanContext {
+    let (trace, span) = (TraceId::from_bytes(stored.trace_id), SpanId::from_bytes(stored.span_id));
+    remote_span(trace, span, TraceFlags::new(stored.flags), tracestate)
 }

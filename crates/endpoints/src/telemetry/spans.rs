@@ -13,7 +13,7 @@ use async_endpoints_telemetry::{
         context::{FutureExt, WithContext},
         trace::{SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt},
     },
-    trace::{Tracing, remote_context},
+    trace::Tracing,
 };
 
 use super::{
@@ -45,13 +45,12 @@ impl Spans {
 
     /// Starts the span of an attempt. It is linked to the submission or below it, and linked to the attempt before.
     pub(crate) fn process(&self, attempt: &Attempt, caller: &Caller) -> Context {
-        let submission = attempt.trace.as_ref().and_then(scope::remote);
-        let previous = attempt.previous_span.as_deref().and_then(|text| remote_context(text, None));
-        let span = |context: Option<&Context>| context.map(|context| context.span().span_context().clone());
-        let is_child = self.propagation == Propagation::Child;
-        let linked = submission.as_ref().filter(|_| self.propagation == Propagation::Link);
-        let links: Vec<SpanContext> = span(linked).into_iter().chain(span(previous.as_ref())).collect();
-        let parent = submission.filter(|_| is_child).unwrap_or_default();
+        let submission = |when| attempt.trace.as_ref().filter(|_| self.propagation == when);
+        let linked =
+            submission(Propagation::Link).map(|trace| scope::span_of(trace.traceparent, trace.tracestate.as_deref()));
+        let previous = attempt.previous_span.map(|span| scope::span_of(span, None));
+        let links: Vec<SpanContext> = linked.into_iter().chain(previous).collect();
+        let parent = submission(Propagation::Child).map(scope::remote).unwrap_or_default();
         let describe = || job_span(PROCESS, SpanKind::Consumer, Some(&attempt.name));
         let context = with_request_id(self.tracing.start(&parent, &links, describe), caller, &self.tracing);
         if context.span().is_recording() {

@@ -14,7 +14,7 @@ use async_endpoints_core::{
         Recovered, Renewed, Result, RetryAs, RetryOutcome, Settled, Settlement, StoreOperation, WorkerId,
     },
 };
-use async_endpoints_telemetry::{is_logging, opentelemetry::trace::TraceContextExt};
+use async_endpoints_telemetry::is_logging;
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 
@@ -89,11 +89,6 @@ impl Instrumented {
     ) -> Self {
         let calls = Calls { tracing: spans.tracing.clone(), system: inner.kind() };
         Self { inner, instruments, running, spans, capture, calls }
-    }
-
-    /// Whether metrics, spans or log lines are recorded now. If not, neither jobs nor attempts are followed.
-    fn is_observed(&self) -> bool {
-        self.instruments.measures || self.calls.tracing.records() || is_logging()
     }
 
     fn watch(&self, operation: StoreOperation, span: CallSpan) -> Watch<'_> {
@@ -208,7 +203,7 @@ fn code(outcome: &Outcome) -> &str {
 impl JobStore for Instrumented {
     /// Not an `async fn`, so that the job moves into the inner call at once instead of being kept in this future as well.
     fn insert<'s: 'a, 'a>(&'s self, job: NewJob) -> BoxFuture<'a, Result<InsertOutcome>> {
-        if !self.is_observed() {
+        if !self.running.is_observed() {
             return self.inner.insert(job);
         }
         let series = self.instruments.of(&job.name);
@@ -240,7 +235,7 @@ impl JobStore for Instrumented {
         let (answer, now) = self.timed(StoreOperation::Claim, CallSpan::default(), self.inner.claim(claim)).await;
         if let Ok(claimed) = &answer
             && !claimed.attempts.is_empty()
-            && self.is_observed()
+            && self.running.is_observed()
         {
             self.claimed(claim.worker, claimed, began, now);
         }
@@ -257,7 +252,9 @@ impl JobStore for Instrumented {
         let spans = || self.running.spans(settlements.iter().map(|settlement| settlement.lease));
         let span = self.calls.batch(StoreOperation::Settle, "settle", SystemTime::now(), spans);
         let (answer, now) = self.timed(StoreOperation::Settle, span, self.inner.settle(settlements)).await;
-        if let Ok(answers) = &answer {
+        if let Ok(answers) = &answer
+            && self.running.is_observed()
+        {
             self.settled(settlements, answers, now);
         }
         answer
@@ -287,7 +284,9 @@ impl JobStore for Instrumented {
         let began = SystemTime::now();
         let (answer, now) = self.timed(StoreOperation::Reclaim, CallSpan::default(), self.inner.reclaim(reclaim)).await;
         if let Ok(Reclaimed::Done { recovered, .. }) = &answer {
-            let submission = |job: &Recovered| Some(scope::remote(job.trace.as_ref()?)?.span().span_context().clone());
+            let submission = |job: &Recovered| {
+                job.trace.as_ref().map(|trace| scope::span_of(trace.traceparent, trace.tracestate.as_deref()))
+            };
             let spans = || recovered.iter().filter_map(submission).collect();
             self.calls.batch(StoreOperation::Reclaim, "receive", began, spans).end(&Ok(()));
             self.recovered(recovered, now);

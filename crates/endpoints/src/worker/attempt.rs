@@ -20,7 +20,7 @@ use super::{
     slots::Permit,
 };
 use crate::{
-    handler::HandlerResult,
+    handler::{HandlerFuture, HandlerResult},
     job_type::ABORT_GRACE,
     middleware::Next,
     panics::{self, Panic},
@@ -59,15 +59,15 @@ impl AttemptTask {
         }
     }
 
-    /// The handler with all middleware around it.
-    fn handler(&self, payload: Bytes, permit: &Arc<Permit>) -> impl Future<Output = HandlerResult> + use<> {
+    /// The handler with all middleware around it. Boxed, because a task's future is moved several times before it runs.
+    fn handler(&self, payload: Bytes, permit: &Arc<Permit>) -> HandlerFuture {
         let (worker, info) = (self.worker.clone(), self.running.info.clone());
         let handler = worker.types[self.running.type_index].handler.clone();
         let handler = handler.call(info.clone(), payload, permit.clone());
-        async move {
+        Box::pin(async move {
             let next = Next::new(&worker.middlewares, &info, handler);
             run_handler(&worker.observed, &info, next.run()).await
-        }
+        })
     }
 }
 

@@ -5,7 +5,6 @@ use async_endpoints_core::{
     lifecycle::{Failure, settle_failure},
     store::{Outcome, Settlement},
 };
-use async_endpoints_telemetry::trace::traceparent;
 
 use super::{
     Worker,
@@ -15,7 +14,7 @@ use crate::{
     error::{Builtin, bounded},
     handler::HandlerResult,
     panics::{self, Panic},
-    telemetry::FailedAttempt,
+    telemetry::{FailedAttempt, traceparent},
 };
 
 /// Maximum size of a result, in bytes.

@@ -191,7 +191,7 @@ async fn hash_of_a_traced_job_stays_compact() {
     let store = open(&server, async_endpoints_redis::Options::new().prefix(prefix.clone())).await;
     let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     for bytes in [9, 64, 65, 512] {
-        let trace = TraceContext { traceparent: traceparent.to_owned(), tracestate: Some("a".repeat(bytes)) };
+        let trace = TraceContext { traceparent: traceparent.parse().unwrap(), tracestate: Some("a".repeat(bytes)) };
         let new = job("alpha", HOUR).trace(trace.clone());
         store.insert(new.clone()).await.unwrap();
         let encoding = || server.cli(&["OBJECT", "ENCODING", &format!("{{{prefix}}}:job:{}", new.id)]);

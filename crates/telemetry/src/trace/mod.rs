@@ -21,5 +21,5 @@ pub use self::{
     inject::{inject_headers, trace_env},
     sampler::LinkedSampler,
     tracing::Tracing,
-    w3c::{remote_context, traceparent, tracestate},
+    w3c::{context_of, remote_context, remote_span, traceparent, tracestate},
 };

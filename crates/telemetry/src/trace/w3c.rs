@@ -25,12 +25,21 @@ struct Received(Arc<str>);
 /// ```
 pub fn remote_context(traceparent: &str, tracestate: Option<&str>) -> Option<Context> {
     let (trace, span, flags) = parse(traceparent)?;
-    let parsed = tracestate.map(parse_state).unwrap_or_default();
-    let context = Context::new().with_remote_span_context(SpanContext::new(trace, span, flags, true, parsed));
-    Some(match tracestate {
+    Some(context_of(remote_span(trace, span, flags, tracestate), tracestate))
+}
+
+/// A remote span, for a link or for [`context_of`].
+pub fn remote_span(trace: TraceId, span: SpanId, flags: TraceFlags, tracestate: Option<&str>) -> SpanContext {
+    SpanContext::new(trace, span, flags, true, tracestate.map(parse_state).unwrap_or_default())
+}
+
+/// The context of a remote span. Keeps the bytes of `tracestate` for [`tracestate`].
+pub fn context_of(span: SpanContext, tracestate: Option<&str>) -> Context {
+    let context = Context::new().with_remote_span_context(span);
+    match tracestate {
         Some(text) => context.with_value(Received(text.into())),
         None => context,
-    })
+    }
 }
 
 /// The `traceparent` of a context's span. None without a valid span.

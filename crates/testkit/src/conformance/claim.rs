@@ -13,11 +13,11 @@ use bytes::Bytes;
 use super::run_concurrently;
 use crate::{
     Rig,
-    jobs::{self, error, name},
+    jobs::{self, error, name, traceparent},
 };
 
 pub async fn attempt_carries_the_job_fields(rig: &Rig) {
-    let trace = TraceContext { traceparent: format!("00-{:032x}-{:016x}-01", 7, 9), tracestate: None };
+    let trace = TraceContext { traceparent: traceparent(7, 9, 1), tracestate: None };
     let mut job = NewJob { trace: Some(trace.clone()), payload: Bytes::from_static(b"body"), ..rig.job("alpha") };
     (job.terms.priority, job.terms.max_retries) = (Priority::new(7), 4);
     rig.put(&job).await;
@@ -31,7 +31,7 @@ pub async fn attempt_carries_the_job_fields(rig: &Rig) {
     assert_eq!((attempt.max_retries, attempt.priority), (4, Priority::new(7)));
     assert_eq!((&attempt.payload[..], attempt.trace.as_ref()), (&b"body"[..], Some(&trace)));
     assert_eq!((attempt.created_at, attempt.runnable_since), (created.created_at, created.created_at));
-    assert_eq!((attempt.started_at, attempt.previous_span.as_deref()), (claimed.now, None));
+    assert_eq!((attempt.started_at, attempt.previous_span), (claimed.now, None));
     let view = rig.view(job.id).await;
     assert_eq!((view.status, view.attempt, view.ahead), (JobStatus::InProgress, 1, None));
     assert_eq!((view.started_at, view.last_updated_at), (Some(claimed.now), claimed.now));
@@ -180,9 +180,9 @@ pub async fn attempts_are_counted_by_reason(rig: &Rig) {
 /// `previous_span` is the span reported with the previous attempt's settlement, or none.
 pub async fn attempt_carries_the_previous_span(rig: &Rig) {
     let first = rig.start("alpha").await;
-    let span = format!("00-{:032x}-{:016x}-01", 1, 2);
+    let span = traceparent(1, 2, 1);
     let outcome = Outcome::Released;
-    rig.settle_one(Settlement { span: Some(span.clone()), ..rig.settlement(first.lease, outcome) }).await;
+    rig.settle_one(Settlement { span: Some(span), ..rig.settlement(first.lease, outcome) }).await;
     let second = rig.take("alpha").await;
     assert_eq!(second.previous_span, Some(span));
     rig.release(second.lease).await;
@@ -193,7 +193,7 @@ pub async fn attempt_carries_the_previous_span(rig: &Rig) {
 pub async fn lost_attempt_leaves_no_span(rig: &Rig) {
     rig.warm().await;
     let first = rig.start("alpha").await;
-    let span = Some("00-1-2-01".to_owned());
+    let span = Some(traceparent(1, 2, 1));
     rig.settle_one(Settlement { span, ..rig.settlement(first.lease, Outcome::Released) }).await;
     rig.lose("alpha").await;
     assert_eq!(rig.take("alpha").await.previous_span, None);

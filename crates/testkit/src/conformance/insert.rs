@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::run_concurrently;
 use crate::{
     Rig,
-    jobs::{digest, error, key, name},
+    jobs::{digest, error, key, name, traceparent},
 };
 
 fn existing_id(outcome: InsertOutcome) -> JobId {
@@ -27,7 +27,7 @@ fn keyed(rig: &Rig, name: &str) -> NewJob {
 
 /// A new job reads as `NewJob::view` computes it.
 pub async fn new_job_reads_as_submitted(rig: &Rig) {
-    let trace = TraceContext { traceparent: format!("00-{:032x}-{:016x}-01", 7, 9), tracestate: Some("v=1".into()) };
+    let trace = TraceContext { traceparent: traceparent(7, 9, 1), tracestate: Some("v=1".into()) };
     let terms = JobTerms { priority: Priority::HIGHEST, max_retries: 7, max_losses: 0, retention: rig.units(9) };
     let full = NewJob { terms, trace: Some(trace), ..keyed(rig, "a.b_c-9") };
     let delayed = NewJob { delay: rig.units(5), ..rig.job("alpha") };

@@ -12,13 +12,13 @@ use async_endpoints_core::{
 use super::run_concurrently;
 use crate::{
     Rig,
-    jobs::{error, name},
+    jobs::{error, name, traceparent},
     rig::{LONG, lost},
 };
 
 pub async fn expired_lease_counts_a_loss_and_requeues(rig: &Rig) {
     rig.warm().await;
-    let trace = TraceContext { traceparent: format!("00-{:032x}-{:016x}-01", 7, 9), tracestate: Some("v=1".into()) };
+    let trace = TraceContext { traceparent: traceparent(7, 9, 1), tracestate: Some("v=1".into()) };
     let mut job = rig.job("alpha");
     job.trace = Some(trace.clone());
     rig.put(&job).await;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::run_concurrently;
 use crate::{
     Rig,
-    jobs::{digest, key},
+    jobs::{digest, key, traceparent},
 };
 
 async fn run_and_fail(rig: &Rig, job: &NewJob) -> Lease {
@@ -30,7 +30,7 @@ fn created(outcome: RetryOutcome) -> JobView {
 }
 
 fn job_with_all_fields(rig: &Rig) -> NewJob {
-    let trace = TraceContext { traceparent: format!("00-{:032x}-{:016x}-01", 7, 9), tracestate: None };
+    let trace = TraceContext { traceparent: traceparent(7, 9, 1), tracestate: None };
     let mut job = NewJob {
         payload: Bytes::from_static(b"\xffbody"),
         key: Some(key("order-17")),
@@ -54,7 +54,7 @@ pub async fn new_job_copies_the_submission(rig: &Rig) {
     rig.fail(lease).await;
     let old = rig.view(job.id).await;
     rig.advance(1).await;
-    let trace = TraceContext { traceparent: format!("00-{:032x}-{:016x}-00", 1, 2), tracestate: Some("op=1".into()) };
+    let trace = TraceContext { traceparent: traceparent(1, 2, 0), tracestate: Some("op=1".into()) };
     let new_id = JobId::random();
     let outcome = rig.store.retry(job.id, &RetryAs { id: new_id, trace: Some(trace.clone()) }).await;
     let new = created(outcome.expect("the store answers"));

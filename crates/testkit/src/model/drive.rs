@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     Fixture, ManualClock,
-    jobs::{self, digest, error},
+    jobs::{self, digest, error, traceparent},
 };
 
 /// The time that passes before each call. With it and the odd milliseconds of every duration here, no two times are equal by
@@ -243,7 +243,7 @@ impl Drive {
             OutcomeOp::Release => Outcome::Released,
         };
         let number = self.fresh();
-        let span = (!number.as_u128().is_multiple_of(3)).then(|| number.to_string());
+        let span = (!number.as_u128().is_multiple_of(3)).then(|| traceparent(number.as_u128(), 1, 0));
         let progress = progress.then(|| self.progress());
         let logs = self.lines(lines);
         let settle = Settlement { span, progress, logs, ..Settlement::new(lease, outcome, error("IF_CANCELED")) };

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use async_endpoints_core::{
     JobId, JobName, JobStatus, JobView, Timestamp,
-    job::{AttemptOutcome, AttemptRecord, ErrorRecord, JobTerms, LogLine},
+    job::{AttemptOutcome, AttemptRecord, ErrorRecord, JobTerms, LogLine, TraceParent},
     limits::{ATTEMPTS_KEPT, KEY_SECONDS},
     store::{
         Attempt, CancelOutcome, Claim, InsertOutcome, JobLookup, Lease, LeaseToken, MinuteStats, NewJob, Outcome,
@@ -32,7 +32,7 @@ pub(crate) struct Job {
     last: Option<Held>,
     /// The last lease before a reclaim removed the current one. After the next claim a store may have forgotten it.
     blurred: Option<Held>,
-    span: Option<String>,
+    span: Option<TraceParent>,
     pub(crate) logs: Vec<LogLine>,
     /// After a release, a store may keep the error before or none.
     pub(crate) error_open: bool,
@@ -391,7 +391,7 @@ impl Model {
 
     fn apply(&mut self, at: usize, settlement: &Settlement) -> JobStatus {
         use AttemptOutcome as Out;
-        self.jobs[at].span = settlement.span.clone();
+        self.jobs[at].span = settlement.span;
         let requested = self.jobs[at].view.cancel_requested_at.is_some();
         if requested && !matches!(settlement.outcome, Outcome::Completed { .. }) {
             self.end(at, Out::Canceled, JobStatus::Canceled, Some(&settlement.if_canceled));
