@@ -57,6 +57,12 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
         packages: &["prometheus"],
         why: "it scrapes the demo in tests, and promtool checks metrics and rules",
     },
+    Needed {
+        program: "prometheus-alertmanager",
+        arguments: &["--version"],
+        packages: &["prometheus-alertmanager"],
+        why: "it gets the demo's alerts in tests",
+    },
 ];
 
 /// Installs the packages of missing programs.

@@ -6,13 +6,15 @@ use std::{fs, path::Path, process::Command};
 use crate::command::{Failed, run};
 
 /// Name of each environment and its pip requirements.
-const ENVIRONMENTS: [(&str, &str); 3] = [
+const ENVIRONMENTS: [(&str, &str); 4] = [
     // Sends generated requests according to the demo's OpenAPI document.
     ("schemathesis", include_str!("../schemathesis.txt")),
     // An SMTP server.
     ("smtp", include_str!("../smtp.txt")),
     // A strict OpenMetrics parser and OTLP receivers.
     ("telemetry", include_str!("../telemetry.txt")),
+    // The library that checks signatures of webhooks.
+    ("webhooks", include_str!("../webhooks.txt")),
 ];
 
 /// Installs each environment whose versions differ from its list.

@@ -166,6 +166,8 @@ impl Alerts {
     /// | `ALERT_FAILURE_PERCENT` | 10 | threshold of the rule `failure_rate`, which resolves below half of it |
     /// | `ALERT_MIN_JOBS` | 20 | number of ended jobs from which on the failure rate counts |
     /// | `ALERT_MEMORY_PERCENT` | 80 | threshold of the rule `memory` |
+    /// | `ALERT_QUEUE_WAIT_SECONDS` | 60 | threshold of the rule `queue_wait` |
+    /// | `ALERT_OLDEST_QUEUED_SECONDS` | 300 | threshold of the rule `oldest_queued` |
     /// | `ALERT_WEBHOOK_URL`, `ALERT_WEBHOOK_SECRET` | none | sender `webhook` (feature `webhook`) |
     /// | `ALERT_SMTP_URL`, `ALERT_EMAIL_FROM`, `ALERT_EMAIL_TO` | none | sender `email` (feature `email`) |
     /// | `ALERT_SLACK_URL` | none | sender `slack` (feature `webhook`) |
@@ -215,6 +217,11 @@ fn read_thresholds(vars: &Vars<'_>, mut alerts: Alerts) -> Result<Alerts, Option
     if let Some(percent) = percent(vars, "ALERT_MEMORY_PERCENT")? {
         alerts = alerts.change("memory", |rule| rule.threshold(percent));
     }
+    for (rule, name) in [("queue_wait", "ALERT_QUEUE_WAIT_SECONDS"), ("oldest_queued", "ALERT_OLDEST_QUEUED_SECONDS")] {
+        if let Some(seconds) = seconds(vars, name)? {
+            alerts = alerts.change(rule, |rule| rule.threshold(seconds));
+        }
+    }
     Ok(alerts)
 }
 
@@ -225,6 +232,12 @@ fn percent(vars: &Vars<'_>, name: &str) -> Result<Option<f64>, OptionsError> {
         Some(Some(percent))
     })?;
     Ok(percent)
+}
+
+fn seconds(vars: &Vars<'_>, name: &str) -> Result<Option<f64>, OptionsError> {
+    let mut time = Duration::ZERO;
+    vars.seconds(name, &mut time)?;
+    Ok(vars.text(name).map(|_| time.as_secs_f64()))
 }
 
 fn min_severity(vars: &Vars<'_>, name: &str) -> Result<Option<Severity>, OptionsError> {

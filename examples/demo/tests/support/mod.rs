@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test uses a part")]
 
 pub(crate) mod events;
+pub(crate) mod fleet;
+pub(crate) mod hook;
 pub(crate) mod otlp;
 pub(crate) mod peer;
 pub(crate) mod traced;

@@ -12,11 +12,14 @@ fn senders(alerts: &Alerts) -> Vec<(&str, Severity)> {
     alerts.routes.iter().map(|route| (route.name.as_str(), route.min_severity)).collect()
 }
 
+/// The rules that variables change.
+const CHANGED: [&str; 4] = ["failure_rate", "memory", "queue_wait", "oldest_queued"];
+
 /// The rules that variables change, with thresholds of their own.
 fn with_rules(vars: &[(&str, &str)]) -> Alerts {
     let find = |name: &str| vars.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
     let rule = || Rule::figure_above(1.0, |_| None);
-    let alerts = Alerts::new().rule("failure_rate", rule()).rule("memory", rule());
+    let alerts = CHANGED.into_iter().fold(Alerts::new(), |alerts, name| alerts.rule(name, rule()));
     read_thresholds(&Vars { prefix: "AE_", vars: &find }, alerts).expect("valid values")
 }
 
@@ -38,12 +41,19 @@ fn variable_sets_its_time() {
 fn variable_sets_its_threshold() {
     let settings = |alerts: &Alerts| {
         let limits = |(_, rule): &(String, Rule)| (rule.settings.threshold, rule.settings.clear_below);
-        let changed = alerts.rules.iter().filter(|(name, _)| ["failure_rate", "memory"].contains(&name.as_str()));
+        let changed = alerts.rules.iter().filter(|(name, _)| CHANGED.contains(&name.as_str()));
         (alerts.min_count, changed.map(limits).collect::<Vec<_>>())
     };
-    assert_eq!(settings(&with_rules(&[])), (20, vec![(1.0, None), (1.0, None)]));
-    let vars = [("AE_ALERT_FAILURE_PERCENT", "2.5"), ("AE_ALERT_MIN_JOBS", "3"), ("AE_ALERT_MEMORY_PERCENT", "0.5")];
-    assert_eq!(settings(&with_rules(&vars)), (3, vec![(2.5, Some(1.25)), (0.5, None)]));
+    assert_eq!(settings(&with_rules(&[])), (20, vec![(1.0, None); 4]));
+    let vars = [
+        ("AE_ALERT_FAILURE_PERCENT", "2.5"),
+        ("AE_ALERT_MIN_JOBS", "3"),
+        ("AE_ALERT_MEMORY_PERCENT", "0.5"),
+        ("AE_ALERT_QUEUE_WAIT_SECONDS", "1.5"),
+        ("AE_ALERT_OLDEST_QUEUED_SECONDS", "0"),
+    ];
+    let expected = vec![(2.5, Some(1.25)), (0.5, None), (1.5, None), (0.0, None)];
+    assert_eq!(settings(&with_rules(&vars)), (3, expected));
 }
 
 #[test]
@@ -58,6 +68,8 @@ fn invalid_value_is_reported_with_its_name() {
         ("AE_ALERT_FAILURE_PERCENT", "101", "a percentage from 0 to 100"),
         ("AE_ALERT_FAILURE_PERCENT", "NaN", "a percentage from 0 to 100"),
         ("AE_ALERT_MEMORY_PERCENT", "-1", "a percentage from 0 to 100"),
+        ("AE_ALERT_QUEUE_WAIT_SECONDS", "-1", "a number of seconds, such as 8 or 0.5"),
+        ("AE_ALERT_OLDEST_QUEUED_SECONDS", "5m", "a number of seconds, such as 8 or 0.5"),
         ("AE_ALERT_MIN_JOBS", "1.5", "a whole number"),
         ("AE_ALERT_LOG_MIN_SEVERITY", "urgent", "Low, Medium, High or Critical"),
     ] {
