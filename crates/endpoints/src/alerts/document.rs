@@ -36,6 +36,9 @@ pub(super) struct AlertDocument {
     pub(super) leader: String,
     /// When the rules were evaluated last, by the store's clock.
     pub(super) evaluated_at: Option<Timestamp>,
+    /// When an outage of the store muted rules last, by the store's clock.
+    #[serde(default)]
+    pub(super) muted_at: Option<Timestamp>,
     /// By rule name.
     pub(super) rules: BTreeMap<String, RuleState>,
     /// Notifications to send, oldest first.
@@ -107,6 +110,7 @@ impl AlertDocument {
             format: FORMAT,
             leader: String::new(),
             evaluated_at: None,
+            muted_at: None,
             rules: BTreeMap::new(),
             outbox: Vec::new(),
             failures: BTreeMap::new(),

@@ -54,6 +54,8 @@ pub struct RuleContext {
     pub(super) window: Duration,
     /// [`Rule::min_count`].
     pub(super) min_count: u64,
+    /// When an outage of the store muted rules last.
+    pub(super) muted_at: Option<Timestamp>,
     /// [`Reading::memory`] of the rule's last evaluation; null before the first.
     pub(super) memory: Value,
 }
@@ -77,7 +79,19 @@ impl RuleContext {
     /// Statistics of a window of whole minutes: at least `window`, at most a minute more, at most six hours. Takes no store
     /// call.
     pub fn job_stats(&self, window: Duration) -> JobStats {
-        JobStats::since_minute(&self.stats, stats::covering_minute(self.now(), window), self.declared.iter())
+        self.stats_since(stats::covering_minute(self.now(), window))
+    }
+
+    /// Statistics of the minutes of [`job_stats`](Self::job_stats) in which no outage of the store muted rules. None if the
+    /// present minute has been one of an outage.
+    pub(super) fn stats_after_outage(&self, window: Duration) -> Option<JobStats> {
+        let first = stats::covering_minute(self.now(), window);
+        let first = self.muted_at.map_or(first, |at| first.max(at.minute() + 1));
+        (first <= self.now().minute()).then(|| self.stats_since(first))
+    }
+
+    fn stats_since(&self, minute: i64) -> JobStats {
+        JobStats::since_minute(&self.stats, minute, self.declared.iter())
     }
 
     /// What the rule's last evaluation stored with [`Reading::remember`]; null before the first. It survives restarts and a

@@ -235,13 +235,16 @@ impl AlertRule for StuckJobs {
     }
 }
 
-/// The 95th percentile of the queue time, in seconds, of the type that waits longest.
+/// The 95th percentile of the queue time, in seconds, of the type that waits longest. Jobs that started during or soon after
+/// an outage of the store do not count: they waited for the store.
 struct QueueWait;
 
 #[async_trait]
 impl AlertRule for QueueWait {
     async fn evaluate(&self, context: &RuleContext) -> Result<Reading, BoxError> {
-        let stats = context.job_stats(context.window().min(QUEUE_WINDOW));
+        let Some(stats) = context.stats_after_outage(context.window().min(QUEUE_WINDOW)) else {
+            return Ok(Reading::no_data());
+        };
         let waits = stats.job_types.iter().filter_map(|(name, figures)| Some((figures.queue_time.p95?, name)));
         let Some((wait, name)) = waits.max() else { return Ok(Reading::new(0.0, "no job started")) };
         let seconds = wait.as_secs_f64();

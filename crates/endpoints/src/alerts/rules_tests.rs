@@ -47,6 +47,7 @@ fn context(of_type: TypeStats, minutes: Vec<MinuteStats>, instances: Vec<Instanc
         instances: instances.into(),
         window: minute * 60,
         min_count: 20,
+        muted_at: None,
         memory: Value::Null,
     }
 }
@@ -137,6 +138,19 @@ async fn waits_fire_above_their_seconds() {
         minute.queue_time.record(Duration::from_secs(seconds));
         assert_eq!(fires("queue_wait", &context(of_type(), vec![minute], vec![])).await, expected, "{seconds} s");
     }
+}
+
+#[tokio::test]
+async fn queue_wait_ignores_starts_after_an_outage() {
+    let mut late = MinuteStats::new(98, name());
+    late.queue_time.record(Duration::from_secs(70));
+    let mut context = context(of_type(), vec![late], vec![]);
+    for (muted_at, value) in [(None, true), (Some(97), true), (Some(98), false), (Some(99), false)] {
+        context.muted_at = muted_at.map(|minute| Timestamp::from_micros(minute * 60_000_000));
+        assert_eq!(fires("queue_wait", &context).await, value, "{muted_at:?}");
+    }
+    context.muted_at = Some(NOW);
+    assert_eq!(read("queue_wait", &context).await, Reading::no_data());
 }
 
 #[tokio::test]

@@ -63,10 +63,12 @@ pub(super) enum Outcome {
 }
 
 impl Engine {
-    /// Evaluates all rules, except those that an outage mutes. `memories` has what the rules stored for this evaluation.
+    /// Evaluates all rules, except those that an outage mutes. `memories` has what the rules stored for this evaluation, and
+    /// `muted_at` the time of the last mute.
     pub(super) async fn evaluate(
         self: Arc<Self>,
         mut memories: BTreeMap<String, Value>,
+        muted_at: Option<Timestamp>,
         mute: bool,
     ) -> Result<Evaluation, StoreError> {
         let began = Instant::now();
@@ -81,6 +83,7 @@ impl Engine {
             instances: instances.clone(),
             window: rule.window,
             min_count: rule.limits.min_count,
+            muted_at,
             memory: memories.remove(&rule.name).unwrap_or_default(),
         };
         let contexts: Vec<RuleContext> = self.plan.rules.iter().map(context).collect();
@@ -157,6 +160,7 @@ mod tests {
             instances: Arc::new([]),
             window: LIMIT,
             min_count: 0,
+            muted_at: None,
             memory: Value::Null,
         }
     }

@@ -12,7 +12,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use super::{
     super::{
         alert::Alert,
-        document::Unusable,
+        document::{AlertDocument, Unusable},
         silence::{self, Silence},
     },
     Engine,
@@ -152,9 +152,9 @@ impl Leader {
     }
 
     fn start_evaluation(&mut self) {
-        let rules = &self.copy.document.rules;
+        let AlertDocument { rules, muted_at, .. } = &self.copy.document;
         let memories = rules.iter().map(|(name, state)| (name.clone(), state.memory.clone())).collect();
-        let evaluation = self.engine.clone().evaluate(memories, self.is_muted());
+        let evaluation = self.engine.clone().evaluate(memories, *muted_at, self.is_muted());
         self.due = Instant::now() + self.engine.plan.interval;
         self.evaluating = Some(AbortOnDropHandle::new(tokio::spawn(evaluation)));
     }

@@ -44,6 +44,9 @@ impl Leader {
             self.apply(rule, if is_muted { Outcome::Muted } else { outcome }, now);
         }
         self.retire_removed(now);
+        if self.is_muted() {
+            self.copy.document.muted_at = Some(now);
+        }
         self.copy.document.evaluated_at = Some(now);
         self.copy.is_dirty = true;
     }
@@ -59,8 +62,8 @@ impl Leader {
         let engine = self.engine.clone();
         let (Some(rule), Some(failing)) = (engine.plan.rule(STORE_ERRORS), self.tenure.failing_for()) else { return };
         let now = self.now();
-        let since = now.before(failing);
-        let reading = Reading::new(100.0, format!("all store calls of the leading process fail since {since}"));
+        let reading = Reading::new(100.0, "all store calls of the leading process fail")
+            .with("failing_since", now.before(failing).to_string());
         let notice = self.apply(rule, Outcome::Read(reading), now);
         if notice == Some(Notice::Firing) {
             self.alone = self.copy.document.rules[STORE_ERRORS].alert.clone();

@@ -65,12 +65,16 @@ async fn outage_is_one_alert_and_mutes_others() {
     outage(&fleet, false);
     sleep(seconds(20)).await;
     assert_eq!(receiver.distinct(), [store_errors(Firing)], "the level is muted");
-    let state = &stored(&store).await.rules[STORE_ERRORS];
+    let document = stored(&store).await;
+    assert_eq!(document.muted_at, document.evaluated_at);
+    let state = &document.rules[STORE_ERRORS];
     assert_eq!(state.alert.as_ref().map(|alert| alert.id), Some(receiver.received()[0].alert.id), "stored by now");
     sleep(seconds(120)).await;
     let level_fires = ("level".to_owned(), Firing);
     assert_eq!(receiver.distinct(), [store_errors(Firing), store_errors(Resolved), level_fires]);
     assert_eq!(receiver.received().len(), 3, "each is sent once");
+    let document = stored(&store).await;
+    assert!(document.muted_at < document.evaluated_at, "{document:?}");
 }
 
 #[tokio::test(start_paused = true)]
