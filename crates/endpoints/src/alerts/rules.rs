@@ -118,26 +118,28 @@ impl AlertRule for SlowJobs {
         let running: u64 = context.stats.types.iter().map(|of_type| of_type.slow).sum();
         let (ended, memory) = ended_slow(context);
         let slow = running + ended;
-        let jobs = if slow == 0 { Vec::new() } else { sampled(slow_samples(context)).await };
+        let jobs = if slow == 0 { Vec::new() } else { sampled(slow_samples(context, ended)).await };
         let message = format!("slow attempts: {running} running, {ended} ended since the last evaluation");
         let reading = Reading::new(slow as f64, message).with("running", running).with("ended", ended);
         Ok(reading.jobs(jobs).remember(memory))
     }
 }
 
-/// Ids of jobs that run slow, then of jobs that ended last after a slow attempt.
-async fn slow_samples(context: &RuleContext) -> Result<Vec<JobId>, StoreError> {
-    let mut jobs = Vec::new();
-    for status in [JobStatus::InProgress, JobStatus::Completed, JobStatus::Failed] {
+/// Ids of jobs that run slow, then of jobs that ended after a slow attempt since the last evaluation, if there are any.
+async fn slow_samples(context: &RuleContext, ended: u64) -> Result<Vec<JobId>, StoreError> {
+    let (mut jobs, last) = (Vec::new(), last_evaluation(context).0);
+    let statuses = [JobStatus::InProgress, JobStatus::Completed, JobStatus::Failed];
+    for status in if ended == 0 { &statuses[..1] } else { &statuses[..] } {
         for cutoffs in context.cutoffs.iter() {
             if jobs.len() >= SAMPLES {
                 return Ok(jobs);
             }
             let is_slow = |job: &JobView| {
-                let end = if status == JobStatus::InProgress { Some(context.now()) } else { job.completed_at };
+                let ended = job.completed_at.filter(|end| end.minute() >= last);
+                let end = if *status == JobStatus::InProgress { Some(context.now()) } else { ended };
                 job.started_at.zip(end).is_some_and(|(start, end)| end.since(start) > cutoffs.slow_after)
             };
-            jobs.extend(first(context, status, &cutoffs.name, is_slow).await?);
+            jobs.extend(first(context, *status, &cutoffs.name, is_slow).await?);
         }
     }
     Ok(jobs)
@@ -150,10 +152,14 @@ fn ended_slow(context: &RuleContext) -> (u64, Value) {
         context.stats.minutes.iter().filter(|minute| minute.minute >= from).map(|minute| minute.slow).sum()
     };
     let now = context.now().minute();
-    let last = context.memory();
-    let since = last["minute"].as_i64().unwrap_or(now);
-    let known = last["slow"].as_u64().unwrap_or(0);
+    let (since, known) = last_evaluation(context);
     (slow_from(since).saturating_sub(known), json!({ "minute": now, "slow": slow_from(now) }))
+}
+
+/// The minute of the last evaluation, and the number of slow attempts that it had. The current minute before the first one.
+fn last_evaluation(context: &RuleContext) -> (i64, u64) {
+    let last = context.memory();
+    (last["minute"].as_i64().unwrap_or(context.now().minute()), last["slow"].as_u64().unwrap_or(0))
 }
 
 /// The percentage of failed jobs among the ended ones: of all jobs, or of the type that fails most.
