@@ -45,6 +45,9 @@ pub(super) struct AlertDocument {
     pub(super) outbox: Vec<Outgoing>,
     /// Senders whose last notification finally failed, with the reason.
     pub(super) failures: BTreeMap<String, String>,
+    /// Alerts of outages that were taken over, as long as a process reports them.
+    #[serde(default)]
+    pub(super) taken_over: Vec<Uuid>,
     /// Made by the writer for each write, which it repeats until it knows the answer. Tells its own write from one of another
     /// process after a lost answer.
     pub(super) write: Uuid,
@@ -114,6 +117,7 @@ impl AlertDocument {
             rules: BTreeMap::new(),
             outbox: Vec::new(),
             failures: BTreeMap::new(),
+            taken_over: Vec::new(),
             write: Uuid::new_v4(),
         }
     }

@@ -3,6 +3,8 @@
 use async_endpoints_core::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::document::Outgoing;
+
 /// Name of the rule about the memory of processes.
 pub(super) const MEMORY: &str = "memory";
 /// Name of the rule about failed store calls.
@@ -20,6 +22,10 @@ pub(super) struct InstanceValue {
     /// Number of events that the value is derived from, if it is derived from events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) count: Option<u64>,
+    /// The alert of an outage that the process sent while no other one could know it, with the routes that have not received
+    /// it. The next leader takes it over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) outage: Option<Outgoing>,
     /// When it was reported, by the store's clock.
     pub(super) at: Timestamp,
 }

@@ -160,6 +160,7 @@ async fn largest_value_of_a_process_counts() {
         instance: instance.to_owned(),
         value,
         count,
+        outage: None,
         at: NOW,
     };
     for (of, at, count, expected) in [

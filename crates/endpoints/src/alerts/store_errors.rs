@@ -57,13 +57,6 @@ impl CallCounts {
         }
     }
 
-    /// Forgets the calls so far.
-    pub(super) fn forget(&self) {
-        let mut seconds = self.seconds.lock();
-        let now = self.now();
-        *seconds = std::iter::repeat_n(now, SECONDS).collect();
-    }
-
     /// Numbers of calls and of failed calls in a window of whole seconds, at most five minutes.
     pub(super) fn within(&self, window: Duration) -> [u64; 2] {
         let seconds = self.seconds.lock();

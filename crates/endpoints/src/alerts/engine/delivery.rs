@@ -164,12 +164,6 @@ pub(super) struct Sending {
 }
 
 impl Sending {
-    /// A notification of this moment, which is not in the store.
-    pub(super) fn alone(route: Route, alert: Alert) -> Self {
-        let notification = Arc::new(Notification { id: Uuid::new_v4(), alert });
-        Self { route, notification, until: Instant::now() + GIVEN_UP, permit: Permit::Always }
-    }
-
     /// Sends until the receiver has it or it is given up; the reason in that case. None if it is left to a later process.
     pub(super) async fn run(self, meter: &AlertMeter, closing: &CancellationToken) -> Option<Option<String>> {
         let kind = self.route.sender.kind();

@@ -17,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     super::{
-        document::{self, INSTANCES},
+        document::{self, INSTANCES, Outgoing},
         instances::InstanceValue,
         plan::PlannedRule,
         rule::{Reading, RuleContext},
@@ -48,6 +48,8 @@ pub(super) struct Evaluation {
     pub(super) now: Timestamp,
     /// In the order of the plan's rules.
     pub(super) outcomes: Vec<Outcome>,
+    /// Alerts that other leaders sent during an outage.
+    pub(super) outages: Vec<Outgoing>,
     /// Read last, so that a silence counts for every notification after it.
     pub(super) silences: Vec<Silence>,
 }
@@ -89,9 +91,10 @@ impl Engine {
         let contexts: Vec<RuleContext> = self.plan.rules.iter().map(context).collect();
         let read = |(rule, context)| self.runs.read(rule, context, mute);
         let outcomes = future::join_all(self.plan.rules.iter().zip(contexts).map(read)).await;
+        let outages = instances.iter().filter_map(|value| value.outage.clone()).collect();
         let silences = silence::active(&*self.store, now).await?;
         self.meter.evaluated(began.elapsed());
-        Ok(Evaluation { now, outcomes, silences })
+        Ok(Evaluation { now, outcomes, outages, silences })
     }
 
     /// The reported values of other processes that are not outdated, and those of this process at this moment.

@@ -12,7 +12,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use super::{
     super::{
         alert::Alert,
-        document::{AlertDocument, Unusable},
+        document::{AlertDocument, Outgoing, Unusable},
         silence::{self, Silence},
     },
     Engine,
@@ -241,12 +241,13 @@ impl Leader {
         let _ = timeout(LAST_CALLS, last_calls).await;
     }
 
-    /// Ends what only this process knows, after another one has become the leader.
-    pub(super) fn abandon(self) {
-        if let Some(alert) = &self.alone {
-            let resolved = self.engine.resolved_alone(alert, self.now());
-            self.engine.send_alone(&resolved);
-        }
+    /// Leaves what only this process knows to the next leader, after this one has lost the role.
+    pub(super) async fn abandon(self) {
+        let Some(alert) = self.alone else { return };
+        let mut outbox = self.copy.document.outbox.into_iter();
+        let pending = outbox.find(|outgoing| outgoing.alert.id == alert.id);
+        let sent = || Outgoing { id: alert.id, at: alert.starts_at, to: Vec::new(), is_stored: false, alert };
+        self.engine.hand_over(pending.unwrap_or_else(sent)).await;
     }
 }
 

@@ -9,6 +9,7 @@
 //! | `evaluate` | evaluates all rules side by side |
 //! | `step` | steps the states and decides about notifications |
 //! | `delivery`, `send` | send notifications with repeats; sends one once |
+//! | `outage` | leaves the alert of an outage to the next leader |
 //! | `refresh` | sends alerts again to receivers that want it |
 //! | `sampler` | values that this process reports of itself |
 //! | `message` | the texts of alerts and what operators see of a rule |
@@ -18,6 +19,7 @@ mod delivery;
 mod evaluate;
 mod leader;
 mod message;
+mod outage;
 mod refresh;
 mod run;
 mod sampler;
@@ -30,10 +32,9 @@ use std::{sync::Arc, time::Duration};
 use async_endpoints_core::{JobName, Store, StoreError, store::WorkerId};
 use futures_util::future;
 use tokio::time::timeout;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
-use self::evaluate::Runs;
+use self::{evaluate::Runs, outage::HandOver};
 use super::{
     alert::{Alert, AlertStatus, AlertType, Severity},
     document::{ALERTS, AlertDocument, RuleState},
@@ -75,10 +76,8 @@ pub(crate) struct Engine {
     instance: String,
     meter: Arc<AlertMeter>,
     runs: Runs,
-    /// Sends that no stored state knows.
-    alone: TaskTracker,
-    /// Fires when no send is repeated any more.
-    closing: CancellationToken,
+    /// The alert of an outage that this process leaves to the next leader.
+    outage: Mutex<Option<HandOver>>,
     seen: Seen,
 }
 
@@ -101,8 +100,7 @@ impl Engine {
             meter: Arc::new(meter(&plan, &seen, measured)),
             instance: id.to_string(),
             runs: Runs::default(),
-            alone: TaskTracker::new(),
-            closing: CancellationToken::new(),
+            outage: Mutex::default(),
             service: service.unwrap_or_else(|| UNKNOWN_SERVICE.to_owned()),
             store: store.clone(),
             stats: stats.clone(),

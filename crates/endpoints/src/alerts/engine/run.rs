@@ -2,14 +2,11 @@
 
 use std::sync::Arc;
 
-use async_endpoints_core::Timestamp;
 use futures_util::{FutureExt, future::Shared};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::{alert::Alert, document::RuleState},
     Engine,
-    delivery::Sending,
     leader::{End, Leader},
     message,
     tenure::{Candidate, Tenure},
@@ -19,16 +16,9 @@ use crate::telemetry::events;
 impl Engine {
     /// Runs until `stop` fires. Then waits for sends in progress, at most until `limit` ends.
     pub(crate) async fn run(self: &Arc<Self>, stop: &CancellationToken, limit: impl Future<Output = ()> + Send) {
-        let limit = limit.shared();
         tokio::select! {
             () = self.sample() => {}
-            () = self.lead_in_turn(stop, limit.clone()) => {}
-        }
-        self.closing.cancel();
-        self.alone.close();
-        tokio::select! {
-            () = self.alone.wait() => {}
-            () = limit => {}
+            () = self.lead_in_turn(stop, limit.shared()) => {}
         }
     }
 
@@ -85,7 +75,7 @@ impl Engine {
             }
             End::Lost | End::TooOld => {
                 events::alerts_led_elsewhere();
-                leader.abandon();
+                stop.run_until_cancelled(leader.abandon()).await;
             }
         }
         end
@@ -99,20 +89,5 @@ impl Engine {
     /// The process that writes an alert.
     pub(super) fn origin(&self) -> message::Origin<'_> {
         message::Origin { service: &self.service, instance: &self.instance }
-    }
-
-    /// The resolve of an alert that no other process knows.
-    pub(super) fn resolved_alone(&self, alert: &Alert, at: Timestamp) -> Alert {
-        message::resolved(alert, &RuleState::default(), at, &self.origin())
-    }
-
-    /// Sends an alert that no other process knows. The failed calls are notified with it, so they do not count any more.
-    pub(super) fn send_alone(&self, alert: &Alert) {
-        self.counts.forget();
-        for route in self.plan.routes.iter().filter(|route| route.wants(alert)) {
-            let sending = Sending::alone(route.clone(), alert.clone());
-            let (meter, closing) = (self.meter.clone(), self.closing.clone());
-            self.alone.spawn(async move { sending.run(&meter, &closing).await });
-        }
     }
 }

@@ -53,9 +53,10 @@ impl Engine {
 
     /// Stores the values of this process at which a rule may fire, or removes them. Returns whether there are any. Takes no
     /// store call if there are none and none are stored.
-    async fn report(&self, is_reported: bool) -> Result<bool, StoreError> {
-        let is_needed =
-            |value: &InstanceValue| self.plan.rule(&value.rule).is_some_and(|rule| matters(rule, value.value));
+    pub(super) async fn report(&self, is_reported: bool) -> Result<bool, StoreError> {
+        let is_needed = |value: &InstanceValue| {
+            value.outage.is_some() || self.plan.rule(&value.rule).is_some_and(|rule| matters(rule, value.value))
+        };
         let mut own: Vec<InstanceValue> = self.own_values(Timestamp::default()).into_iter().filter(is_needed).collect();
         if own.is_empty() && !is_reported {
             return Ok(false);
@@ -79,15 +80,18 @@ impl Engine {
             instance: self.id.to_string(),
             value,
             count,
+            outage: None,
             at: now,
         };
         let memory = process::resident_memory().zip(process::memory_limit());
         let memory = memory.filter(|(_, limit)| *limit > 0).map(|(used, limit)| 100.0 * used as f64 / limit as f64);
         let window = self.plan.rule(STORE_ERRORS).map(|rule| rule.window.min(ERROR_WINDOW));
-        let errors = window.map(|window| self.counts.within(window)).filter(|[calls, _]| *calls > 0);
         let memory = memory.map(|percent| value(MEMORY, percent, None));
-        let errors =
-            errors.map(|[calls, failed]| value(STORE_ERRORS, 100.0 * failed as f64 / calls as f64, Some(failed)));
+        let errors = window.map(|window| {
+            let [calls, failed] = self.counts.within(window);
+            let percent = if calls == 0 { 0.0 } else { 100.0 * failed as f64 / calls as f64 };
+            InstanceValue { outage: self.handed_over(), ..value(STORE_ERRORS, percent, Some(failed)) }
+        });
         memory.into_iter().chain(errors).collect()
     }
 }

@@ -33,8 +33,9 @@ const JOBS: usize = 3;
 impl Leader {
     /// Applies what all rules read.
     pub(super) fn step_all(&mut self, evaluation: Evaluation) {
-        let Evaluation { now, outcomes, silences } = evaluation;
+        let Evaluation { now, outcomes, outages, silences } = evaluation;
         self.silences = silences;
+        self.take_over(outages, now);
         let engine = self.engine.clone();
         let mut read: Vec<(&PlannedRule, Outcome)> = engine.plan.rules.iter().zip(outcomes).collect();
         // The rule about store errors decides whether others are muted.
@@ -101,7 +102,7 @@ impl Leader {
     }
 
     /// Adds a notification to the outbox. A repeat is left out where an earlier notification of the alert still waits.
-    fn notify(&mut self, alert: Alert, notice: Notice, at: Timestamp) {
+    pub(super) fn notify(&mut self, alert: Alert, notice: Notice, at: Timestamp) {
         let document = &mut self.copy.document;
         let waits = |route: &Route| {
             let mut of_alert = document.outbox.iter().filter(|outgoing| outgoing.alert.id == alert.id);
