@@ -290,6 +290,10 @@ impl Builder {
     }
 
     fn erased<Req, Res>(mut self, job: JobType<Req, Res>, handler: Arc<dyn ErasedHandler>) -> Self {
+        let handler: Arc<dyn ErasedHandler> = match job.rules.errors {
+            Some(errors) => Arc::new(Mapped { handler, errors }),
+            None => handler,
+        };
         self.handlers.push((job.name(), job.rules, handler));
         self
     }

@@ -13,6 +13,8 @@ use async_endpoints_core::{
 const DETAIL_BYTES: usize = 4 << 10;
 /// Maximum size of an error's code, in bytes.
 const CODE_BYTES: usize = 100;
+/// Maximum size of an error's title, in bytes.
+const TITLE_BYTES: usize = 200;
 
 /// The error of a handler, and whether a retry can help.
 ///
@@ -23,7 +25,7 @@ const CODE_BYTES: usize = 100;
 ///
 /// Operators see the message of the error and of its [sources](std::error::Error::source) too: in the log, in
 /// `GET /jobs/{id}/logs` and as `error.sources` of the job. [`with_source`](Self::with_source) adds such a cause to an
-/// error with a code of its own.
+/// error with a code of its own. [`DomainError`](crate::DomainError) gives the errors of an enum their codes.
 ///
 /// ```
 /// # use async_endpoints::JobError;
@@ -40,6 +42,8 @@ pub struct JobError {
     pub(crate) failure: Failure,
     pub(crate) code: Cow<'static, str>,
     pub(crate) status: u16,
+    /// None for the title of the code.
+    pub(crate) title: Option<Cow<'static, str>>,
     pub(crate) detail: Option<String>,
     pub(crate) source: Option<Box<dyn Error + Send + Sync>>,
 }
@@ -79,6 +83,7 @@ impl JobError {
             failure: Failure::Canceled,
             code: Builtin::Canceled.code().into(),
             status: 410,
+            title: None,
             detail: None,
             source: None,
         }
@@ -89,6 +94,13 @@ impl JobError {
     #[must_use]
     pub fn status(mut self, status: u16) -> Self {
         self.status = if (400..600).contains(&status) { status } else { 500 };
+        self
+    }
+
+    /// Sets the title of all errors with this code, a few words. Defaults to "The job failed". At most 200 bytes are kept.
+    #[must_use]
+    pub fn with_title(mut self, title: impl Into<Cow<'static, str>>) -> Self {
+        self.title = Some(title.into());
         self
     }
 
@@ -117,6 +129,11 @@ impl JobError {
         self.status
     }
 
+    /// The title of all errors with this code.
+    pub fn title(&self) -> &str {
+        self.title.as_deref().unwrap_or_else(|| title_of(&self.code))
+    }
+
     /// The detail that callers see beside the code.
     pub fn detail(&self) -> Option<&str> {
         self.detail.as_deref()
@@ -133,7 +150,12 @@ impl JobError {
     }
 
     fn new(failure: Failure, code: Cow<'static, str>, detail: String) -> Self {
-        Self { failure, code, status: 500, detail: Some(detail), source: None }
+        Self { failure, code, status: 500, title: None, detail: Some(detail), source: None }
+    }
+
+    /// The error that `?` passed on; none if the error has a code of its own.
+    pub(crate) fn passed_on(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
+        self.source().filter(|_| self.code == Builtin::HandlerError.code())
     }
 
     pub(crate) fn classify(&mut self, classification: Classification) {
@@ -149,9 +171,10 @@ impl JobError {
         let retryable = self.is_retryable();
         let sources = self.source.map_or_else(Vec::new, |source| chain(&*source));
         let shown = self.detail.or_else(|| sources.first().filter(|_| details).cloned());
+        let title = self.title.unwrap_or_else(|| title_of(&self.code).into());
         let record = ErrorRecord {
-            title: title(&self.code),
-            code: if self.code.len() > CODE_BYTES { cut(self.code.into_owned(), CODE_BYTES).into() } else { self.code },
+            title: cut_cow(title, TITLE_BYTES),
+            code: cut_cow(self.code, CODE_BYTES),
             status: self.status,
             detail: shown.map(|detail| cut(detail, DETAIL_BYTES)),
             retryable,
@@ -168,6 +191,7 @@ impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for JobError {
             failure: Failure::Retryable,
             code: Builtin::HandlerError.code().into(),
             status: 500,
+            title: None,
             detail: None,
             source,
         }
@@ -258,9 +282,14 @@ impl Builtin {
 }
 
 /// The title of a code: from the table, or a common one for the application's own codes.
-fn title(code: &str) -> Cow<'static, str> {
+fn title_of(code: &str) -> &'static str {
     let known = Builtin::ALL.into_iter().find(|known| known.code() == code);
-    known.map_or("The job failed", |known| known.kind().title).into()
+    known.map_or("The job failed", |known| known.kind().title)
+}
+
+/// Truncates text to at most `bytes` bytes, without copying a shorter one.
+fn cut_cow(text: Cow<'static, str>, bytes: usize) -> Cow<'static, str> {
+    if text.len() > bytes { cut(text.into_owned(), bytes).into() } else { text }
 }
 
 /// Truncates text to at most `bytes` bytes, at a character boundary.
@@ -308,6 +337,16 @@ mod tests {
         assert_eq!(record.detail.map(|detail| detail.len()), Some(4096));
         assert_eq!(JobError::permanent("X".repeat(5000), "").record(false).1.code.len(), 100);
         assert_eq!(JobError::permanent("NO", "").status(200).record(false).1.status, 500);
+    }
+
+    #[test]
+    fn title_is_own_or_common() {
+        let title = |error: JobError| (error.title().to_owned(), error.record(false).1.title.into_owned());
+        let both = |title: &str| (title.to_owned(), title.to_owned());
+        assert_eq!(title(JobError::permanent("NO", "")), both("The job failed"));
+        assert_eq!(title(JobError::from("x")), both("The handler failed"));
+        assert_eq!(title(JobError::permanent("NO", "").with_title("No paper")), both("No paper"));
+        assert_eq!(title(JobError::permanent("NO", "").with_title("x".repeat(201))).1.len(), 200);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     context::{AttemptInfo, JobContext},
+    domain::DomainErrors,
     envelope,
     error::{Builtin, Classification, JobError},
     json, panics,
@@ -162,6 +163,19 @@ where
             };
             on_thread(name, run, hold).await?
         })
+    }
+}
+
+/// A handler of a job type that declares its error type.
+pub(crate) struct Mapped {
+    pub(crate) handler: Arc<dyn ErasedHandler>,
+    pub(crate) errors: DomainErrors,
+}
+
+impl ErasedHandler for Mapped {
+    fn call(self: Arc<Self>, info: Arc<AttemptInfo>, payload: Bytes, hold: SlotHold) -> HandlerFuture {
+        let run = self.handler.clone().call(info, payload, hold);
+        Box::pin(async move { run.await.map_err(|error| self.errors.apply(error)) })
     }
 }
 

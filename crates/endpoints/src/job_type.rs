@@ -4,7 +4,10 @@ use std::{fmt, marker::PhantomData, time::Duration};
 
 use async_endpoints_core::{JobName, Priority, RetryPolicy, store::TypeCutoffs};
 
-use crate::options::Options;
+use crate::{
+    domain::{DomainError, DomainErrors},
+    options::Options,
+};
 
 /// Time between the firing of an attempt's token and the abort of its handler.
 pub(crate) const ABORT_GRACE: Duration = Duration::from_secs(5);
@@ -51,6 +54,7 @@ pub(crate) struct Rules {
     pub(crate) queue_depth: Option<u64>,
     pub(crate) delay: Option<Duration>,
     pub(crate) error_codes: &'static [&'static str],
+    pub(crate) errors: Option<DomainErrors>,
 }
 
 impl<Req, Res> JobType<Req, Res> {
@@ -68,6 +72,7 @@ impl<Req, Res> JobType<Req, Res> {
             queue_depth: None,
             delay: None,
             error_codes: &[],
+            errors: None,
         };
         Self { name, rules, types: PhantomData }
     }
@@ -152,6 +157,15 @@ impl<Req, Res> JobType<Req, Res> {
     #[must_use]
     pub const fn error_codes(mut self, codes: &'static [&'static str]) -> Self {
         self.rules.error_codes = codes;
+        self
+    }
+
+    /// Declares the error type of the handler. `?` on such an error makes a job error with its own code. Its
+    /// [codes](DomainError::CODES) are those of [`error_codes`](Self::error_codes), and are in `/openapi.json`.
+    #[must_use]
+    pub const fn errors<E: DomainError>(mut self) -> Self {
+        self.rules.error_codes = E::CODES;
+        self.rules.errors = Some(DomainErrors::of::<E>());
         self
     }
 }

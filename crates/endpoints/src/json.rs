@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::de::{DeserializeOwned, Deserializer, Error, IgnoredAny, Visitor};
+use serde_path_to_error::{Path, Segment};
 
 /// Maximum depth of nested values.
 pub(crate) const MAX_DEPTH: usize = 128;
@@ -16,34 +17,77 @@ pub(crate) fn read<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
     Ok(value)
 }
 
+/// Why a text cannot be read as a type.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Misfit {
+    /// The path of the field, such as `items[1]`; empty for the whole value.
+    path: String,
+    /// The JSON pointer of the field, such as `/items/1`.
+    pub(crate) pointer: String,
+    pub(crate) reason: String,
+}
+
+impl Misfit {
+    /// The whole value does not fit.
+    fn whole(reason: impl Into<String>) -> Self {
+        Self { path: String::new(), pointer: String::new(), reason: reason.into() }
+    }
+
+    fn of(path: &Path, error: &serde_json::Error) -> Self {
+        // The position in the text is left out in favor of the path.
+        let reason = error.to_string();
+        let reason = without_type_names(reason.split(" at line ").next().unwrap_or_default());
+        let missing = reason.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
+        let pointer = path.iter().filter_map(segment).chain(missing.map(escaped)).collect();
+        let path = path.to_string();
+        Self { path: if path == "." { String::new() } else { path }, pointer, reason }
+    }
+}
+
+impl fmt::Display for Misfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let separator = if self.path.is_empty() { "" } else { ": " };
+        write!(f, "{}{separator}{}", self.path, self.reason)
+    }
+}
+
+/// A segment of a JSON pointer.
+fn segment(segment: &Segment) -> Option<String> {
+    match segment {
+        Segment::Seq { index } => Some(format!("/{index}")),
+        Segment::Map { key } => Some(escaped(key)),
+        Segment::Enum { variant } => Some(escaped(variant)),
+        Segment::Unknown => None,
+    }
+}
+
+/// A member name as a segment of a JSON pointer (RFC 6901, 3).
+fn escaped(name: &str) -> String {
+    format!("/{}", name.replace('~', "~0").replace('/', "~1"))
+}
+
 /// Reads a value; an error has the path of the field. Tracking the path is slower, so it is done in a second pass after an
 /// error.
 ///
 /// Rejects an array for a struct, which a derived `Deserialize` accepts as the values of the fields in their order.
-pub(crate) fn read_with_path<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+pub(crate) fn read_with_path<T: DeserializeOwned>(text: &str) -> Result<T, Misfit> {
     if text.trim_start().starts_with('[') && is_struct::<T>() {
-        return Err("invalid type: sequence, expected an object".to_owned());
+        return Err(Misfit::whole("invalid type: sequence, expected an object"));
     }
     read(text).or_else(|_| read_tracking_path(text))
 }
 
-fn read_tracking_path<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+fn read_tracking_path<T: DeserializeOwned>(text: &str) -> Result<T, Misfit> {
     let mut json = serde_json::Deserializer::from_str(text);
     json.disable_recursion_limit();
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let path = error.path().to_string();
-        let reason = error.into_inner().to_string();
-        // The position in the text is left out in favor of the path.
-        let reason = without_type_names(reason.split(" at line ").next().unwrap_or_default());
-        if path == "." { reason } else { format!("{path}: {reason}") }
-    })?;
-    json.end().map_err(|error| error.to_string())?;
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| Misfit::of(error.path(), error.inner()))?;
+    json.end().map_err(|error| Misfit::whole(error.to_string()))?;
     Ok(value)
 }
 
 /// Checks that a text is JSON, of any shape.
-pub(crate) fn check_syntax(text: &str) -> Result<(), String> {
-    read::<IgnoredAny>(text).map(drop).map_err(|error| error.to_string())
+pub(crate) fn check_syntax(text: &str) -> Result<(), Misfit> {
+    read::<IgnoredAny>(text).map(drop).map_err(|error| Misfit::whole(error.to_string()))
 }
 
 /// Replaces names of Rust types in a parser error.
@@ -190,12 +234,22 @@ mod tests {
             #[expect(dead_code, reason = "only the shape is tested")]
             items: Vec<u32>,
         }
-        let error = read_with_path::<Order>(r#"{"items":[1,"two"]}"#).expect_err("a string in a list of numbers");
-        assert_eq!(error, r#"items[1]: invalid type: string "two", expected u32"#);
-        let error = read_with_path::<Order>("{}").expect_err("a missing field");
-        assert_eq!(error, "missing field `items`");
-        let error = read_with_path::<Order>("null").expect_err("null");
-        assert_eq!(error, "invalid type: null, expected an object");
+        let refused = |text: &str| {
+            let error = read_with_path::<Order>(text).expect_err(text);
+            (error.to_string(), error.pointer)
+        };
+        let both = |text: &str, pointer: &str| (text.to_owned(), pointer.to_owned());
+        let number = r#"items[1]: invalid type: string "two", expected u32"#;
+        assert_eq!(refused(r#"{"items":[1,"two"]}"#), both(number, "/items/1"));
+        assert_eq!(refused("{}"), both("missing field `items`", "/items"));
+        assert_eq!(refused("null"), both("invalid type: null, expected an object", ""));
+    }
+
+    #[test]
+    fn pointer_is_escaped() {
+        type Numbers = std::collections::HashMap<String, u32>;
+        let error = read_with_path::<Numbers>(r#"{"a/b~c":"x"}"#).expect_err("a string");
+        assert_eq!(error.pointer, "/a~1b~0c");
     }
 
     #[test]
@@ -211,9 +265,9 @@ mod tests {
         struct Pair(u32, u32);
         let expected = "invalid type: sequence, expected an object";
         for text in ["[0]", " \n[0]", "[]"] {
-            assert_eq!(read_with_path::<Sleep>(text).expect_err(text), expected);
-            assert_eq!(read_with_path::<Option<Sleep>>(text).expect_err(text), expected);
-            assert_eq!(read_with_path::<Box<Wrapped>>(text).expect_err(text), expected);
+            assert_eq!(read_with_path::<Sleep>(text).expect_err(text).to_string(), expected);
+            assert_eq!(read_with_path::<Option<Sleep>>(text).expect_err(text).to_string(), expected);
+            assert_eq!(read_with_path::<Box<Wrapped>>(text).expect_err(text).to_string(), expected);
         }
         assert!(read_with_path::<Sleep>(r#"{"seconds":0}"#).is_ok());
         assert!(matches!(read_with_path("[1,2]"), Ok(Pair(1, 2))));

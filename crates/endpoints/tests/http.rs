@@ -45,7 +45,8 @@ async fn problem(response: Response) -> (u16, String, String) {
     let retries = response.headers().contains_key("retry-after");
     assert_eq!(retries, status == 503, "Retry-After goes with 503");
     let body = body(response).await;
-    let members: BTreeSet<&str> = body.as_object().unwrap().keys().map(String::as_str).collect();
+    let mut members: BTreeSet<&str> = body.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(members.remove("errors"), body["code"] == "INVALID_REQUEST", "{body}");
     assert_eq!(members, BTreeSet::from(["type", "title", "status", "detail", "code", "traceId"]));
     assert_eq!(body["status"], status);
     let text = |member: &str| body[member].as_str().unwrap().to_owned();

@@ -161,7 +161,7 @@ impl Responses for Own {
                 let text = serde_json::to_string(&json!({ "data": job })).unwrap();
                 (answer.status(), text).into_response()
             }
-            Err(problem) => (StatusCode::NOT_FOUND, problem.code()).into_response(),
+            Err(problem) => (StatusCode::NOT_FOUND, problem.code().to_owned()).into_response(),
         }
     }
 

@@ -27,7 +27,8 @@ pub(super) async fn alerts(call: &Call) -> Result<Response, Problem> {
 pub(super) async fn silence(call: &Call, bytes: &Bytes) -> Result<Response, Problem> {
     body::check_type(call.headers(), bytes)?;
     let text = body::text(bytes)?;
-    let new: NewSilence = read_with_path(text).map_err(|detail| body::misfit(codes::INVALID_SILENCE, text, detail))?;
+    let new: NewSilence =
+        read_with_path(text).map_err(|misfit| body::misfit_problem(codes::INVALID_SILENCE, text, &misfit))?;
     let silence = call.endpoints.silence(new).await?;
     let mut response = document(&silence);
     *response.status_mut() = StatusCode::CREATED;
@@ -67,7 +68,9 @@ impl From<SilenceError> for Problem {
     fn from(error: SilenceError) -> Self {
         match error {
             SilenceError::Field { field, value, expected } => {
-                codes::INVALID_SILENCE.with_detail(format!("{field}: invalid value {value:?}, expected {expected}"))
+                let reason = format!("invalid value {value:?}, expected {expected}");
+                let detail = format!("{field}: {reason}");
+                codes::INVALID_SILENCE.with_detail(detail).with_error(&format!("/{field}"), reason)
             }
             SilenceError::TooMany => codes::TOO_MANY_SILENCES.into(),
             SilenceError::Store(error) => error.into(),

@@ -13,7 +13,10 @@ use super::{
     codes::{self, ProblemKind},
     problem::Problem,
 };
-use crate::{json, time_limit::time_limit};
+use crate::{
+    json::{self, Misfit},
+    time_limit::time_limit,
+};
 
 /// Maximum bytes of a body.
 const LIMIT: usize = 1 << 20;
@@ -117,15 +120,15 @@ pub(super) fn text(bytes: &[u8]) -> Result<&str, Problem> {
 }
 
 /// The problem of a body that could not be parsed: invalid JSON, or JSON that does not fit the request type.
-pub(super) fn parse_problem(text: &str, detail: String) -> Problem {
-    misfit(codes::INVALID_REQUEST, text, detail)
+pub(super) fn parse_problem(text: &str, misfit: &Misfit) -> Problem {
+    misfit_problem(codes::INVALID_REQUEST, text, misfit)
 }
 
 /// The problem of a body that could not be parsed: invalid JSON, or a problem of this kind.
-pub(super) fn misfit(kind: ProblemKind, text: &str, detail: String) -> Problem {
+pub(super) fn misfit_problem(kind: ProblemKind, text: &str, misfit: &Misfit) -> Problem {
     match json::check_syntax(text) {
-        Ok(()) => kind.with_detail(detail),
-        Err(error) => codes::INVALID_JSON.with_detail(error),
+        Ok(()) => kind.with_detail(misfit.to_string()).with_error(&misfit.pointer, &*misfit.reason),
+        Err(error) => codes::INVALID_JSON.with_detail(error.to_string()),
     }
 }
 

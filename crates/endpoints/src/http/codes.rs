@@ -74,9 +74,9 @@ problems! {
     IDEMPOTENCY_CONFLICT: UNPROCESSABLE_ENTITY, "The key belongs to another request",
         "The idempotency key or the request id was used for another request.";
     INVALID_REQUEST: UNPROCESSABLE_ENTITY, "The body does not fit the job type",
-        "The body does not fit the request type of the endpoint. The detail has the path of the field.";
+        "The body does not fit the request type of the endpoint. The detail and errors name the field.";
     INVALID_SILENCE: UNPROCESSABLE_ENTITY, "The silence is invalid",
-        "A field of the silence is missing or invalid. The detail has the path of the field.";
+        "A field of the silence is missing or invalid. The detail and errors name the field.";
     INTERNAL_ERROR: INTERNAL_SERVER_ERROR, "Internal error",
         "The request could not be handled. The log of the service has the cause.";
     JOB_UNREADABLE: INTERNAL_SERVER_ERROR, "The job cannot be read",

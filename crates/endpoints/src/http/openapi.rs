@@ -2,10 +2,9 @@
 //! the table in `codes`, and declared endpoints are added. Names of the library's schemas start with `Async`, so that an application
 //! can have a `Job` of its own.
 
-use std::{
-    collections::HashSet,
-    sync::{LazyLock, atomic::Ordering},
-};
+mod endpoints;
+
+use std::sync::{LazyLock, atomic::Ordering};
 
 use axum::{http::StatusCode, response::Response};
 use serde_json::{Map, Value, json};
@@ -13,11 +12,9 @@ use serde_json::{Map, Value, json};
 use super::{
     call::Call,
     codes::{self, ProblemKind},
-    endpoint::DeclaredEndpoint,
     health,
     problem::{Problem, json as response, type_uri},
     route::Route,
-    submission::Check,
 };
 use crate::error::Builtin;
 
@@ -93,7 +90,6 @@ pub(super) fn document(call: &Call) -> Result<Response, Problem> {
     Ok(response("application/json", &document))
 }
 
-/// The part of the document that is the same for all applications.
 fn library() -> serde_json::Result<Value> {
     let mut document: Value = serde_json::from_str(ROUTES)?;
     document["info"] = json!({
@@ -134,88 +130,6 @@ fn problem(name: &str, kinds: &[ProblemKind]) -> Value {
     })
 }
 
-fn add(document: &mut Value, declared: &DeclaredEndpoint, ids: &mut HashSet<String>) {
-    let (path, params) = path(&declared.path);
-    let method = declared.method.as_str().to_ascii_lowercase();
-    let mut operation = operation(declared, params);
-    operation["operationId"] = unique(&format!("{method}{}", declared.name), ids).into();
-    document["paths"][path][&method] = operation;
-    let Some(schemas) = &declared.schemas else { return };
-    if let Some(known) = document["components"]["schemas"].as_object_mut() {
-        // A full copy instead of `allOf`, which some client generators do not support.
-        let mut job = known.get("AsyncJob").cloned().unwrap_or_default();
-        job["properties"]["result"] = json!({ "oneOf": [schemas.result, { "type": "null" }] });
-        known.insert(own_job(declared), job);
-        for (name, schema) in &schemas.named {
-            known.entry(name).or_insert_with(|| schema.clone());
-        }
-    }
-}
-
-/// Makes an operation id unique: several endpoints may accept the same job type.
-fn unique(id: &str, ids: &mut HashSet<String>) -> String {
-    let numbered = (2..).map(|n| format!("{id}{n}"));
-    let free = std::iter::once(id.to_owned()).chain(numbered).find(|id| !ids.contains(id)).unwrap_or_default();
-    ids.insert(free.clone());
-    free
-}
-
-fn operation(declared: &DeclaredEndpoint, mut params: Vec<Value>) -> Value {
-    let name = declared.name;
-    let shared = ["Prefer", "IdempotencyKey", "RequestId"];
-    params.extend(shared.map(|name| json!({ "$ref": format!("#/components/parameters/{name}") })));
-    let mut operation = json!({
-        "tags": ["endpoints"],
-        "summary": declared.summary.as_deref().map_or_else(|| format!("Submits a {name} job"), str::to_owned),
-        "parameters": params,
-        "responses": responses(declared),
-    });
-    if !declared.bodiless {
-        let schema = declared.schemas.as_ref().map_or_else(|| json!({}), |schemas| schemas.request.clone());
-        operation["requestBody"] =
-            json!({ "required": !takes_null(declared), "content": { "application/json": { "schema": schema } } });
-    }
-    operation
-}
-
-/// Whether the body may be empty, which counts as `null`.
-fn takes_null(declared: &DeclaredEndpoint) -> bool {
-    matches!(&declared.check, Check::Shape(fits) if fits("null").is_ok())
-}
-
-fn responses(declared: &DeclaredEndpoint) -> Value {
-    let mut responses = Map::new();
-    for (name, kinds) in PROBLEMS.iter().filter(|(name, _)| SUBMIT_PROBLEMS.contains(name)) {
-        let statuses = kinds.first().map(|kind| kind.status.as_str().to_owned());
-        let reference = json!({ "$ref": format!("#/components/responses/{name}") });
-        responses.extend(statuses.map(|status| (status, reference)));
-    }
-    let accepted = ["Location", "Operation-Location", "X-Async-Job-Id", "ETag", "Vary", "Idempotent-Replayed"];
-    let text = "The job was accepted now, or by an earlier request with the same key or id.";
-    responses.insert("202".into(), job(text, &accepted, "Retry-After", declared));
-    responses.insert("200".into(), job("The job ended within the wait.", &accepted, "Preference-Applied", declared));
-    if matches!(declared.check, Check::Validator(_)) || !declared.layers.is_empty() {
-        responses.insert("default".into(), json!({ "description": "A response of the application." }));
-    }
-    Value::Object(responses)
-}
-
-/// A response with a job of this type and these headers.
-fn job(description: &str, headers: &[&str], another: &str, declared: &DeclaredEndpoint) -> Value {
-    let headers: Map<String, Value> = headers.iter().copied().chain([another]).map(header).collect();
-    let schema = match &declared.schemas {
-        None => "AsyncJob".to_owned(),
-        Some(_) => own_job(declared),
-    };
-    let schema = json!({ "$ref": format!("#/components/schemas/{schema}") });
-    json!({ "description": description, "headers": headers, "content": { "application/json": { "schema": schema } } })
-}
-
-/// The schema of this type's jobs: `AsyncJob` with the type's result.
-fn own_job(declared: &DeclaredEndpoint) -> String {
-    format!("AsyncJob.{}", declared.name)
-}
-
 /// A header and the reference to its description.
 fn header(name: &str) -> (String, Value) {
     let component = match name {
@@ -225,23 +139,6 @@ fn header(name: &str) -> (String, Value) {
         name => name.replace('-', ""),
     };
     (name.to_owned(), json!({ "$ref": format!("#/components/headers/{component}") }))
-}
-
-/// Converts an axum path to an OpenAPI path and its parameters.
-fn path(path: &str) -> (String, Vec<Value>) {
-    let mut params = Vec::new();
-    let segments = path.split('/').map(|segment| {
-        let Some(name) = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) else {
-            return segment.to_owned();
-        };
-        let name = name.trim_start_matches('*');
-        params.push(
-            json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string", "minLength": 1 } }),
-        );
-        format!("{{{name}}}")
-    });
-    let path = segments.collect::<Vec<_>>().join("/");
-    (path, params)
 }
 
 #[cfg(test)]
@@ -293,12 +190,5 @@ mod tests {
             }
         }
         check(&document, &document);
-    }
-
-    #[test]
-    fn wildcard_becomes_plain_parameter() {
-        let (path, params) = path("/files/{album}/{*rest}");
-        assert_eq!(path, "/files/{album}/{rest}");
-        assert_eq!((params[0]["name"].as_str(), params[1]["name"].as_str()), (Some("album"), Some("rest")));
     }
 }

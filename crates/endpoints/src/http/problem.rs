@@ -1,15 +1,20 @@
 //! Problem objects (RFC 9457): the body of every error response.
 
-use async_endpoints_core::{StoreError, job::ErrorRecord};
+use std::borrow::Cow;
+
+use async_endpoints_core::{StoreError, job::ErrorRecord, lifecycle::Failure};
 use axum::{
     body::Body,
     http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::{Serialize, Serializer};
+use serde_json::{Map, Value, json};
 
 use super::codes::{self, ProblemKind};
 use crate::{
+    DomainError,
     error::cut,
     submit::SubmitError,
     telemetry::{current_trace_id, events},
@@ -20,14 +25,35 @@ const DETAIL_BYTES: usize = 4 << 10;
 /// `Retry-After` of `503` responses, in seconds.
 const RETRY_AFTER: u64 = 1;
 
+/// The characters that the fragment of a URI must not have (RFC 3986, 3.5).
+const NOT_IN_FRAGMENT: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'<')
+    .add(b'>')
+    .add(b'[')
+    .add(b'\\')
+    .add(b']')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
+
+/// The members that every problem has. They cannot be replaced.
+const STANDARD_MEMBERS: [&str; 6] = ["type", "title", "status", "detail", "code", "traceId"];
+
 /// An error response: a problem object (RFC 9457), sent as `application/problem+json`. Validators may return one;
-/// `Serialize` writes its JSON.
+/// `Serialize` writes its JSON. A [`DomainError`] becomes one with `?`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     status: StatusCode,
-    code: &'static str,
-    title: &'static str,
+    code: Cow<'static, str>,
+    title: Cow<'static, str>,
     detail: Option<String>,
+    members: Map<String, Value>,
     headers: Vec<(HeaderName, HeaderValue)>,
     trace_id: Option<String>,
 }
@@ -75,14 +101,52 @@ pub(super) fn type_uri(code: &str) -> String {
 
 impl Problem {
     /// A problem with its HTTP status, its stable code in `UPPER_SNAKE_CASE`, and the title of all problems with this code.
-    pub fn new(status: StatusCode, code: &'static str, title: &'static str) -> Self {
-        Self { status, code, title, detail: None, headers: Vec::new(), trace_id: None }
+    pub fn new(status: StatusCode, code: impl Into<Cow<'static, str>>, title: impl Into<Cow<'static, str>>) -> Self {
+        let (code, title) = (code.into(), title.into());
+        Self { status, code, title, detail: None, members: Map::new(), headers: Vec::new(), trace_id: None }
     }
 
     /// Describes this occurrence to the caller. At most 4 KiB are kept.
     #[must_use]
     pub fn with_detail(mut self, text: impl Into<String>) -> Self {
         self.detail = Some(cut(text.into(), DETAIL_BYTES));
+        self
+    }
+
+    /// Sets an extension member, replacing an earlier value. `type`, `title`, `status`, `detail`, `code` and `traceId` keep
+    /// their values.
+    ///
+    /// ```
+    /// # use async_endpoints::{Problem, axum::http::StatusCode};
+    /// let problem = Problem::new(StatusCode::CONFLICT, "SOLD_OUT", "Sold out").with_member("left", 0);
+    /// assert_eq!(problem.member("left"), Some(&0.into()));
+    /// ```
+    #[must_use]
+    pub fn with_member(mut self, name: &str, value: impl Into<Value>) -> Self {
+        if !STANDARD_MEMBERS.contains(&name) {
+            self.members.insert(name.to_owned(), value.into());
+        }
+        self
+    }
+
+    /// Adds an invalid field to the member `errors`: its JSON pointer and what is wrong. Callers get the pointer as the
+    /// fragment of a URI, as in RFC 9457: `#/stay/nights`.
+    ///
+    /// ```
+    /// # use async_endpoints::{Problem, axum::http::StatusCode};
+    /// let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "INVALID_STAY", "The stay is invalid")
+    ///     .with_error("/nights", "expected 1 to 30")
+    ///     .with_error("/guests/0/name", "expected a name");
+    /// assert_eq!(problem.member("errors").unwrap()[0]["pointer"], "#/nights");
+    /// ```
+    #[must_use]
+    pub fn with_error(mut self, pointer: &str, detail: impl Into<String>) -> Self {
+        let pointer = utf8_percent_encode(pointer, NOT_IN_FRAGMENT);
+        let error = json!({ "pointer": format!("#{pointer}"), "detail": detail.into() });
+        match self.members.get_mut("errors") {
+            Some(Value::Array(errors)) => errors.push(error),
+            _ => drop(self.members.insert("errors".to_owned(), json!([error]))),
+        }
         self
     }
 
@@ -106,18 +170,23 @@ impl Problem {
     }
 
     /// The code.
-    pub fn code(&self) -> &'static str {
-        self.code
+    pub fn code(&self) -> &str {
+        &self.code
     }
 
     /// The title.
-    pub fn title(&self) -> &'static str {
-        self.title
+    pub fn title(&self) -> &str {
+        &self.title
     }
 
     /// The description of this occurrence.
     pub fn detail(&self) -> Option<&str> {
         self.detail.as_deref()
+    }
+
+    /// An extension member.
+    pub fn member(&self, name: &str) -> Option<&Value> {
+        self.members.get(name)
     }
 
     /// The trace of the request.
@@ -152,6 +221,25 @@ impl ProblemKind {
     }
 }
 
+/// The problem has code, status, title and detail of the error's [`job_error`](DomainError::job_error), and `Retry-After` if
+/// that is retried after a time of its own. The message of a server error is logged, not sent.
+impl<E: DomainError> From<E> for Problem {
+    fn from(error: E) -> Self {
+        let refusal = error.job_error();
+        let status = StatusCode::from_u16(refusal.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        if status.is_server_error() {
+            events::internal("the application refused a request", &error);
+        }
+        let title = refusal.title().to_owned();
+        let mut problem = Self::new(status, refusal.code, title);
+        problem.detail = refusal.detail.map(|detail| cut(detail, DETAIL_BYTES));
+        match refusal.failure {
+            Failure::RetryAfter(delay) => problem.with_retry_after(delay.as_secs_f64().ceil() as u64),
+            _ => problem,
+        }
+    }
+}
+
 /// The store's own error text is logged, not sent.
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
@@ -178,18 +266,26 @@ impl From<SubmitError> for Problem {
 
 impl Serialize for Problem {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        /// Serde writes flattened structs more slowly, so the errors of jobs are written without.
+        #[derive(Serialize)]
+        struct WithMembers<'a> {
+            #[serde(flatten)]
+            body: ProblemBody<'a>,
+            #[serde(flatten)]
+            members: &'a Map<String, Value>,
+        }
         let body = ProblemBody {
-            type_uri: type_uri(self.code),
-            title: self.title,
+            type_uri: type_uri(&self.code),
+            title: &self.title,
             status: self.status.as_u16(),
             detail: self.detail.as_deref(),
-            code: self.code,
+            code: &self.code,
             attempt: None,
             retryable: None,
             trace_id: self.trace_id.as_deref(),
             sources: &[],
         };
-        body.serialize(serializer)
+        WithMembers { body, members: &self.members }.serialize(serializer)
     }
 }
 

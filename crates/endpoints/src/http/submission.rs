@@ -11,7 +11,10 @@ use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
 
 use super::{body, problem::Problem};
-use crate::{envelope::RequestParts, json};
+use crate::{
+    envelope::RequestParts,
+    json::{self, Misfit},
+};
 
 /// A request that is about to be stored as a job.
 pub struct Submission<Req> {
@@ -116,8 +119,8 @@ fn value<'a>(params: &'a [(String, String)], name: &str) -> Option<&'a str> {
 
 /// How an endpoint checks a body.
 pub(super) enum Check {
-    /// The body must have the shape of the request type. An error is the path of the field and the reason.
-    Shape(fn(&str) -> Result<(), String>),
+    /// The body must have the shape of the request type. An error names the field.
+    Shape(fn(&str) -> Result<(), Misfit>),
     /// The application's validator must accept the request too.
     Validator(Arc<Validate>),
 }
@@ -161,7 +164,7 @@ impl Check {
                 true => json::check_syntax(text).and_then(|()| json::read_with_path::<Req>("null")),
                 false => json::read_with_path::<Req>(text),
             };
-            let read = read.map_err(|detail| body::parse_problem(text, detail));
+            let read = read.map_err(|misfit| body::parse_problem(text, &misfit));
             let validate = validate.clone();
             Box::pin(async move {
                 let request = read?;
@@ -181,7 +184,7 @@ impl Check {
     ) -> Result<(SubmitOverrides, RequestParts), Refusal> {
         match self {
             Self::Shape(fits) => {
-                fits(text).map_err(|detail| body::parse_problem(text, detail))?;
+                fits(text).map_err(|misfit| body::parse_problem(text, &misfit))?;
                 Ok((SubmitOverrides::default(), received.parts))
             }
             Self::Validator(validate) => validate(text, received).await,
