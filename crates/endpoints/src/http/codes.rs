@@ -31,12 +31,16 @@ macro_rules! problems {
 problems! {
     INVALID_BODY: BAD_REQUEST, "The body cannot be read",
         "The connection failed before the end of the body.";
+    INVALID_DELAY: BAD_REQUEST, "The delay cannot be accepted",
+        "X-Async-Delay or X-Async-Not-Before is malformed, beyond the longest delay of the endpoint, or not allowed there.";
     INVALID_IDEMPOTENCY_KEY: BAD_REQUEST, "The idempotency key is malformed",
         "Idempotency-Key must occur once and have 1 to 255 visible ASCII characters, quoted or bare.";
     INVALID_JSON: BAD_REQUEST, "The body is not JSON",
         "The body is not JSON, or its values are nested deeper than 128 levels.";
     INVALID_PATH: BAD_REQUEST, "The path cannot be read",
         "A path parameter cannot be decoded.";
+    INVALID_PRIORITY: BAD_REQUEST, "The priority cannot be accepted",
+        "X-Async-Priority is malformed, outside the range of the endpoint, or not allowed there.";
     INVALID_QUERY: BAD_REQUEST, "The query cannot be read",
         "A query parameter is unknown, repeated or malformed.";
     INVALID_REQUEST_ID: BAD_REQUEST, "The request id is malformed",

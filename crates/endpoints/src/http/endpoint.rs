@@ -1,7 +1,11 @@
 //! Declared endpoints: a method and a path that accept jobs of one type.
 
-use std::{any::TypeId, borrow::Cow, convert::Infallible, fmt, future::Future, marker::PhantomData};
+use std::{
+    any::TypeId, borrow::Cow, convert::Infallible, fmt, future::Future, marker::PhantomData, ops::RangeInclusive,
+    time::Duration,
+};
 
+use async_endpoints_core::Priority;
 use axum::{
     extract::Request,
     http::Method,
@@ -12,7 +16,10 @@ use serde::de::DeserializeOwned;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::submission::{Check, Submission};
+use super::{
+    choices::Choices,
+    submission::{Check, Submission},
+};
 use crate::{
     job_type::{JobType, Rules},
     json,
@@ -37,6 +44,7 @@ pub(crate) struct DeclaredEndpoint {
     pub(crate) name: &'static str,
     pub(crate) rules: Rules,
     pub(super) check: Check,
+    pub(crate) choices: Choices,
     /// The request type is `()`: any JSON body is accepted, and none is stored.
     pub(super) bodiless: bool,
     /// Layers of the application, innermost first.
@@ -86,6 +94,7 @@ impl<Req: DeserializeOwned + Send + 'static, Res> Endpoint<Req, Res> {
             } else {
                 |body| json::read_with_path::<Req>(body).map(drop)
             }),
+            choices: Choices::default(),
             bodiless,
             layers: Vec::new(),
             summary: None,
@@ -124,6 +133,32 @@ impl<Req: DeserializeOwned + Send + 'static, Res> Endpoint<Req, Res> {
         E: IntoResponse + 'static,
     {
         self.declared.check = Check::validator(self.declared.bodiless, check);
+        self
+    }
+
+    /// Lets callers delay their jobs by at most `longest`, in place of the delay of the job type. `X-Async-Delay: 90` is in
+    /// seconds; `X-Async-Not-Before: 2026-12-01T06:00:00Z` is a time, by the clock of this process. By default both are
+    /// refused. A delay that the validator sets replaces the caller's.
+    #[must_use]
+    pub fn allow_delay(mut self, longest: Duration) -> Self {
+        self.declared.choices.delay = Some(longest);
+        self
+    }
+
+    /// Lets callers set the priority of their jobs within a range, with `X-Async-Priority: 7`. By default the header is
+    /// refused. A priority that the validator sets replaces the caller's.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use async_endpoints::{Endpoint, JobType, Priority};
+    /// # const RESIZE: JobType<String, u32> = JobType::new("Resize");
+    /// let endpoint = Endpoint::post("/api/images", RESIZE)
+    ///     .allow_delay(Duration::from_secs(24 * 60 * 60))
+    ///     .allow_priority(Priority::LOWEST..=Priority::new(7));
+    /// ```
+    #[must_use]
+    pub fn allow_priority(mut self, range: RangeInclusive<Priority>) -> Self {
+        self.declared.choices.priority = Some(range);
         self
     }
 

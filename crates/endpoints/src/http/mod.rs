@@ -2,7 +2,7 @@
 //!
 //! | file | contents |
 //! |---|---|
-//! | `endpoint`, `submission` | what an application declares: endpoints and their validators |
+//! | `endpoint`, `submission`, `choices` | what an application declares: endpoints, their validators and the choices of callers |
 //! | `config`, `access`, `responses` | what an application configures for all routes |
 //! | `route` | the list of routes |
 //! | `routes` | the routers, and what all routes have in common |
@@ -21,6 +21,7 @@ mod alerts;
 mod body;
 mod call;
 mod cancel;
+mod choices;
 mod codes;
 mod config;
 mod document;

@@ -24,7 +24,18 @@ const ROUTES: &str = include_str!("openapi.json");
 const PROBLEMS: [(&str, &[ProblemKind]); 22] = {
     use codes::*;
     [
-        ("BadRequest", &[INVALID_JSON, INVALID_BODY, INVALID_PATH, INVALID_IDEMPOTENCY_KEY, INVALID_REQUEST_ID]),
+        (
+            "BadRequest",
+            &[
+                INVALID_JSON,
+                INVALID_BODY,
+                INVALID_PATH,
+                INVALID_IDEMPOTENCY_KEY,
+                INVALID_REQUEST_ID,
+                INVALID_DELAY,
+                INVALID_PRIORITY,
+            ],
+        ),
         ("BadBody", &[INVALID_JSON, INVALID_BODY]),
         ("BadQuery", &[INVALID_QUERY]),
         ("Unauthorized", &[UNAUTHORIZED]),

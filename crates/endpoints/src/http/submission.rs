@@ -35,6 +35,7 @@ pub(super) struct ReceivedRequest {
 pub(super) struct SubmitOverrides {
     pub(super) priority: Option<Priority>,
     pub(super) delay: Option<Duration>,
+    pub(super) key: Option<String>,
     pub(super) headers: Vec<(String, String)>,
 }
 
@@ -90,6 +91,24 @@ impl<Req> Submission<Req> {
     #[must_use]
     pub fn delay(mut self, delay: Duration) -> Self {
         self.overrides.delay = Some(delay);
+        self
+    }
+
+    /// Sets the idempotency key: any text, in place of the client's key. All requests with this key, owner and job type get
+    /// the job of the first one, whatever their bodies, for example one job per customer and day:
+    ///
+    /// ```
+    /// # use async_endpoints::{Problem, Submission};
+    /// # #[derive(serde::Deserialize)] struct Export { customer: u64 }
+    /// # fn today() -> String { "2026-12-01".to_owned() }
+    /// async fn once_a_day(export: Submission<Export>) -> Result<Submission<Export>, Problem> {
+    ///     let key = format!("{}/{}", export.request().customer, today());
+    ///     Ok(export.idempotency_key(key))
+    /// }
+    /// ```
+    #[must_use]
+    pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
+        self.overrides.key = Some(key.into());
         self
     }
 

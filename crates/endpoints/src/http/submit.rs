@@ -1,10 +1,14 @@
 //! `POST`, `PUT`, `PATCH` or `DELETE` on a declared path: accepts a job and answers 202.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use async_endpoints_core::{
     JobName,
-    store::{JobLookup, NewJob},
+    store::{IdempotencyKey, JobLookup, NewJob},
 };
 use axum::{
     body::Body,
@@ -13,6 +17,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
+use sha2::{Digest, Sha256};
 
 use super::{
     body,
@@ -107,12 +112,10 @@ impl SubmitHandler {
         // The body is read before any refusal: a client that is still writing does not read the response.
         let bytes = body::read(body, call.headers()).await?;
         let path = call.path.clone()?;
-        let identity = Identity {
-            key: headers::idempotency_key(call.headers())?,
-            id: headers::request_id(call.headers())?,
-            owner: call.visibility.owner(),
-            fingerprint: fingerprint(&self.name, &path, call.query(), &bytes),
-        };
+        let client_key = headers::idempotency_key(call.headers())?;
+        let id = headers::request_id(call.headers())?;
+        let chosen = self.declared.choices.read(call.headers(), SystemTime::now())?;
+        let fingerprint = fingerprint(&self.name, &path, call.query(), &bytes);
         body::check_type(call.headers(), &bytes)?;
         let text = body::text(&bytes)?;
         let declared = &self.declared;
@@ -122,13 +125,24 @@ impl SubmitHandler {
         let (overrides, mut parts) = declared.check.run(text, received).await?;
         parts.headers = headers::captured(&overrides.headers, call.headers(), &self.captured);
         let payload = envelope::write(if declared.bodiless { "null" } else { text }, &parts);
+        let (key, fingerprint) = match &overrides.key {
+            Some(key) => (validator_key(key), self::fingerprint(&self.name, &[], "", key.as_bytes())),
+            None => (client_key, fingerprint),
+        };
+        let identity = Identity { key, id, owner: call.visibility.owner(), fingerprint };
         let policy = Policy {
-            priority: overrides.priority.unwrap_or(self.policy.priority),
-            delay: overrides.delay.unwrap_or(self.policy.delay),
+            priority: overrides.priority.or(chosen.priority).unwrap_or(self.policy.priority),
+            delay: overrides.delay.or(chosen.delay).unwrap_or(self.policy.delay),
             ..self.policy
         };
         Ok(call.endpoints.new_job(self.name.clone(), &policy, identity, payload))
     }
+}
+
+/// A validator's key as stores keep it: its hash, unless the text is a valid key.
+fn validator_key(text: &str) -> Option<IdempotencyKey> {
+    let hash = || Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    IdempotencyKey::new(text).or_else(|| IdempotencyKey::new(&hash()))
 }
 
 /// The result in the metrics: a server error is a rejection, any other refusal is an invalid request.
