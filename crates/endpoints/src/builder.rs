@@ -1,10 +1,12 @@
 //! The builder of [`AsyncEndpoints`]. Detects configuration errors before any task runs.
 
+mod check;
+
 use std::{
-    collections::{BTreeMap, HashMap},
+    borrow::Cow,
+    collections::{BTreeMap, HashSet},
     fmt,
     sync::Arc,
-    time::Duration,
 };
 
 use async_endpoints_core::{JobName, Store, job::InvalidName};
@@ -16,13 +18,13 @@ use crate::{
     context::JobContext,
     endpoints::{Assembly, AsyncEndpoints},
     error::JobError,
-    handler::{Blocking, Erased, ErasedHandler, JobHandler},
-    health::{self, Check, HealthReport},
-    http::{self, Access, DeclaredEndpoint, Endpoint, HttpConfig, Owner, Responses, Route},
+    handler::{Blocking, Erased, ErasedHandler, JobHandler, Mapped},
+    health::{Check, HealthReport},
+    http::{self, Access, Endpoint, Hooks, HttpConfig, Owner, Responses},
     job_type::{JobType, Policy, Rules},
     middleware::Middleware,
     options::{Options, OptionsError},
-    telemetry::{Measured, Telemetry},
+    telemetry::{Measured, Telemetry, events},
     worker::RegisteredType,
 };
 
@@ -90,13 +92,18 @@ pub enum BuildError {
     #[error("two types have the schema name {0}: rename one with #[schema(as = …)]")]
     TwoSchemas(String),
     /// Two job types have the same name and different rules.
-    #[error("{name} is declared twice, with different rules: {first} and {second}")]
+    #[error(
+        "{name} is declared twice, with different rules: {rule} is {first} and {second}. Declare the job type as one \
+         constant and use it in both places"
+    )]
     TwoTypes {
         /// The name of both job types.
         name: JobName,
-        /// The rules of the first.
+        /// The first rule in which they differ.
+        rule: &'static str,
+        /// The rule of the first.
         first: String,
-        /// The rules of the second.
+        /// The rule of the second.
         second: String,
     },
 }
@@ -121,6 +128,8 @@ pub struct Builder {
     options: Options,
     http: HttpConfig,
     handlers: Vec<(&'static str, Rules, Arc<dyn ErasedHandler>)>,
+    /// Types whose jobs other processes run.
+    elsewhere: Vec<(&'static str, Rules)>,
     middlewares: Vec<Arc<dyn Middleware>>,
     telemetry: Option<Telemetry>,
     health: Vec<(String, Check)>,
@@ -135,6 +144,7 @@ impl AsyncEndpoints {
             options: Options::default(),
             http: HttpConfig::default(),
             handlers: Vec::new(),
+            elsewhere: Vec::new(),
             middlewares: Vec::new(),
             telemetry: None,
             health: Vec::new(),
@@ -212,6 +222,14 @@ impl Builder {
         self.erased(job, Arc::new(Blocking::new(function)))
     }
 
+    /// Declares that other processes run the jobs of a type. A process that only accepts jobs calls this in place of
+    /// [`handler`](Self::handler). Without either, the build logs a warning for an endpoint of the type: its jobs could wait
+    /// forever.
+    pub fn handled_elsewhere<Req, Res>(mut self, job: JobType<Req, Res>) -> Self {
+        self.elsewhere.push((job.name(), job.rules));
+        self
+    }
+
     /// Adds a middleware around every attempt. The first one added is the outermost.
     pub fn middleware(mut self, middleware: impl Middleware) -> Self {
         self.middlewares.push(Arc::new(middleware));
@@ -259,9 +277,12 @@ impl Builder {
     pub fn build(self) -> Result<AsyncEndpoints, BuildError> {
         self.options.check(str::to_owned)?;
         let types = self.types()?;
-        check_health_names(&self.health)?;
-        check_paths(&self.http.endpoints)?;
-        check_schemas(&self.http.endpoints)?;
+        check::check_health_names(&self.health)?;
+        check::check_paths(&self.http.endpoints, &self.http.jobs_path)?;
+        check::check_choices(&self.http.endpoints)?;
+        check::check_operations(&self.http.endpoints)?;
+        check::check_schemas(&self.http.endpoints)?;
+        self.warn_of_missing_handlers();
         let mut registered: Vec<RegisteredType> = Vec::new();
         for (name, rules, handler) in self.handlers {
             let name = JobName::new(name)?;
@@ -298,99 +319,30 @@ impl Builder {
         self
     }
 
+    /// Logs the endpoints whose jobs no process is known to run, one line per job type.
+    fn warn_of_missing_handlers(&self) {
+        let handled = self.handlers.iter().map(|(name, ..)| *name).chain(self.elsewhere.iter().map(|(name, _)| *name));
+        let mut known: HashSet<&str> = handled.collect();
+        for endpoint in self.http.endpoints.iter().filter(|endpoint| known.insert(endpoint.name)) {
+            events::no_handler(endpoint.name, endpoint.method.as_str(), &endpoint.path);
+        }
+    }
+
     /// Returns the job types by name. Endpoints and handlers of one name must have the same rules.
     fn types(&self) -> Result<Vec<(JobName, Policy)>, BuildError> {
         let endpoints = self.http.endpoints.iter().map(|endpoint| (endpoint.name, &endpoint.rules));
         let handlers = self.handlers.iter().map(|(name, rules, _)| (*name, rules));
+        let elsewhere = self.elsewhere.iter().map(|(name, rules)| (*name, rules));
         let mut known: BTreeMap<JobName, &Rules> = BTreeMap::new();
-        for (name, rules) in endpoints.chain(handlers) {
+        for (name, rules) in endpoints.chain(handlers).chain(elsewhere) {
             let name = JobName::new(name)?;
-            let (first, second) = (format!("{:?}", known.entry(name.clone()).or_insert(rules)), format!("{rules:?}"));
-            if first != second {
-                return Err(BuildError::TwoTypes { name, first, second });
+            if let Some((rule, first, second)) = known.entry(name.clone()).or_insert(rules).difference(rules) {
+                return Err(BuildError::TwoTypes { name, rule, first, second });
             }
-            check_rules(&name, rules)?;
+            check::check_rules(&name, rules)?;
         }
         Ok(known.into_iter().map(|(name, rules)| (name, rules.resolve(&self.options))).collect())
     }
-}
-
-/// Rejects rules with which no job could run, or be read after its end.
-fn check_rules(name: &JobName, rules: &Rules) -> Result<(), BuildError> {
-    let seconds = |duration: Option<Duration>| duration.map(|duration| duration.as_secs_f64());
-    for (rule, value, expected) in [
-        ("concurrency", rules.concurrency.map(f64::from), "a number of attempts, 1 or more"),
-        ("timeout", seconds(rules.timeout), "a time above 0 s"),
-        ("retention", seconds(rules.retention), "a time above 0 s"),
-    ] {
-        if value == Some(0.0) {
-            return Err(BuildError::Rule { name: name.clone(), rule, value: "0".to_owned(), expected });
-        }
-    }
-    Ok(())
-}
-
-fn check_health_names(checks: &[(String, Check)]) -> Result<(), BuildError> {
-    for (i, (name, _)) in checks.iter().enumerate() {
-        let fail = |expected| Err(BuildError::HealthCheck { name: name.clone(), expected });
-        if JobName::new(name).is_err() || name == health::SHUTDOWN {
-            return fail("1–100 characters from A-Z a-z 0-9 . _ -, and not the name shutdown");
-        }
-        if checks[..i].iter().any(|(other, _)| other == name) {
-            return fail("another name: there are two checks of this one");
-        }
-    }
-    Ok(())
-}
-
-/// The OpenAPI document refers to types by name, so each name must have one schema.
-fn check_schemas(endpoints: &[Arc<DeclaredEndpoint>]) -> Result<(), BuildError> {
-    let mut known = HashMap::new();
-    for (name, schema) in endpoints.iter().flat_map(|endpoint| &endpoint.schemas).flat_map(|schemas| &schemas.named) {
-        if *known.entry(name).or_insert(schema) != schema {
-            return Err(BuildError::TwoSchemas(name.clone()));
-        }
-    }
-    Ok(())
-}
-
-/// Checks paths with axum's own matcher first, since axum panics at invalid paths.
-fn check_paths(endpoints: &[Arc<DeclaredEndpoint>]) -> Result<(), BuildError> {
-    let mut routes: matchit::Router<()> = matchit::Router::new();
-    for own in Route::JOBS.into_iter().chain(Route::MONITORING) {
-        // The library's own routes do not conflict with each other.
-        let _ = routes.insert(own.path(), ());
-    }
-    for (i, endpoint) in endpoints.iter().enumerate() {
-        let fail = |other: Option<&Arc<DeclaredEndpoint>>, reason: String| BuildError::Path {
-            method: endpoint.method.to_string(),
-            path: endpoint.path.to_string(),
-            name: endpoint.name.to_owned(),
-            other: other.map(|other| format!("{}, {} {}", other.name, other.method, other.path)),
-            reason,
-        };
-        if !endpoint.path.starts_with('/') {
-            return Err(fail(None, "expected a path that begins with a slash".to_owned()));
-        }
-        if endpoint.path.split('/').any(|part| part.starts_with([':', '*'])) {
-            return Err(fail(None, "expected {name} for a parameter, or {*name} for the rest of a path".to_owned()));
-        }
-        let before = &endpoints[..i];
-        if let Some(same) = before.iter().find(|e| e.path == endpoint.path && e.method == endpoint.method) {
-            return Err(fail(Some(same), "both have the same method and path".to_owned()));
-        }
-        if before.iter().any(|e| e.path == endpoint.path) {
-            continue;
-        }
-        if let Err(error) = routes.insert(endpoint.path.clone(), ()) {
-            let other = match &error {
-                matchit::InsertError::Conflict { with } => before.iter().find(|e| e.path == *with),
-                _ => None,
-            };
-            return Err(fail(other, error.to_string()));
-        }
-    }
-    Ok(())
 }
 
 impl std::fmt::Debug for Builder {

@@ -213,6 +213,34 @@ impl Policy {
 }
 
 impl Rules {
+    /// The first rule in which two declarations differ: its name and both values.
+    pub(crate) fn difference(&self, other: &Self) -> Option<(&'static str, String, String)> {
+        let mut pairs = self.texts().into_iter().zip(other.texts());
+        pairs.find(|(own, other)| own != other).map(|((rule, first), (_, second))| (rule, first, second))
+    }
+
+    /// The rules as text, in the words of the builder's methods. The error type itself cannot be compared, its codes can.
+    fn texts(&self) -> [(&'static str, String); 11] {
+        fn text<T: fmt::Debug>(value: Option<T>) -> String {
+            value.map_or_else(|| "the default".to_owned(), |value| format!("{value:?}"))
+        }
+        let Self { max_retries, retry, timeout, slow_after, concurrency, priority, retention, .. } = *self;
+        let Self { max_queue_size, queue_depth, delay, error_codes, .. } = *self;
+        [
+            ("max_retries", text(max_retries)),
+            ("retry", text(retry)),
+            ("timeout", text(timeout)),
+            ("slow_after", text(slow_after)),
+            ("concurrency", text(concurrency)),
+            ("priority", text(priority.map(Priority::get))),
+            ("retention", text(retention)),
+            ("max_queue_size", text(max_queue_size)),
+            ("queue_depth", text(queue_depth)),
+            ("delay", text(delay)),
+            ("error_codes", text(Some(error_codes))),
+        ]
+    }
+
     pub(crate) fn resolve(&self, options: &Options) -> Policy {
         Policy {
             max_retries: self.max_retries.unwrap_or(options.max_retries),

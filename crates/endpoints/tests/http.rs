@@ -5,7 +5,7 @@ mod support;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use async_endpoints::{AsyncEndpoints, BuildError, Endpoint, JobContext, JobId, JobType, Options};
+use async_endpoints::{AsyncEndpoints, Endpoint, JobContext, JobId, JobType, Options};
 use async_endpoints_testkit::FlakyStore;
 use reqwest::{Response, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
@@ -333,45 +333,4 @@ async fn problem_has_trace_id_of_request() {
     let refused = service.client.post(service.url("/others")).headers(headers).send().await.unwrap();
     assert_eq!(body(refused).await["traceId"], "0af7651916cd43dd8448eb211c80319c");
     service.stop().await;
-}
-
-#[test]
-fn build_rejects_conflicting_declarations() {
-    let build = |build: fn(async_endpoints::Builder) -> async_endpoints::Builder| {
-        build(support::builder(&store())).build().map(drop).unwrap_err().to_string()
-    };
-    let same = build(|b| b.endpoint(Endpoint::post("/a", ORDER)).endpoint(Endpoint::post("/a", OTHER)));
-    assert!(same.contains("Other") && same.contains("Order, POST /a"), "{same}");
-    let overlap = build(|b| b.endpoint(Endpoint::post("/a/{x}", ORDER)).endpoint(Endpoint::put("/a/{y}", OTHER)));
-    assert!(overlap.contains("Other") && overlap.contains("Order, POST /a/{x}"), "{overlap}");
-    let slash = build(|b| b.endpoint(Endpoint::post("a", ORDER)));
-    assert!(slash.contains("begins with a slash"), "{slash}");
-    let old = build(|b| b.endpoint(Endpoint::post("/a/:id", ORDER)));
-    assert!(old.contains("{name}"), "{old}");
-    let brace = build(|b| b.endpoint(Endpoint::post("/a/{", ORDER)));
-    assert!(brace.contains("/a/{"), "{brace}");
-    let own = build(|b| b.endpoint(Endpoint::post("/jobs/{kind}", ORDER)));
-    assert!(own.contains("/jobs/{id}"), "{own}");
-    let twice = build(|b| {
-        b.handler(ORDER, async |_: JobContext<Order>| Ok(1)).handler(ORDER, async |_: JobContext<Order>| Ok(2))
-    });
-    assert_eq!(twice, "Order has two handlers");
-    const CLASH: JobType<Order, u32> = JobType::new("Order").max_retries(9);
-    let clash = build(|b| b.endpoint(Endpoint::post("/a", CLASH)).handler(ORDER, async |_: JobContext<Order>| Ok(1)));
-    assert!(clash.starts_with("Order is declared twice"), "{clash}");
-    const NAMELESS: JobType<Order, u32> = JobType::new("no name");
-    let name = build(|b| b.endpoint(Endpoint::post("/a", NAMELESS)));
-    assert!(name.contains("\"no name\""), "{name}");
-    let zero = support::builder(&store()).options(Options { concurrency: 0, ..quick() }).build().unwrap_err();
-    assert!(matches!(zero, BuildError::Options(_)), "{zero}");
-    const IDLE: JobType<Order, u32> = ORDER.concurrency(0);
-    const INSTANT: JobType<Order, u32> = ORDER.timeout(Duration::ZERO);
-    const FORGOTTEN: JobType<Order, u32> = ORDER.retention(Duration::ZERO);
-    for (rule, zero) in [
-        ("concurrency", build(|b| b.endpoint(Endpoint::post("/a", IDLE)))),
-        ("timeout", build(|b| b.endpoint(Endpoint::post("/a", INSTANT)))),
-        ("retention", build(|b| b.handler(FORGOTTEN, async |_: JobContext<Order>| Ok(1)))),
-    ] {
-        assert!(zero.starts_with(&format!("invalid {rule} \"0\" of Order: expected a ")), "{zero}");
-    }
 }

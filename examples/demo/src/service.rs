@@ -62,6 +62,13 @@ pub(crate) fn build(
             .blocking_handler(PERFORMANCE, performance::handler(ledger.clone(), Metrics::new(telemetry)))
             .handler(UNRELIABLE, Unreliable(ledger.clone()))
             .handler(sleep, Sleep(ledger));
+    } else {
+        builder = builder
+            .handled_elsewhere(MONITORED)
+            .handled_elsewhere(TRACED)
+            .handled_elsewhere(PERFORMANCE)
+            .handled_elsewhere(UNRELIABLE)
+            .handled_elsewhere(sleep);
     }
     let endpoints = builder.build()?;
     let mut app = Router::new().merge(endpoints.job_routes()).merge(endpoints.monitoring_routes());

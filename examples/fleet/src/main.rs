@@ -54,8 +54,10 @@ async fn print(ctx: JobContext<Order>) -> Result<Printed, JobError> {
 
 /// Accepts jobs and runs none.
 async fn api(url: &str, address: &str) -> Result<(), Error> {
-    let endpoints =
-        AsyncEndpoints::builder(RedisStore::open(url).await?).endpoint(Endpoint::post("/api/print", PRINT)).build()?;
+    let endpoints = AsyncEndpoints::builder(RedisStore::open(url).await?)
+        .endpoint(Endpoint::post("/api/print", PRINT))
+        .handled_elsewhere(PRINT)
+        .build()?;
     let app = axum::Router::new().merge(endpoints.submit_routes()).merge(endpoints.job_routes());
     let listener = tokio::net::TcpListener::bind(address).await?;
     println!("listening on http://{}", listener.local_addr()?);

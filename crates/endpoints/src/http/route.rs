@@ -77,7 +77,7 @@ impl Route {
         }
     }
 
-    pub(super) fn method(self) -> Method {
+    pub(crate) fn method(self) -> Method {
         match self {
             Self::Cancel | Self::Retry | Self::Silence | Self::TestAlerts => Method::POST,
             Self::EndSilence => Method::DELETE,

@@ -175,6 +175,19 @@ pub(crate) fn alert_dropped(rule: &str, senders: &[String]) {
     log_safely(|| tracing::error!(rule, ?senders, "too many notifications wait: the oldest one is dropped"));
 }
 
+/// Logs an endpoint of a type whose jobs no process is known to run.
+pub(crate) fn no_handler(job_name: &str, method: &str, path: &str) {
+    log_safely(|| {
+        tracing::warn!(
+            job_name,
+            method,
+            path,
+            "no handler of this process runs the jobs of this endpoint: add `.handler(…)` for its job type, or \
+             `.handled_elsewhere(…)` if other processes run them"
+        );
+    });
+}
+
 pub(crate) fn task_restarted(task: &str, count: u32, panic: &str) {
     log_safely(|| tracing::error!(task, count, panic, "a background task panicked and was restarted"));
 }

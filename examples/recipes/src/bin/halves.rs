@@ -45,7 +45,10 @@ mod api {
     use crate::jobs::COUNT_WORDS;
 
     pub(crate) fn build(store: impl Store) -> Result<AsyncEndpoints, BuildError> {
-        AsyncEndpoints::builder(store).endpoint(Endpoint::post("/api/count-words", COUNT_WORDS)).build()
+        AsyncEndpoints::builder(store)
+            .endpoint(Endpoint::post("/api/count-words", COUNT_WORDS))
+            .handled_elsewhere(COUNT_WORDS)
+            .build()
     }
 }
 
