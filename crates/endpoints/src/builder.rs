@@ -293,6 +293,8 @@ impl Builder {
         }
         let alerts = self.alerts.map(Plan::new).transpose()?;
         let config = Arc::new(HttpConfig { base_path: self.options.base_path.clone(), ..self.http });
+        let rule = config.owner.clone();
+        let owner = Box::new(move |request: &Parts| http::owner_of(rule.as_ref(), request));
         let routes = Box::new(move |endpoints: &AsyncEndpoints, group| http::routes(endpoints, &config, group));
         let telemetry = self.telemetry.unwrap_or_else(Telemetry::disabled);
         let declared = types.iter().map(|(name, policy)| (name, policy.error_codes));
@@ -301,6 +303,7 @@ impl Builder {
         let parts = Assembly {
             types,
             routes,
+            owner,
             registered,
             middlewares: self.middlewares,
             measured,

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use axum::{
     extract::{ConnectInfo, Request},
-    http::{HeaderMap, HeaderName, HeaderValue, header::USER_AGENT},
+    http::{Extensions, HeaderMap, HeaderName, HeaderValue, header::USER_AGENT, request::Parts},
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -36,8 +36,17 @@ pub(crate) struct Caller {
 impl Caller {
     /// Reads the caller of a request. A request without a valid `x-request-id` gets a new one.
     pub(crate) fn identify(request: &mut Request, enrich: Enrich) -> Self {
-        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
-        let headers = request.headers_mut();
+        let peer = peer(request.extensions());
+        Self::read(request.headers_mut(), peer, enrich)
+    }
+
+    /// The caller of a request: as identified by the layer of this library, else as [`identify`](Self::identify) does.
+    pub(crate) fn of_parts(head: &mut Parts, enrich: Enrich) -> Self {
+        let known = head.extensions.get::<Self>().cloned();
+        known.unwrap_or_else(|| Self::read(&mut head.headers, peer(&head.extensions), enrich))
+    }
+
+    fn read(headers: &mut HeaderMap, peer: Option<IpAddr>, enrich: Enrich) -> Self {
         let request_id = request_id(headers);
         Self {
             user_id: enrich.user_id.then(|| text(headers, &USER_ID)).flatten(),
@@ -57,6 +66,11 @@ impl Caller {
     pub(crate) fn is_unknown(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// The address of the peer, as far as the server provides it.
+fn peer(extensions: &Extensions) -> Option<IpAddr> {
+    extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip())
 }
 
 /// The id of a request. Replaces a missing or invalid header by a new id, so that a captured header has it too.

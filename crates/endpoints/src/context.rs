@@ -242,7 +242,7 @@ impl<Req> JobContext<Req> {
 
     /// All captured headers, with names in lower case.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+        pairs(&self.parts.headers)
     }
 
     /// A parameter of the endpoint's path.
@@ -250,9 +250,24 @@ impl<Req> JobContext<Req> {
         first(&self.parts.path, |n| n == name)
     }
 
+    /// All parameters of the endpoint's path, in the order of the path.
+    pub fn path_params(&self) -> impl Iterator<Item = (&str, &str)> {
+        pairs(&self.parts.path)
+    }
+
     /// The first query parameter of this name.
     pub fn query_param(&self, name: &str) -> Option<&str> {
         first(&self.parts.query, |n| n == name)
+    }
+
+    /// All values of a query parameter: `?tag=a&tag=b` has two.
+    pub fn query_values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        pairs(&self.parts.query).filter(move |(n, _)| *n == name).map(|(_, value)| value)
+    }
+
+    /// All query parameters, in the order of the query. A repeated one occurs several times.
+    pub fn query_params(&self) -> impl Iterator<Item = (&str, &str)> {
+        pairs(&self.parts.query)
     }
 }
 
@@ -268,6 +283,10 @@ impl<Req: fmt::Debug> fmt::Debug for JobContext<Req> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JobContext").field("request", &self.request).field("info", &self.info).finish_non_exhaustive()
     }
+}
+
+fn pairs(pairs: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
+    pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()))
 }
 
 fn first(pairs: &[(String, String)], matches: impl Fn(&str) -> bool) -> Option<&str> {

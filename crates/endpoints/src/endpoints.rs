@@ -14,10 +14,10 @@ use std::{
 
 use async_endpoints_core::{
     JobId, JobName, JobView, Store, StoreError,
-    job::InvalidName,
+    job::{Digest, InvalidName},
     store::{CancelOutcome, JobLookup, LiveWorker, RetryAs, RetryOutcome, StatsQuery, WorkerId},
 };
-use axum::Router;
+use axum::{Router, http::request::Parts};
 use tokio::net::TcpListener;
 use tokio_util::{sync::DropGuard, task::AbortOnDropHandle};
 use uuid::Uuid;
@@ -53,6 +53,7 @@ struct Inner {
     options: Options,
     types: HashMap<String, JobName>,
     routes: MakeRoutes,
+    owner: OwnerOf,
     worker: Arc<Worker>,
     hub: Arc<Hub>,
     background: Mutex<Option<AbortOnDropHandle<()>>>,
@@ -75,10 +76,14 @@ pub(crate) enum RouteGroup {
 /// Makes the router of a group. A function, so that this module does not depend on the HTTP layer.
 pub(crate) type MakeRoutes = Box<dyn Fn(&AsyncEndpoints, RouteGroup) -> Router + Send + Sync>;
 
+/// Returns the owner of a request's jobs. A function, like [`MakeRoutes`].
+pub(crate) type OwnerOf = Box<dyn Fn(&Parts) -> Option<Digest> + Send + Sync>;
+
 /// The parts that the builder has checked.
 pub(crate) struct Assembly {
     pub(crate) types: Vec<(JobName, Policy)>,
     pub(crate) routes: MakeRoutes,
+    pub(crate) owner: OwnerOf,
     pub(crate) registered: Vec<RegisteredType>,
     pub(crate) middlewares: Vec<Arc<dyn Middleware>>,
     pub(crate) measured: Measured,
@@ -88,7 +93,7 @@ pub(crate) struct Assembly {
 
 impl AsyncEndpoints {
     pub(crate) fn assemble(store: Arc<dyn Store>, options: Options, parts: Assembly) -> Self {
-        let Assembly { types, routes, registered, middlewares, measured, health, alerts } = parts;
+        let Assembly { types, routes, owner, registered, middlewares, measured, health, alerts } = parts;
         let cutoffs = types.iter().map(|(name, policy)| policy.cutoffs(name, &options)).collect();
         let depths = types.iter().map(|(name, policy)| (name.clone(), policy.queue_depth)).collect();
         let names: Vec<JobName> = types.into_iter().map(|(name, _)| name).collect();
@@ -136,6 +141,7 @@ impl AsyncEndpoints {
             types: names.into_iter().map(|name| (name.to_string(), name)).collect(),
             worker,
             routes,
+            owner,
             store,
             options,
             hub: Arc::default(),
@@ -167,6 +173,11 @@ impl AsyncEndpoints {
     /// [`Builder::access`](crate::Builder::access) sets their access policy.
     pub fn monitoring_routes<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
         self.routes(RouteGroup::Monitoring)
+    }
+
+    /// The owner of jobs that are submitted for this request.
+    pub(crate) fn owner_of(&self, request: &Parts) -> Option<Digest> {
+        (self.0.owner)(request)
     }
 
     fn routes<S: Clone + Send + Sync + 'static>(&self, group: RouteGroup) -> Router<S> {

@@ -7,6 +7,7 @@ use async_endpoints_core::{
     job::{Digest, JobTerms},
     store::{IdempotencyKey, InsertOutcome, JobLookup, NewJob, StoreError},
 };
+use async_endpoints_telemetry::opentelemetry::{Context, context::FutureExt};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde::Serialize;
@@ -94,7 +95,19 @@ impl AsyncEndpoints {
     pub fn submit<Req: Serialize, Res>(&self, job: JobType<Req, Res>, request: Req) -> Submit<'_> {
         let body = serde_json::value::to_raw_value(&request);
         let policy = job.rules.resolve(self.options());
-        Submit { endpoints: self, name: job.name(), policy, body, id: None, key: None, owner: None }
+        Submit {
+            endpoints: self,
+            name: job.name(),
+            policy,
+            body,
+            id: None,
+            key: None,
+            owner: None,
+            parts: RequestParts::default(),
+            query: String::new(),
+            parent: None,
+            invalid: None,
+        }
     }
 
     /// Makes a job with the rules of its type. Its id is the chosen one, else derived from the key, else random.
@@ -177,13 +190,20 @@ pub(crate) fn owner_digest(name: &str) -> Digest {
 #[must_use = "the job is submitted when this is awaited"]
 #[derive(Debug)]
 pub struct Submit<'a> {
-    endpoints: &'a AsyncEndpoints,
+    pub(crate) endpoints: &'a AsyncEndpoints,
     name: &'static str,
     policy: Policy,
     body: serde_json::Result<Box<serde_json::value::RawValue>>,
-    id: Option<JobId>,
-    key: Option<String>,
-    owner: Option<Digest>,
+    pub(crate) id: Option<JobId>,
+    pub(crate) key: Option<String>,
+    pub(crate) owner: Option<Digest>,
+    pub(crate) parts: RequestParts,
+    /// The query as it was sent.
+    pub(crate) query: String,
+    /// The context of the request that the job was submitted for.
+    pub(crate) parent: Option<Context>,
+    /// What is wrong with that request.
+    pub(crate) invalid: Option<String>,
 }
 
 impl<'a> Submit<'a> {
@@ -220,6 +240,9 @@ impl<'a> Submit<'a> {
 
     fn new_job(self) -> Result<NewJob, SubmitError> {
         let invalid = SubmitError::Invalid;
+        if let Some(detail) = self.invalid {
+            return Err(invalid(detail));
+        }
         let name = self.endpoints.job_name(self.name).map_err(|error| invalid(error.to_string()))?;
         let body = self.body.map_err(|error| invalid(error.to_string()))?;
         if json::is_too_deep(body.get().as_bytes()) {
@@ -231,9 +254,9 @@ impl<'a> Submit<'a> {
                 .ok_or_else(|| invalid(format!("invalid idempotency key {key:?}: expected {expected}")))
         });
         let key = key.transpose()?;
-        let fingerprint = fingerprint(&name, &[], "", body.get().as_bytes());
+        let fingerprint = fingerprint(&name, &self.parts.path, &self.query, body.get().as_bytes());
         let identity = Identity { id: self.id, key, owner: self.owner, fingerprint };
-        let payload = envelope::write(body.get(), &RequestParts::default());
+        let payload = envelope::write(body.get(), &self.parts);
         Ok(self.endpoints.new_job(name, &self.policy, identity, payload))
     }
 }
@@ -242,10 +265,10 @@ impl<'a> IntoFuture for Submit<'a> {
     type Output = Result<Accepted, SubmitError>;
     type IntoFuture = BoxFuture<'a, Self::Output>;
 
-    fn into_future(self) -> Self::IntoFuture {
-        let endpoints = self.endpoints;
+    fn into_future(mut self) -> Self::IntoFuture {
+        let (endpoints, parent) = (self.endpoints, self.parent.take());
         match self.new_job() {
-            Ok(job) => Box::pin(endpoints.accept(job)),
+            Ok(job) => Box::pin(endpoints.accept(job).with_context(parent.unwrap_or_else(Context::current))),
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }
     }

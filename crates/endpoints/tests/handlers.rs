@@ -59,6 +59,9 @@ async fn handler_without_body_sees_request_parts() {
         Ok(json!({
             "region": ctx.path_param("region"),
             "dry": ctx.query_param("dry"),
+            "tags": ctx.query_values("tag").collect::<Vec<_>>(),
+            "query": ctx.query_params().collect::<Vec<_>>(),
+            "path": ctx.path_params().collect::<Vec<_>>(),
             "user": ctx.header("X-User-Id"),
             "cookie": ctx.header("cookie"),
             "name": ctx.job_name(),
@@ -74,13 +77,14 @@ async fn handler_without_body_sees_request_parts() {
             .await;
     let request = service
         .client
-        .delete(service.url("/caches/eu%20west?dry=yes+please"))
+        .delete(service.url("/caches/eu%20west?dry=yes+please&tag=a&tag=b"))
         .header("x-user-id", "7")
         .header("cookie", "secret")
         .header("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
     let job = service.ended(id(&request.send().await.unwrap().json().await.unwrap())).await;
     let seen = json!({
-        "region": "eu west", "dry": "yes please", "user": "7", "cookie": null, "name": "Purge", "attempt": 1,
+        "region": "eu west", "dry": "yes please", "tags": ["a", "b"], "path": [["region", "eu west"]],
+        "query": [["dry", "yes please"], ["tag", "a"], ["tag", "b"]], "user": "7", "cookie": null, "name": "Purge", "attempt": 1,
         "last": false, "inTime": true, "waited": true, "trace": "0af7651916cd43dd8448eb211c80319c",
     });
     assert_eq!(job["result"], seen);

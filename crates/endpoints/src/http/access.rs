@@ -187,6 +187,11 @@ impl<T: Into<Owner>> From<Option<T>> for Owner {
 /// Maps a request to its owner.
 pub(crate) type OwnerRule = Arc<dyn Fn(&Parts) -> Owner + Send + Sync>;
 
+/// The owner of a request's new jobs.
+pub(crate) fn owner_of(rule: Option<&OwnerRule>, request: &Parts) -> Option<Digest> {
+    Visibility::of(rule, request).owner()
+}
+
 /// Which jobs the owner rule shows to a caller. An operator sees all jobs.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(super) enum Visibility {

@@ -7,6 +7,7 @@
 //! | `route` | the list of routes |
 //! | `routes` | the routers, and what all routes have in common |
 //! | `submit` | accepting a job on a declared path |
+//! | `from_parts` | accepting a job on a path of the application |
 //! | `list`, `get`, `result`, `events`, `logs`, `cancel`, `retry` | the job routes, one each |
 //! | `monitoring` | `/metrics` and `/metrics/jobs` |
 //! | `health` | `/health`, `/health/ready` and `/health/live` |
@@ -27,6 +28,7 @@ mod config;
 mod document;
 mod endpoint;
 mod events;
+mod from_parts;
 mod get;
 mod headers;
 mod health;
@@ -45,6 +47,10 @@ mod routes;
 mod submission;
 mod submit;
 
+pub(crate) use self::{
+    access::owner_of, config::HttpConfig, endpoint::DeclaredEndpoint, openapi::is_own_operation, responses::Hooks,
+    route::Route, routes::routes,
+};
 pub use self::{
     access::{Access, Owner},
     document::JobDocument,
@@ -53,4 +59,3 @@ pub use self::{
     responses::Responses,
     submission::Submission,
 };
-pub(crate) use self::{config::HttpConfig, endpoint::DeclaredEndpoint, route::Route, routes::routes};

@@ -65,6 +65,12 @@ impl<Req> Submission<Req> {
         value(&self.received.parts.query, name)
     }
 
+    /// All values of a query parameter: `?tag=a&tag=b` has two.
+    pub fn query_values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let query = self.received.parts.query.iter();
+        query.filter(move |(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
     /// Request extensions, set by the application's layers.
     pub fn extensions(&self) -> &Extensions {
         &self.received.head.extensions

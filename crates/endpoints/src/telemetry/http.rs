@@ -17,7 +17,7 @@ use async_endpoints_telemetry::{
 };
 use axum::{
     extract::{MatchedPath, Request},
-    http::{Method, StatusCode, Uri, Version, header, uri::Scheme},
+    http::{HeaderMap, Method, StatusCode, Uri, Version, header, uri::Scheme},
     response::Response,
 };
 use futures_util::future::BoxFuture;
@@ -62,15 +62,25 @@ impl Requests {
 
     /// Starts the server span: below the application's own span, if there is one, else below the caller's.
     fn begin(&self, request: &Request, method: &'static str, route: Option<&MatchedPath>, caller: &Caller) -> Scope {
-        let current = Context::current();
-        let remote = || extract_headers(request.headers()).filter(|_| self.propagates);
-        let parent = if current.has_active_span() { current } else { remote().unwrap_or(current) };
+        let parent = self.parent(request.headers());
         let context = self.tracing.start(&parent, &[], || describe(request, method, route));
         let context = with_request_id(context, caller, &self.tracing);
         if context.span().is_recording() {
             context.span().set_attributes(self.details(request, method, caller));
         }
         scope::request(context, caller)
+    }
+
+    /// The context of a request that passed no layer of this library.
+    pub(crate) fn context(&self, headers: &HeaderMap, caller: &Caller) -> Context {
+        with_request_id(self.parent(headers), caller, &self.tracing)
+    }
+
+    /// The application's own span, if there is one, else the caller's.
+    fn parent(&self, headers: &HeaderMap) -> Context {
+        let current = Context::current();
+        let remote = || extract_headers(headers).filter(|_| self.propagates);
+        if current.has_active_span() { current } else { remote().unwrap_or(current) }
     }
 
     /// Attributes that samplers seldom read.
