@@ -91,6 +91,9 @@ pub enum BuildError {
     /// Two types have the same schema name in the OpenAPI document.
     #[error("two types have the schema name {0}: rename one with #[schema(as = …)]")]
     TwoSchemas(String),
+    /// Two operations have the same id in the OpenAPI document.
+    #[error("two operations have the id {0}: give one of the endpoints another operation_id")]
+    TwoOperations(String),
     /// Two job types have the same name and different rules.
     #[error(
         "{name} is declared twice, with different rules: {rule} is {first} and {second}. Declare the job type as one \
@@ -192,9 +195,21 @@ impl Builder {
         self
     }
 
+    /// Sets the path of the job routes, in place of `/jobs`: the list is at this path, a job at `{path}/{id}`, its result at
+    /// `{path}/{id}/result`. `Location`, the links of a job and `/openapi.json` follow.
+    ///
+    /// ```
+    /// # use async_endpoints::{AsyncEndpoints, MemoryStore};
+    /// let builder = AsyncEndpoints::builder(MemoryStore::new()).jobs_path("/api/status");
+    /// ```
+    pub fn jobs_path(mut self, path: impl Into<Cow<'static, str>>) -> Self {
+        self.http.jobs_path = path.into();
+        self
+    }
+
     /// Sets hooks that replace or extend responses.
     pub fn responses(mut self, responses: impl Responses) -> Self {
-        self.http.responses = Box::new(responses);
+        self.http.responses = Hooks::new(responses);
         self
     }
 

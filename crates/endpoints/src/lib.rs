@@ -110,7 +110,7 @@ struct Guide;
 struct HttpPage;
 
 #[cfg(doctest)]
-#[doc = include_str!("../../../docs/dotnet.md")]
+#[doc = include_str!("../../../docs/coming-from-dotnet.md")]
 struct DotnetPage;
 
 #[cfg(doctest)]

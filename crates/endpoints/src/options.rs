@@ -265,7 +265,7 @@ impl Options {
 }
 
 /// Whether every segment is non-empty and free of delimiters, so that a longer path stays on the same host.
-fn is_base_path(path: &str) -> bool {
+pub(crate) fn is_base_path(path: &str) -> bool {
     let segments = path.strip_prefix('/').unwrap_or_default().split('/');
     let is_valid = |segment: &str| {
         !segment.is_empty() && segment.bytes().all(|b| b.is_ascii_graphic() && !b"?#\\\"<>".contains(&b))

@@ -122,6 +122,43 @@ async fn application_layer_protects_routes() {
     service.stop().await;
 }
 
+#[tokio::test]
+async fn jobs_path_moves_the_job_routes() {
+    let store = store();
+    let builder = support::builder(&store).jobs_path("/api/status").endpoint(Endpoint::post("/jobs", ECHO));
+    let endpoints = builder.handler(ECHO, async |_: JobContext<Value>| Ok(json!("done"))).build().unwrap();
+    let app = Router::new().nest("/v1", routes(&endpoints));
+    let service = Service::serve_app(store, endpoints, app).await;
+    let get = async |path: &str| service.client.get(service.url(path)).send().await.unwrap();
+    let job: Value = service.post("/v1/jobs", json!(1)).await.json().await.unwrap();
+    let own = format!("/v1/api/status/{}", job["id"].as_str().unwrap());
+    let links =
+        ["self", "events", "cancel", "logs", "result"].map(|name| job["links"][name].as_str().unwrap().to_owned());
+    let below = ["", "/events", "/cancel", "/logs", "/result"].map(|end| format!("{own}{end}"));
+    assert_eq!(links, below);
+    let done: Value = get(&format!("{own}?wait=30")).await.json().await.unwrap();
+    assert_eq!((&done["result"], &done["links"]), (&json!("done"), &job["links"]));
+    assert_eq!(get(&links[4]).await.text().await.unwrap(), "\"done\"");
+    let page: Value = get("/v1/api/status").await.json().await.unwrap();
+    assert_eq!(page["jobs"][0]["links"], job["links"]);
+    assert_eq!(get(&format!("/v1/jobs/{}", job["id"].as_str().unwrap())).await.status(), 404);
+    let document: Value = get("/v1/openapi.json").await.json().await.unwrap();
+    assert!(document["paths"]["/api/status/{id}/result"]["get"].is_object());
+    assert!(document["paths"]["/jobs"]["get"].is_null() && document["paths"]["/jobs"]["post"].is_object());
+    service.stop().await;
+}
+
+#[test]
+fn build_rejects_invalid_jobs_path() {
+    for bad in ["", "/", "status", "/status/", "/a b", "/{tenant}/status", "/health", "/metrics"] {
+        let error = support::builder(&store()).jobs_path(bad).build().unwrap_err();
+        assert!(matches!(&error, BuildError::Options(options) if options.name == "jobs_path"), "{bad}: {error}");
+    }
+    let builder = support::builder(&store()).jobs_path("/status");
+    let error = builder.endpoint(Endpoint::post("/status/{kind}", ECHO)).build().unwrap_err().to_string();
+    assert!(error.ends_with("job_routes() reserves the path for GET /status/{id}, choose another one"), "{error}");
+}
+
 #[test]
 fn build_rejects_invalid_base_path() {
     for bad in ["", "/", "v1", "/v1/", "//evil.example", "/a b", "/a?b"] {

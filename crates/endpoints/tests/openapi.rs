@@ -47,7 +47,14 @@ async fn document() -> Value {
         builder
             .endpoint(Endpoint::post("/orders", ORDER).documented().summary("Orders things"))
             .endpoint(Endpoint::post("/shops/{shop}/orders", ORDER).documented())
-            .endpoint(Endpoint::put("/speed", SPEED).documented())
+            .endpoint(
+                Endpoint::put("/speed", SPEED)
+                    .documented()
+                    .operation_id("postOrder2")
+                    .tag("orders")
+                    .tag("speed")
+                    .description("As *fast* as it can."),
+            )
     })
     .await;
     let document = service.client.get(service.url("/openapi.json")).send().await.unwrap().json().await.unwrap();
@@ -87,7 +94,18 @@ async fn operation_ids_are_unique() {
     let paths = document["paths"].as_object().unwrap();
     let ids: Vec<&str> = paths.values().flat_map(|path| path.as_object().unwrap().values()).map(id).collect();
     assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "{ids:?}");
-    assert!(ids.contains(&"postOrder") && ids.contains(&"postOrder2"));
+    assert!(["postOrder", "postOrder2", "postOrder3"].iter().all(|id| ids.contains(id)), "{ids:?}");
+    assert_eq!(document["paths"]["/speed"]["put"]["operationId"], "postOrder2");
+}
+
+#[tokio::test]
+async fn endpoint_has_its_own_description_and_tags() {
+    let document = document().await;
+    let operation = |path: &str, method: &str| document["paths"][path][method].clone();
+    let speed = operation("/speed", "put");
+    assert_eq!((&speed["tags"], &speed["description"]), (&json!(["orders", "speed"]), &json!("As *fast* as it can.")));
+    let order = operation("/orders", "post");
+    assert_eq!((&order["tags"], &order["description"]), (&json!(["endpoints"]), &Value::Null));
 }
 
 fn id(operation: &Value) -> &str {
@@ -101,4 +119,15 @@ fn build_rejects_two_types_with_one_name() {
         .endpoint(Endpoint::post("/orders", ORDER).documented())
         .endpoint(Endpoint::post("/others", OTHER).documented());
     assert_eq!(clash.build().unwrap_err(), BuildError::TwoSchemas("Order".to_owned()));
+}
+
+#[test]
+fn build_rejects_two_operations_with_one_id() {
+    let build = |first: &'static str, second: &'static str| {
+        let endpoint = |path: &'static str, id: &'static str| Endpoint::post(path, SPEED).operation_id(id);
+        support::builder(&store()).endpoint(endpoint("/a", first)).endpoint(endpoint("/b", second)).build().map(drop)
+    };
+    assert_eq!(build("go", "go"), Err(BuildError::TwoOperations("go".to_owned())));
+    assert_eq!(build("go", "getJob"), Err(BuildError::TwoOperations("getJob".to_owned())));
+    assert_eq!(build("go", "stop"), Ok(()));
 }

@@ -6,7 +6,7 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use async_endpoints::{
-    Access, Endpoint, JobContext, JobDocument, JobType, Priority, Problem, Responses, Submission,
+    Access, Endpoint, JobContext, JobDocument, JobType, Priority, Problem, Responses, Submission, async_trait,
     axum::{
         body::Body,
         extract::{Extension, Request},
@@ -148,14 +148,16 @@ async fn never(nothing: Submission<()>) -> Result<Submission<()>, Problem> {
 /// Replaces every response.
 struct Own;
 
+#[async_trait]
 impl Responses for Own {
-    fn submitted(&self, _: &Parts, job: &JobDocument<'_>, mut answer: Response) -> Response {
+    async fn submitted(&self, _: &Parts, job: &JobDocument<'_>, mut answer: Response) -> Response {
+        tokio::task::yield_now().await;
         assert_ne!(job.view().name.as_str(), "Nothing", "this hook panics");
         answer.headers_mut().insert("x-processing-time", HeaderValue::from_static("now"));
         answer
     }
 
-    fn status(&self, _: &Parts, job: Result<&JobDocument<'_>, &Problem>, answer: Response) -> Response {
+    async fn status(&self, _: &Parts, job: Result<&JobDocument<'_>, &Problem>, answer: Response) -> Response {
         match job {
             Ok(job) => {
                 let text = serde_json::to_string(&json!({ "data": job })).unwrap();
@@ -165,11 +167,11 @@ impl Responses for Own {
         }
     }
 
-    fn submission_error(&self, request: &Parts, problem: &Problem, _: Response) -> Response {
+    async fn submission_error(&self, request: &Parts, problem: &Problem, _: Response) -> Response {
         (problem.status(), format!("own: {} {} {:?}", request.method, problem.code(), problem.detail())).into_response()
     }
 
-    fn internal_error(&self, _: &Parts, problem: &Problem, _: Response) -> Response {
+    async fn internal_error(&self, _: &Parts, problem: &Problem, _: Response) -> Response {
         (StatusCode::BAD_GATEWAY, format!("internal: {}", problem.code())).into_response()
     }
 }

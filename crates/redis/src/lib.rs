@@ -34,5 +34,7 @@ mod wire;
 
 pub use fail::OpenError;
 pub use options::Options;
+/// The driver, for [`Options::open_with`] and [`Options::open_client`].
+pub use redis;
 pub use repair::Repaired;
 pub use store::RedisStore;

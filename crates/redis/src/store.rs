@@ -129,6 +129,22 @@ impl Options {
         let server = Server::new(client, namespace, self.allow_volatile, self.rest);
         RedisStore::start(server, &self).await
     }
+
+    /// Opens a store at the server of the application's own client, with its user, password, database and TLS settings. The
+    /// store makes connections of its own: one waits for messages, another runs on a thread of the store.
+    ///
+    /// ```no_run
+    /// # async fn open(client: redis::Client) -> Result<(), async_endpoints_redis::OpenError> {
+    /// use async_endpoints_redis::Options;
+    /// let store = Options::new().open_client(&client).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open_client(self, client: &redis::Client) -> std::result::Result<RedisStore, OpenError> {
+        self.open_with(client.get_connection_info().clone()).await
+    }
 }
 
 impl RedisStore {

@@ -11,17 +11,17 @@ use axum::{
     response::Response,
 };
 
-use super::{
-    access::Visibility, codes, config::HttpConfig, document::JobDocument, job, problem::Problem, responses::with_hook,
-};
+use super::{access::Visibility, codes, config::HttpConfig, document::JobDocument, job, problem::Problem};
 use crate::AsyncEndpoints;
 
 pub(super) struct Call {
     pub(super) endpoints: AsyncEndpoints,
     pub(super) config: Arc<HttpConfig>,
     pub(super) head: Arc<Parts>,
-    /// The prefix of the job routes in `Location` and links.
+    /// The prefix of the library's routes in `Location` and links.
     pub(super) base: String,
+    /// The path of the job list, after that prefix.
+    jobs: String,
     pub(super) visibility: Visibility,
     /// Whether the access policy grants operator rights. Such a caller sees all jobs, and the sources of errors.
     pub(super) is_operator: bool,
@@ -32,8 +32,10 @@ pub(super) struct Call {
 impl Call {
     pub(super) async fn of(endpoints: &AsyncEndpoints, config: Arc<HttpConfig>, request: Request) -> (Self, Body) {
         let (mut head, body) = request.into_parts();
+        let base = config.base_path.clone().unwrap_or_else(|| prefix(&head));
         let call = Self {
-            base: config.base_path.clone().unwrap_or_else(|| prefix(&head)),
+            jobs: format!("{base}{}", config.jobs_path),
+            base,
             visibility: Visibility::Own(None),
             is_operator: false,
             path: path(&mut head).await,
@@ -100,14 +102,15 @@ impl Call {
     /// A job in the form that clients read.
     pub(super) async fn document<'a>(&'a self, job: &'a JobView) -> JobDocument<'a> {
         let waiting = self.endpoints.waiting(job).await;
-        JobDocument { job, waiting, base: &self.base, with_sources: self.is_operator }
+        JobDocument { job, waiting, jobs: &self.jobs, with_sources: self.is_operator }
     }
 
     /// A response with a job, after the application's hook.
     pub(super) async fn job_response(&self, job: &JobView, status: StatusCode) -> Response {
         let document = self.document(job).await;
         let response = || job::answer(&document, status);
-        with_hook(response, |response| self.config.responses.status(&self.head, Ok(&document), response))
+        let hooks = &self.config.responses;
+        hooks.apply(response, |hooks, response| hooks.status(&self.head, Ok(&document), response)).await
     }
 }
 
@@ -117,7 +120,7 @@ fn prefix(head: &Parts) -> String {
     original.and_then(|uri| uri.path().strip_suffix(Uri::path(&head.uri))).unwrap_or_default().to_owned()
 }
 
-async fn path(head: &mut Parts) -> Result<Vec<(String, String)>, Problem> {
+pub(super) async fn path(head: &mut Parts) -> Result<Vec<(String, String)>, Problem> {
     let params = head.extract::<RawPathParams>().await;
     let params = params.map_err(|rejection| codes::INVALID_PATH.with_detail(rejection.body_text()))?;
     Ok(params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())

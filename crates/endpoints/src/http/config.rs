@@ -1,13 +1,17 @@
 //! What an application configures for all routes.
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    borrow::Cow,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use axum::response::Response;
 
 use super::{
     access::{Access, OwnerRule},
     endpoint::DeclaredEndpoint,
-    responses::{Responses, Unchanged},
+    responses::Hooks,
+    route::Route,
 };
 use crate::health::HealthReport;
 
@@ -19,9 +23,11 @@ pub(crate) struct HttpConfig {
     pub(crate) endpoints: Vec<Arc<DeclaredEndpoint>>,
     pub(crate) access: Access,
     pub(crate) owner: Option<OwnerRule>,
-    pub(crate) responses: Box<dyn Responses>,
+    pub(crate) responses: Hooks,
     /// Defaults to JSON.
     pub(crate) health_response: Option<HealthResponse>,
+    /// The path of the job list, in place of `/jobs`.
+    pub(crate) jobs_path: Cow<'static, str>,
     /// [`Options::base_path`](crate::Options::base_path).
     pub(crate) base_path: Option<String>,
     /// Set when the submit routes are made. `/openapi.json` lists the declared endpoints only then.
@@ -36,8 +42,9 @@ impl Default for HttpConfig {
             endpoints: Vec::new(),
             access: Access::closed(),
             owner: None,
-            responses: Box::new(Unchanged),
+            responses: Hooks::default(),
             health_response: None,
+            jobs_path: Cow::Borrowed(Route::JOBS_PATH),
             base_path: None,
             has_submit_routes: AtomicBool::new(false),
             has_monitoring_routes: AtomicBool::new(false),

@@ -22,7 +22,8 @@ const BYTES: usize = 1 << 10;
 pub struct JobDocument<'a> {
     pub(super) job: &'a JobView,
     pub(super) waiting: Option<Waiting>,
-    pub(super) base: &'a str,
+    /// The path of the job list, with the prefix that the routes are mounted under.
+    pub(super) jobs: &'a str,
     /// Whether errors have their sources, which only operators see. Two callers never share a document.
     pub(super) with_sources: bool,
 }
@@ -33,10 +34,10 @@ impl JobDocument<'_> {
         self.job
     }
 
-    /// The path of the job: `/jobs/{id}` after the prefix that the routes are mounted under.
+    /// The path of the job: by default `/jobs/{id}`, after the prefix that the routes are mounted under.
     pub fn location(&self) -> String {
         let mut id = [0; Hyphenated::LENGTH];
-        [self.base, "/jobs/", self.job.id.0.hyphenated().encode_lower(&mut id)].concat()
+        [self.jobs, "/", self.job.id.0.hyphenated().encode_lower(&mut id)].concat()
     }
 
     pub(super) fn json(&self) -> Vec<u8> {
@@ -86,13 +87,13 @@ impl JobDocument<'_> {
 
     fn links(&self, out: &mut Vec<u8>, id: &str) {
         // A prefix may contain characters that JSON escapes.
-        let base = serde_json::to_string(self.base).unwrap_or_default();
-        let base = base.trim_matches('"');
+        let jobs = serde_json::to_string(self.jobs).unwrap_or_default();
+        let jobs = jobs.trim_matches('"');
         let mut links = ObjectWriter::begin(out);
         for (name, part) in
             [("self", ""), ("events", "/events"), ("cancel", "/cancel"), ("logs", "/logs"), ("result", "/result")]
         {
-            links.text(name, &[base, "/jobs/", id, part]);
+            links.text(name, &[jobs, "/", id, part]);
         }
         links.end();
     }

@@ -49,8 +49,17 @@ pub(crate) struct DeclaredEndpoint {
     pub(super) bodiless: bool,
     /// Layers of the application, innermost first.
     pub(super) layers: Vec<Box<dyn Fn(MethodRouter) -> MethodRouter + Send + Sync>>,
-    pub(super) summary: Option<Cow<'static, str>>,
+    pub(crate) doc: EndpointDoc,
     pub(crate) schemas: Option<Schemas>,
+}
+
+/// What the OpenAPI document says about an endpoint beside its types.
+#[derive(Debug, Default)]
+pub(crate) struct EndpointDoc {
+    pub(super) summary: Option<Cow<'static, str>>,
+    pub(super) description: Option<Cow<'static, str>>,
+    pub(super) tags: Vec<Cow<'static, str>>,
+    pub(crate) operation_id: Option<Cow<'static, str>>,
 }
 
 /// JSON Schemas of an endpoint's types, and the named schemas that they refer to.
@@ -97,7 +106,7 @@ impl<Req: DeserializeOwned + Send + 'static, Res> Endpoint<Req, Res> {
             choices: Choices::default(),
             bodiless,
             layers: Vec::new(),
-            summary: None,
+            doc: EndpointDoc::default(),
             schemas: None,
         };
         Self { declared, types: PhantomData }
@@ -179,7 +188,39 @@ impl<Req: DeserializeOwned + Send + 'static, Res> Endpoint<Req, Res> {
     /// The summary in `/openapi.json`. Defaults to "Submits a NAME job".
     #[must_use]
     pub fn summary(mut self, text: impl Into<Cow<'static, str>>) -> Self {
-        self.declared.summary = Some(text.into());
+        self.declared.doc.summary = Some(text.into());
+        self
+    }
+
+    /// The description in `/openapi.json`, which may be Markdown. Defaults to none.
+    #[must_use]
+    pub fn description(mut self, text: impl Into<Cow<'static, str>>) -> Self {
+        self.declared.doc.description = Some(text.into());
+        self
+    }
+
+    /// Adds a tag in `/openapi.json`. Without tags the endpoint has the tag `endpoints`.
+    #[must_use]
+    pub fn tag(mut self, tag: impl Into<Cow<'static, str>>) -> Self {
+        self.declared.doc.tags.push(tag.into());
+        self
+    }
+
+    /// The name of the operation in `/openapi.json`, from which client generators make the name of a method. Defaults to the
+    /// HTTP method and the name of the job type, such as `postOrder`. Each name occurs once.
+    ///
+    /// ```
+    /// # use async_endpoints::{Endpoint, JobType};
+    /// # const RESIZE: JobType<String, u32> = JobType::new("Resize");
+    /// let endpoint = Endpoint::post("/api/images", RESIZE)
+    ///     .operation_id("resizeImage")
+    ///     .tag("images")
+    ///     .summary("Resizes an image")
+    ///     .description("The result is the number of bytes.");
+    /// ```
+    #[must_use]
+    pub fn operation_id(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.declared.doc.operation_id = Some(name.into());
         self
     }
 

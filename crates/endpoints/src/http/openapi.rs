@@ -72,14 +72,26 @@ const SUBMIT_PROBLEMS: [&str; 8] = [
     "SubmitUnavailable",
 ];
 
+/// The part of the document that is the same for all applications.
+static LIBRARY: LazyLock<Option<Value>> = LazyLock::new(|| library().ok());
+
+/// Whether an operation of the library has this id.
+pub(crate) fn is_own_operation(id: &str) -> bool {
+    let mut document = LIBRARY.clone().unwrap_or_default();
+    health::describe(&mut document);
+    let paths = document["paths"].as_object().into_iter().flat_map(Map::values);
+    paths.flat_map(Value::as_object).flat_map(Map::values).any(|operation| operation["operationId"] == id)
+}
+
 pub(super) fn document(call: &Call) -> Result<Response, Problem> {
-    static LIBRARY: LazyLock<Option<Value>> = LazyLock::new(|| library().ok());
     let config = &call.config;
     let mut document = LIBRARY.clone().ok_or(codes::INTERNAL_ERROR)?;
     document["servers"] = json!([{ "url": if call.base.is_empty() { "/" } else { &call.base } }]);
+    move_jobs(&mut document, &config.jobs_path);
     if config.has_submit_routes.load(Ordering::Relaxed) {
-        let mut ids = HashSet::new();
-        config.endpoints.iter().for_each(|declared| add(&mut document, declared, &mut ids));
+        let own = config.endpoints.iter().filter_map(|declared| declared.doc.operation_id.as_deref());
+        let mut ids = own.map(str::to_owned).collect();
+        config.endpoints.iter().for_each(|declared| endpoints::add(&mut document, declared, &mut ids));
     }
     if config.has_monitoring_routes.load(Ordering::Relaxed) {
         health::describe(&mut document);
@@ -93,7 +105,7 @@ pub(super) fn document(call: &Call) -> Result<Response, Problem> {
         document["components"]["securitySchemes"] = json!({ "token": { "type": "http", "scheme": "bearer" } });
         let options = call.endpoints.options();
         for route in Route::JOBS.into_iter().chain(Route::MONITORING).filter(|route| route.is_restricted(options)) {
-            if let Some(operations) = document["paths"].get_mut(route.path()) {
+            if let Some(operations) = document["paths"].get_mut(&*route.path_below(&config.jobs_path)) {
                 operations[route.method().as_str().to_ascii_lowercase()]["security"] = json!([{ "token": [] }]);
             }
         }
@@ -114,6 +126,16 @@ fn library() -> serde_json::Result<Value> {
     let codes = Builtin::ALL.map(Builtin::code);
     document["components"]["schemas"]["AsyncJobError"]["properties"]["code"]["examples"] = json!(codes);
     Ok(document)
+}
+
+/// Moves the job routes to the application's own path.
+fn move_jobs(document: &mut Value, jobs_path: &str) {
+    let Some(paths) = document["paths"].as_object_mut() else { return };
+    for (from, to) in Route::JOBS.map(|route| (route.path(), route.path_below(jobs_path))) {
+        if let Some(operations) = paths.remove(from) {
+            paths.insert(to.into_owned(), operations);
+        }
+    }
 }
 
 fn problem(name: &str, kinds: &[ProblemKind]) -> Value {

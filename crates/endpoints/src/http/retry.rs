@@ -3,7 +3,7 @@
 use async_endpoints_core::store::{JobLookup, RetryOutcome};
 use axum::{http::StatusCode, response::Response};
 
-use super::{call::Call, codes, job, problem::Problem, responses::with_hook};
+use super::{call::Call, codes, job, problem::Problem};
 use crate::store_call::within;
 
 pub(super) async fn retry(call: &Call) -> Result<Response, Problem> {
@@ -30,5 +30,6 @@ pub(super) async fn retry(call: &Call) -> Result<Response, Problem> {
     };
     let document = call.document(&job).await;
     let response = || job::accepted(&document, StatusCode::ACCEPTED, replayed);
-    Ok(with_hook(response, |response| call.config.responses.submitted(&call.head, &document, response)))
+    let hooks = &call.config.responses;
+    Ok(hooks.apply(response, |hooks, response| hooks.submitted(&call.head, &document, response)).await)
 }

@@ -1,5 +1,7 @@
 //! The list of the library's own routes: paths, methods and who may use them.
 
+use std::borrow::Cow;
+
 use axum::http::Method;
 
 use crate::{endpoints::AsyncEndpoints, options::Options};
@@ -54,9 +56,20 @@ impl Route {
         Self::Live,
     ];
 
+    /// The path of the job list, unless the application chooses another one.
+    pub(crate) const JOBS_PATH: &'static str = "/jobs";
+
+    /// The path, with the application's own path of the job list.
+    pub(crate) fn path_below(self, jobs_path: &str) -> Cow<'static, str> {
+        match self.path().strip_prefix(Self::JOBS_PATH) {
+            Some(rest) if jobs_path != Self::JOBS_PATH => format!("{jobs_path}{rest}").into(),
+            _ => self.path().into(),
+        }
+    }
+
     pub(crate) const fn path(self) -> &'static str {
         match self {
-            Self::List => "/jobs",
+            Self::List => Self::JOBS_PATH,
             Self::Job => "/jobs/{id}",
             Self::Result => "/jobs/{id}/result",
             Self::Events => "/jobs/{id}/events",

@@ -25,7 +25,6 @@ use super::{
     config::HttpConfig,
     events, get, headers, health, list, logs, monitoring, openapi, ops,
     problem::Problem,
-    responses::{panicked, with_hook},
     result, retry,
     route::{Audience, Route},
     submit::SubmitHandler,
@@ -128,10 +127,11 @@ fn submit_routes(endpoints: &AsyncEndpoints, config: &Arc<HttpConfig>) -> Router
 }
 
 fn own_routes(endpoints: &AsyncEndpoints, config: &Arc<HttpConfig>, routes: impl Iterator<Item = Route>) -> Router {
+    let path = config.jobs_path.clone();
     routes.fold(Router::new(), |router, route| {
         let (endpoints, config) = (endpoints.clone(), config.clone());
         let handler = move |request| answer(route, endpoints.clone(), config.clone(), request);
-        router.route(route.path(), with_fallback(on(filter(&route.method()), handler)))
+        router.route(&route.path_below(&path), with_fallback(on(filter(&route.method()), handler)))
     })
 }
 
@@ -183,16 +183,18 @@ async fn answer_or_problem(
     let problem = match answered.catch_unwind().await {
         Ok(Ok(response)) => return response,
         Ok(Err(problem)) => problem.traced(),
-        Err(panic) => return panicked(&*config.responses, &head, &*panic),
+        Err(panic) => return config.responses.panicked(&head, panic).await,
     };
-    with_hook(
-        || problem.clone().into_response(),
-        |response| match route {
-            _ if problem.status().is_server_error() => config.responses.internal_error(&head, &problem, response),
-            Route::Job | Route::Cancel => config.responses.status(&head, Err(&problem), response),
-            _ => response,
-        },
-    )
+    let (response, hooks) = (|| problem.clone().into_response(), &config.responses);
+    match route {
+        _ if problem.status().is_server_error() => {
+            hooks.apply(response, |hooks, response| hooks.internal_error(&head, &problem, response)).await
+        }
+        Route::Job | Route::Cancel => {
+            hooks.apply(response, |hooks, response| hooks.status(&head, Err(&problem), response)).await
+        }
+        _ => response(),
+    }
 }
 
 /// Answers other methods with a problem object too.

@@ -26,7 +26,6 @@ use super::{
     config::HttpConfig,
     endpoint::DeclaredEndpoint,
     headers, job,
-    responses::{panicked, with_hook},
     submission::{ReceivedRequest, Refusal},
 };
 use crate::{
@@ -68,7 +67,7 @@ impl SubmitHandler {
     pub(super) async fn respond(&self, request: Request) -> Response {
         let (call, body) = Call::of(&self.endpoints, self.config.clone(), request).await;
         let head = call.head.clone();
-        let responses = &*self.config.responses;
+        let hooks = &self.config.responses;
         // The application's validators, rules and response hooks may panic; the client still gets a response.
         let refused = match AssertUnwindSafe(self.accept(call, body)).catch_unwind().await {
             Ok(Ok(response)) => return response,
@@ -80,7 +79,7 @@ impl SubmitHandler {
             Err(panic) => {
                 // Functions of the application run before `insert`, so no job was stored.
                 self.endpoints.count_refused(&self.name, SubmissionResult::Rejected, Some(codes::INTERNAL_ERROR.code));
-                return panicked(responses, &head, &*panic);
+                return hooks.panicked(&head, panic).await;
             }
         };
         let problem = || {
@@ -88,7 +87,7 @@ impl SubmitHandler {
             job::set_preference(&mut response, None);
             response
         };
-        with_hook(problem, |response| responses.submission_error(&head, &refused, response))
+        hooks.apply(problem, |hooks, response| hooks.submission_error(&head, &refused, response)).await
     }
 
     async fn accept(&self, call: Call, body: Body) -> Result<Response, Refusal> {
@@ -171,5 +170,6 @@ async fn accepted_response(call: &Call, mut accepted: Accepted, wait: Option<u64
         job::set_preference(&mut response, ended);
         response
     };
-    with_hook(response, |response| call.config.responses.submitted(&call.head, &document, response))
+    let hooks = &call.config.responses;
+    hooks.apply(response, |hooks, response| hooks.submitted(&call.head, &document, response)).await
 }

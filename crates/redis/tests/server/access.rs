@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use async_endpoints_core::{
     JobId, JobStore as _, SharedState as _,
-    store::{Heartbeat, Hint, ListFilter, Outcome, Page, Report, ReportedProgress, RetryAs, StatsQuery, WorkerId},
+    store::{
+        Heartbeat, Hint, JobLookup, ListFilter, Outcome, Page, Report, ReportedProgress, RetryAs, StatsQuery, WorkerId,
+    },
 };
 use async_endpoints_redis::{OpenError, Options, RedisStore};
 use async_endpoints_testkit::{
@@ -49,6 +51,18 @@ async fn errors_and_debug_hide_the_password() {
     let error = insert(&store).await.expect_err("the server is killed");
     assert_secret_is_hidden(format!("{error} {error:?}"));
     assert_secret_is_hidden(options.open(server.url()).await.expect_err("the server is killed"));
+}
+
+#[tokio::test]
+async fn client_of_the_application_brings_user_and_database() {
+    let server = RedisServer::with(&[("requirepass", SECRET)]);
+    let address = format!("redis://:{SECRET}@127.0.0.1:{}/3", server.port());
+    let client = redis::Client::open(address.as_str()).unwrap();
+    let options = options();
+    let store = options.clone().open_client(&client).await.unwrap();
+    let id = insert(&store).await.unwrap().id;
+    let other = options.open(&address).await.unwrap();
+    assert!(matches!(other.get(id).await.unwrap(), JobLookup::Found(_)), "both use database 3");
 }
 
 /// The `ACL SETUSER` command of `docs/redis.md`.

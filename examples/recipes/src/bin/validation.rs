@@ -44,7 +44,7 @@ use std::time::{Duration, SystemTime};
 
 use async_endpoints::{
     AsyncEndpoints, Endpoint, JobContext, JobDocument, JobError, JobType, MemoryStore, Priority, Problem, Responses,
-    Submission, Timestamp,
+    Submission, Timestamp, async_trait,
 };
 use axum::{
     Router,
@@ -129,9 +129,10 @@ async fn print(ctx: JobContext<Order>) -> Result<Printed, JobError> {
 /// The application's responses.
 struct Answers;
 
+#[async_trait]
 impl Responses for Answers {
     /// `answer` has `Location`, `X-Async-Job-Id` and the other headers already.
-    fn submitted(&self, _request: &Parts, _job: &JobDocument<'_>, mut answer: Response) -> Response {
+    async fn submitted(&self, _request: &Parts, _job: &JobDocument<'_>, mut answer: Response) -> Response {
         let now = Timestamp::from(SystemTime::now()).to_string();
         if let Ok(now) = HeaderValue::try_from(now) {
             answer.headers_mut().insert("x-processing-time", now);
@@ -140,7 +141,7 @@ impl Responses for Answers {
     }
 
     /// Changes the body of rejections, including those of the validator.
-    fn submission_error(&self, _request: &Parts, problem: &Problem, answer: Response) -> Response {
+    async fn submission_error(&self, _request: &Parts, problem: &Problem, answer: Response) -> Response {
         let help = format!("https://example.com/help#{}", problem.code());
         let body = serde_json::json!({ "error": problem.code(), "message": problem.detail(), "help": help });
         // Keeps the status and headers such as `Retry-After`.
