@@ -172,6 +172,13 @@ impl From<Priority> for u8 {
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(pub [u8; 32]);
 
+/// As 64 hexadecimal digits.
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Digest({:02x}{:02x}{:02x}{:02x}…)", self.0[0], self.0[1], self.0[2], self.0[3])
@@ -325,6 +332,8 @@ pub struct JobView {
     pub trace: Option<TraceContext>,
     /// Its owner, hashed; none if no owner rule is set.
     pub owner: Option<Digest>,
+    /// The owner's name as text; none unless the application keeps names.
+    pub owner_label: Option<String>,
 }
 
 /// A line that a handler logged.

@@ -177,9 +177,10 @@ impl Builder {
     }
 
     /// Sets the rule that maps a request to its owner. Jobs of other owners answer 404 on every route, except for operators.
-    /// Owners can list and retry their own jobs.
+    /// Owners can list, cancel and retry their own jobs; [`AsyncEndpoints::jobs`] does the same in code.
     ///
-    /// With [`Access::open`], every caller is an operator and sees all jobs.
+    /// The [access policy](Self::access) decides which callers are operators. They see the jobs of all owners. With
+    /// [`Access::open`], every caller is an operator, and the rule hides nothing.
     ///
     /// Without a rule, every caller that knows a job's id can read it. The rule can read the extensions that the
     /// application's authentication layer has set.
@@ -308,8 +309,8 @@ impl Builder {
         }
         let alerts = self.alerts.map(Plan::new).transpose()?;
         let config = Arc::new(HttpConfig { base_path: self.options.base_path.clone(), ..self.http });
-        let rule = config.owner.clone();
-        let owner = Box::new(move |request: &Parts| http::owner_of(rule.as_ref(), request));
+        let (rule, keeps_names) = (config.owner.clone(), self.options.owner_labels);
+        let owner = Box::new(move |request: &Parts| http::owner_of(rule.as_ref(), request, keeps_names));
         let routes = Box::new(move |endpoints: &AsyncEndpoints, group| http::routes(endpoints, &config, group));
         let telemetry = self.telemetry.unwrap_or_else(Telemetry::disabled);
         let declared = types.iter().map(|(name, policy)| (name, policy.error_codes));

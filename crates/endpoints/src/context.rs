@@ -21,6 +21,7 @@ use uuid::Uuid;
 use crate::{
     envelope::RequestParts,
     error::JobError,
+    owner::JobOwner,
     progress::{ProgressQueue, ProgressReporter},
 };
 
@@ -44,6 +45,7 @@ pub struct AttemptInfo {
     pub(crate) created_at: Timestamp,
     pub(crate) queue_time: Duration,
     pub(crate) deadline: Instant,
+    pub(crate) owner: Option<JobOwner>,
     pub(crate) trace: Option<TraceContext>,
     pub(crate) previous_span: Option<TraceParent>,
     pub(crate) scope: Scope,
@@ -62,6 +64,7 @@ impl AttemptInfo {
             created_at: attempt.created_at,
             queue_time: attempt.started_at.since(attempt.runnable_since),
             deadline,
+            owner: JobOwner::stored(attempt.owner, attempt.owner_label.as_ref()),
             trace: attempt.trace.clone(),
             previous_span: attempt.previous_span,
             scope,
@@ -103,6 +106,11 @@ impl AttemptInfo {
     /// The time when the attempt times out and its token fires.
     pub fn deadline(&self) -> Instant {
         self.deadline
+    }
+
+    /// The job's owner. `None` without an owner rule, and for a job submitted from code without an owner.
+    pub fn owner(&self) -> Option<&JobOwner> {
+        self.owner.as_ref()
     }
 
     /// The trace context of the submission: of the span `send <job name>`.
@@ -177,6 +185,7 @@ impl<Req> JobContext<Req> {
             created_at: std::time::SystemTime::now().into(),
             queue_time: Duration::ZERO,
             deadline: Instant::now() + Duration::from_secs(30 * 60),
+            owner: None,
             trace: None,
             previous_span: None,
             scope: Scope::unrecorded(),
@@ -200,6 +209,15 @@ impl<Req> JobContext<Req> {
     pub fn with_job_id(mut self, id: JobId) -> Self {
         if let Some(info) = Arc::get_mut(&mut self.info) {
             info.id = id;
+        }
+        self
+    }
+
+    /// Sets the job's owner, with its name as label, in a test.
+    #[must_use]
+    pub fn with_owner(mut self, name: &str) -> Self {
+        if let Some(info) = Arc::get_mut(&mut self.info) {
+            info.owner = Some(JobOwner::new(name, true));
         }
         self
     }

@@ -14,7 +14,7 @@ use std::{
 
 use async_endpoints_core::{
     JobId, JobName, JobView, Store, StoreError,
-    job::{Digest, InvalidName},
+    job::InvalidName,
     store::{CancelOutcome, JobLookup, LiveWorker, RetryAs, RetryOutcome, StatsQuery, WorkerId},
 };
 use axum::{Router, http::request::Parts};
@@ -31,6 +31,7 @@ use crate::{
     job_type::{Policy, Rules},
     middleware::Middleware,
     options::Options,
+    owner::JobOwner,
     server,
     stats::{self, JobStats},
     stats_cache::StatsCache,
@@ -77,7 +78,7 @@ pub(crate) enum RouteGroup {
 pub(crate) type MakeRoutes = Box<dyn Fn(&AsyncEndpoints, RouteGroup) -> Router + Send + Sync>;
 
 /// Returns the owner of a request's jobs. A function, like [`MakeRoutes`].
-pub(crate) type OwnerOf = Box<dyn Fn(&Parts) -> Option<Digest> + Send + Sync>;
+pub(crate) type OwnerOf = Box<dyn Fn(&Parts) -> Option<JobOwner> + Send + Sync>;
 
 /// The parts that the builder has checked.
 pub(crate) struct Assembly {
@@ -176,7 +177,7 @@ impl AsyncEndpoints {
     }
 
     /// The owner of jobs that are submitted for this request.
-    pub(crate) fn owner_of(&self, request: &Parts) -> Option<Digest> {
+    pub(crate) fn owner_of(&self, request: &Parts) -> Option<JobOwner> {
         (self.0.owner)(request)
     }
 

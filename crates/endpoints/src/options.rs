@@ -76,6 +76,10 @@ pub struct Options {
     /// `EXPOSE_LOGS`: `true` or `false`. Shows callers what the handlers of their jobs logged, without the library's own
     /// lines. Handlers may log what callers must not see, so the default is `false`: only operators can read logs.
     pub expose_logs: bool,
+    /// Keeps the name of each job's owner with the job, as text of at most 256 bytes. Operators see it in the job document
+    /// and handlers in [`owner`](crate::AttemptInfo::owner). Without it, a job has only the SHA-256 of the name. Names are
+    /// personal data: the default is `false`, and no environment variable changes it.
+    pub owner_labels: bool,
     /// Request headers that handlers can read, in lower case. Defaults to `user-agent`, `x-request-id`, `x-user-id`,
     /// `x-forwarded-for` and `content-type`.
     ///
@@ -170,6 +174,7 @@ impl Default for Options {
             propagation: Propagation::Link,
             capture_level: CaptureLevel::Info,
             expose_logs: false,
+            owner_labels: false,
             captured_headers: headers.map(str::to_owned).to_vec(),
             enrich: Enrich::default(),
         }

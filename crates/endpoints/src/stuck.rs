@@ -137,7 +137,7 @@ impl Search<'_> {
         status: JobStatus,
         mut judge: impl FnMut(&JobView) -> Verdict,
     ) -> Result<Vec<StuckJob>, StoreError> {
-        let filter = ListFilter { status: Some(status), name: Some(self.of_type.name.clone()) };
+        let filter = ListFilter { status: Some(status), name: Some(self.of_type.name.clone()), owner: None };
         let (mut found, mut cursor) = (Vec::new(), None);
         for _ in 0..PAGES {
             let page = within(self.store.list(&filter, &Page { cursor, limit: PAGE })).await?;

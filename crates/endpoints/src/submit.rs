@@ -18,6 +18,7 @@ use crate::{
     envelope::{self, RequestParts},
     job_type::{JobType, Policy},
     json,
+    owner::JobOwner,
     store_call::within,
     telemetry::SubmissionResult,
 };
@@ -76,7 +77,7 @@ pub(crate) struct Identity {
     /// The id that the submitter chose.
     pub(crate) id: Option<JobId>,
     pub(crate) key: Option<IdempotencyKey>,
-    pub(crate) owner: Option<Digest>,
+    pub(crate) owner: Option<JobOwner>,
     pub(crate) fingerprint: Digest,
 }
 
@@ -119,13 +120,15 @@ impl AsyncEndpoints {
             max_losses: self.options().max_losses,
             retention: policy.retention,
         };
-        let new_id = || key.as_ref().map_or_else(JobId::random, |key| JobId::for_key(owner.as_ref(), &name, key));
+        let digest = owner.as_ref().map(JobOwner::digest);
+        let new_id = || key.as_ref().map_or_else(JobId::random, |key| JobId::for_key(digest.as_ref(), &name, key));
         NewJob::new(id.unwrap_or_else(new_id), name, payload, terms, fingerprint)
             .id_chosen(id.is_some())
             .delay(policy.delay)
             .queue_limit(policy.max_queue_size)
             .key(key)
-            .owner(owner)
+            .owner(digest)
+            .owner_label(owner.and_then(JobOwner::into_label))
     }
 
     /// Inserts a job, or finds the job of an earlier, identical submission. The job stores the context of this submission's
@@ -181,11 +184,6 @@ pub(crate) fn fingerprint(name: &JobName, path: &[(String, String)], query: &str
     Digest(hash.finalize().into())
 }
 
-/// The owner as stores keep it: a hash, since stores only compare owners.
-pub(crate) fn owner_digest(name: &str) -> Digest {
-    Digest(Sha256::digest(name.as_bytes()).into())
-}
-
 /// A submission from code: set its options, then await it.
 #[must_use = "the job is submitted when this is awaited"]
 #[derive(Debug)]
@@ -196,7 +194,7 @@ pub struct Submit<'a> {
     body: serde_json::Result<Box<serde_json::value::RawValue>>,
     pub(crate) id: Option<JobId>,
     pub(crate) key: Option<String>,
-    pub(crate) owner: Option<Digest>,
+    pub(crate) owner: Option<JobOwner>,
     pub(crate) parts: RequestParts,
     /// The query as it was sent.
     pub(crate) query: String,
@@ -234,7 +232,7 @@ impl<'a> Submit<'a> {
 
     /// Sets the job's owner, like [`Builder::owner`](crate::Builder::owner) does for requests. Defaults to no owner.
     pub fn owner(mut self, name: &str) -> Self {
-        self.owner = Some(owner_digest(name));
+        self.owner = Some(JobOwner::new(name, self.endpoints.options().owner_labels));
         self
     }
 

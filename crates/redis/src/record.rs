@@ -83,7 +83,7 @@ impl Terms {
     }
 }
 
-fn digest(bytes: Vec<u8>) -> Result<Option<Digest>, Fail> {
+pub(crate) fn digest(bytes: Vec<u8>) -> Result<Option<Digest>, Fail> {
     match bytes.try_into() {
         Ok(digest) => Ok(Some(Digest(digest))),
         Err(none) if none.is_empty() => Ok(None),
@@ -120,6 +120,7 @@ struct Record {
     releases: u32,
     progress: ProgressFields,
     owner: Option<Digest>,
+    owner_label: Option<String>,
     traceparent: Option<String>,
     tracestate: Option<String>,
     retry_of: Option<JobId>,
@@ -176,6 +177,7 @@ impl Record {
             }
             b"pu" => self.progress.at = time(&value)?,
             b"o" => self.owner = digest(value)?,
+            b"ol" => self.owner_label = Some(reply::text(value)?),
             b"tp" => self.traceparent = Some(reply::text(value)?),
             b"ts" => self.tracestate = Some(reply::text(value)?),
             b"ro" => self.retry_of = Some(id(&value)?),
@@ -229,6 +231,7 @@ impl Record {
             retried_by: self.retried_by,
             trace: trace(self.traceparent, self.tracestate),
             owner: self.owner,
+            owner_label: self.owner_label,
         })
     }
 

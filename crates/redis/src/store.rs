@@ -49,7 +49,7 @@ use crate::{
 
 /// Hints that a stream buffers before it skips some and returns [`Hint::Lagged`].
 const HINTS_KEPT: usize = 1024;
-/// Jobs that one call of `list` reads. A page takes several.
+/// Index entries that one call of `list` checks. A page takes several.
 const LIST_JOBS: usize = 50;
 /// Ids of one call of `versions`.
 const VERSIONS: usize = 500;
@@ -273,16 +273,18 @@ impl JobStore for RedisStore {
     }
 
     async fn list(&self, filter: &ListFilter, page: &Page) -> Result<ListPage> {
-        let mut left = page.limit.min(PAGE_JOBS) as usize;
+        let limit = page.limit.min(PAGE_JOBS) as usize;
+        // A filter by owner may skip most jobs of a page.
+        let mut left = if filter.owner.is_some() { PAGE_JOBS as usize } else { limit };
         let mut whole = ListPage { jobs: Vec::new(), next: page.cursor };
-        while left > 0 {
-            let limit = left.min(LIST_JOBS);
+        while left > 0 && whole.jobs.len() < limit {
+            let checked = left.min(LIST_JOBS);
             let cursor = whole.next;
-            let args = list_args(filter, cursor, limit);
+            let args = list_args(filter, cursor, checked, limit - whole.jobs.len());
             let part = self.call(|scripts| &scripts.list, args, |answer| list_page(answer, cursor)).await?;
             whole.jobs.extend(part.jobs);
             whole.next = part.next;
-            left -= limit;
+            left -= checked;
             if whole.next.is_none() {
                 break;
             }

@@ -41,7 +41,7 @@ pub(crate) fn new_job(args: Args, job: &NewJob) -> Args {
         Some(limit) => args.text(limit),
         None => args.text(-1),
     };
-    trace_args(args, job.trace.as_ref()).bytes(&job.payload)
+    trace_args(args, job.trace.as_ref()).bytes(&job.payload).maybe(job.owner_label.as_ref())
 }
 
 pub(crate) fn trace_args(args: Args, trace: Option<&TraceContext>) -> Args {
@@ -68,8 +68,10 @@ pub(crate) fn versions(answers: Value, ids: usize) -> Done<Vec<Option<u64>>> {
     reply::each(answers, ids, |version| Ok(Some(reply::ranged(int(version)?)?).filter(|version| *version > 0)))
 }
 
-pub(crate) fn list_args(filter: &ListFilter, cursor: Option<Cursor>, limit: usize) -> Args {
+/// Arguments to check at most `entries` entries of the list and return at most `jobs` of their jobs.
+pub(crate) fn list_args(filter: &ListFilter, cursor: Option<Cursor>, entries: usize, jobs: usize) -> Args {
     let index = match filter.status {
+        None if filter.owner.is_some() => "owned:",
         None => "accepted:",
         Some(JobStatus::Queued) => "queued:",
         Some(JobStatus::Scheduled) => "scheduled:",
@@ -84,7 +86,8 @@ pub(crate) fn list_args(filter: &ListFilter, cursor: Option<Cursor>, limit: usiz
     let args = args.text(cursor.map_or(0, |cursor| cursor.since.as_micros()));
     let args =
         args.maybe(cursor.map(|cursor| cursor.score.to_string())).maybe(cursor.map(|cursor| cursor.id.to_string()));
-    args.text(limit).maybe(filter.name.as_ref().map(JobName::as_str))
+    let args = args.text(entries).text(jobs).maybe(filter.name.as_ref().map(JobName::as_str));
+    args.maybe(filter.owner.map(|owner| owner.0))
 }
 
 pub(crate) fn list_page(answer: Value, before: Option<Cursor>) -> Done<ListPage> {
@@ -132,6 +135,8 @@ fn attempt(answer: Value, claim: &Claim, now: Timestamp) -> Done<Attempt> {
         started_at: now,
         trace: record::trace(one.maybe_text()?, one.maybe_text()?),
         previous_span: one.maybe_text()?.and_then(|text| text.parse().ok()),
+        owner: record::digest(one.bytes()?)?,
+        owner_label: one.maybe_text()?,
     })
 }
 

@@ -80,6 +80,7 @@ impl State {
             payload_bytes: new.payload.len() as i64,
             fingerprint: new.fingerprint,
             owner: new.owner,
+            owner_label: new.owner_label.clone(),
             key: new.key.as_ref().map(|key| key.as_str().to_owned()),
             repeatable: new.id_chosen || new.key.is_some(),
             traceparent: trace.map(|trace| trace.traceparent),
@@ -181,8 +182,8 @@ impl State {
         }
         let name = self.ledger.name(&self.conn, old.type_id)?;
         let payload = view::payload(&self.conn, old.seq)?.map_err(Failure::Unreadable)?;
-        let again =
-            NewJob::new(new.id, name, payload, old.terms(), old.fingerprint).owner(old.owner).trace(new.trace.clone());
+        let again = NewJob::new(new.id, name, payload, old.terms(), old.fingerprint);
+        let again = again.owner(old.owner).owner_label(old.owner_label.clone()).trace(new.trace.clone());
         let Some(job) = self.accept(&again, Some(id))? else { return Ok(RetryOutcome::Conflict) };
         let updated_at = old.updated_at;
         self.change(&mut old, updated_at, |old| old.retried_by = Some(new.id))?;

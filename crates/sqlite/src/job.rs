@@ -92,6 +92,7 @@ job_columns! {
         payload_bytes: i64,
         fingerprint: Digest,
         owner: Option<Digest>,
+        owner_label: Option<String>,
         key: Option<String>,
         repeatable: bool,
         traceparent: Option<TraceParent>,

@@ -161,6 +161,8 @@ impl State {
             created_at: job.created_at,
             runnable_since: job.runnable_since,
             started_at: now,
+            owner: job.owner,
+            owner_label: job.owner_label.clone(),
             trace: job.trace(),
             previous_span: job.span,
         })

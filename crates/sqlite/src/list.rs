@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use async_endpoints_core::{
     JobId, JobStatus,
-    job::LogLine,
+    job::{Digest, LogLine},
     limits::PAGE_JOBS,
     store::{Cursor, JobLookup, ListFilter, ListPage, Page},
 };
@@ -52,36 +52,41 @@ impl Reader {
 
     pub(crate) fn list(&mut self, filter: &ListFilter, page: &Page) -> Result<ListPage, Failure> {
         let limit = page.limit.min(PAGE_JOBS) as usize;
+        // A filter by owner may skip most jobs of a page.
+        let checked = if filter.owner.is_some() { PAGE_JOBS as usize } else { limit };
         let type_ids: Vec<i64> = match &filter.name {
             Some(name) => self.type_id(name)?.into_iter().collect(),
             None => self.type_ids()?,
         };
         let after =
             page.cursor.map(|cursor| (i64::try_from(cursor.score).unwrap_or(i64::MAX), cursor.id.0.into_bytes()));
-        let entries = match filter.status {
-            Some(status) => self.of_state(status, &type_ids, after, limit)?,
-            None => self.accepted(&type_ids, after, limit)?,
+        let entries = match (filter.status, filter.owner) {
+            (Some(status), _) => self.of_state(status, &type_ids, after, checked)?,
+            (None, Some(owner)) => self.owned(owner, after, checked)?,
+            (None, None) => self.accepted(&type_ids, after, checked)?,
         };
         let since = page.cursor.map_or(self.now, |cursor| cursor.since);
-        let next = (entries.len() == limit).then(|| entries.last()).flatten().map(|((score, id), _)| Cursor {
-            since,
-            score: score.unsigned_abs(),
-            id: JobId(Uuid::from_bytes(*id)),
-        });
-        let mut jobs = Vec::with_capacity(entries.len());
-        for (_, seq) in entries {
-            let job = match view::load(&self.conn, seq)? {
-                Some(Ok(job)) if filter.status.is_none_or(|status| job.status == status) => job,
-                Some(Err(_)) => continue,
+        let mut jobs = Vec::with_capacity(entries.len().min(limit));
+        for (at, ((score, id), seq)) in entries.into_iter().enumerate() {
+            match view::load(&self.conn, seq)? {
+                Some(Ok(job)) if filter.status.is_none_or(|status| job.status == status) => {
+                    // Since the first page. A time ahead of now was written before the clock was set back.
+                    let moved = filter.status.is_some() && since < job.entered_at && job.entered_at <= self.now;
+                    let is_listed =
+                        type_ids.contains(&job.type_id) && filter.owner.is_none_or(|o| job.owner == Some(o));
+                    if is_listed && !job.is_expired(self.now) && !moved {
+                        jobs.extend(readable(view::view(&self.conn, &mut self.names, job, false))?);
+                    }
+                }
+                Some(Err(_)) => {}
                 _ => return Err(Failure::index_mismatch(seq)),
-            };
-            // Since the first page. A time ahead of now was written before the clock was set back.
-            let moved = filter.status.is_some() && since < job.entered_at && job.entered_at <= self.now;
-            if !job.is_expired(self.now) && !moved {
-                jobs.extend(readable(view::view(&self.conn, &mut self.names, job, false))?);
+            }
+            if jobs.len() == limit || at + 1 == checked {
+                let next = Cursor { since, score: score.unsigned_abs(), id: JobId(Uuid::from_bytes(id)) };
+                return Ok(ListPage { jobs, next: Some(next) });
             }
         }
-        Ok(ListPage { jobs, next })
+        Ok(ListPage { jobs, next: None })
     }
 
     /// The next entries of a state, merged over the types.
@@ -127,6 +132,14 @@ impl Reader {
         entries.sort_unstable_by_key(|(key, _)| Reverse(*key));
         entries.truncate(limit);
         Ok(entries)
+    }
+
+    /// The next entries of an owner, newest accepted first, as of [`accepted`](Self::accepted).
+    fn owned(&self, owner: Digest, after: Option<(i64, [u8; 16])>, limit: usize) -> Result<Vec<Entry>, Failure> {
+        let before = after.map_or(i64::MAX, |(seq, _)| seq);
+        let sql = "SELECT seq, zeroblob(16), seq FROM jobs INDEXED BY jobs_by_owner \
+            WHERE owner = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3";
+        self.entries(sql, params![owner.0, before, limit as i64])
     }
 
     fn entries(&self, sql: &str, params: &[&dyn ToSql]) -> Result<Vec<Entry>, Failure> {

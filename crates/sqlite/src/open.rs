@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig};
 use crate::{failure::Failure, space::LOG_BYTES};
 
 /// Statements that upgrade each version of the schema to the next. Released steps never change.
-const STEPS: [&str; 2] = [include_str!("sql/001.sql"), include_str!("sql/002.sql")];
+const STEPS: [&str; 3] = [include_str!("sql/001.sql"), include_str!("sql/002.sql"), include_str!("sql/003.sql")];
 
 /// The version of the schema that this program makes.
 const VERSION: i64 = STEPS.len() as i64;

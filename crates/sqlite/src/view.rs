@@ -116,6 +116,7 @@ pub(crate) fn view(conn: &Connection, types: &mut impl Types, job: Job, whole: b
         retry_of: job.retry_of,
         retried_by: job.retried_by,
         owner: job.owner,
+        owner_label: job.owner_label,
     })
 }
 

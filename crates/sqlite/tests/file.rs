@@ -66,12 +66,12 @@ fn upgrade(folder: &Folder, min_version: u32) {
 async fn schema_that_needs_a_newer_program_is_refused() {
     let folder = Folder::new();
     drop(durable(&folder).await);
-    upgrade(&folder, 3);
+    upgrade(&folder, 4);
     let refused = SqliteStore::open(folder.file()).await.expect_err("the schema is newer");
-    assert!(matches!(&refused, OpenError::Newer { found: 7, needed: 3, known: 2, .. }), "{refused:?}");
+    assert!(matches!(&refused, OpenError::Newer { found: 7, needed: 4, known: 3, .. }), "{refused:?}");
     assert!(!refused.is_transient(), "a restart does not help");
     let text = refused.to_string();
-    for part in ["jobs.db has schema version 7", "needs a program of version 3", "up to 2"] {
+    for part in ["jobs.db has schema version 7", "needs a program of version 4", "up to 3"] {
         assert!(text.contains(part), "{text}");
     }
 }
@@ -81,10 +81,10 @@ async fn running_store_stops_after_a_breaking_upgrade() {
     let folder = Folder::new();
     let store = durable(&folder).await;
     insert(&store, &job("alpha", HOUR)).await;
-    upgrade(&folder, 3);
+    upgrade(&folder, 4);
     for _ in 0..2 {
         let refused = store.insert(job("alpha", HOUR)).await.expect_err("the schema is newer");
-        assert!(refused.is_transient() && refused.to_string().contains("version 3 or later"), "{refused}");
+        assert!(refused.is_transient() && refused.to_string().contains("version 4 or later"), "{refused}");
     }
     by_hand(&folder.file(), "UPDATE meta SET min_version = 1");
     insert(&store, &job("alpha", HOUR)).await;
@@ -118,7 +118,8 @@ async fn attempts_of_schema_1_have_no_worker() {
     drop(store);
     by_hand(
         &folder.file(),
-        "ALTER TABLE jobs DROP COLUMN worker; ALTER TABLE attempts DROP COLUMN worker; PRAGMA user_version = 1;",
+        "DROP INDEX jobs_by_owner; ALTER TABLE jobs DROP COLUMN owner_label; ALTER TABLE jobs DROP COLUMN worker;
+         ALTER TABLE attempts DROP COLUMN worker; PRAGMA user_version = 1;",
     );
     let store = durable(&folder).await;
     let JobLookup::Found(job) = store.get(released.lease.job).await.unwrap() else { panic!("the job is kept") };

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use async_endpoints_core::{
     JobId, JobName, JobStatus, JobStore as _, JobView, Store, Timestamp,
-    job::AttemptOutcome,
+    job::{AttemptOutcome, Digest},
     limits::{ATTEMPTS_KEPT, KEY_SECONDS, PAGE_JOBS, SWEEP_JOBS},
     store::{Attempt, JobLookup, Lease, ListFilter, Page, Settled, Stats, StatsQuery},
 };
@@ -18,6 +18,7 @@ struct Now {
     found: BTreeMap<JobId, JobLookup>,
     all: Vec<JobView>,
     by_status: Vec<(JobStatus, Vec<JobView>)>,
+    by_owner: Vec<(Digest, Vec<JobView>)>,
     stats: Stats,
 }
 
@@ -41,6 +42,7 @@ impl<S: Store> Checked<S> {
             starts(&record, &mut violations);
         }
         indexes(&now, &mut violations);
+        owners(&now, &mut violations);
         counts(&now, &mut violations);
         let (count, list) = (violations.len(), violations.join("\n- "));
         assert!(violations.is_empty(), "{count} violations of the store contract:\n- {list}");
@@ -52,10 +54,13 @@ impl<S: Store> Checked<S> {
 async fn read<S: Store>(store: &Checked<S>) -> Now {
     while store.prune(SWEEP_JOBS).await.expect("prune while verifying") >= SWEEP_JOBS {}
     let stats = store.stats(&StatsQuery::default()).await.expect("stats while verifying");
-    let all = list_all(store, None).await;
-    let mut by_status = Vec::new();
+    let all = list_all(store, ListFilter::default()).await;
+    let (mut by_status, mut by_owner) = (Vec::new(), Vec::new());
     for status in JobStatus::ALL {
-        by_status.push((status, list_all(store, Some(status)).await));
+        by_status.push((status, list_all(store, ListFilter { status: Some(status), ..ListFilter::default() }).await));
+    }
+    for owner in all.iter().filter_map(|job| job.owner).collect::<BTreeSet<Digest>>() {
+        by_owner.push((owner, list_all(store, ListFilter { owner: Some(owner), ..ListFilter::default() }).await));
     }
     let ids: BTreeSet<JobId> = store.record().accepted.keys().copied().chain(all.iter().map(|job| job.id)).collect();
     let mut found = BTreeMap::new();
@@ -63,11 +68,10 @@ async fn read<S: Store>(store: &Checked<S>) -> Now {
         found.insert(id, store.get(id).await.expect("get while verifying"));
     }
     let at = store.stats(&StatsQuery::default()).await.expect("stats while verifying").now;
-    Now { at, found, all, by_status, stats }
+    Now { at, found, all, by_status, by_owner, stats }
 }
 
-async fn list_all<S: Store>(store: &Checked<S>, status: Option<JobStatus>) -> Vec<JobView> {
-    let filter = ListFilter { status, name: None };
+async fn list_all<S: Store>(store: &Checked<S>, filter: ListFilter) -> Vec<JobView> {
     let (mut cursor, mut jobs) = (None, Vec::new());
     loop {
         let page = store.list(&filter, &Page { cursor, limit: PAGE_JOBS }).await.expect("list while verifying");
@@ -175,6 +179,7 @@ fn successive_views(before: &JobView, after: &JobView, violations: &mut Vec<Stri
     must(before.last_updated_at <= after.last_updated_at, "`last_updated_at` never falls");
     let fixed = |view: &JobView| {
         let submission = (view.name.clone(), view.owner, view.created_at, view.trace.clone());
+        let submission = (submission, view.owner_label.clone());
         (submission, view.priority, view.max_retries, view.retry_of)
     };
     must(fixed(before) == fixed(after), "submitted values never change");
@@ -344,6 +349,27 @@ fn indexes(now: &Now, violations: &mut Vec<String>) {
     }
     for id in by_status.keys().filter(|id| !all.contains(id) && !gone(id)) {
         violations.push(format!("{id}: listed by state, not by acceptance"));
+    }
+}
+
+/// Checks that each job with an owner is in the index of this owner.
+fn owners(now: &Now, violations: &mut Vec<String>) {
+    let listed: BTreeSet<(Digest, JobId)> =
+        now.by_owner.iter().flat_map(|(owner, jobs)| jobs.iter().map(|job| (*owner, job.id))).collect();
+    for (owner, id) in &listed {
+        if let Some(JobLookup::Found(job)) = now.found.get(id)
+            && job.owner != Some(*owner)
+        {
+            violations.push(format!("{id}: owned by {:?} but listed of {owner:?}", job.owner));
+        }
+    }
+    for lookup in now.found.values() {
+        if let JobLookup::Found(job) = lookup
+            && let Some(owner) = job.owner
+            && !listed.contains(&(owner, job.id))
+        {
+            violations.push(format!("{}: not in the list of its owner", job.id));
+        }
     }
 }
 

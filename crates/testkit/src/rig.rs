@@ -277,12 +277,16 @@ impl Rig {
         }
     }
 
-    /// All pages of a list, `limit` jobs each.
+    /// All pages of a list of all owners' jobs, `limit` jobs each.
     pub async fn list(&self, status: Option<JobStatus>, name: Option<JobName>, limit: u32) -> Vec<JobView> {
-        let filter = ListFilter { status, name };
+        self.pages(&ListFilter { status, name, owner: None }, limit).await
+    }
+
+    /// All pages of a list, `limit` jobs each.
+    pub async fn pages(&self, filter: &ListFilter, limit: u32) -> Vec<JobView> {
         let (mut jobs, mut cursor) = (Vec::new(), None);
         loop {
-            let page = self.store.list(&filter, &Page { cursor, limit }).await.expect(NO_FAULTS);
+            let page = self.store.list(filter, &Page { cursor, limit }).await.expect(NO_FAULTS);
             assert!(page.jobs.len() <= limit as usize, "a page has at most `limit` jobs");
             jobs.extend(page.jobs);
             cursor = page.next;

@@ -26,6 +26,7 @@ pub(super) struct Job {
     pub(super) payload: Bytes,
     pub(super) fingerprint: Digest,
     pub(super) owner: Option<Digest>,
+    pub(super) owner_label: Option<Box<str>>,
     pub(super) key: Option<IdempotencyKey>,
     pub(super) trace: Option<TraceContext>,
 
@@ -89,6 +90,7 @@ impl Job {
             payload: new.payload,
             fingerprint: new.fingerprint,
             owner: new.owner,
+            owner_label: new.owner_label.map(String::into_boxed_str),
             key: new.key,
             trace: new.trace,
             version: 1,
@@ -119,6 +121,7 @@ impl Job {
     pub(super) fn again(&self, new: &RetryAs, name: JobName) -> NewJob {
         NewJob::new(new.id, name, self.payload.clone(), self.terms.clone(), self.fingerprint)
             .owner(self.owner)
+            .owner_label(self.owner_label.clone().map(String::from))
             .trace(new.trace.clone())
     }
 
@@ -216,6 +219,7 @@ impl Job {
             retried_by: extra.and_then(|extra| extra.retried_by),
             trace: self.trace.clone(),
             owner: self.owner,
+            owner_label: self.owner_label.clone().map(String::from),
         }
     }
 }

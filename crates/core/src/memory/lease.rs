@@ -163,6 +163,8 @@ fn attempt(job: &Job, claim: &Claim, name: &JobName, now: Timestamp) -> Attempt 
         created_at: job.created_at,
         runnable_since: job.runnable_since,
         started_at: now,
+        owner: job.owner,
+        owner_label: job.owner_label.clone().map(String::from),
         trace: job.trace.clone(),
         previous_span: job.extra.as_ref().and_then(|extra| extra.span),
     }

@@ -25,20 +25,39 @@ type Entry = ((u64, JobId), u32);
 impl State {
     pub(super) fn list(&self, filter: &ListFilter, page: &Page, now: Timestamp) -> ListPage {
         let limit = page.limit.min(PAGE_JOBS) as usize;
-        let types = self.types.iter().filter(|job_type| filter.name.as_ref().is_none_or(|name| *name == job_type.name));
-        let indexes: Vec<&Index> =
-            types.map(|job_type| filter.status.map_or(&job_type.accepted, |s| job_type.of(s))).collect();
+        // A filter by owner may skip most jobs of a page.
+        let checked = if filter.owner.is_some() { PAGE_JOBS as usize } else { limit };
         let newest_first = filter.status.is_none_or(JobStatus::is_terminal);
         let after = page.cursor.map(|cursor| (cursor.score, cursor.id));
-        let entries = merge(&indexes, newest_first, after, limit);
+        let entries = merge(&self.indexes(filter), newest_first, after, checked);
         let since = page.cursor.map_or(now, |cursor| cursor.since);
-        let next = (entries.len() == limit)
-            .then(|| entries.last().map(|((score, id), _)| Cursor { since, score: *score, id: *id }))
-            .flatten();
         let moved = |job: &Job| filter.status.is_some() && job.entered_at > since;
-        let jobs = entries.iter().map(|(_, place)| self.job(*place));
-        let jobs = jobs.filter(|job| !job.expired(now) && !moved(job));
-        ListPage { jobs: jobs.map(|job| JobView { result: None, ..self.view(job) }).collect(), next }
+        let mut jobs = Vec::new();
+        for (at, ((score, id), place)) in entries.iter().enumerate() {
+            let job = self.job(*place);
+            if !job.expired(now) && !moved(job) && self.is_listed(job, filter) {
+                jobs.push(JobView { result: None, ..self.view(job) });
+            }
+            if jobs.len() == limit || at + 1 == checked {
+                return ListPage { jobs, next: Some(Cursor { since, score: *score, id: *id }) };
+            }
+        }
+        ListPage { jobs, next: None }
+    }
+
+    /// The indexes that a list reads: those of the state, else that of the owner, else those of all jobs.
+    fn indexes(&self, filter: &ListFilter) -> Vec<&Index> {
+        let types = self.types.iter().filter(|job_type| filter.name.as_ref().is_none_or(|name| *name == job_type.name));
+        match (filter.status, filter.owner) {
+            (Some(status), _) => types.map(|job_type| job_type.of(status)).collect(),
+            (None, Some(owner)) => self.owned.get(&owner).into_iter().collect(),
+            (None, None) => types.map(|job_type| &job_type.accepted).collect(),
+        }
+    }
+
+    fn is_listed(&self, job: &Job, filter: &ListFilter) -> bool {
+        filter.owner.is_none_or(|owner| job.owner == Some(owner))
+            && filter.name.as_ref().is_none_or(|name| *name == self.types[job.type_id as usize].name)
     }
 
     pub(super) fn logs(&self, id: JobId, after: u64, limit: u32, now: Timestamp) -> Vec<LogLine> {

@@ -1,9 +1,9 @@
 //! All jobs and their indexes, and the one function that changes a job.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry};
 
 use super::{
-    index::{TypeIndex, order_at},
+    index::{Index, TypeIndex, order_at},
     job::Job,
 };
 use crate::{
@@ -27,6 +27,8 @@ pub(super) struct State {
     pub(super) keys: BTreeMap<Request, JobId>,
     type_ids: HashMap<JobName, u32>,
     pub(super) types: Vec<TypeIndex>,
+    /// The jobs of each owner by acceptance, newest last.
+    pub(super) owned: BTreeMap<Digest, Index>,
     /// Running jobs by the expiry of their lease.
     pub(super) leased: BTreeSet<(Timestamp, JobId, u32)>,
     pub(super) tombstones: BTreeMap<JobId, Tombstone>,
@@ -88,6 +90,9 @@ impl State {
         job_type.add(&job, place);
         job_type.accepted.insert((job.accepted, job.id), place);
         job_type.minute(job.created_at).arrivals += 1;
+        if let Some(owner) = job.owner {
+            self.owned.entry(owner).or_default().insert((job.accepted, job.id), place);
+        }
         self.ids.insert(job.id, place);
         let runnable = job.status == JobStatus::Queued;
         let type_id = job.type_id;
@@ -108,6 +113,14 @@ impl State {
         let job_type = &mut self.types[job.type_id as usize];
         job_type.remove(&job);
         job_type.accepted.remove(&(job.accepted, job.id));
+        if let Some(owner) = job.owner
+            && let Entry::Occupied(mut owned) = self.owned.entry(owner)
+        {
+            owned.get_mut().remove(&(job.accepted, job.id));
+            if owned.get().is_empty() {
+                owned.remove();
+            }
+        }
         self.ids.remove(&job.id);
         job
     }

@@ -78,6 +78,8 @@ pub struct NewJob {
     pub fingerprint: Digest,
     /// Its owner, hashed.
     pub owner: Option<Digest>,
+    /// The owner's name as text, for readers alone.
+    pub owner_label: Option<String>,
     /// The trace context of its submission.
     pub trace: Option<TraceContext>,
 }
@@ -116,6 +118,7 @@ impl NewJob {
             key: None,
             fingerprint,
             owner: None,
+            owner_label: None,
             trace: None,
         }
     }
@@ -148,6 +151,12 @@ impl NewJob {
     #[must_use]
     pub fn owner(self, owner: impl Into<Option<Digest>>) -> Self {
         Self { owner: owner.into(), ..self }
+    }
+
+    /// Sets [`owner_label`](Self::owner_label).
+    #[must_use]
+    pub fn owner_label(self, label: impl Into<Option<String>>) -> Self {
+        Self { owner_label: label.into(), ..self }
     }
 
     /// Sets [`trace`](Self::trace).
@@ -186,6 +195,7 @@ impl NewJob {
             retried_by: None,
             trace: self.trace.clone(),
             owner: self.owner,
+            owner_label: self.owner_label.clone(),
         }
     }
 }

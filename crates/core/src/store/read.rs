@@ -32,6 +32,9 @@ pub struct ListFilter {
     pub status: Option<JobStatus>,
     /// Only jobs of this type.
     pub name: Option<JobName>,
+    /// Only jobs of this owner, hashed. Without a status an index finds them. With a status, a page checks the next
+    /// [`PAGE_JOBS`](crate::limits::PAGE_JOBS) jobs in that state, of all owners.
+    pub owner: Option<Digest>,
 }
 
 /// Selects a part of a list.

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::{Lease, LeaseToken};
 use crate::{
     job::{
-        AttemptOutcome, ErrorRecord, JobId, JobName, JobStatus, LogLine, Priority, Progress, TraceContext, TraceParent,
-        WorkerId,
+        AttemptOutcome, Digest, ErrorRecord, JobId, JobName, JobStatus, LogLine, Priority, Progress, TraceContext,
+        TraceParent, WorkerId,
     },
     time::Timestamp,
 };
@@ -65,6 +65,10 @@ pub struct Attempt {
     pub runnable_since: Timestamp,
     /// When this attempt started.
     pub started_at: Timestamp,
+    /// The job's owner, hashed.
+    pub owner: Option<Digest>,
+    /// The owner's name as text.
+    pub owner_label: Option<String>,
     /// The trace context of the submission.
     pub trace: Option<TraceContext>,
     /// The `traceparent` of the attempt before, if its settlement had one.

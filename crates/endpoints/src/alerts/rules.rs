@@ -352,7 +352,7 @@ async fn first(
     name: &JobName,
     wanted: impl Fn(&JobView) -> bool,
 ) -> Result<Vec<JobId>, StoreError> {
-    let filter = ListFilter { status: Some(status), name: Some(name.clone()) };
+    let filter = ListFilter { status: Some(status), name: Some(name.clone()), owner: None };
     let page = within(context.store.list(&filter, &Page { cursor: None, limit: PAGE_JOBS })).await?;
     Ok(page.jobs.iter().filter(|job| wanted(job)).take(SAMPLES).map(|job| job.id).collect())
 }

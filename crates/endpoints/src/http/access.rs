@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::{codes, problem::Problem};
-use crate::submit::owner_digest;
+use crate::owner::JobOwner;
 
 /// The access policy. It decides which callers are operators: they see and handle the jobs of all owners, list and retry
 /// jobs, and use all monitoring routes.
@@ -61,7 +61,8 @@ impl Access {
         Self(AccessPolicy::When(Arc::new(allowed)))
     }
 
-    /// Allows all requests.
+    /// Allows all requests. Each caller then sees and handles the jobs of all owners, whatever the
+    /// [owner rule](crate::Builder::owner) says.
     pub fn open() -> Self {
         Self(AccessPolicy::Open)
     }
@@ -162,7 +163,8 @@ pub enum Owner {
     Of(String),
     /// New jobs have no owner; jobs without an owner are visible.
     None,
-    /// New jobs have no owner; all jobs are visible. For support staff and internal services.
+    /// New jobs have no owner; all jobs are visible. For internal services that read jobs and are no operators: operators
+    /// see all jobs whatever the rule returns.
     All,
 }
 
@@ -187,42 +189,43 @@ impl<T: Into<Owner>> From<Option<T>> for Owner {
 /// Maps a request to its owner.
 pub(crate) type OwnerRule = Arc<dyn Fn(&Parts) -> Owner + Send + Sync>;
 
-/// The owner of a request's new jobs.
-pub(crate) fn owner_of(rule: Option<&OwnerRule>, request: &Parts) -> Option<Digest> {
-    Visibility::of(rule, request).owner()
+/// The owner of a request's new jobs. `keeps_names` is [`Options::owner_labels`](crate::Options::owner_labels).
+pub(crate) fn owner_of(rule: Option<&OwnerRule>, request: &Parts, keeps_names: bool) -> Option<JobOwner> {
+    Visibility::of(rule, request, keeps_names).owner().cloned()
 }
 
 /// Which jobs the owner rule shows to a caller. An operator sees all jobs.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Visibility {
     All,
-    Own(Option<Digest>),
+    Own(Option<JobOwner>),
 }
 
 impl Visibility {
-    pub(super) fn of(rule: Option<&OwnerRule>, request: &Parts) -> Self {
+    /// `keeps_names` is [`Options::owner_labels`](crate::Options::owner_labels).
+    pub(super) fn of(rule: Option<&OwnerRule>, request: &Parts, keeps_names: bool) -> Self {
         match rule.map(|rule| rule(request)) {
             None | Some(Owner::All) => Self::All,
             Some(Owner::None) => Self::Own(None),
-            Some(Owner::Of(name)) => Self::Own(Some(owner_digest(&name))),
+            Some(Owner::Of(name)) => Self::Own(Some(JobOwner::new(&name, keeps_names))),
         }
     }
 
     /// The owner of the caller's new jobs.
-    pub(super) fn owner(self) -> Option<Digest> {
+    pub(super) fn owner(&self) -> Option<&JobOwner> {
         match self {
             Self::All => None,
-            Self::Own(owner) => owner,
+            Self::Own(owner) => owner.as_ref(),
         }
     }
 
     /// Whether the caller is an owner of jobs.
-    pub(super) fn is_owner(self) -> bool {
+    pub(super) fn is_owner(&self) -> bool {
         self.owner().is_some()
     }
 
-    pub(super) fn includes(self, owner: Option<Digest>) -> bool {
-        self == Self::All || self == Self::Own(owner)
+    pub(super) fn includes(&self, owner: Option<Digest>) -> bool {
+        matches!(self, Self::All) || self.owner().map(JobOwner::digest) == owner
     }
 }
 

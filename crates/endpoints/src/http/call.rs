@@ -23,7 +23,7 @@ pub(super) struct Call {
     /// The path of the job list, after that prefix.
     jobs: String,
     pub(super) visibility: Visibility,
-    /// Whether the access policy grants operator rights. Such a caller sees all jobs, and the sources of errors.
+    /// Whether the access policy grants operator rights. Such a caller sees all jobs, their owners, and the sources of errors.
     pub(super) is_operator: bool,
     /// Path parameters.
     pub(super) path: Result<Vec<(String, String)>, Problem>,
@@ -48,7 +48,7 @@ impl Call {
 
     /// Applies the application's owner rule and access policy. Panics if one of them does.
     pub(super) fn identified(mut self) -> Self {
-        self.visibility = Visibility::of(self.config.owner.as_ref(), &self.head);
+        self.visibility = Visibility::of(self.config.owner.as_ref(), &self.head, self.endpoints.options().owner_labels);
         self.is_operator = self.config.access.grants(&self.head);
         self
     }
@@ -102,7 +102,7 @@ impl Call {
     /// A job in the form that clients read.
     pub(super) async fn document<'a>(&'a self, job: &'a JobView) -> JobDocument<'a> {
         let waiting = self.endpoints.waiting(job).await;
-        JobDocument { job, waiting, jobs: &self.jobs, with_sources: self.is_operator }
+        JobDocument { job, waiting, jobs: &self.jobs, for_operator: self.is_operator }
     }
 
     /// A response with a job, after the application's hook.

@@ -24,8 +24,8 @@ pub struct JobDocument<'a> {
     pub(super) waiting: Option<Waiting>,
     /// The path of the job list, with the prefix that the routes are mounted under.
     pub(super) jobs: &'a str,
-    /// Whether errors have their sources, which only operators see. Two callers never share a document.
-    pub(super) with_sources: bool,
+    /// Whether the document has the owner and the sources of errors. Two callers never share a document.
+    pub(super) for_operator: bool,
 }
 
 impl JobDocument<'_> {
@@ -50,7 +50,7 @@ impl JobDocument<'_> {
         let job = self.job;
         let mut id = [0; Hyphenated::LENGTH];
         let id = &*job.id.0.hyphenated().encode_lower(&mut id);
-        let (trace_id, sources) = (job.trace.as_ref().map(TraceContext::trace_id), self.with_sources);
+        let (trace_id, sources) = (job.trace.as_ref().map(TraceContext::trace_id), self.for_operator);
         let trace_id = trace_id.as_deref();
         let mut object = ObjectWriter::begin(out);
         object.text("id", &[id]);
@@ -81,6 +81,10 @@ impl JobDocument<'_> {
         object.field("retryOf", &job.retry_of);
         object.field("retriedBy", &job.retried_by);
         object.field("traceId", &trace_id);
+        if let Some(owner) = job.owner.filter(|_| self.for_operator) {
+            object.text("owner", &[&owner.to_string()]);
+            object.field("ownerLabel", &job.owner_label);
+        }
         self.links(object.begin_field("links"), id);
         object.end();
     }

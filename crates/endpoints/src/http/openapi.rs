@@ -14,7 +14,7 @@ use super::{
     codes::{self, ProblemKind},
     health,
     problem::{Problem, json as response, type_uri},
-    route::Route,
+    route::{Audience, Route},
 };
 use crate::error::Builtin;
 
@@ -103,10 +103,15 @@ pub(super) fn document(call: &Call) -> Result<Response, Problem> {
     }
     if config.access.takes_token() {
         document["components"]["securitySchemes"] = json!({ "token": { "type": "http", "scheme": "bearer" } });
-        let options = call.endpoints.options();
-        for route in Route::JOBS.into_iter().chain(Route::MONITORING).filter(|route| route.is_restricted(options)) {
+        for route in Route::JOBS.into_iter().chain(Route::MONITORING) {
+            let security = match route.audience(call.endpoints.options()) {
+                Audience::Callers => continue,
+                // Owners use the route without the token.
+                Audience::Owners if config.owner.is_some() => json!([{ "token": [] }, {}]),
+                Audience::Owners | Audience::Operators => json!([{ "token": [] }]),
+            };
             if let Some(operations) = document["paths"].get_mut(&*route.path_below(&config.jobs_path)) {
-                operations[route.method().as_str().to_ascii_lowercase()]["security"] = json!([{ "token": [] }]);
+                operations[route.method().as_str().to_ascii_lowercase()]["security"] = security;
             }
         }
     }

@@ -107,11 +107,6 @@ impl Route {
         }
     }
 
-    /// Whether callers need the access policy's grant.
-    pub(super) fn is_restricted(self, options: &Options) -> bool {
-        !matches!(self.audience(options), Audience::Callers)
-    }
-
     pub(super) const fn audience(self, options: &Options) -> Audience {
         match self {
             Self::Job | Self::Result | Self::Events | Self::Cancel | Self::OpenApi => Audience::Callers,

@@ -128,7 +128,7 @@ impl SubmitHandler {
             Some(key) => (validator_key(key), self::fingerprint(&self.name, &[], "", key.as_bytes())),
             None => (client_key, fingerprint),
         };
-        let identity = Identity { key, id, owner: call.visibility.owner(), fingerprint };
+        let identity = Identity { key, id, owner: call.visibility.owner().cloned(), fingerprint };
         let policy = Policy {
             priority: overrides.priority.or(chosen.priority).unwrap_or(self.policy.priority),
             delay: overrides.delay.or(chosen.delay).unwrap_or(self.policy.delay),

@@ -4,7 +4,8 @@
 -- Arguments   1 now, 2 token, 3 worker, 4 lease duration, 5 at most this many jobs, 6 at most this many bytes of payload,
 --             7 fields per quota, then for each type's quota: name, at most this many jobs
 -- Result      {now, time until the next claim (0: more jobs are runnable, -1: none waits), attempts}; an attempt is {id, quota
---             (from 1), attempt, retries, terms, payload, runnable since, traceparent, tracestate, span of the attempt before}
+--             (from 1), attempt, retries, terms, payload, runnable since, traceparent, tracestate, span of the attempt before,
+--             owner, owner's name}
 -- Cost        O(log n) and about 10 commands, 2 more for each job, 3 for each that became due (at most 100)
 
 local PROMOTED, CHECKED = 100, 256
@@ -95,7 +96,7 @@ while #chosen < max and checked < CHECKED do
   checked = checked + 1
   local quota = quotas[place]
   local index = 'queued:' .. quota.name
-  local f = read(id, 's', 't', 'w', 'n', 'tp', 'ts')
+  local f = read(id, 's', 't', 'w', 'n', 'tp', 'ts', 'o', 'ol')
   local g = f[4] and read(id, 'a', 'rs', 'tk', 'sd', 'r', 'sp') or {} -- Without a version the job never ran.
   local created, _, _, _, _, size = terms(f[3])
   local attempt, version, since = whole(g[1] or '0'), whole(f[4] or '1'), whole(g[2] or created)
@@ -110,7 +111,7 @@ while #chosen < max and checked < CHECKED do
     bytes = bytes + size
     quota.left = quota.left - 1
     chosen[#chosen + 1] = {id = id, place = place, attempt = attempt + 1, version = text(version + 1), since = since, terms = f[3],
-      parent = f[5] or '', state = f[6] or '', before = g}
+      parent = f[5] or '', state = f[6] or '', owner = f[7] or '', label = f[8] or '', before = g}
     bodies[#bodies + 1] = ns .. 'body:' .. id
   end
   quota.at = quota.at + 2
@@ -150,7 +151,8 @@ if chosen[1] then
       count(name .. '|q|' .. bucket(waited), 1)
       count(name .. '|wait', waited)
       changed[#changed + 1] = id
-      attempts[#attempts + 1] = {id, one.place, attempt, retries, one.terms, payloads[at], since, one.parent, one.state, span}
+      attempts[#attempts + 1] = {id, one.place, attempt, retries, one.terms, payloads[at], since, one.parent, one.state, span,
+        one.owner, one.label}
     end
   end
   flush()

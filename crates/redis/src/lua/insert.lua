@@ -2,7 +2,7 @@
 --
 -- Keys        1 the namespace
 -- Arguments   1 now (0: the server's clock), 2 fields per job, then for each job: id, type, key, owner, fingerprint, its terms
---             from the priority on, delay, queue limit (-1: none), traceparent, tracestate, payload
+--             from the priority on, delay, queue limit (-1: none), traceparent, tracestate, payload, owner's name
 -- Result      for each job: {0, created, ahead (-1: scheduled)} inserted · {1, lookup} existing · {2} conflict · {3} full ·
 --             {4} existing, and it cannot be read
 -- Cost        O(log n) and about 13 commands for a job; 3 and the job's own for each further one
@@ -64,6 +64,7 @@ local function insert(at)
     last = last + 2
   end
   if owner ~= '' then also('o', owner) end
+  if ARGV[at + 11] ~= '' then also('ol', ARGV[at + 11]) end
   if record then also('k', key) end
   if ARGV[at + 8] ~= '' then also('tp', ARGV[at + 8]) end
   if ARGV[at + 9] ~= '' then also('ts', ARGV[at + 9]) end
@@ -79,6 +80,7 @@ local function insert(at)
     of.known = true
   end
   add('accepted:' .. name, text(order), id)
+  if owner ~= '' then add('owned:' .. owner, text(order), id) end
   count(name .. '|new', 1)
   if delay > 0 then
     add('scheduled:' .. name, now + delay, id)

@@ -2,14 +2,15 @@
 --
 -- Keys        1 the namespace
 -- Arguments   1 now, 2 index, 3 state (empty: any), 4 newest first (1 or empty), 5 when the first page was read (0: this is
---             the first page), 6 score and 7 id of the last entry before (empty: none), 8 at most this many entries, 9 type
---             (empty: all)
+--             the first page), 6 score and 7 id of the last entry before (empty: none), 8 at most this many entries, 9 at most
+--             this many jobs, 10 type and 11 owner (empty: all)
 -- Result      {now, score and id of the last entry (empty: the end), jobs}; a job is {id, fields, outcome, attempts}
 -- Cost        O(log n) and 3 commands for each type, 4 for each job
 
 local index, status, newest, since = ARGV[2], ARGV[3], ARGV[4] == '1', tonumber(ARGV[5])
-local after_score, after_id, limit = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
-local names = ARGV[9] ~= '' and {ARGV[9]} or call('SMEMBERS', ns .. 'types')
+local after_score, after_id, limit, wanted = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
+local type_name, owner = ARGV[10], ARGV[11]
+local names = index == 'owned:' and {owner} or type_name ~= '' and {type_name} or call('SMEMBERS', ns .. 'types')
 
 local ID = '^' .. ('%x'):rep(8) .. ('%-' .. ('%x'):rep(4)):rep(3) .. '%-' .. ('%x'):rep(12) .. '$'
 
@@ -59,15 +60,17 @@ local jobs, last = {}, nil
 for at = 1, math.min(#all, limit) do
   last = all[at]
   local id = last.id
-  local f = read(id, 's', 'en', 'w', 'e', 'st')
+  local f = read(id, 's', 'en', 'w', 'e', 'st', 't', 'o')
   local ended, kept = whole(f[2]), f[2] and retention(f[3])
   local expired = ended and kept and ended + kept <= now
   local entered = f[2] or f[1] == '2' and f[5] or f[4] or terms(f[3])
   local moved = status ~= '' and (f[1] ~= status or since > 0 and (whole(entered) or 0) > since)
-  if f[1] and not expired and not moved then
+  local foreign = owner ~= '' and (f[1] == '9' or f[7] ~= owner or type_name ~= '' and f[6] ~= type_name)
+  if f[1] and not expired and not moved and not foreign then
     jobs[#jobs + 1] = {id, call('HGETALL', ns .. 'job:' .. id), f[1] ~= '3' and or_else(redis.pcall('GET', ns .. 'end:' .. id), ''),
       or_else(redis.pcall('LRANGE', ns .. 'past:' .. id, 0, -1), {''})}
   end
+  if #jobs == wanted then break end
 end
-if #all < limit then last = nil end
+if #all < limit and #jobs < wanted then last = nil end
 return {now, last and string.format('%.0f', last.score) or '', last and last.id or '', jobs}

@@ -15,6 +15,7 @@ local function entomb(name, id, f)
   local forget = repeatable == '1' and math.max(gone_until, created + DAY) or gone_until
   call('DEL', job, ns .. 'body:' .. id, ns .. 'end:' .. id, ns .. 'past:' .. id, ns .. 'logs:' .. id)
   rem('accepted:' .. name, id)
+  if f[4] then rem('owned:' .. f[4], id) end
   local left = math.ceil((forget - now) / 1000)
   local record = f[6] and ns .. 'key:' .. name .. ':' .. (f[4] or '') .. ':' .. f[6]
   -- The record may have been lost and made again for another job.

@@ -13,8 +13,10 @@ local function unreadable(id) return redis.error_reply('UNREADABLE job ' .. id .
 
 -- Removes a job from the index where it was found and from the other indexes of its type, and records the reason.
 local function quarantine(index, id, why)
-  local name = index:match(':(.+)$') or read(id, 't')[1]
+  local f = read(id, 't', 'o')
+  local name = index:match(':(.+)$') or f[1]
   call('ZREM', ns .. 'leased', id)
+  if f[2] then call('ZREM', ns .. 'owned:' .. f[2], id) end
   if index ~= 'leased' then call('ZREM', ns .. index, id) end
   if name then
     call('ZREM', ns .. 'running:' .. name, id)

@@ -4,7 +4,7 @@
 -- Keys        1 the namespace
 -- Arguments   1 now, 2 the place to continue at (empty: the beginning)
 -- Result      {the place to continue at (empty: all is done), checked, repaired, quarantined}
--- Cost        5 commands and 1 for each type; about 15 for each job, 1 for each index entry whose job is in order
+-- Cost        5 commands and 1 for each type; about 16 for each job, 1 for each index entry whose job is in order
 
 local STEP = 100
 local INDEXES = {'queued:', 'scheduled:', 'running:', 'completed:', 'failed:', 'canceled:'}
@@ -29,6 +29,8 @@ local function remove_from_all(name, id)
 end
 
 local function quarantine_everywhere(id, name, why)
+  local owner = read(id, 'o')[1]
+  if owner then call('ZREM', ns .. 'owned:' .. owner, id) end
   for _, of in ipairs(name and {name} or call('SMEMBERS', ns .. 'types')) do remove_from_all(of, id) end
   if call('EXISTS', ns .. 'job:' .. id) == 1 then redis.pcall('HSET', ns .. 'job:' .. id, 's', 9) end
   quarantined = quarantined + call('HSETNX', ns .. 'quarantine', id, string.format('%.0f repair %s', now, why))
@@ -96,9 +98,11 @@ local function repair(id)
   end
   local accepted = tonumber(call('ZSCORE', ns .. 'accepted:' .. name, id))
   if not accepted or accepted < 0 or accepted > 9007199254740991 then
-    call('ZADD', ns .. 'accepted:' .. name, order_at(tonumber(f.created)), id)
+    accepted = order_at(tonumber(f.created))
+    call('ZADD', ns .. 'accepted:' .. name, accepted, id)
     changed = true
   end
+  if f.o then changed = put('owned:' .. f.o, accepted, id) or changed end
   local delayed = status == 1 and (f.a or '0') == '0'
   changed = call(delayed and 'SADD' or 'SREM', ns .. 'delayed:' .. name, id) == 1 or changed
   if f.k then changed = repair_key(id, f) or changed end

@@ -10,7 +10,7 @@ local id, new_id = ARGV[2], ARGV[3]
 local found = lookup(id)
 if found[1] ~= 2 then return {4, found} end
 local job, new = ns .. 'job:' .. id, ns .. 'job:' .. new_id
-local f = read(id, 's', 't', 'n', 'rb', 'w', 'f', 'o')
+local f = read(id, 's', 't', 'n', 'rb', 'w', 'f', 'o', 'ol')
 local _, priority, max_retries, max_losses, kept, size = terms(f[5])
 if not (f[2] and whole(f[3] or '1') and size and f[6]) then return unreadable(id) end
 if f[4] then return {1, lookup(f[4])} end
@@ -30,6 +30,7 @@ local function also(field, value)
   end
 end
 also('o', f[7])
+also('ol', f[8])
 also('tp', ARGV[4])
 also('ts', ARGV[5])
 -- Remains of a forgotten job with the new id, which may be of another Redis type.
@@ -37,6 +38,7 @@ call('DEL', new, ns .. 'end:' .. new_id, ns .. 'past:' .. new_id)
 call('HSET', new, unpack(set))
 call('COPY', ns .. 'body:' .. id, ns .. 'body:' .. new_id, 'REPLACE')
 add('accepted:' .. name, order, new_id)
+if f[7] then add('owned:' .. f[7], order, new_id) end
 count(name .. '|new', 1)
 add('queued:' .. name, ready_score(priority, order), new_id)
 -- Only the version and the link change: the times of the ended job stay.

@@ -7,6 +7,7 @@ use std::{
 
 use async_endpoints_core::{
     JobId, JobStatus, JobStore as _, StoreError,
+    job::Digest,
     store::{
         Histogram, InsertOutcome, JobLookup, ListFilter, NewJob, Outcome, Page, Report, ReportedProgress, Settled,
         StatsQuery, TypeCutoffs,
@@ -15,7 +16,7 @@ use async_endpoints_core::{
 use async_endpoints_redis::{Options, RedisStore};
 use async_endpoints_testkit::{
     ManualClock,
-    jobs::{completed, error, job, key, line, name},
+    jobs::{completed, digest, error, job, key, line, name},
     server::RedisServer,
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
@@ -23,6 +24,9 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use crate::common::{self, HOUR, claim_of, open, settlement, sweep};
 
 const TYPES: [&str; 2] = ["alpha", "beta"];
+/// The owner of jobs without a key, which is readable text, and the index of its jobs.
+const OWNER: Digest = digest(b'a');
+const OWNED: &str = "owned:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 /// Terms of a later format, and invalid terms: a priority of two digits, a time that is not exact in a double.
 const TERMS: &str = "2 1795000000000000 4 3 5 3600000000 2 0 more";
 const WRONG: &str = "1 99999999999999999999 44 3 5 3600000000 2 0";
@@ -68,7 +72,8 @@ impl World {
             let delayed = self.rng.random_bool(0.3);
             let delay = if delayed { Duration::from_secs(self.rng.random_range(1..100)) } else { Duration::ZERO };
             let key = self.rng.random_bool(0.4).then(|| key(&format!("k{number}")));
-            let new = job(TYPES[number % 2], HOUR).key(key).delay(delay);
+            let owner = key.is_none().then_some(OWNER);
+            let new = job(TYPES[number % 2], HOUR).key(key).owner(owner).delay(delay);
             assert!(matches!(self.store.insert(new.clone()).await.unwrap(), InsertOutcome::Inserted { .. }));
             self.jobs.push(new);
             self.clock.advance(Duration::from_millis(500));
@@ -106,6 +111,9 @@ impl World {
     }
 
     fn any_index(&mut self) -> String {
+        if self.rng.random_bool(0.1) {
+            return self.key(OWNED);
+        }
         let index = ["queued", "scheduled", "running", "completed", "failed", "canceled", "accepted"];
         let (index, kind) = (index.choose(&mut self.rng).unwrap(), TYPES.choose(&mut self.rng).unwrap());
         self.key(format_args!("{index}:{kind}"))
@@ -134,6 +142,7 @@ impl World {
                         self.cli(&["ZREM", &self.key(format_args!("{index}:{kind}")), &id]);
                     }
                 }
+                self.cli(&["ZREM", &self.key(OWNED), &id]);
                 return format!("all entries of {id}");
             }
             1 | 2 => vec!["ZADD".into(), index, score, id],
@@ -234,7 +243,7 @@ impl World {
         });
         self.store.stats(&StatsQuery { since_minute: Some(0), cutoffs: cutoffs.into() }).await.expect("statistics");
         for status in JobStatus::ALL.iter().copied().map(Some).chain([None]) {
-            let (filter, mut cursor) = (ListFilter { status, name: None }, None);
+            let (filter, mut cursor) = (ListFilter { status, ..ListFilter::default() }, None);
             for pages in 0.. {
                 assert!(pages < 100, "the list has no end");
                 let page = self.store.list(&filter, &Page { cursor, limit: 7 }).await.expect("listed");
@@ -311,6 +320,8 @@ impl World {
                     let index =
                         ["queued", "scheduled", "running", "completed", "failed", "canceled"][view.status as usize];
                     assert_eq!(places, [format!("{index}:{}", view.name)], "{}", job.id);
+                    let owned = self.cli(&["ZSCORE", &self.key(OWNED), &job.id.to_string()]);
+                    assert_eq!(view.owner.is_some(), !owned.trim().is_empty(), "{}", job.id);
                 }
                 // The outcome or an attempt is damaged; the job itself runs.
                 Err(StoreError::Unreadable(_) | StoreError::Corrupt(_)) => assert_eq!(places.len(), 1, "{}", job.id),

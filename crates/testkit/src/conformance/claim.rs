@@ -18,7 +18,9 @@ use crate::{
 
 pub async fn attempt_carries_the_job_fields(rig: &Rig) {
     let trace = TraceContext { traceparent: traceparent(7, 9, 1), tracestate: None };
-    let mut job = NewJob { trace: Some(trace.clone()), payload: Bytes::from_static(b"body"), ..rig.job("alpha") };
+    let (owner, owner_label) = (Some(jobs::digest(9)), Some("Ada".to_owned()));
+    let mut job = NewJob { trace: Some(trace.clone()), owner, owner_label, ..rig.job("alpha") };
+    job.payload = Bytes::from_static(b"body");
     (job.terms.priority, job.terms.max_retries) = (Priority::new(7), 4);
     rig.put(&job).await;
     let created = rig.view(job.id).await;
@@ -30,6 +32,7 @@ pub async fn attempt_carries_the_job_fields(rig: &Rig) {
     assert_eq!((attempt.name.as_str(), attempt.attempt, attempt.retry_count), ("alpha", 1, 0));
     assert_eq!((attempt.max_retries, attempt.priority), (4, Priority::new(7)));
     assert_eq!((&attempt.payload[..], attempt.trace.as_ref()), (&b"body"[..], Some(&trace)));
+    assert_eq!((attempt.owner, attempt.owner_label.as_deref()), (owner, Some("Ada")));
     assert_eq!((attempt.created_at, attempt.runnable_since), (created.created_at, created.created_at));
     assert_eq!((attempt.started_at, attempt.previous_span), (claimed.now, None));
     let view = rig.view(job.id).await;

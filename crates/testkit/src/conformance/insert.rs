@@ -29,7 +29,8 @@ fn keyed(rig: &Rig, name: &str) -> NewJob {
 pub async fn new_job_reads_as_submitted(rig: &Rig) {
     let trace = TraceContext { traceparent: traceparent(7, 9, 1), tracestate: Some("v=1".into()) };
     let terms = JobTerms { priority: Priority::HIGHEST, max_retries: 7, max_losses: 0, retention: rig.units(9) };
-    let full = NewJob { terms, trace: Some(trace), ..keyed(rig, "a.b_c-9") };
+    let label = Some("Ada Lovelace ♥".to_owned());
+    let full = NewJob { terms, owner_label: label, trace: Some(trace), ..keyed(rig, "a.b_c-9") };
     let delayed = NewJob { delay: rig.units(5), ..rig.job("alpha") };
     for job in [rig.job("alpha"), full, delayed, rig.job("alpha")] {
         let InsertOutcome::Inserted { created_at, version, ahead } = rig.insert(&job).await else {

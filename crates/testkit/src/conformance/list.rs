@@ -10,7 +10,7 @@ use async_endpoints_core::{
 
 use crate::{
     Rig,
-    jobs::{error, name},
+    jobs::{digest, error, name},
 };
 
 /// A list of all states returns the newest job first.
@@ -88,6 +88,70 @@ pub async fn list_filters_by_name(rig: &Rig) {
     assert_eq!(ids(None, "alph").await, []);
 }
 
+/// The jobs of an owner: newest first without a state, else in the state's order.
+pub async fn list_filters_by_owner(rig: &Rig) {
+    let mut own = Vec::new();
+    for number in 0..9_u8 {
+        let owner = [Some(digest(1)), Some(digest(2)), None][usize::from(number % 3)];
+        let job = NewJob { owner, ..rig.job(["alpha", "beta"][usize::from(number % 2)]) };
+        own.extend((owner == Some(digest(1))).then_some(job.id));
+        rig.put(&job).await;
+    }
+    rig.cancel(own[0]).await;
+    let retried = JobId::random();
+    rig.retry_as(own[0], retried).await;
+    let ids = async |status, of: Option<&str>, number| -> Vec<Vec<JobId>> {
+        let filter = ListFilter { status, name: of.map(name), owner: Some(digest(number)) };
+        let mut listed = Vec::new();
+        for limit in [1, 2, 100] {
+            listed.push(rig.pages(&filter, limit).await.iter().map(|job| job.id).collect());
+        }
+        listed
+    };
+    let same = |ids: &[JobId]| vec![ids.to_vec(); 3];
+    assert_eq!(ids(None, None, 1).await, same(&[retried, own[2], own[1], own[0]]));
+    assert_eq!(ids(None, Some("alpha"), 1).await, same(&[retried, own[2], own[0]]));
+    assert_eq!(ids(Some(JobStatus::Queued), None, 1).await, same(&[own[1], own[2], retried]));
+    assert_eq!(ids(Some(JobStatus::Canceled), Some("alpha"), 1).await, same(&[own[0]]));
+    assert_eq!(ids(None, Some("gamma"), 1).await, same(&[]));
+    assert_eq!(ids(None, None, 3).await, same(&[]));
+}
+
+/// The only job of an owner is on the first page, behind many jobs of others. It leaves the list when it is pruned.
+pub async fn jobs_of_an_owner_are_found_by_index(rig: &Rig) {
+    let mut own = NewJob { owner: Some(digest(1)), ..rig.job("alpha") };
+    own.terms.retention = rig.units(5);
+    rig.put(&own).await;
+    for _ in 0..PAGE_JOBS + 30 {
+        rig.queue("alpha").await;
+    }
+    let filter = ListFilter { owner: Some(digest(1)), ..ListFilter::default() };
+    let first = async || {
+        let page = rig.store.list(&filter, &Page { cursor: None, limit: 2 }).await.expect("the store answers");
+        page.jobs.iter().map(|job| job.id).collect::<Vec<_>>()
+    };
+    assert_eq!(first().await, [own.id]);
+    rig.cancel(own.id).await;
+    assert_eq!(first().await, [own.id]);
+    rig.advance(6).await;
+    assert_eq!(first().await, []);
+    rig.prune().await;
+    assert_eq!(first().await, []);
+}
+
+/// A page of one state checks at most `PAGE_JOBS` jobs, and its cursor continues behind them.
+pub async fn page_of_a_state_checks_few_jobs_of_others(rig: &Rig) {
+    for _ in 0..PAGE_JOBS + 30 {
+        rig.queue("alpha").await;
+    }
+    let own = rig.put(&NewJob { owner: Some(digest(1)), ..rig.job("alpha") }).await;
+    let filter = ListFilter { status: Some(JobStatus::Queued), name: None, owner: Some(digest(1)) };
+    let first = rig.store.list(&filter, &Page { cursor: None, limit: 2 }).await.expect("the store answers");
+    assert_eq!((first.jobs, first.next.is_some()), (Vec::new(), true));
+    let all: Vec<JobId> = rig.pages(&filter, 2).await.iter().map(|job| job.id).collect();
+    assert_eq!(all, [own]);
+}
+
 pub async fn items_omit_results(rig: &Rig) {
     let ended = rig.start("alpha").await.lease;
     rig.complete(ended).await;
@@ -109,7 +173,7 @@ pub async fn page_size_is_capped(rig: &Rig) {
         rig.queue("alpha").await;
     }
     for status in [None, Some(JobStatus::Queued)] {
-        let filter = ListFilter { status, name: None };
+        let filter = ListFilter { status, ..ListFilter::default() };
         let page = rig.store.list(&filter, &Page { cursor: None, limit: 10_000 }).await.expect("the store answers");
         assert!(page.jobs.len() <= PAGE_JOBS as usize, "{} jobs in one page", page.jobs.len());
         assert!(page.next.is_some(), "more jobs follow");
@@ -157,7 +221,7 @@ pub async fn changing_jobs_of_a_state_are_not_repeated(rig: &Rig) {
         rig.complete(lease).await;
     }
     for status in [JobStatus::Queued, JobStatus::Completed, JobStatus::InProgress] {
-        let filter = ListFilter { status: Some(status), name: None };
+        let filter = ListFilter { status: Some(status), ..ListFilter::default() };
         let (mut cursor, mut listed) = (None, Vec::new());
         loop {
             let page = rig.store.list(&filter, &Page { cursor, limit: 2 }).await.expect("the store answers");
@@ -183,7 +247,7 @@ pub async fn requeued_job_is_not_listed_twice(rig: &Rig) {
     let others = [rig.queue("alpha").await, rig.queue("alpha").await];
     rig.advance(1).await;
     let next = async |status, cursor| {
-        let filter = ListFilter { status: Some(status), name: None };
+        let filter = ListFilter { status: Some(status), ..ListFilter::default() };
         let page = rig.store.list(&filter, &Page { cursor, limit: 1 }).await.expect("the store answers");
         (page.jobs.iter().map(|job| job.id).collect::<Vec<_>>(), page.next)
     };
@@ -211,7 +275,7 @@ pub async fn restarted_job_is_not_listed_twice(rig: &Rig) {
     rig.advance(1).await;
     let other = rig.start("beta").await.lease;
     rig.advance(1).await;
-    let filter = ListFilter { status: Some(JobStatus::InProgress), name: None };
+    let filter = ListFilter { status: Some(JobStatus::InProgress), ..ListFilter::default() };
     let list = async |cursor| rig.store.list(&filter, &Page { cursor, limit: 1 }).await.expect("the store answers");
     let first = list(None).await;
     assert_eq!(first.jobs[0].id, restarted.job);

@@ -35,6 +35,7 @@ fn job_with_all_fields(rig: &Rig) -> NewJob {
         payload: Bytes::from_static(b"\xffbody"),
         key: Some(key("order-17")),
         owner: Some(digest(9)),
+        owner_label: Some("Ada".to_owned()),
         trace: Some(trace),
         delay: rig.units(1),
         ..rig.job("alpha")
@@ -66,6 +67,7 @@ pub async fn new_job_copies_the_submission(rig: &Rig) {
     let attempt = rig.take_for("alpha", 1).await;
     assert_eq!((attempt.lease.job, &attempt.payload, attempt.attempt), (new_id, &job.payload, 1));
     assert_eq!((attempt.priority, attempt.max_retries, attempt.trace), (Priority::new(7), 1, Some(trace)));
+    assert_eq!((attempt.owner, attempt.owner_label), (job.owner, job.owner_label));
     rig.advance(3).await;
     assert_eq!(rig.sweep().await[0].status, JobStatus::Failed, "`max_losses` is copied");
     let ended = rig.view(new_id).await;

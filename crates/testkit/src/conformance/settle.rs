@@ -83,7 +83,7 @@ pub async fn error_sources_are_kept(rig: &Rig) {
     assert_eq!(view.error, Some(many.clone()));
     let recorded: Vec<_> = view.attempts.iter().map(|attempt| attempt.error.clone()).collect();
     assert_eq!(recorded, [Some(longest), Some(many.clone())]);
-    let filter = ListFilter { status: Some(JobStatus::Failed), name: None };
+    let filter = ListFilter { status: Some(JobStatus::Failed), ..ListFilter::default() };
     let listed = rig.store.list(&filter, &Page { cursor: None, limit: 10 }).await.expect("the store answers");
     assert_eq!(listed.jobs.iter().map(|job| job.error.clone()).collect::<Vec<_>>(), [Some(many)]);
     let retry = RetryAs { id: JobId::random(), trace: None };

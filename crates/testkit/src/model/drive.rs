@@ -72,7 +72,9 @@ impl Drive {
             self.check_one(at).await.map_err(|wrong| format!("at the end: {wrong}"))?;
         }
         for status in [None].into_iter().chain(JobStatus::ALL.map(Some)) {
-            self.list(status, None, 50).await.map_err(|wrong| format!("at the end: {wrong}"))?;
+            for owner in [None, Some(0), Some(1)] {
+                self.list(status, None, owner, 50).await.map_err(|wrong| format!("at the end: {wrong}"))?;
+            }
         }
         self.stats().await.map_err(|wrong| format!("at the end: {wrong}"))
     }
@@ -90,9 +92,9 @@ impl Drive {
             Op::Prune { limit } => self.prune((*limit).into()).await,
             Op::Get { job } => self.check_one((*job).into()).await,
             Op::Versions => self.all_versions().await,
-            Op::List { status, beta, limit } => {
+            Op::List { status, beta, owner, limit } => {
                 let status = status.map(|at| JobStatus::ALL[usize::from(at)]);
-                self.list(status, *beta, *limit).await
+                self.list(status, *beta, *owner, *limit).await
             }
             Op::Logs { job, after, limit } => self.logs(*job, *after, *limit).await,
             Op::Stats => self.stats().await,
@@ -188,6 +190,7 @@ impl Drive {
         job.queue_limit = op.limit.map(u64::from);
         job.key = op.key.map(|number| jobs::key(&format!("key-{number}")));
         job.owner = op.owner.map(digest);
+        job.owner_label = op.owner.map(|number| format!("owner {number}"));
         job.fingerprint = digest(op.fingerprint);
         job
     }
@@ -392,9 +395,15 @@ impl Drive {
         Ok(())
     }
 
-    async fn list(&mut self, status: Option<JobStatus>, beta: Option<bool>, limit: u8) -> Comparison {
+    async fn list(
+        &mut self,
+        status: Option<JobStatus>,
+        beta: Option<bool>,
+        owner: Option<u8>,
+        limit: u8,
+    ) -> Comparison {
         let name = beta.map(|beta| jobs::name(if beta { "beta" } else { "alpha" }));
-        let filter = ListFilter { status, name: name.clone() };
+        let filter = ListFilter { status, name, owner: owner.map(digest) };
         let (mut cursor, mut items) = (None, Vec::new());
         loop {
             let page = self.store.list(&filter, &Page { cursor, limit: limit.into() }).await.map_err(answered)?;
@@ -407,7 +416,7 @@ impl Drive {
                 break;
             }
         }
-        let expected = self.model.list(status, name.as_ref());
+        let expected = self.model.list(&filter);
         self.listed(items, &expected)
     }
 

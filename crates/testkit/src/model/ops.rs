@@ -16,7 +16,7 @@ pub(crate) enum Op {
     Prune { limit: u8 },
     Get { job: u8 },
     Versions,
-    List { status: Option<u8>, beta: Option<bool>, limit: u8 },
+    List { status: Option<u8>, beta: Option<bool>, owner: Option<u8>, limit: u8 },
     Logs { job: u8, after: u8, limit: u8 },
     Stats,
     Pass { seconds: u8 },
@@ -104,8 +104,8 @@ fn op() -> impl Strategy<Value = Op> {
         2 => prop_oneof![1..3_u8, Just(100)].prop_map(|limit| Op::Prune { limit }),
         2 => any::<u8>().prop_map(|job| Op::Get { job }),
         1 => Just(Op::Versions),
-        3 => (weighted(0.8, 0..6_u8), weighted(0.4, any::<bool>()), 1..7_u8)
-            .prop_map(|(status, beta, limit)| Op::List { status, beta, limit }),
+        3 => (weighted(0.8, 0..6_u8), weighted(0.4, any::<bool>()), weighted(0.3, 0..2_u8), 1..7_u8)
+            .prop_map(|(status, beta, owner, limit)| Op::List { status, beta, owner, limit }),
         1 => (any::<u8>(), 0..5_u8, 1..5_u8).prop_map(|(job, after, limit)| Op::Logs { job, after, limit }),
         3 => Just(Op::Stats),
         7 => pass.prop_map(|seconds| Op::Pass { seconds }),

@@ -7,8 +7,8 @@ use async_endpoints_core::{
     job::{AttemptOutcome, AttemptRecord, ErrorRecord, JobTerms, LogLine, TraceParent},
     limits::{ATTEMPTS_KEPT, KEY_SECONDS},
     store::{
-        Attempt, CancelOutcome, Claim, InsertOutcome, JobLookup, Lease, LeaseToken, MinuteStats, NewJob, Outcome,
-        Renewed, Report, RetryAs, RetryOutcome, Settlement,
+        Attempt, CancelOutcome, Claim, InsertOutcome, JobLookup, Lease, LeaseToken, ListFilter, MinuteStats, NewJob,
+        Outcome, Renewed, Report, RetryAs, RetryOutcome, Settlement,
     },
 };
 use bytes::Bytes;
@@ -296,6 +296,8 @@ impl Model {
             created_at: view.created_at,
             runnable_since: job.runnable_since,
             started_at: now,
+            owner: view.owner,
+            owner_label: view.owner_label.clone(),
             trace: view.trace.clone(),
             previous_span: job.span.take(),
         }
@@ -504,13 +506,14 @@ impl Model {
     }
 
     /// The jobs of a list with their sort keys. Jobs with equal keys may have any order.
-    pub(crate) fn list(&self, status: Option<JobStatus>, name: Option<&JobName>) -> Vec<(i64, i64, u64, JobId)> {
+    pub(crate) fn list(&self, filter: &ListFilter) -> Vec<(i64, i64, u64, JobId)> {
         let listed = self.jobs.iter().filter(|job| self.readable(job));
-        let listed = listed.filter(|job| status.is_none_or(|status| job.view.status == status));
-        let listed = listed.filter(|job| name.is_none_or(|name| job.view.name == *name));
+        let listed = listed.filter(|job| filter.status.is_none_or(|status| job.view.status == status));
+        let listed = listed.filter(|job| filter.name.as_ref().is_none_or(|name| job.view.name == *name));
+        let listed = listed.filter(|job| filter.owner.is_none_or(|owner| job.view.owner == Some(owner)));
         let mut ordered: Vec<_> = listed
             .map(|job| {
-                let (first, millis, number) = match status {
+                let (first, millis, number) = match filter.status {
                     None => (0, -job.view.created_at.as_micros(), u64::MAX - self.accepted(job)),
                     Some(JobStatus::Queued) => {
                         let (first, (millis, number)) = Self::sort_key(job);
