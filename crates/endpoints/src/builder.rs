@@ -217,11 +217,38 @@ impl Builder {
     /// Adds the handler of a job type. This process then runs jobs of the type.
     pub fn handler<Req, Res, H>(self, job: JobType<Req, Res>, handler: H) -> Self
     where
-        H: JobHandler<Req, Res>,
+        // The compiler shows the next line, and no `on_unimplemented` text, if a function or closure does not fit.
+        H: JobHandler<Req, Res>, // `Fn(JobContext<Req>)`: no extractors, not `FnOnce`. For captured values: `handler_with`
         Req: DeserializeOwned + Send + 'static,
         Res: Serialize + Send + 'static,
     {
         self.erased(job, Arc::new(Erased::new(handler)))
+    }
+
+    /// Adds a handler that is a function of the context and of a state, which is cloned for each attempt.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// use async_endpoints::{AsyncEndpoints, JobContext, JobError, JobType, MemoryStore};
+    ///
+    /// # struct Printer; impl Printer { async fn print(&self, pages: u32) -> Result<u32, std::io::Error> { Ok(pages) } }
+    /// const PRINT: JobType<u32, u32> = JobType::new("Print");
+    ///
+    /// async fn print(ctx: JobContext<u32>, printer: Arc<Printer>) -> Result<u32, JobError> {
+    ///     Ok(printer.print(*ctx.request()).await?)
+    /// }
+    ///
+    /// let builder = AsyncEndpoints::builder(MemoryStore::new()).handler_with(PRINT, Arc::new(Printer), print);
+    /// ```
+    pub fn handler_with<Req, Res, S, F, Fut>(self, job: JobType<Req, Res>, state: S, handler: F) -> Self
+    where
+        S: Clone + Send + Sync + 'static,
+        F: Fn(JobContext<Req>, S) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Res, JobError>> + Send,
+        Req: DeserializeOwned + Send + 'static,
+        Res: Serialize + Send + 'static,
+    {
+        self.handler(job, move |ctx| handler(ctx, state.clone()))
     }
 
     /// Adds a blocking handler. Each attempt runs on a thread of its own.

@@ -1,5 +1,9 @@
 //! The context that a handler receives. Must not know stores or HTTP.
 
+mod follow_up;
+
+pub use self::follow_up::{FollowUp, FollowUps};
+
 use std::{
     fmt,
     sync::Arc,
@@ -19,8 +23,10 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
+    cancellation::{Cancellation, CancellationReason},
     envelope::RequestParts,
     error::JobError,
+    new_job::Acceptor,
     owner::JobOwner,
     progress::{ProgressQueue, ProgressReporter},
 };
@@ -49,12 +55,19 @@ pub struct AttemptInfo {
     pub(crate) trace: Option<TraceContext>,
     pub(crate) previous_span: Option<TraceParent>,
     pub(crate) scope: Scope,
-    pub(crate) cancellation: CancellationToken,
+    pub(crate) cancellation: Cancellation,
     pub(crate) progress: ProgressReporter,
+    pub(crate) acceptor: Arc<dyn Acceptor>,
 }
 
 impl AttemptInfo {
-    pub(crate) fn new(attempt: &Attempt, scope: Scope, deadline: Instant, progress: ProgressReporter) -> Self {
+    pub(crate) fn new(
+        attempt: &Attempt,
+        scope: Scope,
+        deadline: Instant,
+        progress: ProgressReporter,
+        acceptor: Arc<dyn Acceptor>,
+    ) -> Self {
         Self {
             id: attempt.lease.job,
             lease: attempt.lease,
@@ -68,8 +81,9 @@ impl AttemptInfo {
             trace: attempt.trace.clone(),
             previous_span: attempt.previous_span,
             scope,
-            cancellation: CancellationToken::new(),
+            cancellation: Cancellation::default(),
             progress,
+            acceptor,
         }
     }
 
@@ -144,12 +158,32 @@ impl AttemptInfo {
     ///
     /// A handler that goes on is aborted 5 s later.
     pub fn cancellation(&self) -> &CancellationToken {
-        &self.cancellation
+        self.cancellation.token()
+    }
+
+    /// Why the token has fired. `None` until then, and if the handler fired the token itself.
+    ///
+    /// ```
+    /// # use async_endpoints::{CancellationReason, JobContext, JobError};
+    /// async fn export(ctx: JobContext<()>) -> Result<(), JobError> {
+    ///     ctx.cancellation().cancelled().await;
+    ///     if ctx.cancellation_reason() == Some(CancellationReason::Canceled) {
+    ///         // The file is not wanted any more: delete it. Otherwise, the next attempt continues it.
+    ///     }
+    ///     ctx.check_canceled()
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let ctx = JobContext::for_test(()).with_cancellation(CancellationReason::Shutdown);
+    /// assert!(export(ctx).await.is_err());
+    /// # }
+    /// ```
+    pub fn cancellation_reason(&self) -> Option<CancellationReason> {
+        self.cancellation.reason()
     }
 
     /// Returns [`JobError::canceled`] if the token has fired.
     pub fn check_canceled(&self) -> Result<(), JobError> {
-        if self.cancellation.is_cancelled() { Err(JobError::canceled()) } else { Ok(()) }
+        if self.cancellation().is_cancelled() { Err(JobError::canceled()) } else { Ok(()) }
     }
 }
 
@@ -189,8 +223,9 @@ impl<Req> JobContext<Req> {
             trace: None,
             previous_span: None,
             scope: Scope::unrecorded(),
-            cancellation: CancellationToken::new(),
+            cancellation: Cancellation::default(),
             progress: Arc::<ProgressQueue>::default().reporter(lease),
+            acceptor: Arc::new(FollowUps::default()),
         };
         Self::new(request, Arc::new(info), RequestParts::default())
     }
@@ -210,6 +245,13 @@ impl<Req> JobContext<Req> {
         if let Some(info) = Arc::get_mut(&mut self.info) {
             info.id = id;
         }
+        self
+    }
+
+    /// Fires the token for this reason, in a test.
+    #[must_use]
+    pub fn with_cancellation(self, reason: CancellationReason) -> Self {
+        self.info.cancellation.fire(reason);
         self
     }
 

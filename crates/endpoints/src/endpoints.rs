@@ -23,9 +23,10 @@ use tokio_util::{sync::DropGuard, task::AbortOnDropHandle};
 use uuid::Uuid;
 
 use crate::{
+    acceptor::StoreAcceptor,
     alerts::{CountedStore, Engine, EngineParts, Plan},
     error::Builtin,
-    fleet::{Fleet, Reason, Waiting},
+    fleet::{Fleet, Waiting, WaitingReason},
     health::{self, Check, Health, Sources},
     hub::{Follower, Hub, version},
     job_type::{Policy, Rules},
@@ -61,7 +62,8 @@ struct Inner {
     started: AtomicBool,
     fleet: Fleet,
     stats_cache: Arc<StatsCache>,
-    measured: Measured,
+    measured: Arc<Measured>,
+    acceptor: StoreAcceptor,
     health: Arc<Health>,
     alerts: Option<Arc<Engine>>,
 }
@@ -104,6 +106,13 @@ impl AsyncEndpoints {
         let id = WorkerId(measured.telemetry.take_instance_id().unwrap_or_else(Uuid::new_v4));
         let version = measured.telemetry.service_version().unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned());
         let info = describe(id, version);
+        let measured = Arc::new(measured);
+        let for_handlers = StoreAcceptor {
+            store: store.clone(),
+            measured: measured.clone(),
+            options: options.clone(),
+            stopping: None,
+        };
         let worker = Worker::new(
             info,
             store.clone(),
@@ -111,7 +120,9 @@ impl AsyncEndpoints {
             registered.into(),
             middlewares.into(),
             measured.running(),
+            Arc::new(for_handlers.clone()),
         );
+        let acceptor = StoreAcceptor { stopping: Some(worker.stopping().clone()), ..for_handlers };
         let (rules, defaults) = (Rules::default(), options.clone());
         let undeclared = move |name: &JobName| rules.resolve(&defaults).cutoffs(name, &defaults);
         let stats_cache = StatsCache::new(store.clone(), cutoffs, undeclared);
@@ -151,6 +162,7 @@ impl AsyncEndpoints {
             fleet: Fleet::default(),
             stats_cache,
             measured,
+            acceptor,
             health,
             alerts,
         }))
@@ -409,6 +421,10 @@ impl AsyncEndpoints {
         &self.0.measured
     }
 
+    pub(crate) fn acceptor(&self) -> &StoreAcceptor {
+        &self.0.acceptor
+    }
+
     /// Returns the state of this process's worker.
     pub fn worker_status(&self) -> WorkerStatus {
         self.0.worker.status()
@@ -434,15 +450,16 @@ impl AsyncEndpoints {
         self.0.worker.drained().cancelled().await;
     }
 
-    /// Returns why a job waits, or `None` if it does not wait.
-    pub(crate) async fn waiting(&self, job: &JobView) -> Option<Waiting> {
+    /// Returns why a job waits, as its JSON document says, or `None` if it does not wait. The list of workers behind it
+    /// is about a second old.
+    pub async fn waiting(&self, job: &JobView) -> Option<Waiting> {
         let worker = &self.0.worker;
         let runs_here =
             self.0.started.load(Ordering::Acquire) && worker.has_handler(&job.name) && !worker.is_stopping();
         let mut waiting = self.0.fleet.waiting(&self.0.store, job).await?;
         // The list of workers may be older than this process.
-        if runs_here && waiting.reason == Reason::NoWorker {
-            waiting.reason = Reason::Queued;
+        if runs_here && waiting.reason == WaitingReason::NoWorker {
+            waiting.reason = WaitingReason::Queued;
         }
         Some(waiting)
     }

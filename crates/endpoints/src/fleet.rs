@@ -20,10 +20,11 @@ const FRESH: Duration = Duration::from_secs(1);
 /// How long the first caller waits for the list.
 const FIRST: Duration = Duration::from_millis(100);
 
-/// The reason why a job waits.
+/// Why a job waits.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) enum Reason {
+#[non_exhaustive]
+pub enum WaitingReason {
     /// Earlier jobs are ahead.
     Queued,
     /// The due time is in the future.
@@ -34,11 +35,16 @@ pub(crate) enum Reason {
     ConcurrencyLimit,
 }
 
+/// The state of a job that waits, as its JSON document shows it.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Waiting {
-    pub(crate) reason: Reason,
-    pub(crate) ahead: Option<u64>,
-    pub(crate) until: Option<Timestamp>,
+#[non_exhaustive]
+pub struct Waiting {
+    /// Why it waits.
+    pub reason: WaitingReason,
+    /// Jobs of its type that start before it, while it is Queued.
+    pub ahead: Option<u64>,
+    /// When it is due, if it is delayed.
+    pub until: Option<Timestamp>,
 }
 
 #[derive(Clone, Default)]
@@ -69,11 +75,11 @@ impl Fleet {
         let now = SystemTime::now().into();
         match job.status {
             JobStatus::Scheduled if job.scheduled_at.is_some_and(|due| due > now) => {
-                Some(Waiting { reason: Reason::Delayed, ahead: None, until: job.scheduled_at })
+                Some(Waiting { reason: WaitingReason::Delayed, ahead: None, until: job.scheduled_at })
             }
             JobStatus::Queued | JobStatus::Scheduled => {
                 let reason =
-                    self.last_workers(store).await.map_or(Reason::Queued, |workers| reason(&workers, &job.name));
+                    self.last_workers(store).await.map_or(WaitingReason::Queued, |workers| reason(&workers, &job.name));
                 Some(Waiting { reason, ahead: job.ahead, until: None })
             }
             _ => None,
@@ -119,16 +125,16 @@ impl Fleet {
     }
 }
 
-fn reason(workers: &[LiveWorker], name: &JobName) -> Reason {
+fn reason(workers: &[LiveWorker], name: &JobName) -> WaitingReason {
     let capacities = workers
         .iter()
         .filter_map(|live| Some((&live.info, live.info.types.iter().find(|of_type| of_type.name == *name)?)));
     let at_limit: Vec<bool> =
         capacities.map(|(worker, of_type)| of_type.running >= of_type.limit && worker.slots.idle > 0).collect();
     match at_limit.as_slice() {
-        [] => Reason::NoWorker,
-        all if all.iter().all(|at_limit| *at_limit) => Reason::ConcurrencyLimit,
-        _ => Reason::Queued,
+        [] => WaitingReason::NoWorker,
+        all if all.iter().all(|at_limit| *at_limit) => WaitingReason::ConcurrencyLimit,
+        _ => WaitingReason::Queued,
     }
 }
 
@@ -152,10 +158,10 @@ mod tests {
     #[test]
     fn reason_depends_on_free_capacity() {
         let name = JobName::new("a").expect("a valid name");
-        assert_eq!(reason(&[], &name), Reason::NoWorker);
-        assert_eq!(reason(&[worker("b", 0, 8)], &name), Reason::NoWorker);
-        assert_eq!(reason(&[worker("a", 2, 6)], &name), Reason::ConcurrencyLimit);
-        assert_eq!(reason(&[worker("a", 2, 6), worker("a", 1, 7)], &name), Reason::Queued);
-        assert_eq!(reason(&[worker("a", 2, 0)], &name), Reason::Queued);
+        assert_eq!(reason(&[], &name), WaitingReason::NoWorker);
+        assert_eq!(reason(&[worker("b", 0, 8)], &name), WaitingReason::NoWorker);
+        assert_eq!(reason(&[worker("a", 2, 6)], &name), WaitingReason::ConcurrencyLimit);
+        assert_eq!(reason(&[worker("a", 2, 6), worker("a", 1, 7)], &name), WaitingReason::Queued);
+        assert_eq!(reason(&[worker("a", 2, 0)], &name), WaitingReason::Queued);
     }
 }

@@ -34,7 +34,8 @@ use crate::{
     message = "`{Self}` is not a handler that takes `{Req}` and returns `{Res}`",
     label = "not a handler of this job type",
     note = "a handler is an `async fn(JobContext<{Req}>) -> Result<{Res}, JobError>`, a closure that returns such a future, or a struct that implements `JobHandler<{Req}, {Res}>`",
-    note = "an async closure with captures is not a handler: write `move |ctx| {{ let own = own.clone(); async move {{ … }} }}`"
+    note = "a handler is called for each attempt, so a closure must be `Fn`: `.handler_with(JOB, value, async |ctx, value| …)` clones a value for each attempt instead of capturing it",
+    note = "a handler takes no extractors of axum, since it may run after the request, in another process: `ctx.request()` has the body, `ctx.header(…)`, `ctx.path_param(…)` and `ctx.query_param(…)` the rest, and `.handler_with(JOB, state, …)` passes state"
 )]
 pub trait JobHandler<Req, Res>: Send + Sync + 'static {
     /// Runs one attempt. The future may be dropped at any await after its token has fired.
@@ -67,6 +68,16 @@ where
 {
     fn run(&self, ctx: JobContext<Req>) -> impl Future<Output = Result<Res, JobError>> + Send {
         self(ctx)
+    }
+}
+
+/// A handler that the application shares, with a route or a test for example.
+impl<H, Req, Res> JobHandler<Req, Res> for Arc<H>
+where
+    H: JobHandler<Req, Res>,
+{
+    fn run(&self, ctx: JobContext<Req>) -> impl Future<Output = Result<Res, JobError>> + Send {
+        H::run(self, ctx)
     }
 }
 

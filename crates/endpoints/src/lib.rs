@@ -28,10 +28,12 @@
 //! Delivery is **at least once**: a job whose worker dies runs again, so handlers should be idempotent.
 //! Every write of a worker is guarded by its lease, so only one attempt of a job ends it.
 
+mod acceptor;
 pub mod alerts;
 mod backoff;
 mod builder;
 mod caller;
+mod cancellation;
 mod context;
 mod deferred_store;
 mod domain;
@@ -49,10 +51,12 @@ mod jobs;
 mod json;
 mod log_buffer;
 mod middleware;
+mod new_job;
 mod options;
 mod owner;
 mod panics;
 mod progress;
+mod results;
 mod server;
 mod signal;
 mod stats;
@@ -78,22 +82,26 @@ pub use async_trait::async_trait;
 pub use axum;
 pub use builder::{BuildError, Builder};
 pub use bytes::Bytes;
-pub use context::{AttemptInfo, JobContext};
+pub use cancellation::CancellationReason;
+pub use context::{AttemptInfo, FollowUp, FollowUps, JobContext};
 pub use deferred_store::{DeferredStore, Refusal};
 pub use domain::DomainError;
 pub use endpoints::AsyncEndpoints;
 pub use error::{Classification, JobError};
+pub use fleet::{Waiting, WaitingReason};
 pub use handler::{Classified, JobHandler};
 pub use http::{Access, Endpoint, JobDocument, Owner, Problem, Responses, Submission};
 pub use job_type::JobType;
 pub use jobs::{JobPage, Jobs, ListError};
 pub use middleware::{Middleware, Next};
+pub use new_job::{Accepted, SubmitError};
 pub use options::{CaptureLevel, Enrich, Options, OptionsError, Propagation};
 pub use owner::JobOwner;
 pub use progress::ProgressReporter;
+pub use results::{ResultError, TypedJob};
 pub use stats::{Figures, JobStats, Percentiles};
 pub use stuck::{StuckJob, StuckReason};
-pub use submit::{Accepted, Submit, SubmitError};
+pub use submit::Submit;
 pub use telemetry::Telemetry;
 pub use tokio_util::sync::CancellationToken;
 #[cfg(feature = "openapi")]

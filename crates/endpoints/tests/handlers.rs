@@ -18,6 +18,7 @@ async fn functions_structs_and_blocking_functions_run() {
     const DOUBLE: JobType<u32, u32> = JobType::new("Double");
     const ADD: JobType<u32, u32> = JobType::new("Add");
     const NEGATE: JobType<i32, i32> = JobType::new("Negate");
+    const SUBTRACT: JobType<u32, u32> = JobType::new("Subtract");
     struct Add(u32);
     impl JobHandler<u32, u32> for Add {
         async fn run(&self, ctx: JobContext<u32>) -> Result<u32, JobError> {
@@ -33,7 +34,11 @@ async fn functions_structs_and_blocking_functions_run() {
             .endpoint(Endpoint::put("/add", ADD))
             .endpoint(Endpoint::patch("/negate", NEGATE))
             .handler(DOUBLE, double)
-            .handler(ADD, Add(5))
+            .handler(ADD, Arc::new(Add(5)))
+            .endpoint(Endpoint::post("/subtract", SUBTRACT))
+            .handler_with(SUBTRACT, "8".to_owned(), async |ctx: JobContext<u32>, less| {
+                Ok(ctx.request() - less.parse::<u32>()?)
+            })
             .blocking_handler(NEGATE, |ctx| Ok(-ctx.request()))
     })
     .await;
@@ -41,7 +46,8 @@ async fn functions_structs_and_blocking_functions_run() {
     let add = service.client.put(service.url("/add")).json(&37).send().await.unwrap().json::<Value>().await.unwrap();
     let negate = service.client.patch(service.url("/negate")).json(&-42).send().await.unwrap();
     let negate = negate.json::<Value>().await.unwrap();
-    for id in [double, id(&add), id(&negate)] {
+    let subtract = service.submit("/subtract", json!(50)).await;
+    for id in [double, id(&add), id(&negate), subtract] {
         let job = service.ended(id).await;
         assert_eq!((&job["status"], &job["result"]), (&json!("Completed"), &json!(42)));
     }

@@ -16,7 +16,7 @@ use super::codes::{self, ProblemKind};
 use crate::{
     DomainError,
     error::cut,
-    submit::SubmitError,
+    new_job::SubmitError,
     telemetry::{current_trace_id, events},
 };
 

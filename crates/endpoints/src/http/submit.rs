@@ -32,7 +32,7 @@ use crate::{
     AsyncEndpoints,
     envelope::{self, RequestParts},
     job_type::Policy,
-    submit::{Accepted, Identity, fingerprint},
+    new_job::{Accepted, Identity, fingerprint, new_job},
     telemetry::SubmissionResult,
 };
 
@@ -134,7 +134,7 @@ impl SubmitHandler {
             delay: overrides.delay.or(chosen.delay).unwrap_or(self.policy.delay),
             ..self.policy
         };
-        Ok(call.endpoints.new_job(self.name.clone(), &policy, identity, payload))
+        Ok(new_job(call.endpoints.options(), self.name.clone(), &policy, identity, payload))
     }
 }
 

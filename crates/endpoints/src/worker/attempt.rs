@@ -15,11 +15,12 @@ use futures_util::FutureExt;
 use super::{
     Worker,
     decide::{HandlerEnd, decide},
-    running::{RunningAttempt, SettleGuard, StopReason},
+    running::{RunningAttempt, SettleGuard},
     settler::PendingSettlement,
     slots::Permit,
 };
 use crate::{
+    cancellation::CancellationReason,
     handler::{HandlerFuture, HandlerResult},
     job_type::ABORT_GRACE,
     middleware::Next,
@@ -43,7 +44,7 @@ impl AttemptTask {
     pub(super) async fn run(self, payload: Bytes, permit: Arc<Permit>) {
         let Self { worker, running } = &self;
         let end = if worker.stopping.is_cancelled() {
-            running.stop(StopReason::Shutdown);
+            running.stop(CancellationReason::Shutdown);
             HandlerEnd::Aborted
         } else {
             run_within_limits(running, self.handler(payload, &permit)).await
@@ -82,7 +83,7 @@ impl Drop for AttemptTask {
 pub(super) fn take_over(
     worker: &Worker,
     running: &Arc<RunningAttempt>,
-    reason: StopReason,
+    reason: CancellationReason,
 ) -> Option<PendingSettlement> {
     let guard = SettleGuard::take(running, &worker.table, None)?;
     running.stop(reason);
@@ -100,8 +101,8 @@ async fn run_within_limits(running: &RunningAttempt, handler: impl Future<Output
     tokio::select! {
         biased;
         end = &mut handler => return end,
-        () = running.info.cancellation.cancelled() => {}
-        () = tokio::time::sleep_until(running.info.deadline.into()) => running.stop(StopReason::TimedOut),
+        () = running.info.cancellation().cancelled() => {}
+        () = tokio::time::sleep_until(running.info.deadline.into()) => running.stop(CancellationReason::TimedOut),
     }
     tokio::time::timeout(ABORT_GRACE, handler).await.unwrap_or(HandlerEnd::Aborted)
 }

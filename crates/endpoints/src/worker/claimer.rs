@@ -94,7 +94,7 @@ fn start(worker: &Arc<Worker>, attempt: Attempt, held_until: Instant) {
     let deadline = Instant::now() + worker.types[type_index].policy.timeout.min(MAX_TIMEOUT);
     let progress = worker.progress.reporter(attempt.lease);
     let scope = worker.observed.enter(&attempt, &progress);
-    let info = AttemptInfo::new(&attempt, scope, deadline, progress);
+    let info = AttemptInfo::new(&attempt, scope, deadline, progress, worker.acceptor.clone());
     let running = Arc::new(RunningAttempt::new(&attempt, type_index, info, held_until, &permit));
     let task = AttemptTask::new(worker.clone(), running.clone());
     running.set_task(worker.tasks.spawn(task.run(attempt.payload, permit)).abort_handle());

@@ -6,11 +6,9 @@ use async_endpoints_core::{
     store::{Outcome, Settlement},
 };
 
-use super::{
-    Worker,
-    running::{RunningAttempt, StopReason},
-};
+use super::{Worker, running::RunningAttempt};
 use crate::{
+    cancellation::CancellationReason,
     error::{Builtin, bounded},
     handler::HandlerResult,
     panics::{self, Panic},
@@ -49,16 +47,16 @@ pub(super) fn decide(worker: &Worker, running: &RunningAttempt, end: HandlerEnd)
 }
 
 fn outcome(worker: &Worker, running: &RunningAttempt, end: HandlerEnd) -> Outcome {
-    match (end, running.stop_reason()) {
+    match (end, running.info.cancellation_reason()) {
         (HandlerEnd::Returned(Ok(result)), _) if result.len() > RESULT_BYTES => {
             let detail = format!("The result has {} bytes, {RESULT_BYTES} are allowed.", result.len());
             Outcome::Failed { error: Builtin::ResultTooLarge.record(Some(detail)) }
         }
         (HandlerEnd::Returned(Ok(result)), _) => Outcome::Completed { result },
         // A stopped handler did not finish its work. The reason of the stop decides, not the handler's error.
-        (_, Some(StopReason::Canceled)) => canceled(),
-        (_, Some(StopReason::Shutdown | StopReason::LeaseLost)) => Outcome::Released,
-        (_, Some(StopReason::TimedOut)) => {
+        (_, Some(CancellationReason::Canceled)) => canceled(),
+        (_, Some(CancellationReason::Shutdown | CancellationReason::LeaseLost)) => Outcome::Released,
+        (_, Some(CancellationReason::TimedOut)) => {
             let timeout = worker.types[running.type_index].policy.timeout;
             let error = Builtin::Timeout.record(Some(format!("It took longer than {timeout:?}.")));
             retry(worker, running, Failure::Retryable, error)

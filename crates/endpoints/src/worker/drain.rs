@@ -9,10 +9,10 @@ use tokio::time::Instant;
 
 use super::{
     Worker, attempt,
-    running::{RunningAttempt, StopReason},
+    running::RunningAttempt,
     settler::{self, PendingSettlement},
 };
-use crate::telemetry::events;
+use crate::{cancellation::CancellationReason, telemetry::events};
 
 /// Time for the last settlements after the drain.
 const LAST_SETTLEMENTS: Duration = Duration::from_millis(1000);
@@ -43,7 +43,7 @@ pub(super) async fn run(worker: &Arc<Worker>) -> Instant {
         () = tokio::time::sleep(within - last_call) => {}
         () = worker.stop_now.cancelled() => {}
     }
-    worker.table.all().iter().for_each(|running| running.stop(StopReason::Shutdown));
+    worker.table.all().iter().for_each(|running| running.stop(CancellationReason::Shutdown));
     if tokio::time::timeout(last_call, &mut settled).await.is_err() {
         release_all(worker).await;
     }
@@ -90,7 +90,9 @@ async fn release_all(worker: &Worker) {
         .table
         .all()
         .into_iter()
-        .filter_map(|running| attempt::take_over(worker, &running, StopReason::Shutdown).map(|taken| (running, taken)))
+        .filter_map(|running| {
+            attempt::take_over(worker, &running, CancellationReason::Shutdown).map(|taken| (running, taken))
+        })
         .unzip();
     events::attempts_given_back(aborted.len());
     aborted.iter().for_each(|running| running.abort());

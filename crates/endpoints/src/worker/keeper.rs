@@ -22,11 +22,11 @@ use tokio::{sync::oneshot, time::MissedTickBehavior};
 
 use super::{
     Worker, attempt, drain,
-    running::{RunningAttempt, StopReason},
+    running::RunningAttempt,
     settler::{self, PendingSettlement},
     supervise::supervise,
 };
-use crate::{signal::Signals, store_call::limited, telemetry::events};
+use crate::{cancellation::CancellationReason, signal::Signals, store_call::limited, telemetry::events};
 
 /// Limit of the call that deregisters the worker.
 const DEREGISTER_LIMIT: Duration = Duration::from_millis(500);
@@ -135,16 +135,16 @@ fn apply(running: &RunningAttempt, answer: Renewed, held_until: Instant) {
         Renewed::Held => running.hold_until(held_until),
         Renewed::CancelRequested => {
             running.hold_until(held_until);
-            running.stop(StopReason::Canceled);
+            running.stop(CancellationReason::Canceled);
         }
-        Renewed::Lost => running.stop(StopReason::LeaseLost),
+        Renewed::Lost => running.stop(CancellationReason::LeaseLost),
     }
 }
 
 fn stop_expired(running: &[Arc<RunningAttempt>]) {
     let now = Instant::now();
     for running in running.iter().filter(|running| running.is_expired(now)) {
-        running.stop(StopReason::LeaseLost);
+        running.stop(CancellationReason::LeaseLost);
     }
 }
 
@@ -152,7 +152,7 @@ fn take_over_blocked(worker: &Worker, running: &[Arc<RunningAttempt>]) -> Vec<Pe
     let now = Instant::now();
     let blocked = running.iter().filter(|running| running.is_blocked(now));
     let taken = blocked.filter_map(|running| {
-        let pending = attempt::take_over(worker, running, StopReason::TimedOut)?;
+        let pending = attempt::take_over(worker, running, CancellationReason::TimedOut)?;
         running.mark_leaked();
         events::attempt_stalled(&running.info);
         Some(pending)

@@ -44,16 +44,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 pub(crate) use self::{info::describe, supervise::supervise};
-use self::{
-    running::{RunningTable, StopReason},
-    settler::Settler,
-    slots::SlotPool,
-    supervise::Restarts,
-};
+use self::{running::RunningTable, settler::Settler, slots::SlotPool, supervise::Restarts};
 use crate::{
+    cancellation::CancellationReason,
     handler::ErasedHandler,
     job_type::Policy,
     middleware::Middleware,
+    new_job::Acceptor,
     options::Options,
     panics,
     progress::ProgressQueue,
@@ -95,6 +92,8 @@ pub(crate) struct Worker {
     type_indexes: HashMap<JobName, usize>,
     middlewares: Arc<[Arc<dyn Middleware>]>,
     observed: Arc<telemetry::RunningTable>,
+    /// Accepts what handlers submit.
+    acceptor: Arc<dyn Acceptor>,
     slots: Arc<SlotPool>,
     table: Arc<RunningTable>,
     settler: Settler,
@@ -127,6 +126,7 @@ impl Worker {
         types: Arc<[RegisteredType]>,
         middlewares: Arc<[Arc<dyn Middleware>]>,
         observed: Arc<telemetry::RunningTable>,
+        acceptor: Arc<dyn Acceptor>,
     ) -> Arc<Self> {
         let wake = Arc::new(Notify::new());
         let slots = if types.is_empty() { 0 } else { options.concurrency };
@@ -140,6 +140,7 @@ impl Worker {
             types,
             middlewares,
             observed,
+            acceptor,
             table: Arc::default(),
             settler: Settler::new(),
             progress: Arc::default(),
@@ -160,7 +161,8 @@ impl Worker {
     fn again(&self) -> Arc<Self> {
         let info = describe(WorkerId(Uuid::new_v4()), self.info.version.clone());
         let (store, options, types) = (self.store.clone(), self.options.clone(), self.types.clone());
-        Self::new(info, store, options, types, self.middlewares.clone(), self.observed.clone())
+        let (middlewares, observed) = (self.middlewares.clone(), self.observed.clone());
+        Self::new(info, store, options, types, middlewares, observed, self.acceptor.clone())
     }
 
     /// Starts all tasks: they run until a signal or [`stop`](Self::stop). Must be called in a runtime's context.
@@ -226,7 +228,10 @@ impl Worker {
     /// Stops the handler of a job whose cancellation was requested, if the job runs here.
     pub(crate) fn stop_canceled(&self, id: JobId) {
         let running = self.table.all();
-        running.iter().filter(|running| running.lease.job == id).for_each(|running| running.stop(StopReason::Canceled));
+        running
+            .iter()
+            .filter(|running| running.lease.job == id)
+            .for_each(|running| running.stop(CancellationReason::Canceled));
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

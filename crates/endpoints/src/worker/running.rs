@@ -14,24 +14,12 @@ use tokio::{sync::Notify, task::AbortHandle};
 
 use super::slots::Permit;
 use crate::{
+    cancellation::CancellationReason,
     context::AttemptInfo,
     job_type::{ABORT_GRACE, BLOCKED_GRACE},
     sync::Mutex,
     telemetry,
 };
-
-/// Why the token of an attempt fired. The first reason is kept.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(super) enum StopReason {
-    /// A caller requested the cancellation of the job.
-    Canceled,
-    /// The attempt reached its timeout.
-    TimedOut,
-    /// The store reported the lease as lost, or it could not be renewed for its whole length.
-    LeaseLost,
-    /// The worker stops.
-    Shutdown,
-}
 
 pub(super) struct RunningAttempt {
     pub(super) lease: Lease,
@@ -41,7 +29,6 @@ pub(super) struct RunningAttempt {
     pub(super) retry_count: u32,
     pub(super) max_retries: u32,
     pub(super) started: Instant,
-    stopped: OnceLock<(StopReason, Instant)>,
     held_until: Mutex<Instant>,
     settle_taken: AtomicBool,
     permit: Weak<Permit>,
@@ -63,7 +50,6 @@ impl RunningAttempt {
             retry_count: attempt.retry_count,
             max_retries: attempt.max_retries,
             started: Instant::now(),
-            stopped: OnceLock::new(),
             held_until: Mutex::new(held_until),
             settle_taken: AtomicBool::new(false),
             permit: Arc::downgrade(permit),
@@ -72,13 +58,8 @@ impl RunningAttempt {
     }
 
     /// Fires the attempt's token.
-    pub(super) fn stop(&self, reason: StopReason) {
-        let _ = self.stopped.set((reason, Instant::now()));
-        self.info.cancellation.cancel();
-    }
-
-    pub(super) fn stop_reason(&self) -> Option<StopReason> {
-        self.stopped.get().map(|(reason, _)| *reason)
+    pub(super) fn stop(&self, reason: CancellationReason) {
+        self.info.cancellation.fire(reason);
     }
 
     /// Records a renewal of the lease.
@@ -93,7 +74,7 @@ impl RunningAttempt {
 
     /// Whether the attempt's own task should have settled it by now.
     pub(super) fn is_blocked(&self, now: Instant) -> bool {
-        let stopped = self.stopped.get().map_or(self.info.deadline, |(_, at)| *at);
+        let stopped = self.info.cancellation.fired_at().unwrap_or(self.info.deadline);
         now > stopped + ABORT_GRACE + BLOCKED_GRACE
     }
 
