@@ -20,6 +20,7 @@ const RULES: &[(&str, &[Names], Names)] = &[
     ("async-endpoints-sqlite", &[HTTP, SIGNALS, DRIVERS, PRODUCT, STORES], &["rusqlite"]),
     ("async-endpoints-redis", &[HTTP, SIGNALS, DRIVERS, PRODUCT, STORES], &["redis"]),
     ("async-endpoints-postgres", &[HTTP, SIGNALS, DRIVERS, PRODUCT, STORES], &["tokio-postgres", "deadpool*"]),
+    ("async-endpoints-client", &[HTTP, SIGNALS, DRIVERS, PRODUCT, STORES], &["reqwest"]),
     ("async-endpoints", &[DRIVERS], &[]),
 ];
 

@@ -8,6 +8,7 @@ mod files;
 mod layers;
 mod metadata;
 mod msrv;
+mod node;
 mod packages;
 mod python;
 mod rust;
@@ -76,6 +77,7 @@ fn root() -> &'static Path {
 fn test() -> Result<(), Failed> {
     packages::ensure(packages::FOR_TESTS)?;
     python::ensure()?;
+    node::ensure()?;
     let mut tests = Command::new(cargo_program());
     run("cargo", tests.args(["test", "--workspace", "--no-fail-fast"]).env("CARGO_INCREMENTAL", "0"))
 }

@@ -28,6 +28,18 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
         why: "tests use programs written in Python",
     },
     Needed {
+        program: "node",
+        arguments: &["--version"],
+        packages: &["nodejs"],
+        why: "a test builds and runs a client in TypeScript",
+    },
+    Needed {
+        program: "npm",
+        arguments: &["--version"],
+        packages: &["npm"],
+        why: "it installs the TypeScript compiler for a test",
+    },
+    Needed {
         program: "redis-server",
         arguments: &["--version"],
         packages: &["redis-server"],

@@ -8,6 +8,7 @@ mod process;
 mod smtp;
 mod tls;
 
+pub use port::free as free_port;
 pub use smtp::{SmtpServer, SmtpSettings, SmtpTls};
 pub use tls::certify;
 

@@ -9,7 +9,7 @@ use rand::Rng;
 const RANGE: std::ops::Range<u16> = 15_000..32_000;
 
 /// Returns a port that was free when checked.
-pub(super) fn free() -> u16 {
+pub fn free() -> u16 {
     let mut rng = rand::rng();
     let mut ports = std::iter::repeat_with(|| rng.random_range(RANGE)).take(1000);
     ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a port is free")
