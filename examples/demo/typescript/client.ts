@@ -38,6 +38,7 @@ async function ended<J extends Job>(job: J): Promise<J> {
 async function* follow(id: string): AsyncGenerator<Job> {
   const { data, error } = await client.GET("/jobs/{id}/events", { params: { path: { id } }, parseAs: "stream" });
   if (error) throw new Error(`${error.code}: ${error.detail}`);
+  if (!data) return;
   let text = "";
   for await (const chunk of data.pipeThrough(new TextDecoderStream())) {
     const events = (text + chunk).split("\n\n");
