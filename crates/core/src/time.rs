@@ -41,6 +41,11 @@ impl Timestamp {
         self.0.div_euclid(60_000_000)
     }
 
+    /// The beginning of a minute, counted as [`minute`](Self::minute) does.
+    pub const fn from_minute(minute: i64) -> Self {
+        Self(minute.saturating_mul(60_000_000))
+    }
+
     /// Time passed since `earlier`; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))

@@ -1,6 +1,7 @@
 //! [`AsyncEndpoints`]: the library's parts behind one handle, with their start and shutdown.
 
 mod alerts;
+mod queries;
 
 use std::{
     collections::HashMap,
@@ -15,7 +16,7 @@ use std::{
 use async_endpoints_core::{
     JobId, JobName, JobView, Store, StoreError,
     job::InvalidName,
-    store::{CancelOutcome, JobLookup, LiveWorker, RetryAs, RetryOutcome, StatsQuery, WorkerId},
+    store::{CancelOutcome, JobLookup, RetryAs, RetryOutcome, WorkerId},
 };
 use axum::{Router, http::request::Parts};
 use tokio::net::TcpListener;
@@ -34,10 +35,8 @@ use crate::{
     options::Options,
     owner::JobOwner,
     server,
-    stats::{self, JobStats},
     stats_cache::StatsCache,
     store_call::within,
-    stuck::{self, StuckJob},
     sync::Mutex,
     telemetry::{Format, Measured, OutageLog},
     worker::{KeeperEnd, RegisteredType, Worker, WorkerStatus, describe, supervise},
@@ -333,68 +332,6 @@ impl AsyncEndpoints {
         let retried = sending.run(within(self.0.store.retry(id, &new))).await;
         sending.retried(retried.as_ref());
         retried
-    }
-
-    /// Returns the fleet's statistics: current counts, and rates and times of a window of at most six hours.
-    ///
-    /// They come from the store's own counts, so they are exact, survive restarts and are the same in every process. Takes
-    /// one store call.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use async_endpoints::{AsyncEndpoints, JobContext, JobType, MemoryStore};
-    /// # const RESIZE: JobType<(), ()> = JobType::new("Resize");
-    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let endpoints = AsyncEndpoints::builder(MemoryStore::new()).handler(RESIZE, async |_: JobContext<()>| Ok(())).build()?;
-    /// # endpoints.submit(RESIZE, ()).await?;
-    /// # endpoints.run_until_idle().await?;
-    /// let stats = endpoints.stats(Duration::from_secs(10 * 60)).await?;
-    /// assert_eq!(stats.job_types["Resize"].completed_jobs, 1);
-    /// assert!(stats.total.error_rate < 5.0 && stats.total.processing_time.p99.is_some());
-    /// # Ok(()) }
-    /// ```
-    pub async fn stats(&self, window: Duration) -> Result<JobStats, StoreError> {
-        // The window ends at the store's time, which is not known before the call: all minutes are queried.
-        let query = StatsQuery { since_minute: Some(0), cutoffs: self.0.stats_cache.cutoffs().to_vec() };
-        let stats = within(self.0.store.stats(&query)).await?;
-        Ok(JobStats::of(&stats, window, self.0.types.values()))
-    }
-
-    /// Returns the live workers of the fleet in the order of their start, at most one second old.
-    ///
-    /// A worker is live until its last heartbeat is older than two leases, or until it has drained. Every process sees the
-    /// same workers, also processes without handlers.
-    pub async fn workers(&self) -> Result<Arc<[LiveWorker]>, StoreError> {
-        self.0.fleet.workers(&self.0.store).await
-    }
-
-    /// Returns at most `limit` stuck jobs with their reasons, the longest waiting or running first.
-    ///
-    /// A job is stuck if nothing moves it although something should have: see [`StuckReason`]. The metric
-    /// `async_job.stuck` counts these jobs. Times are those of the store, so every process that declares the same job types
-    /// returns the same jobs. The timeout of a job of an undeclared type is [`Options::job_timeout`].
-    ///
-    /// At most two calls read the statistics. For each type with stuck jobs, at most 1 000 jobs of each state are read. In
-    /// a longer queue, jobs of low priority may be missing. Stores do not list when a lease expires: if leases of a type
-    /// are unrecovered, that many of its longest running jobs without a live worker are taken for theirs.
-    ///
-    /// ```
-    /// # use async_endpoints::{AsyncEndpoints, MemoryStore};
-    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let endpoints = AsyncEndpoints::builder(MemoryStore::new()).build()?;
-    /// for stuck in endpoints.stuck_jobs(20).await? {
-    ///     println!("{} {} {:?} since {}", stuck.job.id, stuck.job.name, stuck.reason, stuck.since);
-    /// }
-    /// # Ok(()) }
-    /// ```
-    pub async fn stuck_jobs(&self, limit: usize) -> Result<Vec<StuckJob>, StoreError> {
-        let (stats, cutoffs) = self.0.stats_cache.current(None).await?;
-        stuck::list(&*self.0.store, &stats, &cutoffs, limit).await
-    }
-
-    /// Returns the statistics of the last hour from the cache, at most five seconds old.
-    pub(crate) async fn recent_stats(&self) -> Result<JobStats, StoreError> {
-        Ok(JobStats::of(&*self.0.stats_cache.refresh().await?, stats::HOUR, self.0.types.values()))
     }
 
     /// Returns the text of `/metrics`, or `None` if there is no such route.

@@ -94,6 +94,16 @@ pub(crate) fn covering_minute(now: Timestamp, window: Duration) -> i64 {
     now.before(window).minute().max(now.minute() - STATS_MINUTES + 1)
 }
 
+/// The window from a minute on, in whole minutes. The current minute counts as one.
+pub(crate) fn window_since(now: Timestamp, since: i64) -> Duration {
+    Duration::from_secs(60 * u64::try_from(now.minute() - since + 1).unwrap_or(0))
+}
+
+/// Percentage of failed jobs among those that completed or failed. 0 without such jobs.
+pub(crate) fn failed_percent(completed: u64, failed: u64) -> f64 {
+    if failed == 0 { 0.0 } else { 100.0 * failed as f64 / (completed + failed) as f64 }
+}
+
 impl JobStats {
     /// Derives the statistics of a window. Types in `declared` are included even if the store has no jobs of them.
     pub(crate) fn of<'a>(stats: &Stats, window: Duration, declared: impl Iterator<Item = &'a JobName>) -> Self {
@@ -116,7 +126,7 @@ impl JobStats {
             total: total.figures(stats.now),
             job_types: sums.into_iter().map(|(name, sum)| (name.to_owned(), sum.figures(stats.now))).collect(),
             at: stats.now,
-            window: Duration::from_secs(60 * u64::try_from(stats.now.minute() - since + 1).unwrap_or(0)),
+            window: window_since(stats.now, since),
         }
     }
 }
@@ -163,7 +173,7 @@ impl Sum {
             failed_jobs: count(JobStatus::Failed),
             canceled_jobs: count(JobStatus::Canceled),
             avg_processing_time: self.processing_time.sum_micros.checked_div(attempts).map(Duration::from_micros),
-            error_rate: if failed == 0 { 0.0 } else { 100.0 * failed as f64 / (completed + failed) as f64 },
+            error_rate: failed_percent(completed, failed),
             queue_time: Percentiles::of(&self.queue_time),
             processing_time: Percentiles::of(&self.processing_time),
             oldest_queued_age: self.oldest_runnable.map(|since| now.since(since)),

@@ -2,15 +2,10 @@
 
 use async_endpoints_core::{
     JobStatus, JobView, Timestamp,
-    store::{ListFilter, LiveWorker, Page, Stats, Store, StoreError, TypeCutoffs, TypeStats},
+    store::{ListFilter, LiveWorker, Stats, Store, StoreError, TypeCutoffs, TypeStats},
 };
 
-use crate::store_call::within;
-
-/// Jobs of one call of `list`.
-const PAGE: u32 = 100;
-/// Maximum number of pages that are read of one list.
-const PAGES: usize = 10;
+use crate::job_lists::{Judged, collect};
 
 /// A stuck job, returned by [`AsyncEndpoints::stuck_jobs`](crate::AsyncEndpoints::stuck_jobs).
 #[derive(Clone, Debug, PartialEq)]
@@ -70,14 +65,6 @@ pub(crate) async fn list(
     Ok(stuck)
 }
 
-/// What a search does with a job of a list.
-enum Verdict {
-    Stuck(StuckReason, Timestamp),
-    Skip,
-    /// The rest of the list is not stuck.
-    Stop,
-}
-
 /// The search for stuck jobs of one type.
 struct Search<'a> {
     store: &'a dyn Store,
@@ -97,14 +84,14 @@ impl Search<'_> {
         self.collect(JobStatus::InProgress, |job| {
             let since = job.started_at.unwrap_or(self.stats.now);
             if since >= overdue.max(expired) {
-                return Verdict::Stop;
+                return Judged::Stop;
             }
-            let is_expired = unrecovered > 0 && since < expired && !self.is_held(job);
+            let is_expired = unrecovered > 0 && since < expired && !self.is_held(&job);
             unrecovered -= u64::from(is_expired);
             match is_expired {
-                true => Verdict::Stuck(StuckReason::LeaseExpired, since),
-                false if since < overdue => Verdict::Stuck(StuckReason::Overdue, since),
-                false => Verdict::Skip,
+                true => Judged::Found(StuckJob { job, reason: StuckReason::LeaseExpired, since }),
+                false if since < overdue => Judged::Found(StuckJob { job, reason: StuckReason::Overdue, since }),
+                false => Judged::Skip,
             }
         })
         .await
@@ -114,12 +101,12 @@ impl Search<'_> {
     async fn waiting(&self, status: JobStatus) -> Result<Vec<StuckJob>, StoreError> {
         let stale = self.stats.now.before(self.cutoffs.stuck_after);
         self.collect(status, |job| {
-            let since = runnable_since(job);
+            let since = runnable_since(&job);
             match status {
-                _ if since < stale => Verdict::Stuck(StuckReason::NoWorker, since),
+                _ if since < stale => Judged::Found(StuckJob { job, reason: StuckReason::NoWorker, since }),
                 // Ordered by priority first.
-                JobStatus::Queued => Verdict::Skip,
-                _ => Verdict::Stop,
+                JobStatus::Queued => Judged::Skip,
+                _ => Judged::Stop,
             }
         })
         .await
@@ -131,32 +118,13 @@ impl Search<'_> {
         self.stats.workers.iter().any(|live| Some(live.info.id) == worker)
     }
 
-    /// Reads a list until `judge` stops it, `limit` jobs are found, or the maximum number of pages is read.
     async fn collect(
         &self,
         status: JobStatus,
-        mut judge: impl FnMut(&JobView) -> Verdict,
+        judge: impl FnMut(JobView) -> Judged<StuckJob>,
     ) -> Result<Vec<StuckJob>, StoreError> {
         let filter = ListFilter { status: Some(status), name: Some(self.of_type.name.clone()), owner: None };
-        let (mut found, mut cursor) = (Vec::new(), None);
-        for _ in 0..PAGES {
-            let page = within(self.store.list(&filter, &Page { cursor, limit: PAGE })).await?;
-            for job in page.jobs {
-                match judge(&job) {
-                    Verdict::Stuck(reason, since) => found.push(StuckJob { job, reason, since }),
-                    Verdict::Skip => {}
-                    Verdict::Stop => return Ok(found),
-                }
-                if found.len() >= self.limit {
-                    return Ok(found);
-                }
-            }
-            cursor = page.next;
-            if cursor.is_none() {
-                break;
-            }
-        }
-        Ok(found)
+        Ok(collect(self.store, &filter, self.limit, judge).await?.found)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use async_endpoints_core::JobName;
+
 #[cfg(feature = "email")]
 use super::senders::Email;
 #[cfg(feature = "webhook")]
@@ -9,6 +11,7 @@ use super::senders::{Alertmanager, Slack, Webhook};
 use super::{
     alert::Severity,
     config::Alerts,
+    rule::Rule,
     sender::{AlertSender, Route},
     senders::{Log, SettingError},
 };
@@ -168,6 +171,7 @@ impl Alerts {
     /// | `ALERT_MEMORY_PERCENT` | 80 | threshold of the rule `memory` |
     /// | `ALERT_QUEUE_WAIT_SECONDS` | 60 | threshold of the rule `queue_wait` |
     /// | `ALERT_OLDEST_QUEUED_SECONDS` | 300 | threshold of the rule `oldest_queued` |
+    /// | `ALERT_OBJECTIVES` | none | objectives of job types in percent, such as `Export=99.5,Import=99`; each adds the rule `burn_rate.<job type>` ([`Rule::burn_rate`]) |
     /// | `ALERT_WEBHOOK_URL`, `ALERT_WEBHOOK_SECRET` | none | sender `webhook` (feature `webhook`) |
     /// | `ALERT_SMTP_URL`, `ALERT_EMAIL_FROM`, `ALERT_EMAIL_TO` | none | sender `email` (feature `email`) |
     /// | `ALERT_SLACK_URL` | none | sender `slack` (feature `webhook`) |
@@ -222,7 +226,20 @@ fn read_thresholds(vars: &Vars<'_>, mut alerts: Alerts) -> Result<Alerts, Option
             alerts = alerts.change(rule, |rule| rule.threshold(seconds));
         }
     }
-    Ok(alerts)
+    let mut burn_rates = Vec::new();
+    let expected = "job types with objectives in percent, from 84 to below 100, such as Export=99.5,Import=99";
+    vars.read("ALERT_OBJECTIVES", &mut burn_rates, expected, |text| text.split(',').map(burn_rate).collect())?;
+    Ok(burn_rates.into_iter().fold(alerts, |alerts, (name, rule)| alerts.rule(name, rule)))
+}
+
+/// The rule of `Export=99.5`, with its name.
+fn burn_rate(text: &str) -> Option<(String, Rule)> {
+    let (job_type, objective) = text.split_once('=')?;
+    let job_type = JobName::new(job_type.trim()).ok()?;
+    // The prefix may make the name too long.
+    let name = JobName::new(&format!("burn_rate.{job_type}")).ok()?;
+    let rule = Rule::burn_rate_of(job_type, objective.trim().parse().ok()?).ok()?;
+    Some((name.into(), rule))
 }
 
 fn percent(vars: &Vars<'_>, name: &str) -> Result<Option<f64>, OptionsError> {

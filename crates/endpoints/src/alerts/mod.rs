@@ -8,6 +8,8 @@
 //! | `alert` | the alert that senders send |
 //! | `rule` | the interface of a rule, and its settings |
 //! | `rules` | the built-in rules |
+//! | `burn_rate` | the rule about the error budget of a job type |
+//! | `samples` | sample jobs of alerts |
 //! | `sender` | the interface of a sender |
 //! | `senders` | the senders of this crate |
 //! | `silence` | silences of operators |
@@ -22,6 +24,7 @@
 //! | `state` | the state of a rule, and how a reading changes it |
 
 mod alert;
+mod burn_rate;
 mod config;
 mod document;
 mod engine;
@@ -33,6 +36,7 @@ mod rule;
 mod rules;
 #[cfg(test)]
 mod rules_tests;
+mod samples;
 mod sender;
 mod senders;
 mod silence;

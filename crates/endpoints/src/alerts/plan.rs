@@ -14,7 +14,8 @@ use super::{
 /// The shortest interval of evaluations and refreshes.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
-const NAME: &str = "1–100 characters from A-Z a-z 0-9 . _ -";
+/// What a name is, in errors.
+pub(super) const NAME: &str = "1–100 characters from A-Z a-z 0-9 . _ -";
 
 /// What is evaluated, and where notifications are sent.
 pub(crate) struct Plan {

@@ -1,28 +1,22 @@
 //! The built-in rules.
 
-use std::time::Duration;
+use std::{iter, time::Duration};
 
-use async_endpoints_core::{
-    JobId, JobName, JobStatus, JobView, StoreError,
-    store::{ListFilter, Page, TypeStats},
-};
+use async_endpoints_core::{JobName, JobStatus, Timestamp, store::TypeStats};
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use tokio::time::timeout;
 
 use super::{
     alert::{AlertType, Severity},
     instances::{InstanceValue, MEMORY, STORE_ERRORS},
     rule::{AlertRule, Reading, Rule, RuleContext},
+    samples::{self, SAMPLES, sampled},
 };
-use crate::{health::BoxError, store_call::within, stuck};
-
-/// Number of sample jobs. The alert shows the first three.
-const SAMPLES: usize = 3;
-/// Number of jobs at the beginning of a list among which samples are searched.
-const PAGE_JOBS: u32 = 50;
-/// Time limit of reading samples. A rule has 10 s in all.
-const SAMPLE_TIME: Duration = Duration::from_secs(3);
+use crate::{
+    failure_rate::{self, FailureRate as Rate},
+    health::BoxError,
+    slow, stats, stuck,
+};
 /// States of jobs that wait for a worker.
 const WAITING: [JobStatus; 2] = [JobStatus::Queued, JobStatus::Scheduled];
 /// Wait of a runnable job from which on a missing worker is a problem: workers of a deployment start within it.
@@ -110,56 +104,29 @@ pub(super) fn defaults() -> Vec<(String, Rule)> {
 }
 
 /// Attempts that run for longer than `slow_after`, or ended since the last evaluation after running for so long.
+///
+/// The memory has the minute of the evaluation and the slow attempts that had ended in it by then. The first evaluation counts
+/// the current minute.
 struct SlowJobs;
 
 #[async_trait]
 impl AlertRule for SlowJobs {
     async fn evaluate(&self, context: &RuleContext) -> Result<Reading, BoxError> {
-        let running: u64 = context.stats.types.iter().map(|of_type| of_type.slow).sum();
-        let (ended, memory) = ended_slow(context);
-        let slow = running + ended;
-        let jobs = if slow == 0 { Vec::new() } else { sampled(slow_samples(context, ended)).await };
+        let (stats, minute) = (&context.stats, context.now().minute());
+        let last = context.memory();
+        let since = last["minute"].as_i64().unwrap_or(minute);
+        let running = slow::running(stats);
+        let ended = slow::ended(stats, since).saturating_sub(last["slow"].as_u64().unwrap_or(0));
+        let jobs = match running + ended {
+            0 => Vec::new(),
+            // The last evaluation counted the jobs that ended in its minute.
+            _ if ended == 0 => sampled(samples::slow(context, context.now())).await,
+            _ => sampled(samples::slow(context, Timestamp::from_minute(since))).await,
+        };
         let message = format!("slow attempts: {running} running, {ended} ended since the last evaluation");
-        let reading = Reading::new(slow as f64, message).with("running", running).with("ended", ended);
-        Ok(reading.jobs(jobs).remember(memory))
+        let reading = Reading::new((running + ended) as f64, message).with("running", running).with("ended", ended);
+        Ok(reading.jobs(jobs).remember(json!({ "minute": minute, "slow": slow::ended(stats, minute) })))
     }
-}
-
-/// Ids of jobs that run slow, then of jobs that ended after a slow attempt since the last evaluation, if there are any.
-async fn slow_samples(context: &RuleContext, ended: u64) -> Result<Vec<JobId>, StoreError> {
-    let (mut jobs, last) = (Vec::new(), last_evaluation(context).0);
-    let statuses = [JobStatus::InProgress, JobStatus::Completed, JobStatus::Failed];
-    for status in if ended == 0 { &statuses[..1] } else { &statuses[..] } {
-        for cutoffs in context.cutoffs.iter() {
-            if jobs.len() >= SAMPLES {
-                return Ok(jobs);
-            }
-            let is_slow = |job: &JobView| {
-                let ended = job.completed_at.filter(|end| end.minute() >= last);
-                let end = if *status == JobStatus::InProgress { Some(context.now()) } else { ended };
-                job.started_at.zip(end).is_some_and(|(start, end)| end.since(start) > cutoffs.slow_after)
-            };
-            jobs.extend(first(context, *status, &cutoffs.name, is_slow).await?);
-        }
-    }
-    Ok(jobs)
-}
-
-/// Slow attempts that ended since the last evaluation, and what the next one must know: a minute with the number that it had.
-/// The first evaluation counts the current minute.
-fn ended_slow(context: &RuleContext) -> (u64, Value) {
-    let slow_from = |from: i64| -> u64 {
-        context.stats.minutes.iter().filter(|minute| minute.minute >= from).map(|minute| minute.slow).sum()
-    };
-    let now = context.now().minute();
-    let (since, known) = last_evaluation(context);
-    (slow_from(since).saturating_sub(known), json!({ "minute": now, "slow": slow_from(now) }))
-}
-
-/// The minute of the last evaluation, and the number of slow attempts that it had. The current minute before the first one.
-fn last_evaluation(context: &RuleContext) -> (i64, u64) {
-    let last = context.memory();
-    (last["minute"].as_i64().unwrap_or(context.now().minute()), last["slow"].as_u64().unwrap_or(0))
 }
 
 /// The percentage of failed jobs among the ended ones: of all jobs, or of the type that fails most.
@@ -168,60 +135,25 @@ struct FailureRate;
 #[async_trait]
 impl AlertRule for FailureRate {
     async fn evaluate(&self, context: &RuleContext) -> Result<Reading, BoxError> {
-        let first = crate::stats::covering_minute(context.now(), context.window());
-        let rates = ended(context, first);
-        let counted = rates.iter().filter(|rate| rate.count() >= context.min_count());
-        let worst = counted.max_by(|a, b| a.percent().total_cmp(&b.percent())).or(rates.first());
-        let Some(worst) = worst else { return Ok(Reading::new(0.0, "no job ended").count(0)) };
-        let of = worst.name.as_ref().map_or_else(|| "all jobs".to_owned(), |name| format!("the jobs of {name}"));
-        let message =
-            format!("{:.2} % of {of} failed: {} of {} ended jobs", worst.percent(), worst.failed, worst.count());
-        let failing = rates.iter().filter(|rate| rate.failed > 0).filter_map(|rate| rate.name.as_ref());
+        let by_type = failure_rate::by_type(&context.stats, stats::covering_minute(context.now(), context.window()));
+        let all = (None, failure_rate::total(&by_type));
+        let rates = || iter::once(all).chain(by_type.iter().map(|(name, rate)| (Some(*name), *rate)));
+        let counted = rates().filter(|(_, rate)| rate.ended() >= context.min_count());
+        let (of, worst) = counted.max_by(|(_, a), (_, b)| a.percent().total_cmp(&b.percent())).unwrap_or(all);
+        let whose = of.map_or_else(|| "all jobs".to_owned(), |name| format!("the jobs of {name}"));
+        let (percent, failed, ended) = (worst.percent(), worst.failed, worst.ended());
+        let message = format!("{percent:.2} % of {whose} failed: {failed} of {ended} ended jobs");
         // Those of the rate alone, unless it is the rate of all jobs.
-        let names = failing.filter(|name| worst.name.as_ref().is_none_or(|worst| worst == *name));
-        let jobs = sampled(samples(context, &[JobStatus::Failed], names.collect())).await;
-        let types: Vec<Value> = rates.iter().filter(|rate| rate.failed > 0).take(20).map(Ended::facts).collect();
-        Ok(Reading::new(worst.percent(), message).count(worst.count()).with("rates", types).jobs(jobs))
+        let names = by_type.iter().filter(|(name, rate)| rate.failed > 0 && of.is_none_or(|of| of == **name));
+        let jobs = samples::of(context, &[JobStatus::Failed], names.map(|(name, _)| *name).collect());
+        let facts: Vec<Value> = rates().filter(|(_, rate)| rate.failed > 0).take(20).map(facts).collect();
+        Ok(Reading::new(percent, message).count(ended).with("rates", facts).jobs(sampled(jobs).await))
     }
 }
 
-/// Ended jobs of a type, or of all types.
-struct Ended {
-    name: Option<JobName>,
-    completed: u64,
-    failed: u64,
-}
-
-impl Ended {
-    const fn count(&self) -> u64 {
-        self.completed + self.failed
-    }
-
-    fn percent(&self) -> f64 {
-        if self.failed == 0 { 0.0 } else { 100.0 * self.failed as f64 / self.count() as f64 }
-    }
-
-    fn facts(&self) -> Value {
-        let name = self.name.as_ref().map(ToString::to_string);
-        json!({ "name": name, "completed": self.completed, "failed": self.failed, "percent": self.percent() })
-    }
-}
-
-/// The ended jobs of all types together, then of each type, since a minute.
-fn ended(context: &RuleContext, since: i64) -> Vec<Ended> {
-    let mut all = vec![Ended { name: None, completed: 0, failed: 0 }];
-    for minute in context.stats.minutes.iter().filter(|minute| minute.minute >= since) {
-        let [completed, failed, _] = minute.ended;
-        let at = all.iter().position(|rate| rate.name.as_ref() == Some(&minute.name)).unwrap_or_else(|| {
-            all.push(Ended { name: Some(minute.name.clone()), completed: 0, failed: 0 });
-            all.len() - 1
-        });
-        for i in [0, at] {
-            all[i].completed += completed;
-            all[i].failed += failed;
-        }
-    }
-    all
+fn facts((name, rate): (Option<&JobName>, Rate)) -> Value {
+    let (name, percent) = (name.map(JobName::as_str), rate.percent());
+    json!({ "name": name, "completed": rate.completed, "failed": rate.failed, "percent": percent })
 }
 
 /// Jobs that nothing moves although something should.
@@ -270,7 +202,7 @@ impl AlertRule for OldestQueued {
         let Some(oldest) = oldest else { return Ok(Reading::new(0.0, "no job waits")) };
         let seconds = wait(&oldest).as_secs_f64();
         let message = format!("a job of {} has waited for {seconds:.1} s", oldest.name);
-        let jobs = sampled(samples(context, &WAITING, vec![&oldest.name])).await;
+        let jobs = sampled(samples::of(context, &WAITING, vec![&oldest.name])).await;
         Ok(Reading::new(seconds, message).with("job_type", oldest.name.as_str()).jobs(jobs))
     }
 }
@@ -290,7 +222,7 @@ impl AlertRule for NoWorkers {
         let left: Vec<&JobName> = stats.types.iter().filter(is_left).map(|of_type| &of_type.name).collect();
         let names: Vec<&str> = left.iter().map(|name| name.as_str()).collect();
         let message = format!("no live worker runs {}, and jobs wait", names.join(", "));
-        let jobs = sampled(samples(context, &WAITING, left.clone())).await;
+        let jobs = sampled(samples::of(context, &WAITING, left.clone())).await;
         Ok(Reading::new(left.len() as f64, message).with("job_types", names).jobs(jobs))
     }
 }
@@ -319,40 +251,4 @@ impl AlertRule for Worst {
             None => reading,
         })
     }
-}
-
-/// Reads samples within a short time. Without them, the rule still has its value.
-async fn sampled<T>(read: impl Future<Output = Result<Vec<T>, StoreError>>) -> Vec<T> {
-    timeout(SAMPLE_TIME, read).await.ok().and_then(Result::ok).unwrap_or_default()
-}
-
-/// Ids of the first jobs of these types in these states. A Scheduled job counts from its due time on.
-async fn samples(
-    context: &RuleContext,
-    statuses: &[JobStatus],
-    names: Vec<&JobName>,
-) -> Result<Vec<JobId>, StoreError> {
-    let mut jobs = Vec::new();
-    for name in names {
-        for status in statuses {
-            if jobs.len() >= SAMPLES {
-                return Ok(jobs);
-            }
-            let is_due = |job: &JobView| *status != JobStatus::Scheduled || job.scheduled_at <= Some(context.now());
-            jobs.extend(first(context, *status, name, is_due).await?);
-        }
-    }
-    Ok(jobs)
-}
-
-/// Ids of the jobs at the beginning of a list that are `wanted`.
-async fn first(
-    context: &RuleContext,
-    status: JobStatus,
-    name: &JobName,
-    wanted: impl Fn(&JobView) -> bool,
-) -> Result<Vec<JobId>, StoreError> {
-    let filter = ListFilter { status: Some(status), name: Some(name.clone()), owner: None };
-    let page = within(context.store.list(&filter, &Page { cursor: None, limit: PAGE_JOBS })).await?;
-    Ok(page.jobs.iter().filter(|job| wanted(job)).take(SAMPLES).map(|job| job.id).collect())
 }

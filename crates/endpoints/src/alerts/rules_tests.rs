@@ -1,9 +1,13 @@
 //! Each built-in rule on both sides of its default threshold.
 
+mod burn_rate;
+#[cfg(feature = "sqlite")]
+mod restart;
+
 use std::{sync::Arc, time::Duration};
 
 use async_endpoints_core::{
-    JobName, MemoryStore, Timestamp,
+    Clock as _, JobName, MemoryStore, Timestamp,
     store::{MinuteStats, Stats, TypeCutoffs, TypeStats},
 };
 use async_endpoints_testkit::{FlakyStore, ManualClock};
@@ -11,12 +15,15 @@ use serde_json::{Value, json};
 
 use super::{
     instances::{InstanceValue, MEMORY, STORE_ERRORS},
-    rule::{Reading, Rule, RuleContext},
+    rule::{Reading, Rule, RuleContext, RuleSettings},
     rules::defaults,
+    state::{Input, Limits},
 };
 use crate::{AsyncEndpoints, JobContext, JobType, Options};
 
-const NOW: Timestamp = Timestamp::from_micros(100 * 60_000_000);
+const NOW: Timestamp = Timestamp::from_minute(100);
+/// Default of [`Alerts::min_count`](super::Alerts::min_count).
+const MIN_COUNT: u64 = 20;
 
 fn name() -> JobName {
     JobName::new("A").expect("a valid name")
@@ -46,7 +53,7 @@ fn context(of_type: TypeStats, minutes: Vec<MinuteStats>, instances: Vec<Instanc
         declared: [name()].into(),
         instances: instances.into(),
         window: minute * 60,
-        min_count: 20,
+        min_count: MIN_COUNT,
         muted_at: None,
         memory: Value::Null,
     }
@@ -62,9 +69,14 @@ async fn read(of: &str, context: &RuleContext) -> Reading {
 
 /// Whether the rule's value is above its threshold, with enough events.
 async fn fires(of: &str, context: &RuleContext) -> bool {
-    let (reading, settings) = (read(of, context).await, rule(of).settings);
-    let is_counted = reading.count.is_none_or(|count| count >= settings.min_count.unwrap_or(context.min_count));
-    is_counted && reading.value.expect("a value") > settings.threshold
+    input(&rule(of), &read(of, context).await) == Input::Breach
+}
+
+/// A reading, compared with the thresholds of its rule.
+fn input(rule: &Rule, reading: &Reading) -> Input {
+    let RuleSettings { threshold, clear_below, min_count, .. } = rule.settings;
+    let limits = Limits { threshold, clear_below, min_count: min_count.unwrap_or(MIN_COUNT) };
+    Input::of(reading.value, reading.count, &limits)
 }
 
 fn ended(minute: i64, completed: u64, failed: u64) -> MinuteStats {
@@ -196,8 +208,9 @@ async fn ended_slow_job_is_a_sample() {
     const TIMED: JobType<u64, ()> = JobType::new("A");
     let clock = ManualClock::new();
     let store = Arc::new(MemoryStore::with_clock(clock.clone()));
+    let time = clock.clone();
     let run = move |ctx: JobContext<u64>| {
-        clock.advance(Duration::from_secs(*ctx.request()));
+        time.advance(Duration::from_secs(*ctx.request()));
         async { Ok(()) }
     };
     let options = Options { lease: Duration::from_secs(3600), ..Options::default() };
@@ -215,7 +228,8 @@ async fn ended_slow_job_is_a_sample() {
     assert_eq!(first.jobs, ids[1..]);
     context.memory = first.memory;
     let running = TypeStats { slow: 1, ..of_type() };
-    context.stats = Arc::new(Stats { types: vec![running], ..(*context.stats).clone() });
+    clock.advance(Duration::from_secs(1));
+    context.stats = Arc::new(Stats { types: vec![running], now: clock.now(), ..(*context.stats).clone() });
     let second = read("slow_jobs", &context).await;
     assert_eq!((second.value, second.jobs), (Some(1.0), vec![]), "it was counted");
 }

@@ -1,7 +1,6 @@
 //! Variables and their errors.
 
 use super::*;
-use crate::alerts::Rule;
 
 fn read(vars: &[(&str, &str)]) -> Result<Alerts, String> {
     let find = |name: &str| vars.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
@@ -54,6 +53,23 @@ fn variable_sets_its_threshold() {
     ];
     let expected = vec![(2.5, Some(1.25)), (0.5, None), (1.5, None), (0.0, None)];
     assert_eq!(settings(&with_rules(&vars)), (3, expected));
+}
+
+#[test]
+fn objective_of_a_job_type_adds_its_rule() {
+    let alerts = read(&[("AE_ALERT_OBJECTIVES", " Export=99.5, Import = 84")]).expect("objectives");
+    let added = alerts.rules.iter().filter(|(name, _)| name.starts_with("burn_rate"));
+    let added: Vec<_> = added.map(|(name, rule)| (name.as_str(), rule.settings.title.as_str())).collect();
+    let expected =
+        ["Export", "Import"].map(|name| (format!("burn_rate.{name}"), format!("{name} burns its error budget")));
+    assert_eq!(added, expected.each_ref().map(|(name, title)| (name.as_str(), title.as_str())));
+    for text in ["Export", "Export=", "Export=83.9", "Export=100", "Export=NaN", "Export=99,", "a b=99", "=99"] {
+        let error = read(&[("AE_ALERT_OBJECTIVES", text)]).expect_err(text);
+        let expected = "job types with objectives in percent, from 84 to below 100, such as Export=99.5,Import=99";
+        assert_eq!(error, format!("invalid AE_ALERT_OBJECTIVES {text:?}: expected {expected}"));
+    }
+    let long = "x".repeat(91);
+    assert!(read(&[("AE_ALERT_OBJECTIVES", &format!("{long}=99"))]).is_err(), "the rule's name is too long");
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub use self::{alertmanager::Alertmanager, slack::Slack, webhook::Webhook};
 pub use email::Email;
 pub use log::Log;
 
-/// An invalid setting of a sender. Contains no secret.
+/// An invalid setting of a sender or rule. Contains no secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid {setting}{}: {reason}", value.as_ref().map_or_else(String::new, |value| format!(" {value:?}")))]
 pub struct SettingError {
