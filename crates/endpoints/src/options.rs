@@ -283,6 +283,9 @@ pub(crate) fn env_var(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
+/// What a variable of seconds expects.
+pub(crate) const SECONDS: &str = "a number of seconds, such as 8 or 0.5";
+
 /// Variables of one prefix. Unset and empty ones are the same.
 pub(crate) struct Vars<'a> {
     pub(crate) prefix: &'a str,
@@ -295,7 +298,7 @@ impl Vars<'_> {
     }
 
     pub(crate) fn seconds(&self, name: &str, into: &mut Duration) -> Result<(), OptionsError> {
-        self.read(name, into, "a number of seconds, such as 8 or 0.5", |text| duration(text.parse().ok()?))
+        self.read(name, into, SECONDS, |text| duration(text.parse().ok()?))
     }
 
     pub(crate) fn read<T>(

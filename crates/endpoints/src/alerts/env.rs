@@ -15,7 +15,7 @@ use super::{
     sender::{AlertSender, Route},
     senders::{Log, SettingError},
 };
-use crate::options::{OptionsError, Vars, duration, env_var};
+use crate::options::{OptionsError, SECONDS, Vars, duration, env_var};
 
 /// The shortest interval of evaluations.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
@@ -252,9 +252,12 @@ fn percent(vars: &Vars<'_>, name: &str) -> Result<Option<f64>, OptionsError> {
 }
 
 fn seconds(vars: &Vars<'_>, name: &str) -> Result<Option<f64>, OptionsError> {
-    let mut time = Duration::ZERO;
-    vars.seconds(name, &mut time)?;
-    Ok(vars.text(name).map(|_| time.as_secs_f64()))
+    let mut seconds = None;
+    vars.read(name, &mut seconds, SECONDS, |text| {
+        let seconds = duration(text.parse().ok()?)?.as_secs_f64();
+        Some(Some(seconds))
+    })?;
+    Ok(seconds)
 }
 
 fn min_severity(vars: &Vars<'_>, name: &str) -> Result<Option<Severity>, OptionsError> {
