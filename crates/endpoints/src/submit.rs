@@ -3,7 +3,7 @@
 use std::{future::IntoFuture, time::Duration};
 
 use async_endpoints_core::{JobId, JobName, Priority, store::NewJob};
-use async_endpoints_telemetry::opentelemetry::{Context, context::FutureExt};
+use async_endpoints_telemetry::trace::Context;
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 
@@ -13,7 +13,7 @@ use crate::{
     job_type::{JobType, Policy},
     new_job::{self, Accepted, Identity, SubmitError, fingerprint},
     owner::JobOwner,
-    telemetry::SubmissionResult,
+    telemetry::{SubmissionResult, run_in},
 };
 
 impl AsyncEndpoints {
@@ -132,7 +132,7 @@ impl<'a> IntoFuture for Submit<'a> {
     fn into_future(mut self) -> Self::IntoFuture {
         let (endpoints, parent) = (self.endpoints, self.parent.take());
         match self.new_job() {
-            Ok(job) => Box::pin(endpoints.accept(job).with_context(parent.unwrap_or_else(Context::current))),
+            Ok(job) => Box::pin(run_in(parent, endpoints.accept(job))),
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }
     }

@@ -79,7 +79,7 @@ use self::{
 pub(crate) use self::{
     job::run_handler,
     running::RunningTable,
-    scope::{current_trace_id, traceparent},
+    scope::{current_trace_id, run_in, traceparent},
     spans::lost,
 };
 use crate::{

@@ -11,6 +11,7 @@ use async_endpoints_telemetry::{
     SCOPE_TARGET, Scope, is_logging, log_safely, logs_own_lines,
     opentelemetry::{
         Context,
+        context::{FutureExt, WithContext},
         trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId},
     },
     trace::{Tracing, context_of, remote_span, tracestate},
@@ -110,6 +111,11 @@ fn safely(make: impl FnOnce() -> Span) -> Span {
         log_safely(|| span = make());
     }
     span
+}
+
+/// Runs a future in a trace context, else in the current one.
+pub(crate) fn run_in<F: Future>(context: Option<Context>, future: F) -> WithContext<F> {
+    future.with_context(context.unwrap_or_else(Context::current))
 }
 
 /// The trace id of the code that calls this. None outside of requests and attempts.
