@@ -213,7 +213,7 @@ async fn result_is_decoded_or_says_why_not() {
     assert!(unreadable.contains("cannot be read: invalid type"), "{unreadable}");
     match endpoints.result::<u32>(fails).await {
         Err(ResultError::Ended { status: JobStatus::Failed, error: Some(error) }) => {
-            assert_eq!(error.code, "TOO_LARGE")
+            assert_eq!(error.code, "TOO_LARGE");
         }
         other => panic!("{other:?}"),
     }
