@@ -80,7 +80,7 @@ pub(crate) fn is_own_operation(id: &str) -> bool {
     let mut document = LIBRARY.clone().unwrap_or_default();
     health::describe(&mut document);
     let paths = document["paths"].as_object().into_iter().flat_map(Map::values);
-    paths.flat_map(Value::as_object).flat_map(Map::values).any(|operation| operation["operationId"] == id)
+    paths.filter_map(Value::as_object).flat_map(Map::values).any(|operation| operation["operationId"] == id)
 }
 
 pub(super) fn document(call: &Call) -> Result<Response, Problem> {

@@ -48,7 +48,10 @@ const STANDARD_MEMBERS: [&str; 6] = ["type", "title", "status", "detail", "code"
 /// An error response: a problem object (RFC 9457), sent as `application/problem+json`. Validators may return one;
 /// `Serialize` writes its JSON. A [`DomainError`] becomes one with `?`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct Problem(Box<Fields>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Fields {
     status: StatusCode,
     code: Cow<'static, str>,
     title: Cow<'static, str>,
@@ -103,13 +106,14 @@ impl Problem {
     /// A problem with its HTTP status, its stable code in `UPPER_SNAKE_CASE`, and the title of all problems with this code.
     pub fn new(status: StatusCode, code: impl Into<Cow<'static, str>>, title: impl Into<Cow<'static, str>>) -> Self {
         let (code, title) = (code.into(), title.into());
-        Self { status, code, title, detail: None, members: Map::new(), headers: Vec::new(), trace_id: None }
+        let (members, headers) = (Map::new(), Vec::new());
+        Self(Box::new(Fields { status, code, title, detail: None, members, headers, trace_id: None }))
     }
 
     /// Describes this occurrence to the caller. At most 4 KiB are kept.
     #[must_use]
     pub fn with_detail(mut self, text: impl Into<String>) -> Self {
-        self.detail = Some(cut(text.into(), DETAIL_BYTES));
+        self.0.detail = Some(cut(text.into(), DETAIL_BYTES));
         self
     }
 
@@ -124,7 +128,7 @@ impl Problem {
     #[must_use]
     pub fn with_member(mut self, name: &str, value: impl Into<Value>) -> Self {
         if !STANDARD_MEMBERS.contains(&name) {
-            self.members.insert(name.to_owned(), value.into());
+            self.0.members.insert(name.to_owned(), value.into());
         }
         self
     }
@@ -143,9 +147,9 @@ impl Problem {
     pub fn with_error(mut self, pointer: &str, detail: impl Into<String>) -> Self {
         let pointer = utf8_percent_encode(pointer, NOT_IN_FRAGMENT);
         let error = json!({ "pointer": format!("#{pointer}"), "detail": detail.into() });
-        match self.members.get_mut("errors") {
+        match self.0.members.get_mut("errors") {
             Some(Value::Array(errors)) => errors.push(error),
-            _ => drop(self.members.insert("errors".to_owned(), json!([error]))),
+            _ => drop(self.0.members.insert("errors".to_owned(), json!([error]))),
         }
         self
     }
@@ -153,8 +157,8 @@ impl Problem {
     /// Sets a response header, replacing an earlier value.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.retain(|(own, _)| *own != name);
-        self.headers.push((name, value));
+        self.0.headers.retain(|(own, _)| *own != name);
+        self.0.headers.push((name, value));
         self
     }
 
@@ -166,37 +170,37 @@ impl Problem {
 
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
-        self.status
+        self.0.status
     }
 
     /// The code.
     pub fn code(&self) -> &str {
-        &self.code
+        &self.0.code
     }
 
     /// The title.
     pub fn title(&self) -> &str {
-        &self.title
+        &self.0.title
     }
 
     /// The description of this occurrence.
     pub fn detail(&self) -> Option<&str> {
-        self.detail.as_deref()
+        self.0.detail.as_deref()
     }
 
     /// An extension member.
     pub fn member(&self, name: &str) -> Option<&Value> {
-        self.members.get(name)
+        self.0.members.get(name)
     }
 
     /// The trace of the request.
     pub fn trace_id(&self) -> Option<&str> {
-        self.trace_id.as_deref()
+        self.0.trace_id.as_deref()
     }
 
     /// Sets the trace of the current request.
     pub(super) fn traced(mut self) -> Self {
-        self.trace_id = current_trace_id();
+        self.0.trace_id = current_trace_id();
         self
     }
 }
@@ -232,7 +236,7 @@ impl<E: DomainError> From<E> for Problem {
         }
         let title = refusal.title().to_owned();
         let mut problem = Self::new(status, refusal.code, title);
-        problem.detail = refusal.detail.map(|detail| cut(detail, DETAIL_BYTES));
+        problem.0.detail = refusal.detail.map(|detail| cut(detail, DETAIL_BYTES));
         match refusal.failure {
             Failure::RetryAfter(delay) => problem.with_retry_after(delay.as_secs_f64().ceil() as u64),
             _ => problem,
@@ -274,27 +278,28 @@ impl Serialize for Problem {
             #[serde(flatten)]
             members: &'a Map<String, Value>,
         }
+        let Fields { status, code, title, detail, members, trace_id, headers: _ } = &*self.0;
         let body = ProblemBody {
-            type_uri: type_uri(&self.code),
-            title: &self.title,
-            status: self.status.as_u16(),
-            detail: self.detail.as_deref(),
-            code: &self.code,
+            type_uri: type_uri(code),
+            title,
+            status: status.as_u16(),
+            detail: detail.as_deref(),
+            code,
             attempt: None,
             retryable: None,
-            trace_id: self.trace_id.as_deref(),
+            trace_id: trace_id.as_deref(),
             sources: &[],
         };
-        WithMembers { body, members: &self.members }.serialize(serializer)
+        WithMembers { body, members }.serialize(serializer)
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let problem = if self.trace_id.is_some() { self } else { self.traced() };
+        let problem = if self.trace_id().is_some() { self } else { self.traced() };
         let mut response = json("application/problem+json", &problem);
-        *response.status_mut() = problem.status;
-        for (name, value) in problem.headers {
+        *response.status_mut() = problem.status();
+        for (name, value) in problem.0.headers {
             response.headers_mut().insert(name, value);
         }
         response

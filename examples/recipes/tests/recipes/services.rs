@@ -79,6 +79,37 @@ async fn validation_job_of_other_user_is_not_found() {
 }
 
 #[tokio::test]
+async fn errors_of_the_domain_have_their_codes() {
+    let service = Service::start(env!("CARGO_BIN_EXE_errors")).await;
+    let order = |customer: u64, day: &str| json!({ "customer": customer, "day": day });
+    let done = service.finish("/exports", &order(7, "2026-12-01")).await;
+    assert_eq!((&done["status"], &done["result"]), (&json!("Completed"), &json!({ "rows": 120 })));
+    let again = service.post("/exports", &order(7, "2026-12-01")).await;
+    assert_eq!(again.headers()["idempotent-replayed"], "true");
+    assert_eq!(again.json::<Value>().await.unwrap()["id"], done["id"]);
+
+    let failed = service.finish("/exports", &order(9, "2026-12-01")).await;
+    let error = &failed["error"];
+    assert_eq!(
+        (&error["code"], &error["status"], &error["attempt"]),
+        (&json!("ARCHIVE_UNAVAILABLE"), &json!(503), &json!(2))
+    );
+    assert_eq!(error["detail"], "The archive does not answer.");
+
+    let refused = service.post("/exports", &order(1, "2026-12-01")).await;
+    assert_eq!(refused.status(), 404);
+    let problem: Value = refused.json().await.unwrap();
+    assert_eq!((&problem["code"], &problem["title"]), (&json!("UNKNOWN_CUSTOMER"), &json!("No such customer")));
+    let problem: Value = service.post("/exports", &order(8, "today")).await.json().await.unwrap();
+    assert_eq!((&problem["errors"][0]["pointer"], &problem["customer"]), (&json!("#/day"), &json!(8)));
+
+    let delayed = service.client.post(format!("{}/exports", service.url)).json(&order(8, "2026-12-01"));
+    let delayed = sent(delayed.header("x-async-delay", "3600").header("x-async-priority", "6")).await;
+    let job: Value = delayed.json().await.unwrap();
+    assert_eq!((&job["status"], &job["priority"]), (&json!("Scheduled"), &json!(6)));
+}
+
+#[tokio::test]
 async fn halves_run_a_job_and_stop_together() {
     let service = Service::start(env!("CARGO_BIN_EXE_halves")).await;
     let job = service.finish("/api/count-words", &json!({ "text": "to be or not to be" })).await;
