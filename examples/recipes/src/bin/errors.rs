@@ -13,6 +13,20 @@
 //! ```console
 //! $ E=localhost:8080/exports
 //! $ curl -s $E --json '{"customer": 7, "day": "2026-12-01"}' -H 'Prefer: wait=5' | jq -c '{status, result}'
+//! {"status":"Completed","result":{"rows":120}}
+//! $ curl -si $E --json '{"customer": 7, "day": "2026-12-01"}' | grep -iE '^HTTP|replayed'
+//! HTTP/1.1 202 Accepted
+//! idempotent-replayed: true
+//! $ curl -s $E --json '{"customer": 9, "day": "2026-12-01"}' -H 'Prefer: wait=5' | jq -c '.error | {code, status, detail}'
+//! {"code":"ARCHIVE_UNAVAILABLE","status":503,"detail":"The archive does not answer."}
+//! $ curl -s $E --json '{"customer": 1, "day": "2026-12-01"}' | jq -c '{code, status, title, detail}'
+//! {"code":"UNKNOWN_CUSTOMER","status":404,"title":"No such customer","detail":"there is no customer 1"}
+//! $ curl -s $E --json '{"customer": 8, "day": "today"}' | jq -c '{code, customer, errors}'
+//! {"code":"INVALID_EXPORT","customer":8,"errors":[{"detail":"expected a date such as 2026-12-01","pointer":"#/day"}]}
+//! $ curl -s $E --json '{"customer": 8, "day": "2026-12-01"}' -H 'X-Async-Delay: 3600' | jq -c '{status, reason: .waiting.reason}'
+//! {"status":"Scheduled","reason":"delayed"}
+//! $ curl -s $E --json '{"customer": 8, "day": "2026-12-02"}' -H 'X-Async-Delay: 90000' | jq -c '{status, code, detail}'
+//! {"status":400,"code":"INVALID_DELAY","detail":"X-Async-Delay \"90000\": expected a number of seconds from 0 to 86400."}
 //! ```
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
