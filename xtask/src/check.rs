@@ -4,7 +4,7 @@ use std::{io, process::Command};
 
 use crate::{
     command::{Failed, cargo, cargo_program, run, works},
-    cycles, layers,
+    cycles, layers, light,
     metadata::Metadata,
     msrv, sources, wording,
 };
@@ -36,7 +36,7 @@ pub(crate) fn rules() -> Result<(), Failed> {
     eprintln!("$ minimum Rust version, layers, import cycles, file lengths, wording");
     let metadata = Metadata::read()?;
     let files = broken_in_files().map_err(Failed::because)?;
-    let broken = [msrv::broken(&metadata), layers::broken(&metadata), files].concat();
+    let broken = [msrv::broken(&metadata), layers::broken(&metadata), light::broken()?, files].concat();
     for line in &broken {
         eprintln!("{line}");
     }

@@ -6,6 +6,7 @@ mod command;
 mod cycles;
 mod files;
 mod layers;
+mod light;
 mod metadata;
 mod msrv;
 mod node;

@@ -28,6 +28,12 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
         why: "tests use programs written in Python",
     },
     Needed {
+        program: "curl",
+        arguments: &["--version"],
+        packages: &["curl"],
+        why: "a test runs the commands that the demo prints",
+    },
+    Needed {
         program: "node",
         arguments: &["--version"],
         packages: &["nodejs"],

@@ -283,6 +283,7 @@ impl Builder {
     /// stored jobs contain.
     ///
     /// A [`Telemetry`] measures one set of endpoints at a time, since two sets would overwrite each other's gauges.
+    #[cfg(feature = "telemetry")]
     pub fn telemetry(mut self, telemetry: &Telemetry) -> Self {
         self.telemetry = Some(telemetry.clone());
         self

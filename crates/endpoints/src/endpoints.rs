@@ -38,11 +38,12 @@ use crate::{
     stats_cache::StatsCache,
     store_call::within,
     sync::Mutex,
-    telemetry::{Format, Measured, OutageLog},
+    telemetry::{Measured, OutageLog},
     worker::{KeeperEnd, RegisteredType, Worker, WorkerStatus, describe, supervise},
 };
 
 /// How long a scrape waits for the store's statistics.
+#[cfg(feature = "telemetry")]
 const SCRAPE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Asynchronous endpoints and the worker behind them. Clones are cheap and share one state.
@@ -335,7 +336,8 @@ impl AsyncEndpoints {
     }
 
     /// Returns the text of `/metrics`, or `None` if there is no such route.
-    pub(crate) async fn scrape(&self, format: Format) -> Option<Result<String, String>> {
+    #[cfg(feature = "telemetry")]
+    pub(crate) async fn scrape(&self, format: crate::telemetry::Format) -> Option<Result<String, String>> {
         let telemetry = Some(&self.0.measured.telemetry).filter(|telemetry| telemetry.has_exposition())?;
         // If the store does not answer in time, its gauges have older values or none.
         let _ = tokio::time::timeout(SCRAPE_PATIENCE, self.0.stats_cache.refresh()).await;

@@ -107,6 +107,7 @@ pub use slow::{SlowJob, SlowJobs};
 pub use stats::{Figures, JobStats, Percentiles};
 pub use stuck::{StuckJob, StuckReason};
 pub use submit::Submit;
+#[cfg(feature = "telemetry")]
 pub use telemetry::Telemetry;
 pub use tokio_util::sync::CancellationToken;
 #[cfg(feature = "openapi")]

@@ -36,7 +36,7 @@ impl Telemetry {
 impl Attachment {
     /// Whether measurements are recorded. If not, the instruments ignore them.
     pub fn measures(&self) -> bool {
-        self.telemetry.measures()
+        self.telemetry.is_enabled()
     }
 
     /// Creates a counter.

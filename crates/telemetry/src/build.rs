@@ -25,9 +25,10 @@ use crate::{
     error::TelemetryError,
     log_writer::log_safely,
     logs::{LogOutput, Logs},
-    provider::{Inner, Meters, Metrics, Telemetry},
+    provider::{Inner, Telemetry},
     reader::SharedReader,
     resource,
+    sdk::{Meters, Metrics, Sdk},
     trace::LinkedSampler,
     views::Views,
 };
@@ -71,14 +72,14 @@ impl TelemetryBuilder {
         self.bounds.iter().try_for_each(|(prefix, bounds)| check_bounds(prefix, bounds))?;
         let (resource, instance_id) = self.describe(variable)?;
         let version = self.service_version.take().unwrap_or_default();
-        let inner = Inner {
+        let propagates = self.propagates;
+        let sdk = Sdk {
             resource: Some(resource.clone()),
             log_filter: std::mem::take(&mut self.log_filter),
-            propagates: self.propagates,
-            ..Inner::default()
+            ..Sdk::default()
         };
         if self.is_disabled {
-            return Ok(Telemetry::new(inner, &version));
+            return Ok(Telemetry::new(Inner { sdk, propagates, ..Inner::default() }, &version));
         }
         let mut exports = Exports::new(resource);
         let views = Arc::new(Views { bounds: std::mem::take(&mut self.bounds), ..self.views() });
@@ -89,20 +90,20 @@ impl TelemetryBuilder {
         let follows_parents = self.tracers.is_none() && matches!(self.sampler, Sampler::ParentBased(_));
         let (tracing, tracers) = self.tracers.or_else(|| traces.clone().map(tracers)).unzip();
         let tracing = tracing.map(|tracing| if follows_parents { tracing.following_parents() } else { tracing });
-        let inner = Inner {
+        let sdk = Sdk {
             meters,
             views,
             metrics,
-            tracing: tracing.unwrap_or_default(),
             tracers,
             traces,
             loggers,
             instance_id: Mutex::new(instance_id),
             #[cfg(feature = "otlp")]
             deliveries: exports.deliveries,
-            ..inner
+            ..sdk
         };
-        Ok(Telemetry::new(inner, &version))
+        let tracing = tracing.unwrap_or_default();
+        Ok(Telemetry::new(Inner { sdk, tracing, propagates, ..Inner::default() }, &version))
     }
 
     fn views(&self) -> Views {

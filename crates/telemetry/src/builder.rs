@@ -13,7 +13,8 @@ use crate::{
     env::{Batch, Vars},
     error::TelemetryError,
     logs::Logs,
-    provider::{Meters, Telemetry, Tracers},
+    provider::Telemetry,
+    sdk::{Meters, Tracers},
     signal::Signal,
     trace::Tracing,
 };

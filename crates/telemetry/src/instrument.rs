@@ -2,6 +2,9 @@
 
 use opentelemetry::metrics::{AsyncInstrument, Meter};
 
+/// Instrumentation scope of the attached library and of the process metrics.
+pub(crate) const SCOPE: &str = "async_endpoints";
+
 /// Kind of an instrument.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum InstrumentKind {

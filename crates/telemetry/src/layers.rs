@@ -11,12 +11,8 @@ use tracing_subscriber::{
 };
 
 use crate::{
-    capture::capture_layer,
-    error::TelemetryError,
-    log_records::LogRecords,
-    logs::{Logs, SCOPE_TARGET},
-    panics::log_panics,
-    provider::Telemetry,
+    capture::capture_layer, error::TelemetryError, log_records::LogRecords, log_writer::SCOPE_TARGET, logs::Logs,
+    panic_log::log_panics, provider::Telemetry,
 };
 
 /// Crates that the exporters use. What they log in an export would be exported by the next one, and so on.

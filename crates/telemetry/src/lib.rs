@@ -51,67 +51,104 @@
 //! # Ok(()) }
 //! ```
 
+#![cfg_attr(
+    not(feature = "sdk"),
+    allow(dead_code, rustdoc::broken_intra_doc_links, reason = "without the SDK, nothing reads what is measured")
+)]
+#![cfg_attr(
+    not(all(feature = "otlp", feature = "console")),
+    allow(clippy::unused_self, reason = "without exporters, some methods have nothing to read")
+)]
 #![allow(clippy::disallowed_macros, reason = "a telemetry crate may log")]
 
 mod attachment;
 #[cfg(feature = "otlp")]
 mod batch;
+#[cfg(feature = "sdk")]
 mod build;
+#[cfg(feature = "sdk")]
 mod builder;
 pub mod capture;
 #[cfg(feature = "console")]
 mod console;
 #[cfg(feature = "otlp")]
 mod delivery;
+#[cfg(feature = "sdk")]
 mod destinations;
+#[cfg(feature = "sdk")]
 mod encode;
+#[cfg(feature = "sdk")]
 mod env;
+#[cfg(feature = "sdk")]
 mod error;
 mod exemplars;
 #[cfg(feature = "otlp")]
 mod exporter;
 mod instrument;
+#[cfg(feature = "sdk")]
 mod layers;
+#[cfg(feature = "sdk")]
 mod log_records;
 mod log_writer;
+#[cfg(feature = "sdk")]
 mod logs;
 #[cfg(target_os = "linux")]
-mod memory_limit;
+mod memory;
 mod naming;
 #[cfg(feature = "otlp")]
 mod otlp;
+#[cfg(feature = "sdk")]
+mod panic_log;
 mod panics;
 pub mod process;
+#[cfg(feature = "sdk")]
+mod process_metrics;
 mod provider;
+#[cfg(feature = "sdk")]
+mod providers;
 #[cfg(feature = "otlp")]
 mod push;
+#[cfg(feature = "sdk")]
 mod reader;
+#[cfg(feature = "sdk")]
 mod resource;
 #[cfg(feature = "otlp")]
 mod runtime;
 mod scope;
+#[cfg(feature = "sdk")]
+mod sdk;
+#[cfg(not(feature = "sdk"))]
+#[path = "no_sdk.rs"]
+mod sdk;
+#[cfg(feature = "sdk")]
 mod shutdown;
+#[cfg(feature = "sdk")]
 mod signal;
 mod sync;
 pub mod trace;
+#[cfg(feature = "sdk")]
 mod views;
 
 #[cfg(feature = "otlp")]
 pub use self::otlp::Otlp;
 pub use self::{
     attachment::{Attachment, Timer},
-    builder::TelemetryBuilder,
-    encode::Format,
-    error::{ExpositionError, TelemetryError},
     exemplars::{ExemplarLabels, Exemplars, SeriesExemplars},
     instrument::{Combine, Instrument, InstrumentKind},
-    log_writer::{LOG_DROPPED, LogWriter, OWN_TARGET, is_logging, log_safely, logs_own_lines},
-    logs::{LogFormat, LogOutput, Logs, SCOPE_TARGET},
+    log_writer::{LOG_DROPPED, LogWriter, OWN_TARGET, SCOPE_TARGET, is_logging, log_safely, logs_own_lines},
     panics::{panic_message, restore_panic_location, take_panic_location, watch_panics},
     provider::Telemetry,
     scope::Scope,
+};
+#[cfg(feature = "sdk")]
+pub use self::{
+    builder::TelemetryBuilder,
+    encode::Format,
+    error::{ExpositionError, TelemetryError},
+    logs::{LogFormat, LogOutput, Logs},
     shutdown::TelemetryGuard,
     signal::Signal,
 };
 pub use opentelemetry;
+#[cfg(feature = "sdk")]
 pub use opentelemetry_sdk::trace::Sampler;

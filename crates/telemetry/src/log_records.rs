@@ -16,8 +16,9 @@ use tracing_log::NormalizeEvent;
 use tracing_subscriber::{Layer, layer::Context, registry::LookupSpan};
 
 use crate::{
+    log_writer::SCOPE_TARGET,
     log_writer::log_safely,
-    logs::{Fields, MESSAGE, SCOPE_TARGET, Value},
+    logs::{Fields, MESSAGE, Value},
     sync::lock,
 };
 

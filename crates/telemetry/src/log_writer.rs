@@ -12,7 +12,8 @@ use std::{
     time::Duration,
 };
 
-use opentelemetry::{KeyValue, metrics::Meter};
+#[cfg(feature = "sdk")]
+use opentelemetry::KeyValue;
 use tracing::{Level, Metadata, callsite::DefaultCallsite, level_filters::LevelFilter, metadata::Kind};
 
 use crate::instrument::Instrument;
@@ -27,6 +28,10 @@ pub const LOG_DROPPED: Instrument = Instrument::counter(
 
 /// Target of the library's own lines.
 pub const OWN_TARGET: &str = "async_endpoints";
+
+/// Target of the spans whose fields correlate lines with a request or a job. Log filters never remove these spans. They are
+/// no spans of a trace.
+pub const SCOPE_TARGET: &str = "async_endpoints::scope";
 
 /// Maximum number of queued bytes. Further lines are lost.
 const MAX_QUEUED: usize = 8 << 20;
@@ -50,7 +55,8 @@ impl Loss {
 
 static DROPPED: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
 
-pub(crate) fn register(meter: &Meter) {
+#[cfg(feature = "sdk")]
+pub(crate) fn register(meter: &opentelemetry::metrics::Meter) {
     let counter = meter.u64_observable_counter(LOG_DROPPED.name).with_unit(LOG_DROPPED.unit);
     let _registered = counter
         .with_description(LOG_DROPPED.help)

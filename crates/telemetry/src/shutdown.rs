@@ -50,6 +50,7 @@ impl Telemetry {
         // A collector that hangs leaves time for the log lines.
         let limit = timeout * 3 / 4;
         let (done, ended) = mpsc::channel::<()>();
+        #[cfg(feature = "otlp")]
         self.close_deliveries();
         // Signals do not wait for each other: each has the whole time.
         for shut_down in [Self::shut_metrics_down, Self::shut_traces_down, Self::shut_logs_down] {

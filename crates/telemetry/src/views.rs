@@ -5,12 +5,9 @@ use std::{cell::Cell, sync::Mutex};
 use opentelemetry_sdk::metrics::{Aggregation, Instrument as SdkInstrument, InstrumentKind as SdkKind, Stream};
 
 use crate::{
-    instrument::{Instrument, InstrumentKind},
+    instrument::{Instrument, InstrumentKind, SCOPE},
     sync::lock,
 };
-
-/// Instrumentation scope of the attached library and of the process metrics.
-pub(crate) const SCOPE: &str = "async_endpoints";
 
 /// The attached catalogue, and bounds that replace the declared ones.
 #[derive(Default)]

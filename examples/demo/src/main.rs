@@ -3,6 +3,7 @@
 //! | module | contents |
 //! |---|---|
 //! | `settings` | environment variables |
+//! | `front` | what is printed at the start, and the page at `/` |
 //! | `store` | opens the job store |
 //! | `service` | endpoints and handlers |
 //! | `handlers` | the jobs |
@@ -16,6 +17,7 @@
 mod checks;
 mod climate;
 mod day;
+mod front;
 mod handlers;
 mod ledger;
 mod service;
@@ -36,6 +38,7 @@ use async_endpoints::{Options, Telemetry, alerts::Alerts, telemetry::LogWriter};
 use tokio::{net::TcpListener, runtime::Runtime};
 
 use climate::Climate;
+use front::Front;
 use ledger::Ledger;
 use service::{LibrarySettings, Parts};
 use settings::{BadSetting, Settings};
@@ -135,7 +138,7 @@ async fn serve(
         .map_err(|error| Failure::other("cannot build the service", error))?;
     let refused = |error: io::Error| match error.kind() {
         // The setting is valid.
-        io::ErrorKind::AddrInUse => Failure::other(&format!("cannot listen on AE_BIND {:?}", settings.bind), error),
+        io::ErrorKind::AddrInUse => Failure::Other(taken(&settings.bind)),
         _ => BadSetting::new("AE_BIND", &settings.bind, format_args!("expected an address of this machine ({error})"))
             .into(),
     };
@@ -145,7 +148,9 @@ async fn serve(
         tracing::info!("AE_ADMIN_TOKEN is not set: callers from this machine are operators");
     }
     // `serve` is polled first and installs the signal handlers before the address is printed.
-    let serving = async { tokio::join!(biased; endpoints.serve(listener, app), async { announce(address) }).0 };
+    let serving = async {
+        tokio::join!(biased; endpoints.serve(listener, app), async { announce(Front::new(settings), address) }).0
+    };
     let serving = until_store_fails(serving, store, || endpoints.shutdown());
     match climate {
         Some(climate) => climate.serve_during(serving).await,
@@ -181,7 +186,16 @@ async fn climate(settings: &Settings) -> Result<Option<Climate>, Failure> {
     climate.map(Some).map_err(|error| Failure::other("the climate service cannot listen on 127.0.0.1", error))
 }
 
-/// Prints the only line on stdout, which may be closed or blocked.
-fn announce(address: SocketAddr) {
-    drop(LogWriter::start(io::stdout()).write(format!("listening on http://{address}\n").as_bytes()));
+/// Prints the address and what to do with it on stdout, which may be closed or blocked.
+fn announce(front: Front, address: SocketAddr) {
+    drop(LogWriter::start(io::stdout()).write(front.greeting(&format!("http://{address}")).as_bytes()));
+}
+
+/// The error of a port that another program listens on.
+fn taken(bind: &str) -> String {
+    let free = bind.rsplit_once(':').map_or(bind, |(host, _)| host);
+    format!(
+        "cannot listen on {bind}: another program uses this port. Set AE_BIND to another address; AE_BIND={free}:0 picks a \
+         free port"
+    )
 }

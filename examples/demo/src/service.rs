@@ -7,6 +7,7 @@ use axum::Router;
 
 use crate::{
     checks,
+    front::Front,
     handlers::{
         monitored::{self, MONITORED},
         performance::{self, Metrics, PERFORMANCE},
@@ -71,7 +72,7 @@ pub(crate) fn build(
             .handled_elsewhere(sleep);
     }
     let endpoints = builder.build()?;
-    let mut app = Router::new().merge(endpoints.job_routes()).merge(endpoints.monitoring_routes());
+    let mut app = Front::new(settings).routes().merge(endpoints.job_routes()).merge(endpoints.monitoring_routes());
     if settings.role.accepts() {
         app = app.merge(endpoints.submit_routes());
     }

@@ -9,7 +9,7 @@
 //! | `submit` | accepting a job on a declared path |
 //! | `from_parts` | accepting a job on a path of the application |
 //! | `list`, `get`, `result`, `events`, `logs`, `cancel`, `retry` | the job routes, one each |
-//! | `monitoring` | `/metrics` and `/metrics/jobs` |
+//! | `metrics`, `monitoring` | `/metrics`, `/metrics/jobs` |
 //! | `health` | `/health`, `/health/ready` and `/health/live` |
 //! | `ops` | `/ops/workers` |
 //! | `alerts` | `/alerts` and the routes below it |
@@ -35,6 +35,8 @@ mod health;
 mod job;
 mod list;
 mod logs;
+#[cfg(feature = "telemetry")]
+mod metrics;
 mod monitoring;
 mod openapi;
 mod ops;

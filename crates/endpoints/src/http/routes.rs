@@ -18,6 +18,8 @@ use axum::{
 use bytes::Bytes;
 use futures_util::{FutureExt, stream};
 
+#[cfg(feature = "telemetry")]
+use super::metrics;
 use super::{
     access, alerts, body,
     call::Call,
@@ -74,7 +76,11 @@ impl Route {
             Self::Cancel => Box::pin(cancel::cancel(&call)).await,
             Self::Retry => Box::pin(retry::retry(&call)).await,
             Self::OpenApi => openapi::document(&call),
-            Self::Metrics => monitoring::metrics(&call).await,
+            #[cfg(feature = "telemetry")]
+            Self::Metrics => metrics::metrics(&call).await,
+            // The route does not exist.
+            #[cfg(not(feature = "telemetry"))]
+            Self::Metrics => Err(codes::INTERNAL_ERROR.into()),
             Self::JobMetrics => monitoring::jobs(&call).await,
             Self::Workers => ops::workers(&call).await,
             Self::Alerts => Box::pin(alerts::alerts(&call)).await,

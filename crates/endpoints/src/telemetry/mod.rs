@@ -1,6 +1,6 @@
 //! Telemetry of endpoints and jobs. It never decides about jobs, panics, blocks, or fails a job.
 //!
-//! The set-up is [`Telemetry`]'s. [`CATALOGUE`] declares every metric.
+//! The set-up is `Telemetry`'s, which needs the feature `telemetry`. [`CATALOGUE`] declares every metric.
 //!
 //! ```
 //! use async_endpoints::{AsyncEndpoints, MemoryStore, Telemetry};
@@ -58,10 +58,15 @@ use async_endpoints_core::{
 use async_endpoints_telemetry::Attachment;
 #[cfg(feature = "otlp")]
 pub use async_endpoints_telemetry::Otlp;
+#[cfg(not(feature = "telemetry"))]
+pub(crate) use async_endpoints_telemetry::Telemetry;
 pub use async_endpoints_telemetry::{
-    Combine, ExpositionError, Format, Instrument, InstrumentKind, LOG_DROPPED, LogFormat, LogOutput, LogWriter, Logs,
-    Sampler, Signal, Telemetry, TelemetryBuilder, TelemetryError, TelemetryGuard, capture::capture_layer,
-    opentelemetry, trace,
+    Combine, Instrument, InstrumentKind, LOG_DROPPED, LogWriter, opentelemetry, trace,
+};
+#[cfg(feature = "telemetry")]
+pub use async_endpoints_telemetry::{
+    ExpositionError, Format, LogFormat, LogOutput, Logs, Sampler, Signal, Telemetry, TelemetryBuilder, TelemetryError,
+    TelemetryGuard, capture::capture_layer,
 };
 
 pub(crate) use self::alerts::{AlertMeter, SendOutcome};

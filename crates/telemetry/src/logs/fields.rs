@@ -17,10 +17,7 @@ use super::{
     escape::push_escaped,
     redact::{REDACTED, is_secret},
 };
-
-/// Target of the spans whose fields correlate lines with a request or a job. Log filters never remove these spans. They are
-/// no spans of a trace.
-pub const SCOPE_TARGET: &str = "async_endpoints::scope";
+use crate::log_writer::SCOPE_TARGET;
 
 /// Maximum number of bytes of a value. The rest is cut.
 const MAX_VALUE: usize = 16 << 10;

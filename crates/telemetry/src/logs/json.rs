@@ -2,7 +2,7 @@
 //!
 //! Keys come in this order: those of every line, ids of the current OpenTelemetry span, fields of the spans in scope, fields
 //! of the event. A key is written once:
-//! - Of spans that share a field name, the innermost counts. Fields of [`SCOPE_TARGET`](super::SCOPE_TARGET) come first.
+//! - Of spans that share a field name, the innermost counts. Fields of [`SCOPE_TARGET`](crate::SCOPE_TARGET) come first.
 //! - An event's field, or a field of the application's spans, whose name is a key already is written as `field_<name>`. It
 //!   can so replace neither `level` nor `job_id`. A field that repeats the value of its key is left out.
 

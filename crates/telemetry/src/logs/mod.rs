@@ -23,10 +23,7 @@ mod settings;
 mod tests;
 mod time;
 
-pub use self::{
-    fields::SCOPE_TARGET,
-    settings::{LogFormat, LogOutput, Logs},
-};
+pub use self::settings::{LogFormat, LogOutput, Logs};
 pub(crate) use self::{
     fields::{Fields, MESSAGE, SpanFields, Value, char_boundary, for_each_span},
     layer::{add_fields, keep_fields},

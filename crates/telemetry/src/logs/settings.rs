@@ -11,11 +11,10 @@ use tracing_subscriber::{EnvFilter, Layer, registry::LookupSpan};
 
 use super::{
     daily::DailyFile,
-    fields::SCOPE_TARGET,
     json,
     layer::{OutputLayer, Style},
 };
-use crate::{error::TelemetryError, log_writer::LogWriter};
+use crate::{error::TelemetryError, log_writer::LogWriter, log_writer::SCOPE_TARGET};
 
 const FILTER: &str = "RUST_LOG";
 const FORMAT: &str = "AE_LOG_FORMAT";

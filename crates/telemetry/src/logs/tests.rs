@@ -17,7 +17,7 @@ use tracing::{error_span, info, info_span};
 use tracing_subscriber::{Registry, layer::SubscriberExt};
 
 use super::*;
-use crate::{Format, LogWriter, Telemetry};
+use crate::{Format, LogWriter, SCOPE_TARGET, Telemetry};
 
 const LIMIT: Duration = Duration::from_secs(30);
 

@@ -3,9 +3,11 @@
 #[cfg(feature = "reqwest")]
 mod client;
 mod extract;
+mod ids;
 mod inject;
 #[cfg(any(feature = "console", feature = "otlp"))]
 mod redact;
+#[cfg(feature = "sdk")]
 mod sampler;
 mod tracing;
 mod w3c;
@@ -16,10 +18,11 @@ pub use opentelemetry::{Context, TraceId};
 pub use self::client::inject_request;
 #[cfg(any(feature = "console", feature = "otlp"))]
 pub(crate) use self::redact::RedactSpans;
+#[cfg(feature = "sdk")]
+pub use self::sampler::LinkedSampler;
 pub use self::{
     extract::extract_headers,
     inject::{inject_headers, trace_env},
-    sampler::LinkedSampler,
     tracing::Tracing,
     w3c::{context_of, remote_context, remote_span, traceparent, tracestate},
 };

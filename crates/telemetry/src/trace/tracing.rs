@@ -7,9 +7,9 @@ use opentelemetry::{
     global::{BoxedTracer, ObjectSafeTracer},
     trace::{Link, SpanBuilder, SpanContext, TraceContextExt, Tracer, TracerProvider},
 };
-use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 
-use crate::views::SCOPE;
+use super::ids;
+use crate::instrument::SCOPE;
 
 /// Semantic conventions of the spans' names and attributes.
 const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
@@ -48,6 +48,7 @@ impl Tracing {
     /// Decides as a [`LinkedSampler`](crate::trace::LinkedSampler) with a parent-based sampler does, without asking it:
     /// records no span below an unsampled one, and no root span whose links are all unsampled. Such spans then cost their
     /// ids only.
+    #[cfg(feature = "sdk")]
     pub(crate) fn following_parents(self) -> Self {
         Self { follows_parents: true, ..self }
     }
@@ -91,15 +92,14 @@ const ANY: TraceFlags = TraceFlags::new(u8::MAX);
 
 /// The context of a span without a record: in the parent's trace, else in a new one with this id or a random one.
 fn unrecorded(parent: &Context, links: &[SpanContext], trace_id: TraceId, kept: TraceFlags) -> Context {
-    let random = RandomIdGenerator::default();
     let span = parent.span();
     let above = span.span_context();
     let (trace_id, flags) = match links.first() {
         _ if above.is_valid() => (above.trace_id(), above.trace_flags()),
         first => (trace_id, first.map_or(TraceFlags::NOT_SAMPLED, |link| link.trace_flags() & TraceFlags::SAMPLED)),
     };
-    let trace_id = if trace_id == TraceId::INVALID { random.new_trace_id() } else { trace_id };
-    let own = SpanContext::new(trace_id, random.new_span_id(), flags & kept, false, above.trace_state().clone());
+    let trace_id = if trace_id == TraceId::INVALID { ids::trace_id() } else { trace_id };
+    let own = SpanContext::new(trace_id, ids::span_id(), flags & kept, false, above.trace_state().clone());
     parent.with_remote_span_context(own)
 }
 
@@ -109,7 +109,7 @@ impl fmt::Debug for Tracing {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "sdk"))]
 mod tests {
     use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 
