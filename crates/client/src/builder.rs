@@ -125,9 +125,6 @@ fn base(text: &str) -> Result<Url, Error> {
 }
 
 fn http() -> Result<reqwest::Client, Error> {
-    #[cfg(feature = "tls")]
-    // An error means that the application has chosen a provider already.
-    drop(rustls::crypto::ring::default_provider().install_default());
     reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).build().map_err(Error::HttpClient)
 }
 

@@ -61,7 +61,7 @@
 //!
 //! | feature | default | adds |
 //! |---|---|---|
-//! | `tls` | yes | `https:` by rustls with its ring provider and the system's certificate authorities |
+//! | `tls` | no | `https:` by reqwest's rustls and the system's certificate authorities |
 //!
 //! Without `tls`, `https:` needs a [`reqwest::Client`] of your own, see [`ClientBuilder::http_client`].
 //!
