@@ -117,11 +117,11 @@ impl AlertRule for SlowJobs {
         let since = last["minute"].as_i64().unwrap_or(minute);
         let running = slow::running(stats);
         let ended = slow::ended(stats, since).saturating_sub(last["slow"].as_u64().unwrap_or(0));
+        // Attempts that an earlier evaluation counted are no samples.
+        let from = if ended == 0 { minute + 1 } else { since };
         let jobs = match running + ended {
             0 => Vec::new(),
-            // The last evaluation counted the jobs that ended in its minute.
-            _ if ended == 0 => sampled(samples::slow(context, context.now())).await,
-            _ => sampled(samples::slow(context, Timestamp::from_minute(since))).await,
+            _ => sampled(samples::slow(context, Timestamp::from_minute(from))).await,
         };
         let message = format!("slow attempts: {running} running, {ended} ended since the last evaluation");
         let reading = Reading::new((running + ended) as f64, message).with("running", running).with("ended", ended);
@@ -221,7 +221,10 @@ impl AlertRule for NoWorkers {
         };
         let left: Vec<&JobName> = stats.types.iter().filter(is_left).map(|of_type| &of_type.name).collect();
         let names: Vec<&str> = left.iter().map(|name| name.as_str()).collect();
-        let message = format!("no live worker runs {}, and jobs wait", names.join(", "));
+        let message = match names.is_empty() {
+            true => "every job type with waiting jobs has a live worker".to_owned(),
+            false => format!("no live worker runs {}, and jobs wait", names.join(", ")),
+        };
         let jobs = sampled(samples::of(context, &WAITING, left.clone())).await;
         Ok(Reading::new(left.len() as f64, message).with("job_types", names).jobs(jobs))
     }
