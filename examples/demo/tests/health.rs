@@ -159,7 +159,7 @@ async fn probes_are_fast_while_clients_read_the_job_list() {
     let demo = Demo::start(&folder, &[("AE_ROLE", "api")]).await;
     ready(&demo).await;
     let mut readers = JoinSet::<()>::new();
-    for _ in 0..20 {
+    for _ in 0..8 {
         let request = demo.getting("/jobs?limit=100");
         readers.spawn(async move {
             loop {
