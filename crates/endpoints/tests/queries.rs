@@ -27,11 +27,11 @@ struct World {
 impl World {
     fn new() -> Self {
         let clock = ManualClock::new();
-        Self::over(Fixture::manual(MemoryStore::with_clock(clock.clone()), clock.clone()), clock)
+        Self::over(&Fixture::manual(MemoryStore::with_clock(clock.clone()), clock.clone()), clock)
     }
 
-    fn over(fixture: Fixture, clock: ManualClock) -> Self {
-        let rig = Rig::new(&fixture);
+    fn over(fixture: &Fixture, clock: ManualClock) -> Self {
+        let rig = Rig::new(fixture);
         let endpoints = AsyncEndpoints::builder(rig.store.clone()).options(Options::default()).build().unwrap();
         Self { rig, clock, endpoints }
     }
@@ -232,7 +232,7 @@ async fn answers_survive_a_restart() {
         // The file survives a restart of the process. It need not survive a power cut.
         let options = Options::new().synchronous(Synchronous::Off);
         let store = options.open_with_clock(folder.join("jobs.db"), clock.clone()).await.unwrap();
-        World::over(Fixture::manual(store, clock.clone()), clock.clone())
+        World::over(&Fixture::manual(store, clock.clone()), clock.clone())
     };
     let answers = async |world: &World, since| {
         let hour = Duration::from_secs(60 * 60);
