@@ -94,7 +94,7 @@ pub use error::{Classification, JobError};
 pub use failure_rate::{FailureRate, FailureRates};
 pub use fleet::{Waiting, WaitingReason};
 pub use handler::{Classified, JobHandler};
-pub use http::{Access, Endpoint, JobDocument, Owner, Problem, Responses, Submission};
+pub use http::{Access, AccessLevel, Endpoint, Grant, JobDocument, Owner, Problem, Responses, Submission};
 pub use job_type::JobType;
 pub use jobs::{JobPage, Jobs, ListError};
 pub use middleware::{Middleware, Next};

@@ -1,27 +1,36 @@
-//! Authorization: the access policy of operator routes, and the owners of jobs.
+//! The access policy: which callers are operators, and what each of them may do.
 
-use std::{fmt, net::IpAddr, net::SocketAddr, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use async_endpoints_core::job::Digest;
-use axum::{
-    extract::ConnectInfo,
-    http::{HeaderMap, Version, header, request::Parts, uri::Authority},
-};
+use axum::http::request::Parts;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::{codes, problem::Problem};
-use crate::owner::JobOwner;
+#[cfg(feature = "dashboard")]
+use super::session::SessionKey;
+use super::{
+    codes,
+    grant::{AccessLevel, Grant, Granted, Who},
+    loopback::is_local,
+    problem::Problem,
+    site,
+};
 
-/// The access policy. It decides which callers are operators: they see and handle the jobs of all owners, list and retry
-/// jobs, and use all monitoring routes.
+/// The access policy. It decides which callers are operators, and their [level](AccessLevel). Operators see the jobs of all
+/// owners and use the monitoring routes. With the level `operate` they also cancel and retry jobs, and change settings.
 ///
 /// ```
-/// # use async_endpoints::Access;
+/// # use async_endpoints::{Access, AccessLevel, Grant};
 /// let token = Access::token("8c4f…");
-/// let staff = Access::when(|request| request.extensions.get::<Staff>().is_some());
+/// let tokens = Access::tokens([("8c4f…", AccessLevel::Operate), ("77ab…", AccessLevel::View)]);
+/// let staff = Access::when(|request| {
+///     let staff = request.extensions.get::<Staff>()?;
+///     let grant = if staff.is_on_call { Grant::operate() } else { Grant::view() };
+///     Some(grant.named(&staff.name))
+/// });
 /// let development = Access::loopback();
-/// # #[derive(Clone)] struct Staff;
+/// # #[derive(Clone)] struct Staff { name: String, is_on_call: bool }
 /// ```
 #[derive(Clone)]
 pub struct Access(AccessPolicy);
@@ -30,9 +39,17 @@ pub struct Access(AccessPolicy);
 enum AccessPolicy {
     Closed,
     Loopback,
-    Token(Option<Digest>),
-    When(Arc<dyn Fn(&Parts) -> bool + Send + Sync>),
+    Tokens(Arc<[Token]>),
+    When(Arc<dyn Fn(&Parts) -> Grant + Send + Sync>),
     Open,
+}
+
+/// A token of operators. The token itself is not kept.
+struct Token {
+    digest: Digest,
+    level: AccessLevel,
+    #[cfg(feature = "dashboard")]
+    session: SessionKey,
 }
 
 impl Access {
@@ -41,8 +58,8 @@ impl Access {
         Self(AccessPolicy::Closed)
     }
 
-    /// Allows requests of this machine, for development: the peer and `Host` are loopback, and no header of a proxy is set.
-    /// HTTP/1.0, which proxies speak by default, is refused, and so are requests without a known peer;
+    /// Grants `operate` to requests of this machine, for development: the peer and `Host` are loopback, and no header of a
+    /// proxy is set. HTTP/1.0, which proxies speak by default, is refused, and so are requests without a known peer;
     /// [`serve`](crate::AsyncEndpoints::serve) provides it.
     ///
     /// Do not use it behind a proxy on the same machine: a proxy that speaks HTTP/1.1 and sends a loopback `Host` without
@@ -51,45 +68,117 @@ impl Access {
         Self(AccessPolicy::Loopback)
     }
 
-    /// Allows requests with `Authorization: Bearer <token>`. An empty token refuses all requests.
+    /// Grants `operate` to requests with `Authorization: Bearer <token>`. An empty token refuses all requests.
     pub fn token(token: &str) -> Self {
-        Self(AccessPolicy::Token((!token.is_empty()).then(|| digest(token))))
+        Self::tokens([(token, AccessLevel::Operate)])
     }
 
-    /// Allows requests for which the function returns true. It can read the `extensions` that the application's layers set.
-    pub fn when(allowed: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
-        Self(AccessPolicy::When(Arc::new(allowed)))
+    /// Grants its level to each token, sent as `Authorization: Bearer <token>`. Empty tokens are ignored.
+    pub fn tokens<T: AsRef<str>>(tokens: impl IntoIterator<Item = (T, AccessLevel)>) -> Self {
+        let tokens = tokens.into_iter().filter(|(token, _)| !token.as_ref().is_empty());
+        Self(AccessPolicy::Tokens(tokens.map(|(token, level)| Token::new(token.as_ref(), level)).collect()))
     }
 
-    /// Allows all requests. Each caller then sees and handles the jobs of all owners, whatever the
+    /// Grants what the function returns: a [`Grant`] with level and name, an [`AccessLevel`], or a `bool`, where `true` is
+    /// `operate`. It can read the `extensions` that the application's layers set.
+    pub fn when<G: Into<Grant>>(rule: impl Fn(&Parts) -> G + Send + Sync + 'static) -> Self {
+        Self(AccessPolicy::When(Arc::new(move |request| rule(request).into())))
+    }
+
+    /// Grants `operate` to all requests. Each caller then sees and handles the jobs of all owners, whatever the
     /// [owner rule](crate::Builder::owner) says.
     pub fn open() -> Self {
         Self(AccessPolicy::Open)
     }
 
-    /// Whether the policy reads `Authorization`.
-    pub(super) fn takes_token(&self) -> bool {
-        matches!(self.0, AccessPolicy::Token(_))
+    /// Whether callers prove themselves by a token, and browsers by a session that begins with it.
+    pub(crate) fn takes_token(&self) -> bool {
+        matches!(self.0, AccessPolicy::Tokens(_))
     }
 
-    /// Whether the caller is an operator. Panics if the application's predicate does.
-    pub(super) fn grants(&self, request: &Parts) -> bool {
+    /// What the policy grants to a caller. Panics if the application's rule does.
+    pub(crate) fn grant(&self, request: &Parts) -> Granted {
         match &self.0 {
-            AccessPolicy::Closed => false,
-            AccessPolicy::Loopback => is_local(request),
-            AccessPolicy::Token(token) => match (token, bearer(&request.headers)) {
-                (Some(token), Some(sent)) => token.0.ct_eq(&digest(sent).0).into(),
-                _ => false,
+            AccessPolicy::Loopback if is_local(request) => Granted::new(AccessLevel::Operate, Who::Loopback),
+            AccessPolicy::Closed | AccessPolicy::Loopback => Granted::default(),
+            AccessPolicy::Tokens(tokens) => match site::bearer(&request.headers) {
+                Some(sent) => find(tokens, sent).map(Token::granted).unwrap_or_default(),
+                None => by_session(tokens, request),
             },
-            AccessPolicy::When(allowed) => allowed(request),
-            AccessPolicy::Open => true,
+            AccessPolicy::When(rule) => rule(request).into(),
+            AccessPolicy::Open => Granted::new(AccessLevel::Operate, Who::Open),
         }
     }
 
-    /// The problem of a caller that is no operator.
-    pub(super) fn refusal(&self) -> Problem {
-        if self.takes_token() { codes::UNAUTHORIZED.into() } else { codes::FORBIDDEN.into() }
+    /// The problem of a caller that lacks a level.
+    pub(super) fn refusal(&self, granted: &Granted, needed: AccessLevel) -> Problem {
+        let route = format!("This route needs the level {needed}");
+        match granted.level {
+            AccessLevel::None if self.takes_token() => codes::UNAUTHORIZED
+                .with_detail(format!("{route}: send Authorization: Bearer with a token of that level.")),
+            AccessLevel::None => codes::FORBIDDEN.into(),
+            level => codes::FORBIDDEN.with_detail(format!("{route}, and the caller has the level {level}.")),
+        }
     }
+}
+
+#[cfg(feature = "dashboard")]
+impl Access {
+    /// The caller with this token, and the `Set-Cookie` value that begins its session. `None` if the token is wrong or the
+    /// policy takes none. `base` is the prefix of the library's routes.
+    pub(super) fn sign_in(
+        &self,
+        token: &str,
+        request: &Parts,
+        base: &str,
+    ) -> Option<(Granted, axum::http::HeaderValue)> {
+        let AccessPolicy::Tokens(tokens) = &self.0 else { return None };
+        let token = find(tokens, token)?;
+        Some((token.granted(), token.session.begin(request, base, now())?))
+    }
+}
+
+#[cfg(feature = "dashboard")]
+fn by_session(tokens: &[Token], request: &Parts) -> Granted {
+    let found = best(tokens.iter().filter(|token| token.session.is_in(&request.headers, now())));
+    found.map(|token| Granted { by_session: true, ..token.granted() }).unwrap_or_default()
+}
+
+#[cfg(not(feature = "dashboard"))]
+fn by_session(_: &[Token], _: &Parts) -> Granted {
+    Granted::default()
+}
+
+/// Seconds of Unix time.
+#[cfg(feature = "dashboard")]
+fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+impl Token {
+    fn new(token: &str, level: AccessLevel) -> Self {
+        Self {
+            digest: Digest(Sha256::digest(token.as_bytes()).into()),
+            level,
+            #[cfg(feature = "dashboard")]
+            session: SessionKey::of(token),
+        }
+    }
+
+    fn granted(&self) -> Granted {
+        Granted::new(self.level, Who::Token(self.digest))
+    }
+}
+
+/// The token that was sent.
+fn find<'a>(tokens: &'a [Token], sent: &str) -> Option<&'a Token> {
+    let sent = Sha256::digest(sent.as_bytes());
+    best(tokens.iter().filter(|token| token.digest.0.ct_eq(&sent).into()))
+}
+
+/// The token of the highest level, if one was configured with several.
+fn best<'a>(tokens: impl Iterator<Item = &'a Token>) -> Option<&'a Token> {
+    tokens.max_by_key(|token| token.level)
 }
 
 impl fmt::Debug for Access {
@@ -97,135 +186,10 @@ impl fmt::Debug for Access {
         f.write_str(match self.0 {
             AccessPolicy::Closed => "Access::closed",
             AccessPolicy::Loopback => "Access::loopback",
-            AccessPolicy::Token(_) => "Access::token",
+            AccessPolicy::Tokens(_) => "Access::tokens",
             AccessPolicy::When(_) => "Access::when",
             AccessPolicy::Open => "Access::open",
         })
-    }
-}
-
-fn digest(token: &str) -> Digest {
-    Digest(Sha256::digest(token.as_bytes()).into())
-}
-
-/// The token of `Authorization: Bearer`; `None` if the header occurs more than once.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let (value, None) = (values.next()?, values.next()) else { return None };
-    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-}
-
-fn is_local(request: &Parts) -> bool {
-    let peer = request.extensions.get::<ConnectInfo<SocketAddr>>();
-    let is_of_proxy =
-        |name: &str| matches!(name, "forwarded" | "via" | "x-real-ip") || name.starts_with("x-forwarded-");
-    let proxied = request.version == Version::HTTP_10 || request.headers.keys().any(|name| is_of_proxy(name.as_str()));
-    let authority = request.uri.authority().is_none_or(is_loopback_host);
-    let mut hosts = request.headers.get_all(header::HOST).iter();
-    let host = match (hosts.next(), hosts.next()) {
-        (Some(host), None) => Authority::try_from(host.as_bytes()).is_ok_and(|host| is_loopback_host(&host)),
-        // HTTP/2 sends the authority instead of `Host`.
-        (None, _) => request.uri.authority().is_some(),
-        _ => false,
-    };
-    peer.is_some_and(|ConnectInfo(peer)| is_loopback(peer.ip())) && host && authority && !proxied
-}
-
-fn is_loopback(ip: IpAddr) -> bool {
-    ip.to_canonical().is_loopback()
-}
-
-fn is_loopback_host(authority: &Authority) -> bool {
-    let host = authority.host();
-    let ip = host.trim_start_matches('[').trim_end_matches(']');
-    !authority.as_str().contains('@')
-        && (host.eq_ignore_ascii_case("localhost") || ip.parse().is_ok_and(|ip: IpAddr| is_loopback(ip)))
-}
-
-/// Refuses an unsafe request that a browser sent for another site with this site's cookies.
-pub(super) fn check_cookies(request: &Parts) -> Result<(), Problem> {
-    if request.headers.contains_key(header::COOKIE) { check_site(request) } else { Ok(()) }
-}
-
-/// Refuses an unsafe request that a browser marked as coming from another site.
-pub(super) fn check_site(request: &Parts) -> Result<(), Problem> {
-    let mut sites = request.headers.get_all("sec-fetch-site").iter();
-    let is_cross_site = sites.any(|site| site != "same-origin" && site != "none");
-    if is_cross_site && !request.method.is_safe() { Err(codes::CROSS_SITE_REQUEST.into()) } else { Ok(()) }
-}
-
-/// The owner of a request, returned by the application's [rule](crate::Builder::owner). It decides which owner new jobs
-/// get and which jobs the request sees.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Owner {
-    /// New jobs belong to this owner; jobs of this owner are visible.
-    Of(String),
-    /// New jobs have no owner; jobs without an owner are visible.
-    None,
-    /// New jobs have no owner; all jobs are visible. For internal services that read jobs and are no operators: operators
-    /// see all jobs whatever the rule returns.
-    All,
-}
-
-impl From<String> for Owner {
-    fn from(name: String) -> Self {
-        Self::Of(name)
-    }
-}
-
-impl From<&str> for Owner {
-    fn from(name: &str) -> Self {
-        Self::Of(name.to_owned())
-    }
-}
-
-impl<T: Into<Owner>> From<Option<T>> for Owner {
-    fn from(name: Option<T>) -> Self {
-        name.map_or(Self::None, Into::into)
-    }
-}
-
-/// Maps a request to its owner.
-pub(crate) type OwnerRule = Arc<dyn Fn(&Parts) -> Owner + Send + Sync>;
-
-/// The owner of a request's new jobs. `keeps_names` is [`Options::owner_labels`](crate::Options::owner_labels).
-pub(crate) fn owner_of(rule: Option<&OwnerRule>, request: &Parts, keeps_names: bool) -> Option<JobOwner> {
-    Visibility::of(rule, request, keeps_names).owner().cloned()
-}
-
-/// Which jobs the owner rule shows to a caller. An operator sees all jobs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Visibility {
-    All,
-    Own(Option<JobOwner>),
-}
-
-impl Visibility {
-    /// `keeps_names` is [`Options::owner_labels`](crate::Options::owner_labels).
-    pub(super) fn of(rule: Option<&OwnerRule>, request: &Parts, keeps_names: bool) -> Self {
-        match rule.map(|rule| rule(request)) {
-            None | Some(Owner::All) => Self::All,
-            Some(Owner::None) => Self::Own(None),
-            Some(Owner::Of(name)) => Self::Own(Some(JobOwner::new(&name, keeps_names))),
-        }
-    }
-
-    /// The owner of the caller's new jobs.
-    pub(super) fn owner(&self) -> Option<&JobOwner> {
-        match self {
-            Self::All => None,
-            Self::Own(owner) => owner.as_ref(),
-        }
-    }
-
-    /// Whether the caller is an owner of jobs.
-    pub(super) fn is_owner(&self) -> bool {
-        self.owner().is_some()
-    }
-
-    pub(super) fn includes(&self, owner: Option<Digest>) -> bool {
-        matches!(self, Self::All) || self.owner().map(JobOwner::digest) == owner
     }
 }
 
@@ -235,65 +199,60 @@ mod tests {
 
     use super::*;
 
-    fn parts(peer: Option<&str>, headers: &[(&str, &str)]) -> Parts {
-        let mut request = Request::get("/jobs");
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let (mut parts, ()) = request.body(()).expect("a request").into_parts();
-        if let Some(peer) = peer {
-            parts.extensions.insert(ConnectInfo(SocketAddr::new(peer.parse().expect("an address"), 9)));
-        }
-        parts
-    }
-
-    #[test]
-    fn loopback_requires_peer_host_and_no_proxy() {
-        let local = |peer, headers: &[(&str, &str)]| is_local(&parts(peer, headers));
-        for peer in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
-            for host in ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "127.1.2.3", "[::1]:8080", "[::ffff:127.0.0.1]"]
-            {
-                assert!(local(Some(peer), &[("host", host)]), "{peer} {host}");
-            }
-        }
-        for host in ["example.com", "localhost.example.com", "10.0.0.1", "x@localhost", "localhost@x", "", "[::2]"] {
-            assert!(!local(Some("127.0.0.1"), &[("host", host)]), "{host}");
-        }
-        let host = ("host", "localhost");
-        assert!(!local(Some("127.0.0.1"), &[]), "no host");
-        assert!(!local(Some("127.0.0.1"), &[host, host]), "two hosts");
-        assert!(!local(Some("10.0.0.1"), &[host]), "another machine");
-        assert!(!local(None, &[host]), "an unknown peer");
-        for name in ["forwarded", "via", "x-real-ip", "x-forwarded-for", "X-Forwarded-Anything"] {
-            assert!(!local(Some("127.0.0.1"), &[host, (name, "x")]), "{name}");
-        }
-        let mut old = parts(Some("127.0.0.1"), &[host]);
-        old.version = Version::HTTP_10;
-        assert!(!is_local(&old), "HTTP/1.0");
+    fn level(access: &Access, values: &[&str]) -> AccessLevel {
+        let request =
+            values.iter().fold(Request::get("/jobs"), |request, value| request.header("authorization", *value));
+        access.grant(&request.body(()).expect("a request").into_parts().0).level
     }
 
     #[test]
     fn token_must_match_and_occur_once() {
         let access = Access::token("secret");
-        let check = |values: &[&str]| {
-            let headers: Vec<_> = values.iter().map(|value| ("authorization", *value)).collect();
-            access.grants(&parts(None, &headers))
-        };
-        assert!(check(&["Bearer secret"]) && check(&["bearer  secret"]));
-        for wrong in [&[] as &[&str], &["Bearer secre"], &["Bearer"], &["Basic secret"], &["secret"]] {
-            assert!(!check(wrong), "{wrong:?}");
+        for right in ["Bearer secret", "bearer  secret"] {
+            assert_eq!(level(&access, &[right]), AccessLevel::Operate, "{right}");
         }
-        assert!(!check(&["Bearer secret", "Bearer secret"]));
-        assert!(!Access::token("").grants(&parts(None, &[("authorization", "Bearer ")])));
+        for wrong in [&[] as &[&str], &["Bearer secre"], &["Bearer"], &["Basic secret"], &["secret"]] {
+            assert_eq!(level(&access, wrong), AccessLevel::None, "{wrong:?}");
+        }
+        assert_eq!(level(&access, &["Bearer secret", "Bearer secret"]), AccessLevel::None);
+        assert_eq!(level(&Access::token(""), &["Bearer "]), AccessLevel::None);
     }
 
     #[test]
-    fn unsafe_cross_site_request_is_refused() {
-        let mut request = parts(None, &[("sec-fetch-site", "cross-site")]);
-        assert!(check_site(&request).is_ok(), "a read");
-        request.method = axum::http::Method::POST;
-        assert!(check_site(&request).is_err());
-        request.headers.insert("sec-fetch-site", "same-origin".parse().expect("a value"));
-        assert!(check_site(&request).is_ok());
+    fn each_token_has_its_level() {
+        let view = ("read", AccessLevel::View);
+        let access = Access::tokens([view, ("write", AccessLevel::Operate), ("", AccessLevel::Operate)]);
+        for (token, expected) in [
+            ("read", AccessLevel::View),
+            ("write", AccessLevel::Operate),
+            ("other", AccessLevel::None),
+            ("", AccessLevel::None),
+        ] {
+            assert_eq!(level(&access, &[&format!("Bearer {token}")]), expected, "{token}");
+        }
+        let twice = Access::tokens([("read", AccessLevel::Operate), view]);
+        assert_eq!(level(&twice, &["Bearer read"]), AccessLevel::Operate);
+    }
+
+    #[cfg(feature = "dashboard")]
+    #[test]
+    fn session_has_the_level_of_its_token_until_the_token_changes() {
+        let access = Access::tokens([("read", AccessLevel::View), ("write", AccessLevel::Operate)]);
+        let login = Request::post("/").header("host", "localhost").body(()).expect("a request").into_parts().0;
+        assert!(access.sign_in("other", &login, "").is_none() && Access::open().sign_in("read", &login, "").is_none());
+        for (token, expected) in [("read", AccessLevel::View), ("write", AccessLevel::Operate)] {
+            let (granted, cookie) = access.sign_in(token, &login, "").expect("the token is right");
+            assert_eq!((granted.level, granted.by_session), (expected, false));
+            let cookie = cookie.to_str().expect("ASCII").split(';').next().expect("a pair");
+            let request = Request::get("/jobs").header("cookie", cookie).body(()).expect("a request").into_parts().0;
+            let by_session = Granted { by_session: true, ..granted };
+            assert_eq!(access.grant(&request), by_session);
+            let restarted = Access::tokens([("write", AccessLevel::Operate), ("read", AccessLevel::View)]);
+            assert_eq!(restarted.grant(&request), by_session, "another process");
+            assert_eq!(Access::token("new").grant(&request), Granted::default());
+            let mut with_bearer = request.clone();
+            with_bearer.headers.insert("authorization", "Bearer other".parse().expect("a value"));
+            assert_eq!(access.grant(&with_bearer), Granted::default(), "the header has precedence");
+        }
     }
 }

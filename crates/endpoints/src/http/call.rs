@@ -11,7 +11,15 @@ use axum::{
     response::Response,
 };
 
-use super::{access::Visibility, codes, config::HttpConfig, document::JobDocument, job, problem::Problem};
+use super::{
+    codes,
+    config::HttpConfig,
+    document::JobDocument,
+    grant::{AccessLevel, Granted},
+    job,
+    owners::Visibility,
+    problem::Problem,
+};
 use crate::AsyncEndpoints;
 
 pub(super) struct Call {
@@ -23,8 +31,8 @@ pub(super) struct Call {
     /// The path of the job list, after that prefix.
     jobs: String,
     pub(super) visibility: Visibility,
-    /// Whether the access policy grants operator rights. Such a caller sees all jobs, their owners, and the sources of errors.
-    pub(super) is_operator: bool,
+    /// What the access policy grants to the caller.
+    pub(super) granted: Granted,
     /// Path parameters.
     pub(super) path: Result<Vec<(String, String)>, Problem>,
 }
@@ -37,7 +45,7 @@ impl Call {
             jobs: format!("{base}{}", config.jobs_path),
             base,
             visibility: Visibility::Own(None),
-            is_operator: false,
+            granted: Granted::default(),
             path: path(&mut head).await,
             endpoints: endpoints.clone(),
             config,
@@ -49,8 +57,13 @@ impl Call {
     /// Applies the application's owner rule and access policy. Panics if one of them does.
     pub(super) fn identified(mut self) -> Self {
         self.visibility = Visibility::of(self.config.owner.as_ref(), &self.head, self.endpoints.options().owner_labels);
-        self.is_operator = self.config.access.grants(&self.head);
+        self.granted = self.config.access.grant(&self.head);
         self
+    }
+
+    /// Whether the caller is an operator. It sees all jobs, their owners, and the sources of errors.
+    pub(super) fn is_operator(&self) -> bool {
+        self.granted.level >= AccessLevel::View
     }
 
     pub(super) fn headers(&self) -> &HeaderMap {
@@ -74,7 +87,7 @@ impl Call {
 
     /// Whether the caller may see jobs of this owner.
     pub(super) fn sees(&self, owner: Option<Digest>) -> bool {
-        self.is_operator || self.visibility.includes(owner)
+        self.is_operator() || self.visibility.includes(owner)
     }
 
     /// A job that the caller may see. Jobs of other owners are answered like unknown ones.
@@ -91,18 +104,26 @@ impl Call {
         if self.sees(owner) { codes::JOB_EXPIRED.into() } else { codes::JOB_NOT_FOUND.into() }
     }
 
-    /// Fails if the caller may not see a job. A job's owner never changes, so the check may come before an action.
-    pub(super) async fn check_visible(&self, id: JobId) -> Result<(), Problem> {
-        if !self.is_operator && self.visibility != Visibility::All {
-            self.found(self.endpoints.job(id).await?)?;
+    /// Fails if the caller may not change a job. A job's owner never changes, so the check may come before an action.
+    pub(super) async fn check_changeable(&self, id: JobId) -> Result<(), Problem> {
+        if self.granted.level < AccessLevel::Operate && self.visibility != Visibility::All {
+            let job = self.found(self.endpoints.job(id).await?)?;
+            if !self.visibility.includes(job.owner) {
+                return Err(self.refusal(AccessLevel::Operate));
+            }
         }
         Ok(())
+    }
+
+    /// The problem of a caller that lacks a level.
+    pub(super) fn refusal(&self, needed: AccessLevel) -> Problem {
+        self.config.access.refusal(&self.granted, needed)
     }
 
     /// A job in the form that clients read.
     pub(super) async fn document<'a>(&'a self, job: &'a JobView) -> JobDocument<'a> {
         let waiting = self.endpoints.waiting(job).await;
-        JobDocument { job, waiting, jobs: &self.jobs, for_operator: self.is_operator }
+        JobDocument { job, waiting, jobs: &self.jobs, for_operator: self.is_operator() }
     }
 
     /// A response with a job, after the application's hook.

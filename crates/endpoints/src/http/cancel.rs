@@ -9,7 +9,7 @@ use crate::store_call::within;
 pub(super) async fn cancel(call: &Call) -> Result<Response, Problem> {
     let id = call.id()?;
     let canceled = within::<_, Problem>(async {
-        call.check_visible(id).await?;
+        call.check_changeable(id).await?;
         Ok(call.endpoints.cancel(id).await?)
     });
     match canceled.await? {

@@ -48,9 +48,9 @@ problems! {
     UNAUTHORIZED: UNAUTHORIZED, "A token is needed",
         "The Authorization header with the bearer token is missing or wrong.";
     CROSS_SITE_REQUEST: FORBIDDEN, "Another site's request",
-        "Sec-Fetch-Site says that another site made this request.";
+        "Sec-Fetch-Site names another site. Or it is missing, the request has cookies, and Origin does not equal Host.";
     FORBIDDEN: FORBIDDEN, "Not for this caller",
-        "This route is for operators, and the access policy refuses this request. Without .access(…) on the builder, it refuses all.";
+        "The access policy does not grant the level that this route needs. Without .access(…) on the builder, it refuses all.";
     JOB_NOT_FOUND: NOT_FOUND, "No such job",
         "There is no job with this id.";
     SILENCE_NOT_FOUND: NOT_FOUND, "No such silence",

@@ -7,12 +7,7 @@ use std::{
 
 use axum::response::Response;
 
-use super::{
-    access::{Access, OwnerRule},
-    endpoint::DeclaredEndpoint,
-    responses::Hooks,
-    route::Route,
-};
+use super::{access::Access, endpoint::DeclaredEndpoint, owners::OwnerRule, responses::Hooks, route::Route};
 use crate::health::HealthReport;
 
 /// Writes the response of the health routes.

@@ -19,7 +19,7 @@ const LIMITS: std::ops::RangeInclusive<u32> = 1..=200;
 
 pub(super) async fn list(call: &Call) -> Result<Response, Problem> {
     let query = Query::read(call.query())?;
-    let page = match call.visibility.owner().filter(|_| !call.is_operator) {
+    let page = match call.visibility.owner().filter(|_| !call.is_operator()) {
         Some(_) if query.owner.is_some() => {
             return Err(invalid("owner is for operators: other callers get their own jobs."));
         }
@@ -101,10 +101,7 @@ fn status(text: &str) -> Result<JobStatus, Problem> {
 
 /// The hash of an owner's name, as operators see it in a job.
 fn owner(text: &str) -> Result<Digest, Problem> {
-    let digits = text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    let byte = |at: usize| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap_or_default();
-    let digest = digits.then(|| Digest(std::array::from_fn(byte)));
-    digest.ok_or_else(|| invalid("owner must be 64 hexadecimal digits, as in the owner of a job."))
+    Digest::from_hex(text).ok_or_else(|| invalid("owner must be 64 hexadecimal digits, as in the owner of a job."))
 }
 
 fn limit(text: &str) -> Result<u32, Problem> {

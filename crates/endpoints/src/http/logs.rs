@@ -81,7 +81,7 @@ async fn read_shown(call: &Call, id: JobId, after: u64) -> Result<(Vec<LogLine>,
 
 /// Whether the caller sees a line. The library's own lines are for operators.
 fn is_shown(call: &Call, line: &LogLine) -> bool {
-    call.is_operator || !line.target.as_deref().is_some_and(is_own)
+    call.is_operator() || !line.target.as_deref().is_some_and(is_own)
 }
 
 fn json(line: &LogLine) -> String {

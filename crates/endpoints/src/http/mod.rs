@@ -3,7 +3,8 @@
 //! | file | contents |
 //! |---|---|
 //! | `endpoint`, `submission`, `choices` | what an application declares: endpoints, their validators and the choices of callers |
-//! | `config`, `access`, `responses` | what an application configures for all routes |
+//! | `config`, `access`, `owners`, `responses` | what an application configures for all routes |
+//! | `grant`, `loopback`, `site`, `session` | callers: their levels, this machine, other sites, sessions of browsers |
 //! | `route` | the list of routes |
 //! | `routes` | the routers, and what all routes have in common |
 //! | `submit` | accepting a job on a declared path |
@@ -30,34 +31,42 @@ mod endpoint;
 mod events;
 mod from_parts;
 mod get;
+mod grant;
 mod headers;
 mod health;
 mod job;
 mod list;
 mod logs;
+mod loopback;
 #[cfg(feature = "telemetry")]
 mod metrics;
 mod monitoring;
 mod openapi;
 mod ops;
+mod owners;
 mod problem;
 mod responses;
 mod result;
 mod retry;
 mod route;
 mod routes;
+#[cfg(feature = "dashboard")]
+mod session;
+mod site;
 mod submission;
 mod submit;
 
-pub(crate) use self::{
-    access::owner_of, config::HttpConfig, endpoint::DeclaredEndpoint, openapi::is_own_operation, responses::Hooks,
-    route::Route, routes::routes,
-};
 pub use self::{
-    access::{Access, Owner},
+    access::Access,
     document::JobDocument,
     endpoint::Endpoint,
+    grant::{AccessLevel, Grant},
+    owners::Owner,
     problem::Problem,
     responses::Responses,
     submission::Submission,
+};
+pub(crate) use self::{
+    config::HttpConfig, endpoint::DeclaredEndpoint, openapi::is_own_operation, owners::owner_of, responses::Hooks,
+    route::Route, routes::routes,
 };

@@ -32,7 +32,7 @@ fn answer(job: &JobView, call: &Call) -> Response {
         }
         (JobStatus::Failed | JobStatus::Canceled, _, Some(error)) => {
             let trace_id = job.trace.as_ref().map(TraceContext::trace_id);
-            let body = ProblemBody::of_job(error, job.attempt, trace_id.as_deref(), call.is_operator);
+            let body = ProblemBody::of_job(error, job.attempt, trace_id.as_deref(), call.is_operator());
             let mut response = json("application/problem+json", &body);
             *response.status_mut() = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             response

@@ -12,7 +12,7 @@ pub(super) async fn retry(call: &Call) -> Result<Response, Problem> {
         return Err(codes::SHUTTING_DOWN.into());
     }
     let retried = within::<_, Problem>(async {
-        call.check_visible(id).await?;
+        call.check_changeable(id).await?;
         Ok(call.endpoints.retry(id).await?)
     });
     let (job, replayed) = match retried.await? {

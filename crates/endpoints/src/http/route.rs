@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use axum::http::Method;
 
+use super::grant::AccessLevel;
 use crate::{endpoints::AsyncEndpoints, options::Options};
 
 /// The library's own routes: job routes and monitoring routes. The routers, the OpenAPI document, the reserved paths and
@@ -96,6 +97,11 @@ impl Route {
             Self::EndSilence => Method::DELETE,
             _ => Method::GET,
         }
+    }
+
+    /// The level that operators need: reads need `view`, changes need `operate`.
+    pub(super) fn level(self) -> AccessLevel {
+        if self.method().is_safe() { AccessLevel::View } else { AccessLevel::Operate }
     }
 
     /// Whether the route exists. Without telemetry, or with the application's own meter provider, there is nothing to scrape.

@@ -21,14 +21,17 @@ use futures_util::{FutureExt, stream};
 #[cfg(feature = "telemetry")]
 use super::metrics;
 use super::{
-    access, alerts, body,
+    alerts, body,
     call::Call,
     cancel, codes,
     config::HttpConfig,
-    events, get, headers, health, list, logs, monitoring, openapi, ops,
+    events, get,
+    grant::AccessLevel,
+    headers, health, list, logs, monitoring, openapi, ops,
     problem::Problem,
     result, retry,
     route::{Audience, Route},
+    site,
     submit::SubmitHandler,
 };
 use crate::endpoints::{AsyncEndpoints, RouteGroup};
@@ -43,14 +46,23 @@ impl Route {
         }
     }
 
-    /// Fails if the caller may not use this route. Unsafe requests of other sites are refused as well.
+    /// Fails if the caller may not use this route. Requests that another site may have made are refused as well.
     fn authorize(self, call: &Call) -> Result<(), Problem> {
-        let is_allowed = match self.audience(call.endpoints.options()) {
-            Audience::Callers => return access::check_cookies(&call.head),
-            Audience::Owners => call.is_operator || call.visibility.is_owner(),
-            Audience::Operators => call.is_operator,
+        let (level, needed, is_owner) = (call.granted.level, self.level(), call.visibility.is_owner());
+        let audience = self.audience(call.endpoints.options());
+        let is_allowed = match audience {
+            // An operator without the level changes nothing, not even what every caller may change.
+            Audience::Callers => level == AccessLevel::None || level >= needed || is_owner,
+            Audience::Owners => level >= needed || is_owner,
+            Audience::Operators => level >= needed,
         };
-        if is_allowed { access::check_site(&call.head) } else { Err(call.config.access.refusal()) }
+        match audience {
+            _ if !is_allowed => Err(call.refusal(needed)),
+            // A session is for this site's own pages, also to read.
+            _ if call.granted.by_session && site::is_foreign(&call.head) => Err(codes::CROSS_SITE_REQUEST.into()),
+            Audience::Callers => site::check_cookies(&call.head),
+            Audience::Owners | Audience::Operators => site::check(&call.head),
+        }
     }
 
     /// Reads the body if the route has a use for one.
@@ -148,6 +160,9 @@ async fn answer(route: Route, endpoints: AsyncEndpoints, config: Arc<HttpConfig>
     if rights_vary {
         // An operator's document has more members than a caller's of the same version.
         response.headers_mut().append(header::VARY, HeaderValue::from_static("Authorization"));
+        if cfg!(feature = "dashboard") {
+            response.headers_mut().append(header::VARY, HeaderValue::from_static("Cookie"));
+        }
     }
     // A job changes, and may belong to one owner: caches must revalidate, and shared caches must not store it.
     let cached = HeaderValue::from_static("private, no-cache");
