@@ -6,7 +6,7 @@
 //! | module | contents |
 //! |---|---|
 //! | `memory`, `throughput`, `pickup`, `claim` | the in-memory store and the worker; `pickup` and `claim` for any store |
-//! | `telemetry` | the cost of telemetry |
+//! | `telemetry`, `half_load` | the cost of telemetry: processor time, and times of jobs under a steady load |
 //! | `submission`, `load`, `followers`, `http` | the HTTP layer |
 //! | `sqlite`, `sqlite_file`, `machine`, `space`; `redis` | the durable stores, their files and servers |
 //! | `rounds` | the product in turns with calls of a durable store |
@@ -17,6 +17,7 @@ mod claim;
 mod direct;
 mod folder;
 mod followers;
+mod half_load;
 mod http;
 mod idle;
 mod jobs;
@@ -89,6 +90,9 @@ fn main() -> report::Result<()> {
     }
     if wanted("telemetry") {
         telemetry::run(effort)?;
+    }
+    if wanted("half-load") {
+        half_load::run(&runtime, effort)?;
     }
     if wanted("sqlite") {
         sqlite::run(&runtime, effort)?;

@@ -24,8 +24,17 @@ pub(crate) const SLOTS: u32 = 256;
 /// Interval for polling progress.
 const POLL: Duration = Duration::from_millis(1);
 
+/// What the handler does.
+#[derive(Copy, Clone, Default)]
+pub(crate) struct Work {
+    /// Time that an attempt takes.
+    pub(crate) time: Duration,
+    /// Logs one line per attempt.
+    pub(crate) logs: bool,
+}
+
 pub(crate) struct Product {
-    endpoints: AsyncEndpoints,
+    pub(crate) endpoints: AsyncEndpoints,
     ran: Arc<AtomicU32>,
     working: Option<JoinHandle<()>>,
 }
@@ -33,15 +42,15 @@ pub(crate) struct Product {
 impl Product {
     /// Accepts jobs. `work` starts the worker.
     pub(crate) fn on(store: &Arc<dyn Store>, retention: Duration) -> Result<Self> {
-        Self::with_telemetry(store, retention, None, false)
+        Self::with_telemetry(store, retention, None, Work::default())
     }
 
-    /// Like `on`, with optional telemetry, and a handler that logs one line if `logs` is set.
+    /// Like `on`, with optional telemetry and another handler.
     pub(crate) fn with_telemetry(
         store: &Arc<dyn Store>,
         retention: Duration,
         telemetry: Option<&Telemetry>,
-        logs: bool,
+        work: Work,
     ) -> Result<Self> {
         let options = Options { concurrency: SLOTS, max_queue_size: u64::MAX, retention, ..Options::default() };
         let ran = Arc::new(AtomicU32::new(0));
@@ -52,7 +61,10 @@ impl Product {
             .handler(NOOP, move |_: JobContext<String>| {
                 let number = count.fetch_add(1, Ordering::Relaxed);
                 async move {
-                    if logs {
+                    if !work.time.is_zero() {
+                        tokio::time::sleep(work.time).await;
+                    }
+                    if work.logs {
                         tracing::info!(number, "job done");
                     }
                     Ok(())

@@ -38,13 +38,13 @@ pub(crate) fn run(runtime: &Runtime, effort: Effort) -> Result<()> {
     })
 }
 
-struct Server {
-    redis: RedisServer,
+pub(crate) struct Server {
+    pub(crate) redis: RedisServer,
     _folder: Folder,
 }
 
 impl Server {
-    fn start(fsync: &str) -> Result<Self> {
+    pub(crate) fn start(fsync: &str) -> Result<Self> {
         let folder = Folder::new(&format!("redis-{fsync}"))?;
         let path = folder.path("").to_string_lossy().into_owned();
         Ok(Self { redis: RedisServer::with(&[("dir", &path), ("appendfsync", fsync)]), _folder: folder })
@@ -56,7 +56,7 @@ impl Server {
     }
 
     /// Empties the server and its append-only file, so that no rewrite of old data disturbs the next measurement.
-    fn clean(&self) {
+    pub(crate) fn clean(&self) {
         self.redis.cli(&["FLUSHALL", "SYNC"]);
         self.finish_rewrite();
         self.redis.cli(&["BGREWRITEAOF"]);

@@ -20,7 +20,7 @@ use tokio::{
     sync::oneshot::{self, Receiver},
 };
 
-use crate::{report::Result, telemetry};
+use crate::{half_load, report::Result, telemetry};
 
 /// Path for jobs that a worker may run.
 pub(crate) const ORDERS: &str = "/api/orders";
@@ -86,6 +86,9 @@ pub(crate) fn run(runtime: &Runtime, what: &[String]) -> Result<()> {
         match *args {
             ["sink"] => until_closed(sink()).await?,
             ["jobs", step, jobs] => telemetry::measure(step, jobs.parse()?).await?,
+            ["paced", telemetry, url, rate, seconds] => {
+                half_load::measure(telemetry == "on", url, rate.parse()?, seconds.parse()?).await?;
+            }
             ["bare"] => until_closed(bare()).await?,
             ["accepting"] => until_closed(endpoints(memory(), false)?).await?,
             ["endpoints"] => until_closed(endpoints(memory(), true)?).await?,

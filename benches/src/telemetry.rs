@@ -18,7 +18,7 @@ use crate::{
     Effort,
     folder::Folder,
     process::{self, Server},
-    product::{DAY, Product},
+    product::{DAY, Product, Work},
     report::{Result, median, quantile, row, title},
 };
 
@@ -73,18 +73,24 @@ fn added(what: &str, times: &[f64], reference: &[f64], parts: f64) {
 
 /// Microseconds of processor time for each job, measured in another process.
 fn measure_in_process(step: &str, jobs: u32, sink: &str, lines: File) -> Result<f64> {
+    let level = if step == "lines" { "info" } else { "off" };
+    let output = observed(&["jobs", step, &jobs.to_string()], sink, level)?.stderr(lines).output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.trim().parse().map_err(|_| format!("invalid output {text:?} of step {step}: expected a number").into())
+}
+
+/// This program as another process that exports metrics and 10 % of its traces to `sink`, and logs lines from `level` on.
+pub(crate) fn observed(serve: &[&str], sink: &str, level: &str) -> Result<Command> {
     let mut command = Command::new(env::current_exe()?);
-    command.args(["serve", "jobs", step, &jobs.to_string()]).stderr(lines).env_clear().envs([
+    command.arg("serve").args(serve).env_clear().envs([
         ("OTEL_EXPORTER_OTLP_ENDPOINT", sink),
         ("OTEL_LOGS_EXPORTER", "none"),
         ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
         ("OTEL_TRACES_SAMPLER_ARG", "0.1"),
         ("AE_LOG_FORMAT", "json"),
-        ("RUST_LOG", if step == "lines" { "info" } else { "off" }),
+        ("RUST_LOG", level),
     ]);
-    let output = command.output()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    text.trim().parse().map_err(|_| format!("invalid output {text:?} of step {step}: expected a number").into())
+    Ok(command)
 }
 
 /// Measures in this process, and prints the result for the bench.
@@ -103,7 +109,8 @@ pub(crate) async fn measure(step: &str, jobs: u32) -> Result<()> {
 /// Microseconds of processor time for each job.
 async fn round(step: Step, jobs: u32, telemetry: Option<&Telemetry>) -> Result<f64> {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-    let mut product = Product::with_telemetry(&store, DAY, telemetry, step == Step::Capture)?;
+    let work = Work { logs: step == Step::Capture, ..Work::default() };
+    let mut product = Product::with_telemetry(&store, DAY, telemetry, work)?;
     product.work();
     let before = process::cpu("self")?;
     product.submit(jobs).await?;

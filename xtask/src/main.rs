@@ -34,7 +34,8 @@ cargo xtask <task>
                options: --store sqlite|redis|redis-failover --minutes 10 --seed 7
   generate     writes the alert rules, the dashboard and the table of metrics from the catalogue
   bench        measures the figures of docs/performance.md; needs redis-server and redis-cli
-               a name limits the run: throughput, pickup, claim, memory, submission, telemetry, sqlite, redis
+               a name limits the run: throughput, pickup, claim, memory, submission, telemetry, half-load,
+               sqlite, redis
 ";
 
 fn main() -> ExitCode {
