@@ -9,6 +9,7 @@ use async_endpoints_core::{
     store::{CancelOutcome, Cursor, JobLookup, ListFilter, Page, RetryOutcome},
 };
 use futures_util::future::BoxFuture;
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use crate::{AsyncEndpoints, job_type::JobType, owner::JobOwner, store_call::within};
@@ -38,8 +39,17 @@ pub enum ListError {
 pub struct JobPage {
     /// The jobs, without their results.
     pub jobs: Vec<JobView>,
-    /// The cursor of the next page. `None` at the end. A page can be short although it is set.
+    /// Number of jobs that were checked for this page, at most 2 000.
+    pub scanned: u32,
+    /// The cursor of the next page. `None` at the end. A page can be short, or empty, although it is set.
     pub next_cursor: Option<String>,
+}
+
+impl JobPage {
+    /// Whether the list ends with this page: all its jobs were checked.
+    pub fn is_complete(&self) -> bool {
+        self.next_cursor.is_none()
+    }
 }
 
 /// A query for jobs. Made by [`AsyncEndpoints::jobs`].
@@ -84,10 +94,11 @@ impl<'a> Jobs<'a> {
     ///
     /// Without a status, an index finds them. With a status, the jobs of that state are searched, at most 2 000 for one page.
     pub fn owner(self, name: &str) -> Self {
-        self.owned_by(JobOwner::new(name, false).digest())
+        self.owner_digest(JobOwner::new(name, false).digest())
     }
 
-    pub(crate) fn owned_by(mut self, owner: Digest) -> Self {
+    /// Only jobs of the owner whose name has this hash, as operators see it in a job.
+    pub fn owner_digest(mut self, owner: Digest) -> Self {
         self.filter.owner = Some(owner);
         self
     }
@@ -111,6 +122,31 @@ impl<'a> Jobs<'a> {
     /// Only jobs of the type with this name.
     pub fn name(mut self, name: JobName) -> Self {
         self.filter.name = Some(name);
+        self
+    }
+
+    /// Only jobs whose error has this code: the error that ended the job, or else the last attempt's error.
+    pub fn code(mut self, code: impl Into<String>) -> Self {
+        self.filter.code = Some(code.into());
+        self
+    }
+
+    /// Only jobs accepted at this time or later. Without a status, an index finds them.
+    pub fn since(mut self, time: Timestamp) -> Self {
+        self.filter.since = Some(time);
+        self
+    }
+
+    /// Only jobs accepted before this time. Without a status, an index finds them.
+    pub fn until(mut self, time: Timestamp) -> Self {
+        self.filter.until = Some(time);
+        self
+    }
+
+    /// Only jobs with this text in their id, in the detail of their error or in the message of their progress. The letters A to
+    /// Z match in both cases.
+    pub fn text(mut self, text: impl Into<String>) -> Self {
+        self.filter.text = Some(text.into());
         self
     }
 
@@ -168,11 +204,12 @@ impl<'a> Jobs<'a> {
         let read = |text: String| read_cursor(filter, &text).ok_or(ListError::InvalidCursor);
         let mut cursor = self.cursor.map(read).transpose()?;
         let (store, limit) = (self.endpoints.store(), self.limit as usize);
-        let mut jobs = Vec::new();
+        let (mut jobs, mut scanned) = (Vec::new(), 0);
         within::<_, StoreError>(async {
             for _ in 0..CALLS {
                 let part = store.list(filter, &Page { cursor, limit: (limit - jobs.len()) as u32 }).await?;
                 jobs.extend(part.jobs);
+                scanned += part.scanned;
                 cursor = part.next;
                 if cursor.is_none() || jobs.len() >= limit {
                     break;
@@ -181,7 +218,7 @@ impl<'a> Jobs<'a> {
             Ok(())
         })
         .await?;
-        Ok(JobPage { next_cursor: cursor.map(|cursor| write_cursor(filter, cursor)), jobs })
+        Ok(JobPage { next_cursor: cursor.map(|cursor| write_cursor(filter, cursor)), scanned, jobs })
     }
 }
 
@@ -218,11 +255,10 @@ fn read_cursor(filter: &ListFilter, text: &str) -> Option<Cursor> {
 
 /// A short hash of the filter. Lists of different filters have different orders, so a cursor is valid for one filter.
 fn filter_hash(filter: &ListFilter) -> String {
-    let status = filter.status.map_or("", JobStatus::as_str);
-    let name = filter.name.as_ref().map_or("", JobName::as_str);
-    let owner = filter.owner.map(|owner| owner.to_string()).unwrap_or_default();
-    let digest = Sha256::digest(format!("{status} {name} {owner}"));
-    digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+    let ListFilter { status, name, owner, code, since, until, text } = filter;
+    // As JSON, so that two filters never have the same text.
+    let values = json!([status, name, owner.map(|owner| owner.to_string()), code, since, until, text]);
+    Sha256::digest(values.to_string()).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -236,7 +272,18 @@ mod tests {
         let text = write_cursor(&failed, cursor);
         assert_eq!(read_cursor(&failed, &text), Some(cursor));
         assert_eq!(read_cursor(&ListFilter::default(), &text), None);
-        assert_eq!(read_cursor(&ListFilter { owner: Some(Digest([1; 32])), ..failed.clone() }, &text), None);
+        let all = || failed.clone();
+        for other in [
+            ListFilter { name: JobName::new("A").ok(), ..all() },
+            ListFilter { owner: Some(Digest([1; 32])), ..all() },
+            ListFilter { code: Some("A".to_owned()), ..all() },
+            ListFilter { text: Some("A".to_owned()), ..all() },
+            ListFilter { since: Some(Timestamp::default()), ..all() },
+            ListFilter { until: Some(Timestamp::default()), ..all() },
+        ] {
+            assert_eq!(read_cursor(&other, &text), None, "{other:?}");
+            assert_eq!(read_cursor(&other, &write_cursor(&other, cursor)), Some(cursor), "{other:?}");
+        }
         for bad in ["", "x", &text[1..], &text.to_uppercase(), &format!("{text}0"), &"é".repeat(40)] {
             assert_eq!(read_cursor(&failed, bad), None, "{bad}");
         }

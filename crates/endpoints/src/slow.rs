@@ -63,7 +63,8 @@ pub(crate) async fn find(
     for cutoffs in cutoffs {
         let search = Search { stats, cutoffs, since };
         for status in search.statuses() {
-            let filter = ListFilter { status: Some(*status), name: Some(cutoffs.name.clone()), owner: None };
+            let filter =
+                ListFilter { status: Some(*status), name: Some(cutoffs.name.clone()), ..ListFilter::default() };
             let collected = collect(store, &filter, limit, |job| search.judge(job)).await?;
             jobs.extend(collected.found);
             complete &= collected.complete;

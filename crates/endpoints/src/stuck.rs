@@ -123,7 +123,8 @@ impl Search<'_> {
         status: JobStatus,
         judge: impl FnMut(JobView) -> Judged<StuckJob>,
     ) -> Result<Vec<StuckJob>, StoreError> {
-        let filter = ListFilter { status: Some(status), name: Some(self.of_type.name.clone()), owner: None };
+        let filter =
+            ListFilter { status: Some(status), name: Some(self.of_type.name.clone()), ..ListFilter::default() };
         Ok(collect(self.store, &filter, self.limit, judge).await?.found)
     }
 }

@@ -43,7 +43,7 @@ scripts! {
     insert = "": "head" "terms" "order" "quarantine" "batch" "lookup" "insert";
     get = " flags=no-writes": "head" "terms" "lookup" "get";
     versions = " flags=no-writes": "head" "terms" "versions";
-    list = " flags=no-writes": "head" "terms" "list";
+    list = " flags=no-writes": "head" "terms" "order" "list";
     logs = " flags=no-writes": "head" "terms" "lookup" "logs";
     stats = " flags=no-writes": "head" "terms" "order" "stats";
     claim = " flags=allow-oom": "head" "terms" "order" "quarantine" "batch" "bucket" "claim";

@@ -274,15 +274,15 @@ impl JobStore for RedisStore {
 
     async fn list(&self, filter: &ListFilter, page: &Page) -> Result<ListPage> {
         let limit = page.limit.min(PAGE_JOBS) as usize;
-        // A filter by owner may skip most jobs of a page.
-        let mut left = if filter.owner.is_some() { PAGE_JOBS as usize } else { limit };
-        let mut whole = ListPage { jobs: Vec::new(), next: page.cursor };
+        let mut left = filter.entries(limit);
+        let mut whole = ListPage { jobs: Vec::new(), scanned: 0, next: page.cursor };
         while left > 0 && whole.jobs.len() < limit {
             let checked = left.min(LIST_JOBS);
             let cursor = whole.next;
             let args = list_args(filter, cursor, checked, limit - whole.jobs.len());
             let part = self.call(|scripts| &scripts.list, args, |answer| list_page(answer, cursor)).await?;
             whole.jobs.extend(part.jobs);
+            whole.scanned += part.scanned;
             whole.next = part.next;
             left -= checked;
             if whole.next.is_none() {

@@ -87,7 +87,11 @@ pub(crate) fn list_args(filter: &ListFilter, cursor: Option<Cursor>, entries: us
     let args =
         args.maybe(cursor.map(|cursor| cursor.score.to_string())).maybe(cursor.map(|cursor| cursor.id.to_string()));
     let args = args.text(entries).text(jobs).maybe(filter.name.as_ref().map(JobName::as_str));
-    args.maybe(filter.owner.map(|owner| owner.0))
+    let args = args.maybe(filter.owner.map(|owner| owner.0));
+    let time = |time: Option<Timestamp>| time.map(|time| time.as_micros().to_string());
+    let args = args.maybe(time(filter.since)).maybe(time(filter.until)).duration(ListFilter::ORDER_LEAD);
+    args.maybe(filter.code.as_ref().map(|code| format!("={code}")))
+        .maybe(filter.text.as_ref().map(|text| text.to_ascii_lowercase()))
 }
 
 pub(crate) fn list_page(answer: Value, before: Option<Cursor>) -> Done<ListPage> {
@@ -96,10 +100,11 @@ pub(crate) fn list_page(answer: Value, before: Option<Cursor>) -> Done<ListPage>
     let (score, id) = (found.bytes()?, found.bytes()?);
     // A page skips jobs that cannot be read; `get` returns their error.
     let jobs = found.list()?.filter_map(|job| record::listed(job).ok()).collect();
+    let scanned = found.number()?;
     let since = before.map_or(now, |cursor| cursor.since);
     let next =
         if id.is_empty() { None } else { Some(Cursor { since, score: reply::number(&score)?, id: record::id(&id)? }) };
-    Ok(ListPage { jobs, next })
+    Ok(ListPage { jobs, scanned, next })
 }
 
 pub(crate) fn claim_args(claim: &Claim, max: usize) -> Args {

@@ -6,7 +6,7 @@ use async_endpoints_core::{
     JobId, JobStatus, Priority, Timestamp,
     job::{Digest, ErrorRecord, JobTerms, Progress, TraceContext, TraceParent},
     lifecycle::{self, AttemptEffect, ErrorEffect, RunningJob},
-    store::{JobLeases, LeaseToken, WorkerId},
+    store::{Filtered, JobLeases, LeaseToken, WorkerId},
 };
 use rusqlite::{Connection, Row};
 
@@ -188,6 +188,17 @@ impl Job {
     /// When an ended job expires.
     pub(crate) fn expires_at(&self) -> Option<Timestamp> {
         lifecycle::expires_at(self.ended_at, self.retention)
+    }
+
+    /// The values that filters of a list compare.
+    pub(crate) fn filtered(&self) -> Filtered<'_> {
+        Filtered {
+            id: self.id,
+            owner: self.owner,
+            created_at: self.created_at,
+            error: self.error.as_ref(),
+            progress: self.progress.as_ref(),
+        }
     }
 
     pub(crate) fn is_expired(&self, now: Timestamp) -> bool {

@@ -1,6 +1,6 @@
 //! Calls of readers: get, versions, list, logs.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, ops::Range};
 
 use async_endpoints_core::{
     JobId, JobStatus,
@@ -15,6 +15,7 @@ use crate::{
     column::from_json,
     failure::Failure,
     reader::Reader,
+    score::order_number_at,
     view::{self, lookup},
 };
 
@@ -28,6 +29,12 @@ fn readable<T>(read: Result<T, Failure>) -> Result<Option<T>, Failure> {
         Err(Failure::Unreadable(_)) => Ok(None),
         Err(failure) => Err(failure),
     }
+}
+
+/// The seqs of the jobs that a list by acceptance has left: those of the filter's times, before the last entry.
+fn seqs(filter: &ListFilter, after: Option<(i64, [u8; 16])>) -> Range<i64> {
+    let end = filter.until.map_or(i64::MAX, |until| order_number_at(until + ListFilter::ORDER_LEAD));
+    filter.since.map_or(0, order_number_at)..after.map_or(end, |(seq, _)| seq)
 }
 
 impl Reader {
@@ -52,8 +59,7 @@ impl Reader {
 
     pub(crate) fn list(&mut self, filter: &ListFilter, page: &Page) -> Result<ListPage, Failure> {
         let limit = page.limit.min(PAGE_JOBS) as usize;
-        // A filter by owner may skip most jobs of a page.
-        let checked = if filter.owner.is_some() { PAGE_JOBS as usize } else { limit };
+        let checked = filter.entries(limit);
         let type_ids: Vec<i64> = match &filter.name {
             Some(name) => self.type_id(name)?.into_iter().collect(),
             None => self.type_ids()?,
@@ -62,18 +68,18 @@ impl Reader {
             page.cursor.map(|cursor| (i64::try_from(cursor.score).unwrap_or(i64::MAX), cursor.id.0.into_bytes()));
         let entries = match (filter.status, filter.owner) {
             (Some(status), _) => self.of_state(status, &type_ids, after, checked)?,
-            (None, Some(owner)) => self.owned(owner, after, checked)?,
-            (None, None) => self.accepted(&type_ids, after, checked)?,
+            (None, Some(owner)) => self.owned(owner, &seqs(filter, after), checked)?,
+            (None, None) => self.accepted(&type_ids, &seqs(filter, after), checked)?,
         };
         let since = page.cursor.map_or(self.now, |cursor| cursor.since);
         let mut jobs = Vec::with_capacity(entries.len().min(limit));
+        let found = entries.len() as u32;
         for (at, ((score, id), seq)) in entries.into_iter().enumerate() {
             match view::load(&self.conn, seq)? {
                 Some(Ok(job)) if filter.status.is_none_or(|status| job.status == status) => {
                     // Since the first page. A time ahead of now was written before the clock was set back.
                     let moved = filter.status.is_some() && since < job.entered_at && job.entered_at <= self.now;
-                    let is_listed =
-                        type_ids.contains(&job.type_id) && filter.owner.is_none_or(|o| job.owner == Some(o));
+                    let is_listed = type_ids.contains(&job.type_id) && filter.matches(&job.filtered());
                     if is_listed && !job.is_expired(self.now) && !moved {
                         jobs.extend(readable(view::view(&self.conn, &mut self.names, job, false))?);
                     }
@@ -81,12 +87,13 @@ impl Reader {
                 Some(Err(_)) => {}
                 _ => return Err(Failure::index_mismatch(seq)),
             }
-            if jobs.len() == limit || at + 1 == checked {
+            let scanned = at + 1;
+            if jobs.len() == limit || scanned == checked {
                 let next = Cursor { since, score: score.unsigned_abs(), id: JobId(Uuid::from_bytes(id)) };
-                return Ok(ListPage { jobs, next: Some(next) });
+                return Ok(ListPage { jobs, scanned: scanned as u32, next: Some(next) });
             }
         }
-        Ok(ListPage { jobs, next: None })
+        Ok(ListPage { jobs, scanned: found, next: None })
     }
 
     /// The next entries of a state, merged over the types.
@@ -122,12 +129,12 @@ impl Reader {
 
     /// The next entries of all states, newest accepted first, merged over the types. The score is the seq, which is unique,
     /// so the id is not read.
-    fn accepted(&self, type_ids: &[i64], after: Option<(i64, [u8; 16])>, limit: usize) -> Result<Vec<Entry>, Failure> {
-        let before = after.map_or(i64::MAX, |(seq, _)| seq);
-        let sql = "SELECT seq, zeroblob(16), seq FROM jobs WHERE type_id = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3";
+    fn accepted(&self, type_ids: &[i64], seqs: &Range<i64>, limit: usize) -> Result<Vec<Entry>, Failure> {
+        let sql = "SELECT seq, zeroblob(16), seq FROM jobs \
+            WHERE type_id = ?1 AND seq >= ?2 AND seq < ?3 ORDER BY seq DESC LIMIT ?4";
         let mut entries: Vec<Entry> = Vec::new();
         for type_id in type_ids {
-            entries.extend(self.entries(sql, params![type_id, before, limit as i64])?);
+            entries.extend(self.entries(sql, params![type_id, seqs.start, seqs.end, limit as i64])?);
         }
         entries.sort_unstable_by_key(|(key, _)| Reverse(*key));
         entries.truncate(limit);
@@ -135,11 +142,10 @@ impl Reader {
     }
 
     /// The next entries of an owner, newest accepted first, as of [`accepted`](Self::accepted).
-    fn owned(&self, owner: Digest, after: Option<(i64, [u8; 16])>, limit: usize) -> Result<Vec<Entry>, Failure> {
-        let before = after.map_or(i64::MAX, |(seq, _)| seq);
+    fn owned(&self, owner: Digest, seqs: &Range<i64>, limit: usize) -> Result<Vec<Entry>, Failure> {
         let sql = "SELECT seq, zeroblob(16), seq FROM jobs INDEXED BY jobs_by_owner \
-            WHERE owner = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3";
-        self.entries(sql, params![owner.0, before, limit as i64])
+            WHERE owner = ?1 AND seq >= ?2 AND seq < ?3 ORDER BY seq DESC LIMIT ?4";
+        self.entries(sql, params![owner.0, seqs.start, seqs.end, limit as i64])
     }
 
     fn entries(&self, sql: &str, params: &[&dyn ToSql]) -> Result<Vec<Entry>, Failure> {

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use async_endpoints_core::{
     JobId, JobName, JobStatus, JobStore as _, JobView, Store,
     job::ErrorRecord,
-    limits::SWEEP_JOBS,
+    limits::{PAGE_JOBS, SWEEP_JOBS},
     store::{
         Attempt, CancelOutcome, Claim, Claimed, Fenced, Heartbeat, InsertOutcome, JobLookup, Lease, LeaseToken,
         ListFilter, NewJob, Outcome, Page, Reclaim, Reclaimed, Recovered, Renewed, Report, RetryAs, RetryOutcome,
@@ -279,7 +279,7 @@ impl Rig {
 
     /// All pages of a list of all owners' jobs, `limit` jobs each.
     pub async fn list(&self, status: Option<JobStatus>, name: Option<JobName>, limit: u32) -> Vec<JobView> {
-        self.pages(&ListFilter { status, name, owner: None }, limit).await
+        self.pages(&ListFilter { status, name, ..ListFilter::default() }, limit).await
     }
 
     /// All pages of a list, `limit` jobs each.
@@ -288,6 +288,7 @@ impl Rig {
         loop {
             let page = self.store.list(filter, &Page { cursor, limit }).await.expect(NO_FAULTS);
             assert!(page.jobs.len() <= limit as usize, "a page has at most `limit` jobs");
+            assert!(page.jobs.len() <= page.scanned as usize && page.scanned <= PAGE_JOBS, "{} checked", page.scanned);
             jobs.extend(page.jobs);
             cursor = page.next;
             if cursor.is_none() {

@@ -11,7 +11,7 @@ use crate::{
     },
     lifecycle::{self, AttemptEffect, ErrorEffect, RunningJob},
     limits::{ATTEMPTS_KEPT, LOG_BYTES_PER_JOB},
-    store::{IdempotencyKey, JobLeases, LeaseToken, NewJob, RetryAs, WorkerId},
+    store::{Filtered, IdempotencyKey, JobLeases, LeaseToken, NewJob, RetryAs, WorkerId},
     time::Timestamp,
 };
 
@@ -182,6 +182,17 @@ impl Job {
         let attempt = self.attempt;
         for line in lines {
             self.extra().log(line, attempt);
+        }
+    }
+
+    /// The values that filters of a list compare.
+    pub(super) fn filtered(&self) -> Filtered<'_> {
+        Filtered {
+            id: self.id,
+            owner: self.owner,
+            created_at: self.created_at,
+            error: self.error.as_deref(),
+            progress: self.extra.as_ref().and_then(|extra| extra.progress.as_ref()),
         }
     }
 

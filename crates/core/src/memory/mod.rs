@@ -7,6 +7,7 @@ mod index;
 mod insert;
 mod job;
 mod lease;
+mod list;
 mod read;
 mod shared;
 mod state;

@@ -1,18 +1,15 @@
-//! Calls of readers: list, logs, stats.
-
-use std::cmp::Reverse;
+//! Calls of readers: logs, stats.
 
 use uuid::Uuid;
 
 use super::{
-    index::{Index, PRIORITY_SPAN, TypeIndex, order_at, queued_score},
-    job::Job,
+    index::{PRIORITY_SPAN, TypeIndex, order_at, queued_score},
     state::State,
 };
 use crate::{
-    job::{JobId, JobName, JobStatus, JobView, LogLine, Priority},
-    limits::{AHEAD_COUNTED, PAGE_JOBS},
-    store::{Cursor, ListFilter, ListPage, LiveWorker, MinuteStats, Page, Stats, StatsQuery, TypeCutoffs, TypeStats},
+    job::{JobId, JobName, JobStatus, LogLine, Priority},
+    limits::AHEAD_COUNTED,
+    store::{LiveWorker, MinuteStats, Stats, StatsQuery, TypeCutoffs, TypeStats},
     time::Timestamp,
 };
 
@@ -20,46 +17,7 @@ use crate::{
 /// that order.
 const HEADS: usize = 16;
 
-type Entry = ((u64, JobId), u32);
-
 impl State {
-    pub(super) fn list(&self, filter: &ListFilter, page: &Page, now: Timestamp) -> ListPage {
-        let limit = page.limit.min(PAGE_JOBS) as usize;
-        // A filter by owner may skip most jobs of a page.
-        let checked = if filter.owner.is_some() { PAGE_JOBS as usize } else { limit };
-        let newest_first = filter.status.is_none_or(JobStatus::is_terminal);
-        let after = page.cursor.map(|cursor| (cursor.score, cursor.id));
-        let entries = merge(&self.indexes(filter), newest_first, after, checked);
-        let since = page.cursor.map_or(now, |cursor| cursor.since);
-        let moved = |job: &Job| filter.status.is_some() && job.entered_at > since;
-        let mut jobs = Vec::new();
-        for (at, ((score, id), place)) in entries.iter().enumerate() {
-            let job = self.job(*place);
-            if !job.expired(now) && !moved(job) && self.is_listed(job, filter) {
-                jobs.push(JobView { result: None, ..self.view(job) });
-            }
-            if jobs.len() == limit || at + 1 == checked {
-                return ListPage { jobs, next: Some(Cursor { since, score: *score, id: *id }) };
-            }
-        }
-        ListPage { jobs, next: None }
-    }
-
-    /// The indexes that a list reads: those of the state, else that of the owner, else those of all jobs.
-    fn indexes(&self, filter: &ListFilter) -> Vec<&Index> {
-        let types = self.types.iter().filter(|job_type| filter.name.as_ref().is_none_or(|name| *name == job_type.name));
-        match (filter.status, filter.owner) {
-            (Some(status), _) => types.map(|job_type| job_type.of(status)).collect(),
-            (None, Some(owner)) => self.owned.get(&owner).into_iter().collect(),
-            (None, None) => types.map(|job_type| &job_type.accepted).collect(),
-        }
-    }
-
-    fn is_listed(&self, job: &Job, filter: &ListFilter) -> bool {
-        filter.owner.is_none_or(|owner| job.owner == Some(owner))
-            && filter.name.as_ref().is_none_or(|name| *name == self.types[job.type_id as usize].name)
-    }
-
     pub(super) fn logs(&self, id: JobId, after: u64, limit: u32, now: Timestamp) -> Vec<LogLine> {
         let extra = self.readable(id, now).and_then(|job| job.extra.as_ref());
         extra.map(|extra| extra.logs(after, limit)).unwrap_or_default()
@@ -140,26 +98,4 @@ fn by_priority(job_type: &TypeIndex) -> impl Iterator<Item = impl Iterator<Item 
 
 fn bounded<T>(of: impl Iterator<Item = T>) -> u64 {
     of.take(AHEAD_COUNTED as usize).count() as u64
-}
-
-/// The next `limit` entries after `after`, merged from several indexes.
-fn merge(indexes: &[&Index], newest_first: bool, after: Option<(u64, JobId)>, limit: usize) -> Vec<Entry> {
-    use std::ops::Bound::{Excluded, Unbounded};
-    let mut entries: Vec<Entry> = Vec::new();
-    for index in indexes {
-        let own = |(key, place): (&(u64, JobId), &u32)| (*key, *place);
-        let after = after.map_or(Unbounded, Excluded);
-        if newest_first {
-            entries.extend(index.range((Unbounded, after)).rev().take(limit).map(own));
-        } else {
-            entries.extend(index.range((after, Unbounded)).take(limit).map(own));
-        }
-    }
-    if newest_first {
-        entries.sort_unstable_by_key(|(key, _)| Reverse(*key));
-    } else {
-        entries.sort_unstable();
-    }
-    entries.truncate(limit);
-    entries
 }

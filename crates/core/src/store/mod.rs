@@ -23,6 +23,7 @@ mod health;
 mod hints;
 mod histogram;
 mod lease;
+mod list;
 mod read;
 mod shared;
 mod worker;
@@ -40,9 +41,8 @@ pub use health::StoreHealth;
 pub use hints::{Hint, hint_stream};
 pub use histogram::Histogram;
 pub use lease::{JobLeases, Lease, LeaseToken};
-pub use read::{
-    Cursor, JobLookup, ListFilter, ListPage, LiveWorker, MinuteStats, Page, Stats, StatsQuery, TypeCutoffs, TypeStats,
-};
+pub use list::{Cursor, Filtered, ListFilter, ListPage, Page};
+pub use read::{JobLookup, LiveWorker, MinuteStats, Stats, StatsQuery, TypeCutoffs, TypeStats};
 pub use shared::{DocVersion, Document, PutOutcome, Role, RoleToken, SharedState};
 pub use worker::{
     Attempt, Claim, Claimed, Fenced, Heartbeat, Outcome, Reclaim, Reclaimed, Recovered, Renewed, Report,
@@ -97,7 +97,8 @@ pub trait JobStore: Send + Sync + 'static {
     /// Returns the versions of these jobs, in order; `None` for an unknown or expired job.
     async fn versions(&self, ids: &[JobId]) -> Result<Vec<Option<u64>>>;
 
-    /// Returns a page of jobs, without their results. No job is on two pages.
+    /// Returns a page of jobs, without their results. No job is on two pages. A page checks at most
+    /// [`PAGE_JOBS`](crate::limits::PAGE_JOBS) index entries, whether they match the filter or not.
     async fn list(&self, filter: &ListFilter, page: &Page) -> Result<ListPage>;
 
     /// Returns the job's log lines after line `after`, oldest first, at most `limit`.

@@ -1,4 +1,4 @@
-//! Arguments and answers of reading calls.
+//! Arguments and answers of `get` and `stats`.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Histogram, WorkerInfo};
 use crate::{
-    job::{AttemptOutcome, Digest, JobId, JobName, JobStatus, JobView},
+    job::{AttemptOutcome, Digest, JobName, JobStatus, JobView},
     time::Timestamp,
 };
 
@@ -22,49 +22,6 @@ pub enum JobLookup {
     },
     /// The id is unknown.
     NotFound,
-}
-
-/// Which jobs to list.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ListFilter {
-    /// Only jobs in this state, in the state's own order: next to run, soonest due, longest running, last ended. `None`
-    /// lists all jobs, newest accepted first.
-    pub status: Option<JobStatus>,
-    /// Only jobs of this type.
-    pub name: Option<JobName>,
-    /// Only jobs of this owner, hashed. Without a status an index finds them. With a status, a page checks the next
-    /// [`PAGE_JOBS`](crate::limits::PAGE_JOBS) jobs in that state, of all owners.
-    pub owner: Option<Digest>,
-}
-
-/// Selects a part of a list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page {
-    /// The end of the page before; none for the first page.
-    pub cursor: Option<Cursor>,
-    /// Maximum number of jobs, at most [`PAGE_JOBS`](crate::limits::PAGE_JOBS).
-    pub limit: u32,
-}
-
-/// The last entry that a page consumed. Opaque: only the store that made it interprets the score.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Cursor {
-    /// When the first page was read. Jobs that entered their state later are left out, since they may have been on an
-    /// earlier page.
-    pub since: Timestamp,
-    /// The entry's score.
-    pub score: u64,
-    /// The entry's id, which orders equal scores.
-    pub id: JobId,
-}
-
-/// A part of a list. It may be shorter than requested while `next` is set.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ListPage {
-    /// The jobs, without results.
-    pub jobs: Vec<JobView>,
-    /// The cursor of the next page; none at the end of the list.
-    pub next: Option<Cursor>,
 }
 
 /// Selects the statistics to return.

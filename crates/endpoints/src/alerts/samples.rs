@@ -42,7 +42,7 @@ pub(super) async fn of(
 }
 
 async fn first(context: &RuleContext, status: JobStatus, name: &JobName) -> Result<Vec<JobId>, StoreError> {
-    let filter = ListFilter { status: Some(status), name: Some(name.clone()), owner: None };
+    let filter = ListFilter { status: Some(status), name: Some(name.clone()), ..ListFilter::default() };
     let page = within(context.store.list(&filter, &Page { cursor: None, limit: PAGE_JOBS })).await?;
     let is_due = |job: &&JobView| status != JobStatus::Scheduled || job.scheduled_at <= Some(context.now());
     Ok(page.jobs.iter().filter(is_due).take(SAMPLES).map(|job| job.id).collect())

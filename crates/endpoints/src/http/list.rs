@@ -23,7 +23,7 @@ pub(super) async fn list(call: &Call) -> Result<Response, Problem> {
         Some(_) if query.owner.is_some() => {
             return Err(invalid("owner is for operators: other callers get their own jobs."));
         }
-        Some(own) => query.of(call.endpoints.jobs().owned_by(own.digest())).await,
+        Some(own) => query.of(call.endpoints.jobs().owner_digest(own.digest())).await,
         None => query.of(call.endpoints.jobs()).await,
     };
     let page = page.map_err(problem)?;
@@ -83,7 +83,7 @@ impl Query {
     fn of(self, jobs: Jobs<'_>) -> Jobs<'_> {
         let jobs = self.status.into_iter().fold(jobs, Jobs::status);
         let jobs = self.name.into_iter().fold(jobs, Jobs::name);
-        let jobs = self.owner.into_iter().fold(jobs, Jobs::owned_by);
+        let jobs = self.owner.into_iter().fold(jobs, Jobs::owner_digest);
         let jobs = self.limit.into_iter().fold(jobs, Jobs::limit);
         self.cursor.into_iter().fold(jobs, Jobs::cursor)
     }

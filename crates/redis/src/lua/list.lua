@@ -3,14 +3,20 @@
 -- Keys        1 the namespace
 -- Arguments   1 now, 2 index, 3 state (empty: any), 4 newest first (1 or empty), 5 when the first page was read (0: this is
 --             the first page), 6 score and 7 id of the last entry before (empty: none), 8 at most this many entries, 9 at most
---             this many jobs, 10 type and 11 owner (empty: all)
--- Result      {now, score and id of the last entry (empty: the end), jobs}; a job is {id, fields, outcome, attempts}
--- Cost        O(log n) and 3 commands for each type, 4 for each job
+--             this many jobs. Filters, empty if not set: 10 type, 11 owner, 12 accepted at or after, 13 accepted before,
+--             14 by how much order numbers may be ahead of the acceptance, 15 `=` and error code, 16 text in lower case
+-- Result      {now, score and id of the last entry (empty: the end), jobs, number of entries}; a job is {id, fields, outcome,
+--             attempts}
+-- Cost        O(log n) and 3 commands for each type, 2 for each entry, 3 more for each job; reads 2 errors of each job
 
 local index, status, newest, since = ARGV[2], ARGV[3], ARGV[4] == '1', tonumber(ARGV[5])
 local after_score, after_id, limit, wanted = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
 local type_name, owner = ARGV[10], ARGV[11]
+local accepted_from, accepted_before, code, needle = tonumber(ARGV[12]), tonumber(ARGV[13]), ARGV[15], ARGV[16]
 local names = index == 'owned:' and {owner} or type_name ~= '' and {type_name} or call('SMEMBERS', ns .. 'types')
+-- The scores of a list by acceptance are order numbers, so the times of a filter bound them.
+local lowest = status == '' and accepted_from and order_at(accepted_from) or 0
+local highest = status == '' and accepted_before and order_at(accepted_before + tonumber(ARGV[14]))
 
 local ID = '^' .. ('%x'):rep(8) .. ('%-' .. ('%x'):rep(4)):rep(3) .. '%-' .. ('%x'):rep(12) .. '$'
 
@@ -29,8 +35,9 @@ end
 local function entries(name)
   local key, found, from = ns .. index .. name, {}, 0
   local last = after_score and {score = after_score, id = after_id}
-  if last then
-    local bound = string.format('(%.0f', after_score)
+  local first = after_score or highest
+  if first then
+    local bound = string.format('(%.0f', first)
     from = newest and call('ZCOUNT', key, bound, '+inf') or call('ZCOUNT', key, '-inf', bound)
   end
   while #found < limit do
@@ -42,6 +49,7 @@ local function entries(name)
     end
     for at = 1, #part, 2 do
       local entry = {id = part[at], score = clamp(part[at + 1])}
+      if entry.score < lowest then return found end
       if (not last or before(last, entry)) and entry.id:match(ID) then found[#found + 1] = entry end
     end
     if #part < 2 * limit then break end
@@ -50,27 +58,50 @@ local function entries(name)
   return found
 end
 
+local function contains(value) return type(value) == 'string' and value:lower():find(needle, 1, true) end
+
+-- Returns the error that readers of a job get.
+local function error_of(id, state)
+  local stored = state ~= '3' and redis.pcall('GET', ns .. 'end:' .. id)
+  local decoded, err = pcall(cjson.decode, type(stored) == 'string' and stored or '{}')
+  return decoded and type(err) == 'table' and err or {}
+end
+
+-- Whether a job matches the filters by time of acceptance, error code and text.
+local function matches(id, f)
+  local created = whole((terms(f[3])))
+  if accepted_from and (created or 0) < accepted_from or accepted_before and (created or 0) >= accepted_before then
+    return false
+  end
+  if code == '' and needle == '' then return true end
+  local err = error_of(id, f[1])
+  if code ~= '' and err.code ~= code:sub(2) then return false end
+  -- A message is stored behind `=`, and shown if it has a time.
+  local message = (f[8] or '') ~= '' and f[9]
+  return needle == '' or contains(id) or contains(err.detail) or message and contains(message:sub(2))
+end
+
 local all = {}
 for _, name in ipairs(names) do
   for _, entry in ipairs(entries(name)) do all[#all + 1] = entry end
 end
 table.sort(all, before)
 
-local jobs, last = {}, nil
+local jobs, last, scanned = {}, nil, 0
 for at = 1, math.min(#all, limit) do
-  last = all[at]
+  last, scanned = all[at], at
   local id = last.id
-  local f = read(id, 's', 'en', 'w', 'e', 'st', 't', 'o')
+  local f = read(id, 's', 'en', 'w', 'e', 'st', 't', 'o', 'pu', 'pm')
   local ended, kept = whole(f[2]), f[2] and retention(f[3])
   local expired = ended and kept and ended + kept <= now
   local entered = f[2] or f[1] == '2' and f[5] or f[4] or terms(f[3])
   local moved = status ~= '' and (f[1] ~= status or since > 0 and (whole(entered) or 0) > since)
   local foreign = owner ~= '' and (f[1] == '9' or f[7] ~= owner or type_name ~= '' and f[6] ~= type_name)
-  if f[1] and not expired and not moved and not foreign then
+  if f[1] and not expired and not moved and not foreign and matches(id, f) then
     jobs[#jobs + 1] = {id, call('HGETALL', ns .. 'job:' .. id), f[1] ~= '3' and or_else(redis.pcall('GET', ns .. 'end:' .. id), ''),
       or_else(redis.pcall('LRANGE', ns .. 'past:' .. id, 0, -1), {''})}
   end
   if #jobs == wanted then break end
 end
 if #all < limit and #jobs < wanted then last = nil end
-return {now, last and string.format('%.0f', last.score) or '', last and last.id or '', jobs}
+return {now, last and string.format('%.0f', last.score) or '', last and last.id or '', jobs, scanned}

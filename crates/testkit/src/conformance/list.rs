@@ -101,7 +101,7 @@ pub async fn list_filters_by_owner(rig: &Rig) {
     let retried = JobId::random();
     rig.retry_as(own[0], retried).await;
     let ids = async |status, of: Option<&str>, number| -> Vec<Vec<JobId>> {
-        let filter = ListFilter { status, name: of.map(name), owner: Some(digest(number)) };
+        let filter = ListFilter { status, name: of.map(name), owner: Some(digest(number)), ..ListFilter::default() };
         let mut listed = Vec::new();
         for limit in [1, 2, 100] {
             listed.push(rig.pages(&filter, limit).await.iter().map(|job| job.id).collect());
@@ -145,7 +145,7 @@ pub async fn page_of_a_state_checks_few_jobs_of_others(rig: &Rig) {
         rig.queue("alpha").await;
     }
     let own = rig.put(&NewJob { owner: Some(digest(1)), ..rig.job("alpha") }).await;
-    let filter = ListFilter { status: Some(JobStatus::Queued), name: None, owner: Some(digest(1)) };
+    let filter = ListFilter { status: Some(JobStatus::Queued), owner: Some(digest(1)), ..ListFilter::default() };
     let first = rig.store.list(&filter, &Page { cursor: None, limit: 2 }).await.expect("the store answers");
     assert_eq!((first.jobs, first.next.is_some()), (Vec::new(), true));
     let all: Vec<JobId> = rig.pages(&filter, 2).await.iter().map(|job| job.id).collect();

@@ -15,6 +15,7 @@ pub mod reclaim;
 pub mod report;
 pub mod retention;
 pub mod retry;
+pub mod search;
 pub mod settle;
 pub mod shared;
 pub mod stats;
@@ -207,6 +208,18 @@ macro_rules! conformance {
                     restarted_job_is_not_listed_twice,
                     versions_answer_in_order,
                 ]
+                search: [
+                    list_filters_by_error_code,
+                    list_filters_by_time_of_acceptance,
+                    time_of_acceptance_never_changes,
+                    jobs_of_a_burst_are_in_their_range,
+                    list_filters_by_text,
+                    results_are_not_searched,
+                    filters_combine,
+                    time_range_is_found_by_index,
+                    distant_job_is_found_by_continuing,
+                    cursor_outside_the_range_is_answered,
+                ]
                 stats: [
                     jobs_are_counted_by_type_and_state,
                     empty_store_has_no_counts,
@@ -298,6 +311,7 @@ mod tests {
             include_str!("reclaim.rs"),
             include_str!("retention.rs"),
             include_str!("list.rs"),
+            include_str!("search.rs"),
             include_str!("stats.rs"),
             include_str!("report.rs"),
             include_str!("hints.rs"),

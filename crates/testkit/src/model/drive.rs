@@ -403,7 +403,7 @@ impl Drive {
         limit: u8,
     ) -> Comparison {
         let name = beta.map(|beta| jobs::name(if beta { "beta" } else { "alpha" }));
-        let filter = ListFilter { status, name, owner: owner.map(digest) };
+        let filter = ListFilter { status, name, owner: owner.map(digest), ..ListFilter::default() };
         let (mut cursor, mut items) = (None, Vec::new());
         loop {
             let page = self.store.list(&filter, &Page { cursor, limit: limit.into() }).await.map_err(answered)?;
