@@ -43,7 +43,13 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
         program: "npm",
         arguments: &["--version"],
         packages: &["npm"],
-        why: "it installs the TypeScript compiler for a test",
+        why: "it installs the TypeScript compiler and the driver of the browser for tests",
+    },
+    Needed {
+        program: "chromium",
+        arguments: &["--version"],
+        packages: &["chromium"],
+        why: "tests open the dashboard in it",
     },
     Needed {
         program: "redis-server",

@@ -43,6 +43,12 @@ const RULES: &[Rule] = &[
         words: &["http::", "axum"],
         why: "worker/ must not know HTTP",
     },
+    Rule {
+        folder: "crates/endpoints/src/dashboard",
+        except: None,
+        words: &["store()", "store::", "store_call::", "hub::", "worker::", "stats_cache::"],
+        why: "dashboard/ uses the operator API of AsyncEndpoints alone",
+    },
 ];
 
 /// Files that break a rule, one line each.

@@ -13,6 +13,8 @@ use async_endpoints_core::{JobName, Store, job::InvalidName};
 use axum::{http::request::Parts, response::Response};
 use serde::{Serialize, de::DeserializeOwned};
 
+#[cfg(feature = "dashboard")]
+use crate::dashboard;
 use crate::{
     alerts::{Alerts, InvalidSetting, Plan},
     context::JobContext,
@@ -339,6 +341,11 @@ impl Builder {
         let config = Arc::new(HttpConfig { base_path: self.options.base_path.clone(), ..self.http });
         let (rule, keeps_names) = (config.owner.clone(), self.options.owner_labels);
         let owner = Box::new(move |request: &Parts| http::owner_of(rule.as_ref(), request, keeps_names));
+        #[cfg(feature = "dashboard")]
+        let dashboard = {
+            let config = config.clone();
+            Box::new(move |endpoints: &AsyncEndpoints| dashboard::routes(endpoints, &config))
+        };
         let routes = Box::new(move |endpoints: &AsyncEndpoints, group| http::routes(endpoints, &config, group));
         let telemetry = self.telemetry.unwrap_or_else(Telemetry::disabled);
         let declared = types.iter().map(|(name, policy)| (name, policy.error_codes));
@@ -347,6 +354,8 @@ impl Builder {
         let parts = Assembly {
             types,
             routes,
+            #[cfg(feature = "dashboard")]
+            dashboard,
             owner,
             registered,
             middlewares: self.middlewares,

@@ -55,6 +55,8 @@ struct Inner {
     options: Options,
     types: HashMap<String, JobName>,
     routes: MakeRoutes,
+    #[cfg(feature = "dashboard")]
+    dashboard: MakeDashboard,
     owner: OwnerOf,
     worker: Arc<Worker>,
     hub: Arc<Hub>,
@@ -79,6 +81,10 @@ pub(crate) enum RouteGroup {
 /// Makes the router of a group. A function, so that this module does not depend on the HTTP layer.
 pub(crate) type MakeRoutes = Box<dyn Fn(&AsyncEndpoints, RouteGroup) -> Router + Send + Sync>;
 
+/// Makes the router of the dashboard. A function, like [`MakeRoutes`].
+#[cfg(feature = "dashboard")]
+pub(crate) type MakeDashboard = Box<dyn Fn(&AsyncEndpoints) -> Router + Send + Sync>;
+
 /// Returns the owner of a request's jobs. A function, like [`MakeRoutes`].
 pub(crate) type OwnerOf = Box<dyn Fn(&Parts) -> Option<JobOwner> + Send + Sync>;
 
@@ -86,6 +92,8 @@ pub(crate) type OwnerOf = Box<dyn Fn(&Parts) -> Option<JobOwner> + Send + Sync>;
 pub(crate) struct Assembly {
     pub(crate) types: Vec<(JobName, Policy)>,
     pub(crate) routes: MakeRoutes,
+    #[cfg(feature = "dashboard")]
+    pub(crate) dashboard: MakeDashboard,
     pub(crate) owner: OwnerOf,
     pub(crate) registered: Vec<RegisteredType>,
     pub(crate) middlewares: Vec<Arc<dyn Middleware>>,
@@ -96,7 +104,18 @@ pub(crate) struct Assembly {
 
 impl AsyncEndpoints {
     pub(crate) fn assemble(store: Arc<dyn Store>, options: Options, parts: Assembly) -> Self {
-        let Assembly { types, routes, owner, registered, middlewares, measured, health, alerts } = parts;
+        let Assembly {
+            types,
+            routes,
+            #[cfg(feature = "dashboard")]
+            dashboard,
+            owner,
+            registered,
+            middlewares,
+            measured,
+            health,
+            alerts,
+        } = parts;
         let cutoffs = types.iter().map(|(name, policy)| policy.cutoffs(name, &options)).collect();
         let depths = types.iter().map(|(name, policy)| (name.clone(), policy.queue_depth)).collect();
         let names: Vec<JobName> = types.into_iter().map(|(name, _)| name).collect();
@@ -153,6 +172,8 @@ impl AsyncEndpoints {
             types: names.into_iter().map(|name| (name.to_string(), name)).collect(),
             worker,
             routes,
+            #[cfg(feature = "dashboard")]
+            dashboard,
             owner,
             store,
             options,
@@ -186,6 +207,15 @@ impl AsyncEndpoints {
     /// [`Builder::access`](crate::Builder::access) sets their access policy.
     pub fn monitoring_routes<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
         self.routes(RouteGroup::Monitoring)
+    }
+
+    /// Returns the pages for operators below `/dashboard`. They need the feature `dashboard`.
+    ///
+    /// [`Builder::access`](crate::Builder::access) sets their access policy. Their links are relative, so they work below any
+    /// prefix and behind any proxy.
+    #[cfg(feature = "dashboard")]
+    pub fn dashboard_routes<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
+        (self.0.dashboard)(self).with_state(())
     }
 
     /// The owner of jobs that are submitted for this request.
@@ -313,6 +343,13 @@ impl AsyncEndpoints {
     pub(crate) fn follow(&self, id: JobId) -> Option<Follower> {
         self.start_background();
         self.0.hub.follow(id)
+    }
+
+    /// Returns a number that grows when any job may have changed.
+    #[cfg(feature = "dashboard")]
+    pub(crate) fn job_changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.start_background();
+        self.0.hub.changes()
     }
 
     /// Cancels a waiting job, or requests the cancellation of a running one.

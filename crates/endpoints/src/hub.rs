@@ -40,6 +40,9 @@ pub(crate) struct Hub {
     changed: Notify,
     /// Notified when a job whose log is followed stopped running.
     stopped_logging: Notify,
+    /// Grows when jobs may have changed.
+    #[cfg(feature = "dashboard")]
+    changes: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -139,7 +142,21 @@ impl Hub {
         Some(Follower { hub: self.clone(), id, latest: channel.latest.subscribe() })
     }
 
+    /// A number that grows when any job may have changed.
+    #[cfg(feature = "dashboard")]
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn count_change(&self) {
+        #[cfg(feature = "dashboard")]
+        if self.changes.receiver_count() > 0 {
+            self.changes.send_modify(|changes| *changes += 1);
+        }
+    }
+
     fn mark(&self, ids: &[JobId]) {
+        self.count_change();
         let mut followed = self.followed.lock();
         let Followed { jobs, changed, .. } = &mut *followed;
         if jobs.is_empty() {
@@ -153,6 +170,7 @@ impl Hub {
     }
 
     fn mark_all(&self) {
+        self.count_change();
         let mut followed = self.followed.lock();
         let Followed { jobs, changed, .. } = &mut *followed;
         changed.extend(jobs.keys());

@@ -35,6 +35,8 @@ mod builder;
 mod caller;
 mod cancellation;
 mod context;
+#[cfg(feature = "dashboard")]
+mod dashboard;
 mod deferred_store;
 mod domain;
 mod endpoints;
@@ -99,7 +101,7 @@ pub use job_type::JobType;
 pub use jobs::{JobPage, Jobs, ListError};
 pub use middleware::{Middleware, Next};
 pub use new_job::{Accepted, SubmitError};
-pub use options::{CaptureLevel, Enrich, Options, OptionsError, Propagation};
+pub use options::{CaptureLevel, DashboardOptions, Enrich, InstanceColor, Options, OptionsError, Propagation};
 pub use owner::JobOwner;
 pub use progress::ProgressReporter;
 pub use results::{ResultError, TypedJob};

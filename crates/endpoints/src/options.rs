@@ -1,8 +1,12 @@
 //! The library's settings, with defaults and bounds. Must not know what the settings do.
 
+mod dashboard;
+
 use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Deserializer, de::IntoDeserializer};
+
+pub use self::dashboard::{DashboardOptions, InstanceColor};
 
 /// The library's settings. The defaults are meant for production.
 ///
@@ -88,6 +92,8 @@ pub struct Options {
     pub captured_headers: Vec<String>,
     /// What the log lines of requests and attempts say about the caller. Defaults to nothing but the request id.
     pub enrich: Enrich,
+    /// What the dashboard shows of this installation.
+    pub dashboard: DashboardOptions,
 }
 
 /// The least severe level of the log lines that are kept with their job.
@@ -177,6 +183,7 @@ impl Default for Options {
             owner_labels: false,
             captured_headers: headers.map(str::to_owned).to_vec(),
             enrich: Enrich::default(),
+            dashboard: DashboardOptions::default(),
         }
     }
 }
@@ -232,6 +239,7 @@ impl Options {
         let levels = "a level: off, error, warn, info, debug or trace";
         vars.read("CAPTURE_LEVEL", &mut options.capture_level, levels, CaptureLevel::parse)?;
         vars.read("EXPOSE_LOGS", &mut options.expose_logs, "a boolean: true or false", |text| text.parse().ok())?;
+        options.dashboard.read(&vars)?;
         options.check(|field| format!("{prefix}{}", field.to_uppercase()))?;
         Ok(options)
     }
@@ -261,6 +269,9 @@ impl Options {
         }
         if let Some(base) = self.base_path.as_ref().filter(|base| !is_base_path(base)) {
             return fail("base_path", base, "a path such as /v1, with a leading and without a trailing slash");
+        }
+        if let Some(template) = self.dashboard.trace_url.as_ref().filter(|url| !dashboard::is_trace_url(url)) {
+            return fail("dashboard_trace_url", template, dashboard::TRACE_URL);
         }
         if let Some(header) = self.captured_headers.iter().find(|h| axum::http::HeaderName::try_from(*h).is_err()) {
             return fail("captured_headers", header, "a header name");
@@ -354,7 +365,9 @@ mod tests {
         assert_eq!(read(&[]), Ok(default.clone()));
         assert_eq!(read(&[("AE_CONCURRENCY", " ")]), Ok(default.clone()));
         let second = Duration::from_millis(1500);
-        let cases: [(&str, &str, Options); 18] = [
+        let (dashboard, trace) = (DashboardOptions::default(), "http://localhost:16686/trace/{trace_id}");
+        let with = |dashboard| Options { dashboard, ..default.clone() };
+        let cases: [(&str, &str, Options); 21] = [
             ("AE_CONCURRENCY", "7", Options { concurrency: 7, ..default.clone() }),
             ("AE_MAX_QUEUE_SIZE", "7", Options { max_queue_size: 7, ..default.clone() }),
             ("AE_MAX_RETRIES", "0", Options { max_retries: 0, ..default.clone() }),
@@ -372,6 +385,13 @@ mod tests {
             ("AE_PROPAGATION", "child", Options { propagation: Propagation::Child, ..default.clone() }),
             ("AE_CAPTURE_LEVEL", "DEBUG", Options { capture_level: CaptureLevel::Debug, ..default.clone() }),
             ("AE_EXPOSE_LOGS", "true", Options { expose_logs: true, ..default.clone() }),
+            ("AE_DASHBOARD_NAME", "eu", with(DashboardOptions { name: Some("eu".to_owned()), ..dashboard.clone() })),
+            ("AE_DASHBOARD_COLOR", "red", with(DashboardOptions { color: InstanceColor::Red, ..dashboard.clone() })),
+            (
+                "AE_DASHBOARD_TRACE_URL",
+                trace,
+                with(DashboardOptions { trace_url: Some(trace.to_owned()), ..dashboard }),
+            ),
             ("AE_BASE_PATH", "/v1", Options { base_path: Some("/v1".to_owned()), ..default.clone() }),
         ];
         for (name, value, expected) in cases {
@@ -410,6 +430,9 @@ mod tests {
             ("AE_SHUTDOWN_SECONDS", "30s"),
             ("AE_CAPTURE_LEVEL", "verbose"),
             ("AE_EXPOSE_LOGS", "please"),
+            ("AE_DASHBOARD_COLOR", "mauve"),
+            ("AE_DASHBOARD_TRACE_URL", "javascript:alert(1)//{trace_id}"),
+            ("AE_DASHBOARD_TRACE_URL", "https://traces.example.com/"),
         ];
         for (name, value) in invalid {
             let error = read(&[(name, value)]).expect_err(name);

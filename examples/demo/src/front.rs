@@ -17,7 +17,8 @@ use crate::settings::Settings;
 const PAGE: &str = include_str!("front.html");
 
 /// Path and description of each linked route.
-const LINKS: [(&str, &str); 7] = [
+const LINKS: [(&str, &str); 8] = [
+    ("/dashboard", "pages for operators: jobs, job types, live"),
     ("/openapi.json", "the OpenAPI document of all routes"),
     ("/jobs", "the jobs, newest first"),
     ("/health", "health checks; also /health/live and /health/ready"),
@@ -53,7 +54,10 @@ impl Front {
                 let _infallible = write!(text, "\n# {what}\n{command}\n");
             }
         }
-        let _infallible = write!(text, "\nOpen {url}/ for the API, health, metrics and alerts. Ctrl-C stops.\n");
+        let _infallible = write!(
+            text,
+            "\nOpen {url}/dashboard for the jobs, and {url}/ for the API, health, metrics and alerts. Ctrl-C stops.\n"
+        );
         text
     }
 

@@ -72,7 +72,11 @@ pub(crate) fn build(
             .handled_elsewhere(sleep);
     }
     let endpoints = builder.build()?;
-    let mut app = Front::new(settings).routes().merge(endpoints.job_routes()).merge(endpoints.monitoring_routes());
+    let mut app = Front::new(settings)
+        .routes()
+        .merge(endpoints.job_routes())
+        .merge(endpoints.monitoring_routes())
+        .merge(endpoints.dashboard_routes());
     if settings.role.accepts() {
         app = app.merge(endpoints.submit_routes());
     }

@@ -3,13 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use async_endpoints_core::{
-    StoreError, Timestamp,
+    JobId, StoreError, Timestamp,
+    job::LogLine,
     store::{LiveWorker, Stats, StatsQuery, TypeCutoffs},
 };
 
 use super::AsyncEndpoints;
 use crate::{
     failure_rate::FailureRates,
+    hub::LINES,
     slow::{self, SlowJobs},
     stats::{self, JobStats},
     store_call::within,
@@ -76,6 +78,14 @@ impl AsyncEndpoints {
     /// Reads the statistics of all minutes: a window ends at the store's time, which is not known before the call.
     async fn all_minutes(&self, cutoffs: Vec<TypeCutoffs>) -> Result<Stats, StoreError> {
         within(self.0.store.stats(&StatsQuery { since_minute: Some(0), cutoffs })).await
+    }
+
+    /// Returns log lines of a job that follow the line with the number `after`, oldest first, at most 500. The first line has
+    /// number 1.
+    ///
+    /// An unknown job has no lines.
+    pub async fn job_logs(&self, id: JobId, after: u64) -> Result<Vec<LogLine>, StoreError> {
+        within(self.0.store.logs(id, after, LINES)).await
     }
 
     /// Returns the live workers of the fleet in the order of their start, at most one second old.

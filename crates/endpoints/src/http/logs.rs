@@ -67,7 +67,7 @@ pub(super) async fn logs(call: Call) -> Result<Response, Problem> {
 }
 
 async fn read(call: &Call, id: JobId, after: u64) -> Result<Vec<LogLine>, StoreError> {
-    within(call.endpoints.store().logs(id, after, LINES)).await
+    call.endpoints.job_logs(id, after).await
 }
 
 /// Reads lines, and returns those that the caller sees. Also returns the line after which the next read starts; `None`

@@ -1,15 +1,11 @@
 //! `GET /metrics` (Prometheus).
 
-use std::io::Write;
-
 use axum::{
-    body::Body,
     http::{HeaderMap, HeaderValue, header},
-    response::{IntoResponse, Response},
+    response::Response,
 };
-use flate2::{Compression, write::GzEncoder};
 
-use super::{call::Call, codes, headers, problem::Problem};
+use super::{call::Call, codes, compression::compressed, headers, problem::Problem};
 use crate::telemetry::{Format, events as log};
 
 const OPENMETRICS: &str = "application/openmetrics-text";
@@ -24,7 +20,7 @@ pub(super) async fn metrics(call: &Call) -> Result<Response, Problem> {
         log::internal("metrics cannot be collected", &error);
         Problem::from(codes::INTERNAL_ERROR)
     })?;
-    let mut response = compressed(text, call.headers()).into_response();
+    let mut response = compressed(text, call.headers());
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     headers.insert(header::VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
@@ -48,26 +44,6 @@ fn is_known(range: &str) -> bool {
     parts
         .filter_map(|part| part.split_once('='))
         .all(|(name, value)| !name.trim().eq_ignore_ascii_case("version") || value.trim().trim_matches('"') == expected)
-}
-
-/// The text, compressed by gzip if the client accepts that (about a tenth of the size).
-fn compressed(text: String, headers: &HeaderMap) -> Response {
-    if !accepts_gzip(headers) {
-        return Body::from(text).into_response();
-    }
-    let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 8), Compression::fast());
-    match encoder.write_all(text.as_bytes()).and_then(|()| encoder.finish()) {
-        Ok(bytes) => ([(header::CONTENT_ENCODING, "gzip")], Body::from(bytes)).into_response(),
-        Err(_) => Body::from(text).into_response(),
-    }
-}
-
-fn accepts_gzip(headers: &HeaderMap) -> bool {
-    headers::list(headers, header::ACCEPT_ENCODING).any(|coding| {
-        let mut parts = headers::split(coding, ';');
-        let is_gzip = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
-        is_gzip && parts.find_map(headers::quality).is_none_or(|quality| quality > 0.0)
-    })
 }
 
 #[cfg(test)]
@@ -100,20 +76,6 @@ mod tests {
             (r#"text/plain;x=",";q=0.1, application/openmetrics-text"#, Format::OpenMetrics),
         ] {
             assert_eq!(format(&with(header::ACCEPT, accept)), expected, "{accept}");
-        }
-    }
-
-    #[test]
-    fn gzip_is_used_when_accepted() {
-        for (coding, expected) in [
-            ("gzip", true),
-            ("deflate, GZIP;q=0.5", true),
-            ("gzip;q=0", false),
-            ("gzip;Q=0", false),
-            ("br", false),
-            ("identity", false),
-        ] {
-            assert_eq!(accepts_gzip(&with(header::ACCEPT_ENCODING, coding)), expected, "{coding}");
         }
     }
 }

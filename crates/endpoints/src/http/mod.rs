@@ -16,7 +16,7 @@
 //! | `alerts` | `/alerts` and the routes below it |
 //! | `openapi` | `/openapi.json` |
 //! | `call`, `headers`, `body` | reading requests |
-//! | `document`, `job`, `problem`, `codes` | writing responses |
+//! | `document`, `job`, `problem`, `codes`, `compression` | writing responses |
 
 mod access;
 mod alerts;
@@ -25,6 +25,8 @@ mod call;
 mod cancel;
 mod choices;
 mod codes;
+#[cfg(any(feature = "dashboard", feature = "telemetry"))]
+mod compression;
 mod config;
 mod document;
 mod endpoint;
@@ -56,6 +58,8 @@ mod site;
 mod submission;
 mod submit;
 
+#[cfg(feature = "dashboard")]
+pub(crate) use self::compression::{accepts_gzip, compressed, gzip};
 pub use self::{
     access::Access,
     document::JobDocument,
@@ -69,4 +73,10 @@ pub use self::{
 pub(crate) use self::{
     config::HttpConfig, endpoint::DeclaredEndpoint, openapi::is_own_operation, owners::owner_of, responses::Hooks,
     route::Route, routes::routes,
+};
+/// What the dashboard needs to know its callers.
+#[cfg(feature = "dashboard")]
+pub(crate) use self::{
+    grant::Granted,
+    site::{check as check_site, is_foreign},
 };

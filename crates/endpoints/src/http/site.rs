@@ -11,7 +11,7 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// Browsers say in `Sec-Fetch-Site` which site made a request, except over plain HTTP from another machine. There, `Origin` must
 /// equal `Host` if the request carries cookies, which browsers also send for other sites. A request without cookies, and one
 /// with a bearer token, cannot be made by another site in the caller's name.
-pub(super) fn check(request: &Parts) -> Result<(), Problem> {
+pub(crate) fn check(request: &Parts) -> Result<(), Problem> {
     let headers = &request.headers;
     let is_own = request.method.is_safe()
         || if headers.contains_key(SEC_FETCH_SITE) {

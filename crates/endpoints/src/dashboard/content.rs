@@ -1,0 +1,174 @@
+//! What a page returns.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    time::Duration,
+};
+
+use axum::http::StatusCode;
+use maud::{Markup, html};
+
+use crate::{ListError, StoreError};
+
+/// A page without its frame.
+pub(super) struct Content {
+    pub(super) title: String,
+    /// The entry of the navigation that the page belongs to.
+    pub(super) section: Section,
+    pub(super) regions: Vec<Region>,
+    pub(super) refresh: Refresh,
+}
+
+/// When the live stream renders a page again.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refresh {
+    /// Whether changes of jobs render the page, at most four times a second.
+    pub(super) on_change: bool,
+    /// The longest time between two renders.
+    pub(super) every: Duration,
+}
+
+impl Refresh {
+    /// With the statistics, which are read every five seconds.
+    pub(super) const STATISTICS: Self = Self { on_change: false, every: Duration::from_secs(5) };
+    /// With each change of a job.
+    pub(super) const CHANGES: Self = Self { on_change: true, every: Duration::from_secs(5) };
+    /// With each change of a job, and once a second: for the log lines of a running job.
+    pub(super) const RUNNING: Self = Self { on_change: true, every: Duration::from_secs(1) };
+}
+
+/// A part of a page with an id. The live stream sends a region when its HTML has changed, so the HTML must not contain the
+/// present time.
+pub(super) struct Region {
+    /// Unique on the page, and the same each time that the page is rendered.
+    pub(super) id: &'static str,
+    pub(super) html: Markup,
+    /// Fixed regions are not sent again. For forms.
+    pub(super) is_live: bool,
+}
+
+impl Region {
+    pub(super) const fn new(id: &'static str, html: Markup) -> Self {
+        Self { id, html, is_live: true }
+    }
+
+    pub(super) const fn fixed(id: &'static str, html: Markup) -> Self {
+        Self { id, html, is_live: false }
+    }
+
+    pub(super) fn render(&self) -> Markup {
+        html! { div.region id=(self.id) data-live[self.is_live] { (self.html) } }
+    }
+
+    pub(super) fn hash(&self) -> u64 {
+        hash(&self.html.0)
+    }
+}
+
+impl Content {
+    /// Identifies what the live regions show.
+    pub(super) fn tag(&self) -> String {
+        let hashes: Vec<u64> = self.live().map(Region::hash).collect();
+        format!("{:016x}", hash(&hashes))
+    }
+
+    pub(super) fn live(&self) -> impl Iterator<Item = &Region> {
+        self.regions.iter().filter(|region| region.is_live)
+    }
+}
+
+fn hash(value: &(impl Hash + ?Sized)) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// An entry of the navigation.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) enum Section {
+    Overview,
+    Jobs,
+}
+
+impl Section {
+    pub(super) const ALL: [Self; 2] = [Self::Overview, Self::Jobs];
+
+    /// The path below `/dashboard`, and the text of the link.
+    pub(super) const fn entry(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Overview => ("", "Overview"),
+            Self::Jobs => ("/jobs", "Jobs"),
+        }
+    }
+}
+
+/// Why a page cannot be shown, or an action not be done.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("There is no such page.")]
+    NoPage,
+    #[error("There is no job with this id. Ended jobs are deleted after their retention.")]
+    NoJob,
+    #[error("{0}")]
+    Invalid(String),
+    /// The page is at another path below `/dashboard`.
+    #[error("The page is at {0}.")]
+    Moved(String),
+    #[error("The action was sent by another site.")]
+    CrossSite,
+    #[error("You have the level view. Actions need the level operate.")]
+    ViewOnly,
+    #[error("The dashboard is closed to you.")]
+    NoAccess,
+    #[error("The job store did not answer: {0}")]
+    Store(#[from] StoreError),
+    #[error("The page failed. The log of this process has the reason.")]
+    Panic,
+}
+
+impl Failure {
+    pub(super) const fn status(&self) -> StatusCode {
+        match self {
+            Self::NoPage | Self::NoJob => StatusCode::NOT_FOUND,
+            Self::Invalid(_) => StatusCode::BAD_REQUEST,
+            Self::Moved(_) => StatusCode::SEE_OTHER,
+            Self::CrossSite | Self::ViewOnly | Self::NoAccess => StatusCode::FORBIDDEN,
+            Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Panic => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    pub(super) const fn title(&self) -> &'static str {
+        match self {
+            Self::NoPage | Self::NoJob => "Not found",
+            Self::Invalid(_) => "Invalid request",
+            Self::Moved(_) => "Moved",
+            Self::CrossSite | Self::ViewOnly | Self::NoAccess => "Refused",
+            Self::Store(_) => "The job store is not available",
+            Self::Panic => "Internal error",
+        }
+    }
+}
+
+impl From<ListError> for Failure {
+    fn from(error: ListError) -> Self {
+        match error {
+            ListError::Store(error) => Self::Store(error),
+            other => Self::Invalid(other.to_string()),
+        }
+    }
+}
+
+/// What the browser does after an action.
+pub(super) struct Done {
+    /// The path below `/dashboard` that the browser opens next.
+    pub(super) open: String,
+    /// Cookies to set.
+    pub(super) cookies: Vec<String>,
+}
+
+impl Done {
+    pub(super) fn open(path: impl Into<String>) -> Self {
+        Self { open: path.into(), cookies: Vec::new() }
+    }
+}

@@ -1,0 +1,143 @@
+//! `GET /dashboard/live?at=<path and query>`: an event stream that sends the changed regions of a page.
+//!
+//! The page is rendered again when its [`Refresh`](super::content::Refresh) says so. Each render sends an event, also if
+//! nothing has changed: without events, the browser knows that the stream is cut off, and polls.
+
+use std::{collections::HashMap, convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    body::Body,
+    http::{HeaderName, HeaderValue, StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use futures_util::stream;
+use serde::Serialize;
+use tokio::{
+    sync::{OwnedSemaphorePermit, watch},
+    time::Instant,
+};
+
+use super::{
+    content::{Content, Failure, Refresh},
+    routes::Dashboard,
+    view::Parameters,
+};
+use crate::{AccessLevel, Timestamp};
+
+/// Least time between two renders of one page.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Starts a stream. Answers 503 if there are too many, and the page polls.
+pub(super) async fn stream(dashboard: &Arc<Dashboard>, head: &Parts) -> Response {
+    let Ok(permit) = dashboard.streams.clone().try_acquire_owned() else {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    };
+    if dashboard.caller(head).level == AccessLevel::None {
+        return StatusCode::FORBIDDEN.into_response();
+    }
+    let query = Parameters::read(head.uri.query().unwrap_or_default().as_bytes());
+    let mut changes = dashboard.endpoints.job_changes();
+    changes.mark_unchanged();
+    let page = LivePage {
+        dashboard: dashboard.clone(),
+        head: head.clone(),
+        at: query.get("at").unwrap_or_default().to_owned(),
+        shown: query.get("tag").unwrap_or_default().to_owned(),
+        sent: HashMap::new(),
+        refresh: Refresh::STATISTICS,
+        rendered: None,
+        changes,
+        _permit: permit,
+    };
+    let events = stream::unfold(page, |mut page| async { Some((page.next().await?, page)) });
+    let head = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+    ];
+    (head, Body::from_stream(events)).into_response()
+}
+
+struct LivePage {
+    dashboard: Arc<Dashboard>,
+    head: Parts,
+    /// The path below `/dashboard`, with its query.
+    at: String,
+    /// The tag of the content that the browser has.
+    shown: String,
+    /// Hashes of the regions that the browser has.
+    sent: HashMap<&'static str, u64>,
+    refresh: Refresh,
+    /// When the page was rendered last.
+    rendered: Option<Instant>,
+    changes: watch::Receiver<u64>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// The data of an event.
+#[derive(Serialize)]
+struct Event<'a> {
+    at: Timestamp,
+    tag: String,
+    /// Ids and HTML of changed regions.
+    regions: Vec<(&'a str, &'a str)>,
+    /// Why the page could not be rendered. The browser keeps its regions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+impl LivePage {
+    /// The next event. `None` when this process has drained, or when the caller lost access.
+    async fn next(&mut self) -> Option<Result<Bytes, Infallible>> {
+        self.wait().await?;
+        self.rendered = Some(Instant::now());
+        self.changes.mark_unchanged();
+        let (_, content) = self.dashboard.content(&self.head, &self.at).await;
+        let data = match &content {
+            Ok(content) => self.changed(content),
+            Err(Failure::Store(error)) => {
+                Event { at: now(), tag: String::new(), regions: Vec::new(), error: Some(error.to_string()) }
+            }
+            // Such as a job that expired: the browser loads the page, which says why.
+            Err(_) => return None,
+        };
+        let json = serde_json::to_string(&data).unwrap_or_default();
+        Some(Ok(Bytes::from(format!("data: {json}\n\n"))))
+    }
+
+    /// Waits until the page is due.
+    async fn wait(&mut self) -> Option<()> {
+        let Some(rendered) = self.rendered else { return Some(()) };
+        let (endpoints, refresh) = (self.dashboard.endpoints.clone(), self.refresh);
+        let changes = &mut self.changes;
+        let changed = async {
+            tokio::time::sleep_until(rendered + PAUSE).await;
+            match refresh.on_change {
+                // Fails if the endpoints are gone, and so is this server.
+                true if changes.changed().await.is_ok() => {}
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = endpoints.drained() => None,
+            () = changed => Some(()),
+            () = tokio::time::sleep_until(rendered + refresh.every) => Some(()),
+        }
+    }
+
+    fn changed<'a>(&mut self, content: &'a Content) -> Event<'a> {
+        self.refresh = content.refresh;
+        let tag = content.tag();
+        let is_first = self.sent.is_empty();
+        let changed = content.live().filter(|region| self.sent.insert(region.id, region.hash()) != Some(region.hash()));
+        let mut regions: Vec<_> = changed.map(|region| (region.id, region.html.0.as_str())).collect();
+        if is_first && self.shown == tag {
+            regions.clear();
+        }
+        Event { at: now(), tag, regions, error: None }
+    }
+}
+
+fn now() -> Timestamp {
+    std::time::SystemTime::now().into()
+}

@@ -1,0 +1,35 @@
+//! Pages for operators below `/dashboard`. They use the public operator API of [`AsyncEndpoints`], as the JSON routes do, and
+//! never stores, drivers or worker internals.
+//!
+//! **A page is one function**: `async fn page(view: &View) -> Result<Content, Failure>`. The function calls the operator API and
+//! returns a title and regions of HTML. The shell, the live stream, the error pages and the headers are the same for all pages.
+//! To add a page: write the function in a file of `pages/`, add its path in `pages/mod.rs`, and its link to [`Section`].
+//!
+//! **An action is one function** too: `async fn action(view: &View, form: &Form) -> Result<Done, Failure>`. It answers a `POST`
+//! form, and `pages/mod.rs` has its path. Only callers who may operate reach it.
+//!
+//! Links come from [`View::link`]. They are relative, so that they work below any prefix and behind any proxy.
+//!
+//! | file | contents |
+//! |---|---|
+//! | `content` | what a page returns: regions, and why a page cannot be shown |
+//! | `view` | what a page knows of the request: path, query, rights, preferences |
+//! | `routes` | routes, access, response headers |
+//! | `live` | the event stream that sends changed regions |
+//! | `shell` | the frame around each page |
+//! | `format` | times, numbers, states |
+//! | `preferences` | theme and time zone, kept in cookies |
+//! | `assets` | the style sheet, the script and the icon, which the binary contains |
+//! | `pages` | the pages and actions |
+
+mod assets;
+mod content;
+mod format;
+mod live;
+mod pages;
+mod preferences;
+mod routes;
+mod shell;
+mod view;
+
+pub(crate) use self::routes::routes;

@@ -1,0 +1,185 @@
+//! The routes below `/dashboard`: access, dispatch, response headers.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::SystemTime};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::Request,
+    http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use futures_util::FutureExt;
+use maud::Markup;
+use tokio::sync::Semaphore;
+
+use super::{
+    assets,
+    content::{Content, Done, Failure},
+    live, pages, preferences, shell,
+    view::{self, Form, View},
+};
+use crate::{
+    AccessLevel, AsyncEndpoints,
+    http::{Granted, HttpConfig, check_site, compressed, is_foreign},
+};
+
+/// The path of the dashboard.
+pub(super) const PATH: &str = "/dashboard";
+/// Maximum number of live streams in this process. Further pages poll.
+const STREAMS: usize = 64;
+/// Maximum bytes of a form.
+const FORM_BYTES: usize = 64 << 10;
+
+/// What is allowed on a page: only files, forms and streams of this server, and nothing inline.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                      form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// What the routes share.
+pub(super) struct Dashboard {
+    pub(super) endpoints: AsyncEndpoints,
+    config: Arc<HttpConfig>,
+    pub(super) streams: Arc<Semaphore>,
+}
+
+/// Makes the routes of the dashboard.
+pub(crate) fn routes(endpoints: &AsyncEndpoints, config: &Arc<HttpConfig>) -> Router {
+    let streams = Arc::new(Semaphore::new(STREAMS));
+    let dashboard = Arc::new(Dashboard { endpoints: endpoints.clone(), config: config.clone(), streams });
+    let handler = move |request: Request| answer(dashboard.clone(), request);
+    let methods = get(handler.clone()).post(handler);
+    let router = Router::new()
+        .route(PATH, methods.clone())
+        .route("/dashboard/", methods.clone())
+        .route("/dashboard/{*path}", methods);
+    router.route_layer(endpoints.measured().layer())
+}
+
+impl Dashboard {
+    /// What the caller of a request may do. Nothing, if a page of another site uses the caller's session. Panics if the
+    /// application's rule does.
+    pub(super) fn caller(&self, head: &Parts) -> Granted {
+        let caller = self.config.access.grant(head);
+        if caller.by_session && is_foreign(head) { Granted::default() } else { caller }
+    }
+
+    /// Renders the page at a path and query below `/dashboard`.
+    pub(super) async fn content(&self, head: &Parts, at: &str) -> (View, Result<Content, Failure>) {
+        let view = View::new(&self.endpoints, self.caller(head), &head.headers, at);
+        let content = match view.caller.level {
+            AccessLevel::None => Err(Failure::NoAccess),
+            AccessLevel::View | AccessLevel::Operate => Box::pin(pages::content(&view)).await,
+        };
+        (view, content)
+    }
+}
+
+async fn answer(dashboard: Arc<Dashboard>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let answered = AssertUnwindSafe(respond(&dashboard, &head, body)).catch_unwind().await;
+    let mut response = answered.unwrap_or_else(|_| {
+        let view = View::new(&dashboard.endpoints, Granted::default(), &head.headers, view::at(&head.uri));
+        failed(&head, &view, &Failure::Panic)
+    });
+    secure(&mut response);
+    response
+}
+
+async fn respond(dashboard: &Arc<Dashboard>, head: &Parts, body: Body) -> Response {
+    let at = view::at(&head.uri);
+    if at == "/" {
+        return open("../dashboard");
+    }
+    if head.method == Method::POST {
+        return act(dashboard, head, body, at).await;
+    }
+    if let Some(name) = at.strip_prefix("/assets/") {
+        return assets::file(name, &head.headers).unwrap_or_else(|| StatusCode::NOT_FOUND.into_response());
+    }
+    if at.starts_with("/live?") {
+        return live::stream(dashboard, head).await;
+    }
+    let (view, content) = dashboard.content(head, at).await;
+    match content {
+        Ok(content) => show(head, &view, &content),
+        Err(Failure::Moved(path)) => open(&view.link(&path)),
+        Err(failure) => failed(head, &view, &failure),
+    }
+}
+
+/// Answers a form.
+async fn act(dashboard: &Dashboard, head: &Parts, body: Body, at: &str) -> Response {
+    let bytes = axum::body::to_bytes(body, FORM_BYTES).await;
+    let view = View::new(&dashboard.endpoints, dashboard.caller(head), &head.headers, at);
+    let done = match bytes {
+        _ if check_site(head).is_err() => Err(Failure::CrossSite),
+        _ if view.caller.level == AccessLevel::None => Err(Failure::NoAccess),
+        Err(_) => Err(Failure::Invalid(format!("The form is longer than {FORM_BYTES} bytes."))),
+        Ok(bytes) => {
+            let form = Form::read(&bytes);
+            match *view.segments() {
+                ["preferences"] => preferences::change(&form),
+                _ if !view.may_operate() => Err(Failure::ViewOnly),
+                _ => Box::pin(pages::act(&view, &form)).await,
+            }
+        }
+    };
+    match done {
+        Ok(Done { open: path, cookies }) => {
+            let mut response = open(&view.link(&path));
+            for cookie in cookies.iter().filter_map(|cookie| HeaderValue::try_from(cookie).ok()) {
+                response.headers_mut().append(header::SET_COOKIE, cookie);
+            }
+            response
+        }
+        Err(failure) => failed(head, &view, &failure),
+    }
+}
+
+/// A redirect, after which a reload repeats no action.
+fn open(link: &str) -> Response {
+    let location = HeaderValue::try_from(link).unwrap_or_else(|_| HeaderValue::from_static("../dashboard"));
+    (StatusCode::SEE_OTHER, [(header::LOCATION, location)]).into_response()
+}
+
+fn show(head: &Parts, view: &View, content: &Content) -> Response {
+    let tag = format!("\"{}\"", content.tag());
+    let is_known = head.headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
+    let mut response = match is_known {
+        true => StatusCode::NOT_MODIFIED.into_response(),
+        false => document(head, shell::page(view, content, SystemTime::now().into())),
+    };
+    if let Ok(tag) = HeaderValue::try_from(tag) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response
+}
+
+fn failed(head: &Parts, view: &View, failure: &Failure) -> Response {
+    let mut response = document(head, shell::failure(view, failure, SystemTime::now().into()));
+    *response.status_mut() = failure.status();
+    response
+}
+
+fn document(head: &Parts, page: Markup) -> Response {
+    let mut response = compressed(page.into_string(), &head.headers);
+    let html = HeaderValue::from_static("text/html; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, html);
+    response
+}
+
+/// Sets the headers that all responses have.
+fn secure(response: &mut Response) {
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+}

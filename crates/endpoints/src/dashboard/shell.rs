@@ -1,0 +1,99 @@
+//! The frame around each page: head, navigation, preferences, state of the live stream.
+
+use maud::{DOCTYPE, Markup, html};
+
+use super::{
+    assets,
+    content::{Content, Failure, Section},
+    preferences::{Theme, Zone},
+    view::View,
+};
+use crate::Timestamp;
+
+/// A whole page.
+pub(super) fn page(view: &View, content: &Content, now: Timestamp) -> Markup {
+    let main = html! {
+        h1 { (content.title) }
+        @for region in &content.regions { (region.render()) }
+    };
+    document(view, &content.title, Some(content.section), now, &content.tag(), &main)
+}
+
+/// The page of a failure. A page that failed because of the store shows itself once the store is back.
+pub(super) fn failure(view: &View, failure: &Failure, now: Timestamp) -> Markup {
+    let main = html! {
+        h1 { (failure.title()) }
+        p.failure role="alert" { (failure) }
+        @if matches!(failure, Failure::Store(_)) { p { "The page opens by itself when the store answers again." } }
+    };
+    document(view, failure.title(), None, now, "", &main)
+}
+
+fn document(view: &View, title: &str, section: Option<Section>, now: Timestamp, tag: &str, main: &Markup) -> Markup {
+    let options = &view.endpoints.options().dashboard;
+    let name = options.name.as_deref().unwrap_or("AsyncEndpoints");
+    html! {
+        (DOCTYPE)
+        html lang="en" data-theme=(view.preferences.theme.name()) data-zone=(view.preferences.zone.name()) {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { (title) " · " (name) }
+                link rel="stylesheet" href=(view.link(&assets::style()));
+                link rel="icon" type="image/svg+xml" href=(view.link(&assets::icon()));
+                script type="module" src=(view.link(&assets::script())) {}
+            }
+            body {
+                a.skip href="#main" { "Skip to the content" }
+                header class={ "top " (options.color.name()) } {
+                    a.instance href=(view.link("")) { (name) }
+                    nav aria-label="Pages" {
+                        @for entry in Section::ALL {
+                            @let (path, text) = entry.entry();
+                            a href=(view.link(path)) aria-current=[(section == Some(entry)).then_some("page")] { (text) }
+                        }
+                    }
+                    (live_state(now))
+                }
+                p #banner .banner role="status" hidden {}
+                main #main tabindex="-1" data-live=(view.link("/live")) data-at=(view.at()) data-tag=(tag)
+                    data-now=(now) { (main) }
+                (footer(view))
+            }
+        }
+    }
+}
+
+fn live_state(now: Timestamp) -> Markup {
+    html! {
+        div.live {
+            span #live-dot .dot {}
+            span #live-text { "Read at " (super::format::time(now, super::format::As::Time)) }
+            button #pause type="button" aria-pressed="false" hidden { "Pause" }
+        }
+    }
+}
+
+fn footer(view: &View) -> Markup {
+    html! {
+        footer {
+            span.who { (view.caller.who) " · " (view.caller.level) }
+            (choice(view, "theme", "Theme", &Theme::ALL.map(|theme| (theme.name(), view.preferences.theme == theme))))
+            (choice(view, "zone", "Times", &Zone::ALL.map(|zone| (zone.name(), view.preferences.zone == zone))))
+            noscript { span { "Without scripts, pages do not update by themselves and times are in UTC." } }
+        }
+    }
+}
+
+/// Buttons for the values of a preference. They work without scripts.
+fn choice(view: &View, name: &str, label: &str, values: &[(&str, bool)]) -> Markup {
+    html! {
+        form.choice method="post" action=(view.link("/preferences")) aria-label=(label) {
+            input type="hidden" name="back" value=(view.at());
+            span { (label) }
+            @for (value, is_chosen) in values {
+                button name=(name) value=(value) aria-pressed=(is_chosen) { (if *value == "utc" { "UTC" } else { value }) }
+            }
+        }
+    }
+}

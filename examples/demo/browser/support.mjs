@@ -1,0 +1,74 @@
+// A browser for the tests, and jobs of the demo.
+
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { chromium } from 'playwright-core';
+
+/** The address of a running demo. */
+export const demo = process.env.DEMO_URL;
+
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+
+export function launch() {
+  return chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: ['--no-sandbox'] });
+}
+
+/** Opens a page that records violations of its content security policy and errors of its scripts. */
+export async function open(browser, path, options = {}) {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
+  const page = await context.newPage();
+  page.problems = [];
+  page.on('pageerror', (error) => page.problems.push(String(error)));
+  page.on('console', (message) => message.type() === 'error' && page.problems.push(message.text()));
+  if (options.javaScriptEnabled !== false) {
+    await page.addInitScript(() => {
+      document.addEventListener('securitypolicyviolation', (event) => console.error(`CSP: ${event.violatedDirective} ${event.blockedURI}`));
+    });
+  }
+  await page.goto(demo + path);
+  return page;
+}
+
+/** Waits until the page has its stream. */
+export const isLive = (page) => page.locator('html[data-state=live]').waitFor({ state: 'attached' });
+
+/** The violations that axe finds, one line each. It runs in an isolated world, which the page's policy does not restrict. */
+export async function accessibility(page) {
+  const session = await page.context().newCDPSession(page);
+  const { frameTree } = await session.send('Page.getFrameTree');
+  const { executionContextId } = await session.send('Page.createIsolatedWorld', { frameId: frameTree.frame.id });
+  const evaluate = (expression) => session.send('Runtime.evaluate', {
+    expression, contextId: executionContextId, awaitPromise: true, returnByValue: true,
+  });
+  await evaluate(axe);
+  const tags = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'];
+  const { result, exceptionDetails } = await evaluate(
+    `axe.run(document, { runOnly: ${JSON.stringify(tags)} }).then(({ violations }) => violations.flatMap(
+      ({ id, nodes }) => nodes.map(({ target, any }) => id + ' ' + target + ' ' + any.map(({ message }) => message))))`,
+  );
+  await session.detach();
+  if (exceptionDetails) throw new Error(JSON.stringify(exceptionDetails));
+  return result.value;
+}
+
+async function request(method, path, body) {
+  const headers = body === undefined ? {} : { 'content-type': 'application/json' };
+  const response = await fetch(demo + path, { method, headers, body: body && JSON.stringify(body) });
+  if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${await response.text()}`);
+  return response.json();
+}
+
+export const submit = (path, body) => request('POST', `/api/${path}`, body);
+export const job = (id) => request('GET', `/jobs/${id}`);
+export const cancel = (id) => request('POST', `/jobs/${id}/cancel`);
+
+/** Waits for the end of a job. */
+export const ended = (id) => request('GET', `/jobs/${id}?wait=30`);
+
+/** Submits a job that runs, and waits for its start. */
+export async function running() {
+  const { id } = await submit('sleep', { seconds: 600 });
+  let now = await job(id);
+  while (now.status !== 'InProgress' || !now.progress) now = await job(id);
+  return id;
+}
