@@ -4,7 +4,7 @@ use std::{io, process::Command};
 
 use crate::{
     command::{Failed, cargo, cargo_program, run, works},
-    cycles, layers, light,
+    cycles, layers, light, links,
     metadata::Metadata,
     msrv, sources, wording,
 };
@@ -33,7 +33,7 @@ fn documentation() -> Result<(), Failed> {
 
 /// Checks the rules of this repository: those that neither cargo nor clippy knows.
 pub(crate) fn rules() -> Result<(), Failed> {
-    eprintln!("$ minimum Rust version, layers, import cycles, file lengths, wording");
+    eprintln!("$ minimum Rust version, layers, import cycles, links, file lengths, wording");
     let metadata = Metadata::read()?;
     let files = broken_in_files().map_err(Failed::because)?;
     let broken = [msrv::broken(&metadata), layers::broken(&metadata), light::broken()?, files].concat();
@@ -45,7 +45,7 @@ pub(crate) fn rules() -> Result<(), Failed> {
 
 /// Violations in the files of the repository, one line each.
 fn broken_in_files() -> io::Result<Vec<String>> {
-    Ok([cycles::broken()?, sources::broken()?, wording::broken()?].concat())
+    Ok([cycles::broken()?, links::broken()?, sources::broken()?, wording::broken()?].concat())
 }
 
 fn deny() -> Result<(), Failed> {

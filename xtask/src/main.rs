@@ -7,6 +7,7 @@ mod cycles;
 mod files;
 mod layers;
 mod light;
+mod links;
 mod metadata;
 mod msrv;
 mod node;
@@ -29,10 +30,10 @@ cargo xtask <task>
 
   test         runs all tests, including those of the documentation; installs missing packages if the user has the right to
   check        formatting, lints, documentation, cargo-deny, and the rules below
-  check rules  minimum Rust version, layers, import cycles, file lengths, wording
+  check rules  minimum Rust version, layers, import cycles, links, file lengths, wording
   chaos        kills, stops, freezes and disconnects real processes under load
                options: --store sqlite|redis|redis-failover --minutes 10 --seed 7
-  generate     writes the alert rules, the dashboard and the table of metrics from the catalogue
+  generate     writes the alert rules, the dashboard, the tables of metrics and settings, and llms.txt
   bench        measures the figures of docs/performance.md; needs redis-server and redis-cli
                a name limits the run: throughput, pickup, claim, memory, submission, telemetry, half-load,
                sqlite, redis
