@@ -4,14 +4,11 @@ use std::fmt::Write;
 
 use async_endpoints::telemetry::{CATALOGUE, Combine, Instrument};
 
-const BEGIN: &str = "<!-- generated: metrics -->\n";
-const END: &str = "<!-- end of generated -->";
+use crate::configuration::between_markers;
 
 /// The page with the table between its markers. None if a marker is missing.
 pub(crate) fn insert(page: &str) -> Option<String> {
-    let (before, rest) = page.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}{}{END}{after}", table()))
+    between_markers(page, "metrics", &table())
 }
 
 fn table() -> String {

@@ -31,7 +31,7 @@ pub struct Options {
     /// shortened at random by up to half. Defaults to 2 s.
     #[serde(rename = "retry_base_seconds", deserialize_with = "seconds")]
     pub retry_base: Duration,
-    /// `JOB_TIMEOUT_SECONDS`: timeout of an attempt. Defaults to 30 min.
+    /// `JOB_TIMEOUT_SECONDS`: timeout of an attempt. Defaults to 1800 s.
     #[serde(rename = "job_timeout_seconds", deserialize_with = "seconds")]
     pub job_timeout: Duration,
     /// `LEASE_SECONDS`: time without a renewal after which a worker loses its jobs. Defaults to 8 s.
@@ -39,7 +39,7 @@ pub struct Options {
     pub lease: Duration,
     /// `MAX_LOSSES`: maximum number of workers that a job may lose before it fails. Defaults to 5.
     pub max_losses: u32,
-    /// `RETENTION_SECONDS`: how long an ended job stays readable. Defaults to one day.
+    /// `RETENTION_SECONDS`: how long an ended job stays readable. Defaults to 86400 s.
     #[serde(rename = "retention_seconds", deserialize_with = "seconds")]
     pub retention: Duration,
     /// `SHUTDOWN_SECONDS`: how long running attempts may continue after a stop request. Defaults to 30 s.
@@ -53,36 +53,35 @@ pub struct Options {
     #[serde(rename = "alert_slow_seconds", deserialize_with = "seconds")]
     pub slow_after: Duration,
     /// `ALERT_STUCK_SECONDS`: waiting time from which on a runnable job without a worker counts as stuck. Defaults to
-    /// 10 min.
+    /// 600 s.
     #[serde(rename = "alert_stuck_seconds", deserialize_with = "seconds")]
     pub stuck_after: Duration,
     /// `MAX_CONNECTIONS`: maximum number of open connections of [`serve`](crate::AsyncEndpoints::serve). Further ones wait
-    /// to be accepted. Defaults to 16 384, more than the 10 000 clients that may follow jobs in one process.
+    /// to be accepted. Defaults to 16 384. More than 10 000 clients may follow jobs in one process.
     pub max_connections: u32,
     /// `HEADER_READ_SECONDS`: time limit for a request's head, and for an idle connection between two requests. Defaults
     /// to 30 s.
     #[serde(rename = "header_read_seconds", deserialize_with = "seconds")]
     pub header_read: Duration,
-    /// `BASE_PATH`: prefix of job paths in `Location`, `links` and `/openapi.json`. Defaults to the prefix that the
-    /// answering routes are mounted under. Set it if job routes and submit routes are mounted under different prefixes,
+    /// `BASE_PATH`: prefix of job paths in `Location`, `links` and `/openapi.json`. Defaults to the mounted prefix. Set it if job routes and submit routes are mounted under different prefixes,
     /// or if a proxy strips a prefix.
     pub base_path: Option<String>,
-    /// Shows callers the message of panics and of errors that a handler returned with `?`. Such text can contain secrets:
-    /// the default is `false`, and no environment variable changes it.
+    /// Shows callers the message of panics and of errors that a handler returned with `?`. Such text can contain secrets, so
+    /// no environment variable changes it. Defaults to `false`.
     pub error_details: bool,
     /// `PROPAGATION`: relation of an attempt's trace to the submission's: `link`, `child` or `none`. Defaults to `link`.
     pub propagation: Propagation,
-    /// `CAPTURE_LEVEL`: `error`, `warn`, `info`, `debug`, `trace` or `off`. What handlers log with `tracing` at or above
-    /// this level is kept with the job, if the subscriber has the capture layer. Defaults to `info`.
+    /// `CAPTURE_LEVEL`: least severe level of the log lines that are kept with their job: `error`, `warn`, `info`, `debug`,
+    /// `trace` or `off`. The subscriber needs the capture layer. Defaults to `info`.
     ///
     /// A job keeps the first 900 and the last 99 lines of an attempt, at most 256 KiB.
     pub capture_level: CaptureLevel,
-    /// `EXPOSE_LOGS`: `true` or `false`. Shows callers what the handlers of their jobs logged, without the library's own
-    /// lines. Handlers may log what callers must not see, so the default is `false`: only operators can read logs.
+    /// `EXPOSE_LOGS`: `true` shows callers the logs of their jobs, without the library's own lines. Handlers may log what
+    /// callers must not see. With `false`, only operators can read logs. Defaults to `false`.
     pub expose_logs: bool,
     /// Keeps the name of each job's owner with the job, as text of at most 256 bytes. Operators see it in the job document
     /// and handlers in [`owner`](crate::AttemptInfo::owner). Without it, a job has only the SHA-256 of the name. Names are
-    /// personal data: the default is `false`, and no environment variable changes it.
+    /// personal data, so no environment variable changes it. Defaults to `false`.
     pub owner_labels: bool,
     /// Request headers that handlers can read, in lower case. Defaults to `user-agent`, `x-request-id`, `x-user-id`,
     /// `x-forwarded-for` and `content-type`.
@@ -400,8 +399,16 @@ mod tests {
         }
     }
 
+    /// Variables of `docs/configuration.md` that the library reads, with their defaults.
+    fn documented() -> Vec<(String, &'static str)> {
+        let page = include_str!("../../../docs/configuration.md");
+        let (library, _) = page.split_once("## Logs").expect("the heading after the library's variables");
+        let rows = library.lines().filter_map(|line| line.strip_prefix("| `AE_")?.split_once("` | "));
+        rows.map(|(name, rest)| (format!("AE_{name}"), rest.split(" | ").next().unwrap_or_default())).collect()
+    }
+
     #[test]
-    fn guide_lists_all_variables() {
+    fn configuration_page_lists_all_variables() {
         let read = std::cell::RefCell::new(Vec::new());
         let ask = |name: &str| {
             read.borrow_mut().push(name.to_owned());
@@ -409,11 +416,28 @@ mod tests {
         };
         assert!(Options::from_vars("AE_", ask).is_ok());
         assert!(Alerts::from_vars("AE_", ask).is_ok());
-        let rows = include_str!("../../../docs/guide.md").lines().filter_map(|line| line.strip_prefix("| `AE_"));
-        let names = rows.filter_map(|row| Some(format!("AE_{}", row.split_once('`')?.0)));
-        let (listed, mut read) = (names.collect::<std::collections::BTreeSet<_>>(), read.into_inner());
+        let mut listed: Vec<String> = documented().into_iter().map(|(name, _)| name).collect();
+        let mut read = read.into_inner();
+        listed.sort();
         read.sort();
-        assert_eq!(listed.into_iter().collect::<Vec<_>>(), read);
+        assert_eq!(listed, read);
+    }
+
+    #[test]
+    fn documented_default_is_the_default() {
+        let defaults = documented()
+            .into_iter()
+            .filter(|(name, _)| !name.starts_with("AE_ALERT_") || name.ends_with("SLOW_SECONDS"));
+        let mut checked = 0;
+        for (name, default) in defaults {
+            if let "four per core" | "the mounted prefix" = default {
+                continue;
+            }
+            let value = default.trim_end_matches(" s").replace([' ', '`'], "");
+            assert_eq!(read(&[(&name, &value)]), Ok(Options::default()), "{name} {default}");
+            checked += 1;
+        }
+        assert_eq!(checked, 16);
     }
 
     #[test]

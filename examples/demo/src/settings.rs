@@ -93,19 +93,20 @@ impl fmt::Debug for ServerUrl {
 /// The demo's settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
-    /// `AE_BIND`: `HOST:PORT` to listen on; port 0 picks a free one.
+    /// `AE_BIND`: `HOST:PORT` to listen on; port 0 picks a free one. Defaults to `127.0.0.1:8080`.
     pub(crate) bind: String,
-    /// `AE_STORE`.
+    /// `AE_STORE`: the job store: `sqlite:PATH`, `memory:`, `redis://…` or `rediss://…`. Defaults to
+    /// `sqlite:async-endpoints.db`.
     pub(crate) store: StoreChoice,
-    /// `AE_ALLOW_VOLATILE`: whether a Redis server may be able to lose jobs.
+    /// `AE_ALLOW_VOLATILE`: `true` accepts a Redis server that can lose jobs. Defaults to `false`.
     pub(crate) allow_volatile: bool,
-    /// `AE_ROLE`.
+    /// `AE_ROLE`: `all`; `api` accepts jobs and runs none; `worker` runs jobs and accepts none. Defaults to `all`.
     pub(crate) role: Role,
-    /// `AE_LEDGER`: see [`Ledger`](crate::ledger::Ledger).
+    /// `AE_LEDGER`: a file to which each attempt appends its start and its end. See [`Ledger`](crate::ledger::Ledger).
     pub(crate) ledger: Option<PathBuf>,
-    /// `AE_DATA`: the demo's SQLite file, created and filled if it does not exist.
+    /// `AE_DATA`: the demo's SQLite file, created and filled if it does not exist. Defaults to `weather.db`.
     pub(crate) data: PathBuf,
-    /// `AE_ADMIN_TOKEN`: the bearer token of operators. Without one, callers from this machine are operators.
+    /// `AE_ADMIN_TOKEN`: the bearer token of operators; without one, callers from this machine are operators.
     pub(crate) admin_token: Option<String>,
     /// Whether `AE_JOB_TIMEOUT_SECONDS` is set, which overrides the timeout of `Sleep`.
     pub(crate) job_timeout_is_set: bool,

@@ -162,21 +162,28 @@ impl Alerts {
     ///
     /// | variable | default | meaning |
     /// |---|---|---|
-    /// | `ALERT_INTERVAL_SECONDS` | 300 | interval of evaluations |
+    /// | `ALERT_INTERVAL_SECONDS` | 300 | interval of evaluations, 0.1 or more |
     /// | `ALERT_FOR_SECONDS` | 0 | how long a value must be above its threshold before its rule fires |
     /// | `ALERT_REPEAT_SECONDS` | 14400 | interval of repeated notifications while a rule fires |
-    /// | `ALERT_WINDOW_SECONDS` | 3600 | window of rates, at most six hours |
+    /// | `ALERT_WINDOW_SECONDS` | 3600 | window of rates, at most 21600 |
     /// | `ALERT_FAILURE_PERCENT` | 10 | threshold of the rule `failure_rate`, which resolves below half of it |
     /// | `ALERT_MIN_JOBS` | 20 | number of ended jobs from which on the failure rate counts |
     /// | `ALERT_MEMORY_PERCENT` | 80 | threshold of the rule `memory` |
     /// | `ALERT_QUEUE_WAIT_SECONDS` | 60 | threshold of the rule `queue_wait` |
     /// | `ALERT_OLDEST_QUEUED_SECONDS` | 300 | threshold of the rule `oldest_queued` |
     /// | `ALERT_OBJECTIVES` | none | objectives of job types in percent, such as `Export=99.5,Import=99`; each adds the rule `burn_rate.<job type>` ([`Rule::burn_rate`]) |
-    /// | `ALERT_WEBHOOK_URL`, `ALERT_WEBHOOK_SECRET` | none | sender `webhook` (feature `webhook`) |
-    /// | `ALERT_SMTP_URL`, `ALERT_EMAIL_FROM`, `ALERT_EMAIL_TO` | none | sender `email` (feature `email`) |
-    /// | `ALERT_SLACK_URL` | none | sender `slack` (feature `webhook`) |
-    /// | `ALERT_ALERTMANAGER_URL` | none | sender `alertmanager` (feature `webhook`) |
-    /// | `ALERT_<SENDER>_MIN_SEVERITY` | `Low` | least severity of the alerts that this sender gets, `log` too: `Low`, `Medium`, `High` or `Critical` |
+    /// | `ALERT_LOG_MIN_SEVERITY` | `Low` | least severity that the sender `log` gets: `Low`, `Medium`, `High` or `Critical` |
+    /// | `ALERT_WEBHOOK_URL` | none | receiver of the sender `webhook` (feature `webhook`) |
+    /// | `ALERT_WEBHOOK_SECRET` | none | key of its signatures: `whsec_` and base64 |
+    /// | `ALERT_WEBHOOK_MIN_SEVERITY` | `Low` | least severity that the sender `webhook` gets |
+    /// | `ALERT_SMTP_URL` | none | server of the sender `email`: `smtps://…`, or `smtp://…?tls=required` for STARTTLS (feature `email`) |
+    /// | `ALERT_EMAIL_FROM` | none | address that mails come from |
+    /// | `ALERT_EMAIL_TO` | none | addresses that mails go to, separated by commas |
+    /// | `ALERT_EMAIL_MIN_SEVERITY` | `Low` | least severity that the sender `email` gets |
+    /// | `ALERT_SLACK_URL` | none | incoming webhook of the sender `slack` (feature `webhook`) |
+    /// | `ALERT_SLACK_MIN_SEVERITY` | `Low` | least severity that the sender `slack` gets |
+    /// | `ALERT_ALERTMANAGER_URL` | none | Alertmanager of the sender `alertmanager` (feature `webhook`) |
+    /// | `ALERT_ALERTMANAGER_MIN_SEVERITY` | `Low` | least severity that the sender `alertmanager` gets |
     ///
     /// `ALERT_SLOW_SECONDS` and `ALERT_STUCK_SECONDS` belong to [`Options`](crate::Options).
     ///
