@@ -27,6 +27,62 @@
 //!
 //! Delivery is **at least once**: a job whose worker dies runs again, so handlers should be idempotent.
 //! Every write of a worker is guarded by its lease, so only one attempt of a job ends it.
+//!
+//! # Declare jobs
+//! - [`JobType`]: a name with the types of request and result, and rules such as the timeout. One constant for all processes.
+//! - [`Endpoint`]: a route that accepts jobs of a type. [`Submission`] and [`Problem`] are for its validator.
+//! - [`AsyncEndpoints::builder`]: puts store, endpoints and handlers together. [`Options`] has the settings.
+//!
+//! # Write handlers
+//! - [`JobHandler`]: an async function with a [`JobContext`], or a type of your own.
+//!   [`Builder::blocking_handler`] runs code that blocks.
+//! - [`JobContext`]: the request, the attempt, [progress](JobContext::progress), [cancellation](JobContext::check_canceled),
+//!   [follow-up jobs](JobContext::submit).
+//! - [`JobError`] and [`DomainError`]: what is retried, and what callers see. [`RetryPolicy`] has the delays.
+//! - [`Middleware`]: code around every attempt.
+//!
+//! # Serve
+//! - [`submit_routes`](AsyncEndpoints::submit_routes), [`job_routes`](AsyncEndpoints::job_routes) and
+//!   [`monitoring_routes`](AsyncEndpoints::monitoring_routes): routers of axum. [`Responses`] changes their answers.
+//! - [`serve`](AsyncEndpoints::serve) and [`run`](AsyncEndpoints::run): HTTP and workers, or workers alone, until SIGTERM.
+//! - [`Builder::owner`] and [`Access`]: whose jobs a caller sees, and who is an operator.
+//!
+//! # Use jobs in code
+//! - [`submit`](AsyncEndpoints::submit), [`wait`](AsyncEndpoints::wait), [`result`](AsyncEndpoints::result): one job.
+//! - [`jobs`](AsyncEndpoints::jobs): lists, cancel and retry, also for one owner.
+//! - The crate `async-endpoints-client` does the same over HTTP.
+//!
+//! # Choose a store
+//! - [`MemoryStore`]: in the process, for tests and work that may be lost.
+//! - `SqliteStore` (feature `sqlite`): one file, for one machine. `RedisStore` (feature `redis`): for several machines.
+//! - [`DeferredStore`]: opens a store that is not available yet. [`Store`]: the contract for a store of your own.
+//!
+//! # Operate
+//! - `Telemetry` (feature `telemetry`): logs, metrics and traces. [`telemetry`] has names and instruments.
+//! - [`health`]: probes and checks. [`alerts`]: rules and senders.
+//!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! | feature | adds | brings in |
+//! |---|---|---|
+//! | `sqlite` | `SqliteStore` | rusqlite with a bundled SQLite, which needs a C compiler |
+//! | `redis` | `RedisStore` | redis |
+//! | `redis-tls` | `redis`, and `rediss://` | rustls |
+//! | `telemetry` | `Telemetry`: `/metrics`, spans, log outputs, captured log lines of jobs | opentelemetry_sdk, tracing-subscriber, flate2, procfs |
+//! | `otlp` | `telemetry`, and export of traces, metrics and logs to a collector | opentelemetry-otlp, tonic, reqwest |
+//! | `otlp-tls` | `otlp`, and collectors at `https:` | rustls |
+//! | `console` | `telemetry`, and exporters that print, for development | opentelemetry-stdout |
+//! | `email` | `alerts::Email` | lettre, rustls |
+//! | `webhook` | `alerts::Webhook`, `Slack`, `Alertmanager` | hyper-rustls, hmac |
+//! | `reqwest` | trace contexts in requests of reqwest | reqwest |
+//! | `openapi` | [`Endpoint::documented`](Endpoint#method.documented): schemas of your types in `/openapi.json` | utoipa |
+//!
+//! # Pages
+//!
+//! The repository has a tutorial, guides by task, a page with every setting, and pages about HTTP, deployment, stores, metrics, logs,
+//! traces, health and alerts. Its `docs/README.md` lists them.
 
 mod acceptor;
 pub mod alerts;
@@ -58,6 +114,8 @@ mod middleware;
 mod new_job;
 mod options;
 mod owner;
+#[cfg(doctest)]
+mod pages;
 mod panics;
 mod progress;
 mod results;
@@ -115,40 +173,3 @@ pub use tokio_util::sync::CancellationToken;
 #[cfg(feature = "openapi")]
 pub use utoipa;
 pub use worker::WorkerStatus;
-
-/// Tests the examples of the README.
-#[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
-struct Readme;
-
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/guide.md")]
-struct Guide;
-
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/http.md")]
-struct HttpPage;
-
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/coming-from-dotnet.md")]
-struct DotnetPage;
-
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/logging.md")]
-struct LoggingPage;
-
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/metrics.md")]
-struct MetricsPage;
-
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/tracing.md")]
-struct TracingPage;
-
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/health.md")]
-struct HealthPage;
-
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/alerts.md")]
-struct AlertsPage;
