@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 const OPTIONS: &str = include_str!("../../crates/endpoints/src/options.rs");
+const DASHBOARD: &str = include_str!("../../crates/endpoints/src/options/dashboard.rs");
 const ALERTS: &str = include_str!("../../crates/endpoints/src/alerts/env.rs");
 const LOGS: &str = include_str!("../../crates/telemetry/src/logs/settings.rs");
 const TELEMETRY: &str = include_str!("../../crates/telemetry/src/builder.rs");
@@ -10,7 +11,8 @@ const DEMO: &str = include_str!("../../examples/demo/src/settings.rs");
 
 /// The page with its tables between their markers. None if a marker or a table is missing.
 pub(crate) fn insert(page: &str) -> Option<String> {
-    let options: Vec<Setting<'_>> = fields(OPTIONS, "pub struct Options {").collect();
+    let dashboard = fields(DASHBOARD, "pub struct DashboardOptions {");
+    let options: Vec<Setting<'_>> = fields(OPTIONS, "pub struct Options {").chain(dashboard).collect();
     let demo: Vec<Setting<'_>> = fields(DEMO, "pub(crate) struct Settings {").collect();
     let tables = [
         ("options", variables("AE_", &options)),
@@ -47,8 +49,10 @@ fn fields<'a>(source: &'a str, start: &str) -> impl Iterator<Item = Setting<'a>>
             doc.push_str(text);
             return None;
         }
-        let (field, _) = line.trim_start_matches("pub(crate) ").trim_start_matches("pub ").split_once(": ")?;
-        Some(setting(field, std::mem::take(&mut doc).trim()))
+        let (field, kind) = line.trim_start_matches("pub(crate) ").trim_start_matches("pub ").split_once(": ")?;
+        let doc = std::mem::take(&mut doc);
+        // Such a field has settings of its own.
+        (!kind.ends_with("Options,")).then(|| setting(field, doc.trim()))
     })
 }
 

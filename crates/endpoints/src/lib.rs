@@ -60,6 +60,7 @@
 //! # Operate
 //! - `Telemetry` (feature `telemetry`): logs, metrics and traces. [`telemetry`] has names and instruments.
 //! - [`health`]: probes and checks. [`alerts`]: rules and senders.
+//! - `dashboard_routes` (feature `dashboard`): pages that show and steer jobs.
 //!
 //! # Features
 //!
@@ -77,6 +78,7 @@
 //! | `email` | `alerts::Email` | lettre, rustls |
 //! | `webhook` | `alerts::Webhook`, `Slack`, `Alertmanager` | hyper-rustls, hmac |
 //! | `reqwest` | trace contexts in requests of reqwest | reqwest |
+//! | `dashboard` | `AsyncEndpoints::dashboard_routes`: pages for operators | maud, flate2, hmac |
 //! | `openapi` | [`Endpoint::documented`](Endpoint#method.documented): schemas of your types in `/openapi.json` | utoipa |
 //!
 //! # Pages

@@ -14,7 +14,8 @@ pub(super) const TRACE_URL: &str =
 pub struct DashboardOptions {
     /// `DASHBOARD_NAME`: the name of the installation at the top of each page. Defaults to `AsyncEndpoints`.
     pub name: Option<String>,
-    /// `DASHBOARD_COLOR`: the color behind that name, so that staging does not look like production. Defaults to `blue`.
+    /// `DASHBOARD_COLOR`: the color behind that name: `blue`, `teal`, `green`, `orange`, `red`, `purple` or `gray`. Staging should
+    /// not look like production. Defaults to `blue`.
     pub color: InstanceColor,
     /// `DASHBOARD_TRACE_URL`: the address of a trace in your tracing system, with `{trace_id}` in place of the id. Jobs have a
     /// link to their trace if it is set.
