@@ -194,7 +194,7 @@ async fn text_of_jobs_is_escaped() {
         let query: String = encoded(text);
         for path in [
             format!("/dashboard/jobs?name={query}"),
-            format!("/dashboard/jobs?id={query}"),
+            format!("/dashboard/jobs?q={query}"),
             format!("/dashboard/jobs/{query}"),
         ] {
             let html = get(&service, &path).await.text().await.unwrap();
@@ -276,13 +276,29 @@ async fn filter_is_in_the_address() {
     let id = failed(&service).await;
     service.endpoints.submit(LATER, ()).await.unwrap();
     let html = page(&service, "/dashboard/jobs?status=Failed&name=Refuse").await;
-    assert!(html.contains(&format!("id=\"job-{id}\"")) && html.contains("<option selected>Failed</option>"), "{html}");
+    assert!(
+        html.contains(&format!("id=\"job-{id}\""))
+            && html.contains("<option value=\"Failed\" selected>Failed</option>"),
+        "{html}"
+    );
     assert!(!html.contains("no live worker"), "{html}");
-    assert!(page(&service, "/dashboard/jobs?status=Completed").await.contains("No job matches."));
-    for bad in ["status=x", "name=a%20b", "cursor=x", "id=7"] {
+    for (query, is_found) in [
+        ("status=Completed", false),
+        ("code=REFUSED", true),
+        ("code=OTHER&since=1h", false),
+        ("q=paper&since=1h", true),
+        ("q=plastic", false),
+        ("since=2020-01-01T00:00:00Z&until=2020-01-02T00:00:00Z", false),
+        ("owner=ada", false),
+    ] {
+        let html = page(&service, &format!("/dashboard/jobs?{query}")).await;
+        assert_eq!(html.contains(&format!("id=\"job-{id}\"")), is_found, "{query}");
+        assert_eq!(html.contains("No job matches."), !is_found, "{query}");
+    }
+    for bad in ["status=x", "name=a%20b", "cursor=x", "since=yesterday", "until=x"] {
         assert_eq!(get(&service, &format!("/dashboard/jobs?{bad}")).await.status(), StatusCode::BAD_REQUEST, "{bad}");
     }
-    let found = get(&service, &format!("/dashboard/jobs?id={id}")).await;
+    let found = get(&service, &format!("/dashboard/jobs?q={id}")).await;
     assert!(found.url().path().ends_with(&id.to_string()) && found.status() == StatusCode::OK);
     service.stop().await;
 }

@@ -2,6 +2,7 @@
 
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { connect, createServer } from 'node:net';
 import { chromium } from 'playwright-core';
 
 /** The address of a running demo. */
@@ -14,7 +15,7 @@ export function launch() {
 }
 
 /** Opens a page that records violations of its content security policy and errors of its scripts. */
-export async function open(browser, path, options = {}) {
+export async function open(browser, path, { address = demo, ...options } = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
   const page = await context.newPage();
   page.problems = [];
@@ -25,7 +26,7 @@ export async function open(browser, path, options = {}) {
       document.addEventListener('securitypolicyviolation', (event) => console.error(`CSP: ${event.violatedDirective} ${event.blockedURI}`));
     });
   }
-  await page.goto(demo + path);
+  await page.goto(address + path);
   return page;
 }
 
@@ -71,4 +72,28 @@ export async function running() {
   let now = await job(id);
   while (now.status !== 'InProgress' || !now.progress) now = await job(id);
   return id;
+}
+
+/** A proxy to the demo whose connections can be cut. */
+export async function cuttable() {
+  const open = new Set();
+  let isCut = false;
+  const server = createServer((client) => {
+    if (isCut) return client.destroy();
+    const upstream = connect(new URL(demo).port, '127.0.0.1');
+    for (const [socket, other] of [[client, upstream], [upstream, client]]) {
+      open.add(socket);
+      socket.pipe(other);
+      socket.on('error', () => other.destroy());
+      socket.on('close', () => (open.delete(socket), other.destroy()));
+    }
+  });
+  await new Promise((listening) => server.listen(0, '127.0.0.1', listening));
+  const destroy = () => open.forEach((socket) => socket.destroy());
+  return {
+    address: `http://127.0.0.1:${server.address().port}`,
+    cut: () => ((isCut = true), destroy()),
+    heal: () => (isCut = false),
+    close: () => (destroy(), server.close()),
+  };
 }

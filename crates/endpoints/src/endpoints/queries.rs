@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_endpoints_core::{
-    JobId, StoreError, Timestamp,
+    JobId, JobName, StoreError, Timestamp,
     job::LogLine,
     store::{LiveWorker, Stats, StatsQuery, TypeCutoffs},
 };
@@ -160,5 +160,13 @@ impl AsyncEndpoints {
     /// Returns the statistics of the last hour from the cache, at most five seconds old.
     pub(crate) async fn recent_stats(&self) -> Result<JobStats, StoreError> {
         Ok(JobStats::of(&*self.0.stats_cache.refresh().await?, stats::HOUR, self.0.types.values()))
+    }
+
+    /// Returns the names of the job types that are declared in this process or have jobs, at most five seconds old.
+    #[cfg(feature = "dashboard")]
+    pub(crate) async fn type_names(&self) -> Result<std::collections::BTreeSet<JobName>, StoreError> {
+        let stats = self.0.stats_cache.refresh().await?;
+        let stored = stats.types.iter().map(|of_type| &of_type.name);
+        Ok(self.0.types.values().chain(stored).cloned().collect())
     }
 }

@@ -2,80 +2,39 @@
 
 use maud::{Markup, html};
 
-use super::super::{
-    content::{Content, Failure, Refresh, Region, Section},
-    format::{As, count, dash, duration, job_link, scroll, status, time},
-    view::View,
+use super::{
+    super::{
+        content::{Content, Failure, Refresh, Region, Section},
+        format::{As, count, dash, duration, job_link, scroll, status, time},
+        view::View,
+    },
+    filter::Filter,
 };
-use crate::{JobId, JobName, JobPage, JobStatus, JobView, Jobs, Timestamp, Waiting, WaitingReason};
+use crate::{JobId, JobName, JobPage, JobStatus, JobView, Timestamp, Waiting, WaitingReason};
 
 const LIMIT: u32 = 50;
 
 pub(super) async fn page(view: &View) -> Result<Content, Failure> {
-    if let Some(id) = view.param("id") {
-        let id: JobId = id.parse().map_err(|_| Failure::Invalid(format!("invalid job id {id:?}: expected a UUID")))?;
+    if let Some(id) = view.param("q").and_then(|text| text.parse::<JobId>().ok()) {
         return Err(Failure::Moved(format!("/jobs/{id}")));
     }
-    let page = query(view)?.limit(LIMIT).await?;
-    let types = view.endpoints.recent_stats().await?;
-    let names: Vec<&str> = types.job_types.keys().map(String::as_str).collect();
+    let filter = Filter::read(view)?;
+    let page = filter.query().limit(LIMIT).await?;
+    let types = view.endpoints.type_names().await?;
+    let names: Vec<&str> = types.iter().map(JobName::as_str).collect();
     Ok(Content {
         title: "Jobs".to_owned(),
         section: Section::Jobs,
-        regions: vec![Region::fixed("filter", filter(view, &names)), Region::new("list", list(view, &page).await)],
-        refresh: Refresh::CHANGES,
+        regions: vec![
+            Region::fixed("filter", filter.form(&names)),
+            Region::new("list", list(view, &filter, &page).await),
+        ],
+        // A search reads up to 2 000 jobs.
+        refresh: if filter.is_search() { Refresh::STATISTICS } else { Refresh::CHANGES },
     })
 }
 
-/// The query that the address describes.
-fn query(view: &View) -> Result<Jobs<'_>, Failure> {
-    let mut jobs = view.endpoints.jobs();
-    if let Some(text) = view.param("status") {
-        let state = JobStatus::ALL.into_iter().find(|state| state.as_str() == text);
-        jobs =
-            jobs.status(state.ok_or_else(|| Failure::Invalid(format!("invalid status {text:?}: expected a state")))?);
-    }
-    if let Some(name) = view.param("name") {
-        jobs = jobs.name(JobName::new(name).map_err(|error| Failure::Invalid(error.to_string()))?);
-    }
-    Ok(match view.param("cursor") {
-        Some(cursor) => jobs.cursor(cursor),
-        None => jobs,
-    })
-}
-
-fn filter(view: &View, names: &[&str]) -> Markup {
-    let states = JobStatus::ALL.map(JobStatus::as_str);
-    html! {
-        form.filter role="search" aria-label="Filter" action=(view.link("/jobs")) {
-            (select(view, "status", "State", &states))
-            (select(view, "name", "Type", names))
-            button { "Filter" }
-            @if view.at() != "/jobs" { a href=(view.link("/jobs")) { "Reset" } }
-        }
-        form.filter role="search" aria-label="Job by id" action=(view.link("/jobs")) {
-            label { "Job id" input name="id" size="36" maxlength="36" autocomplete="off" spellcheck="false" required; }
-            button { "Open" }
-        }
-    }
-}
-
-fn select(view: &View, name: &str, label: &str, values: &[&str]) -> Markup {
-    let chosen = view.param(name);
-    html! {
-        label {
-            (label)
-            select name=(name) {
-                option value="" { "All" }
-                // A type of a link may have no jobs any more.
-                @if let Some(other) = chosen.filter(|chosen| !values.contains(chosen)) { option selected { (other) } }
-                @for value in values { option selected[chosen == Some(value)] { (value) } }
-            }
-        }
-    }
-}
-
-async fn list(view: &View, page: &JobPage) -> Markup {
+async fn list(view: &View, filter: &Filter<'_>, page: &JobPage) -> Markup {
     let mut rows = Vec::with_capacity(page.jobs.len());
     for job in &page.jobs {
         rows.push(row(view, job, view.endpoints.waiting(job).await));
@@ -100,14 +59,25 @@ async fn list(view: &View, page: &JobPage) -> Markup {
     html! {
         section aria-label="List of jobs" {
             @if rows.is_empty() {
-                p.empty { "No job matches." @if page.next_cursor.is_some() { " The search is not over." } }
+                p.empty { @if page.is_complete() { "No job matches." } @else { "No match so far." } }
             } @else {
                 (scroll("Jobs", &table))
             }
-            nav.paging aria-label="Parts of the list" {
-                @if view.param("cursor").is_some() { a href=(view.link_with(&[("cursor", None)])) { "First jobs" } }
-                @if let Some(next) = &page.next_cursor {
-                    a href=(view.link_with(&[("cursor", Some(next))])) rel="next" { "Next jobs" }
+            (paging(view, filter, page))
+        }
+    }
+}
+
+/// Links to the other parts of the list, and how far a search looked.
+fn paging(view: &View, filter: &Filter<'_>, page: &JobPage) -> Markup {
+    let since = filter.since();
+    html! {
+        nav.paging aria-label="Parts of the list" {
+            @if filter.is_search() { span { "Checked " (count(page.scanned.into())) " jobs." } }
+            @if view.param("cursor").is_some() { a href=(view.link_with(&[("cursor", None)])) { "First jobs" } }
+            @if let Some(next) = &page.next_cursor {
+                a rel="next" href=(view.link_with(&[("since", since.as_deref()), ("cursor", Some(next))])) {
+                    @if page.jobs.len() < LIMIT as usize { "Search on" } @else { "Next jobs" }
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! The pages and actions by their paths.
 
+mod filter;
 mod job;
 mod jobs;
 mod logs;
