@@ -4,6 +4,8 @@
 mod configuration;
 mod dashboard;
 mod llms;
+#[cfg(test)]
+mod manifests;
 mod names;
 mod table;
 #[cfg(test)]

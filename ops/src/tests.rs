@@ -7,7 +7,7 @@ use std::{
 use async_endpoints::telemetry::{CATALOGUE, Instrument, InstrumentKind};
 use serde_json::{Value, json};
 
-use super::*;
+use super::{manifests::SCALERS, *};
 
 #[test]
 fn generated_files_are_current() {
@@ -33,12 +33,12 @@ fn series() -> BTreeSet<String> {
 
 #[test]
 fn unknown_metric_names_are_absent() {
-    // A label, a crate and a prefix of names.
-    let others = ["async_endpoints_version", "async_endpoints", "async_job"];
+    // A label, a crate, a prefix of names, and the metric that prometheus-adapter makes.
+    let others = ["async_endpoints_version", "async_endpoints", "async_job", "async_endpoints_demand"];
     let known = series();
     // The docs may name a histogram; queries name one of its series.
     let families: BTreeSet<String> = CATALOGUE.iter().map(Instrument::prometheus_name).collect();
-    for path in [RULES, RULE_TESTS, DASHBOARD, DOCS] {
+    for path in [RULES, RULE_TESTS, DASHBOARD, DOCS].into_iter().chain(SCALERS) {
         let text = fs::read_to_string(at(path)).unwrap();
         let words: BTreeSet<&str> = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
         let ours = |word: &&str| {
@@ -117,6 +117,11 @@ fn queries_use_existing_labels() {
         (DOCS, docs),
     ] {
         assert!(named(&text).count() > 10, "{path}");
+        assert_eq!(unknown_labels(&text), Vec::<String>::new(), "{path}");
+    }
+    for path in SCALERS {
+        let text = fs::read_to_string(at(path)).unwrap();
+        assert!(named(&text).count() > 0, "{path}");
         assert_eq!(unknown_labels(&text), Vec::<String>::new(), "{path}");
     }
     assert_eq!(

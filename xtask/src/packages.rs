@@ -34,6 +34,24 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
         why: "a test runs the commands that the demo prints",
     },
     Needed {
+        program: "jq",
+        arguments: &["--version"],
+        packages: &["jq"],
+        why: "a test runs the commands of documentation pages",
+    },
+    Needed {
+        program: "sqlite3",
+        arguments: &["--version"],
+        packages: &["sqlite3"],
+        why: "a test copies the demo's file as the documentation shows",
+    },
+    Needed {
+        program: "systemd-analyze",
+        arguments: &["--version"],
+        packages: &["systemd"],
+        why: "a test checks the systemd units",
+    },
+    Needed {
         program: "node",
         arguments: &["--version"],
         packages: &["nodejs"],

@@ -6,7 +6,9 @@ use std::{fs, path::Path, process::Command};
 use crate::command::{Failed, run};
 
 /// Name of each environment and its pip requirements.
-const ENVIRONMENTS: [(&str, &str); 4] = [
+const ENVIRONMENTS: [(&str, &str); 5] = [
+    // Schemas of Kubernetes, of Compose files and of KEDA.
+    ("kubernetes", include_str!("../kubernetes.txt")),
     // Sends generated requests according to the demo's OpenAPI document.
     ("schemathesis", include_str!("../schemathesis.txt")),
     // An SMTP server.
