@@ -1,5 +1,15 @@
 //! The core of AsyncEndpoints: job vocabulary, lifecycle, store contract and the in-memory store.
 //!
+//! Applications use the crate `async-endpoints`, which has this one as `core`. A store is written against this crate:
+//!
+//! ```
+//! use async_endpoints_core::{Store, StoreError, store::StatsQuery};
+//!
+//! async fn quarantined(store: &dyn Store) -> Result<u64, StoreError> {
+//!     Ok(store.stats(StatsQuery::default()).await?.quarantined)
+//! }
+//! ```
+//!
 //! | module | owns |
 //! |---|---|
 //! | [`job`] | the vocabulary of jobs: ids, names, states, errors, progress, the view of a reader |

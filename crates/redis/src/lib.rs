@@ -1,5 +1,27 @@
 //! The Redis store of AsyncEndpoints, for Redis 7 or newer (or Valkey). API and worker processes on many machines share it.
 //!
+//! Applications get it from the crate `async-endpoints` with the feature `redis`, and pass it to the builder:
+//!
+//! ```no_run
+//! use async_endpoints_redis::{Options, RedisStore};
+//!
+//! # async fn open() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = RedisStore::open("redis://localhost:6379/0").await?;
+//! let own_keys = Options::new().prefix("print").open("redis://localhost:6379/0").await?;
+//! # Ok(()) }
+//! ```
+//!
+//! - [`RedisStore`]: the store. [`Options`] has its settings, such as a client that exists already.
+//! - [`OpenError`]: why a server is refused, and [whether to try again](OpenError::is_transient).
+//! - [`RedisStore::repair`]: repairs indexes after keys were deleted or changed by another program.
+//! - `docs/redis.md` has the server's settings, guarantees, failures with their recovery, and backup.
+//!
+//! | feature | adds | brings in |
+//! |---|---|---|
+//! | `tls` | `rediss://` | rustls with its ring provider |
+//!
+//! # Modules
+//!
 //! | module | owns |
 //! |---|---|
 //! | `store`, `wire` | [`RedisStore`] and its calls; their arguments and answers |

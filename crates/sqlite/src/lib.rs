@@ -1,5 +1,22 @@
 //! A durable store of AsyncEndpoints in one SQLite file.
 //!
+//! Applications get it from the crate `async-endpoints` with the feature `sqlite`, and pass it to the builder:
+//!
+//! ```no_run
+//! use async_endpoints_sqlite::{Options, SqliteStore, Synchronous};
+//!
+//! # async fn open() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = SqliteStore::open("jobs.db").await?;
+//! let fast = Options::new().synchronous(Synchronous::Normal).open("cache.db").await?; // a power cut may lose the last jobs
+//! # Ok(()) }
+//! ```
+//!
+//! - [`SqliteStore`]: the store. [`Options`] has its settings.
+//! - [`OpenError`]: why a file cannot be opened, and [whether to try again](OpenError::is_transient).
+//! - `docs/sqlite.md` has guarantees, failures with their recovery, and backup.
+//!
+//! # Modules
+//!
 //! | module | contents |
 //! |---|---|
 //! | `store` | [`SqliteStore`] and its calls, passed to the threads |

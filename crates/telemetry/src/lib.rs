@@ -50,6 +50,18 @@
 //! assert!(text.contains("report_render_time_seconds_bucket{le=\"1.0\"} 1 # {report_id=\"r-17\"} 0.5 "));
 //! # Ok(()) }
 //! ```
+//!
+//! # Features
+//!
+//! | feature | default | adds | brings in |
+//! |---|---|---|---|
+//! | `sdk` | yes | `Telemetry`: set-up, exposition, log outputs, process metrics | opentelemetry_sdk, tracing-subscriber, procfs |
+//! | `otlp` | no | export over OTLP, by gRPC and HTTP | opentelemetry-otlp, opentelemetry-http |
+//! | `otlp-tls` | no | OTLP over TLS | rustls with its ring provider |
+//! | `console` | no | exporters that print, for development | opentelemetry-stdout |
+//! | `reqwest` | no | trace contexts and client spans for requests of reqwest | reqwest |
+//!
+//! Without `sdk` there are trace ids and log lines, and nothing is measured.
 
 #![cfg_attr(
     not(feature = "sdk"),

@@ -1,4 +1,7 @@
-//! The test suite of every store of AsyncEndpoints.
+//! The test suite of every store of AsyncEndpoints, and a clock for tests of applications.
+//!
+//! - For an application: [`ManualClock`] with `MemoryStore::with_clock`, so that retries and delays need no waiting.
+//! - For a store or a decorator: [`conformance!`], [`check_model`] and [`check_faults`]. `docs/writing-a-store.md` explains them.
 //!
 //! | item | owns |
 //! |---|---|

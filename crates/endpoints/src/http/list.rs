@@ -26,16 +26,19 @@ pub(super) async fn list(call: &Call) -> Result<Response, Problem> {
         Some(own) => query.of(call.endpoints.jobs().owner_digest(own.digest())).await,
         None => query.of(call.endpoints.jobs()).await,
     };
-    let page = page.map_err(problem)?;
+    let page = page?;
     let jobs = join_all(page.jobs.iter().map(|job| call.document(job))).await;
     Ok(json("application/json", &Listed { jobs, next_cursor: page.next_cursor }))
 }
 
-fn problem(error: ListError) -> Problem {
-    match error {
-        ListError::InvalidCursor => invalid("cursor must be the nextCursor of a page with the same filters."),
-        ListError::Name(error) => invalid(error.to_string()),
-        ListError::Store(error) => error.into(),
+/// Routes of the application can use it, too.
+impl From<ListError> for Problem {
+    fn from(error: ListError) -> Self {
+        match error {
+            ListError::InvalidCursor => invalid("cursor must be the nextCursor of a page with the same filters."),
+            ListError::Name(error) => invalid(error.to_string()),
+            ListError::Store(error) => error.into(),
+        }
     }
 }
 
