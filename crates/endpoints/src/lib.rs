@@ -36,7 +36,7 @@
 //! # Write handlers
 //! - [`JobHandler`]: an async function with a [`JobContext`], or a type of your own.
 //!   [`Builder::blocking_handler`] runs code that blocks.
-//! - [`JobContext`]: the request, the attempt, [progress](JobContext::progress), [cancellation](JobContext::check_canceled),
+//! - [`JobContext`]: the request, the attempt, [progress](AttemptInfo::progress), [cancellation](AttemptInfo::check_canceled),
 //!   [follow-up jobs](JobContext::submit).
 //! - [`JobError`] and [`DomainError`]: what is retried, and what callers see. [`RetryPolicy`] has the delays.
 //! - [`Middleware`]: code around every attempt.

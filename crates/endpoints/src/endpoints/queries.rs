@@ -98,9 +98,9 @@ impl AsyncEndpoints {
 
     /// Returns at most `limit` stuck jobs with their reasons, the longest waiting or running first.
     ///
-    /// A job is stuck if nothing moves it although something should have: see [`StuckReason`]. The metric
+    /// A job is stuck if nothing moves it although something should have: see [`StuckReason`](crate::StuckReason). The metric
     /// `async_job.stuck` counts these jobs. Times are those of the store, so every process that declares the same job types
-    /// returns the same jobs. The timeout of a job of an undeclared type is [`Options::job_timeout`].
+    /// returns the same jobs. The timeout of a job of an undeclared type is [`Options::job_timeout`](crate::Options::job_timeout).
     ///
     /// At most two calls read the statistics. For each type with stuck jobs, at most 1 000 jobs of each state are read. In
     /// a longer queue, jobs of low priority may be missing. Stores do not list when a lease expires: if leases of a type
@@ -123,7 +123,7 @@ impl AsyncEndpoints {
     /// Returns the number of slow attempts that run or ended since a time, and at most `limit` of their jobs.
     ///
     /// An attempt is slow if it runs for longer than [`JobType::slow_after`](crate::JobType::slow_after) of its type, which
-    /// defaults to [`Options::slow_after`]. Retried, failed and canceled attempts count too; attempts that a worker lost do
+    /// defaults to [`Options::slow_after`](crate::Options::slow_after). Retried, failed and canceled attempts count too; attempts that a worker lost do
     /// not, since their end is not known.
     ///
     /// `since` is a time of the store's clock, such as [`SlowJobs::at`] of the call before. Stores keep the statistics of six
