@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_endpoints_core::{
-    JobId, JobName, StoreError, Timestamp,
+    JobId, StoreError, Timestamp,
     job::LogLine,
     store::{LiveWorker, Stats, StatsQuery, TypeCutoffs},
 };
@@ -164,7 +164,9 @@ impl AsyncEndpoints {
 
     /// Returns the names of the job types that are declared in this process or have jobs, at most five seconds old.
     #[cfg(feature = "dashboard")]
-    pub(crate) async fn type_names(&self) -> Result<std::collections::BTreeSet<JobName>, StoreError> {
+    pub(crate) async fn type_names(
+        &self,
+    ) -> Result<std::collections::BTreeSet<async_endpoints_core::JobName>, StoreError> {
         let stats = self.0.stats_cache.refresh().await?;
         let stored = stats.types.iter().map(|of_type| &of_type.name);
         Ok(self.0.types.values().chain(stored).cloned().collect())
