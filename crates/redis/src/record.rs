@@ -30,6 +30,16 @@ pub(crate) fn lookup(answer: redis::Value) -> Result<JobLookup, Fail> {
     })
 }
 
+/// Decodes the payload of `payload.lua`.
+pub(crate) fn payload(answer: redis::Value) -> Result<Option<Bytes>, Fail> {
+    let mut found = list(answer)?;
+    if found.int()? == 0 {
+        return Ok(None);
+    }
+    let payload = found.maybe()?.ok_or_else(|| Fail::Unreadable("the job has no payload".to_owned()))?;
+    Ok(Some(payload.into()))
+}
+
 /// Decodes a job of `list.lua`.
 pub(crate) fn listed(job: redis::Value) -> Result<JobView, Fail> {
     view(&mut list(job)?)

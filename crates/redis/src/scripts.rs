@@ -45,6 +45,7 @@ scripts! {
     versions = " flags=no-writes": "head" "terms" "versions";
     list = " flags=no-writes": "head" "terms" "order" "list";
     logs = " flags=no-writes": "head" "terms" "lookup" "logs";
+    payload = " flags=no-writes": "head" "terms" "payload";
     stats = " flags=no-writes": "head" "terms" "order" "stats";
     claim = " flags=allow-oom": "head" "terms" "order" "quarantine" "batch" "bucket" "claim";
     renew = " flags=allow-oom": "head" "renew";

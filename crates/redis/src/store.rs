@@ -300,6 +300,10 @@ impl JobStore for RedisStore {
         self.call(|scripts| &scripts.logs, args, |answer| list(answer)?.map(record::line).collect()).await
     }
 
+    async fn payload(&self, id: JobId) -> Result<Option<Bytes>> {
+        self.call(|scripts| &scripts.payload, Args::new().text(id), record::payload).await
+    }
+
     async fn stats(&self, query: &StatsQuery) -> Result<Stats> {
         stats::stats(self.calls(), query).await.map_err(|fail| self.error(fail))
     }

@@ -1,4 +1,4 @@
-//! Calls of readers: get, versions, list, logs.
+//! Calls of readers: get, versions, list, logs, payload.
 
 use std::{cmp::Reverse, ops::Range};
 
@@ -8,6 +8,7 @@ use async_endpoints_core::{
     limits::PAGE_JOBS,
     store::{Cursor, JobLookup, ListFilter, ListPage, Page},
 };
+use bytes::Bytes;
 use rusqlite::{OptionalExtension as _, ToSql, params};
 use uuid::Uuid;
 
@@ -155,6 +156,12 @@ impl Reader {
             Ok(((row.get(0)?, row.get(1).unwrap_or_default()), row.get(2)?))
         })?;
         Ok(entries.collect::<Result<_, _>>()?)
+    }
+
+    pub(crate) fn payload(&self, id: JobId) -> Result<Option<Bytes>, Failure> {
+        let job = view::unexpired(&self.conn, id, self.now)?.filter(|job| job.status != JobStatus::Completed);
+        let Some(job) = job else { return Ok(None) };
+        view::payload(&self.conn, job.seq)?.map(Some).map_err(Failure::Unreadable)
     }
 
     pub(crate) fn logs(&self, id: JobId, after: u64, limit: u32) -> Result<Vec<LogLine>, Failure> {

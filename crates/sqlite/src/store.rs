@@ -279,6 +279,10 @@ impl JobStore for SqliteStore {
         self.read(move |reader| reader.logs(id, after, limit)).await
     }
 
+    async fn payload(&self, id: JobId) -> Result<Option<Bytes>> {
+        self.read(move |reader| reader.payload(id)).await
+    }
+
     async fn stats(&self, query: &StatsQuery) -> Result<Stats> {
         let query = query.clone();
         self.read(move |reader| reader.stats(&query)).await

@@ -203,7 +203,7 @@ impl<S: Store> JobStore for Checked<S> {
         Ok(answer)
     }
 
-    forward_store_calls!(self => self.inner; versions, logs, stats, renew, report, prune, probe, health, hints, kind);
+    forward_store_calls!(self => self.inner; versions, logs, payload, stats, renew, report, prune, probe, health, hints, kind);
 }
 
 #[async_trait]

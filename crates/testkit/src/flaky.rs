@@ -199,7 +199,7 @@ impl<S: Store> JobStore for Retrying<S> {
     }
 
     forward_store_calls!(self.repeat => self.0;
-        get, versions, list, logs, stats, claim, renew, report, settle, cancel, retry, reclaim, prune, probe, health);
+        get, versions, list, logs, payload, stats, claim, renew, report, settle, cancel, retry, reclaim, prune, probe, health);
     forward_store_calls!(self => self.0; hints, kind);
 }
 

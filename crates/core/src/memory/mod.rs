@@ -137,6 +137,10 @@ impl JobStore for MemoryStore {
         Ok(self.step(|state, now| state.logs(id, after, limit, now)))
     }
 
+    async fn payload(&self, id: JobId) -> Result<Option<Bytes>> {
+        Ok(self.step(|state, now| state.payload(id, now)))
+    }
+
     async fn stats(&self, query: &StatsQuery) -> Result<Stats> {
         Ok(self.step(|state, now| state.stats(query, now)))
     }

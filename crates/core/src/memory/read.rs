@@ -1,5 +1,6 @@
 //! Calls of readers: logs, stats.
 
+use bytes::Bytes;
 use uuid::Uuid;
 
 use super::{
@@ -21,6 +22,11 @@ impl State {
     pub(super) fn logs(&self, id: JobId, after: u64, limit: u32, now: Timestamp) -> Vec<LogLine> {
         let extra = self.readable(id, now).and_then(|job| job.extra.as_ref());
         extra.map(|extra| extra.logs(after, limit)).unwrap_or_default()
+    }
+
+    pub(super) fn payload(&self, id: JobId, now: Timestamp) -> Option<Bytes> {
+        let job = self.readable(id, now).filter(|job| job.status != JobStatus::Completed)?;
+        Some(job.payload.clone())
     }
 
     pub(super) fn stats(&self, query: &StatsQuery, now: Timestamp) -> Stats {

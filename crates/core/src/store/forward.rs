@@ -29,6 +29,7 @@ operations! {
     Versions: "versions",
     List: "list",
     Logs: "logs",
+    Payload: "payload",
     Stats: "stats",
     Claim: "claim",
     Renew: "renew",
@@ -78,7 +79,7 @@ operations! {
 ///
 /// #[async_trait]
 /// impl<S: Store> JobStore for ReadOnly<S> {
-///     forward_store_calls!(self => self.0; get, versions, list, logs, stats, probe, health, hints, kind);
+///     forward_store_calls!(self => self.0; get, versions, list, logs, payload, stats, probe, health, hints, kind);
 ///     forward_store_calls!(self.refuse => self.0; insert, claim, renew, report, settle, cancel, retry, reclaim, prune);
 /// }
 /// ```
@@ -97,7 +98,7 @@ macro_rules! forward_store_calls {
     (@job_calls [$($how:ident)+] $this:ident [$inner:expr]) => {
         $crate::forward_store_calls! {
             @each [$($how)+] $this [$inner]
-            insert get versions list logs stats claim renew report settle cancel retry reclaim prune probe health
+            insert get versions list logs payload stats claim renew report settle cancel retry reclaim prune probe health
         }
     };
     (@shared_calls [$($how:ident)+] $this:ident [$inner:expr]) => {
@@ -119,6 +120,8 @@ macro_rules! forward_store_calls {
     (@logs $($use:tt)+) => { $crate::forward_store_calls! { @fn $($use)+
         Logs logs [] (id: $crate::JobId, after: u64, limit: u32)
             -> Vec<$crate::job::LogLine> } };
+    (@payload $($use:tt)+) => { $crate::forward_store_calls! { @fn $($use)+
+        Payload payload [] (id: $crate::JobId) -> Option<$crate::store::__private::Bytes> } };
     (@stats $($use:tt)+) => { $crate::forward_store_calls! { @fn $($use)+
         Stats stats ['x] (query: &'x $crate::store::StatsQuery) -> $crate::store::Stats } };
     (@claim $($use:tt)+) => { $crate::forward_store_calls! { @fn $($use)+

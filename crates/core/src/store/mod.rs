@@ -31,6 +31,7 @@ mod worker;
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
 pub use client::{CancelOutcome, IdempotencyKey, InsertOutcome, NewJob, RetryAs, RetryOutcome};
@@ -103,6 +104,9 @@ pub trait JobStore: Send + Sync + 'static {
 
     /// Returns the job's log lines after line `after`, oldest first, at most `limit`.
     async fn logs(&self, id: JobId, after: u64, limit: u32) -> Result<Vec<LogLine>>;
+
+    /// Returns a job's payload. `None` for an unknown or expired job, and for a completed one, whose payload is deleted.
+    async fn payload(&self, id: JobId) -> Result<Option<Bytes>>;
 
     /// Returns counts, ages, live workers and minute buckets.
     async fn stats(&self, query: &StatsQuery) -> Result<Stats>;

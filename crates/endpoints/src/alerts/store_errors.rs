@@ -117,7 +117,7 @@ impl JobStore for CountedStore {
     }
 
     forward_store_calls!(self.observe => self.inner;
-        get, versions, list, logs, stats, claim, renew, report, settle, cancel, retry, reclaim, prune, probe, health);
+        get, versions, list, logs, payload, stats, claim, renew, report, settle, cancel, retry, reclaim, prune, probe, health);
     forward_store_calls!(self => self.inner; hints, kind);
 }
 

@@ -243,7 +243,8 @@ mod tests {
     #[async_trait]
     impl JobStore for Counted {
         forward_store_calls!(self => self.memory;
-            insert, get, versions, list, stats, claim, renew, report, settle, cancel, retry, reclaim, prune, probe, health, hints, kind);
+            insert, get, versions, list, payload, stats, claim, renew, report, settle, cancel, retry, reclaim, prune, probe, health,
+            hints, kind);
 
         async fn logs(&self, id: JobId, after: u64, limit: u32) -> Result<Vec<LogLine>> {
             self.reads.fetch_add(1, Ordering::Relaxed);

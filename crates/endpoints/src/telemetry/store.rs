@@ -226,7 +226,7 @@ impl JobStore for Instrumented {
         })
     }
 
-    forward_store_calls!(self.observe => self.inner; get, versions, list, logs, stats, report, prune, probe, health);
+    forward_store_calls!(self.observe => self.inner; get, versions, list, logs, payload, stats, report, prune, probe, health);
     forward_store_calls!(self => self.inner; hints, kind);
 
     async fn claim(&self, claim: &Claim) -> Result<Claimed> {

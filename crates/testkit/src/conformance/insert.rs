@@ -243,6 +243,26 @@ pub async fn payload_and_result_bytes_are_preserved(rig: &Rig) {
     }
 }
 
+/// A payload can be read until its job completes, since a job that failed or was canceled can be retried.
+pub async fn payload_is_readable_until_the_job_completes(rig: &Rig) {
+    let read = async |id: JobId| rig.store.payload(id).await.expect("the store answers");
+    assert_eq!(read(JobId::random()).await, None, "an unknown job");
+    for (outcome, is_kept) in [
+        (Outcome::Failed { error: error("BROKEN") }, true),
+        (Outcome::Canceled { error: error("CANCELED") }, true),
+        (Outcome::Completed { result: Bytes::from_static(b"1") }, false),
+    ] {
+        let job = NewJob { payload: Bytes::from_static(b"\xff\0body"), ..rig.job("alpha") };
+        rig.put(&job).await;
+        assert_eq!(read(job.id).await, Some(job.payload.clone()), "a queued job");
+        let lease = rig.take("alpha").await.lease;
+        assert_eq!(read(job.id).await, Some(job.payload.clone()), "a running job");
+        rig.settle(lease, outcome.clone()).await;
+        let kept = is_kept.then(|| job.payload.clone());
+        assert_eq!(read(job.id).await, kept, "{outcome:?}");
+    }
+}
+
 pub async fn error_text_is_preserved(rig: &Rig) {
     let attempt = rig.start("alpha").await;
     let mut error = error("TEST_FAILED");

@@ -77,6 +77,7 @@ macro_rules! conformance {
                     queue_limit_counts_waiting_jobs,
                     accepted_jobs_requeue_past_queue_limit,
                     payload_and_result_bytes_are_preserved,
+                    payload_is_readable_until_the_job_completes,
                     error_text_is_preserved,
                 ]
                 claim: [

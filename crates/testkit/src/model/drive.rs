@@ -97,6 +97,7 @@ impl Drive {
                 self.list(status, *beta, *owner, *limit).await
             }
             Op::Logs { job, after, limit } => self.logs(*job, *after, *limit).await,
+            Op::Payload { job } => self.payload(*job).await,
             Op::Stats => self.stats().await,
             Op::Pass { seconds } => {
                 self.pass(Duration::from_secs((*seconds).into()));
@@ -446,6 +447,14 @@ impl Drive {
         let kept = kept.map(|job| job.logs.clone()).unwrap_or_default();
         let expected: Vec<_> = kept.into_iter().filter(|line| line.line > after.into()).take(limit.into()).collect();
         same("logs", &lines, &expected)
+    }
+
+    async fn payload(&mut self, job: u8) -> Comparison {
+        let id = self.id(job);
+        let payload = self.store.payload(id).await.map_err(answered)?;
+        let kept = self.model.at(id).map(|at| &self.model.jobs[at]).filter(|job| self.model.readable(job));
+        let kept = kept.filter(|job| job.view.status != JobStatus::Completed).map(|job| job.new.payload.clone());
+        same("the payload", &payload, &kept)
     }
 
     async fn stats(&mut self) -> Comparison {

@@ -18,6 +18,7 @@ pub(crate) enum Op {
     Versions,
     List { status: Option<u8>, beta: Option<bool>, owner: Option<u8>, limit: u8 },
     Logs { job: u8, after: u8, limit: u8 },
+    Payload { job: u8 },
     Stats,
     Pass { seconds: u8 },
     Day,
@@ -107,6 +108,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (weighted(0.8, 0..6_u8), weighted(0.4, any::<bool>()), weighted(0.3, 0..2_u8), 1..7_u8)
             .prop_map(|(status, beta, owner, limit)| Op::List { status, beta, owner, limit }),
         1 => (any::<u8>(), 0..5_u8, 1..5_u8).prop_map(|(job, after, limit)| Op::Logs { job, after, limit }),
+        1 => any::<u8>().prop_map(|job| Op::Payload { job }),
         3 => Just(Op::Stats),
         7 => pass.prop_map(|seconds| Op::Pass { seconds }),
         1 => Just(Op::Day),
