@@ -26,6 +26,7 @@ use crate::{
     job_type::{JobType, Policy, Rules},
     middleware::Middleware,
     options::{Options, OptionsError},
+    request::{RedactionRule, StoredRequest},
     telemetry::{Measured, Telemetry, events},
     worker::RegisteredType,
 };
@@ -139,6 +140,7 @@ pub struct Builder {
     telemetry: Option<Telemetry>,
     health: Vec<(String, Check)>,
     alerts: Option<Alerts>,
+    redaction: Option<RedactionRule>,
 }
 
 impl AsyncEndpoints {
@@ -154,6 +156,7 @@ impl AsyncEndpoints {
             telemetry: None,
             health: Vec::new(),
             alerts: None,
+            redaction: None,
         }
     }
 }
@@ -207,6 +210,24 @@ impl Builder {
     /// ```
     pub fn jobs_path(mut self, path: impl Into<Cow<'static, str>>) -> Self {
         self.http.jobs_path = path.into();
+        self
+    }
+
+    /// Sets the rule that changes a stored request before an operator sees it in `GET /jobs/{id}/request` or
+    /// [`AsyncEndpoints::request`]. Requests are shown only with [`Options::expose_requests`].
+    ///
+    /// ```
+    /// # use async_endpoints::{AsyncEndpoints, MemoryStore, Options};
+    /// let options = Options { expose_requests: true, ..Options::default() };
+    /// let builder = AsyncEndpoints::builder(MemoryStore::new()).options(options).redact_requests(|request| {
+    ///     if let Some(card) = request.body.get_mut("card") {
+    ///         *card = "[redacted]".into();
+    ///     }
+    ///     request.headers.retain(|(name, _)| name == "user-agent");
+    /// });
+    /// ```
+    pub fn redact_requests(mut self, rule: impl Fn(&mut StoredRequest) + Send + Sync + 'static) -> Self {
+        self.redaction = Some(Arc::new(rule));
         self
     }
 
@@ -362,6 +383,7 @@ impl Builder {
             measured,
             health: self.health,
             alerts,
+            redaction: self.redaction,
         };
         Ok(AsyncEndpoints::assemble(self.store, self.options, parts))
     }

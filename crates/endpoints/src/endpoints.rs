@@ -1,7 +1,9 @@
 //! [`AsyncEndpoints`]: the library's parts behind one handle, with their start and shutdown.
 
 mod alerts;
+mod explain;
 mod queries;
+mod request;
 
 use std::{
     collections::HashMap,
@@ -34,6 +36,7 @@ use crate::{
     middleware::Middleware,
     options::Options,
     owner::JobOwner,
+    request::RedactionRule,
     server,
     stats_cache::StatsCache,
     store_call::within,
@@ -68,6 +71,7 @@ struct Inner {
     acceptor: StoreAcceptor,
     health: Arc<Health>,
     alerts: Option<Arc<Engine>>,
+    redaction: Option<RedactionRule>,
 }
 
 /// A group of routes that an application mounts together.
@@ -100,6 +104,7 @@ pub(crate) struct Assembly {
     pub(crate) measured: Measured,
     pub(crate) health: Vec<(String, Check)>,
     pub(crate) alerts: Option<Plan>,
+    pub(crate) redaction: Option<RedactionRule>,
 }
 
 impl AsyncEndpoints {
@@ -115,6 +120,7 @@ impl AsyncEndpoints {
             measured,
             health,
             alerts,
+            redaction,
         } = parts;
         let cutoffs = types.iter().map(|(name, policy)| policy.cutoffs(name, &options)).collect();
         let depths = types.iter().map(|(name, policy)| (name.clone(), policy.queue_depth)).collect();
@@ -186,6 +192,7 @@ impl AsyncEndpoints {
             acceptor,
             health,
             alerts,
+            redaction,
         }))
     }
 

@@ -212,6 +212,11 @@ impl Policy {
     }
 }
 
+/// The timeout of an attempt, from the thresholds of its type.
+pub(crate) fn timeout_of(cutoffs: &TypeCutoffs) -> Duration {
+    cutoffs.overdue_after.saturating_sub(ABORT_GRACE + BLOCKED_GRACE)
+}
+
 impl Rules {
     /// The first rule in which two declarations differ: its name and both values.
     pub(crate) fn difference(&self, other: &Self) -> Option<(&'static str, String, String)> {

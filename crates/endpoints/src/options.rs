@@ -79,6 +79,10 @@ pub struct Options {
     /// `EXPOSE_LOGS`: `true` shows callers the logs of their jobs, without the library's own lines. Handlers may log what
     /// callers must not see. With `false`, only operators can read logs. Defaults to `false`.
     pub expose_logs: bool,
+    /// Shows operators the stored requests of jobs: body, captured headers, path and query parameters. Requests may contain
+    /// what operators must not see: set [`Builder::redact_requests`](crate::Builder::redact_requests), too. The default is
+    /// `false`, and no environment variable changes it.
+    pub expose_requests: bool,
     /// Keeps the name of each job's owner with the job, as text of at most 256 bytes. Operators see it in the job document
     /// and handlers in [`owner`](crate::AttemptInfo::owner). Without it, a job has only the SHA-256 of the name. Names are
     /// personal data, so no environment variable changes it. Defaults to `false`.
@@ -179,6 +183,7 @@ impl Default for Options {
             propagation: Propagation::Link,
             capture_level: CaptureLevel::Info,
             expose_logs: false,
+            expose_requests: false,
             owner_labels: false,
             captured_headers: headers.map(str::to_owned).to_vec(),
             enrich: Enrich::default(),

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use async_endpoints::{
-    AsyncEndpoints, FailureRate, JobId, MemoryStore, Options, SlowJobs, Timestamp,
+    AsyncEndpoints, FailureRate, Failures, JobId, MemoryStore, Options, SlowJobs, Timestamp,
     core::{
         job::AttemptOutcome,
         store::{Attempt, Outcome},
@@ -219,6 +219,49 @@ async fn failure_rate_counts_final_outcomes_of_its_window() {
     assert_eq!((rate.completed, rate.failed, rate.ended()), (2, 1, 3));
     assert!((rate.percent() - 100.0 / 3.0).abs() < 1e-9 && (rates.total.percent() - 25.0).abs() < 1e-9);
     assert_eq!(rates.window, hour * 6, "stores keep six hours");
+}
+
+#[tokio::test]
+async fn failures_of_a_window_are_grouped() {
+    let world = World::new();
+    let minute = Duration::from_secs(60);
+    let failures = async |window| world.endpoints.failures(window).await.unwrap();
+    assert!(failures(minute).await.failures.is_empty());
+    world.run("A", 0, failed()).await;
+    let first_at = world.now().await;
+    world.rig.advance(10).await;
+    let last = world.run("A", 0, failed()).await;
+    world.run("A", 0, Outcome::Failed { error: error("OTHER") }).await;
+    world.run("B", 0, failed()).await;
+    world.run("B", 0, completed("1")).await;
+    let all = failures(minute).await;
+    let groups = |all: &Failures| -> Vec<_> {
+        all.failures.iter().map(|group| (group.name.to_string(), group.code.clone(), group.count)).collect()
+    };
+    let group = |name: &str, code: &str, count| (name.to_owned(), code.to_owned(), count);
+    let expected = [group("A", "BROKEN", 2), group("A", "OTHER", 1), group("B", "BROKEN", 1)];
+    assert_eq!((groups(&all), all.scanned, all.complete), (expected.to_vec(), 4, true));
+    let most = &all.failures[0];
+    assert_eq!((most.sample_id, most.first_at, most.last_at), (last, first_at, first_at + Duration::from_secs(10)));
+    let recent = failures(Duration::from_secs(9)).await;
+    assert_eq!((recent.failures[0].count, recent.scanned, recent.complete), (1, 4, true), "the first one is too old");
+    world.rig.advance(61).await;
+    let none = failures(minute).await;
+    assert_eq!(
+        (none.failures.len(), none.scanned, none.complete),
+        (0, 1, true),
+        "one job shows that the rest is older"
+    );
+}
+
+#[tokio::test]
+async fn long_list_of_failures_is_incomplete() {
+    let world = World::new();
+    for _ in 0..5_001 {
+        world.run("A", 0, failed()).await;
+    }
+    let found = world.endpoints.failures(Duration::from_secs(60)).await.unwrap();
+    assert_eq!((found.failures[0].count, found.scanned, found.complete), (5_000, 5_000, false));
 }
 
 #[cfg(feature = "sqlite")]

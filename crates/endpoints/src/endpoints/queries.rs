@@ -11,6 +11,7 @@ use async_endpoints_core::{
 use super::AsyncEndpoints;
 use crate::{
     failure_rate::FailureRates,
+    failures::{self, Failures},
     hub::LINES,
     slow::{self, SlowJobs},
     stats::{self, JobStats},
@@ -155,6 +156,32 @@ impl AsyncEndpoints {
     pub async fn slow_jobs(&self, since: Timestamp, limit: usize) -> Result<SlowJobs, StoreError> {
         let (stats, cutoffs) = self.0.stats_cache.current(Some(since.minute())).await?;
         slow::find(&*self.0.store, &stats, &cutoffs, since, limit).await
+    }
+
+    /// Returns the jobs that failed in a window, grouped by type and error code. The window ends now, by the store's clock.
+    ///
+    /// Reads failed jobs, the last ended first, until the window's start: at most 5 000 jobs, in about 2 s.
+    /// [`Failures::complete`] is false if that was not enough. Expired jobs are not
+    /// counted. [`failure_rate`](Self::failure_rate) has exact numbers of six hours.
+    ///
+    /// # Errors
+    ///
+    /// The store is unavailable, or a call takes longer than 4.5 s.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use async_endpoints::{AsyncEndpoints, MemoryStore};
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let endpoints = AsyncEndpoints::builder(MemoryStore::new()).build()?;
+    /// for group in endpoints.failures(Duration::from_secs(60 * 60)).await?.failures {
+    ///     println!("{} {} {} since {}, see {}", group.count, group.name, group.code, group.first_at, group.sample_id);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn failures(&self, window: Duration) -> Result<Failures, StoreError> {
+        let store = &self.0.store;
+        let now = within(store.stats(&StatsQuery::default())).await?.now;
+        failures::find(&**store, now.before(window)).await
     }
 
     /// Returns the statistics of the last hour from the cache, at most five seconds old.

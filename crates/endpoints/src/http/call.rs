@@ -123,7 +123,8 @@ impl Call {
     /// A job in the form that clients read.
     pub(super) async fn document<'a>(&'a self, job: &'a JobView) -> JobDocument<'a> {
         let waiting = self.endpoints.waiting(job).await;
-        JobDocument { job, waiting, jobs: &self.jobs, for_operator: self.is_operator() }
+        let expected_wait = self.endpoints.expected_wait(job);
+        JobDocument { job, waiting, expected_wait, jobs: &self.jobs, for_operator: self.is_operator() }
     }
 
     /// A response with a job, after the application's hook.

@@ -51,8 +51,12 @@ problems! {
         "Sec-Fetch-Site names another site. Or it is missing, the request has cookies, and Origin does not equal Host.";
     FORBIDDEN: FORBIDDEN, "Not for this caller",
         "The access policy does not grant the level that this route needs. Without .access(…) on the builder, it refuses all.";
+    REQUEST_NOT_EXPOSED: FORBIDDEN, "Requests are not shown",
+        "The application does not show stored requests: Options::expose_requests is not set.";
     JOB_NOT_FOUND: NOT_FOUND, "No such job",
         "There is no job with this id.";
+    REQUEST_NOT_KEPT: NOT_FOUND, "The request is not stored",
+        "The job completed, and its request is not kept after that.";
     SILENCE_NOT_FOUND: NOT_FOUND, "No such silence",
         "There is no silence with this id, or it has ended.";
     METHOD_NOT_ALLOWED: METHOD_NOT_ALLOWED, "Method not allowed",

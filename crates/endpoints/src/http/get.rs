@@ -15,7 +15,7 @@ pub(super) async fn get(call: &Call) -> Result<Response, Problem> {
     let requested = headers::query_wait(call.query())?;
     let job = call.found(lookup(call, call.id()?, requested.or(preferred)).await?)?;
     let mut response = if headers::is_known(call.headers(), job.version) {
-        job::not_modified(&job)
+        job::not_modified(&job, call.endpoints.expected_wait(&job))
     } else {
         call.job_response(&job, StatusCode::OK).await
     };

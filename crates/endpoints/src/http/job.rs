@@ -1,6 +1,6 @@
 //! Responses with a job, and their headers.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_endpoints_core::{JobStatus, JobView};
 use axum::{
@@ -27,22 +27,22 @@ pub(super) fn answer(document: &JobDocument<'_>, status: StatusCode) -> Response
     *response.status_mut() = status;
     response.headers_mut().reserve(HEADERS);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    set_version(&mut response, document.job);
+    set_version(&mut response, document.job, document.expected_wait);
     response
 }
 
 /// `304` for a client that has this version.
-pub(super) fn not_modified(job: &JobView) -> Response {
+pub(super) fn not_modified(job: &JobView, expected_wait: Option<Duration>) -> Response {
     let mut response = StatusCode::NOT_MODIFIED.into_response();
-    set_version(&mut response, job);
+    set_version(&mut response, job, expected_wait);
     response
 }
 
 /// Sets `ETag` and `Retry-After`.
-fn set_version(response: &mut Response, job: &JobView) {
+fn set_version(response: &mut Response, job: &JobView, expected_wait: Option<Duration>) {
     let headers = response.headers_mut();
     headers.insert(header::ETAG, etag(job.version));
-    if let Some(seconds) = retry_after(job) {
+    if let Some(seconds) = retry_after(job, expected_wait) {
         headers.insert(header::RETRY_AFTER, seconds.into());
     }
 }
@@ -86,14 +86,13 @@ pub(super) fn etag(version: u64) -> HeaderValue {
     HeaderValue::try_from(format!("\"{version}\"")).unwrap_or_else(|_| unreachable!("digits and quotes are visible"))
 }
 
-/// Seconds until the next poll is useful; `None` for an ended job.
-pub(super) fn retry_after(job: &JobView) -> Option<u64> {
-    match job.status {
-        JobStatus::Completed | JobStatus::Failed | JobStatus::Canceled => None,
-        JobStatus::Queued | JobStatus::InProgress => Some(1),
-        JobStatus::Scheduled => {
-            let wait = job.scheduled_at.unwrap_or_default().since(SystemTime::now().into());
-            Some(wait.as_secs().clamp(1, 60))
-        }
-    }
+/// Seconds until the next poll is useful, 1 to 60; `None` for an ended job. `expected_wait` is that of a queued job.
+pub(super) fn retry_after(job: &JobView, expected_wait: Option<Duration>) -> Option<u64> {
+    let wait = match job.status {
+        JobStatus::Completed | JobStatus::Failed | JobStatus::Canceled => return None,
+        JobStatus::Queued => expected_wait.unwrap_or_default(),
+        JobStatus::InProgress => Duration::ZERO,
+        JobStatus::Scheduled => job.scheduled_at.unwrap_or_default().since(SystemTime::now().into()),
+    };
+    Some(wait.as_secs().clamp(1, 60))
 }

@@ -9,10 +9,10 @@
 //! | `routes` | the routers, and what all routes have in common |
 //! | `submit` | accepting a job on a declared path |
 //! | `from_parts` | accepting a job on a path of the application |
-//! | `list`, `get`, `result`, `events`, `logs`, `cancel`, `retry` | the job routes, one each |
+//! | `list`, `get`, `result`, `events`, `logs`, `explain`, `request`, `cancel`, `retry` | the job routes, one each |
 //! | `metrics`, `monitoring` | `/metrics`, `/metrics/jobs` |
 //! | `health` | `/health`, `/health/ready` and `/health/live` |
-//! | `ops` | `/ops/workers` |
+//! | `ops`, `failures` | `/ops/workers`, `/ops/failures` |
 //! | `alerts` | `/alerts` and the routes below it |
 //! | `openapi` | `/openapi.json` |
 //! | `call`, `headers`, `body` | reading requests |
@@ -31,6 +31,8 @@ mod config;
 mod document;
 mod endpoint;
 mod events;
+mod explain;
+mod failures;
 mod from_parts;
 mod get;
 mod grant;
@@ -47,6 +49,7 @@ mod openapi;
 mod ops;
 mod owners;
 mod problem;
+mod request;
 mod responses;
 mod result;
 mod retry;

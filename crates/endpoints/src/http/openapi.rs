@@ -21,7 +21,7 @@ use crate::error::Builtin;
 const ROUTES: &str = include_str!("openapi.json");
 
 /// Problem responses by their name in the document, with the kinds of each. The first kind is the example.
-const PROBLEMS: [(&str, &[ProblemKind]); 22] = {
+const PROBLEMS: [(&str, &[ProblemKind]); 24] = {
     use codes::*;
     [
         (
@@ -40,7 +40,9 @@ const PROBLEMS: [(&str, &[ProblemKind]); 22] = {
         ("BadQuery", &[INVALID_QUERY]),
         ("Unauthorized", &[UNAUTHORIZED]),
         ("Forbidden", &[FORBIDDEN, CROSS_SITE_REQUEST]),
+        ("RequestForbidden", &[REQUEST_NOT_EXPOSED, FORBIDDEN]),
         ("NotFound", &[JOB_NOT_FOUND]),
+        ("RequestNotFound", &[JOB_NOT_FOUND, REQUEST_NOT_KEPT]),
         ("SilenceNotFound", &[SILENCE_NOT_FOUND]),
         ("MethodNotAllowed", &[METHOD_NOT_ALLOWED]),
         ("NotAcceptable", &[NOT_ACCEPTABLE]),
@@ -193,7 +195,8 @@ mod tests {
             methods.map(|method| (method.to_uppercase(), path.clone())).collect::<Vec<_>>()
         };
         let documented: BTreeSet<_> = document["paths"].as_object().expect("paths").iter().flat_map(methods).collect();
-        let operators = [Route::Workers, Route::Alerts, Route::Silence, Route::EndSilence, Route::TestAlerts];
+        let operators =
+            [Route::Workers, Route::Failures, Route::Alerts, Route::Silence, Route::EndSilence, Route::TestAlerts];
         let expected = Route::JOBS.into_iter().chain(operators);
         assert_eq!(documented, expected.map(|route| (route.method().to_string(), route.path().to_owned())).collect());
     }

@@ -17,7 +17,7 @@ pub(super) async fn result(call: &Call) -> Result<Response, Problem> {
     let job = call.found(call.endpoints.job(call.id()?).await?)?;
     // Preconditions apply only to a result: the response to a failed job has no 2xx status (RFC 9110, 13.2.1).
     if job.status == JobStatus::Completed && headers::is_known(call.headers(), job.version) {
-        return Ok(job::not_modified(&job));
+        return Ok(job::not_modified(&job, None));
     }
     let mut response = answer(&job, call);
     response.headers_mut().insert(header::ETAG, job::etag(job.version));
@@ -40,7 +40,10 @@ fn answer(job: &JobView, call: &Call) -> Response {
         _ => {
             let detail = format!("The job is {} and has no result yet.", job.status.as_str());
             let problem = codes::JOB_NOT_ENDED.with_detail(detail).traced();
-            job::retry_after(job).into_iter().fold(problem, Problem::with_retry_after).into_response()
+            job::retry_after(job, call.endpoints.expected_wait(job))
+                .into_iter()
+                .fold(problem, Problem::with_retry_after)
+                .into_response()
         }
     }
 }

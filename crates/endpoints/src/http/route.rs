@@ -16,12 +16,15 @@ pub(crate) enum Route {
     Result,
     Events,
     Logs,
+    Explain,
+    Request,
     Cancel,
     Retry,
     OpenApi,
     Metrics,
     JobMetrics,
     Workers,
+    Failures,
     Alerts,
     Silence,
     EndSilence,
@@ -41,13 +44,24 @@ pub(super) enum Audience {
 }
 
 impl Route {
-    pub(crate) const JOBS: [Self; 8] =
-        [Self::List, Self::Job, Self::Result, Self::Events, Self::Logs, Self::Cancel, Self::Retry, Self::OpenApi];
+    pub(crate) const JOBS: [Self; 10] = [
+        Self::List,
+        Self::Job,
+        Self::Result,
+        Self::Events,
+        Self::Logs,
+        Self::Explain,
+        Self::Request,
+        Self::Cancel,
+        Self::Retry,
+        Self::OpenApi,
+    ];
 
-    pub(crate) const MONITORING: [Self; 10] = [
+    pub(crate) const MONITORING: [Self; 11] = [
         Self::Metrics,
         Self::JobMetrics,
         Self::Workers,
+        Self::Failures,
         Self::Alerts,
         Self::Silence,
         Self::EndSilence,
@@ -75,12 +89,15 @@ impl Route {
             Self::Result => "/jobs/{id}/result",
             Self::Events => "/jobs/{id}/events",
             Self::Logs => "/jobs/{id}/logs",
+            Self::Explain => "/jobs/{id}/explain",
+            Self::Request => "/jobs/{id}/request",
             Self::Cancel => "/jobs/{id}/cancel",
             Self::Retry => "/jobs/{id}/retry",
             Self::OpenApi => "/openapi.json",
             Self::Metrics => "/metrics",
             Self::JobMetrics => "/metrics/jobs",
             Self::Workers => "/ops/workers",
+            Self::Failures => "/ops/failures",
             Self::Alerts => "/alerts",
             Self::Silence => "/alerts/silences",
             Self::EndSilence => "/alerts/silences/{id}",
@@ -115,10 +132,11 @@ impl Route {
 
     pub(super) const fn audience(self, options: &Options) -> Audience {
         match self {
-            Self::Job | Self::Result | Self::Events | Self::Cancel | Self::OpenApi => Audience::Callers,
+            Self::Job | Self::Result | Self::Events | Self::Explain | Self::Cancel | Self::OpenApi => Audience::Callers,
             Self::Logs if options.expose_logs => Audience::Callers,
             Self::List | Self::Retry => Audience::Owners,
-            Self::Logs | Self::Metrics | Self::JobMetrics | Self::Workers => Audience::Operators,
+            Self::Logs | Self::Request | Self::Metrics | Self::JobMetrics => Audience::Operators,
+            Self::Workers | Self::Failures => Audience::Operators,
             Self::Alerts | Self::Silence | Self::EndSilence | Self::TestAlerts => Audience::Operators,
             // They show the checks to operators alone.
             Self::Health | Self::Ready | Self::Live => Audience::Callers,

@@ -1,0 +1,408 @@
+//! Each reason, produced on purpose, with its verdict.
+
+use std::time::Duration;
+
+use async_endpoints_core::{
+    JobId, JobStatus, JobView, Timestamp,
+    job::{AttemptOutcome, AttemptRecord, ErrorRecord},
+    store::{LiveWorker, MinuteStats, Stats, TypeCapacity, TypeStats, WorkerId, WorkerInfo, WorkerSlots},
+};
+use async_endpoints_testkit::jobs::{self, name};
+use uuid::Uuid;
+
+use super::{Explained, Facts, QueuePosition, Reason, ReasonCode, Viewer, explain, facts::Pause};
+
+const WORKER: WorkerId = WorkerId(Uuid::from_u128(7));
+
+/// A time in seconds. The present is second 100.
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_micros(second * 1_000_000)
+}
+
+/// The facts about a job of type `A` that was accepted in second 10. Leases last 8 s, attempts 50 s at most.
+struct World {
+    job: JobView,
+    stats: Stats,
+    minutes: Vec<MinuteStats>,
+    pause: Option<Pause>,
+    viewer: Viewer,
+}
+
+impl World {
+    /// A job in this state. No worker is live.
+    fn new(status: JobStatus) -> Self {
+        let job = JobView { status, max_retries: 3, ..jobs::job("A", Duration::from_secs(60)).view(at(10), 1, None) };
+        let stats = Stats { now: at(100), ..Stats::default() };
+        Self { job, stats, minutes: Vec::new(), pause: None, viewer: Viewer::Operator }
+    }
+
+    /// A queued job with so many jobs ahead.
+    fn queued(ahead: u64) -> Self {
+        let mut world = Self::new(JobStatus::Queued);
+        world.job.ahead = Some(ahead);
+        world
+    }
+
+    /// Adds a live worker that runs so many jobs of the type, at most `limit`.
+    fn worker(mut self, of: &str, running: u32, limit: u32, idle: u32) -> Self {
+        let info = WorkerInfo {
+            types: vec![TypeCapacity { name: name(of), running, limit }],
+            slots: WorkerSlots { busy: running, idle, leaked: 0 },
+            ..jobs::worker(WORKER)
+        };
+        self.stats.workers.push(LiveWorker { info, last_heartbeat_at: at(99) });
+        self
+    }
+
+    /// Adds an attempt that ended 10 s ago.
+    fn attempt(mut self, outcome: AttemptOutcome, error: Option<ErrorRecord>) -> Self {
+        self.job.attempt += 1;
+        let (started_at, ended_at) = (at(60), Some(at(90)));
+        let attempt = self.job.attempt;
+        self.job.error = error.clone().or(self.job.error);
+        self.job.attempts.push(AttemptRecord {
+            attempt,
+            worker: Some(WORKER),
+            started_at,
+            ended_at,
+            outcome: Some(outcome),
+            error,
+        });
+        match outcome {
+            AttemptOutcome::Retried => self.job.retry_count += 1,
+            AttemptOutcome::Lost => self.job.loss_count += 1,
+            AttemptOutcome::Released => self.job.release_count += 1,
+            _ => self.job.completed_at = ended_at,
+        }
+        if self.job.status.is_terminal() {
+            self.job.completed_at = ended_at;
+        }
+        self
+    }
+
+    /// A job whose first attempt has run since that second.
+    fn running(since: i64) -> Self {
+        let mut world = Self::new(JobStatus::InProgress);
+        world.job.attempt = 1;
+        world.job.started_at = Some(at(since));
+        world.job.attempts.push(AttemptRecord {
+            attempt: 1,
+            worker: Some(WORKER),
+            started_at: at(since),
+            ended_at: None,
+            outcome: None,
+            error: None,
+        });
+        world
+    }
+
+    fn explain(&self) -> Explained {
+        explain(&Facts {
+            job: &self.job,
+            stats: &self.stats,
+            minutes: &self.minutes,
+            running: &[],
+            pause: self.pause.as_ref(),
+            lease: Duration::from_secs(8),
+            timeout: Some(Duration::from_secs(50)),
+            viewer: self.viewer,
+        })
+    }
+
+    /// Verdict, and codes of all reasons.
+    fn codes(&self) -> (String, Vec<ReasonCode>) {
+        let explained = self.explain();
+        (explained.verdict, explained.reasons.iter().map(|reason| reason.code).collect())
+    }
+
+    /// The reason with a code.
+    fn reason(&self, code: ReasonCode) -> Reason {
+        let mut reasons = self.explain().reasons.into_iter();
+        reasons.find(|reason| reason.code == code).unwrap_or_else(|| panic!("no reason {code:?}"))
+    }
+}
+
+fn permanent(code: &'static str) -> ErrorRecord {
+    ErrorRecord { retryable: false, ..short(code) }
+}
+
+fn short(code: &'static str) -> ErrorRecord {
+    ErrorRecord { detail: Some("It broke.".to_owned()), ..jobs::error(code) }
+}
+
+fn assert_reason(reason: &Reason, since: Option<i64>, until: Option<i64>, detail: &str) {
+    assert_eq!(reason.detail, detail);
+    assert_eq!((reason.since, reason.until), (since.map(at), until.map(at)), "{detail}");
+}
+
+#[test]
+fn waiting_job_is_explained_by_capacity() {
+    use ReasonCode::*;
+    let other = |world: World| world.worker("B", 0, 8, 8);
+    for (world, verdict, codes) in [
+        (World::queued(0), "The job waits because no live worker runs A.", vec![NoWorker, Queued]),
+        (other(World::queued(2)), "The job waits because no live worker runs A.", vec![NoWorker, Queued]),
+        (
+            World::queued(0).worker("A", 1, 8, 7),
+            "The job is next. A worker takes it with its next claim.",
+            vec![Queued],
+        ),
+        (World::queued(2).worker("A", 1, 8, 7), "The job waits behind 2 jobs.", vec![Queued]),
+        (World::queued(0).worker("A", 8, 8, 0), "The job waits for a free slot.", vec![SlotsBusy]),
+        (World::queued(1).worker("A", 8, 8, 0), "The job waits for a free slot behind 1 job.", vec![SlotsBusy, Queued]),
+        (
+            World::queued(0).worker("A", 2, 2, 6),
+            "The job waits because 1 worker reached the limit for A.",
+            vec![ConcurrencyLimit],
+        ),
+        (
+            World::queued(3).worker("A", 2, 2, 6).worker("A", 2, 8, 0),
+            "The job waits because 1 worker reached the limit for A.",
+            vec![ConcurrencyLimit, SlotsBusy, Queued],
+        ),
+        (World::queued(3).worker("A", 2, 2, 6).worker("A", 2, 8, 1), "The job waits behind 3 jobs.", vec![Queued]),
+    ] {
+        assert_eq!(world.codes(), (verdict.to_owned(), codes));
+    }
+}
+
+#[test]
+fn reasons_of_waiting_have_details() {
+    let none = World::queued(0).worker("B", 0, 8, 8).reason(ReasonCode::NoWorker);
+    assert_reason(&none, None, None, "None of 1 live worker has a handler for A.");
+    let busy = World::queued(1).worker("A", 8, 8, 0);
+    assert_reason(&busy.reason(ReasonCode::SlotsBusy), Some(10), None, "None of 8 slots of 1 worker is free.");
+    assert_reason(&busy.reason(ReasonCode::Queued), Some(10), None, "Its place in the queue of A is behind 1 job.");
+    let limit = World::queued(0).worker("A", 2, 2, 6).reason(ReasonCode::ConcurrencyLimit);
+    let detail = "1 worker with free slots may run 2 jobs of this type, and none more.";
+    assert_reason(&limit, Some(10), None, detail);
+}
+
+#[test]
+fn pause_hides_its_reason_from_callers() {
+    let mut world = World::queued(0).worker("A", 0, 8, 8);
+    world.pause = Some(Pause { reason: "The disk is full.".to_owned(), since: at(50), until: Some(at(200)) });
+    let verdict = "The job waits because A is paused.".to_owned();
+    assert_eq!(world.codes(), (verdict, vec![ReasonCode::Paused, ReasonCode::Queued]));
+    let detail = "An operator paused A: The disk is full.";
+    assert_reason(&world.reason(ReasonCode::Paused), Some(50), Some(200), detail);
+    assert_eq!(world.explain().estimate, None, "the end of a pause is not sure");
+    world.viewer = Viewer::Caller;
+    assert_reason(&world.reason(ReasonCode::Paused), Some(50), Some(200), "An operator paused A.");
+}
+
+#[test]
+fn job_before_its_due_time_is_delayed_or_retried() {
+    let mut world = World::new(JobStatus::Scheduled);
+    world.job.scheduled_at = Some(at(145));
+    let verdict = "The job is delayed. It is due in 45 s.".to_owned();
+    assert_eq!(world.codes(), (verdict, vec![ReasonCode::Delayed, ReasonCode::NoWorker]));
+    let detail = "Its submission set a delay of 2 min 15 s.";
+    assert_reason(&world.reason(ReasonCode::Delayed), Some(10), Some(145), detail);
+    let world = world.attempt(AttemptOutcome::Retried, Some(short("BROKEN"))).worker("A", 0, 8, 8);
+    let verdict = "Attempt 1 failed with BROKEN. The retry is due in 45 s.".to_owned();
+    assert_eq!(world.codes(), (verdict, vec![ReasonCode::RetryBackoff, ReasonCode::Retried]));
+    let detail = "Attempt 1 failed with BROKEN (It broke.). This is retry 1 of 3.";
+    assert_reason(&world.reason(ReasonCode::RetryBackoff), Some(90), Some(145), detail);
+    let due = World { stats: Stats { now: at(145), ..world.stats.clone() }, ..world };
+    assert_eq!(due.codes().1, [ReasonCode::Queued, ReasonCode::Retried], "a due job is runnable");
+    assert_eq!(due.reason(ReasonCode::Queued).since, Some(at(145)));
+}
+
+#[test]
+fn running_job_shows_worker_progress_and_timeout() {
+    let mut world = World::running(80).worker("A", 1, 8, 7);
+    let verdict = "Attempt 1 runs for 20 s.".to_owned();
+    assert_eq!(world.codes(), (verdict, vec![ReasonCode::Running]));
+    let detail = format!(
+        "Attempt 1 runs on worker {WORKER}, process 1 on test. The worker's last heartbeat is 1.0 s old. It times out in 30 s."
+    );
+    assert_reason(&world.reason(ReasonCode::Running), Some(80), Some(130), &detail);
+    world.viewer = Viewer::Caller;
+    world.job.progress = Some(jobs_progress());
+    let detail = format!(
+        "Attempt 1 runs on worker {WORKER}. The worker's last heartbeat is 1.0 s old. Its progress, 5.0 s old, is 3 of 8. \
+         It times out in 30 s."
+    );
+    assert_reason(&world.reason(ReasonCode::Running), Some(80), Some(130), &detail);
+    assert_eq!(world.explain().verdict, "Attempt 1 runs for 20 s, 38 % done.");
+}
+
+fn jobs_progress() -> async_endpoints_core::job::Progress {
+    let (completed, total, percent) = (3, Some(8), Some(37.5));
+    async_endpoints_core::job::Progress { completed, total, percent, message: None, updated_at: at(95) }
+}
+
+#[test]
+fn running_job_with_a_problem_says_so() {
+    use ReasonCode::*;
+    let mut canceled = World::running(80).worker("A", 1, 8, 7);
+    canceled.job.cancel_requested_at = Some(at(98));
+    let verdict = "Attempt 1 runs, and was asked to stop.".to_owned();
+    assert_eq!(canceled.codes(), (verdict, vec![CancelRequested, Running]));
+    assert_eq!(canceled.reason(CancelRequested).since, Some(at(98)));
+
+    let overdue = World::running(40).worker("A", 1, 8, 7);
+    assert_eq!(overdue.codes(), ("Attempt 1 runs past its timeout.".to_owned(), vec![Overdue, Running]));
+    assert_reason(&overdue.reason(Overdue), Some(90), None, "The timeout passed 10 s ago.");
+
+    let verdict = "The worker of the job no longer renews its lease: the job is to be recovered.".to_owned();
+    assert_eq!(World::running(80).codes(), (verdict.clone(), vec![LeaseNotRenewed, Running]), "its entry expired");
+    assert_eq!(World::running(95).codes().1, [Running], "the claim began a lease");
+    let mut late = World::running(80).worker("A", 1, 8, 7);
+    late.stats.workers[0].last_heartbeat_at = at(91);
+    assert_eq!(late.codes(), (verdict, vec![LeaseNotRenewed, Running]));
+    let reason = late.reason(LeaseNotRenewed);
+    assert_eq!(reason.since, Some(at(91)));
+    assert!(
+        reason.detail.starts_with("The last heartbeat of its worker is 9.0 s old, and leases last 8.0 s."),
+        "{reason:?}"
+    );
+    late.stats.workers[0].last_heartbeat_at = at(93);
+    assert_eq!(late.codes().1, [Running], "the lease has not expired");
+}
+
+#[test]
+fn ended_job_is_explained_by_its_last_attempt() {
+    use AttemptOutcome::{Canceled, Completed, Failed, Lost, Retried};
+    use ReasonCode as R;
+    let failed = || World::new(JobStatus::Failed);
+    let no_retry = || {
+        let mut world = failed();
+        world.job.max_retries = 0;
+        world
+    };
+    for (world, verdict, codes, detail) in [
+        (
+            World::new(JobStatus::Completed).attempt(Completed, None),
+            "The job completed in attempt 1.",
+            vec![R::Completed],
+            "The handler returned a result in attempt 1, after 30 s.",
+        ),
+        (
+            failed().attempt(Failed, Some(permanent("BAD"))),
+            "The job failed in attempt 1 with BAD, which is not retried.",
+            vec![R::PermanentError],
+            "Attempt 1 failed with BAD (It broke.). The error is permanent.",
+        ),
+        (
+            no_retry().attempt(Failed, Some(short("BROKEN"))),
+            "The job failed in attempt 1 with BROKEN: its type allows no retry.",
+            vec![R::RetriesUsedUp],
+            "Attempt 1 failed with BROKEN (It broke.), and its type allows no retry.",
+        ),
+        (
+            failed().attempt(Retried, Some(short("BROKEN"))).attempt(Failed, Some(short("JOB_TIMEOUT"))),
+            "The job failed in attempt 2 with JOB_TIMEOUT: all 3 retries were used.",
+            vec![R::RetriesUsedUp, R::TimedOut, R::Retried],
+            "Attempt 2 failed with JOB_TIMEOUT (It broke.), and all 3 retries were used.",
+        ),
+        (
+            failed().attempt(Lost, Some(short("WORKER_LOST"))),
+            "The job failed with WORKER_LOST: more attempts were lost with their workers than allowed.",
+            vec![R::TooManyLosses, R::Recovered],
+            "Lost attempts: 1. A worker died or was cut off, and the lease expired.",
+        ),
+        (
+            World::new(JobStatus::Canceled).attempt(Canceled, Some(short("JOB_CANCELED"))),
+            "The handler canceled the job in attempt 1.",
+            vec![R::CanceledByHandler],
+            "Attempt 1 reported that the job is canceled. No caller asked for it.",
+        ),
+        (
+            World::new(JobStatus::Canceled),
+            "A caller canceled the job before it started.",
+            vec![R::CanceledByCaller],
+            "The job never started.",
+        ),
+        (
+            World::new(JobStatus::Canceled).attempt(Retried, Some(short("BROKEN"))),
+            "A caller canceled the job while it waited.",
+            vec![R::CanceledByCaller, R::Retried],
+            "The job waited after attempt 1.",
+        ),
+    ] {
+        assert_eq!(world.codes(), (verdict.to_owned(), codes));
+        assert_eq!(world.explain().reasons[0].detail, detail);
+    }
+    let mut asked = World::new(JobStatus::Canceled).attempt(Canceled, Some(short("JOB_CANCELED")));
+    asked.job.cancel_requested_at = Some(at(85));
+    assert_eq!(asked.codes(), ("A caller canceled the job while it ran.".to_owned(), vec![R::CanceledByCaller]));
+    let detail = "A caller asked for it while attempt 1 ran. It ended 5.0 s later.";
+    assert_reason(&asked.reason(R::CanceledByCaller), Some(90), None, detail);
+}
+
+#[test]
+fn history_names_releases_and_related_jobs() {
+    use ReasonCode::*;
+    let mut world = World::queued(0).worker("A", 0, 8, 8);
+    let [first, second] = [(); 2].map(|()| JobId::random());
+    (world.job.retry_of, world.job.retried_by) = (Some(first), Some(second));
+    let world = world.attempt(AttemptOutcome::Released, None).attempt(AttemptOutcome::Lost, Some(short("WORKER_LOST")));
+    assert_eq!(world.codes().1, [Queued, Recovered, Released, RetryOf, RetriedBy]);
+    let detail = "Attempts released so far: 1. Their workers shut down.";
+    assert_reason(&world.reason(Released), Some(90), None, detail);
+    let detail = "Attempts lost so far: 1. The lease of a lost attempt expired.";
+    assert_reason(&world.reason(Recovered), Some(90), None, detail);
+    assert_eq!(world.reason(RetryOf).detail, format!("The job was made to retry job {first}."));
+    assert_eq!(world.reason(RetriedBy).detail, format!("Job {second} retries the job."));
+}
+
+#[test]
+fn position_is_exact_up_to_its_limit() {
+    let mut world = World::queued(999);
+    assert_eq!(world.explain().position, Some(QueuePosition { ahead: 999, exact: true }));
+    world.job.ahead = Some(1_000);
+    assert_eq!(world.explain().position, Some(QueuePosition { ahead: 1_000, exact: false }));
+    world.stats.types.push(counts("A", [5_000, 0, 0, 0, 0, 0]));
+    world.minutes = vec![arrivals(0, 900), arrivals(1, 2_000)];
+    let position = Some(QueuePosition { ahead: 3_000, exact: false });
+    assert_eq!(world.explain().position, position, "2 000 jobs came in a later minute");
+    for status in [JobStatus::InProgress, JobStatus::Completed] {
+        assert_eq!(World::new(status).explain().position, None, "{status}");
+    }
+}
+
+#[test]
+fn estimate_needs_facts() {
+    let free = World::queued(2).worker("A", 1, 8, 7).explain().estimate.expect("a slot is free for the job");
+    assert_eq!((free.from, free.basis.as_str()), (at(100), "a free slot"));
+    let mut busy = World::queued(0).worker("A", 0, 8, 8);
+    busy.stats.types.push(counts("A", [1, 0, 8, 0, 0, 0]));
+    assert_eq!(busy.explain().estimate, None, "no attempt has ended yet, and the heartbeat is old");
+    let mut known = World::queued(8).worker("A", 8, 8, 0);
+    let mut minute = MinuteStats::new(1, name("A"));
+    (0..400).for_each(|_| minute.processing_time.record(Duration::from_secs(10)));
+    known.minutes.push(minute);
+    known.stats.types.push(counts("A", [9, 0, 8, 0, 0, 0]));
+    let estimate = known.explain().estimate.expect("run times are known");
+    assert_eq!(estimate.basis, "8 jobs ahead, 8 slots and the run times of 400 attempts");
+    assert!(estimate.from > at(105) && estimate.to < at(125), "{estimate:?}");
+    let mut waiting = World::new(JobStatus::Scheduled).worker("A", 0, 8, 8);
+    waiting.job.scheduled_at = Some(at(200));
+    assert_eq!(waiting.explain().estimate, None, "no job of the type has started");
+    let mut minute = MinuteStats::new(1, name("A"));
+    minute.queue_time.record(Duration::from_secs(4));
+    waiting.minutes.push(minute);
+    let estimate = waiting.explain().estimate.expect("queue times are known");
+    assert!(estimate.from == at(200) && estimate.to > at(204) && estimate.to < at(207), "{estimate:?}");
+    assert_eq!(World::running(90).explain().estimate, None);
+}
+
+fn counts(of: &str, counts: [u64; 6]) -> TypeStats {
+    TypeStats {
+        name: name(of),
+        counts,
+        never_started: 0,
+        oldest_runnable: None,
+        oldest_running: None,
+        slow: 0,
+        overdue: 0,
+        stale: 0,
+        unrecovered: 0,
+    }
+}
+
+fn arrivals(minute: i64, arrivals: u64) -> MinuteStats {
+    MinuteStats { arrivals, ..MinuteStats::new(minute, name("A")) }
+}
