@@ -1,6 +1,8 @@
 //! [`AsyncEndpoints`]: the library's parts behind one handle, with their start and shutdown.
 
 mod alerts;
+mod audit;
+mod bulk;
 mod explain;
 mod queries;
 mod request;
@@ -28,6 +30,8 @@ use uuid::Uuid;
 use crate::{
     acceptor::StoreAcceptor,
     alerts::{CountedStore, Engine, EngineParts, Plan},
+    audit::Trail,
+    bulk::Bulk,
     error::Builtin,
     fleet::{Fleet, Waiting, WaitingReason},
     health::{self, Check, Health, Sources},
@@ -72,6 +76,8 @@ struct Inner {
     health: Arc<Health>,
     alerts: Option<Arc<Engine>>,
     redaction: Option<RedactionRule>,
+    trail: Arc<Trail>,
+    bulk: Arc<Bulk>,
 }
 
 /// A group of routes that an application mounts together.
@@ -181,6 +187,8 @@ impl AsyncEndpoints {
             #[cfg(feature = "dashboard")]
             dashboard,
             owner,
+            trail: Trail::new(store.clone()),
+            bulk: Bulk::new(store.clone(), id, options.lease),
             store,
             options,
             hub: Arc::default(),
@@ -250,11 +258,11 @@ impl AsyncEndpoints {
     /// Fails if the endpoints were started before, or if the worker's thread cannot be created.
     pub async fn serve(&self, listener: TcpListener, app: Router) -> io::Result<()> {
         let (_stop, keeper) = self.start()?;
-        let alerts = self.start_alerts();
+        let (alerts, bulk) = (self.start_alerts(), self.start_bulk_runner());
         let worker = &self.0.worker;
         server::serve(listener, app, &self.0.options, worker.drained().clone(), worker.closed().clone()).await;
         worker.end(keeper).await;
-        alerts.await;
+        tokio::join!(alerts, bulk);
         Ok(())
     }
 
@@ -262,10 +270,10 @@ impl AsyncEndpoints {
     /// process without HTTP.
     pub async fn run(&self) -> io::Result<()> {
         let (_stop, keeper) = self.start()?;
-        let alerts = self.start_alerts();
+        let (alerts, bulk) = (self.start_alerts(), self.start_bulk_runner());
         self.0.worker.drained().cancelled().await;
         self.0.worker.end(keeper).await;
-        alerts.await;
+        tokio::join!(alerts, bulk);
         Ok(())
     }
 

@@ -88,8 +88,10 @@
 
 mod acceptor;
 pub mod alerts;
+mod audit;
 mod backoff;
 mod builder;
+mod bulk;
 mod caller;
 mod cancellation;
 mod context;
@@ -125,6 +127,7 @@ mod progress;
 mod request;
 mod results;
 mod server;
+mod shared_document;
 mod signal;
 mod slow;
 mod stats;
@@ -147,8 +150,10 @@ pub use async_endpoints_redis::{self as redis, RedisStore};
 #[cfg(feature = "sqlite")]
 pub use async_endpoints_sqlite::{self as sqlite, SqliteStore};
 pub use async_trait::async_trait;
+pub use audit::AuditEntry;
 pub use axum;
 pub use builder::{BuildError, Builder};
+pub use bulk::{BulkAction, BulkError, BulkFilter, BulkOperation, BulkPreview, BulkStatus, NewBulk};
 pub use bytes::Bytes;
 pub use cancellation::CancellationReason;
 pub use context::{AttemptInfo, FollowUp, FollowUps, JobContext};

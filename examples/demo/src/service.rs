@@ -2,7 +2,7 @@
 
 use std::{error::Error, net::SocketAddr, sync::Arc};
 
-use async_endpoints::{Access, AsyncEndpoints, Endpoint, Options, Store, Telemetry, alerts::Alerts};
+use async_endpoints::{Access, AccessLevel, AsyncEndpoints, Endpoint, Options, Store, Telemetry, alerts::Alerts};
 use axum::Router;
 
 use crate::{
@@ -47,7 +47,7 @@ pub(crate) fn build(
         .options(library.options)
         .alerts(library.alerts)
         .telemetry(telemetry)
-        .access(settings.admin_token.as_deref().map_or_else(Access::loopback, Access::token))
+        .access(access(settings))
         .endpoint(Endpoint::post("/api/process-data", MONITORED).documented())
         .endpoint(Endpoint::post("/api/traced", TRACED).documented())
         .endpoint(Endpoint::post("/api/performance", PERFORMANCE).documented())
@@ -81,4 +81,11 @@ pub(crate) fn build(
         app = app.merge(endpoints.submit_routes());
     }
     Ok((endpoints, app))
+}
+
+/// Operators have a token. Without one, callers from this machine are operators.
+fn access(settings: &Settings) -> Access {
+    let Some(admin_token) = &settings.admin_token else { return Access::loopback() };
+    let view_token = settings.view_token.iter().map(|token| (token, AccessLevel::View));
+    Access::tokens(view_token.chain([(admin_token, AccessLevel::Operate)]))
 }

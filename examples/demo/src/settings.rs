@@ -108,6 +108,8 @@ pub(crate) struct Settings {
     pub(crate) data: PathBuf,
     /// `AE_ADMIN_TOKEN`: the bearer token of operators; without one, callers from this machine are operators.
     pub(crate) admin_token: Option<String>,
+    /// `AE_VIEW_TOKEN`: the bearer token of operators who change nothing.
+    pub(crate) view_token: Option<String>,
     /// Whether `AE_JOB_TIMEOUT_SECONDS` is set, which overrides the timeout of `Sleep`.
     pub(crate) job_timeout_is_set: bool,
 }
@@ -123,9 +125,14 @@ impl Settings {
         let text = |name, default: &str| match path(name).map(|value| value.into_os_string().into_string()) {
             None => Ok(default.to_owned()),
             Some(Ok(value)) => Ok(value),
-            Some(Err(_)) if name == "AE_ADMIN_TOKEN" => Err(bad_token()),
+            Some(Err(_)) if name.ends_with("_TOKEN") => Err(bad_token(name)),
             Some(Err(value)) => Err(BadSetting::new(name, value.to_string_lossy(), "expected valid UTF-8")),
         };
+        let token = |name| text(name, "").and_then(|value| token(name, value));
+        let (admin_token, view_token) = (token("AE_ADMIN_TOKEN")?, token("AE_VIEW_TOKEN")?);
+        if admin_token.is_none() && view_token.is_some() {
+            return Err(BadSetting::new("AE_VIEW_TOKEN", "…", "expected AE_ADMIN_TOKEN to be set as well"));
+        }
         Ok(Self {
             bind: bind(text("AE_BIND", "127.0.0.1:8080")?)?,
             store: store(&text("AE_STORE", "sqlite:async-endpoints.db")?)?,
@@ -133,7 +140,8 @@ impl Settings {
             role: role(&text("AE_ROLE", "all")?)?,
             ledger: path("AE_LEDGER"),
             data: path("AE_DATA").unwrap_or_else(|| "weather.db".into()),
-            admin_token: admin_token(text("AE_ADMIN_TOKEN", "")?)?,
+            admin_token,
+            view_token,
             job_timeout_is_set: path("AE_JOB_TIMEOUT_SECONDS").is_some(),
         })
     }
@@ -145,17 +153,17 @@ fn bind(value: String) -> Result<String, BadSetting> {
 }
 
 /// A token that a client can send: servers trim header values.
-fn admin_token(token: String) -> Result<Option<String>, BadSetting> {
+fn token(name: &str, token: String) -> Result<Option<String>, BadSetting> {
     if token.trim().is_empty() {
         return Ok(None);
     }
     let is_sendable = token.trim() == token && token.bytes().all(|b| (b' '..=b'~').contains(&b));
-    if is_sendable { Ok(Some(token)) } else { Err(bad_token()) }
+    if is_sendable { Ok(Some(token)) } else { Err(bad_token(name)) }
 }
 
 /// Does not show the token.
-fn bad_token() -> BadSetting {
-    BadSetting::new("AE_ADMIN_TOKEN", "…", "expected printable ASCII without a space at its beginning or end")
+fn bad_token(name: &str) -> BadSetting {
+    BadSetting::new(name, "…", "expected printable ASCII without a space at its beginning or end")
 }
 
 fn store(value: &str) -> Result<StoreChoice, BadSetting> {
@@ -239,7 +247,11 @@ mod tests {
         for token in ["tökén", "a\tb", "a\n", " a", "a "] {
             let line = read(&[("AE_ADMIN_TOKEN", token)]).unwrap_err();
             assert!(line.starts_with("invalid AE_ADMIN_TOKEN \"…\": expected printable ASCII"), "{line}");
+            let line = read(&[("AE_ADMIN_TOKEN", "x"), ("AE_VIEW_TOKEN", token)]).unwrap_err();
+            assert!(line.starts_with("invalid AE_VIEW_TOKEN \"…\": expected printable ASCII"), "{line}");
         }
+        let line = read(&[("AE_VIEW_TOKEN", "a")]).unwrap_err();
+        assert_eq!(line, "invalid AE_VIEW_TOKEN \"…\": expected AE_ADMIN_TOKEN to be set as well");
         assert_eq!(read(&[("AE_ADMIN_TOKEN", " ")]).unwrap().admin_token, None);
         assert_eq!(read(&[("AE_ADMIN_TOKEN", "a b~!")]).unwrap().admin_token.as_deref(), Some("a b~!"));
     }

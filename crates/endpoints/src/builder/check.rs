@@ -1,7 +1,7 @@
 //! Checks of what an application declares.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -95,9 +95,12 @@ pub(super) fn check_paths(endpoints: &[Arc<DeclaredEndpoint>], jobs_path: &str) 
         return jobs_fail("a path such as /api/status, with a leading and without a trailing slash".to_owned());
     }
     let mut routes: matchit::Router<()> = matchit::Router::new();
-    for own in Route::JOBS.into_iter().chain(Route::MONITORING) {
-        if let Err(error) = routes.insert(own.path_below(jobs_path), ()) {
-            return jobs_fail(format!("a path beside the library's {} ({error})", own.path()));
+    let jobs = Route::JOBS.map(|route| route.path_below(jobs_path));
+    // Several monitoring routes may have one path.
+    let monitoring: BTreeSet<_> = Route::MONITORING.iter().map(|route| route.path_below(jobs_path)).collect();
+    for own in jobs.into_iter().chain(monitoring) {
+        if let Err(error) = routes.insert(own.clone(), ()) {
+            return jobs_fail(format!("a path beside the library's {own} ({error})"));
         }
     }
     for (i, endpoint) in endpoints.iter().enumerate() {

@@ -8,7 +8,7 @@ use std::{
 use axum::http::StatusCode;
 use maud::{Markup, html};
 
-use crate::{ListError, StoreError};
+use crate::{ListError, StoreError, audit::OK};
 
 /// A page without its frame.
 pub(super) struct Content {
@@ -138,6 +138,19 @@ impl Failure {
         }
     }
 
+    /// The outcome of a failed action in the audit trail: the code of the problem that the operator route answers with.
+    pub(super) const fn code(&self) -> &'static str {
+        match self {
+            Self::NoPage => "NOT_FOUND",
+            Self::NoJob => "JOB_NOT_FOUND",
+            Self::Invalid(_) | Self::Moved(_) => "INVALID_REQUEST",
+            Self::CrossSite => "CROSS_SITE_REQUEST",
+            Self::ViewOnly | Self::NoAccess => "FORBIDDEN",
+            Self::Store(_) => "STORE_UNAVAILABLE",
+            Self::Panic => "INTERNAL_ERROR",
+        }
+    }
+
     pub(super) const fn title(&self) -> &'static str {
         match self {
             Self::NoPage | Self::NoJob => "Not found",
@@ -165,10 +178,17 @@ pub(super) struct Done {
     pub(super) open: String,
     /// Cookies to set.
     pub(super) cookies: Vec<String>,
+    /// The outcome of the action in the audit trail.
+    pub(super) outcome: &'static str,
 }
 
 impl Done {
     pub(super) fn open(path: impl Into<String>) -> Self {
-        Self { open: path.into(), cookies: Vec::new() }
+        Self { open: path.into(), cookies: Vec::new(), outcome: OK }
+    }
+
+    /// Says that the action had no effect, with the code of the problem that the operator route answers with.
+    pub(super) fn without_effect(self, code: &'static str) -> Self {
+        Self { outcome: code, ..self }
     }
 }

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     AccessLevel, AsyncEndpoints,
+    audit::Action,
     http::{Granted, HttpConfig, check_site, compressed, is_foreign},
 };
 
@@ -121,12 +122,15 @@ async fn act(dashboard: &Dashboard, head: &Parts, body: Body, at: &str) -> Respo
             match *view.segments() {
                 ["preferences"] => preferences::change(&form),
                 _ if !view.may_operate() => Err(Failure::ViewOnly),
-                _ => Box::pin(pages::act(&view, &form)).await,
+                _ => act_recorded(&view, &form).await,
             }
         }
     };
+    if let Err(failure @ (Failure::CrossSite | Failure::ViewOnly)) = &done {
+        record_refusal(dashboard, head, &view, failure);
+    }
     match done {
-        Ok(Done { open: path, cookies }) => {
+        Ok(Done { open: path, cookies, outcome: _ }) => {
             let mut response = open(&view.link(&path));
             for cookie in cookies.iter().filter_map(|cookie| HeaderValue::try_from(cookie).ok()) {
                 response.headers_mut().append(header::SET_COOKIE, cookie);
@@ -134,6 +138,24 @@ async fn act(dashboard: &Dashboard, head: &Parts, body: Body, at: &str) -> Respo
             response
         }
         Err(failure) => failed(head, &view, &failure),
+    }
+}
+
+/// Does what an operator's form says, and records it.
+async fn act_recorded(view: &View, form: &Form) -> Result<Done, Failure> {
+    let action = pages::action(view).ok_or(Failure::NoPage)?;
+    let outcome = |done: &Result<Done, Failure>| match done {
+        Ok(done) => done.outcome.to_owned(),
+        Err(failure) => failure.code().to_owned(),
+    };
+    view.endpoints.trail().record(action, Box::pin(pages::act(view, form)), outcome).await
+}
+
+/// Records the refused form of an operator, also if a page of another site sent it with the operator's session.
+fn record_refusal(dashboard: &Dashboard, head: &Parts, view: &View, failure: &Failure) {
+    let Granted { level, who, .. } = dashboard.config.access.grant(head);
+    if let Some(action) = pages::action(view).filter(|_| level > AccessLevel::None) {
+        dashboard.endpoints.trail().record_refusal(Action { who: who.to_string(), ..action }, failure.code());
     }
 }
 

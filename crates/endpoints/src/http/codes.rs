@@ -57,6 +57,8 @@ problems! {
         "There is no job with this id.";
     REQUEST_NOT_KEPT: NOT_FOUND, "The request is not stored",
         "The job completed, and its request is not kept after that.";
+    BULK_NOT_FOUND: NOT_FOUND, "No such bulk operation",
+        "There is no preview or operation with this id. The last 20 previews and the last 50 ended operations are kept.";
     SILENCE_NOT_FOUND: NOT_FOUND, "No such silence",
         "There is no silence with this id, or it has ended.";
     METHOD_NOT_ALLOWED: METHOD_NOT_ALLOWED, "Method not allowed",
@@ -71,6 +73,8 @@ problems! {
         "The job has no result yet.";
     JOB_NOT_RETRYABLE: CONFLICT, "The job cannot be run again",
         "Only a failed or canceled job can be retried.";
+    TOO_MANY_BULKS: CONFLICT, "Too many bulk operations",
+        "Ten bulk operations wait or run, the maximum. Stop one of them, or wait until one has ended.";
     TOO_MANY_SILENCES: CONFLICT, "Too many silences",
         "There are 100 silences, the maximum. Delete one of them first.";
     JOB_EXPIRED: GONE, "The job has expired",
@@ -81,6 +85,8 @@ problems! {
         "A body needs the content type application/json and no content encoding.";
     IDEMPOTENCY_CONFLICT: UNPROCESSABLE_ENTITY, "The key belongs to another request",
         "The idempotency key or the request id was used for another request.";
+    INVALID_BULK: UNPROCESSABLE_ENTITY, "The bulk operation is invalid",
+        "A field of the bulk operation is missing or invalid. The detail and errors name the field.";
     INVALID_REQUEST: UNPROCESSABLE_ENTITY, "The body does not fit the job type",
         "The body does not fit the request type of the endpoint. The detail and errors name the field.";
     INVALID_SILENCE: UNPROCESSABLE_ENTITY, "The silence is invalid",

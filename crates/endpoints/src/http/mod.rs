@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `endpoint`, `submission`, `choices` | what an application declares: endpoints, their validators and the choices of callers |
 //! | `config`, `access`, `owners`, `responses` | what an application configures for all routes |
-//! | `grant`, `loopback`, `site`, `session` | callers: their levels, this machine, other sites, sessions of browsers |
+//! | `grant`, `loopback`, `site`, `session`, `login` | callers: their levels, this machine, other sites, sessions of browsers |
 //! | `route` | the list of routes |
 //! | `routes` | the routers, and what all routes have in common |
 //! | `submit` | accepting a job on a declared path |
@@ -13,6 +13,8 @@
 //! | `metrics`, `monitoring` | `/metrics`, `/metrics/jobs` |
 //! | `health` | `/health`, `/health/ready` and `/health/live` |
 //! | `ops`, `failures` | `/ops/workers`, `/ops/failures` |
+//! | `audit` | `/ops/audit`, and the recording of operators' actions |
+//! | `bulk` | `/ops/bulk` and the routes below it |
 //! | `alerts` | `/alerts` and the routes below it |
 //! | `openapi` | `/openapi.json` |
 //! | `call`, `headers`, `body` | reading requests |
@@ -20,7 +22,9 @@
 
 mod access;
 mod alerts;
+mod audit;
 mod body;
+mod bulk;
 mod call;
 mod cancel;
 mod choices;
@@ -40,6 +44,8 @@ mod headers;
 mod health;
 mod job;
 mod list;
+#[cfg(feature = "dashboard")]
+mod login;
 mod logs;
 mod loopback;
 #[cfg(feature = "telemetry")]
@@ -53,6 +59,8 @@ mod request;
 mod responses;
 mod result;
 mod retry;
+#[cfg(test)]
+mod rights_tests;
 mod route;
 mod routes;
 #[cfg(feature = "dashboard")]
@@ -77,9 +85,11 @@ pub(crate) use self::{
     config::HttpConfig, endpoint::DeclaredEndpoint, openapi::is_own_operation, owners::owner_of, responses::Hooks,
     route::Route, routes::routes,
 };
-/// What the dashboard needs to know its callers.
+/// What the dashboard needs to know and sign in its callers.
 #[cfg(feature = "dashboard")]
 pub(crate) use self::{
     grant::Granted,
+    login::sign_in,
+    session::end as sign_out,
     site::{check as check_site, is_foreign},
 };

@@ -21,7 +21,7 @@ use crate::error::Builtin;
 const ROUTES: &str = include_str!("openapi.json");
 
 /// Problem responses by their name in the document, with the kinds of each. The first kind is the example.
-const PROBLEMS: [(&str, &[ProblemKind]); 24] = {
+const PROBLEMS: [(&str, &[ProblemKind]); 27] = {
     use codes::*;
     [
         (
@@ -43,6 +43,7 @@ const PROBLEMS: [(&str, &[ProblemKind]); 24] = {
         ("RequestForbidden", &[REQUEST_NOT_EXPOSED, FORBIDDEN]),
         ("NotFound", &[JOB_NOT_FOUND]),
         ("RequestNotFound", &[JOB_NOT_FOUND, REQUEST_NOT_KEPT]),
+        ("BulkNotFound", &[BULK_NOT_FOUND]),
         ("SilenceNotFound", &[SILENCE_NOT_FOUND]),
         ("MethodNotAllowed", &[METHOD_NOT_ALLOWED]),
         ("NotAcceptable", &[NOT_ACCEPTABLE]),
@@ -50,11 +51,13 @@ const PROBLEMS: [(&str, &[ProblemKind]); 24] = {
         ("Ended", &[JOB_ENDED]),
         ("NotEnded", &[JOB_NOT_ENDED]),
         ("NotRetryable", &[JOB_NOT_RETRYABLE]),
+        ("TooManyBulks", &[TOO_MANY_BULKS]),
         ("TooManySilences", &[TOO_MANY_SILENCES]),
         ("Expired", &[JOB_EXPIRED]),
         ("TooLarge", &[BODY_TOO_LARGE]),
         ("UnsupportedMediaType", &[UNSUPPORTED_MEDIA_TYPE]),
         ("Unprocessable", &[INVALID_REQUEST, IDEMPOTENCY_CONFLICT]),
+        ("InvalidBulk", &[INVALID_BULK]),
         ("InvalidSilence", &[INVALID_SILENCE]),
         ("Internal", &[INTERNAL_ERROR, JOB_UNREADABLE]),
         ("Unavailable", &[STORE_UNAVAILABLE, SHUTTING_DOWN, TOO_MANY_STREAMS]),
@@ -195,8 +198,8 @@ mod tests {
             methods.map(|method| (method.to_uppercase(), path.clone())).collect::<Vec<_>>()
         };
         let documented: BTreeSet<_> = document["paths"].as_object().expect("paths").iter().flat_map(methods).collect();
-        let operators =
-            [Route::Workers, Route::Failures, Route::Alerts, Route::Silence, Route::EndSilence, Route::TestAlerts];
+        let undocumented = [Route::Metrics, Route::JobMetrics, Route::Health, Route::Ready, Route::Live];
+        let operators = Route::MONITORING.into_iter().filter(|route| !undocumented.contains(route));
         let expected = Route::JOBS.into_iter().chain(operators);
         assert_eq!(documented, expected.map(|route| (route.method().to_string(), route.path().to_owned())).collect());
     }

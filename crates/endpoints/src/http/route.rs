@@ -25,6 +25,12 @@ pub(crate) enum Route {
     JobMetrics,
     Workers,
     Failures,
+    Audit,
+    Bulks,
+    Bulk,
+    PreviewBulk,
+    StartBulk,
+    StopBulk,
     Alerts,
     Silence,
     EndSilence,
@@ -57,11 +63,17 @@ impl Route {
         Self::OpenApi,
     ];
 
-    pub(crate) const MONITORING: [Self; 11] = [
+    pub(crate) const MONITORING: [Self; 17] = [
         Self::Metrics,
         Self::JobMetrics,
         Self::Workers,
         Self::Failures,
+        Self::Audit,
+        Self::Bulks,
+        Self::Bulk,
+        Self::PreviewBulk,
+        Self::StartBulk,
+        Self::StopBulk,
         Self::Alerts,
         Self::Silence,
         Self::EndSilence,
@@ -98,6 +110,10 @@ impl Route {
             Self::JobMetrics => "/metrics/jobs",
             Self::Workers => "/ops/workers",
             Self::Failures => "/ops/failures",
+            Self::Audit => "/ops/audit",
+            Self::Bulks | Self::StartBulk => "/ops/bulk",
+            Self::PreviewBulk => "/ops/bulk/preview",
+            Self::Bulk | Self::StopBulk => "/ops/bulk/{id}",
             Self::Alerts => "/alerts",
             Self::Silence => "/alerts/silences",
             Self::EndSilence => "/alerts/silences/{id}",
@@ -111,7 +127,8 @@ impl Route {
     pub(crate) fn method(self) -> Method {
         match self {
             Self::Cancel | Self::Retry | Self::Silence | Self::TestAlerts => Method::POST,
-            Self::EndSilence => Method::DELETE,
+            Self::PreviewBulk | Self::StartBulk => Method::POST,
+            Self::EndSilence | Self::StopBulk => Method::DELETE,
             _ => Method::GET,
         }
     }
@@ -119,6 +136,31 @@ impl Route {
     /// The level that operators need: reads need `view`, changes need `operate`.
     pub(super) fn level(self) -> AccessLevel {
         if self.method().is_safe() { AccessLevel::View } else { AccessLevel::Operate }
+    }
+
+    /// The name of the operator's action in the audit trail; none for a read.
+    pub(super) const fn action(self) -> Option<&'static str> {
+        match self {
+            Self::Cancel => Some("job.cancel"),
+            Self::Retry => Some("job.retry"),
+            Self::Silence => Some("silence.create"),
+            Self::EndSilence => Some("silence.delete"),
+            Self::TestAlerts => Some("alerts.test"),
+            Self::PreviewBulk => Some("bulk.preview"),
+            Self::StartBulk => Some("bulk.start"),
+            Self::StopBulk => Some("bulk.stop"),
+            _ => None,
+        }
+    }
+
+    /// The field of the body that names what the action acts on, for a path without a parameter.
+    pub(super) const fn target_field(self) -> Option<&'static str> {
+        match self {
+            Self::Silence => Some("rule"),
+            Self::PreviewBulk => Some("action"),
+            Self::StartBulk => Some("preview"),
+            _ => None,
+        }
     }
 
     /// Whether the route exists. Without telemetry, or with the application's own meter provider, there is nothing to scrape.
@@ -136,10 +178,25 @@ impl Route {
             Self::Logs if options.expose_logs => Audience::Callers,
             Self::List | Self::Retry => Audience::Owners,
             Self::Logs | Self::Request | Self::Metrics | Self::JobMetrics => Audience::Operators,
-            Self::Workers | Self::Failures => Audience::Operators,
+            Self::Workers | Self::Failures | Self::Audit => Audience::Operators,
             Self::Alerts | Self::Silence | Self::EndSilence | Self::TestAlerts => Audience::Operators,
+            Self::Bulks | Self::Bulk | Self::PreviewBulk | Self::StartBulk | Self::StopBulk => Audience::Operators,
             // They show the checks to operators alone.
             Self::Health | Self::Ready | Self::Live => Audience::Callers,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_change_has_an_action_and_needs_operate() {
+        for route in Route::JOBS.into_iter().chain(Route::MONITORING) {
+            let is_change = !route.method().is_safe();
+            assert_eq!(route.action().is_some(), is_change, "{route:?}");
+            assert_eq!(route.level() == AccessLevel::Operate, is_change, "{route:?}");
         }
     }
 }

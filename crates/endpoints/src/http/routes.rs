@@ -1,6 +1,7 @@
 //! The routers, and what all routes have in common.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     convert::Infallible,
     panic::AssertUnwindSafe,
@@ -21,7 +22,7 @@ use futures_util::{FutureExt, stream};
 #[cfg(feature = "telemetry")]
 use super::metrics;
 use super::{
-    alerts, body,
+    alerts, audit, body, bulk,
     call::Call,
     cancel, codes,
     config::HttpConfig,
@@ -69,12 +70,19 @@ impl Route {
     async fn read(self, body: Body, headers: &HeaderMap) -> Result<Bytes, Problem> {
         match self {
             // Boxed, to keep the future of the other routes small.
-            Self::Silence => Box::pin(body::read(body, headers)).await,
+            Self::Silence | Self::PreviewBulk | Self::StartBulk => Box::pin(body::read(body, headers)).await,
             _ => {
                 body::drain(body).await;
                 Ok(Bytes::new())
             }
         }
+    }
+
+    /// Answers, and records what an operator changes.
+    async fn answer_recorded(self, call: Call, body: Bytes) -> Result<Response, Problem> {
+        let Some(action) = audit::action(self, &call, &body) else { return self.answer(call, body).await };
+        let trail = call.endpoints.trail().clone();
+        Box::pin(trail.record(action, self.answer(call, body), audit::outcome)).await
     }
 
     async fn answer(self, call: Call, body: Bytes) -> Result<Response, Problem> {
@@ -100,6 +108,12 @@ impl Route {
             Self::Failures => Box::pin(failures::failures(&call)).await,
             Self::Alerts => Box::pin(alerts::alerts(&call)).await,
             Self::Silence => Box::pin(alerts::silence(&call, &body)).await,
+            Self::Audit => audit::audit(&call).await,
+            Self::Bulks => Box::pin(bulk::list(&call)).await,
+            Self::Bulk => Box::pin(bulk::get(&call)).await,
+            Self::PreviewBulk => Box::pin(bulk::preview(&call, &body)).await,
+            Self::StartBulk => Box::pin(bulk::start(&call, &body)).await,
+            Self::StopBulk => Box::pin(bulk::stop(&call)).await,
             Self::EndSilence => Box::pin(alerts::end_silence(&call)).await,
             Self::TestAlerts => Ok(Box::pin(alerts::test(&call)).await),
             Self::Health => Ok(health::answer(&call, call.endpoints.health().all().await)),
@@ -148,12 +162,15 @@ fn submit_routes(endpoints: &AsyncEndpoints, config: &Arc<HttpConfig>) -> Router
 }
 
 fn own_routes(endpoints: &AsyncEndpoints, config: &Arc<HttpConfig>, routes: impl Iterator<Item = Route>) -> Router {
-    let path = config.jobs_path.clone();
-    routes.fold(Router::new(), |router, route| {
+    let mut by_path: BTreeMap<Cow<'static, str>, MethodRouter> = BTreeMap::new();
+    for route in routes {
         let (endpoints, config) = (endpoints.clone(), config.clone());
+        let path = route.path_below(&config.jobs_path);
         let handler = move |request| answer(route, endpoints.clone(), config.clone(), request);
-        router.route(&route.path_below(&path), with_fallback(on(filter(&route.method()), handler)))
-    })
+        let methods = by_path.remove(&path).unwrap_or_default();
+        by_path.insert(path, methods.on(filter(&route.method()), handler));
+    }
+    by_path.into_iter().fold(Router::new(), |router, (path, methods)| router.route(&path, with_fallback(methods)))
 }
 
 /// Answers a request of one of the library's own routes.
@@ -201,8 +218,8 @@ async fn answer_or_problem(
     // The application's rules and response hooks may panic; the client still gets a response.
     let answered = AssertUnwindSafe(async {
         let call = call.identified();
-        route.authorize(&call)?;
-        route.answer(call, body?).await
+        route.authorize(&call).inspect_err(|refusal| audit::record_refusal(route, &call, refusal))?;
+        route.answer_recorded(call, body?).await
     });
     let problem = match answered.catch_unwind().await {
         Ok(Ok(response)) => return response,

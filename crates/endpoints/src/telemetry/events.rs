@@ -31,6 +31,13 @@
 //! | `alert.firing` | error for severity High and Critical, else warn | an alert fires, or still fires after the repeat interval | `rule`, `severity`, `alert_id`, `since`, `title`, `detail` |
 //! | `alert.resolved` | info | the problem has ended | as above |
 
+//!
+//! An action of an operator writes one line when it has ended, with the same target and the request's `trace_id`:
+//!
+//! | event | level | written when | own fields |
+//! |---|---|---|---|
+//! | `operator.action` | info | an action of an operator has ended, was refused or was interrupted | `who`, `action`, `target`, `outcome` |
+
 use std::{fmt::Display, time::Duration};
 
 use async_endpoints_core::{
@@ -141,6 +148,29 @@ pub(crate) fn alert_firing(urgent: bool, line: &AlertLine<'_>) {
 pub(crate) fn alert_resolved(line: &AlertLine<'_>) {
     let AlertLine { rule, severity, alert_id, since, title, detail } = line;
     event!(info, "alert.resolved", rule, severity, %alert_id, %since, title, detail, "the alert is resolved");
+}
+
+/// Logs the end of an operator's action.
+pub(crate) fn operator_action(who: &str, action: &str, target: Option<&str>, outcome: &str) {
+    event!(info, "operator.action", who, action, target, outcome, "an operator acted");
+}
+
+pub(crate) fn audit_not_written(pending: usize, error: &StoreError) {
+    log_safely(
+        || tracing::warn!(pending, %error, "entries of the audit trail are not written and wait for the next action"),
+    );
+}
+
+/// Logs that this process runs a bulk operation, or continues the one of a process that died or stopped.
+pub(crate) fn bulk_runs_here(bulk_id: Uuid, is_continued: bool) {
+    log_safely(|| match is_continued {
+        true => tracing::warn!(%bulk_id, "this process continues a bulk operation of another process"),
+        false => tracing::info!(%bulk_id, "this process runs a bulk operation"),
+    });
+}
+
+pub(crate) fn bulk_ended(bulk_id: Uuid, changed: u64, skipped: u64, failed: u64) {
+    log_safely(|| tracing::info!(%bulk_id, changed, skipped, failed, "a bulk operation has ended"));
 }
 
 pub(crate) fn alerts_led_here() {

@@ -60,27 +60,27 @@ fn read(id: &str) -> Result<JobId, Failure> {
 /// `POST /dashboard/jobs/{id}/cancel`.
 pub(super) async fn cancel(view: &View, id: &str) -> Result<Done, Failure> {
     let id = read(id)?;
-    let notice = match view.endpoints.cancel(id).await? {
-        CancelOutcome::Canceled(_) => "canceled",
-        CancelOutcome::Requested(_) => "requested",
-        CancelOutcome::Terminal(_) => "ended",
-        CancelOutcome::Gone { .. } | CancelOutcome::NotFound => return Err(Failure::NoJob),
-    };
-    Ok(Done::open(format!("/jobs/{id}?notice={notice}")))
+    let done = |notice| Done::open(format!("/jobs/{id}?notice={notice}"));
+    match view.endpoints.cancel(id).await? {
+        CancelOutcome::Canceled(_) => Ok(done("canceled")),
+        CancelOutcome::Requested(_) => Ok(done("requested")),
+        CancelOutcome::Terminal(_) => Ok(done("ended").without_effect("JOB_ENDED")),
+        CancelOutcome::Gone { .. } | CancelOutcome::NotFound => Err(Failure::NoJob),
+    }
 }
 
 /// `POST /dashboard/jobs/{id}/retry`.
 pub(super) async fn retry(view: &View, id: &str) -> Result<Done, Failure> {
     let id = read(id)?;
-    let (id, notice) = match view.endpoints.retry(id).await? {
-        RetryOutcome::Created(job) => (job.id, "retried"),
-        RetryOutcome::Existing(JobLookup::Found(job)) => (job.id, "existing"),
-        RetryOutcome::Existing(_) | RetryOutcome::Gone { .. } | RetryOutcome::NotFound => return Err(Failure::NoJob),
-        RetryOutcome::NotEnded(_) => (id, "not-ended"),
+    let done = |id: JobId, notice| Done::open(format!("/jobs/{id}?notice={notice}"));
+    match view.endpoints.retry(id).await? {
+        RetryOutcome::Created(job) => Ok(done(job.id, "retried")),
+        RetryOutcome::Existing(JobLookup::Found(job)) => Ok(done(job.id, "existing")),
+        RetryOutcome::Existing(_) | RetryOutcome::Gone { .. } | RetryOutcome::NotFound => Err(Failure::NoJob),
+        RetryOutcome::NotEnded(_) => Ok(done(id, "not-ended").without_effect("JOB_NOT_RETRYABLE")),
         // The new id exists already. Ids are random, so a repeat succeeds.
-        RetryOutcome::Conflict => (id, "repeat"),
-    };
-    Ok(Done::open(format!("/jobs/{id}?notice={notice}")))
+        RetryOutcome::Conflict => Ok(done(id, "repeat").without_effect("INTERNAL_ERROR")),
+    }
 }
 
 /// What the last action did.

@@ -11,6 +11,7 @@ use super::{
     content::{Content, Done, Failure},
     view::{Form, View},
 };
+use crate::audit::Action;
 
 /// The page at the path of the view.
 pub(super) async fn content(view: &View) -> Result<Content, Failure> {
@@ -20,6 +21,16 @@ pub(super) async fn content(view: &View) -> Result<Content, Failure> {
         ["jobs", id] => job::page(view, id).await,
         _ => Err(Failure::NoPage),
     }
+}
+
+/// The action of a form at the path of the view, as the audit trail names it. A form without one does nothing.
+pub(super) fn action(view: &View) -> Option<Action> {
+    let (name, target) = match *view.segments() {
+        ["jobs", id, "cancel"] => ("job.cancel", id),
+        ["jobs", id, "retry"] => ("job.retry", id),
+        _ => return None,
+    };
+    Some(Action { who: view.caller.who.to_string(), name, target: Some(target.to_owned()) })
 }
 
 /// Does what a form at the path of the view says.

@@ -1,0 +1,35 @@
+//! The audit trail: the last actions of operators, in one document that all processes share. Must not know HTTP.
+//!
+//! | file | contents |
+//! |---|---|
+//! | `trail` | records an action before and after it runs |
+//! | `document` | the stored entries, at most 500 |
+
+mod document;
+mod trail;
+
+use async_endpoints_core::Timestamp;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use self::trail::{Action, OK, Trail};
+
+/// An action of an operator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct AuditEntry {
+    /// When the action began, by the clock of the process that ran it.
+    pub at: Timestamp,
+    /// The name that the [access rule](crate::Access::when) returned, `token:` with 8 digits of the token's SHA-256,
+    /// `loopback`, `open`, or `unknown`.
+    pub who: String,
+    /// The action, such as `job.cancel`.
+    pub action: String,
+    /// The id or name of what it acts on.
+    pub target: Option<String>,
+    /// `ok`, or the code of the problem. `started` while the action runs, and for ever if its process died. `interrupted` if
+    /// the client left before the end: the action may have had its effect.
+    pub outcome: String,
+    /// The trace of the request.
+    pub trace_id: Option<String>,
+}

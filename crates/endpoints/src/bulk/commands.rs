@@ -1,0 +1,88 @@
+//! What operators do with bulk operations.
+
+use std::time::SystemTime;
+
+use async_endpoints_core::StoreError;
+use uuid::Uuid;
+
+use super::{
+    Bulk, BulkError, BulkOperation, BulkPreview, NewBulk,
+    document::{read, update},
+    members,
+    operation::{Operation, State, Tally},
+};
+
+/// Number of members that a preview shows.
+const SAMPLE: usize = 10;
+/// Maximum number of operations that wait or run.
+const ACTIVE: usize = 10;
+
+impl Bulk {
+    /// Freezes and counts the members.
+    pub(crate) async fn preview(&self, new: NewBulk) -> Result<BulkPreview, BulkError> {
+        let NewBulk { action, filter } = new;
+        let of_list = filter.checked(action)?;
+        let (chunk, rest) = members::page(&*self.store, &of_list, None).await?;
+        let (more, complete) = members::count(&*self.store, &of_list, rest).await?;
+        let operation = Operation {
+            id: Uuid::now_v7(),
+            action,
+            filter,
+            state: State::Previewed,
+            count: chunk.len() as u64 + more,
+            complete,
+            chunk,
+            rest,
+            runner: None,
+            rounds: 0,
+            tally: Tally::default(),
+            started_at: None,
+            ended_at: None,
+        };
+        update(&*self.store, |document| {
+            document.operations.push(operation.clone());
+            document.prune();
+            Some(())
+        })
+        .await?;
+        let Operation { id, action, count, complete, chunk, .. } = operation;
+        Ok(BulkPreview { id, action, count, complete, sample: chunk.into_iter().take(SAMPLE).collect() })
+    }
+
+    /// Starts a previewed operation. A repeat returns the operation as it is.
+    pub(crate) async fn start(&self, preview: Uuid) -> Result<BulkOperation, BulkError> {
+        let now = SystemTime::now().into();
+        let started = update(&*self.store, |document| {
+            let active = document.operations.iter().filter(|operation| operation.is_active()).count();
+            let operation = document.find(preview)?;
+            if operation.state == State::Previewed && active >= ACTIVE {
+                return Some(Err(BulkError::TooMany));
+            }
+            operation.start(now);
+            operation.view().map(Ok)
+        });
+        let started = started.await?.ok_or(BulkError::NotFound)??;
+        self.started.notify_one();
+        Ok(started)
+    }
+
+    /// Requests the end of an operation. Returns the operation, or none for an unknown id.
+    pub(crate) async fn stop(&self, id: Uuid) -> Result<Option<BulkOperation>, StoreError> {
+        let stopped = update(&*self.store, |document| {
+            let operation = document.find(id)?;
+            operation.stop();
+            operation.view()
+        });
+        let stopped = stopped.await?;
+        self.started.notify_one();
+        Ok(stopped)
+    }
+
+    /// Returns the started operations, newest first.
+    pub(crate) async fn operations(&self) -> Result<Vec<BulkOperation>, StoreError> {
+        let document = read(&*self.store).await?;
+        let mut operations: Vec<_> = document.operations.iter().filter_map(Operation::view).collect();
+        operations.sort_by_key(|operation| std::cmp::Reverse(operation.started_at));
+        Ok(operations)
+    }
+}

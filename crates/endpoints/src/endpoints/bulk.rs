@@ -1,0 +1,98 @@
+//! Bulk operations.
+
+use async_endpoints_core::{
+    JobId, JobStatus, StoreError,
+    store::{CancelOutcome, RetryOutcome},
+};
+use uuid::Uuid;
+
+use super::AsyncEndpoints;
+use crate::{
+    bulk::{Act, Acted, BulkAction, BulkError, BulkOperation, BulkPreview, NewBulk},
+    worker::supervise,
+};
+
+impl AsyncEndpoints {
+    /// Previews a bulk operation: freezes its members, which are the jobs that match now, and counts them for at most 3 s.
+    /// [`start_bulk`](Self::start_bulk) starts it. The last 20 previews are kept.
+    ///
+    /// # Errors
+    ///
+    /// A filter is invalid or has no effect with the action, or the store failed.
+    ///
+    /// ```
+    /// use async_endpoints::{AsyncEndpoints, BulkAction, BulkFilter, JobStatus, NewBulk};
+    ///
+    /// # async fn run(endpoints: &AsyncEndpoints) -> Result<(), Box<dyn std::error::Error>> {
+    /// let filter = BulkFilter { status: Some(JobStatus::Failed), code: Some("NO_PAPER".into()), ..BulkFilter::default() };
+    /// let preview = endpoints.preview_bulk(NewBulk { action: BulkAction::Retry, filter }).await?;
+    /// println!("{} jobs, such as {:?}", preview.count, preview.sample);
+    /// endpoints.start_bulk(preview.id).await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn preview_bulk(&self, new: NewBulk) -> Result<BulkPreview, BulkError> {
+        self.0.bulk.preview(new).await
+    }
+
+    /// Starts a previewed operation. One process that [serves](Self::serve) or [runs](Self::run) endpoints runs it, and another
+    /// one continues it if that process dies. Operations run one after the other. A repeated call returns the operation.
+    ///
+    /// # Errors
+    ///
+    /// There is no such preview, ten operations wait or run, or the store failed.
+    pub async fn start_bulk(&self, preview: Uuid) -> Result<BulkOperation, BulkError> {
+        self.0.bulk.start(preview).await
+    }
+
+    /// Returns a started operation.
+    pub async fn bulk(&self, id: Uuid) -> Result<Option<BulkOperation>, StoreError> {
+        Ok(self.bulks().await?.into_iter().find(|operation| operation.id == id))
+    }
+
+    /// Returns the started operations, newest first: those that wait or run, and the last 50 that ended.
+    pub async fn bulks(&self) -> Result<Vec<BulkOperation>, StoreError> {
+        self.0.bulk.operations().await
+    }
+
+    /// Stops an operation. It changes no more jobs after 2 s; what it changed stays changed. Returns the operation, or `None` for
+    /// an unknown id.
+    pub async fn stop_bulk(&self, id: Uuid) -> Result<Option<BulkOperation>, StoreError> {
+        self.0.bulk.stop(id).await
+    }
+
+    /// Starts the task that runs bulk operations. The future returns when it has ended, at the begin of the drain.
+    pub(super) fn start_bulk_runner(&self) -> impl Future<Output = ()> + use<> {
+        let (bulk, worker, act) = (self.0.bulk.clone(), self.0.worker.clone(), self.act());
+        let task = tokio::spawn(async move {
+            supervise("bulk", worker.restarts(), || bulk.run(&act, worker.stopping())).await;
+        });
+        async move {
+            let _ = task.await;
+        }
+    }
+
+    fn act(&self) -> Act {
+        let endpoints = self.clone();
+        Box::new(move |action, id| {
+            let endpoints = endpoints.clone();
+            Box::pin(async move { endpoints.act_on(action, id).await })
+        })
+    }
+
+    async fn act_on(&self, action: BulkAction, id: JobId) -> Result<Acted, StoreError> {
+        Ok(match action {
+            BulkAction::Cancel => match self.cancel(id).await? {
+                CancelOutcome::Canceled(_) | CancelOutcome::Requested(_) => Acted::Changed,
+                CancelOutcome::Terminal(job) if job.status == JobStatus::Canceled => Acted::Already,
+                CancelOutcome::Terminal(_) | CancelOutcome::Gone { .. } | CancelOutcome::NotFound => Acted::Skipped,
+            },
+            BulkAction::Retry => match self.retry(id).await? {
+                RetryOutcome::Created(_) => Acted::Changed,
+                RetryOutcome::Existing(_) => Acted::Already,
+                RetryOutcome::NotEnded(_) | RetryOutcome::Gone { .. } | RetryOutcome::NotFound => Acted::Skipped,
+                // The random id of the new job exists already.
+                RetryOutcome::Conflict => Acted::Failed,
+            },
+        })
+    }
+}
