@@ -27,9 +27,14 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    pub(crate) fn start(binary: &str, args: &[&str]) -> Self {
+    pub(crate) fn start(binary: &str, args: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(binary);
-        command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        command
+            .args(args)
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true);
         let mut child = command.spawn().expect("the program starts");
         let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
         Self { child, lines }
@@ -65,7 +70,12 @@ pub(crate) struct Service {
 
 impl Service {
     pub(crate) async fn start(binary: &str) -> Self {
-        let mut program = Program::start(binary, &["127.0.0.1:0"]);
+        Self::start_with(binary, &[], &[]).await
+    }
+
+    /// Starts with arguments behind the address, and with environment variables.
+    pub(crate) async fn start_with(binary: &str, args: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut program = Program::start(binary, &[&["127.0.0.1:0"], args].concat(), variables);
         let line = program.line().await.expect("an address");
         let url =
             line.strip_prefix("listening on ").unwrap_or_else(|| panic!("invalid address line {line:?}")).to_owned();

@@ -10,7 +10,7 @@ const WATCH: &str = env!("CARGO_BIN_EXE_watch");
 #[tokio::test]
 async fn job_is_followed_to_its_end() {
     let service = Service::start(PROGRESS).await;
-    let (lines, status) = Program::start(WATCH, &[&service.url, "8"]).end().await;
+    let (lines, status) = Program::start(WATCH, &[&service.url, "8"], &[]).end().await;
     assert_eq!(status.code(), Some(0), "{lines:#?}");
     let [states @ .., completed, last] = lines.as_slice() else { panic!("{lines:#?}") };
     assert_eq!((&**completed, &**last), ("Completed  100 % packing photo 8 of 8", "8 photos are packed"));
@@ -22,7 +22,7 @@ async fn job_is_followed_to_its_end() {
 #[tokio::test]
 async fn ctrl_c_cancels_the_job() {
     let service = Service::start(PROGRESS).await;
-    let mut watch = Program::start(WATCH, &[&service.url, "100000"]);
+    let mut watch = Program::start(WATCH, &[&service.url, "100000"], &[]);
     while !watch.line().await.unwrap().contains("packing photo") {}
     assert!(watch.signal("INT").await.unwrap().success());
     let (lines, status) = watch.end().await;
