@@ -20,7 +20,7 @@
 //! {"status":"Failed","error":{"code":"UNKNOWN_CURRENCY","detail":"there is no rate for XYZ"}}
 //! $ curl -s -X PUT localhost:8080/rates/outage --json true
 //! $ JOB=localhost:8080/jobs/$(quote EUR | jq -r .id); sleep 5; curl -s $JOB | jq -c '[.attempts[] | .error.detail]'
-//! ["The rates cannot be read.","The rates cannot be read.","The rates cannot be read.","The rates are not called for 2.0 s."]
+//! ["The rates cannot be read.","The rates cannot be read.","The rates cannot be read.","The rates are not called for 0.2 s.","The rates cannot be read."]
 //! $ curl -s -X PUT localhost:8080/rates/outage --json false
 //! $ curl -s "$JOB?wait=10" | jq -c '{status, result}'
 //! {"status":"Completed","result":{"rate":1.25}}

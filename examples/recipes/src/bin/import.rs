@@ -16,11 +16,11 @@
 //! $ FILE=$(seq 1000000 | sed 's/$/,3/' | curl -s -T - localhost:8080/uploads | jq -r .file)
 //! $ JOB=localhost:8080/jobs/$(curl -s localhost:8080/api/import --json "{\"file\": \"$FILE\"}" | jq -r .id)
 //! $ sleep 2; curl -s $JOB | jq -c '{status, attempt, message: .progress.message}'
-//! {"status":"InProgress","attempt":1,"message":"592139 lines"}
+//! {"status":"InProgress","attempt":1,"message":"478391 lines"}
 //! $ kill -9 $!; target/debug/import 127.0.0.1:8080 /var/tmp/import &
 //! listening on http://127.0.0.1:8080
 //! $ curl -s "$JOB?wait=30" | jq -c '{status, attempt, result}'
-//! {"status":"Completed","attempt":2,"result":{"lines":1000000,"sum":3000000,"startedAt":5308470}}
+//! {"status":"Completed","attempt":2,"result":{"lines":1000000,"sum":3000000,"startedAt":4522104}}
 //! ```
 
 use std::{

@@ -16,11 +16,11 @@
 //! ```console
 //! $ JOB=localhost:8080/jobs/$(curl -s localhost:8080/orders --json '{"pages": 20}' | jq -r .id)
 //! $ sleep 1; curl -s $JOB | jq -c '{status, percent: .progress.percent, message: .progress.message}'
-//! {"status":"InProgress","percent":40,"message":"printing page 9 of 20"}
+//! {"status":"InProgress","percent":25,"message":"printing page 6 of 20"}
 //! $ curl -s "$JOB?wait=10" | jq -c '{status, result, traceId}'
-//! {"status":"Completed","result":{"pages":20,"printJob":"01a22a9d-…"},"traceId":"3f0c94dbd2a6c0c5f2f3e26f8a1f41a8"}
-//! $ curl -s localhost:39205/jobs/01a22a9d-… | jq -c '{name, status, traceId}'
-//! {"name":"Print","status":"Completed","traceId":"3f0c94dbd2a6c0c5f2f3e26f8a1f41a8"}
+//! {"status":"Completed","result":{"pages":20,"printJob":"01a22749-d465-722c-a1dd-33f06ca58dfd"},"traceId":"bfec7e5c2482694902f778fdf6a58c44"}
+//! $ curl -s localhost:39205/jobs/01a22749-d465-722c-a1dd-33f06ca58dfd | jq -c '{name, status, traceId}'
+//! {"name":"Print","status":"Completed","traceId":"bfec7e5c2482694902f778fdf6a58c44"}
 //! ```
 
 use axum::Router;
