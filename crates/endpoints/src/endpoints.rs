@@ -34,7 +34,7 @@ use crate::{
     bulk::Bulk,
     error::Builtin,
     fleet::{Fleet, Waiting, WaitingReason},
-    health::{self, Check, Health, Sources},
+    health::{self, Check, Health, HealthReport, Sources},
     hub::{Follower, Hub, version},
     job_type::{Policy, Rules},
     middleware::Middleware,
@@ -402,6 +402,21 @@ impl AsyncEndpoints {
     /// Whether there is a `/metrics` route.
     pub(crate) fn is_scraped(&self) -> bool {
         self.0.measured.telemetry.has_exposition()
+    }
+
+    /// Returns the last results of all health checks, as `/health` shows them. Runs no check and makes no store call.
+    ///
+    /// ```
+    /// # use async_endpoints::{AsyncEndpoints, MemoryStore};
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let endpoints = AsyncEndpoints::builder(MemoryStore::new()).build()?;
+    /// for check in endpoints.health_report().await.checks {
+    ///     println!("{} is {}", check.name, check.status);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn health_report(&self) -> HealthReport {
+        self.0.health.all().await
     }
 
     pub(crate) fn health(&self) -> &Health {

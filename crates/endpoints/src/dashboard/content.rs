@@ -88,16 +88,22 @@ fn hash(value: &(impl Hash + ?Sized)) -> u64 {
 pub(super) enum Section {
     Overview,
     Jobs,
+    Workers,
+    Failures,
+    Health,
 }
 
 impl Section {
-    pub(super) const ALL: [Self; 2] = [Self::Overview, Self::Jobs];
+    pub(super) const ALL: [Self; 5] = [Self::Overview, Self::Jobs, Self::Workers, Self::Failures, Self::Health];
 
     /// The path below `/dashboard`, and the text of the link.
     pub(super) const fn entry(self) -> (&'static str, &'static str) {
         match self {
             Self::Overview => ("", "Overview"),
             Self::Jobs => ("/jobs", "Jobs"),
+            Self::Workers => ("/workers", "Workers"),
+            Self::Failures => ("/failures", "Failures"),
+            Self::Health => ("/health", "Health and alerts"),
         }
     }
 }
@@ -109,6 +115,9 @@ pub(super) enum Failure {
     NoPage,
     #[error("There is no job with this id. Ended jobs are deleted after their retention.")]
     NoJob,
+    /// A text, and the code of the problem that the operator route answers with.
+    #[error("{0}")]
+    NotFound(&'static str, &'static str),
     #[error("{0}")]
     Invalid(String),
     /// The page is at another path below `/dashboard`.
@@ -129,7 +138,7 @@ pub(super) enum Failure {
 impl Failure {
     pub(super) const fn status(&self) -> StatusCode {
         match self {
-            Self::NoPage | Self::NoJob => StatusCode::NOT_FOUND,
+            Self::NoPage | Self::NoJob | Self::NotFound(..) => StatusCode::NOT_FOUND,
             Self::Invalid(_) => StatusCode::BAD_REQUEST,
             Self::Moved(_) => StatusCode::SEE_OTHER,
             Self::CrossSite | Self::ViewOnly | Self::NoAccess => StatusCode::FORBIDDEN,
@@ -143,6 +152,7 @@ impl Failure {
         match self {
             Self::NoPage => "NOT_FOUND",
             Self::NoJob => "JOB_NOT_FOUND",
+            Self::NotFound(_, code) => code,
             Self::Invalid(_) | Self::Moved(_) => "INVALID_REQUEST",
             Self::CrossSite => "CROSS_SITE_REQUEST",
             Self::ViewOnly | Self::NoAccess => "FORBIDDEN",
@@ -153,7 +163,7 @@ impl Failure {
 
     pub(super) const fn title(&self) -> &'static str {
         match self {
-            Self::NoPage | Self::NoJob => "Not found",
+            Self::NoPage | Self::NoJob | Self::NotFound(..) => "Not found",
             Self::Invalid(_) => "Invalid request",
             Self::Moved(_) => "Moved",
             Self::CrossSite | Self::ViewOnly | Self::NoAccess => "Refused",
@@ -172,19 +182,32 @@ impl From<ListError> for Failure {
     }
 }
 
-/// What the browser does after an action.
+/// What an action did.
 pub(super) struct Done {
-    /// The path below `/dashboard` that the browser opens next.
-    pub(super) open: String,
-    /// Cookies to set.
-    pub(super) cookies: Vec<String>,
+    pub(super) answer: Answer,
     /// The outcome of the action in the audit trail.
     pub(super) outcome: &'static str,
 }
 
+/// What the browser shows after an action.
+pub(super) enum Answer {
+    /// The page at a path below `/dashboard`. A reload repeats no action.
+    Open {
+        path: String,
+        /// Cookies to set.
+        cookies: Vec<String>,
+    },
+    /// A result that is not kept.
+    Show(Content),
+}
+
 impl Done {
     pub(super) fn open(path: impl Into<String>) -> Self {
-        Self { open: path.into(), cookies: Vec::new(), outcome: OK }
+        Self { answer: Answer::Open { path: path.into(), cookies: Vec::new() }, outcome: OK }
+    }
+
+    pub(super) const fn show(content: Content) -> Self {
+        Self { answer: Answer::Show(content), outcome: OK }
     }
 
     /// Says that the action had no effect, with the code of the problem that the operator route answers with.

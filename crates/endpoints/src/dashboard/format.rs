@@ -75,6 +75,12 @@ pub(super) fn count(number: u64) -> String {
     text
 }
 
+/// A number with at most two decimals.
+pub(super) fn number(value: f64) -> String {
+    let text = format!("{value:.2}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 /// A percentage with one decimal below ten.
 pub(super) fn percent(value: f64) -> String {
     if value > 0.0 && value < 10.0 { format!("{value:.1} %") } else { format!("{value:.0} %") }
@@ -82,7 +88,11 @@ pub(super) fn percent(value: f64) -> String {
 
 /// A state as a word with a mark of its own shape.
 pub(super) fn status(status: JobStatus) -> Markup {
-    let name = status.as_str();
+    mark(status.as_str())
+}
+
+/// A state that is not one of a job. The mark has a color and shape by its name.
+pub(super) fn mark(name: &str) -> Markup {
     html! { span class={ "status " (name.to_lowercase()) } { (name) } }
 }
 

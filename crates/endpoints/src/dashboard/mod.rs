@@ -17,7 +17,8 @@
 //! | `routes` | routes, access, response headers |
 //! | `live` | the event stream that sends changed regions |
 //! | `shell` | the frame around each page |
-//! | `format` | times, numbers, states |
+//! | `format`, `table` | times, numbers, states, tables |
+//! | `forms` | what forms have in common |
 //! | `preferences` | theme and time zone, kept in cookies |
 //! | `assets` | the style sheet, the script and the icon, which the binary contains |
 //! | `pages` | the pages and actions |
@@ -25,11 +26,13 @@
 mod assets;
 mod content;
 mod format;
+mod forms;
 mod live;
 mod pages;
 mod preferences;
 mod routes;
 mod shell;
+mod table;
 mod view;
 
 pub(crate) use self::routes::routes;

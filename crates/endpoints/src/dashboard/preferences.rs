@@ -3,9 +3,10 @@
 use axum::http::{HeaderMap, header};
 
 use super::{
-    content::{Done, Failure},
+    content::{Answer, Done, Failure},
     view::Form,
 };
+use crate::audit::OK;
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(super) struct Preferences {
@@ -75,19 +76,20 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 
 /// Changes a preference and returns to the page.
 pub(super) fn change(form: &Form) -> Result<Done, Failure> {
-    let mut done = Done::open(form.get("back").filter(|back| back.starts_with('/')).unwrap_or_default());
+    let path = form.get("back").filter(|back| back.starts_with('/')).unwrap_or_default().to_owned();
+    let mut cookies = Vec::new();
     // Without a path, the cookie is for the folder of this form's address, which is the dashboard.
     let set = |name: &str, value: &str| format!("{name}={value}; Max-Age=31536000; HttpOnly; SameSite=Strict");
     let invalid = |name: &str, expected: &str| Failure::Invalid(format!("invalid {name}: expected {expected}"));
     if let Some(name) = form.get("theme") {
         let theme = theme(name).ok_or_else(|| invalid("theme", "auto, light or dark"))?;
-        done.cookies.push(set("ae_theme", theme.name()));
+        cookies.push(set("ae_theme", theme.name()));
     }
     if let Some(name) = form.get("zone") {
         let zone = zone(name).ok_or_else(|| invalid("zone", "local or utc"))?;
-        done.cookies.push(set("ae_zone", zone.name()));
+        cookies.push(set("ae_zone", zone.name()));
     }
-    Ok(done)
+    Ok(Done { answer: Answer::Open { path, cookies }, outcome: OK })
 }
 
 #[cfg(test)]
@@ -108,10 +110,12 @@ mod tests {
 
     #[test]
     fn change_sets_cookies_and_stays_in_the_dashboard() {
-        let done = change(&Form::read(b"theme=dark&back=/jobs?name=A")).expect("valid");
-        assert_eq!((done.open.as_str(), done.cookies.len()), ("/jobs?name=A", 1));
-        let elsewhere = change(&Form::read(b"zone=utc&back=https://example.com")).expect("valid");
-        assert_eq!(elsewhere.open, "");
-        assert!(change(&Form::read(b"theme=blue")).is_err());
+        let opened = |form: &[u8]| match change(&Form::read(form)) {
+            Ok(Done { answer: Answer::Open { path, cookies }, .. }) => Some((path, cookies.len())),
+            _ => None,
+        };
+        assert_eq!(opened(b"theme=dark&back=/jobs?name=A"), Some(("/jobs?name=A".to_owned(), 1)));
+        assert_eq!(opened(b"zone=utc&back=https://example.com"), Some((String::new(), 1)));
+        assert_eq!(opened(b"theme=blue"), None);
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     assets,
-    content::{Content, Done, Failure},
+    content::{Answer, Content, Done, Failure},
     live, pages, preferences, shell,
     view::{self, Form, View},
 };
@@ -129,21 +129,22 @@ async fn act(dashboard: &Dashboard, head: &Parts, body: Body, at: &str) -> Respo
     if let Err(failure @ (Failure::CrossSite | Failure::ViewOnly)) = &done {
         record_refusal(dashboard, head, &view, failure);
     }
-    match done {
-        Ok(Done { open: path, cookies, outcome: _ }) => {
+    match done.map(|done| done.answer) {
+        Ok(Answer::Open { path, cookies }) => {
             let mut response = open(&view.link(&path));
             for cookie in cookies.iter().filter_map(|cookie| HeaderValue::try_from(cookie).ok()) {
                 response.headers_mut().append(header::SET_COOKIE, cookie);
             }
             response
         }
+        Ok(Answer::Show(content)) => document(head, shell::result(&view, &content, SystemTime::now().into())),
         Err(failure) => failed(head, &view, &failure),
     }
 }
 
 /// Does what an operator's form says, and records it.
 async fn act_recorded(view: &View, form: &Form) -> Result<Done, Failure> {
-    let action = pages::action(view).ok_or(Failure::NoPage)?;
+    let action = pages::action(view, form).ok_or(Failure::NoPage)?;
     let outcome = |done: &Result<Done, Failure>| match done {
         Ok(done) => done.outcome.to_owned(),
         Err(failure) => failure.code().to_owned(),
@@ -154,7 +155,7 @@ async fn act_recorded(view: &View, form: &Form) -> Result<Done, Failure> {
 /// Records the refused form of an operator, also if a page of another site sent it with the operator's session.
 fn record_refusal(dashboard: &Dashboard, head: &Parts, view: &View, failure: &Failure) {
     let Granted { level, who, .. } = dashboard.config.access.grant(head);
-    if let Some(action) = pages::action(view).filter(|_| level > AccessLevel::None) {
+    if let Some(action) = pages::action(view, &Form::read(b"")).filter(|_| level > AccessLevel::None) {
         dashboard.endpoints.trail().record_refusal(Action { who: who.to_string(), ..action }, failure.code());
     }
 }

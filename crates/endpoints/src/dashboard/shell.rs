@@ -12,24 +12,41 @@ use crate::Timestamp;
 
 /// A whole page.
 pub(super) fn page(view: &View, content: &Content, now: Timestamp) -> Markup {
-    let main = html! {
+    document(view, &content.title, Some(content.section), now, Some(&content.tag()), &main(content))
+}
+
+/// The result of an action. It does not change by itself.
+pub(super) fn result(view: &View, content: &Content, now: Timestamp) -> Markup {
+    document(view, &content.title, Some(content.section), now, None, &main(content))
+}
+
+fn main(content: &Content) -> Markup {
+    html! {
         h1 { (content.title) }
         @for region in &content.regions { (region.render()) }
-    };
-    document(view, &content.title, Some(content.section), now, &content.tag(), &main)
+    }
 }
 
 /// The page of a failure. A page that failed because of the store shows itself once the store is back.
 pub(super) fn failure(view: &View, failure: &Failure, now: Timestamp) -> Markup {
+    let is_live = matches!(failure, Failure::Store(_));
     let main = html! {
         h1 { (failure.title()) }
         p.failure role="alert" { (failure) }
-        @if matches!(failure, Failure::Store(_)) { p { "The page opens by itself when the store answers again." } }
+        @if is_live { p { "The page opens by itself when the store answers again." } }
     };
-    document(view, failure.title(), None, now, "", &main)
+    document(view, failure.title(), None, now, is_live.then_some(""), &main)
 }
 
-fn document(view: &View, title: &str, section: Option<Section>, now: Timestamp, tag: &str, main: &Markup) -> Markup {
+/// `tag` identifies the content of a live page.
+fn document(
+    view: &View,
+    title: &str,
+    section: Option<Section>,
+    now: Timestamp,
+    tag: Option<&str>,
+    main: &Markup,
+) -> Markup {
     let options = &view.endpoints.options().dashboard;
     let name = options.name.as_deref().unwrap_or("AsyncEndpoints");
     html! {
@@ -56,7 +73,7 @@ fn document(view: &View, title: &str, section: Option<Section>, now: Timestamp, 
                     (live_state(now))
                 }
                 p #banner .banner role="status" hidden {}
-                main #main tabindex="-1" data-live=(view.link("/live")) data-at=(view.at()) data-tag=(tag)
+                main #main tabindex="-1" data-live=[tag.map(|_| view.link("/live"))] data-at=(view.at()) data-tag=[tag]
                     data-now=(now) { (main) }
                 (footer(view))
             }

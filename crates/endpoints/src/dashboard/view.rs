@@ -66,6 +66,12 @@ impl View {
         format!("{}dashboard{path}", "../".repeat(self.path.matches('/').count()))
     }
 
+    /// A link to a path below `/dashboard` with this query.
+    pub(super) fn link_to(&self, path: &str, query: &[(&str, &str)]) -> String {
+        let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
+        self.link(&format!("{path}?{query}"))
+    }
+
     /// A link to this page with these values of the query in place of the page's own. `None` removes a value.
     pub(super) fn link_with(&self, changes: &[(&str, Option<&str>)]) -> String {
         self.link(&self.at_with(changes))
@@ -108,6 +114,7 @@ mod tests {
         assert_eq!(view("").link("/jobs"), "dashboard/jobs");
         assert_eq!(view("/jobs?name=A").link(""), "../dashboard");
         assert_eq!(view("/jobs/7").link("/jobs"), "../../dashboard/jobs");
+        assert_eq!(view("").link_to("/jobs", &[("name", "A"), ("code", "&x")]), "dashboard/jobs?name=A&code=%26x");
     }
 
     #[test]

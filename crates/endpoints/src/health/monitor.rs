@@ -1,7 +1,12 @@
 //! Runs the checks side by side in the background and keeps their last results.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
+use async_endpoints_core::Timestamp;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout, timeout_at},
@@ -55,6 +60,8 @@ struct State {
 #[derive(Clone)]
 struct Finished {
     at: Instant,
+    /// When the check first returned this status in a row.
+    since: Timestamp,
     duration: Duration,
     result: CheckResult,
 }
@@ -154,9 +161,14 @@ impl Watched {
     fn finish(&self, began: Instant, result: CheckResult, on_change: &OnChange) {
         let (status, description) = (result.status, result.description.clone());
         let now = Instant::now();
-        let last = Finished { at: now, duration: now - began, result };
+        let mut last = Finished { at: now, since: SystemTime::now().into(), duration: now - began, result };
         let mut before = None;
-        self.state.send_modify(|state| before = state.last.replace(last));
+        self.state.send_modify(|state| {
+            if let Some(same) = state.last.as_ref().filter(|before| before.result.status == status) {
+                last.since = same.since;
+            }
+            before = state.last.replace(last);
+        });
         if before.map_or(HealthStatus::Healthy, |before| before.result.status) != status {
             on_change(&self.name, status, description.as_deref());
         }
@@ -165,15 +177,18 @@ impl Watched {
     fn report(&self) -> CheckReport {
         let State { last, running_since } = self.state.borrow().clone();
         let hangs = running_since.map(|since| since.elapsed()).filter(|running| *running > self.check.timeout);
-        let (duration, result) = match (last, hangs) {
-            (_, Some(hangs)) => (hangs, self.failed(format!("has not returned for {:.1} s", hangs.as_secs_f64()))),
-            (None, None) => (Duration::ZERO, CheckResult::unhealthy("not checked yet")),
-            (Some(last), None) if running_since.is_none() && last.at.elapsed() > STALE => {
-                (last.duration, self.failed(format!("not checked for {:.1} s", last.at.elapsed().as_secs_f64())))
+        let (duration, since, result) = match (last, hangs) {
+            (_, Some(hangs)) => {
+                (hangs, None, self.failed(format!("has not returned for {:.1} s", hangs.as_secs_f64())))
             }
-            (Some(last), None) => (last.duration, last.result),
+            (None, None) => (Duration::ZERO, None, CheckResult::unhealthy("not checked yet")),
+            (Some(last), None) if running_since.is_none() && last.at.elapsed() > STALE => {
+                (last.duration, None, self.failed(format!("not checked for {:.1} s", last.at.elapsed().as_secs_f64())))
+            }
+            (Some(last), None) => (last.duration, Some(last.since), last.result),
         };
-        CheckReport::new(Cow::Owned(self.name.clone()), self.check.tags.clone(), duration, result)
+        let report = CheckReport::new(Cow::Owned(self.name.clone()), self.check.tags.clone(), duration, result);
+        CheckReport { since, ..report }
     }
 }
 

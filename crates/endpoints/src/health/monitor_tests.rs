@@ -110,11 +110,17 @@ async fn each_change_is_reported_once() {
         async move { Ok::<_, BoxError>(CheckResult { status, ..CheckResult::degraded("slow") }) }
     };
     let (monitor, changes) = monitor([("changes", check.into())]);
+    let mut since = Vec::new();
     for next in [HealthStatus::Healthy, HealthStatus::Degraded, HealthStatus::Unhealthy, HealthStatus::Healthy] {
         *status.lock() = next;
         monitor.report(None).await;
-        sleep(3 * ROUND).await;
+        for _ in 0..2 {
+            sleep(3 * ROUND).await;
+            since.push(monitor.report(None).await.checks[0].since.expect("a result"));
+        }
     }
+    assert!(since.chunks(2).all(|same| same[0] == same[1]), "{since:?}");
+    assert!(since.is_sorted() && since[1] < since[2] && since[3] < since[4] && since[5] < since[6], "{since:?}");
     let seen: Vec<HealthStatus> = changes.lock().iter().map(|(_, status, _)| *status).collect();
     assert_eq!(seen, [HealthStatus::Degraded, HealthStatus::Unhealthy, HealthStatus::Healthy]);
 }

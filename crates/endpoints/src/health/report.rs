@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
+use async_endpoints_core::Timestamp;
 use axum::http::StatusCode;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -28,6 +29,10 @@ pub struct CheckReport {
     pub name: Cow<'static, str>,
     /// The status.
     pub status: HealthStatus,
+    /// When the status began, by the clock of this process. None for a check that has not returned in time, and for one that was
+    /// not run yet. Not part of the JSON.
+    #[serde(skip)]
+    pub since: Option<Timestamp>,
     /// A description, or the error.
     pub description: Option<String>,
     /// How long the check took. Serialized as `hh:mm:ss.fffffff`.
@@ -65,7 +70,7 @@ impl HealthReport {
 impl CheckReport {
     pub(super) fn new(name: Cow<'static, str>, tags: Vec<String>, duration: Duration, result: CheckResult) -> Self {
         let CheckResult { status, description, data } = result;
-        Self { name, status, description, duration, tags, data }
+        Self { name, status, since: None, description, duration, tags, data }
     }
 }
 

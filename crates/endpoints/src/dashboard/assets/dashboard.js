@@ -167,6 +167,7 @@ function received(at) {
 
 function live() {
   stop();
+  if (!main.dataset.live) return; // a page that does not change
   if (paused) return showState('paused', 'Paused');
   if (document.hidden) return;
   const parameters = new URLSearchParams({ at: main.dataset.at, tag });
@@ -231,7 +232,7 @@ function showPage(html) {
 
 // ---- start
 
-pause.hidden = false;
+pause.hidden = !main.dataset.live;
 pause.setAttribute('aria-pressed', paused);
 pause.onclick = () => {
   paused = !paused;

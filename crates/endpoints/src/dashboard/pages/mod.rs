@@ -1,11 +1,14 @@
 //! The pages and actions by their paths.
 
+mod failures;
 mod filter;
+mod health;
 mod job;
 mod jobs;
 mod logs;
 mod overview;
 mod timeline;
+mod workers;
 
 use super::{
     content::{Content, Done, Failure},
@@ -19,25 +22,36 @@ pub(super) async fn content(view: &View) -> Result<Content, Failure> {
         [] => overview::page(view).await,
         ["jobs"] => jobs::page(view).await,
         ["jobs", id] => job::page(view, id).await,
+        ["workers"] => workers::page(view).await,
+        ["failures"] => failures::page(view).await,
+        ["health"] => health::page(view).await,
+        // The browser's address after a test of the senders.
+        ["health", "test"] => Err(Failure::Moved("/health".to_owned())),
         _ => Err(Failure::NoPage),
     }
 }
 
 /// The action of a form at the path of the view, as the audit trail names it. A form without one does nothing.
-pub(super) fn action(view: &View) -> Option<Action> {
+pub(super) fn action(view: &View, form: &Form) -> Option<Action> {
     let (name, target) = match *view.segments() {
-        ["jobs", id, "cancel"] => ("job.cancel", id),
-        ["jobs", id, "retry"] => ("job.retry", id),
+        ["jobs", id, "cancel"] => ("job.cancel", Some(id)),
+        ["jobs", id, "retry"] => ("job.retry", Some(id)),
+        ["health", "silences"] => ("silence.create", form.get("rule")),
+        ["health", "silences", id, "end"] => ("silence.delete", Some(id)),
+        ["health", "test"] => ("alerts.test", None),
         _ => return None,
     };
-    Some(Action { who: view.caller.who.to_string(), name, target: Some(target.to_owned()) })
+    Some(Action { who: view.caller.who.to_string(), name, target: target.map(str::to_owned) })
 }
 
 /// Does what a form at the path of the view says.
-pub(super) async fn act(view: &View, _form: &Form) -> Result<Done, Failure> {
+pub(super) async fn act(view: &View, form: &Form) -> Result<Done, Failure> {
     match *view.segments() {
         ["jobs", id, "cancel"] => job::cancel(view, id).await,
         ["jobs", id, "retry"] => job::retry(view, id).await,
+        ["health", "silences"] => health::silence(view, form).await,
+        ["health", "silences", id, "end"] => health::end_silence(view, id).await,
+        ["health", "test"] => Ok(health::test(view).await),
         _ => Err(Failure::NoPage),
     }
 }

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::super::{
     content::{Content, Failure, Refresh, Region, Section},
-    format::{As, count, duration_or_dash, percent, scroll, time_or_dash},
+    format::{As, count, duration_or_dash, number, percent, scroll, time_or_dash},
     view::View,
 };
 use crate::{
@@ -46,12 +46,6 @@ fn firing(alerts: &AlertsReport) -> Markup {
             }
         }
     }
-}
-
-/// A value of a rule with at most two decimals.
-fn number(value: f64) -> String {
-    let text = format!("{value:.2}");
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 fn counts(view: &View, total: &Figures) -> Markup {

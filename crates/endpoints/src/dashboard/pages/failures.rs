@@ -1,0 +1,76 @@
+//! `/dashboard/failures`: failed jobs by type and error code.
+
+use std::time::Duration;
+
+use maud::{Markup, html};
+
+use super::super::{
+    content::{Content, Failure, Refresh, Region, Section},
+    format::{As, count, job_link, time},
+    table::{Column, table},
+    view::View,
+};
+use crate::{FailureGroup, Failures};
+
+const COLUMNS: [Column; 6] =
+    [("Error code", ""), ("Type", ""), ("Jobs", "number"), ("First", ""), ("Last", ""), ("Last job", "")];
+const HOUR: u64 = 60 * 60;
+/// The windows to choose from, in seconds.
+const WINDOWS: [(u64, &str); 4] = [(HOUR / 4, "15 min"), (HOUR, "1 h"), (6 * HOUR, "6 h"), (24 * HOUR, "24 h")];
+
+pub(super) async fn page(view: &View) -> Result<Content, Failure> {
+    let window = window(view)?;
+    let failures = view.endpoints.failures(Duration::from_secs(window)).await?;
+    Ok(Content {
+        title: "Failures".to_owned(),
+        section: Section::Failures,
+        regions: vec![Region::fixed("windows", windows(view, window)), Region::new("failures", list(view, &failures))],
+        // Each search reads up to 5 000 jobs.
+        refresh: Refresh { on_change: false, every: Duration::from_secs(15) },
+    })
+}
+
+fn window(view: &View) -> Result<u64, Failure> {
+    let Some(text) = view.param("window") else { return Ok(HOUR) };
+    let known = WINDOWS.into_iter().map(|(seconds, _)| seconds).find(|seconds| seconds.to_string() == text);
+    known.ok_or_else(|| Failure::Invalid(format!("invalid window {text:?}: expected a listed window")))
+}
+
+fn windows(view: &View, chosen: u64) -> Markup {
+    html! {
+        nav.windows aria-label="Window" {
+            @for (seconds, name) in WINDOWS {
+                a href=(view.link(&format!("/failures?window={seconds}"))) aria-current=[(seconds == chosen).then_some("true")] { (name) }
+            }
+        }
+    }
+}
+
+fn list(view: &View, failures: &Failures) -> Markup {
+    let rows: Vec<Markup> = failures.failures.iter().map(|group| row(view, group)).collect();
+    html! {
+        section {
+            h2 { "Failed jobs by error code and type" }
+            @if !rows.is_empty() { (table("Failed jobs by error code and type", &COLUMNS, &rows)) }
+            @else if failures.complete { p.empty { "No job failed in this window." } }
+            @if !failures.complete {
+                p.hint { "The last " (count(failures.scanned)) " failed jobs were read. Earlier ones of this window are missing." }
+            }
+        }
+    }
+}
+
+fn row(view: &View, group: &FailureGroup) -> Markup {
+    let (name, code) = (group.name.as_str(), group.code.as_str());
+    let filter = [("status", "Failed"), ("name", name), ("code", code)];
+    html! {
+        tr id={ "failure-" (name) "-" (code) } {
+            th scope="row" { a href=(view.link_to("/jobs", &filter)) { code { (code) } } }
+            td { (name) }
+            td.number { (count(group.count)) }
+            td { (time(group.first_at, As::Ago)) }
+            td { (time(group.last_at, As::Ago)) }
+            td { (job_link(view, group.sample_id)) }
+        }
+    }
+}
