@@ -190,7 +190,7 @@ impl World {
     }
 
     /// Sends a heartbeat of the worker that claims.
-    async fn beat(&self) {
+    async fn send_heartbeat(&self) {
         let info = WorkerInfo {
             types: vec![TypeCapacity { name: jobs::name("A"), running: 1, limit: 8 }],
             slots: WorkerSlots { busy: 1, idle: 7, leaked: 0 },
@@ -212,7 +212,7 @@ async fn lost_lease_is_seen_and_recovery_is_explained() {
     let world = World::new().await;
     let id = world.rig.queue("A").await;
     for loss in 1..=6 {
-        world.beat().await;
+        world.send_heartbeat().await;
         world.rig.take_for("A", 8).await;
         let mut running = vec![Running];
         let mut lost = vec![LeaseNotRenewed, Running];
@@ -236,7 +236,7 @@ async fn running_problems_are_explained() {
     let attempt = world.rig.start("A").await;
     let id = attempt.lease.job;
     world.rig.advance(61).await;
-    world.beat().await;
+    world.send_heartbeat().await;
     assert_eq!(world.codes(id).await, [Overdue, Running]);
     world.rig.cancel(id).await;
     assert_eq!(world.codes(id).await, [CancelRequested, Overdue, Running]);

@@ -82,27 +82,27 @@ fn at_due_time(facts: &Facts<'_>, due: Timestamp) -> Option<StartEstimate> {
 fn in_queue(facts: &Facts<'_>, position: QueuePosition) -> Option<StartEstimate> {
     let now = facts.now();
     let slots = Slots::of(facts)?;
-    let others = &slots.others;
+    let others = slots.others.ahead(facts);
     let own = run_times(facts, |name| *name == facts.job.name);
     let Some(times) = RunTimes::of(&own) else {
         // Without run times, only a job with a free slot is sure to start.
-        let is_free = slots.free() > position.ahead + others.ahead.1;
+        let is_free = slots.free() > position.ahead + others.1;
         let basis = "a free slot".to_owned();
         return is_free.then(|| StartEstimate { from: now, to: now + CLAIM, basis });
     };
     let known = facts.running.iter().map(|started| Some(now.since(*started)));
-    let other_times = others.run_times(facts);
+    let other_times = slots.others.run_times(facts);
     let pool = Pool {
         slots: slots.total,
         limit: slots.limit,
         running: known.chain(std::iter::repeat(None)).take(slots.running).collect(),
-        others_running: others.running,
+        others_running: slots.others.running,
         own: &times,
         others: other_times.as_ref().unwrap_or(&times),
     };
-    let waits = replays(&pool, position.ahead, others.ahead);
+    let waits = replays(&pool, position.ahead, others);
     let [from, to] = [waits[waits.len() / 20], waits[waits.len() - 1 - waits.len() / 20]];
-    let (ahead, attempts) = (position.ahead + others.ahead.1, own.count());
+    let (ahead, attempts) = (position.ahead + others.1, own.count());
     // Few attempts may differ from those to come.
     let unsure = 1.0 + 1.0 / (attempts as f64).sqrt();
     let turns = TURN.mul_f64(ahead as f64 / slots.limit as f64);
@@ -164,27 +164,30 @@ struct Others<'a> {
     names: Vec<&'a JobName>,
     /// Number of running attempts.
     running: usize,
-    /// The least and the largest number of jobs that are ahead.
-    ahead: (u64, u64),
 }
 
 impl<'a> Others<'a> {
     fn of(facts: &Facts<'a>, taking: &[Capacity<'a>]) -> Self {
-        let of_workers = || taking.iter().flat_map(|capacity| &capacity.worker.info.types);
-        let others = || of_workers().filter(|of_type| of_type.name != facts.job.name);
-        let mut names: Vec<_> = others().map(|of_type| &of_type.name).collect();
+        let all = taking.iter().flat_map(|capacity| &capacity.worker.info.types);
+        let others: Vec<_> = all.filter(|of_type| of_type.name != facts.job.name).collect();
+        let running = others.iter().map(|of_type| of_type.running as usize).sum();
+        let mut names: Vec<_> = others.into_iter().map(|of_type| &of_type.name).collect();
         names.sort_unstable();
         names.dedup();
-        // Jobs of equal priority start in the order of their acceptance: those that came later are not ahead.
-        let minute = facts.runnable_since().minute();
-        let ahead = |name: &JobName, since: i64| {
+        Self { names, running }
+    }
+
+    /// The least and the largest number of jobs that are ahead. Jobs of equal priority start in the order of their acceptance:
+    /// those that came later are not ahead.
+    fn ahead(&self, facts: &Facts<'_>) -> (u64, u64) {
+        let of_name = |name: &JobName, since: i64| {
             let of_type = facts.stats.types.iter().find(|of_type| of_type.name == *name);
             let queued = of_type.map_or(0, |of_type| of_type.count(JobStatus::Queued));
             queued.saturating_sub(arrivals(facts, name, since))
         };
-        let total = |since: i64| names.iter().map(|name| ahead(name, since)).sum();
-        let running = others().map(|of_type| of_type.running as usize).sum();
-        Self { running, ahead: (total(minute), total(minute + 1)), names }
+        let minute = facts.runnable_since().minute();
+        let total = |since: i64| self.names.iter().map(|name| of_name(name, since)).sum();
+        (total(minute), total(minute + 1))
     }
 
     fn run_times(&self, facts: &Facts<'_>) -> Option<RunTimes> {

@@ -28,7 +28,7 @@ pub(super) fn reasons(facts: &Facts<'_>) -> Found {
             let percent = facts.job.progress.as_ref().and_then(|progress| progress.percent);
             let done = percent.map(|percent| format!(", {percent:.0} % done")).unwrap_or_default();
             let run_time = duration(facts.now().since(started));
-            format!("Attempt {} runs for {run_time}{done}.", facts.job.attempt)
+            format!("Attempt {} has run for {run_time}{done}.", facts.job.attempt)
         }
     };
     (verdict, [lost, canceling, overdue, Some(running)].into_iter().flatten().collect())

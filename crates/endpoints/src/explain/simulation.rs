@@ -139,13 +139,13 @@ impl Service {
     fn pass(&mut self, until: u64) {
         loop {
             let end = self.running.iter().map(|job| job.ends).min().unwrap_or(u64::MAX);
-            let beat = self.worker.last_heartbeat_at.as_micros().unsigned_abs() + SECOND;
-            let next = end.min(beat);
+            let heartbeat = self.worker.last_heartbeat_at.as_micros().unsigned_abs() + SECOND;
+            let next = end.min(heartbeat);
             if next > until {
                 break;
             }
             self.now = next;
-            if next == beat {
+            if next == heartbeat {
                 self.send_heartbeat();
             } else if let Some(at) = self.running.iter().position(|job| job.ends == end) {
                 let ended = self.running.swap_remove(at);

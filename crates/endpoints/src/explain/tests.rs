@@ -1,16 +1,18 @@
 //! Each reason, produced on purpose, with its verdict.
 
+mod estimate;
+
 use std::time::Duration;
 
 use async_endpoints_core::{
     JobId, JobStatus, JobView, Timestamp,
     job::{AttemptOutcome, AttemptRecord, ErrorRecord},
-    store::{LiveWorker, MinuteStats, Stats, TypeCapacity, TypeStats, WorkerId, WorkerInfo, WorkerSlots},
+    store::{LiveWorker, MinuteStats, Stats, TypeCapacity, WorkerId, WorkerInfo, WorkerSlots},
 };
 use async_endpoints_testkit::jobs::{self, name};
 use uuid::Uuid;
 
-use super::{Explained, Facts, QueuePosition, Reason, ReasonCode, Viewer, explain, facts::Pause};
+use super::{Explained, Facts, Reason, ReasonCode, Viewer, explain, facts::Pause};
 
 const WORKER: WorkerId = WorkerId(Uuid::from_u128(7));
 
@@ -172,7 +174,7 @@ fn reasons_of_waiting_have_details() {
     assert_reason(&none, None, None, "None of 1 live worker has a handler for A.");
     let busy = World::queued(1).worker("A", 8, 8, 0);
     assert_reason(&busy.reason(ReasonCode::SlotsBusy), Some(10), None, "None of 8 slots of 1 worker is free.");
-    assert_reason(&busy.reason(ReasonCode::Queued), Some(10), None, "Its place in the queue of A is behind 1 job.");
+    assert_reason(&busy.reason(ReasonCode::Queued), Some(10), None, "The queue of A has 1 job ahead of it.");
     let limit = World::queued(0).worker("A", 2, 2, 6).reason(ReasonCode::ConcurrencyLimit);
     let detail = "1 worker with free slots may run 2 jobs of this type, and none more.";
     assert_reason(&limit, Some(10), None, detail);
@@ -212,7 +214,7 @@ fn job_before_its_due_time_is_delayed_or_retried() {
 #[test]
 fn running_job_shows_worker_progress_and_timeout() {
     let mut world = World::running(80).worker("A", 1, 8, 7);
-    let verdict = "Attempt 1 runs for 20 s.".to_owned();
+    let verdict = "Attempt 1 has run for 20 s.".to_owned();
     assert_eq!(world.codes(), (verdict, vec![ReasonCode::Running]));
     let detail = format!(
         "Attempt 1 runs on worker {WORKER}, process 1 on test. The worker's last heartbeat is 1.0 s old. It times out in 30 s."
@@ -225,7 +227,7 @@ fn running_job_shows_worker_progress_and_timeout() {
          It times out in 30 s."
     );
     assert_reason(&world.reason(ReasonCode::Running), Some(80), Some(130), &detail);
-    assert_eq!(world.explain().verdict, "Attempt 1 runs for 20 s, 38 % done.");
+    assert_eq!(world.explain().verdict, "Attempt 1 has run for 20 s, 38 % done.");
 }
 
 fn jobs_progress() -> async_endpoints_core::job::Progress {
@@ -346,63 +348,4 @@ fn history_names_releases_and_related_jobs() {
     assert_reason(&world.reason(Recovered), Some(90), None, detail);
     assert_eq!(world.reason(RetryOf).detail, format!("The job was made to retry job {first}."));
     assert_eq!(world.reason(RetriedBy).detail, format!("Job {second} retries the job."));
-}
-
-#[test]
-fn position_is_exact_up_to_its_limit() {
-    let mut world = World::queued(999);
-    assert_eq!(world.explain().position, Some(QueuePosition { ahead: 999, exact: true }));
-    world.job.ahead = Some(1_000);
-    assert_eq!(world.explain().position, Some(QueuePosition { ahead: 1_000, exact: false }));
-    world.stats.types.push(counts("A", [5_000, 0, 0, 0, 0, 0]));
-    world.minutes = vec![arrivals(0, 900), arrivals(1, 2_000)];
-    let position = Some(QueuePosition { ahead: 3_000, exact: false });
-    assert_eq!(world.explain().position, position, "2 000 jobs came in a later minute");
-    for status in [JobStatus::InProgress, JobStatus::Completed] {
-        assert_eq!(World::new(status).explain().position, None, "{status}");
-    }
-}
-
-#[test]
-fn estimate_needs_facts() {
-    let free = World::queued(2).worker("A", 1, 8, 7).explain().estimate.expect("a slot is free for the job");
-    assert_eq!((free.from, free.basis.as_str()), (at(100), "a free slot"));
-    let mut busy = World::queued(0).worker("A", 0, 8, 8);
-    busy.stats.types.push(counts("A", [1, 0, 8, 0, 0, 0]));
-    assert_eq!(busy.explain().estimate, None, "no attempt has ended yet, and the heartbeat is old");
-    let mut known = World::queued(8).worker("A", 8, 8, 0);
-    let mut minute = MinuteStats::new(1, name("A"));
-    (0..400).for_each(|_| minute.processing_time.record(Duration::from_secs(10)));
-    known.minutes.push(minute);
-    known.stats.types.push(counts("A", [9, 0, 8, 0, 0, 0]));
-    let estimate = known.explain().estimate.expect("run times are known");
-    assert_eq!(estimate.basis, "8 jobs ahead, 8 slots and the run times of 400 attempts");
-    assert!(estimate.from > at(105) && estimate.to < at(125), "{estimate:?}");
-    let mut waiting = World::new(JobStatus::Scheduled).worker("A", 0, 8, 8);
-    waiting.job.scheduled_at = Some(at(200));
-    assert_eq!(waiting.explain().estimate, None, "no job of the type has started");
-    let mut minute = MinuteStats::new(1, name("A"));
-    minute.queue_time.record(Duration::from_secs(4));
-    waiting.minutes.push(minute);
-    let estimate = waiting.explain().estimate.expect("queue times are known");
-    assert!(estimate.from == at(200) && estimate.to > at(204) && estimate.to < at(207), "{estimate:?}");
-    assert_eq!(World::running(90).explain().estimate, None);
-}
-
-fn counts(of: &str, counts: [u64; 6]) -> TypeStats {
-    TypeStats {
-        name: name(of),
-        counts,
-        never_started: 0,
-        oldest_runnable: None,
-        oldest_running: None,
-        slow: 0,
-        overdue: 0,
-        stale: 0,
-        unrecovered: 0,
-    }
-}
-
-fn arrivals(minute: i64, arrivals: u64) -> MinuteStats {
-    MinuteStats { arrivals, ..MinuteStats::new(minute, name("A")) }
 }

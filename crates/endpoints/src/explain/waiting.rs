@@ -94,7 +94,7 @@ fn runnable(facts: &Facts<'_>, taking: &[Capacity<'_>]) -> Found {
         }
         let detail = match ahead {
             0 => "No job of its type is ahead of it.".to_owned(),
-            _ => format!("Its place in the queue of {} is{}.", facts.job.name, behind(position)),
+            _ => format!("The queue of {} has {} ahead of it.", facts.job.name, jobs_ahead(position)),
         };
         reasons.push(reason(ReasonCode::Queued, detail));
     }
@@ -102,11 +102,14 @@ fn runnable(facts: &Facts<'_>, taking: &[Capacity<'_>]) -> Found {
 }
 
 fn behind(position: Option<QueuePosition>) -> String {
-    match position {
-        Some(QueuePosition { ahead, exact }) if ahead > 0 => {
-            let about = if exact { "" } else { "about " };
-            format!(" behind {about}{}", count(ahead, "job"))
-        }
-        _ => String::new(),
+    match position.map_or(0, |position| position.ahead) {
+        0 => String::new(),
+        _ => format!(" behind {}", jobs_ahead(position)),
     }
+}
+
+/// `7 jobs`, or `about 7 jobs`.
+fn jobs_ahead(position: Option<QueuePosition>) -> String {
+    let about = if position.is_none_or(|position| position.exact) { "" } else { "about " };
+    format!("{about}{}", count(position.map_or(0, |position| position.ahead), "job"))
 }
