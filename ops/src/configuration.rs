@@ -123,6 +123,14 @@ mod tests {
     }
 
     #[test]
+    fn each_option_in_code_has_a_default() {
+        let options = fields(OPTIONS, "pub struct Options {").filter(|setting| setting.variable.is_none());
+        let without: Vec<&str> =
+            options.filter(|setting| setting.default == "none").map(|setting| setting.field).collect();
+        assert!(without.is_empty(), "write \"Defaults to …\" in the doc comment of {without:?}");
+    }
+
+    #[test]
     fn missing_marker_is_noticed() {
         assert_eq!(between_markers("no markers", "alerts", ""), None);
         let page = "a\n<!-- generated: x -->\nold\n<!-- end of generated -->\nb";

@@ -80,8 +80,8 @@ pub struct Options {
     /// callers must not see. With `false`, only operators can read logs. Defaults to `false`.
     pub expose_logs: bool,
     /// Shows operators the stored requests of jobs: body, captured headers, path and query parameters. Requests may contain
-    /// what operators must not see: set [`Builder::redact_requests`](crate::Builder::redact_requests), too. The default is
-    /// `false`, and no environment variable changes it.
+    /// what operators must not see: set [`Builder::redact_requests`](crate::Builder::redact_requests), too. No environment
+    /// variable changes it. Defaults to `false`.
     pub expose_requests: bool,
     /// Keeps the name of each job's owner with the job, as text of at most 256 bytes. Operators see it in the job document
     /// and handlers in [`owner`](crate::AttemptInfo::owner). Without it, a job has only the SHA-256 of the name. Names are
