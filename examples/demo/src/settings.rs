@@ -108,7 +108,7 @@ pub(crate) struct Settings {
     pub(crate) data: PathBuf,
     /// `AE_ADMIN_TOKEN`: the bearer token of operators; without one, callers from this machine are operators.
     pub(crate) admin_token: Option<String>,
-    /// `AE_VIEW_TOKEN`: the bearer token of operators who change nothing.
+    /// `AE_VIEW_TOKEN`: the bearer token of operators who only read; needs `AE_ADMIN_TOKEN`.
     pub(crate) view_token: Option<String>,
     /// Whether `AE_JOB_TIMEOUT_SECONDS` is set, which overrides the timeout of `Sleep`.
     pub(crate) job_timeout_is_set: bool,

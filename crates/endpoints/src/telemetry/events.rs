@@ -36,7 +36,7 @@
 //!
 //! | event | level | written when | own fields |
 //! |---|---|---|---|
-//! | `operator.action` | info | an action of an operator has ended, was refused or was interrupted | `who`, `action`, `target`, `outcome` |
+//! | `operator.action` | info | an action of an operator has ended, was refused or was interrupted | `who`, `action`, `action_target`, `outcome` |
 
 use std::{fmt::Display, time::Duration};
 
@@ -151,8 +151,8 @@ pub(crate) fn alert_resolved(line: &AlertLine<'_>) {
 }
 
 /// Logs the end of an operator's action.
-pub(crate) fn operator_action(who: &str, action: &str, target: Option<&str>, outcome: &str) {
-    event!(info, "operator.action", who, action, target, outcome, "an operator acted");
+pub(crate) fn operator_action(who: &str, action: &str, action_target: Option<&str>, outcome: &str) {
+    event!(info, "operator.action", who, action, action_target, outcome, "an operator acted");
 }
 
 pub(crate) fn audit_not_written(pending: usize, error: &StoreError) {
