@@ -6,6 +6,7 @@ mod bulk;
 mod explain;
 mod queries;
 mod request;
+mod types;
 
 use std::{
     collections::HashMap,
@@ -41,12 +42,14 @@ use crate::{
     options::Options,
     owner::JobOwner,
     request::RedactionRule,
+    series::SeriesCache,
     server,
     stats_cache::StatsCache,
     store_call::within,
     sync::Mutex,
     telemetry::{Measured, OutageLog},
-    worker::{KeeperEnd, RegisteredType, Worker, WorkerStatus, describe, supervise},
+    types::SharedControls,
+    worker::{KeeperEnd, RegisteredType, Worker, WorkerParts, WorkerStatus, describe, supervise},
 };
 
 /// How long a scrape waits for the store's statistics.
@@ -70,7 +73,9 @@ struct Inner {
     background: Mutex<Option<AbortOnDropHandle<()>>>,
     started: AtomicBool,
     fleet: Fleet,
+    controls: Arc<SharedControls>,
     stats_cache: Arc<StatsCache>,
+    series: SeriesCache,
     measured: Arc<Measured>,
     acceptor: StoreAcceptor,
     health: Arc<Health>,
@@ -144,25 +149,29 @@ impl AsyncEndpoints {
             options: options.clone(),
             stopping: None,
         };
-        let worker = Worker::new(
-            info,
-            store.clone(),
-            options.clone(),
-            registered.into(),
-            middlewares.into(),
-            measured.running(),
-            Arc::new(for_handlers.clone()),
-        );
+        let controls = SharedControls::new(store.clone());
+        let parts = WorkerParts {
+            store: store.clone(),
+            options: options.clone(),
+            types: registered.into(),
+            middlewares: middlewares.into(),
+            observed: measured.running(),
+            acceptor: Arc::new(for_handlers.clone()),
+            controls: controls.clone(),
+        };
+        let worker = Worker::new(info, parts);
         let acceptor = StoreAcceptor { stopping: Some(worker.stopping().clone()), ..for_handlers };
         let (rules, defaults) = (Rules::default(), options.clone());
         let undeclared = move |name: &JobName| rules.resolve(&defaults).cutoffs(name, &defaults);
-        let stats_cache = StatsCache::new(store.clone(), cutoffs, undeclared);
+        let stats_cache = StatsCache::new(store.clone(), controls.clone(), cutoffs, undeclared);
         let declared = Arc::from(names.as_slice());
-        let parts = EngineParts { stats: &stats_cache, store: &store, id, lease: options.lease, declared, counts };
+        let (stats, lease) = (&stats_cache, options.lease);
+        let parts = EngineParts { stats, store: &store, controls: &controls, id, lease, declared, counts };
         let alerts = alerts.map(|plan| Engine::new(plan, parts, &measured));
         let sources = Sources {
             store: &store,
             stats: &stats_cache,
+            controls: &controls,
             worker: worker.vitals(),
             options: &options,
             types: depths,
@@ -195,7 +204,9 @@ impl AsyncEndpoints {
             background: Mutex::default(),
             started: AtomicBool::new(false),
             fleet: Fleet::default(),
+            controls,
             stats_cache,
+            series: SeriesCache::default(),
             measured,
             acceptor,
             health,
@@ -216,7 +227,7 @@ impl AsyncEndpoints {
         self.routes(RouteGroup::Jobs)
     }
 
-    /// Returns the monitoring routes: `/health`, `/health/ready`, `/health/live`, `/metrics/jobs`, `/ops/workers`, and
+    /// Returns the monitoring routes: `/health`, `/health/ready`, `/health/live`, `/metrics/jobs`, the routes below `/ops`, and
     /// `/metrics` if [telemetry](crate::Builder::telemetry) was set up.
     ///
     /// [`Builder::access`](crate::Builder::access) sets their access policy.
@@ -456,8 +467,8 @@ impl AsyncEndpoints {
         self.0.worker.drained().cancelled().await;
     }
 
-    /// Returns why a job waits, as its JSON document says, or `None` if it does not wait. The list of workers behind it
-    /// is about a second old.
+    /// Returns why a job waits, as its JSON document says, or `None` if it does not wait. The list of workers and the pauses
+    /// behind it are one to two seconds old.
     pub async fn waiting(&self, job: &JobView) -> Option<Waiting> {
         let worker = &self.0.worker;
         let runs_here =
@@ -466,6 +477,11 @@ impl AsyncEndpoints {
         // The list of workers may be older than this process.
         if runs_here && waiting.reason == WaitingReason::NoWorker {
             waiting.reason = WaitingReason::Queued;
+        }
+        if waiting.reason != WaitingReason::Delayed
+            && let Some(pause) = self.type_control(&job.name).await.pause
+        {
+            waiting = Waiting { reason: WaitingReason::Paused, until: pause.until, ..waiting };
         }
         Some(waiting)
     }
@@ -496,6 +512,7 @@ impl AsyncEndpoints {
             return;
         }
         let (hub, store, worker) = (self.0.hub.clone(), self.0.store.clone(), self.0.worker.clone());
+        let controls = self.0.controls.clone();
         // A scrape refreshes the cache itself; other readers of metrics cannot.
         let is_read_elsewhere = self.0.measured.telemetry.has_other_readers();
         let stats_cache = is_read_elsewhere.then(|| self.0.stats_cache.clone());
@@ -509,6 +526,7 @@ impl AsyncEndpoints {
                 supervise("hub", worker.restarts(), || hub.listen(&*store, on_work)),
                 supervise("hub publish", worker.restarts(), || hub.publish_changes(&*store)),
                 supervise("hub logs", worker.restarts(), || hub.publish_lines(&*store)),
+                supervise("types", worker.restarts(), || controls.follow(|| worker.wake())),
                 supervise("statistics", worker.restarts(), || async {
                     if let Some(cache) = &stats_cache {
                         cache.keep_fresh().await;

@@ -29,6 +29,8 @@ pub enum WaitingReason {
     Queued,
     /// The due time is in the future.
     Delayed,
+    /// An operator paused the job's type.
+    Paused,
     /// No live worker has a handler for the job's type.
     NoWorker,
     /// Every live worker with a handler has free slots, but has reached its limit for the job's type.
@@ -43,7 +45,7 @@ pub struct Waiting {
     pub reason: WaitingReason,
     /// Jobs of its type that start before it, while it is Queued.
     pub ahead: Option<u64>,
-    /// When it is due, if it is delayed.
+    /// When it is due, if it is delayed. When the pause ends by itself, if the type is paused.
     pub until: Option<Timestamp>,
 }
 

@@ -126,6 +126,7 @@ mod panics;
 mod progress;
 mod request;
 mod results;
+mod series;
 mod server;
 mod shared_document;
 mod signal;
@@ -138,6 +139,7 @@ mod submit;
 mod sync;
 pub mod telemetry;
 mod time_limit;
+mod types;
 mod vitals;
 mod worker;
 
@@ -176,6 +178,7 @@ pub use owner::JobOwner;
 pub use progress::ProgressReporter;
 pub use request::{RequestLookup, StoredRequest};
 pub use results::{ResultError, TypedJob};
+pub use series::{SeriesPoint, TypeSeries};
 pub use slow::{SlowJob, SlowJobs};
 pub use stats::{Figures, JobStats, Percentiles};
 pub use stuck::{StuckJob, StuckReason};
@@ -183,6 +186,7 @@ pub use submit::Submit;
 #[cfg(feature = "telemetry")]
 pub use telemetry::Telemetry;
 pub use tokio_util::sync::CancellationToken;
+pub use types::{TypeChangeError, TypeCounts, TypePause, TypeState};
 #[cfg(feature = "openapi")]
 pub use utoipa;
 pub use worker::WorkerStatus;

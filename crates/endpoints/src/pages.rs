@@ -27,6 +27,9 @@ struct Logging;
 #[doc = include_str!("../../../docs/metrics.md")]
 struct Metrics;
 
+#[doc = include_str!("../../../docs/operate.md")]
+struct Operate;
+
 #[doc = include_str!("../../../docs/tracing.md")]
 struct Tracing;
 

@@ -74,13 +74,13 @@ pub struct Percentiles {
 }
 
 impl Percentiles {
-    fn of(times: &Histogram) -> Self {
+    pub(crate) fn of(times: &Histogram) -> Self {
         Self { p50: times.quantile(0.50), p95: times.quantile(0.95), p99: times.quantile(0.99) }
     }
 }
 
 /// The number of minutes in a window, at most as many as stores keep.
-fn minutes(window: Duration) -> u32 {
+pub(crate) fn minutes(window: Duration) -> u32 {
     window.as_secs().div_ceil(60).clamp(1, STATS_MINUTES as u64) as u32
 }
 
@@ -190,7 +190,7 @@ fn earlier(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
 }
 
 #[expect(clippy::ref_option, reason = "the signature that serde requires")]
-fn millis<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn millis<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     duration.map(|duration| duration.as_nanos() as f64 / 1e6).serialize(serializer)
 }
 

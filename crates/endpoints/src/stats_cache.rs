@@ -10,7 +10,7 @@ use async_endpoints_core::{
     store::{Stats, StatsQuery, Store, StoreError, TypeCutoffs},
 };
 
-use crate::{stats, store_call::within, sync::Mutex};
+use crate::{stats, store_call::within, sync::Mutex, types::SharedControls};
 
 /// Maximum age of statistics that [`StatsCache::refresh`] returns without a store call.
 const FRESH: Duration = Duration::from_secs(5);
@@ -22,6 +22,7 @@ type UndeclaredCutoffs = Box<dyn Fn(&JobName) -> TypeCutoffs + Send + Sync>;
 
 pub(crate) struct StatsCache {
     store: Arc<dyn Store>,
+    controls: Arc<SharedControls>,
     cutoffs: Vec<TypeCutoffs>,
     undeclared: UndeclaredCutoffs,
     /// The last store call. Locked for its whole duration, so that at most one runs.
@@ -38,11 +39,13 @@ struct Call {
 impl StatsCache {
     pub(crate) fn new(
         store: Arc<dyn Store>,
+        controls: Arc<SharedControls>,
         cutoffs: Vec<TypeCutoffs>,
         undeclared: impl Fn(&JobName) -> TypeCutoffs + Send + Sync + 'static,
     ) -> Arc<Self> {
         let undeclared = Box::new(undeclared);
-        Arc::new(Self { store, cutoffs, undeclared, last_call: Default::default(), latest: Mutex::default() })
+        let (last_call, latest) = (tokio::sync::Mutex::default(), Mutex::default());
+        Arc::new(Self { store, controls, cutoffs, undeclared, last_call, latest })
     }
 
     /// Thresholds for slow, overdue and stuck jobs of the declared types.
@@ -66,7 +69,7 @@ impl StatsCache {
         let mut cutoffs = self.cutoffs.clone();
         loop {
             let query = StatsQuery { since_minute, cutoffs };
-            let stats = within(self.store.stats(&query)).await?;
+            let stats = self.read(&query).await?;
             cutoffs = query.cutoffs;
             let known = cutoffs.len();
             self.add_undeclared(&mut cutoffs, &stats);
@@ -92,13 +95,23 @@ impl StatsCache {
         }
     }
 
+    /// Reads statistics. The waiting jobs of a paused type never count as stale: an operator stopped them.
+    async fn read(&self, query: &StatsQuery) -> Result<Stats, StoreError> {
+        let mut stats = within(self.store.stats(query)).await?;
+        let controls = self.controls.soon().await;
+        for of_type in stats.types.iter_mut().filter(|of_type| controls.pause(&of_type.name).is_some()) {
+            of_type.stale = 0;
+        }
+        Ok(stats)
+    }
+
     async fn call_if_due(&self) -> Result<Arc<Stats>, String> {
         let mut last_call = self.last_call.lock().await;
         if let Some(call) = last_call.as_ref().filter(|call| call.began.elapsed() < FRESH) {
             return call.result.clone();
         }
         let began = Instant::now();
-        let result = within(self.store.stats(&self.query())).await.map(Arc::new).map_err(message);
+        let result = self.read(&self.query()).await.map(Arc::new).map_err(message);
         if let Ok(stats) = &result {
             *self.latest.lock() = Some((began, stats.clone()));
         }
@@ -129,7 +142,7 @@ impl StatsCache {
 }
 
 /// The text of an error that callers get as [`StoreError::Unavailable`].
-fn message(error: StoreError) -> String {
+pub(crate) fn message(error: StoreError) -> String {
     match error {
         StoreError::Unavailable(reason) => reason,
         other => other.to_string(),
@@ -150,7 +163,7 @@ mod tests {
             overdue_after: Duration::ZERO,
             stuck_after: Duration::ZERO,
         };
-        StatsCache::new(store, Vec::new(), undeclared)
+        StatsCache::new(store.clone(), SharedControls::new(store), Vec::new(), undeclared)
     }
 
     /// Makes the last call, and the statistics that the cache has, older.

@@ -24,7 +24,7 @@ pub enum StuckReason {
     /// Its lease expired longer ago than [`Options::stuck_after`](crate::Options::stuck_after), and no sweep recovered it.
     LeaseExpired,
     /// It is runnable for longer than [`Options::stuck_after`](crate::Options::stuck_after), and no live worker has a
-    /// handler for its type.
+    /// handler for its type. Jobs of a paused type are not stuck.
     NoWorker,
     /// Its attempt runs for longer than its timeout and the grace in which the handler is stopped.
     Overdue,
@@ -55,7 +55,7 @@ pub(crate) async fn list(
         let Some(cutoffs) = cutoffs.iter().find(|cutoffs| cutoffs.name == of_type.name) else { continue };
         let search = Search { store, stats, of_type, cutoffs, limit };
         stuck.extend(search.running().await?);
-        if !stats.workers.iter().any(|worker| worker.runs(&of_type.name)) {
+        if of_type.stale > 0 && !stats.workers.iter().any(|worker| worker.runs(&of_type.name)) {
             stuck.extend(search.waiting(JobStatus::Queued).await?);
             stuck.extend(search.waiting(JobStatus::Scheduled).await?);
         }

@@ -17,7 +17,7 @@ use crate::settings::Settings;
 const PAGE: &str = include_str!("front.html");
 
 /// Path and description of each linked route.
-const LINKS: [(&str, &str); 8] = [
+const LINKS: [(&str, &str); 9] = [
     ("/dashboard", "pages for operators: jobs, job types, live"),
     ("/openapi.json", "the OpenAPI document of all routes"),
     ("/jobs", "the jobs, newest first"),
@@ -26,6 +26,7 @@ const LINKS: [(&str, &str); 8] = [
     ("/metrics/jobs", "counts, rates and percentiles of jobs as JSON"),
     ("/alerts", "alert rules and their states"),
     ("/ops/workers", "the live workers of all processes"),
+    ("/ops/types", "the job types, with their counts, pauses and limits"),
 ];
 
 /// What the front door depends on.

@@ -2,16 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use async_endpoints_core::{
-    JobId, Store, StoreError, Timestamp,
-    store::{DocVersion, PutOutcome},
-};
+use async_endpoints_core::{JobId, Store, StoreError, Timestamp};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{alert::Alert, state::State};
-use crate::{store_call::within, telemetry::events};
+use crate::{shared_document, store_call::within, telemetry::events};
 
 /// The document with the state of the rules, and the role that guards it.
 pub(super) const ALERTS: &str = "alerts";
@@ -24,8 +21,6 @@ pub(super) const INSTANCES: &str = "alerts.instances";
 const FORMAT: u32 = 1;
 /// Maximum number of pending notifications.
 pub(super) const OUTBOX: usize = 100;
-/// Maximum number of repeats of a write that other processes overtook.
-const TRIES: u32 = 20;
 
 /// The state of all rules, and the notifications to send. One process writes it, under the role [`ALERTS`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -146,19 +141,8 @@ impl AlertDocument {
 
 /// Reads a document that any process writes; its default if there is none or if it cannot be decoded.
 pub(super) async fn read<T: DeserializeOwned + Default>(store: &dyn Store, name: &str) -> Result<T, StoreError> {
-    Ok(versioned(store, name).await?.0)
-}
-
-async fn versioned<T: DeserializeOwned + Default>(
-    store: &dyn Store,
-    name: &str,
-) -> Result<(T, Option<DocVersion>), StoreError> {
-    let Some(document) = within(store.document(name)).await? else { return Ok((T::default(), None)) };
-    let content = serde_json::from_slice(&document.bytes).unwrap_or_else(|error| {
-        events::internal("a document of alerts cannot be read, and is taken as empty", &error);
-        T::default()
-    });
-    Ok((content, Some(document.version)))
+    let document = within(store.document(name)).await?;
+    decode(document.as_ref().map(|document| &*document.bytes))
 }
 
 /// Changes a document that any process writes. `change` may run more than once. It returns none to leave the document as it
@@ -171,15 +155,16 @@ pub(super) async fn update<T, R>(
 where
     T: Serialize + DeserializeOwned + Default,
 {
-    for _ in 0..TRIES {
-        let (mut content, version) = versioned(store, name).await?;
-        let Some(answer) = change(&mut content) else { return Ok(None) };
-        let bytes = serde_json::to_vec(&content).map_err(|error| StoreError::Corrupt(error.to_string()))?;
-        if let PutOutcome::Stored(_) = within(store.put_document(name, version, bytes.into(), None)).await? {
-            return Ok(Some(answer));
-        }
-    }
-    Err(StoreError::Unavailable(format!("other processes overtook {TRIES} writes of the document {name:?}")))
+    shared_document::update(store, name, decode, change).await
+}
+
+/// Never fails: a document that cannot be decoded counts as empty.
+fn decode<T: DeserializeOwned + Default>(bytes: Option<&[u8]>) -> Result<T, StoreError> {
+    let content = bytes.map(serde_json::from_slice).transpose().unwrap_or_else(|error| {
+        events::internal("a document of alerts cannot be read, and is taken as empty", &error);
+        None
+    });
+    Ok(content.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -203,21 +188,6 @@ mod tests {
         assert_eq!(AlertDocument::decode(br#"{"format": 2, "new": true}"#), Err(Unusable::Newer(2)));
         assert!(matches!(AlertDocument::decode(br#"{"format": 1}"#), Err(Unusable::Damaged(_))));
         assert!(matches!(AlertDocument::decode(b"\0"), Err(Unusable::Damaged(_))));
-    }
-
-    #[tokio::test]
-    async fn concurrent_updates_are_all_kept() {
-        let store = MemoryStore::new();
-        let add = |number: u32| {
-            update(&store, "list", move |list: &mut Vec<u32>| {
-                list.push(number);
-                Some(())
-            })
-        };
-        futures_util::future::try_join_all((0..10).map(add)).await.expect("memory answers");
-        let mut list: Vec<u32> = read(&store, "list").await.expect("memory answers");
-        list.sort_unstable();
-        assert_eq!(list, (0..10).collect::<Vec<_>>());
     }
 
     #[tokio::test]

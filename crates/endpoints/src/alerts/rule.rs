@@ -16,6 +16,7 @@ use super::{
 use crate::{
     health::BoxError,
     stats::{self, JobStats},
+    types::Controls,
 };
 
 /// A rule that can fire an alert. Implemented for closures that return a future.
@@ -47,6 +48,8 @@ pub struct RuleContext {
     pub(super) stats: Arc<Stats>,
     /// The thresholds that `stats` was read with.
     pub(super) cutoffs: Arc<[TypeCutoffs]>,
+    /// Pauses of job types.
+    pub(super) controls: Arc<Controls>,
     pub(super) declared: Arc<[JobName]>,
     /// Reported values of processes, by rule name.
     pub(super) instances: Arc<[InstanceValue]>,
@@ -92,6 +95,11 @@ impl RuleContext {
 
     fn stats_since(&self, minute: i64) -> JobStats {
         JobStats::since_minute(&self.stats, minute, self.declared.iter())
+    }
+
+    /// Whether an operator paused a job type. Its jobs wait because of that decision.
+    pub(super) fn is_paused(&self, name: &str) -> bool {
+        self.controls.paused().any(|paused| paused.as_str() == name)
     }
 
     /// What the rule's last evaluation stored with [`Reading::remember`]; null before the first. It survives restarts and a

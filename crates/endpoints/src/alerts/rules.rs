@@ -183,7 +183,8 @@ impl AlertRule for QueueWait {
         let Some(stats) = context.stats_after_outage(context.window().min(QUEUE_WINDOW)) else {
             return Ok(Reading::no_data());
         };
-        let waits = stats.job_types.iter().filter_map(|(name, figures)| Some((figures.queue_time.p95?, name)));
+        let types = stats.job_types.iter().filter(|(name, _)| !context.is_paused(name));
+        let waits = types.filter_map(|(name, figures)| Some((figures.queue_time.p95?, name)));
         let Some((wait, name)) = waits.max() else { return Ok(Reading::new(0.0, "no job started")) };
         let seconds = wait.as_secs_f64();
         let message = format!("the p95 of the queue time of {name} is {seconds:.1} s");
@@ -230,8 +231,10 @@ impl AlertRule for NoWorkers {
     }
 }
 
+/// How long a type's jobs wait. Those of a paused type wait because an operator decided so.
 fn wait(context: &RuleContext, of_type: &TypeStats) -> Duration {
-    of_type.oldest_runnable.map_or(Duration::ZERO, |since| context.now().since(since))
+    let oldest = of_type.oldest_runnable.filter(|_| !context.is_paused(of_type.name.as_str()));
+    oldest.map_or(Duration::ZERO, |since| context.now().since(since))
 }
 
 /// The largest value that a process reported for a rule. One of too few events counts only if there is no other.

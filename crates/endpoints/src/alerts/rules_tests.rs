@@ -19,7 +19,10 @@ use super::{
     rules::defaults,
     state::{Input, Limits},
 };
-use crate::{AsyncEndpoints, JobContext, JobType, Options};
+use crate::{
+    AsyncEndpoints, JobContext, JobType, Options,
+    types::{Controls, TypePause},
+};
 
 const NOW: Timestamp = Timestamp::from_minute(100);
 /// Default of [`Alerts::min_count`](super::Alerts::min_count).
@@ -50,6 +53,7 @@ fn context(of_type: TypeStats, minutes: Vec<MinuteStats>, instances: Vec<Instanc
         store: Arc::new(MemoryStore::new()),
         stats: Arc::new(Stats { now: NOW, types: vec![of_type], minutes, ..Stats::default() }),
         cutoffs: [cutoffs].into(),
+        controls: Arc::default(),
         declared: [name()].into(),
         instances: instances.into(),
         window: minute * 60,
@@ -149,6 +153,23 @@ async fn waits_fire_above_their_seconds() {
         let mut minute = MinuteStats::new(100, name());
         minute.queue_time.record(Duration::from_secs(seconds));
         assert_eq!(fires("queue_wait", &context(of_type(), vec![minute], vec![])).await, expected, "{seconds} s");
+    }
+}
+
+#[tokio::test]
+async fn paused_type_fires_no_alert_about_waiting() {
+    let mut minute = MinuteStats::new(100, name());
+    minute.queue_time.record(Duration::from_secs(70));
+    let waiting = TypeStats { oldest_runnable: Some(NOW.before(Duration::from_secs(301))), ..of_type() };
+    let mut context = context(waiting, vec![minute], vec![]);
+    let mut paused = Controls::default();
+    let pause = TypePause { reason: "no paper".to_owned(), since: NOW, until: None };
+    paused.change(&name(), |control| control.pause = Some(pause));
+    for (controls, expected) in [(Controls::default(), true), (paused, false)] {
+        context.controls = Arc::new(controls);
+        for rule in ["queue_wait", "oldest_queued", "no_workers"] {
+            assert_eq!(fires(rule, &context).await, expected, "{rule}");
+        }
     }
 }
 

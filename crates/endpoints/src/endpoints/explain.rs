@@ -13,6 +13,7 @@ use crate::{
     explain::{Explained, Facts, Viewer, expected_wait, explain},
     job_type::timeout_of,
     store_call::within,
+    types::TypePause,
 };
 
 impl AsyncEndpoints {
@@ -53,7 +54,8 @@ impl AsyncEndpoints {
         let recent = self.0.stats_cache.refresh().await?;
         let stats = within(store.stats(&StatsQuery::default())).await?;
         let running = if job.status == JobStatus::Queued { self.running(job).await? } else { Vec::new() };
-        let facts = self.facts(job, &stats, &recent.minutes, &running, viewer);
+        let controls = self.0.controls.soon().await;
+        let facts = self.facts(job, &stats, &recent.minutes, &running, controls.pause(&job.name), viewer);
         Ok(explain(&facts))
     }
 
@@ -64,7 +66,8 @@ impl AsyncEndpoints {
             return None;
         }
         let stats = self.0.stats_cache.latest()?;
-        expected_wait(&self.facts(job, &stats, &stats.minutes, &[], Viewer::Caller))
+        let controls = self.0.controls.latest();
+        expected_wait(&self.facts(job, &stats, &stats.minutes, &[], controls.pause(&job.name), Viewer::Caller))
     }
 
     fn facts<'a>(
@@ -73,10 +76,11 @@ impl AsyncEndpoints {
         stats: &'a Stats,
         minutes: &'a [MinuteStats],
         running: &'a [Timestamp],
+        pause: Option<&'a TypePause>,
         viewer: Viewer,
     ) -> Facts<'a> {
         let (lease, timeout) = (self.options().lease, self.timeout(job));
-        Facts { job, stats, minutes, running, pause: None, lease, timeout, viewer }
+        Facts { job, stats, minutes, running, pause, lease, timeout, viewer }
     }
 
     /// When the running attempts of the job's type started, the earliest first. At most 200.

@@ -8,6 +8,8 @@ use async_endpoints_core::{
     store::{LiveWorker, MinuteStats, Stats, TypeCapacity, TypeStats},
 };
 
+use crate::types::TypePause;
+
 /// The stored facts that explain a job.
 pub(crate) struct Facts<'a> {
     pub(crate) job: &'a JobView,
@@ -18,22 +20,12 @@ pub(crate) struct Facts<'a> {
     /// When the running attempts of the job's type started, the earliest first. May be a part of them, or empty.
     pub(crate) running: &'a [Timestamp],
     /// The pause of the job's type.
-    pub(crate) pause: Option<&'a Pause>,
+    pub(crate) pause: Option<&'a TypePause>,
     /// The duration of leases.
     pub(crate) lease: Duration,
     /// The timeout of an attempt, if the type is declared in this process.
     pub(crate) timeout: Option<Duration>,
     pub(crate) viewer: Viewer,
-}
-
-/// The pause of a job type.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Pause {
-    /// The operator's reason.
-    pub(crate) reason: String,
-    pub(crate) since: Timestamp,
-    /// When it ends by itself.
-    pub(crate) until: Option<Timestamp>,
 }
 
 /// Who reads the explanation. Only operators see hosts, processes, and why a type is paused.

@@ -12,7 +12,8 @@ use async_endpoints_core::{
 use async_endpoints_testkit::jobs::{self, name};
 use uuid::Uuid;
 
-use super::{Explained, Facts, Reason, ReasonCode, Viewer, explain, facts::Pause};
+use super::{Explained, Facts, Reason, ReasonCode, Viewer, explain};
+use crate::types::TypePause;
 
 const WORKER: WorkerId = WorkerId(Uuid::from_u128(7));
 
@@ -26,7 +27,7 @@ struct World {
     job: JobView,
     stats: Stats,
     minutes: Vec<MinuteStats>,
-    pause: Option<Pause>,
+    pause: Option<TypePause>,
     viewer: Viewer,
 }
 
@@ -183,7 +184,7 @@ fn reasons_of_waiting_have_details() {
 #[test]
 fn pause_hides_its_reason_from_callers() {
     let mut world = World::queued(0).worker("A", 0, 8, 8);
-    world.pause = Some(Pause { reason: "The disk is full.".to_owned(), since: at(50), until: Some(at(200)) });
+    world.pause = Some(TypePause { reason: "The disk is full.".to_owned(), since: at(50), until: Some(at(200)) });
     let verdict = "The job waits because A is paused.".to_owned();
     assert_eq!(world.codes(), (verdict, vec![ReasonCode::Paused, ReasonCode::Queued]));
     let detail = "An operator paused A: The disk is full.";

@@ -4,9 +4,10 @@ use async_endpoints_core::Timestamp;
 
 use super::{
     Facts, Found, QueuePosition, Reason, ReasonCode, Viewer, estimate,
-    facts::{Capacity, Pause},
+    facts::Capacity,
     text::{self, count, duration, error, reason},
 };
+use crate::types::TypePause;
 
 pub(super) fn reasons(facts: &Facts<'_>) -> Found {
     let taking = facts.taking();
@@ -27,7 +28,7 @@ pub(super) fn reasons(facts: &Facts<'_>) -> Found {
     (verdict, reasons)
 }
 
-fn paused(facts: &Facts<'_>, pause: &Pause) -> Reason {
+fn paused(facts: &Facts<'_>, pause: &TypePause) -> Reason {
     let why = if facts.viewer == Viewer::Operator { format!(": {}", pause.reason) } else { String::new() };
     let detail = format!("An operator paused {}{why}", facts.job.name);
     let end = if detail.ends_with('.') { "" } else { "." };

@@ -6,6 +6,8 @@ use async_endpoints_core::{
 };
 use async_endpoints_testkit::jobs;
 
+use crate::types::{Controls, TypePause};
+
 /// A type with this number of queued jobs and no others.
 pub(super) fn of_type(name: &str, queued: u64) -> TypeStats {
     TypeStats {
@@ -19,6 +21,14 @@ pub(super) fn of_type(name: &str, queued: u64) -> TypeStats {
         stale: 0,
         unrecovered: 0,
     }
+}
+
+/// Decisions of operators: this type is paused.
+pub(super) fn paused(name: &str) -> Controls {
+    let pause = TypePause { reason: "no paper".to_owned(), since: Timestamp::default(), until: None };
+    let mut controls = Controls::default();
+    controls.change(&JobName::new(name).expect("a name"), |control| control.pause = Some(pause));
+    controls
 }
 
 /// A live worker of this type.

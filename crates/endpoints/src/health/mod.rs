@@ -60,6 +60,7 @@ use crate::{
     options::Options,
     stats_cache::StatsCache,
     sync::Mutex,
+    types::SharedControls,
     vitals::{Pulse, Vitals},
 };
 
@@ -80,6 +81,7 @@ pub(crate) struct Health {
 pub(crate) struct Sources<'a> {
     pub(crate) store: &'a Arc<dyn Store>,
     pub(crate) stats: &'a Arc<StatsCache>,
+    pub(crate) controls: &'a Arc<SharedControls>,
     pub(crate) worker: &'a Arc<Vitals>,
     pub(crate) options: &'a Options,
     /// The declared types, and the number of queued jobs from which on each is degraded.
@@ -144,15 +146,17 @@ pub(crate) fn checks(sources: Sources<'_>, own: Vec<(String, Check)>) -> Vec<(St
 }
 
 fn built_in(sources: Sources<'_>) -> Vec<(&'static str, Check)> {
-    let Sources { store, stats, worker, options, types, alerts } = sources;
+    let Sources { store, stats, controls, worker, options, types, alerts } = sources;
     let job_store = JobStoreCheck { store: store.clone(), stats: stats.clone(), max_retries: options.max_retries };
     let workers = WorkersCheck {
         stats: stats.clone(),
+        controls: controls.clone(),
         declared: types.iter().map(|(name, _)| name.clone()).collect(),
         own: Arc::clone(worker),
         limit: options.lease * 2,
     };
-    let queue_depth = QueueDepthCheck { stats: stats.clone(), limits: types.into_iter().collect() };
+    let (stats_cache, limits) = (stats.clone(), types.into_iter().collect());
+    let queue_depth = QueueDepthCheck { stats: stats_cache, controls: controls.clone(), limits };
     let mut checks = vec![
         ("asyncendpoints", Check::new(job_store).tag(READY).timeout(Duration::from_secs(10))),
         (store.kind(), Check::new(OwnStoreCheck(store.clone())).tag(READY)),

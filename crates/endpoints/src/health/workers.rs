@@ -9,10 +9,15 @@ use async_endpoints_core::{
 use async_trait::async_trait;
 
 use super::check::{BoxError, CheckResult, HealthCheck};
-use crate::{stats_cache::StatsCache, vitals::Vitals};
+use crate::{
+    stats_cache::StatsCache,
+    types::{Controls, SharedControls},
+    vitals::Vitals,
+};
 
 pub(super) struct WorkersCheck {
     pub(super) stats: Arc<StatsCache>,
+    pub(super) controls: Arc<SharedControls>,
     /// The types that are declared in this process.
     pub(super) declared: Vec<JobName>,
     /// This process's worker.
@@ -27,7 +32,7 @@ impl HealthCheck for WorkersCheck {
         if let Some(result) = silent(self.own.heartbeats.silence(), self.limit) {
             return Ok(result);
         }
-        Ok(judge(&*self.stats.refresh().await?, &self.declared))
+        Ok(judge(&*self.stats.refresh().await?, &*self.controls.soon().await, &self.declared))
     }
 }
 
@@ -37,17 +42,20 @@ fn silent(silence: Option<Duration>, limit: Duration) -> Option<CheckResult> {
     Some(CheckResult::unhealthy(format!("the store has no heartbeat of this worker for {seconds:.1} s")))
 }
 
-fn judge(stats: &Stats, declared: &[JobName]) -> CheckResult {
+/// A paused type needs no worker. The paused types are always named, so that no pause is forgotten.
+fn judge(stats: &Stats, controls: &Controls, declared: &[JobName]) -> CheckResult {
     let is_abandoned = |name: &&JobName| {
         let waits = stats.types.iter().any(|of_type| of_type.name == **name && of_type.count(JobStatus::Queued) > 0);
-        waits && !stats.workers.iter().any(|worker| worker.runs(name))
+        waits && controls.pause(name).is_none() && !stats.workers.iter().any(|worker| worker.runs(name))
     };
     let abandoned = declared.iter().filter(is_abandoned);
     let reasons: Vec<String> =
         abandoned.map(|name| format!("jobs of {name} wait and no live worker runs them")).collect();
     let slots =
         |count: fn(&LiveWorker) -> u32| stats.workers.iter().map(|worker| u64::from(count(worker))).sum::<u64>();
+    let paused: Vec<&str> = controls.paused().map(JobName::as_str).collect();
     CheckResult::degraded_by(&reasons)
+        .with("paused_types", paused)
         .with("live_workers", stats.workers.len())
         .with("busy_slots", slots(|worker| worker.info.slots.busy))
         .with("idle_slots", slots(|worker| worker.info.slots.idle))
@@ -59,7 +67,7 @@ mod tests {
     use super::*;
     use crate::health::{
         HealthStatus::{Degraded, Healthy, Unhealthy},
-        fixtures::{of_type, worker},
+        fixtures::{of_type, paused, worker},
     };
 
     #[test]
@@ -74,10 +82,14 @@ mod tests {
     #[test]
     fn waiting_type_without_worker_is_degraded() {
         let declared = [JobName::new("A").expect("a name")];
-        let status = |types, workers| judge(&Stats { types, workers, ..Stats::default() }, &declared).status;
+        let judge =
+            |controls, types, workers| judge(&Stats { types, workers, ..Stats::default() }, &controls, &declared);
+        let status = |types, workers| judge(Controls::default(), types, workers).status;
         assert_eq!(status(vec![of_type("A", 1)], vec![worker("A")]), Healthy);
         assert_eq!(status(vec![of_type("A", 1)], vec![worker("B")]), Degraded);
         assert_eq!(status(vec![of_type("A", 0)], vec![]), Healthy, "no job waits");
         assert_eq!(status(vec![of_type("B", 1)], vec![]), Healthy, "another service's type");
+        let paused = judge(paused("A"), vec![of_type("A", 1)], vec![]);
+        assert_eq!((paused.status, &paused.data["paused_types"]), (Healthy, &serde_json::json!(["A"])));
     }
 }

@@ -7,12 +7,7 @@ use axum::{
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::{
-    body,
-    call::Call,
-    codes,
-    problem::{Problem, json},
-};
+use super::{body, call::Call, codes, ops::document, problem::Problem};
 use crate::{
     alerts::{NewSilence, SilenceError, TestResult},
     json::read_with_path,
@@ -56,12 +51,6 @@ struct Tested {
 /// Sends a test alert with every sender.
 pub(super) async fn test(call: &Call) -> Response {
     document(&Tested { results: call.endpoints.test_alerts().await })
-}
-
-fn document(value: &impl Serialize) -> Response {
-    let mut response = json("application/json", value);
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }
 
 impl From<SilenceError> for Problem {

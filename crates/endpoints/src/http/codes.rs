@@ -61,6 +61,8 @@ problems! {
         "There is no preview or operation with this id. The last 20 previews and the last 50 ended operations are kept.";
     SILENCE_NOT_FOUND: NOT_FOUND, "No such silence",
         "There is no silence with this id, or it has ended.";
+    TYPE_NOT_FOUND: NOT_FOUND, "No such job type",
+        "No job type of this name is declared, has jobs or has a live worker.";
     METHOD_NOT_ALLOWED: METHOD_NOT_ALLOWED, "Method not allowed",
         "The path does not support this method. The Allow header lists the supported ones.";
     NOT_ACCEPTABLE: NOT_ACCEPTABLE, "No acceptable form",
@@ -87,6 +89,10 @@ problems! {
         "The idempotency key or the request id was used for another request.";
     INVALID_BULK: UNPROCESSABLE_ENTITY, "The bulk operation is invalid",
         "A field of the bulk operation is missing or invalid. The detail and errors name the field.";
+    INVALID_LIMIT: UNPROCESSABLE_ENTITY, "The limit is invalid",
+        "The limit of a job type is missing or invalid. The detail and errors name the field.";
+    INVALID_PAUSE: UNPROCESSABLE_ENTITY, "The pause is invalid",
+        "A field of the pause is missing or invalid. The detail and errors name the field.";
     INVALID_REQUEST: UNPROCESSABLE_ENTITY, "The body does not fit the job type",
         "The body does not fit the request type of the endpoint. The detail and errors name the field.";
     INVALID_SILENCE: UNPROCESSABLE_ENTITY, "The silence is invalid",

@@ -2,16 +2,9 @@
 
 use std::time::Duration;
 
-use axum::{
-    http::{HeaderValue, header},
-    response::Response,
-};
+use axum::response::Response;
 
-use super::{
-    call::Call,
-    codes,
-    problem::{Problem, json},
-};
+use super::{call::Call, ops::document, problem::Problem, query};
 
 /// The window without a parameter, in seconds.
 const WINDOW: u64 = 60 * 60;
@@ -19,27 +12,14 @@ const WINDOW: u64 = 60 * 60;
 const LONGEST: u64 = 31 * 24 * 60 * 60;
 
 pub(super) async fn failures(call: &Call) -> Result<Response, Problem> {
-    let failures = call.endpoints.failures(window(call.query())?).await?;
-    let mut response = json("application/json", &failures);
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
+    Ok(document(&call.endpoints.failures(window(call.query())?).await?))
 }
 
 /// The parameter `window`, in seconds.
 fn window(query: &str) -> Result<Duration, Problem> {
-    let mut seconds = None;
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        if name != "window" {
-            return Err(codes::INVALID_QUERY.with_detail(format!("{name:?} is unknown: expected window.")));
-        }
-        let is_number = value.bytes().all(|b| b.is_ascii_digit());
-        let number = value.parse().ok().filter(|number| is_number && (1..=LONGEST).contains(number));
-        let invalid = || codes::INVALID_QUERY.with_detail(format!("window must be 1 to {LONGEST} seconds."));
-        if seconds.replace(number.ok_or_else(invalid)?).is_some() {
-            return Err(codes::INVALID_QUERY.with_detail("window must occur once."));
-        }
-    }
-    Ok(Duration::from_secs(seconds.unwrap_or(WINDOW)))
+    let [window] = query::read(query, ["window"])?;
+    let seconds = window.map_or(Ok(WINDOW), |text| query::number("window", &text, 1..=LONGEST))?;
+    Ok(Duration::from_secs(seconds))
 }
 
 #[cfg(test)]

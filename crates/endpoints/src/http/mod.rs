@@ -12,12 +12,13 @@
 //! | `list`, `get`, `result`, `events`, `logs`, `explain`, `request`, `cancel`, `retry` | the job routes, one each |
 //! | `metrics`, `monitoring` | `/metrics`, `/metrics/jobs` |
 //! | `health` | `/health`, `/health/ready` and `/health/live` |
-//! | `ops`, `failures` | `/ops/workers`, `/ops/failures` |
+//! | `ops`, `failures` | `/ops/workers`, `/ops/series`, `/ops/failures` |
+//! | `types` | `/ops/types` and the routes below it |
 //! | `audit` | `/ops/audit`, and the recording of operators' actions |
 //! | `bulk` | `/ops/bulk` and the routes below it |
 //! | `alerts` | `/alerts` and the routes below it |
 //! | `openapi` | `/openapi.json` |
-//! | `call`, `headers`, `body` | reading requests |
+//! | `call`, `headers`, `query`, `body` | reading requests |
 //! | `document`, `job`, `problem`, `codes`, `compression` | writing responses |
 
 mod access;
@@ -55,6 +56,7 @@ mod openapi;
 mod ops;
 mod owners;
 mod problem;
+mod query;
 mod request;
 mod responses;
 mod result;
@@ -68,6 +70,7 @@ mod session;
 mod site;
 mod submission;
 mod submit;
+mod types;
 
 #[cfg(feature = "dashboard")]
 pub(crate) use self::compression::{accepts_gzip, compressed, gzip};

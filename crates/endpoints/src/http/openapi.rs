@@ -21,7 +21,7 @@ use crate::error::Builtin;
 const ROUTES: &str = include_str!("openapi.json");
 
 /// Problem responses by their name in the document, with the kinds of each. The first kind is the example.
-const PROBLEMS: [(&str, &[ProblemKind]); 27] = {
+const PROBLEMS: [(&str, &[ProblemKind]); 30] = {
     use codes::*;
     [
         (
@@ -45,6 +45,7 @@ const PROBLEMS: [(&str, &[ProblemKind]); 27] = {
         ("RequestNotFound", &[JOB_NOT_FOUND, REQUEST_NOT_KEPT]),
         ("BulkNotFound", &[BULK_NOT_FOUND]),
         ("SilenceNotFound", &[SILENCE_NOT_FOUND]),
+        ("TypeNotFound", &[TYPE_NOT_FOUND]),
         ("MethodNotAllowed", &[METHOD_NOT_ALLOWED]),
         ("NotAcceptable", &[NOT_ACCEPTABLE]),
         ("BodyTimeout", &[BODY_TIMEOUT]),
@@ -59,6 +60,8 @@ const PROBLEMS: [(&str, &[ProblemKind]); 27] = {
         ("Unprocessable", &[INVALID_REQUEST, IDEMPOTENCY_CONFLICT]),
         ("InvalidBulk", &[INVALID_BULK]),
         ("InvalidSilence", &[INVALID_SILENCE]),
+        ("InvalidPause", &[INVALID_PAUSE]),
+        ("InvalidLimit", &[INVALID_LIMIT]),
         ("Internal", &[INTERNAL_ERROR, JOB_UNREADABLE]),
         ("Unavailable", &[STORE_UNAVAILABLE, SHUTTING_DOWN, TOO_MANY_STREAMS]),
         ("SubmitUnavailable", &[STORE_UNAVAILABLE, QUEUE_FULL, SHUTTING_DOWN]),

@@ -24,6 +24,12 @@ pub(crate) enum Route {
     Metrics,
     JobMetrics,
     Workers,
+    Series,
+    Types,
+    PauseType,
+    ResumeType,
+    LimitType,
+    UnlimitType,
     Failures,
     Audit,
     Bulks,
@@ -63,10 +69,16 @@ impl Route {
         Self::OpenApi,
     ];
 
-    pub(crate) const MONITORING: [Self; 17] = [
+    pub(crate) const MONITORING: [Self; 23] = [
         Self::Metrics,
         Self::JobMetrics,
         Self::Workers,
+        Self::Series,
+        Self::Types,
+        Self::PauseType,
+        Self::ResumeType,
+        Self::LimitType,
+        Self::UnlimitType,
         Self::Failures,
         Self::Audit,
         Self::Bulks,
@@ -109,6 +121,11 @@ impl Route {
             Self::Metrics => "/metrics",
             Self::JobMetrics => "/metrics/jobs",
             Self::Workers => "/ops/workers",
+            Self::Series => "/ops/series",
+            Self::Types => "/ops/types",
+            Self::PauseType => "/ops/types/{name}/pause",
+            Self::ResumeType => "/ops/types/{name}/resume",
+            Self::LimitType | Self::UnlimitType => "/ops/types/{name}/limit",
             Self::Failures => "/ops/failures",
             Self::Audit => "/ops/audit",
             Self::Bulks | Self::StartBulk => "/ops/bulk",
@@ -128,7 +145,9 @@ impl Route {
         match self {
             Self::Cancel | Self::Retry | Self::Silence | Self::TestAlerts => Method::POST,
             Self::PreviewBulk | Self::StartBulk => Method::POST,
-            Self::EndSilence | Self::StopBulk => Method::DELETE,
+            Self::PauseType | Self::ResumeType => Method::POST,
+            Self::LimitType => Method::PUT,
+            Self::EndSilence | Self::StopBulk | Self::UnlimitType => Method::DELETE,
             _ => Method::GET,
         }
     }
@@ -143,6 +162,10 @@ impl Route {
         match self {
             Self::Cancel => Some("job.cancel"),
             Self::Retry => Some("job.retry"),
+            Self::PauseType => Some("type.pause"),
+            Self::ResumeType => Some("type.resume"),
+            Self::LimitType => Some("type.limit"),
+            Self::UnlimitType => Some("type.unlimit"),
             Self::Silence => Some("silence.create"),
             Self::EndSilence => Some("silence.delete"),
             Self::TestAlerts => Some("alerts.test"),
@@ -179,6 +202,8 @@ impl Route {
             Self::List | Self::Retry => Audience::Owners,
             Self::Logs | Self::Request | Self::Metrics | Self::JobMetrics => Audience::Operators,
             Self::Workers | Self::Failures | Self::Audit => Audience::Operators,
+            Self::Series | Self::Types | Self::PauseType | Self::ResumeType => Audience::Operators,
+            Self::LimitType | Self::UnlimitType => Audience::Operators,
             Self::Alerts | Self::Silence | Self::EndSilence | Self::TestAlerts => Audience::Operators,
             Self::Bulks | Self::Bulk | Self::PreviewBulk | Self::StartBulk | Self::StopBulk => Audience::Operators,
             // They show the checks to operators alone.

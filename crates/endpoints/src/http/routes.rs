@@ -34,6 +34,7 @@ use super::{
     route::{Audience, Route},
     site,
     submit::SubmitHandler,
+    types,
 };
 use crate::endpoints::{AsyncEndpoints, RouteGroup};
 
@@ -70,7 +71,9 @@ impl Route {
     async fn read(self, body: Body, headers: &HeaderMap) -> Result<Bytes, Problem> {
         match self {
             // Boxed, to keep the future of the other routes small.
-            Self::Silence | Self::PreviewBulk | Self::StartBulk => Box::pin(body::read(body, headers)).await,
+            Self::Silence | Self::PreviewBulk | Self::StartBulk | Self::PauseType | Self::LimitType => {
+                Box::pin(body::read(body, headers)).await
+            }
             _ => {
                 body::drain(body).await;
                 Ok(Bytes::new())
@@ -105,6 +108,12 @@ impl Route {
             Self::Metrics => Err(codes::INTERNAL_ERROR.into()),
             Self::JobMetrics => monitoring::jobs(&call).await,
             Self::Workers => ops::workers(&call).await,
+            Self::Series => Box::pin(ops::series(&call)).await,
+            Self::Types => Box::pin(types::types(&call)).await,
+            Self::PauseType => Box::pin(types::pause(&call, &body)).await,
+            Self::ResumeType => Box::pin(types::resume(&call)).await,
+            Self::LimitType => Box::pin(types::limit(&call, &body)).await,
+            Self::UnlimitType => Box::pin(types::remove_limit(&call)).await,
             Self::Failures => Box::pin(failures::failures(&call)).await,
             Self::Alerts => Box::pin(alerts::alerts(&call)).await,
             Self::Silence => Box::pin(alerts::silence(&call, &body)).await,

@@ -58,7 +58,9 @@ pub(super) struct Round {
 /// Claims once, against the permits that are free now, and starts the attempts.
 pub(super) async fn claim(worker: &Arc<Worker>) -> Result<Round> {
     let poll = jitter::about(POLL);
-    let (free, by_type) = worker.slots.free();
+    let controls = worker.controls.known().await?;
+    let limits = worker.types.iter().map(|of_type| controls.allowed(&of_type.name, of_type.policy.concurrency));
+    let (free, by_type) = worker.slots.free(limits);
     let quotas = worker.types.iter().zip(by_type).filter(|(_, max)| *max > 0);
     let quotas: Vec<TypeQuota> = quotas
         .map(|(of_type, max)| TypeQuota { name: of_type.name.clone(), max, timeout: of_type.policy.timeout })

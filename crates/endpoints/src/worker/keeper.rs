@@ -161,11 +161,11 @@ fn take_over_blocked(worker: &Worker, running: &[Arc<RunningAttempt>]) -> Vec<Pe
 }
 
 fn heartbeat(worker: &Worker, ttl: Duration) -> Heartbeat {
-    let running = worker.slots.running();
-    let types = worker.types.iter().zip(running).map(|(of_type, (running, limit))| TypeCapacity {
+    let controls = worker.controls.latest();
+    let types = worker.types.iter().zip(worker.slots.running()).map(|(of_type, running)| TypeCapacity {
         name: of_type.name.clone(),
         running,
-        limit,
+        limit: controls.limit(&of_type.name, of_type.policy.concurrency),
     });
     let (slots, types) = (worker.slots.snapshot(), types.collect());
     Heartbeat { worker: WorkerInfo { slots, types, ..worker.info.clone() }, ttl }

@@ -56,6 +56,7 @@ use crate::{
     progress::ProgressQueue,
     store_call::STORE_TIMEOUT,
     telemetry::{self, events},
+    types::SharedControls,
     vitals::Vitals,
 };
 
@@ -83,6 +84,17 @@ pub struct WorkerStatus {
     pub restarts: BTreeMap<&'static str, u32>,
 }
 
+/// What a worker uses.
+pub(crate) struct WorkerParts {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) options: Options,
+    pub(crate) types: Arc<[RegisteredType]>,
+    pub(crate) middlewares: Arc<[Arc<dyn Middleware>]>,
+    pub(crate) observed: Arc<telemetry::RunningTable>,
+    pub(crate) acceptor: Arc<dyn Acceptor>,
+    pub(crate) controls: Arc<SharedControls>,
+}
+
 pub(crate) struct Worker {
     /// Slots and types are empty.
     info: WorkerInfo,
@@ -94,6 +106,8 @@ pub(crate) struct Worker {
     observed: Arc<telemetry::RunningTable>,
     /// Accepts what handlers submit.
     acceptor: Arc<dyn Acceptor>,
+    /// Pauses and limits of job types.
+    controls: Arc<SharedControls>,
     slots: Arc<SlotPool>,
     table: Arc<RunningTable>,
     settler: Settler,
@@ -119,21 +133,13 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(
-        info: WorkerInfo,
-        store: Arc<dyn Store>,
-        options: Options,
-        types: Arc<[RegisteredType]>,
-        middlewares: Arc<[Arc<dyn Middleware>]>,
-        observed: Arc<telemetry::RunningTable>,
-        acceptor: Arc<dyn Acceptor>,
-    ) -> Arc<Self> {
+    pub(crate) fn new(info: WorkerInfo, parts: WorkerParts) -> Arc<Self> {
+        let WorkerParts { store, options, types, middlewares, observed, acceptor, controls } = parts;
         let wake = Arc::new(Notify::new());
         let slots = if types.is_empty() { 0 } else { options.concurrency };
-        let limits = types.iter().map(|of_type| of_type.policy.concurrency).collect();
         Arc::new(Self {
             info,
-            slots: SlotPool::new(slots, limits, wake.clone()),
+            slots: SlotPool::new(slots, types.len(), wake.clone()),
             store,
             options,
             type_indexes: types.iter().enumerate().map(|(index, of_type)| (of_type.name.clone(), index)).collect(),
@@ -141,6 +147,7 @@ impl Worker {
             middlewares,
             observed,
             acceptor,
+            controls,
             table: Arc::default(),
             settler: Settler::new(),
             progress: Arc::default(),
@@ -159,10 +166,16 @@ impl Worker {
 
     /// A new worker with the same handlers. A stopped worker cannot be started again.
     fn again(&self) -> Arc<Self> {
-        let info = describe(WorkerId(Uuid::new_v4()), self.info.version.clone());
-        let (store, options, types) = (self.store.clone(), self.options.clone(), self.types.clone());
-        let (middlewares, observed) = (self.middlewares.clone(), self.observed.clone());
-        Self::new(info, store, options, types, middlewares, observed, self.acceptor.clone())
+        let parts = WorkerParts {
+            store: self.store.clone(),
+            options: self.options.clone(),
+            types: self.types.clone(),
+            middlewares: self.middlewares.clone(),
+            observed: self.observed.clone(),
+            acceptor: self.acceptor.clone(),
+            controls: self.controls.clone(),
+        };
+        Self::new(describe(WorkerId(Uuid::new_v4()), self.info.version.clone()), parts)
     }
 
     /// Starts all tasks: they run until a signal or [`stop`](Self::stop). Must be called in a runtime's context.
@@ -199,6 +212,7 @@ impl Worker {
 
     /// Claims and runs jobs until none is runnable. Returns when all attempts are settled.
     pub(crate) async fn run_until_idle(&self) -> Result<(), store::StoreError> {
+        self.controls.read().await?;
         let worker = self.again();
         let _stop = worker.stopping.clone().drop_guard();
         let keeper =

@@ -12,8 +12,6 @@ use crate::sync::Mutex;
 
 pub(crate) struct SlotPool {
     total: u32,
-    /// Maximum number of running attempts, by type index.
-    limits: Vec<u32>,
     used: Mutex<Used>,
     /// Notified when a permit is freed.
     wake: Arc<Notify>,
@@ -26,17 +24,18 @@ struct Used {
 }
 
 impl SlotPool {
-    pub(super) fn new(total: u32, limits: Vec<u32>, wake: Arc<Notify>) -> Arc<Self> {
-        let used = Used { busy: 0, leaked: 0, by_type: vec![0; limits.len()] };
-        Arc::new(Self { total, limits, used: Mutex::new(used), wake })
+    pub(super) fn new(total: u32, types: usize, wake: Arc<Notify>) -> Arc<Self> {
+        let used = Used { busy: 0, leaked: 0, by_type: vec![0; types] };
+        Arc::new(Self { total, used: Mutex::new(used), wake })
     }
 
-    /// Free permits: in total and by type index. Only the claimer takes permits, so the numbers can only grow meanwhile.
-    pub(super) fn free(&self) -> (u32, Vec<u32>) {
+    /// Free permits: in total and by type index, with a limit for each type. Only the claimer takes permits, so the numbers can
+    /// only grow meanwhile.
+    pub(super) fn free(&self, limits: impl Iterator<Item = u32>) -> (u32, Vec<u32>) {
         let used = self.used.lock();
         let free = self.total - used.busy.min(self.total);
-        let of_type = |(limit, running): (&u32, &u32)| limit.saturating_sub(*running).min(free);
-        (free, self.limits.iter().zip(&used.by_type).map(of_type).collect())
+        let of_type = |(limit, running): (u32, &u32)| limit.saturating_sub(*running).min(free);
+        (free, limits.zip(&used.by_type).map(of_type).collect())
     }
 
     pub(super) fn take(self: &Arc<Self>, type_index: usize) -> Arc<Permit> {
@@ -46,9 +45,9 @@ impl SlotPool {
         Arc::new(Permit { slots: self.clone(), type_index, leaked: AtomicBool::new(false) })
     }
 
-    /// Running attempts and their limit, by type index.
-    pub(super) fn running(&self) -> Vec<(u32, u32)> {
-        self.used.lock().by_type.iter().copied().zip(self.limits.iter().copied()).collect()
+    /// Running attempts by type index.
+    pub(super) fn running(&self) -> Vec<u32> {
+        self.used.lock().by_type.clone()
     }
 
     pub(crate) fn snapshot(&self) -> store::WorkerSlots {
@@ -94,20 +93,32 @@ mod tests {
 
     #[test]
     fn permits_are_counted_in_total_and_by_type() {
-        let slots = SlotPool::new(3, vec![1, 3], Arc::default());
-        assert_eq!(slots.free(), (3, vec![1, 3]));
+        let slots = SlotPool::new(3, 2, Arc::default());
+        let free = || slots.free([1, 3].into_iter());
+        assert_eq!(free(), (3, vec![1, 3]));
         let first = slots.take(0);
-        assert_eq!(slots.free(), (2, vec![0, 2]));
+        assert_eq!(free(), (2, vec![0, 2]));
         let others = [slots.take(1), slots.take(1)];
-        assert_eq!(slots.free(), (0, vec![0, 0]));
+        assert_eq!(free(), (0, vec![0, 0]));
+        assert_eq!(slots.running(), [1, 2]);
         drop(first);
         drop(others);
-        assert_eq!(slots.free(), (3, vec![1, 3]));
+        assert_eq!(free(), (3, vec![1, 3]));
+    }
+
+    #[test]
+    fn lower_limit_leaves_running_attempts() {
+        let slots = SlotPool::new(3, 1, Arc::default());
+        let running = [slots.take(0), slots.take(0)];
+        for (limit, free) in [(3, 1), (2, 0), (1, 0), (0, 0)] {
+            assert_eq!(slots.free([limit].into_iter()), (1, vec![free]), "limit {limit}");
+        }
+        drop(running);
     }
 
     #[test]
     fn leaked_permit_counts_until_last_clone_drops() {
-        let slots = SlotPool::new(2, vec![2], Arc::default());
+        let slots = SlotPool::new(2, 1, Arc::default());
         let permit = slots.take(0);
         let thread = permit.clone();
         permit.mark_leaked();

@@ -75,11 +75,13 @@ impl Engine {
     ) -> Result<Evaluation, StoreError> {
         let began = Instant::now();
         let (stats, cutoffs) = self.stats.current(Some(0)).await?;
+        let controls = self.controls.soon().await;
         let (now, stats, cutoffs) = (stats.now, Arc::new(stats), Arc::from(cutoffs));
         let instances: Arc<[InstanceValue]> = self.instance_values(now).await?.into();
         let context = |rule: &PlannedRule| RuleContext {
             store: self.store.clone(),
             stats: Arc::clone(&stats),
+            controls: Arc::clone(&controls),
             cutoffs: Arc::clone(&cutoffs),
             declared: self.declared.clone(),
             instances: instances.clone(),
@@ -158,6 +160,7 @@ mod tests {
         RuleContext {
             store: Arc::new(MemoryStore::new()),
             stats: Arc::new(Stats::default()),
+            controls: Arc::default(),
             cutoffs: Arc::new([]),
             declared: Arc::new([]),
             instances: Arc::new([]),

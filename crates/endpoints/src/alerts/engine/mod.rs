@@ -51,6 +51,7 @@ use crate::{
     store_call::within,
     sync::Mutex,
     telemetry::{AlertMeter, Measured},
+    types::SharedControls,
 };
 
 /// Time limit of a test alert, for senders that do not end at their own time limit.
@@ -66,6 +67,7 @@ pub(crate) struct Engine {
     plan: Plan,
     store: Arc<dyn Store>,
     stats: Arc<StatsCache>,
+    controls: Arc<SharedControls>,
     declared: Arc<[JobName]>,
     counts: Arc<CallCounts>,
     lease: Duration,
@@ -85,6 +87,7 @@ pub(crate) struct Engine {
 pub(crate) struct EngineParts<'a> {
     pub(crate) store: &'a Arc<dyn Store>,
     pub(crate) stats: &'a Arc<StatsCache>,
+    pub(crate) controls: &'a Arc<SharedControls>,
     pub(crate) id: WorkerId,
     pub(crate) lease: Duration,
     pub(crate) declared: Arc<[JobName]>,
@@ -93,7 +96,7 @@ pub(crate) struct EngineParts<'a> {
 
 impl Engine {
     pub(crate) fn new(plan: Plan, parts: EngineParts<'_>, measured: &Measured) -> Arc<Self> {
-        let EngineParts { store, stats, id, lease, declared, counts } = parts;
+        let EngineParts { store, stats, controls, id, lease, declared, counts } = parts;
         let seen = Seen::default();
         let service = plan.service.clone().or_else(|| measured.telemetry.service_name());
         Arc::new(Self {
@@ -104,6 +107,7 @@ impl Engine {
             service: service.unwrap_or_else(|| UNKNOWN_SERVICE.to_owned()),
             store: store.clone(),
             stats: stats.clone(),
+            controls: controls.clone(),
             plan,
             declared,
             counts,

@@ -32,6 +32,7 @@ use crate::{
     },
     job_type::Rules,
     stats_cache::StatsCache,
+    types::SharedControls,
 };
 
 const MICRO: Duration = Duration::from_micros(1);
@@ -143,12 +144,15 @@ impl World {
         let (store, options) = (self.rig.store.clone() as Arc<dyn Store>, Options::default());
         let cutoffs = |name: &JobName| Rules::default().resolve(&Options::default()).cutoffs(name, &options);
         let instances: Vec<InstanceValue> = read(&*store, INSTANCES).await.expect("the store answers");
-        let cache = StatsCache::new(store.clone(), vec![cutoffs(&name())], |_| unreachable!("all types are declared"));
+        let controls = SharedControls::new(store.clone());
+        let undeclared = |_: &_| unreachable!("all types are declared");
+        let cache = StatsCache::new(store.clone(), controls, vec![cutoffs(&name())], undeclared);
         let (stats, cutoffs) = cache.current(Some(0)).await.expect("the store answers");
         let context = RuleContext {
             store,
             stats: Arc::new(stats),
             cutoffs: cutoffs.into(),
+            controls: Arc::default(),
             declared: [name()].into(),
             instances: instances.into(),
             window: Duration::from_secs(3_600),

@@ -121,6 +121,7 @@ pub(super) fn waiting(waiting: &Waiting) -> Markup {
             WaitingReason::Delayed => "due",
             WaitingReason::NoWorker => "no live worker takes this type",
             WaitingReason::ConcurrencyLimit => "the type is at its limit",
+            WaitingReason::Paused => "an operator paused the type",
         }
         @if let Some(until) = waiting.until { " " (time(until, As::Ago)) }
         (ahead.unwrap_or_default())

@@ -35,6 +35,7 @@ use crate::{
     stats_cache::StatsCache,
     sync::Mutex,
     telemetry::{Measured, Telemetry},
+    types::SharedControls,
 };
 
 pub(super) const LEASE: Duration = Duration::from_secs(4);
@@ -277,10 +278,12 @@ fn with_link(link: FlakyStore, alerts: Alerts) -> (Arc<Engine>, Arc<FlakyStore>)
         overdue_after: Duration::ZERO,
         stuck_after: Duration::ZERO,
     };
-    let stats = StatsCache::new(counted.clone(), Vec::new(), undeclared);
+    let controls = SharedControls::new(counted.clone());
+    let stats = StatsCache::new(counted.clone(), controls.clone(), Vec::new(), undeclared);
     let parts = EngineParts {
         store: &counted,
         stats: &stats,
+        controls: &controls,
         id: WorkerId(Uuid::new_v4()),
         lease: LEASE,
         declared: Vec::new().into(),
