@@ -27,7 +27,7 @@ pub struct AuditEntry {
     pub action: String,
     /// The id or name of what it acts on.
     pub target: Option<String>,
-    /// `ok`, or the code of the problem. `started` while the action runs, and for ever if its process died. `interrupted` if
+    /// `ok`, or the code of the problem. `started` while the action runs, or if its process died meanwhile. `interrupted` if
     /// the client left before the end: the action may have had its effect.
     pub outcome: String,
     /// The trace of the request.

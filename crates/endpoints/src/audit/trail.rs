@@ -85,7 +85,7 @@ impl Trail {
         Ok(entries.into_iter().rev().map(|stored| stored.entry).collect())
     }
 
-    /// Adds a record to those to write. Without room, it is in the log alone.
+    /// Adds a record to those to write. If there are too many, it is in the log alone.
     fn add(&self, record: Stored) {
         let mut pending = self.pending.lock();
         if pending.len() < ENTRIES || pending.iter().any(|waiting| waiting.id == record.id) {

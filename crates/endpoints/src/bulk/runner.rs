@@ -117,7 +117,7 @@ impl Bulk {
         loop {
             let (round, has_failed) = self.round(&taken, act).await;
             let next = loop {
-                if let Ok(false) = self.has_role().await {
+                if matches!(self.has_role().await, Ok(false)) {
                     return false;
                 }
                 match self.store_round(&mut taken, &round).await {

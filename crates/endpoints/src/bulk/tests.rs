@@ -80,7 +80,7 @@ async fn canceled(store: &dyn Store, id: JobId) -> Result<Acted, StoreError> {
     })
 }
 
-/// Cancels so many jobs, then blocks for ever.
+/// Cancels this number of jobs, then blocks.
 fn blocking_after(store: &Arc<dyn Store>, jobs: usize, blocked: &Arc<Notify>) -> Act {
     let (store, blocked, calls) = (store.clone(), blocked.clone(), Arc::new(AtomicUsize::new(0)));
     Box::new(move |_, id| {
