@@ -91,10 +91,12 @@ pub(super) enum Section {
     Workers,
     Failures,
     Health,
+    Operations,
 }
 
 impl Section {
-    pub(super) const ALL: [Self; 5] = [Self::Overview, Self::Jobs, Self::Workers, Self::Failures, Self::Health];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Overview, Self::Jobs, Self::Workers, Self::Failures, Self::Health, Self::Operations];
 
     /// The path below `/dashboard`, and the text of the link.
     pub(super) const fn entry(self) -> (&'static str, &'static str) {
@@ -104,6 +106,7 @@ impl Section {
             Self::Workers => ("/workers", "Workers"),
             Self::Failures => ("/failures", "Failures"),
             Self::Health => ("/health", "Health and alerts"),
+            Self::Operations => ("/operations", "Operations"),
         }
     }
 }

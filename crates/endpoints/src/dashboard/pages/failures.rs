@@ -4,16 +4,26 @@ use std::time::Duration;
 
 use maud::{Markup, html};
 
-use super::super::{
-    content::{Content, Failure, Refresh, Region, Section},
-    format::{As, count, job_link, time},
-    table::{Column, table},
-    view::View,
+use super::{
+    super::{
+        content::{Content, Failure, Refresh, Region, Section},
+        format::{As, count, job_link, time},
+        table::{Column, table},
+        view::View,
+    },
+    bulk,
 };
 use crate::{FailureGroup, Failures};
 
-const COLUMNS: [Column; 6] =
-    [("Error code", ""), ("Type", ""), ("Jobs", "number"), ("First", ""), ("Last", ""), ("Last job", "")];
+const COLUMNS: [Column; 7] = [
+    ("Error code", ""),
+    ("Type", ""),
+    ("Jobs", "number"),
+    ("First", ""),
+    ("Last", ""),
+    ("Last job", ""),
+    ("All of them", ""),
+];
 const HOUR: u64 = 60 * 60;
 /// The windows to choose from, in seconds.
 const WINDOWS: [(u64, &str); 4] = [(HOUR / 4, "15 min"), (HOUR, "1 h"), (6 * HOUR, "6 h"), (24 * HOUR, "24 h")];
@@ -71,6 +81,7 @@ fn row(view: &View, group: &FailureGroup) -> Markup {
             td { (time(group.first_at, As::Ago)) }
             td { (time(group.last_at, As::Ago)) }
             td { (job_link(view, group.sample_id)) }
+            td { (bulk::button(view, "retry", "Retry…", &filter.map(|(name, value)| (name, value.to_owned())))) }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use maud::{Markup, html};
 
 use super::super::{content::Failure, view::View};
-use crate::{JobName, JobStatus, Jobs, Timestamp, core::job::Digest};
+use crate::{JobName, JobOwner, JobStatus, Jobs, Timestamp, core::job::Digest};
 
 /// Windows of acceptance, and how the form names them.
 const WINDOWS: [(&str, &str, u64); 4] =
@@ -43,16 +43,34 @@ impl<'a> Filter<'a> {
         let jobs = self.until.into_iter().fold(jobs, Jobs::until);
         let jobs = view.param("code").into_iter().fold(jobs, Jobs::code);
         let jobs = view.param("q").into_iter().fold(jobs, Jobs::text);
-        let jobs = view.param("owner").into_iter().fold(jobs, |jobs, owner| match Digest::from_hex(owner) {
-            Some(digest) => jobs.owner_digest(digest),
-            None => jobs.owner(owner),
-        });
+        let jobs = self.owner().into_iter().fold(jobs, Jobs::owner_digest);
         view.param("cursor").into_iter().fold(jobs, Jobs::cursor)
     }
 
     /// Whether the list is searched job by job.
     pub(super) fn is_search(&self) -> bool {
         ["code", "q", "owner"].iter().any(|name| self.view.param(name).is_some())
+    }
+
+    /// Names and values of the filter in the form of a bulk operation. Its times are absolute, and its owner is a digest.
+    pub(super) fn fields(&self) -> Vec<(&'static str, String)> {
+        let text = |name: &str| self.view.param(name).map(str::to_owned);
+        let fields = [
+            ("status", text("status")),
+            ("name", text("name")),
+            ("code", text("code")),
+            ("owner", self.owner().map(|owner| owner.to_string())),
+            ("q", text("q")),
+            ("since", self.since()),
+            ("until", text("until")),
+        ];
+        fields.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+
+    /// The owner, who is named or given by the digest.
+    fn owner(&self) -> Option<Digest> {
+        let owner = self.view.param("owner")?;
+        Some(Digest::from_hex(owner).unwrap_or_else(|| JobOwner::new(owner, false).digest()))
     }
 
     /// The beginning of the window as a time, for links: the cursor of a page belongs to one time.

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     CancelOutcome, JobId, JobLookup, JobStatus, JobView, RetryOutcome,
-    core::job::{AttemptRecord, ErrorRecord, Progress, TraceContext},
+    core::job::{AttemptRecord, ErrorRecord, Progress},
 };
 
 /// Results up to this size are shown.
@@ -251,7 +251,7 @@ fn facts(view: &View, job: &JobView) -> Markup {
                     @let name = job.owner_label.clone().unwrap_or_else(|| short(&owner.to_string()));
                     (fact("Owner", html! { span title=(owner) { (name) } }))
                 }
-                @if let Some(trace) = &job.trace { (fact("Trace", self::trace(view, trace))) }
+                @if let Some(trace) = &job.trace { (fact("Trace", self::trace(view, &trace.trace_id()))) }
             }
         }
     }
@@ -261,11 +261,11 @@ fn fact(name: &str, value: Markup) -> Markup {
     html! { div { dt { (name) } dd { (value) } } }
 }
 
-fn trace(view: &View, trace: &TraceContext) -> Markup {
-    let id = trace.trace_id();
+/// A trace by its id, with a link if the application has set one.
+pub(super) fn trace(view: &View, id: &str) -> Markup {
     html! {
         @match &view.endpoints.options().dashboard.trace_url {
-            Some(template) => a.id href=(template.replace("{trace_id}", &id)) rel="noreferrer" { (id) },
+            Some(template) => a.id href=(template.replace("{trace_id}", id)) rel="noreferrer" { (id) },
             None => span.id { (id) },
         }
     }

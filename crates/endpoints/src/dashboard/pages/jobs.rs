@@ -8,6 +8,7 @@ use super::{
         format::{As, count, dash, duration, job_link, scroll, status, time},
         view::View,
     },
+    bulk,
     filter::Filter,
 };
 use crate::{JobId, JobName, JobPage, JobStatus, JobView, Timestamp, Waiting, WaitingReason};
@@ -28,6 +29,7 @@ pub(super) async fn page(view: &View) -> Result<Content, Failure> {
         regions: vec![
             Region::fixed("filter", filter.form(&names)),
             Region::new("list", list(view, &filter, &page).await),
+            Region::fixed("bulk", bulk::buttons(view, &filter)),
         ],
         // A search reads up to 2 000 jobs.
         refresh: if filter.is_search() { Refresh::STATISTICS } else { Refresh::CHANGES },

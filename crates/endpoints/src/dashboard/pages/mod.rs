@@ -1,11 +1,13 @@
 //! The pages and actions by their paths.
 
+mod bulk;
 mod failures;
 mod filter;
 mod health;
 mod job;
 mod jobs;
 mod logs;
+mod operations;
 mod overview;
 mod timeline;
 mod workers;
@@ -25,8 +27,10 @@ pub(super) async fn content(view: &View) -> Result<Content, Failure> {
         ["workers"] => workers::page(view).await,
         ["failures"] => failures::page(view).await,
         ["health"] => health::page(view).await,
-        // The browser's address after a test of the senders.
+        ["operations"] => operations::page(view).await,
+        // The browser's address when it shows the result of an action.
         ["health", "test"] => Err(Failure::Moved("/health".to_owned())),
+        ["operations", "preview"] => Err(Failure::Moved("/operations".to_owned())),
         _ => Err(Failure::NoPage),
     }
 }
@@ -39,6 +43,9 @@ pub(super) fn action(view: &View, form: &Form) -> Option<Action> {
         ["health", "silences"] => ("silence.create", form.get("rule")),
         ["health", "silences", id, "end"] => ("silence.delete", Some(id)),
         ["health", "test"] => ("alerts.test", None),
+        ["operations", "preview"] => ("bulk.preview", form.get("action")),
+        ["operations", "start"] => ("bulk.start", form.get("preview")),
+        ["operations", id, "stop"] => ("bulk.stop", Some(id)),
         _ => return None,
     };
     Some(Action { who: view.caller.who.to_string(), name, target: target.map(str::to_owned) })
@@ -52,6 +59,9 @@ pub(super) async fn act(view: &View, form: &Form) -> Result<Done, Failure> {
         ["health", "silences"] => health::silence(view, form).await,
         ["health", "silences", id, "end"] => health::end_silence(view, id).await,
         ["health", "test"] => Ok(health::test(view).await),
+        ["operations", "preview"] => operations::preview(view, form).await,
+        ["operations", "start"] => operations::start(view, form).await,
+        ["operations", id, "stop"] => operations::stop(view, id).await,
         _ => Err(Failure::NoPage),
     }
 }

@@ -1,0 +1,278 @@
+//! `/dashboard/operations`: bulk operations, and what operators did.
+
+use std::collections::BTreeSet;
+
+use maud::{Markup, html};
+
+use super::super::{
+    content::{Content, Done, Failure, Refresh, Region, Section},
+    format::{As, count, job_link, mark, time, time_or_dash},
+    forms,
+    table::{Column, table},
+    view::{Form, View},
+};
+use crate::{
+    AuditEntry, BulkAction, BulkError, BulkFilter, BulkOperation, BulkPreview, BulkStatus, JobName, JobStatus, NewBulk,
+    Timestamp,
+};
+
+const BULKS: [Column; 9] = [
+    ("Operation", "wide"),
+    ("State", ""),
+    ("Progress", ""),
+    ("Changed", "number"),
+    ("Skipped", "number"),
+    ("Failed", "number"),
+    ("Started", ""),
+    ("Ended", ""),
+    ("Action", ""),
+];
+const AUDIT: [Column; 6] =
+    [("When", ""), ("Who", ""), ("What", ""), ("Target", "wide"), ("Outcome", ""), ("Trace", "")];
+const NO_OPERATION: Failure = Failure::NotFound("There is no bulk operation with this id.", "BULK_NOT_FOUND");
+
+const NOTICES: [(&str, &str); 2] = [
+    ("started", "The operation is started."),
+    ("stopped", "The operation stops within 2 s. What it changed stays changed."),
+];
+
+pub(super) async fn page(view: &View) -> Result<Content, Failure> {
+    let operations = view.endpoints.bulks().await?;
+    let audit = view.endpoints.audit().await?;
+    let types = view.endpoints.type_names().await?;
+    Ok(Content {
+        title: "Operations".to_owned(),
+        section: Section::Operations,
+        regions: vec![
+            Region::fixed("notice", forms::notice(view, &NOTICES)),
+            Region::fixed(
+                "new",
+                if view.may_operate() {
+                    new(view, &types)
+                } else {
+                    html! {}
+                },
+            ),
+            Region::new("operations", list(view, &operations)),
+            Region::new("audit", trail(view, &audit)),
+        ],
+        refresh: Refresh { on_change: true, ..Refresh::STATISTICS },
+    })
+}
+
+/// The form that previews an operation.
+fn new(view: &View, types: &BTreeSet<JobName>) -> Markup {
+    html! {
+        form.filter method="post" action=(view.link("/operations/preview")) aria-label="New bulk operation" {
+            label { "Action" select name="action" { option value="retry" { "Retry" } option value="cancel" { "Cancel" } } }
+            label {
+                "State"
+                select name="status" {
+                    option value="" { "All" }
+                    @for state in JobStatus::ALL { @if state != JobStatus::Completed { option { (state.as_str()) } } }
+                }
+            }
+            label { "Type" select name="name" { option value="" { "All" } @for name in types { option { (name) } } } }
+            label { "Error code" input name="code" maxlength="200" size="16"; }
+            label { "Text" input name="q" maxlength="200" size="16"; }
+            button { "Preview…" }
+        }
+    }
+}
+
+fn list(view: &View, operations: &[BulkOperation]) -> Markup {
+    let rows: Vec<Markup> = operations.iter().map(|operation| row(view, operation)).collect();
+    html! {
+        section {
+            h2 { "Bulk operations" }
+            @if rows.is_empty() { p.empty { "No bulk operation was started." } }
+            @else { (table("Bulk operations", &BULKS, &rows)) }
+        }
+    }
+}
+
+fn row(view: &View, operation: &BulkOperation) -> Markup {
+    let BulkOperation { id, action, filter, status, total, changed, skipped, failed, started_at, ended_at, .. } =
+        operation;
+    let done = changed + skipped + failed;
+    html! {
+        tr id={ "bulk-" (id) } {
+            th.wide scope="row" { (name(*action)) " " (described(filter)) }
+            td { (mark(state(*status))) }
+            td {
+                @if let Some(total) = total { progress max=((*total).max(1)) value=(done) aria-label="Progress" {} " " }
+                (count(done)) @if let Some(total) = total { " of " (count(*total)) }
+            }
+            td.number { (count(*changed)) }
+            td.number { (count(*skipped)) }
+            td.number { (count(*failed)) }
+            td { (time(*started_at, As::Ago)) }
+            td { (time_or_dash(*ended_at, As::Ago)) }
+            td {
+                @if *status == BulkStatus::Running && view.may_operate() {
+                    form method="post" action=(view.link(&format!("/operations/{id}/stop"))) { button.danger { "Stop" } }
+                }
+            }
+        }
+    }
+}
+
+const fn name(action: BulkAction) -> &'static str {
+    match action {
+        BulkAction::Cancel => "Cancel",
+        BulkAction::Retry => "Retry",
+    }
+}
+
+const fn state(status: BulkStatus) -> &'static str {
+    match status {
+        BulkStatus::Running => "Running",
+        BulkStatus::Stopping => "Stopping",
+        BulkStatus::Stopped => "Stopped",
+        BulkStatus::Completed => "Completed",
+    }
+}
+
+/// The filter in words.
+fn described(filter: &BulkFilter) -> Markup {
+    let times = [("accepted since", filter.since), ("accepted before", filter.until)];
+    let texts = [
+        ("state", filter.status.map(JobStatus::as_str)),
+        ("type", filter.name.as_ref().map(JobName::as_str)),
+        ("error code", filter.code.as_deref()),
+        ("owner", filter.owner.as_deref()),
+        ("text", filter.text.as_deref()),
+    ];
+    html! {
+        @if *filter == BulkFilter::default() { "all jobs" } @else { "jobs with" }
+        @for (name, value) in texts { @if let Some(value) = value { " " (name) " " code { (value) } } }
+        @for (name, at) in times { @if let Some(at) = at { " " (name) " " (time(at, As::Time)) } }
+    }
+}
+
+fn trail(view: &View, entries: &[AuditEntry]) -> Markup {
+    let rows: Vec<Markup> = entries.iter().map(|entry| action(view, entry)).collect();
+    html! {
+        section {
+            h2 { "Actions of operators" }
+            @if rows.is_empty() { p.empty { "No operator has done anything." } }
+            @else { (table("Actions of operators", &AUDIT, &rows)) }
+            p.hint { "The last 500 actions. The log has all of them." }
+        }
+    }
+}
+
+fn action(view: &View, entry: &AuditEntry) -> Markup {
+    html! {
+        tr {
+            td { (time(entry.at, As::Time)) }
+            td { (entry.who) }
+            td { code { (entry.action) } }
+            td.wide {
+                @if let Some(target) = &entry.target {
+                    @match target.parse().ok().filter(|_| entry.action.starts_with("job.")) {
+                        Some(id) => (job_link(view, id)),
+                        None => (target),
+                    }
+                }
+            }
+            td { (entry.outcome) }
+            td { @if let Some(id) = &entry.trace_id { (super::job::trace(view, id)) } }
+        }
+    }
+}
+
+/// `POST /dashboard/operations/preview`: shows the members, and asks for a confirmation.
+pub(super) async fn preview(view: &View, form: &Form) -> Result<Done, Failure> {
+    let new = read(form)?;
+    let described = described(&new.filter);
+    let preview = view.endpoints.preview_bulk(new).await?;
+    Ok(Done::show(Content {
+        title: format!("{} jobs", name(preview.action)),
+        section: Section::Operations,
+        regions: vec![Region::fixed("preview", previewed(view, &preview, &described))],
+        refresh: Refresh::STATISTICS,
+    }))
+}
+
+fn previewed(view: &View, preview: &BulkPreview, described: &Markup) -> Markup {
+    let verb = name(preview.action).to_lowercase();
+    html! {
+        section aria-label="Preview" {
+            p.summary {
+                b { @if !preview.complete { "More than " } (count(preview.count)) @if preview.count == 1 { " job" } @else { " jobs" } }
+                ": " (described) "."
+            }
+            p { "These are the jobs that match now. Jobs that come later stay as they are." }
+            @if !preview.sample.is_empty() {
+                p { "Some of them:" }
+                ul.list { @for id in &preview.sample { li { (job_link(view, *id)) } } }
+            }
+            div.actions {
+                @if preview.count > 0 || !preview.complete {
+                    form method="post" action=(view.link("/operations/start")) {
+                        input type="hidden" name="preview" value=(preview.id);
+                        button.danger[preview.action == BulkAction::Cancel] { (name(preview.action)) " these jobs" }
+                    }
+                }
+                a href=(view.link("/operations")) { "Do not " (verb) }
+            }
+        }
+    }
+}
+
+fn read(form: &Form) -> Result<NewBulk, Failure> {
+    let [status, name, code, owner, text, since, until] =
+        ["status", "name", "code", "owner", "q", "since", "until"].map(|name| form.get(name));
+    let invalid = |name: &str, value: &str, expected: &str| {
+        Failure::Invalid(format!("invalid {name} {value:?}: expected {expected}"))
+    };
+    let action = match form.get("action") {
+        Some("cancel") => BulkAction::Cancel,
+        Some("retry") => BulkAction::Retry,
+        other => return Err(invalid("action", other.unwrap_or_default(), "cancel or retry")),
+    };
+    let state = |text: &str| {
+        let state = JobStatus::ALL.into_iter().find(|state| state.as_str() == text);
+        state.ok_or_else(|| invalid("status", text, "a state"))
+    };
+    let at = |name: &'static str| {
+        move |text: &str| {
+            text.parse::<Timestamp>().map_err(|_| invalid(name, text, "a time, such as 2026-11-29T12:00:00Z"))
+        }
+    };
+    let filter = BulkFilter {
+        status: status.map(state).transpose()?,
+        name: name.map(JobName::new).transpose().map_err(|error| Failure::Invalid(error.to_string()))?,
+        code: code.map(str::to_owned),
+        owner: owner.map(str::to_owned),
+        text: text.map(str::to_owned),
+        since: since.map(at("since")).transpose()?,
+        until: until.map(at("until")).transpose()?,
+    };
+    Ok(NewBulk { action, filter })
+}
+
+/// `POST /dashboard/operations/start`.
+pub(super) async fn start(view: &View, form: &Form) -> Result<Done, Failure> {
+    let id = form.get("preview").and_then(|id| id.parse().ok()).ok_or(NO_OPERATION)?;
+    view.endpoints.start_bulk(id).await?;
+    Ok(Done::open("/operations?notice=started"))
+}
+
+/// `POST /dashboard/operations/{id}/stop`.
+pub(super) async fn stop(view: &View, id: &str) -> Result<Done, Failure> {
+    let id = id.parse().map_err(|_| NO_OPERATION)?;
+    view.endpoints.stop_bulk(id).await?.ok_or(NO_OPERATION)?;
+    Ok(Done::open("/operations?notice=stopped"))
+}
+
+impl From<BulkError> for Failure {
+    fn from(error: BulkError) -> Self {
+        match error {
+            BulkError::NotFound => Self::NotFound("There is no such preview. The last 20 are kept.", "BULK_NOT_FOUND"),
+            BulkError::Store(error) => Self::Store(error),
+            other => Self::Invalid(other.to_string()),
+        }
+    }
+}
