@@ -125,8 +125,7 @@ fn numbers_and_ids_may_differ() {
     ] {
         assert_eq!(words(output), words(shown));
     }
-    for (shown, output) in
-        [("exit 0", "exit 1"), ("\"Completed\"", "\"Failed\""), ("[0,0,0]", "[0,0]"), ("a-1", "a-2")]
+    for (shown, output) in [("exit 0", "exit 1"), ("\"Completed\"", "\"Failed\""), ("[0,0,0]", "[0,0]"), ("a-1", "a-2")]
     {
         assert_ne!(words(output), words(shown));
     }

@@ -88,6 +88,7 @@ fn hash(value: &(impl Hash + ?Sized)) -> u64 {
 pub(super) enum Section {
     Overview,
     Jobs,
+    Types,
     Workers,
     Failures,
     Health,
@@ -95,14 +96,15 @@ pub(super) enum Section {
 }
 
 impl Section {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Overview, Self::Jobs, Self::Workers, Self::Failures, Self::Health, Self::Operations];
+    pub(super) const ALL: [Self; 7] =
+        [Self::Overview, Self::Jobs, Self::Types, Self::Workers, Self::Failures, Self::Health, Self::Operations];
 
     /// The path below `/dashboard`, and the text of the link.
     pub(super) const fn entry(self) -> (&'static str, &'static str) {
         match self {
             Self::Overview => ("", "Overview"),
             Self::Jobs => ("/jobs", "Jobs"),
+            Self::Types => ("/types", "Types"),
             Self::Workers => ("/workers", "Workers"),
             Self::Failures => ("/failures", "Failures"),
             Self::Health => ("/health", "Health and alerts"),

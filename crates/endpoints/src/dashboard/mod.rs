@@ -17,13 +17,14 @@
 //! | `routes` | routes, access, response headers |
 //! | `live` | the event stream that sends changed regions |
 //! | `shell` | the frame around each page |
-//! | `format`, `table` | times, numbers, states, tables |
+//! | `format`, `table`, `chart` | times, numbers, states, tables, charts |
 //! | `forms` | what forms have in common |
 //! | `preferences` | theme and time zone, kept in cookies |
 //! | `assets` | the style sheet, the script and the icon, which the binary contains |
 //! | `pages` | the pages and actions |
 
 mod assets;
+mod chart;
 mod content;
 mod format;
 mod forms;

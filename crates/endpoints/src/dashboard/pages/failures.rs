@@ -76,7 +76,7 @@ fn row(view: &View, group: &FailureGroup) -> Markup {
     html! {
         tr id={ "failure-" (name) "-" (code) } {
             th scope="row" { a href=(view.link_to("/jobs", &filter)) { code { (code) } } }
-            td { (name) }
+            td { a href=(view.link(&format!("/types/{name}"))) { (name) } }
             td.number { (count(group.count)) }
             td { (time(group.first_at, As::Ago)) }
             td { (time(group.last_at, As::Ago)) }

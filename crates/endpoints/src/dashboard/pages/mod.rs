@@ -1,15 +1,19 @@
 //! The pages and actions by their paths.
 
 mod bulk;
+mod charts;
 mod failures;
 mod filter;
 mod health;
 mod job;
+mod job_type;
 mod jobs;
 mod logs;
 mod operations;
 mod overview;
 mod timeline;
+mod type_table;
+mod types;
 mod workers;
 
 use super::{
@@ -24,6 +28,8 @@ pub(super) async fn content(view: &View) -> Result<Content, Failure> {
         [] => overview::page(view).await,
         ["jobs"] => jobs::page(view).await,
         ["jobs", id] => job::page(view, id).await,
+        ["types"] => types::page(view).await,
+        ["types", name] => job_type::page(view, name).await,
         ["workers"] => workers::page(view).await,
         ["failures"] => failures::page(view).await,
         ["health"] => health::page(view).await,
@@ -40,6 +46,10 @@ pub(super) fn action(view: &View, form: &Form) -> Option<Action> {
     let (name, target) = match *view.segments() {
         ["jobs", id, "cancel"] => ("job.cancel", Some(id)),
         ["jobs", id, "retry"] => ("job.retry", Some(id)),
+        ["types", name, "pause"] => ("type.pause", Some(name)),
+        ["types", name, "resume"] => ("type.resume", Some(name)),
+        ["types", name, "limit"] => ("type.limit", Some(name)),
+        ["types", name, "unlimit"] => ("type.unlimit", Some(name)),
         ["health", "silences"] => ("silence.create", form.get("rule")),
         ["health", "silences", id, "end"] => ("silence.delete", Some(id)),
         ["health", "test"] => ("alerts.test", None),
@@ -56,6 +66,10 @@ pub(super) async fn act(view: &View, form: &Form) -> Result<Done, Failure> {
     match *view.segments() {
         ["jobs", id, "cancel"] => job::cancel(view, id).await,
         ["jobs", id, "retry"] => job::retry(view, id).await,
+        ["types", name, "pause"] => job_type::pause(view, name, form).await,
+        ["types", name, "resume"] => job_type::resume(view, name).await,
+        ["types", name, "limit"] => job_type::limit(view, name, form).await,
+        ["types", name, "unlimit"] => job_type::unlimit(view, name).await,
         ["health", "silences"] => health::silence(view, form).await,
         ["health", "silences", id, "end"] => health::end_silence(view, id).await,
         ["health", "test"] => Ok(health::test(view).await),

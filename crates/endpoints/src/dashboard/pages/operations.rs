@@ -144,9 +144,9 @@ fn described(filter: &BulkFilter) -> Markup {
         ("text", filter.text.as_deref()),
     ];
     html! {
-        @if *filter == BulkFilter::default() { "all jobs" } @else { "jobs with" }
-        @for (name, value) in texts { @if let Some(value) = value { " " (name) " " code { (value) } } }
-        @for (name, at) in times { @if let Some(at) = at { " " (name) " " (time(at, As::Time)) } }
+        @if *filter == BulkFilter::default() { "all jobs" } @else { "jobs" }
+        @for (name, value) in texts { @if let Some(value) = value { ", " (name) " " code { (value) } } }
+        @for (name, at) in times { @if let Some(at) = at { ", " (name) " " (time(at, As::Time)) } }
     }
 }
 

@@ -1,0 +1,165 @@
+//! The pages about job types over HTTP, and their pauses and limits.
+#![cfg(feature = "dashboard")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
+
+mod support;
+
+use async_endpoints::{
+    Access, AccessLevel, AsyncEndpoints, Builder, JobContext, JobError, JobStatus, JobType, TypeState,
+};
+use reqwest::{Client, Response, StatusCode, redirect::Policy};
+use support::{Service, TestStore, flaky_store, quick, until};
+
+const ECHO: JobType<(), ()> = JobType::new("Echo").concurrency(3);
+/// A text that would become markup without escaping.
+const HOSTILE: &str = "\"><script>alert(1)</script>";
+
+async fn echo(_: JobContext<()>) -> Result<(), JobError> {
+    Ok(())
+}
+
+fn declare(builder: Builder) -> Builder {
+    builder.handler(ECHO, echo)
+}
+
+async fn start(access: Access) -> Service {
+    let store = support::store();
+    let endpoints = declare(support::builder(&store).access(access)).build().unwrap();
+    serve(store, endpoints).await
+}
+
+async fn serve(store: TestStore, endpoints: AsyncEndpoints) -> Service {
+    let app = support::routes(&endpoints).merge(endpoints.dashboard_routes());
+    Service::serve_app(store, endpoints, app).await
+}
+
+async fn get(service: &Service, path: &str) -> Response {
+    service.client.get(service.url(path)).send().await.unwrap()
+}
+
+async fn page(service: &Service, path: &str) -> String {
+    text(get(service, path).await, StatusCode::OK).await
+}
+
+async fn text(response: Response, expected: StatusCode) -> String {
+    let (status, text) = (response.status(), response.text().await.unwrap());
+    assert_eq!(status, expected, "{text}");
+    text
+}
+
+/// Sends a form and follows the redirect.
+async fn post(service: &Service, path: &str, form: &[(&str, &str)]) -> Response {
+    let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+    let request = service.client.post(service.url(path)).body(body);
+    request.header("content-type", "application/x-www-form-urlencoded").send().await.unwrap()
+}
+
+async fn done(service: &Service, path: &str, form: &[(&str, &str)]) -> String {
+    text(post(service, path, form).await, StatusCode::OK).await
+}
+
+async fn echo_type(service: &Service) -> TypeState {
+    service.endpoints.types().await.unwrap().into_iter().find(|state| state.name.as_str() == "Echo").unwrap()
+}
+
+#[tokio::test]
+async fn types_have_a_page_each() {
+    let service = start(Access::loopback()).await;
+    let id = service.endpoints.submit(ECHO, ()).await.unwrap().job.id;
+    support::ended(&service.endpoints, id).await;
+    let html = page(&service, "/dashboard/types").await;
+    assert!(html.contains("id=\"type-Echo\"") && html.contains("dashboard/types/Echo\""), "{html}");
+    until(async || page(&service, "/dashboard/types/Echo").await.contains("0 of 3")).await;
+    let html = page(&service, "/dashboard/types/Echo").await;
+    assert!(html.contains("New jobs are started.") && html.contains("<svg"), "{html}");
+    assert!(html.contains("dashboard/jobs?status=Completed&amp;name=Echo\""), "{html}");
+    for unknown in ["None", "a%20b", "%3Cscript%3E"] {
+        text(get(&service, &format!("/dashboard/types/{unknown}")).await, StatusCode::NOT_FOUND).await;
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn type_is_paused_and_resumed() {
+    let service = start(Access::loopback()).await;
+    let paused = done(&service, "/dashboard/types/Echo/pause", &[("reason", HOSTILE), ("for", "")]).await;
+    assert!(paused.contains("The type is paused.") && paused.contains("until it is resumed"), "{paused}");
+    assert!(!paused.contains(HOSTILE) && paused.contains("&lt;script&gt;"), "{paused}");
+    assert!(page(&service, "/dashboard/types").await.contains("paused"));
+    let pause = echo_type(&service).await.pause.unwrap();
+    assert_eq!((pause.reason.as_str(), pause.until), (HOSTILE, None));
+    let id = service.endpoints.submit(ECHO, ()).await.unwrap().job.id;
+    let longer = done(&service, "/dashboard/types/Echo/pause", &[("reason", "no paper"), ("for", "3600")]).await;
+    assert!(longer.contains("no paper") && longer.contains("resumes"), "{longer}");
+    assert_eq!(support::found(&service.endpoints, id).await.status, JobStatus::Queued);
+    let resumed = done(&service, "/dashboard/types/Echo/resume", &[]).await;
+    assert!(resumed.contains("The type is resumed.") && resumed.contains("New jobs are started."), "{resumed}");
+    support::ended(&service.endpoints, id).await;
+    let audit = service.endpoints.audit().await.unwrap();
+    let actions: Vec<_> = audit.iter().map(|entry| (entry.action.as_str(), entry.target.as_deref())).collect();
+    assert_eq!(actions, [("type.resume", Some("Echo")), ("type.pause", Some("Echo")), ("type.pause", Some("Echo"))]);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn type_is_limited() {
+    let service = start(Access::loopback()).await;
+    let limited = done(&service, "/dashboard/types/Echo/limit", &[("perProcess", "2")]).await;
+    assert!(limited.contains("limit is 2 per process") && limited.contains("Remove the limit"), "{limited}");
+    assert_eq!(echo_type(&service).await.per_process, Some(2));
+    let unlimited = done(&service, "/dashboard/types/Echo/unlimit", &[]).await;
+    assert!(unlimited.contains("The limit is removed.") && !unlimited.contains("per process."), "{unlimited}");
+    assert_eq!(echo_type(&service).await.per_process, None);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn invalid_change_is_refused_with_a_reason() {
+    let service = start(Access::loopback()).await;
+    for (action, form, wanted) in [
+        ("pause", ("reason", " "), "invalid reason"),
+        ("pause", ("for", "60"), "invalid for"),
+        ("limit", ("perProcess", "0"), "invalid perProcess"),
+        ("limit", ("perProcess", "many"), "invalid perProcess"),
+        ("limit", ("perProcess", ""), "invalid perProcess"),
+    ] {
+        let path = format!("/dashboard/types/Echo/{action}");
+        let html = text(post(&service, &path, &[form]).await, StatusCode::BAD_REQUEST).await;
+        assert!(html.contains(wanted), "{wanted}: {html}");
+    }
+    for action in ["pause", "resume", "unlimit"] {
+        let path = format!("/dashboard/types/None/{action}");
+        text(post(&service, &path, &[("reason", "r")]).await, StatusCode::NOT_FOUND).await;
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn level_view_has_no_actions() {
+    let service = start(Access::when(|_| AccessLevel::View)).await;
+    let direct = Client::builder().redirect(Policy::none()).build().unwrap();
+    for path in ["/types", "/types/Echo"] {
+        let html = page(&service, &format!("/dashboard{path}")).await;
+        let mut forms = html.split("method=\"post\" action=\"").skip(1);
+        assert!(forms.all(|form| form.trim_start_matches("../").starts_with("dashboard/preferences\"")), "{html}");
+    }
+    for action in ["pause", "resume", "limit", "unlimit"] {
+        let response = direct.post(service.url(&format!("/dashboard/types/Echo/{action}"))).send().await.unwrap();
+        text(response, StatusCode::FORBIDDEN).await;
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn outage_is_an_error_and_not_an_empty_page() {
+    let (inner, flaky) = flaky_store();
+    let builder = AsyncEndpoints::builder(flaky.clone()).options(quick()).access(Access::loopback());
+    let service = serve(inner, declare(builder).build().unwrap()).await;
+    flaky.outage(true);
+    for path in ["/dashboard/types", "/dashboard/types/Echo"] {
+        let html = text(get(&service, path).await, StatusCode::SERVICE_UNAVAILABLE).await;
+        assert!(html.contains("The job store did not answer"), "{path}: {html}");
+    }
+    flaky.outage(false);
+    service.stop().await;
+}
