@@ -5,7 +5,7 @@ use std::{env, fs, path::PathBuf, process};
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 
-use crate::support::{Service, in_time};
+use crate::support::{Program, Service, in_time};
 
 /// A folder that is deleted with its handle.
 struct Folder(PathBuf);
@@ -75,4 +75,52 @@ async fn import_rejects_unknown_files_and_invalid_lines() {
     let failed = service.finish("/api/import", &json!({ "file": file })).await;
     assert_eq!((&failed["status"], &failed["attempt"]), (&json!("Failed"), &json!(1)));
     assert_eq!(failed["error"]["detail"], "line 2 is \"2,many\": expected ID,AMOUNT");
+}
+
+async fn token(user: &str) -> String {
+    let (lines, status) = Program::start(env!("CARGO_BIN_EXE_export"), &["token", user], &[]).end().await;
+    assert!(status.success());
+    lines.concat()
+}
+
+#[tokio::test]
+async fn export_is_downloaded_by_its_owner_until_it_expires() {
+    // Long enough for the downloads below, and short enough to wait for the end.
+    let service = Service::start_with(env!("CARGO_BIN_EXE_export"), &[], &[("AE_RETENTION_SECONDS", "4")]).await;
+    let (ada, bob) = (token("ada").await, token("bob").await);
+    let get = |path: &str, token: &str| {
+        let request = service.client.get(format!("{}{path}", service.url)).bearer_auth(token);
+        async { in_time("an answer", request.send()).await.unwrap() }
+    };
+    let order = service.client.post(format!("{}/exports", service.url)).json(&json!({ "rows": 2 }));
+    let job = json(order.bearer_auth(&ada).header("prefer", "wait=30")).await;
+    let url = job["result"]["url"].as_str().unwrap_or_else(|| panic!("{job}"));
+    let file = get(url, &ada).await;
+    assert_eq!(file.headers()["content-type"], "text/csv");
+    assert_eq!(file.text().await.unwrap(), "1,ada\n2,ada\n");
+    assert_eq!(get(url, &bob).await.status(), 404);
+    let unknown = format!("/jobs/{}", job["id"].as_str().unwrap());
+    assert_eq!(get(&unknown, &bob).await.status(), 404);
+
+    while get(url, &ada).await.status() == 200 {
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    assert_eq!(get(url, &ada).await.status(), 410);
+}
+
+#[tokio::test]
+async fn export_refuses_tokens_that_are_not_valid() {
+    let service = Service::start(env!("CARGO_BIN_EXE_export")).await;
+    let ada = token("ada").await;
+    let (body, _signature) = ada.rsplit_once('.').unwrap();
+    // {"alg":"none"} with the same claims.
+    let unsigned = format!("eyJhbGciOiJub25lIn0.{}.", body.split_once('.').unwrap().1);
+    for token in [String::new(), "x.y.z".to_owned(), format!("{body}."), unsigned] {
+        let order = service.client.post(format!("{}/exports", service.url)).json(&json!({ "rows": 2 }));
+        let refused = in_time("an answer", order.bearer_auth(&token).send()).await.unwrap();
+        assert_eq!(
+            (refused.status().as_u16(), &refused.headers()["www-authenticate"]),
+            (401, &"Bearer".parse().unwrap())
+        );
+    }
 }
