@@ -90,7 +90,7 @@ impl Chart<'_> {
     }
 
     fn polylines(&self, top: f64) -> Markup {
-        html! { @for line in self.lines { path.line class=(line.class) d=(polyline(&line.values, top)) {} } }
+        html! { @for line in self.lines { path class={ "line " (line.class) } d=(polyline(&line.values, top)) {} } }
     }
 
     /// One area for each line, each on the sum of those before it.
@@ -101,7 +101,7 @@ impl Chart<'_> {
             let lower = below.clone();
             let values = line.values.iter().map(|value| value.unwrap_or(0.0));
             below.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
-            html! { path.area class=(line.class) d=(area(&lower, &below, top)) {} }
+            html! { path class={ "area " (line.class) } d=(area(&lower, &below, top)) {} }
         });
         let areas: Vec<Markup> = areas.collect();
         html! { @for area in areas { (area) } }

@@ -53,12 +53,12 @@ fn running(state: &TypeState) -> Markup {
 
 fn state(view: &View, state: &TypeState) -> Markup {
     html! {
-        section.state aria-label="State" {
-            p.summary {
+        section aria-label="State" {
+            p {
                 @match &state.pause { Some(pause) => (paused(pause)), None => "New jobs are started." }
                 @if let Some(limit) = state.per_process { " An operator's limit is " (limit) " per process." }
             }
-            @if view.may_operate() { (actions(view, state)) }
+            @if view.may_operate() { div.actions { (actions(view, state)) } }
         }
     }
 }

@@ -57,7 +57,7 @@ fn row(view: &View, of_type: &TypeState, figures: &Figures, ended: &[u64]) -> Ma
             th scope="row" {
                 a href=(view.link(&format!("/types/{name}"))) { (name) }
                 @if let Some(pause) = &of_type.pause {
-                    " " span.paused { "paused " (time(pause.since, As::Age)) }
+                    " " span.status.paused { "paused " (time(pause.since, As::Age)) }
                 }
             }
             td { a href=(jobs("Queued")) { (count(of_type.counts.queued)) } }
