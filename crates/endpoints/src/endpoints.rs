@@ -47,7 +47,7 @@ use crate::{
     stats_cache::StatsCache,
     store_call::within,
     sync::Mutex,
-    telemetry::{Measured, OutageLog},
+    telemetry::{Measured, OutageLog, events},
     types::SharedControls,
     worker::{KeeperEnd, RegisteredType, Worker, WorkerParts, WorkerStatus, describe, supervise},
 };
@@ -526,7 +526,9 @@ impl AsyncEndpoints {
                 supervise("hub", worker.restarts(), || hub.listen(&*store, on_work)),
                 supervise("hub publish", worker.restarts(), || hub.publish_changes(&*store)),
                 supervise("hub logs", worker.restarts(), || hub.publish_lines(&*store)),
-                supervise("types", worker.restarts(), || controls.follow(|| worker.wake())),
+                supervise("types", worker.restarts(), || {
+                    controls.follow(|| worker.wake(), |error| events::store_failed("document", error))
+                }),
                 supervise("statistics", worker.restarts(), || async {
                     if let Some(cache) = &stats_cache {
                         cache.keep_fresh().await;

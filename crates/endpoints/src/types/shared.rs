@@ -11,7 +11,7 @@ use async_endpoints_core::{
 };
 
 use super::controls::{Controls, TYPES, TypeControl};
-use crate::{shared_document, store_call::within, sync::Mutex, telemetry::events};
+use crate::{shared_document, store_call::within, sync::Mutex};
 
 /// Time between two reads. A change applies in every process within 2 s, the read itself included.
 const INTERVAL: Duration = Duration::from_millis(1500);
@@ -87,7 +87,7 @@ impl SharedControls {
         current.ok().and_then(Result::ok).unwrap_or_else(|| self.latest())
     }
 
-    /// Reads now. If the document cannot be decoded, the last one counts, and the error is logged once.
+    /// Reads now. If the document cannot be decoded, that is an error, and the last one counts.
     pub(crate) async fn read(&self) -> Result<Arc<Controls>, StoreError> {
         within(async { self.read_into(&mut *self.document.lock().await).await }).await
     }
@@ -95,13 +95,13 @@ impl SharedControls {
     /// Reads the document, and the store's time if a pause ends by itself.
     async fn read_into(&self, last: &mut StoredControls) -> Result<Arc<Controls>, StoreError> {
         let read_at = Instant::now();
+        let mut unreadable = None;
         if let Some(stored) = self.store.document(TYPES).await?
             && last.version != Some(stored.version)
         {
-            last.version = Some(stored.version);
             match Controls::decode(Some(&stored.bytes)) {
-                Ok(controls) => last.controls = controls,
-                Err(error) => events::internal("pauses and limits of job types stay as last read", &error),
+                Ok(controls) => *last = StoredControls { version: Some(stored.version), controls },
+                Err(error) => unreadable = Some(error),
             }
         }
         let mut controls = last.controls.clone();
@@ -110,7 +110,7 @@ impl SharedControls {
         }
         let controls = Arc::new(controls);
         *self.latest.lock() = Some(Latest { read_at, controls: controls.clone() });
-        Ok(controls)
+        unreadable.map_or(Ok(controls), Err)
     }
 
     fn fresh(&self) -> Option<Arc<Controls>> {
@@ -118,15 +118,21 @@ impl SharedControls {
         (latest.read_at.elapsed() < FRESH).then_some(latest.controls)
     }
 
-    /// Reads periodically, and calls `on_change` after each change.
-    pub(crate) async fn follow(&self, on_change: impl Fn()) {
+    /// Reads periodically. Calls `on_change` after each change, and `on_error` for the first of failed reads in a row.
+    pub(crate) async fn follow(&self, on_change: impl Fn(), on_error: impl Fn(&StoreError)) {
+        let mut has_failed = false;
         loop {
             let before = self.latest();
-            match self.read().await {
-                Ok(now) if now != before => on_change(),
-                Ok(_) => {}
-                Err(error) => events::store_failed("document", &error),
+            let read = self.read().await;
+            if self.latest() != before {
+                on_change();
             }
+            if let Err(error) = &read
+                && !has_failed
+            {
+                on_error(error);
+            }
+            has_failed = read.is_err();
             tokio::time::sleep(INTERVAL).await;
         }
     }
@@ -173,11 +179,11 @@ mod tests {
     async fn change_is_read_by_another_process() {
         let store = Arc::new(MemoryStore::new());
         let [one, other] = [0, 1].map(|_| SharedControls::new(store.clone()));
-        assert!(!is_paused(&*other.known().await.expect("memory answers")));
+        assert!(!is_paused(&other.known().await.expect("memory answers")));
         one.change(&name(), Timestamp::default(), |control| pause(control, None)).await.expect("memory answers");
         assert!(is_paused(&one.latest()), "at once in the process that changed it");
-        assert!(!is_paused(&*other.known().await.expect("memory answers")), "not read again");
-        assert!(is_paused(&*other.read().await.expect("memory answers")));
+        assert!(!is_paused(&other.known().await.expect("memory answers")), "not read again");
+        assert!(is_paused(&other.read().await.expect("memory answers")));
     }
 
     #[tokio::test]
@@ -189,9 +195,9 @@ mod tests {
         let until = now() + Duration::from_secs(60);
         shared.change(&name(), now(), |control| pause(control, Some(until))).await.expect("memory answers");
         clock.advance(Duration::from_secs(59));
-        assert!(is_paused(&*shared.read().await.expect("memory answers")));
+        assert!(is_paused(&shared.read().await.expect("memory answers")));
         clock.advance(Duration::from_secs(1));
-        assert!(!is_paused(&*shared.read().await.expect("memory answers")));
+        assert!(!is_paused(&shared.read().await.expect("memory answers")));
         // The next change removes the pause from the document, which then has no end to wait for.
         shared.change(&name(), now(), |control| control.per_process = Some(1)).await.expect("memory answers");
         assert_eq!(shared.latest().of(&name()), TypeControl { pause: None, per_process: Some(1) });
@@ -208,7 +214,9 @@ mod tests {
         flaky.outage(false);
         let stored = memory.document(TYPES).await.expect("memory answers").expect("a document");
         memory.put_document(TYPES, Some(stored.version), r#"{"format":2}"#.into(), None).await.expect("memory answers");
-        assert!(is_paused(&*shared.read().await.expect("the store answers")));
+        assert!(shared.read().await.is_err() && is_paused(&shared.latest()));
+        let restarted = SharedControls::new(memory.clone());
+        assert!(!is_paused(&restarted.known().await.expect("claims go on without pauses")));
         let newer = shared.change(&name(), Timestamp::default(), |control| control.pause = None).await;
         assert!(newer.expect_err("a newer document is not overwritten").to_string().contains("format 2"));
     }
