@@ -23,13 +23,13 @@ impl Bulk {
         let NewBulk { action, filter } = new;
         let of_list = filter.checked(action)?;
         let (chunk, rest) = members::page(&*self.store, &of_list, None).await?;
-        let (more, complete) = members::count(&*self.store, &of_list, rest).await?;
+        let (count, complete) = members::count(&*self.store, &of_list, chunk.len(), rest).await?;
         let operation = Operation {
             id: Uuid::now_v7(),
             action,
             filter,
             state: State::Previewed,
-            count: chunk.len() as u64 + more,
+            count,
             complete,
             chunk,
             rest,
