@@ -6,7 +6,7 @@
 //! use async_endpoints_core::{Store, StoreError, store::StatsQuery};
 //!
 //! async fn quarantined(store: &dyn Store) -> Result<u64, StoreError> {
-//!     Ok(store.stats(StatsQuery::default()).await?.quarantined)
+//!     Ok(store.stats(&StatsQuery::default()).await?.quarantined)
 //! }
 //! ```
 //!
