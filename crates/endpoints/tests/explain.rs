@@ -274,7 +274,10 @@ async fn owners_read_their_own_explanations_without_hosts() {
         .endpoint(Endpoint::post("/waits", WAITS))
         .handler(WAITS, move |_: JobContext<u32>| {
             let gate = handler_gate.clone();
-            async move { Ok(gate.acquire().await.unwrap().forget()) }
+            async move {
+                gate.acquire().await.unwrap().forget();
+                Ok(())
+            }
         })
         .build()
         .unwrap();
