@@ -130,6 +130,13 @@ async fn waiting_jobs_are_explained() {
     let found = explained(&service, later, &["retryBackoff", "retried"]).await;
     assert!(found["reasons"][0]["until"].is_string(), "{found}");
 
+    service.endpoints.pause_type("Waits", "maintenance", None).await.unwrap();
+    let paused = service.submit("/waits", json!(0)).await;
+    let found = explained(&service, paused, &["paused", "queued"]).await;
+    assert_eq!(found["reasons"][0]["detail"], "An operator paused Waits: maintenance.");
+    service.cancel(paused).await;
+    service.endpoints.resume_type("Waits").await.unwrap();
+
     let limited = service.submit("/limited", json!(1)).await;
     explained(&service, limited, &["running"]).await;
     let next = service.submit("/limited", json!(2)).await;

@@ -13,7 +13,7 @@ use crate::{
     explain::{Explained, Facts, Viewer, expected_wait, explain},
     job_type::timeout_of,
     store_call::within,
-    types::TypePause,
+    types::Controls,
 };
 
 impl AsyncEndpoints {
@@ -55,7 +55,7 @@ impl AsyncEndpoints {
         let stats = within(store.stats(&StatsQuery::default())).await?;
         let running = if job.status == JobStatus::Queued { self.running(job).await? } else { Vec::new() };
         let controls = self.0.controls.soon().await;
-        let facts = self.facts(job, &stats, &recent.minutes, &running, controls.pause(&job.name), viewer);
+        let facts = self.facts(job, &stats, &recent.minutes, &running, &controls, viewer);
         Ok(explain(&facts))
     }
 
@@ -67,7 +67,7 @@ impl AsyncEndpoints {
         }
         let stats = self.0.stats_cache.latest()?;
         let controls = self.0.controls.latest();
-        expected_wait(&self.facts(job, &stats, &stats.minutes, &[], controls.pause(&job.name), Viewer::Caller))
+        expected_wait(&self.facts(job, &stats, &stats.minutes, &[], &controls, Viewer::Caller))
     }
 
     fn facts<'a>(
@@ -76,11 +76,12 @@ impl AsyncEndpoints {
         stats: &'a Stats,
         minutes: &'a [MinuteStats],
         running: &'a [Timestamp],
-        pause: Option<&'a TypePause>,
+        controls: &'a Controls,
         viewer: Viewer,
     ) -> Facts<'a> {
         let (lease, timeout) = (self.options().lease, self.timeout(job));
-        Facts { job, stats, minutes, running, pause, lease, timeout, viewer }
+        let (pause, paused) = (controls.pause(&job.name), controls.paused().collect());
+        Facts { job, stats, minutes, running, pause, paused, lease, timeout, viewer }
     }
 
     /// When the running attempts of the job's type started, the earliest first. At most 200.

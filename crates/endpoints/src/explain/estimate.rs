@@ -174,6 +174,7 @@ impl<'a> Others<'a> {
         let mut names: Vec<_> = others.into_iter().map(|of_type| &of_type.name).collect();
         names.sort_unstable();
         names.dedup();
+        names.retain(|name| !facts.paused.contains(name));
         Self { names, running }
     }
 

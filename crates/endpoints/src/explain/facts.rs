@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_endpoints_core::{
-    JobStatus, JobView, Timestamp,
+    JobName, JobStatus, JobView, Timestamp,
     job::AttemptRecord,
     store::{LiveWorker, MinuteStats, Stats, TypeCapacity, TypeStats},
 };
@@ -21,6 +21,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) running: &'a [Timestamp],
     /// The pause of the job's type.
     pub(crate) pause: Option<&'a TypePause>,
+    /// All paused types.
+    pub(crate) paused: Vec<&'a JobName>,
     /// The duration of leases.
     pub(crate) lease: Duration,
     /// The timeout of an attempt, if the type is declared in this process.

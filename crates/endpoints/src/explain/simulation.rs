@@ -226,6 +226,7 @@ impl Service {
             minutes,
             running: &running,
             pause: None,
+            paused: Vec::new(),
             lease,
             timeout: None,
             viewer: Viewer::Caller,

@@ -106,6 +106,7 @@ impl World {
             minutes: &self.minutes,
             running: &[],
             pause: self.pause.as_ref(),
+            paused: Vec::new(),
             lease: Duration::from_secs(8),
             timeout: Some(Duration::from_secs(50)),
             viewer: self.viewer,
