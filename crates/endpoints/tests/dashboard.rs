@@ -101,7 +101,17 @@ async fn pages(service: &Service) -> Vec<String> {
     ended(&service.endpoints, done).await;
     let waiting = service.endpoints.submit(LATER, ()).await.unwrap().job.id;
     let jobs = [id, done, waiting].map(|id| format!("/dashboard/jobs/{id}"));
-    let fixed = ["/dashboard", "/dashboard/jobs", "/dashboard/jobs?status=Failed&name=Refuse"];
+    let fixed = [
+        "/dashboard",
+        "/dashboard/jobs",
+        "/dashboard/jobs?status=Failed&name=Refuse",
+        "/dashboard/types",
+        "/dashboard/types/Refuse",
+        "/dashboard/workers",
+        "/dashboard/failures",
+        "/dashboard/health",
+        "/dashboard/operations",
+    ];
     fixed.into_iter().map(str::to_owned).chain(jobs).collect()
 }
 
