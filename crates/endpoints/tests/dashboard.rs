@@ -413,6 +413,15 @@ async fn stream_sends_changed_regions() {
 }
 
 #[tokio::test]
+async fn stream_of_a_missing_page_ends() {
+    let service = start().await;
+    let stream = get(&service, "/dashboard/live?at=/none").await;
+    let text = tokio::time::timeout(Duration::from_secs(20), stream.text()).await.expect("an end").unwrap();
+    assert!(text.contains("\"isOver\":true"), "{text}");
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn streams_are_limited() {
     let service = start().await;
     let mut streams = Vec::new();

@@ -16,12 +16,12 @@ async fn dashboard_works_in_a_browser() {
     assert!(modules.exists(), "the driver of the browser is not installed: run `cargo xtask test`");
     let folder = Folder::new();
     std::os::unix::fs::symlink(modules, folder.join("node_modules")).expect("a link");
-    for name in ["package.json", "support.mjs", "dashboard.test.mjs"] {
-        fs::copy(package.join("browser").join(name), folder.join(name)).expect("a file of the tests");
+    for file in fs::read_dir(package.join("browser")).expect("the tests").flatten() {
+        fs::copy(file.path(), folder.join(&file.file_name().to_string_lossy())).expect("a file of the tests");
     }
     let demo = Demo::start(&folder, &[("AE_STORE", "memory:"), ("AE_RETRY_BASE_SECONDS", "0.01")]).await;
     let mut node = Command::new("node");
-    node.args(["--test", "dashboard.test.mjs"]).current_dir(folder.join(".")).env("DEMO_URL", demo.url(""));
+    node.arg("--test").current_dir(folder.join(".")).env("DEMO_URL", demo.url(""));
     let output = tokio::time::timeout(TIMEOUT, node.kill_on_drop(true).output()).await.expect("an exit");
     let output = output.expect("Node.js starts");
     println!("{}", String::from_utf8_lossy(&output.stdout));

@@ -47,6 +47,7 @@ pub(super) async fn stream(dashboard: &Arc<Dashboard>, head: &Parts) -> Response
         sent: HashMap::new(),
         refresh: Refresh::STATISTICS,
         rendered: None,
+        is_over: false,
         changes,
         _permit: permit,
     };
@@ -70,24 +71,28 @@ struct LivePage {
     refresh: Refresh,
     /// When the page was rendered last.
     rendered: Option<Instant>,
+    /// The last event was sent.
+    is_over: bool,
     changes: watch::Receiver<u64>,
     _permit: OwnedSemaphorePermit,
 }
 
 /// The data of an event.
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Event<'a> {
     at: Timestamp,
     tag: String,
     /// Ids and HTML of changed regions.
     regions: Vec<(&'a str, &'a str)>,
     /// Why the page could not be rendered. The browser keeps its regions.
-    #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    /// The page does not exist any more, or the caller lost access. The browser loads the page again, which says why.
+    is_over: bool,
 }
 
 impl LivePage {
-    /// The next event. `None` when this process has drained, or when the caller lost access.
+    /// The next event. `None` after the last one, and when this process has drained.
     async fn next(&mut self) -> Option<Result<Bytes, Infallible>> {
         self.wait().await?;
         self.rendered = Some(Instant::now());
@@ -95,18 +100,19 @@ impl LivePage {
         let (_, content) = self.dashboard.content(&self.head, &self.at).await;
         let data = match &content {
             Ok(content) => self.changed(content),
-            Err(Failure::Store(error)) => {
-                Event { at: now(), tag: String::new(), regions: Vec::new(), error: Some(error.to_string()) }
-            }
-            // Such as a job that expired: the browser loads the page, which says why.
-            Err(_) => return None,
+            Err(Failure::Store(error)) => Event::without_regions(Some(error.to_string()), false),
+            Err(_) => Event::without_regions(None, true),
         };
+        self.is_over = data.is_over;
         let json = serde_json::to_string(&data).unwrap_or_default();
         Some(Ok(Bytes::from(format!("data: {json}\n\n"))))
     }
 
     /// Waits until the page is due.
     async fn wait(&mut self) -> Option<()> {
+        if self.is_over {
+            return None;
+        }
         let Some(rendered) = self.rendered else { return Some(()) };
         let (endpoints, refresh) = (self.dashboard.endpoints.clone(), self.refresh);
         let changes = &mut self.changes;
@@ -134,7 +140,13 @@ impl LivePage {
         if is_first && self.shown == tag {
             regions.clear();
         }
-        Event { at: now(), tag, regions, error: None }
+        Event { at: now(), tag, regions, error: None, is_over: false }
+    }
+}
+
+impl Event<'_> {
+    fn without_regions(error: Option<String>, is_over: bool) -> Self {
+        Self { at: now(), tag: String::new(), regions: Vec::new(), error, is_over }
     }
 }
 

@@ -174,6 +174,7 @@ function live() {
   stream = new EventSource(`${main.dataset.live}?${parameters}`);
   stream.onmessage = ({ data }) => {
     const event = JSON.parse(data);
+    if (event.isOver) return location.reload();
     received(Date.parse(event.at));
     if (event.error) say(`The job store does not answer: ${event.error}. The page shows older data.`, true);
     else {

@@ -1,0 +1,109 @@
+// Pages that change while they are open.
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { cancel, cuttable, demo, ended, isLive, job, launch, open, running, submit } from './support.mjs';
+
+let browser;
+
+before(async () => {
+  browser = await launch();
+  await ended((await submit('process-data', { category: 'rain' })).id); // an empty list has no rows that stay
+});
+
+after(() => browser?.close());
+
+test('change is seen within half a second', async () => {
+  const page = await open(browser, '/dashboard/jobs');
+  const delays = [];
+  for (let round = 0; round < 10; round++) {
+    const { id } = await submit('sleep', { seconds: 600 });
+    await page.goto(`${demo}/dashboard/jobs/${id}`);
+    await isLive(page);
+    await page.evaluate(() => {
+      new MutationObserver(() => {
+        if (!window.seen && document.querySelector('#state .canceled')) window.seen = Date.now();
+      }).observe(document.body, { subtree: true, childList: true, attributes: true, characterData: true });
+    });
+    await cancel(id);
+    await page.locator('#state .canceled').waitFor();
+    delays.push((await page.evaluate(() => window.seen)) - Date.parse((await job(id)).lastUpdatedAt));
+  }
+  delays.sort((a, b) => a - b);
+  console.log(`seen after ${delays.join(', ')} ms`);
+  assert.ok(delays[delays.length >> 1] <= 500, `${delays} ms`);
+  await page.context().close();
+});
+
+test('paused page does not change', async () => {
+  const page = await open(browser, '/dashboard/jobs');
+  await isLive(page);
+  await page.getByRole('button', { name: 'Pause' }).click();
+  await page.locator('html[data-state=paused]').waitFor({ state: 'attached' });
+  await page.evaluate(() => {
+    window.mutations = 0;
+    new MutationObserver((list) => (window.mutations += list.length)).observe(document, { subtree: true, childList: true, attributes: true, characterData: true });
+  });
+  const { id } = await submit('process-data', { category: 'rain' });
+  await ended(id);
+  await page.waitForTimeout(2500); // longer than the clock and the pause between two events
+  assert.equal(await page.evaluate(() => window.mutations), 0);
+  await page.getByRole('button', { name: 'Pause' }).click();
+  await isLive(page);
+  await page.getByRole('button', { name: /new$/ }).click();
+  await page.locator(`#job-${id}`).waitFor();
+  await page.context().close();
+});
+
+test('change of a page leaves focus, text and open parts alone', async () => {
+  const page = await open(browser, '/dashboard/jobs');
+  await isLive(page);
+  const rows = () => page.locator('tbody tr').evaluateAll((rows) => rows.map((row) => row.id));
+  const before = await rows();
+  const box = page.getByRole('textbox', { name: 'Id or text' });
+  await box.fill('typed');
+  await box.evaluate((input) => input.setSelectionRange(1, 3));
+  const { id } = await submit('process-data', { category: 'rain' });
+  await ended(id);
+  await page.getByRole('button', { name: /new$/ }).waitFor();
+  assert.equal(await box.inputValue(), 'typed');
+  assert.deepEqual(await page.evaluate(() => [document.activeElement.name, document.activeElement.selectionStart, document.activeElement.selectionEnd]), ['q', 1, 3]);
+  assert.deepEqual(await rows(), before, 'no row moved');
+  await page.context().close();
+
+  const active = await open(browser, `/dashboard/jobs/${await running()}`);
+  await isLive(active);
+  await active.getByText('Cancel…').click();
+  const percent = () => active.locator('#state progress').first().getAttribute('value');
+  const first = await percent();
+  await active.waitForFunction((first) => document.querySelector('#state progress').getAttribute('value') !== first, first);
+  assert.ok(await active.getByRole('button', { name: 'Cancel the job' }).isVisible(), 'the confirmation stays open');
+  await active.context().close();
+});
+
+test('page without a stream polls', async () => {
+  const page = await open(browser, '/dashboard/nothing');
+  await page.route('**/dashboard/live?*', (route) => route.fulfill({ status: 503 }));
+  await page.goto(`${demo}/dashboard/jobs`);
+  await page.locator('html[data-state=polling]').waitFor({ state: 'attached' });
+  const { id } = await submit('process-data', { category: 'rain' });
+  await ended(id);
+  await page.getByRole('button', { name: /new$/ }).click();
+  await page.locator(`#job-${id}`).waitFor();
+  await page.context().close();
+});
+
+test('lost connection is shown and heals', async () => {
+  const proxy = await cuttable();
+  const page = await open(browser, '/dashboard/jobs', { address: proxy.address });
+  await isLive(page);
+  const rows = await page.locator('tbody tr').count();
+  proxy.cut();
+  await page.getByText(/connection is lost|server does not answer/).waitFor({ timeout: 5000 });
+  assert.equal(await page.locator('tbody tr').count(), rows, 'the last data stays');
+  proxy.heal();
+  await page.locator('#banner').waitFor({ state: 'hidden', timeout: 15000 });
+  await isLive(page);
+  await page.context().close();
+  proxy.close();
+});
