@@ -12,6 +12,9 @@ struct ComingFromDotnet;
 #[doc = include_str!("../../../docs/configuration.md")]
 struct Configuration;
 
+#[doc = include_str!("../../../docs/dashboard.md")]
+struct Dashboard;
+
 #[doc = include_str!("../../../docs/for-assistants.md")]
 struct ForAssistants;
 
