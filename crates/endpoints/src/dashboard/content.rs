@@ -8,7 +8,7 @@ use std::{
 use axum::http::StatusCode;
 use maud::{Markup, html};
 
-use crate::{ListError, StoreError, audit::OK};
+use crate::{JobId, JobStatus, JobView, ListError, StoreError, audit::OK};
 
 /// A page without its frame.
 pub(super) struct Content {
@@ -22,19 +22,32 @@ pub(super) struct Content {
 /// When the live stream renders a page again.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refresh {
-    /// Whether changes of jobs render the page, at most four times a second.
-    pub(super) on_change: bool,
+    /// What changes the page, at most four times a second.
+    pub(super) watch: Watch,
     /// The longest time between two renders.
     pub(super) every: Duration,
 }
 
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) enum Watch {
+    Nothing,
+    /// Any job.
+    Jobs,
+    /// A job that has another version than this one.
+    Job(JobId, u64),
+}
+
 impl Refresh {
     /// With the statistics, which are read every five seconds.
-    pub(super) const STATISTICS: Self = Self { on_change: false, every: Duration::from_secs(5) };
-    /// With each change of a job.
-    pub(super) const CHANGES: Self = Self { on_change: true, every: Duration::from_secs(5) };
-    /// With each change of a job, and once a second: for the log lines of a running job.
-    pub(super) const RUNNING: Self = Self { on_change: true, every: Duration::from_secs(1) };
+    pub(super) const STATISTICS: Self = Self { watch: Watch::Nothing, every: Duration::from_secs(5) };
+    /// With each change of any job.
+    pub(super) const CHANGES: Self = Self { watch: Watch::Jobs, every: Duration::from_secs(5) };
+
+    /// With each change of this job, and once a second while it runs: a log line does not change the job.
+    pub(super) fn of_job(job: &JobView) -> Self {
+        let every = if job.status == JobStatus::InProgress { 1 } else { 5 };
+        Self { watch: Watch::Job(job.id, job.version), every: Duration::from_secs(every) }
+    }
 }
 
 /// A part of a page with an id. The live stream sends a region when its HTML has changed, so the HTML must not contain the

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    content::{Content, Failure, Refresh},
+    content::{Content, Failure, Refresh, Watch},
     routes::Dashboard,
     view::Parameters,
 };
@@ -114,20 +114,23 @@ impl LivePage {
             return None;
         }
         let Some(rendered) = self.rendered else { return Some(()) };
-        let (endpoints, refresh) = (self.dashboard.endpoints.clone(), self.refresh);
+        let (endpoints, Refresh { watch, every }) = (self.dashboard.endpoints.clone(), self.refresh);
         let changes = &mut self.changes;
         let changed = async {
             tokio::time::sleep_until(rendered + PAUSE).await;
-            match refresh.on_change {
-                // Fails if the endpoints are gone, and so is this server.
-                true if changes.changed().await.is_ok() => {}
-                _ => std::future::pending().await,
+            let is_changed = match watch {
+                Watch::Nothing => false,
+                Watch::Jobs => changes.changed().await.is_ok(),
+                Watch::Job(id, version) => endpoints.wait_until(id, every, |job| job.version != version).await.is_ok(),
+            };
+            if !is_changed {
+                std::future::pending::<()>().await;
             }
         };
         tokio::select! {
             () = endpoints.drained() => None,
             () = changed => Some(()),
-            () = tokio::time::sleep_until(rendered + refresh.every) => Some(()),
+            () = tokio::time::sleep_until(rendered + every) => Some(()),
         }
     }
 

@@ -43,13 +43,14 @@ pub(super) async fn page(view: &View, id: &str) -> Result<Content, Failure> {
         section: Section::Jobs,
         regions: vec![
             Region::new("state", state),
+            Region::new("why", why(view, &job).await?),
             Region::new("timeline", timeline::section(&job)),
             Region::new("outcome", outcome(&job)),
             Region::new("attempts", attempts(&job)),
             Region::new("facts", facts(view, &job)),
             Region::new("logs", logs::section(view, &job).await?),
         ],
-        refresh: if is_running { Refresh::RUNNING } else { Refresh::CHANGES },
+        refresh: Refresh::of_job(&job),
     })
 }
 
@@ -96,6 +97,12 @@ fn notice(view: &View) -> Markup {
         _ => return html! {},
     };
     html! { p.notice role="status" { (text) } }
+}
+
+/// Why the job is in its state.
+async fn why(view: &View, job: &JobView) -> Result<Markup, Failure> {
+    // The job may be pruned since it was read.
+    Ok(view.endpoints.explain(job.id).await?.map_or_else(|| html! {}, |explained| super::why::section(&explained)))
 }
 
 /// Forms behind a disclosure, which asks for a confirmation without scripts.

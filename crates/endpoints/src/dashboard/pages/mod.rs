@@ -14,6 +14,7 @@ mod overview;
 mod timeline;
 mod type_table;
 mod types;
+mod why;
 mod workers;
 
 use super::{
