@@ -6,8 +6,8 @@ mod support;
 use std::{collections::BTreeSet, time::Duration};
 
 use async_endpoints::{
-    Access, AsyncEndpoints, Builder, DashboardOptions, Endpoint, InstanceColor, JobContext, JobError, JobId, JobType,
-    Options, axum::Router,
+    Access, AccessLevel, AsyncEndpoints, Builder, DashboardOptions, Endpoint, InstanceColor, JobContext, JobError,
+    JobId, JobType, Options, axum::Router,
 };
 use reqwest::{Client, Response, StatusCode, header, redirect::Policy};
 use serde_json::json;
@@ -235,6 +235,60 @@ async fn closed_dashboard_refuses_all_routes() {
         let response = post(&service, &format!("/dashboard{path}"), "theme=dark").await;
         assert_eq!(response.status(), StatusCode::FORBIDDEN, "{path}");
     }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn token_begins_a_session_with_its_level() {
+    let tokens = [("write", AccessLevel::Operate), ("read", AccessLevel::View)];
+    let service = start_with(|builder| declare(builder).access(Access::tokens(tokens))).await;
+    let id = service.endpoints.submit(LATER, ()).await.unwrap().job.id;
+    let page = format!("/dashboard/jobs/{id}");
+    let response = get(&service, &page).await;
+    assert_eq!(
+        (response.status(), &response.headers()[header::WWW_AUTHENTICATE]),
+        (StatusCode::UNAUTHORIZED, &"Bearer".parse().unwrap())
+    );
+    let html = response.text().await.unwrap();
+    assert!(
+        html.contains("type=\"password\"")
+            && html.contains(&format!("value=\"/jobs/{id}\""))
+            && !html.contains("Later"),
+        "{html}"
+    );
+    let response = post(&service, "/dashboard/login", "token=wrong").await;
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    assert!(response.text().await.unwrap().contains("The token is wrong."));
+    for (token, canceled) in [("read", StatusCode::FORBIDDEN), ("write", StatusCode::SEE_OTHER)] {
+        let response = post(&service, "/dashboard/login", &format!("token={token}&back=/jobs/{id}")).await;
+        assert_eq!(
+            (response.status(), &response.headers()[header::LOCATION]),
+            (StatusCode::SEE_OTHER, &format!("../dashboard/jobs/{id}").parse().unwrap())
+        );
+        let cookie = response.headers()[header::SET_COOKIE].to_str().unwrap().split(';').next().unwrap().to_owned();
+        let with_session = |request: reqwest::RequestBuilder| request.header("cookie", cookie.clone());
+        let html = with_session(service.client.get(service.url(&page))).send().await.unwrap().text().await.unwrap();
+        assert!(html.contains("Sign out"), "{html}");
+        assert_eq!(html.contains("Cancel the job"), token == "write", "{html}");
+        let cancel = without_redirects().post(service.url(&format!("{page}/cancel")));
+        assert_eq!(with_session(cancel).send().await.unwrap().status(), StatusCode::FORBIDDEN, "no origin");
+        let cancel = without_redirects().post(service.url(&format!("{page}/cancel")));
+        let cancel = with_session(cancel).header("sec-fetch-site", "same-origin");
+        assert_eq!(cancel.send().await.unwrap().status(), canceled, "{token}");
+    }
+    let response = post(&service, "/dashboard/logout", "").await;
+    assert!(response.headers()[header::SET_COOKIE].to_str().unwrap().contains("Max-Age=0"));
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn link_of_another_site_loads_the_page_again() {
+    let service = start_with(|builder| declare(builder).access(Access::token("secret"))).await;
+    let response =
+        service.client.get(service.url("/dashboard/jobs")).header("sec-fetch-site", "cross-site").send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let html = response.text().await.unwrap();
+    assert!(html.contains("<meta http-equiv=\"refresh\" content=\"0\">") && !html.contains("Type"), "{html}");
     service.stop().await;
 }
 

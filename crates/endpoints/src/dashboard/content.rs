@@ -147,6 +147,12 @@ pub(super) enum Failure {
     ViewOnly,
     #[error("The dashboard is closed to you.")]
     NoAccess,
+    /// The caller has no session, or sent a wrong token. After the login, the browser opens the path `back`.
+    #[error("Sign in with a token of this service.")]
+    SignIn { is_wrong: bool, back: String },
+    /// A link of another site: the browser sends the session when this page loads itself again.
+    #[error("The page loads again.")]
+    Again,
     #[error("The job store did not answer: {0}")]
     Store(#[from] StoreError),
     #[error("The page failed. The log of this process has the reason.")]
@@ -160,6 +166,8 @@ impl Failure {
             Self::Invalid(_) => StatusCode::BAD_REQUEST,
             Self::Moved(_) => StatusCode::SEE_OTHER,
             Self::CrossSite | Self::ViewOnly | Self::NoAccess => StatusCode::FORBIDDEN,
+            Self::SignIn { .. } => StatusCode::UNAUTHORIZED,
+            Self::Again => StatusCode::OK,
             Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Panic => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -174,6 +182,7 @@ impl Failure {
             Self::Invalid(_) | Self::Moved(_) => "INVALID_REQUEST",
             Self::CrossSite => "CROSS_SITE_REQUEST",
             Self::ViewOnly | Self::NoAccess => "FORBIDDEN",
+            Self::SignIn { .. } | Self::Again => "UNAUTHORIZED",
             Self::Store(_) => "STORE_UNAVAILABLE",
             Self::Panic => "INTERNAL_ERROR",
         }
@@ -185,6 +194,8 @@ impl Failure {
             Self::Invalid(_) => "Invalid request",
             Self::Moved(_) => "Moved",
             Self::CrossSite | Self::ViewOnly | Self::NoAccess => "Refused",
+            Self::SignIn { .. } => "Sign in",
+            Self::Again => "Loading",
             Self::Store(_) => "The job store is not available",
             Self::Panic => "Internal error",
         }
@@ -222,6 +233,11 @@ pub(super) enum Answer {
 impl Done {
     pub(super) fn open(path: impl Into<String>) -> Self {
         Self { answer: Answer::Open { path: path.into(), cookies: Vec::new() }, outcome: OK }
+    }
+
+    /// Opens a path below `/dashboard` with new cookies.
+    pub(super) const fn with_cookies(path: String, cookies: Vec<String>) -> Self {
+        Self { answer: Answer::Open { path, cookies }, outcome: OK }
     }
 
     pub(super) const fn show(content: Content) -> Self {

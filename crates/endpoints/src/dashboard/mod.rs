@@ -19,6 +19,7 @@
 //! | `shell` | the frame around each page |
 //! | `format`, `table`, `chart` | times, numbers, states, tables, charts |
 //! | `forms` | what forms have in common |
+//! | `login` | the login of browsers by a token |
 //! | `preferences` | theme and time zone, kept in cookies |
 //! | `assets` | the style sheet, the script and the icon, which the binary contains |
 //! | `pages` | the pages and actions |
@@ -29,6 +30,7 @@ mod content;
 mod format;
 mod forms;
 mod live;
+mod login;
 mod pages;
 mod preferences;
 mod routes;

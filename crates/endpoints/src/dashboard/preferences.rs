@@ -89,7 +89,7 @@ pub(super) fn change(form: &Form) -> Result<Done, Failure> {
         let zone = zone(name).ok_or_else(|| invalid("zone", "local or utc"))?;
         cookies.push(set("ae_zone", zone.name()));
     }
-    Ok(Done { answer: Answer::Open { path, cookies }, outcome: OK })
+    Ok(Done::with_cookies(path, cookies))
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use super::{
     assets,
     content::{Answer, Content, Done, Failure},
-    live, pages, preferences, shell,
+    live, login, pages, preferences, shell,
     view::{self, Form, View},
 };
 use crate::{
@@ -69,7 +69,7 @@ impl Dashboard {
     pub(super) async fn content(&self, head: &Parts, at: &str) -> (View, Result<Content, Failure>) {
         let view = View::new(&self.endpoints, self.caller(head), &head.headers, at);
         let content = match view.caller.level {
-            AccessLevel::None => Err(Failure::NoAccess),
+            AccessLevel::None => Err(login::refusal(&self.config, head, at)),
             AccessLevel::View | AccessLevel::Operate => Box::pin(pages::content(&view)).await,
         };
         (view, content)
@@ -115,11 +115,13 @@ async fn act(dashboard: &Dashboard, head: &Parts, body: Body, at: &str) -> Respo
     let view = View::new(&dashboard.endpoints, dashboard.caller(head), &head.headers, at);
     let done = match bytes {
         _ if check_site(head).is_err() => Err(Failure::CrossSite),
-        _ if view.caller.level == AccessLevel::None => Err(Failure::NoAccess),
         Err(_) => Err(Failure::Invalid(format!("The form is longer than {FORM_BYTES} bytes."))),
         Ok(bytes) => {
             let form = Form::read(&bytes);
             match *view.segments() {
+                ["login"] => Box::pin(login::sign_in(&view, &dashboard.config, head, &form)).await,
+                ["logout"] => Ok(login::sign_out(&dashboard.config, head)),
+                _ if view.caller.level == AccessLevel::None => Err(login::refusal(&dashboard.config, head, "")),
                 ["preferences"] => preferences::change(&form),
                 _ if !view.may_operate() => Err(Failure::ViewOnly),
                 _ => act_recorded(&view, &form).await,
@@ -182,6 +184,9 @@ fn show(head: &Parts, view: &View, content: &Content) -> Response {
 fn failed(head: &Parts, view: &View, failure: &Failure) -> Response {
     let mut response = document(head, shell::failure(view, failure, SystemTime::now().into()));
     *response.status_mut() = failure.status();
+    if failure.status() == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
     response
 }
 

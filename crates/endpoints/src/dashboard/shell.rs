@@ -5,10 +5,11 @@ use maud::{DOCTYPE, Markup, html};
 use super::{
     assets,
     content::{Content, Failure, Section},
+    login,
     preferences::{Theme, Zone},
     view::View,
 };
-use crate::Timestamp;
+use crate::{AccessLevel, Timestamp};
 
 /// A whole page.
 pub(super) fn page(view: &View, content: &Content, now: Timestamp) -> Markup {
@@ -32,10 +33,32 @@ pub(super) fn failure(view: &View, failure: &Failure, now: Timestamp) -> Markup 
     let is_live = matches!(failure, Failure::Store(_));
     let main = html! {
         h1 { (failure.title()) }
-        p.failure role="alert" { (failure) }
+        @if let Failure::SignIn { is_wrong, back } = failure {
+            (login::form(view, *is_wrong, back))
+        } @else {
+            p.failure role="alert" { (failure) }
+        }
         @if is_live { p { "The page opens by itself when the store answers again." } }
     };
-    document(view, failure.title(), None, now, is_live.then_some(""), &main)
+    match failure {
+        Failure::Again => again(view),
+        _ => document(view, failure.title(), None, now, is_live.then_some(""), &main),
+    }
+}
+
+/// A page that loads itself again.
+fn again(view: &View) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta http-equiv="refresh" content="0";
+                title { "Loading" }
+            }
+            body { a href=(view.link(&view.at())) { "Go on" } }
+        }
+    }
 }
 
 /// `tag` identifies the content of a live page.
@@ -64,18 +87,26 @@ fn document(
                 a.skip href="#main" { "Skip to the content" }
                 header class={ "top " (options.color.name()) } {
                     a.instance href=(view.link("")) { (name) }
-                    nav aria-label="Pages" {
-                        @for entry in Section::ALL {
-                            @let (path, text) = entry.entry();
-                            a href=(view.link(path)) aria-current=[(section == Some(entry)).then_some("page")] { (text) }
-                        }
+                    @if view.caller.level > AccessLevel::None {
+                        (navigation(view, section))
+                        (live_state(now))
                     }
-                    (live_state(now))
                 }
                 p #banner .banner role="status" hidden {}
                 main #main tabindex="-1" data-live=[tag.map(|_| view.link("/live"))] data-at=(view.at()) data-tag=[tag]
                     data-now=(now) { (main) }
-                (footer(view))
+                @if view.caller.level > AccessLevel::None { (footer(view)) }
+            }
+        }
+    }
+}
+
+fn navigation(view: &View, section: Option<Section>) -> Markup {
+    html! {
+        nav aria-label="Pages" {
+            @for entry in Section::ALL {
+                @let (path, text) = entry.entry();
+                a href=(view.link(path)) aria-current=[(section == Some(entry)).then_some("page")] { (text) }
             }
         }
     }
@@ -95,6 +126,9 @@ fn footer(view: &View) -> Markup {
     html! {
         footer {
             span.who { (view.caller.who) " · " (view.caller.level) }
+            @if view.caller.by_session {
+                form method="post" action=(view.link("/logout")) { button { "Sign out" } }
+            }
             (choice(view, "theme", "Theme", &Theme::ALL.map(|theme| (theme.name(), view.preferences.theme == theme))))
             (choice(view, "zone", "Times", &Zone::ALL.map(|zone| (zone.name(), view.preferences.zone == zone))))
             noscript { span { "Without scripts, pages do not update by themselves and times are in UTC." } }

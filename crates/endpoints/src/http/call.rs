@@ -137,7 +137,7 @@ impl Call {
 }
 
 /// The part of the path that a router removed before it found the route.
-fn prefix(head: &Parts) -> String {
+pub(crate) fn prefix(head: &Parts) -> String {
     let original = head.extensions.get::<OriginalUri>().map(|OriginalUri(uri)| uri);
     original.and_then(|uri| uri.path().strip_suffix(Uri::path(&head.uri))).unwrap_or_default().to_owned()
 }

@@ -84,15 +84,16 @@ pub use self::{
     responses::Responses,
     submission::Submission,
 };
-pub(crate) use self::{
-    config::HttpConfig, endpoint::DeclaredEndpoint, openapi::is_own_operation, owners::owner_of, responses::Hooks,
-    route::Route, routes::routes,
-};
 /// What the dashboard needs to know and sign in its callers.
 #[cfg(feature = "dashboard")]
 pub(crate) use self::{
+    call::prefix,
     grant::Granted,
     login::sign_in,
     session::end as sign_out,
     site::{check as check_site, is_foreign},
+};
+pub(crate) use self::{
+    config::HttpConfig, endpoint::DeclaredEndpoint, openapi::is_own_operation, owners::owner_of, responses::Hooks,
+    route::Route, routes::routes,
 };

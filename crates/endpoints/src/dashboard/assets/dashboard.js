@@ -167,7 +167,6 @@ function received(at) {
 
 function live() {
   stop();
-  if (!main.dataset.live) return; // a page that does not change
   if (paused) return showState('paused', 'Paused');
   if (document.hidden) return;
   const parameters = new URLSearchParams({ at: main.dataset.at, tag });
@@ -233,17 +232,20 @@ function showPage(html) {
 
 // ---- start
 
-pause.hidden = !main.dataset.live;
-pause.setAttribute('aria-pressed', paused);
-pause.onclick = () => {
-  paused = !paused;
-  sessionStorage.setItem('paused', paused ? 'yes' : 'no');
+// A page that does not change, such as the login, has no stream.
+if (main.dataset.live && pause) {
+  pause.hidden = false;
   pause.setAttribute('aria-pressed', paused);
+  pause.onclick = () => {
+    paused = !paused;
+    sessionStorage.setItem('paused', paused ? 'yes' : 'no');
+    pause.setAttribute('aria-pressed', paused);
+    live();
+  };
+  document.addEventListener('visibilitychange', live);
+  addEventListener('pagehide', stop);
+  addEventListener('pageshow', ({ persisted }) => persisted && live());
   live();
-};
-document.addEventListener('visibilitychange', live);
-addEventListener('pagehide', stop);
-addEventListener('pageshow', ({ persisted }) => persisted && live());
+}
 setInterval(() => paused || document.hidden || showTimes(document), 1000);
 showTimes(document);
-live();
