@@ -5,7 +5,9 @@ use maud::{Markup, html};
 use super::{
     super::{
         content::{Content, Done, Failure, Refresh, Region, Section},
-        format::{As, count, dash, duration, job_link, scroll, short, status, time, time_or_dash},
+        format::{As, count, dash, duration, job_link, short, status, time, time_or_dash},
+        forms::{confirmed, notice},
+        table::{Column, table},
         view::View,
     },
     jobs, logs, timeline,
@@ -14,6 +16,20 @@ use crate::{
     CancelOutcome, JobId, JobLookup, JobStatus, JobView, RetryOutcome,
     core::job::{AttemptRecord, ErrorRecord, Progress},
 };
+
+const ATTEMPT_COLUMNS: [Column; 6] =
+    [("Attempt", ""), ("Outcome", ""), ("Started", ""), ("Run time", "number"), ("Worker", ""), ("Error", "wide")];
+
+/// What the last action did, by its name in the address.
+const NOTICES: [(&str, &str); 7] = [
+    ("canceled", "The job is canceled."),
+    ("requested", "The worker is asked to cancel the job."),
+    ("ended", "The job had already ended, so it was not canceled."),
+    ("retried", "This is the new job."),
+    ("existing", "The job was retried before. This is the job of that retry."),
+    ("not-ended", "The job did not fail and was not canceled, so it was not retried."),
+    ("repeat", "The job was not retried. Try again."),
+];
 
 /// Results up to this size are shown.
 const RESULT_BYTES: usize = 16 << 10;
@@ -26,7 +42,7 @@ pub(super) async fn page(view: &View, id: &str) -> Result<Content, Failure> {
     let is_running = job.status == JobStatus::InProgress;
     let waiting = view.endpoints.waiting(&job).await;
     let state = html! {
-        (notice(view))
+        (notice(view, &NOTICES))
         section.state aria-label="State" {
             p.summary {
                 (status(job.status))
@@ -84,51 +100,28 @@ pub(super) async fn retry(view: &View, id: &str) -> Result<Done, Failure> {
     }
 }
 
-/// What the last action did.
-fn notice(view: &View) -> Markup {
-    let text = match view.param("notice") {
-        Some("canceled") => "The job is canceled.",
-        Some("requested") => "The worker is asked to cancel the job.",
-        Some("ended") => "The job had already ended, so it was not canceled.",
-        Some("retried") => "This is the new job.",
-        Some("existing") => "The job was retried before. This is the job of that retry.",
-        Some("not-ended") => "The job did not fail and was not canceled, so it was not retried.",
-        Some("repeat") => "The job was not retried. Try again.",
-        _ => return html! {},
-    };
-    html! { p.notice role="status" { (text) } }
-}
-
 /// Why the job is in its state.
 async fn why(view: &View, job: &JobView) -> Result<Markup, Failure> {
     // The job may be pruned since it was read.
     Ok(view.endpoints.explain(job.id).await?.map_or_else(|| html! {}, |explained| super::why::section(&explained)))
 }
 
-/// Forms behind a disclosure, which asks for a confirmation without scripts.
 fn actions(view: &View, job: &JobView) -> Markup {
     let can_cancel = !job.status.is_terminal() && job.cancel_requested_at.is_none();
     let can_retry = matches!(job.status, JobStatus::Failed | JobStatus::Canceled) && job.retried_by.is_none();
+    let path = |action: &str| view.link(&format!("/jobs/{}/{action}", job.id));
     html! {
-        @if view.may_operate() {
-            @if can_cancel {
-                (action(view, job, "cancel", "Cancel", "Cancel this job? A job that runs is asked to stop, and its work is lost."))
-            }
-            @if can_retry {
-                (action(view, job, "retry", "Retry", "Retry this job? A new job runs with the same request."))
-            }
+        @if view.may_operate() && can_cancel {
+            (confirmed("cancel", "Cancel", &path("cancel"), &html! {
+                p { "Cancel this job? A job that runs is asked to stop, and its work is lost." }
+                button.danger { "Cancel the job" }
+            }))
         }
-    }
-}
-
-fn action(view: &View, job: &JobView, path: &str, name: &str, question: &str) -> Markup {
-    html! {
-        details.action id={ "confirm-" (path) } {
-            summary { (name) "…" }
-            form method="post" action=(view.link(&format!("/jobs/{}/{path}", job.id))) {
-                p { (question) }
-                button.danger[path == "cancel"] { (name) " the job" }
-            }
+        @if view.may_operate() && can_retry {
+            (confirmed("retry", "Retry", &path("retry"), &html! {
+                p { "Retry this job? A new job runs with the same request." }
+                button { "Retry the job" }
+            }))
         }
     }
 }
@@ -184,26 +177,12 @@ fn error(error: &ErrorRecord) -> Markup {
 }
 
 fn attempts(job: &JobView) -> Markup {
-    let table = html! {
-                    table {
-                        thead {
-                            tr {
-                                th scope="col" { "Attempt" }
-                                th scope="col" { "Outcome" }
-                                th scope="col" { "Started" }
-                                th.number scope="col" { "Run time" }
-                                th scope="col" { "Worker" }
-                                th.wide scope="col" { "Error" }
-                            }
-                        }
-                        tbody { @for record in &job.attempts { (attempt(record)) } }
-                    }
-    };
+    let rows: Vec<Markup> = job.attempts.iter().map(attempt).collect();
     html! {
         section {
             h2 { "Attempts" }
-            @if job.attempts.is_empty() { p.empty { "The job has not been started." } }
-            @else { (scroll("Attempts", &table)) }
+            @if rows.is_empty() { p.empty { "The job has not been started." } }
+            @else { (table("Attempts", &ATTEMPT_COLUMNS, &rows)) }
         }
     }
 }
