@@ -368,6 +368,23 @@ async fn filter_is_in_the_address() {
 }
 
 #[tokio::test]
+async fn overview_has_charts_and_types() {
+    let service = start().await;
+    failed(&service).await;
+    service.endpoints.submit(LATER, ()).await.unwrap();
+    let html = page(&service, "/dashboard?window=15m").await;
+    assert!(
+        html.contains(
+            "aria-label=\"Arrivals and ends by minute. accepted: last 2, highest 2. ended: last 1, highest 1.\""
+        ),
+        "{html}"
+    );
+    assert!(html.contains("id=\"type-Later\"") && html.contains("id=\"type-Refuse\""), "{html}");
+    assert_eq!(get(&service, "/dashboard?window=1d").await.status(), StatusCode::BAD_REQUEST);
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn long_list_has_pages() {
     let service = start().await;
     for _ in 0..51 {

@@ -1,32 +1,57 @@
-//! `/dashboard`: counts, alerts, and a table of job types.
+//! `/dashboard`: firing alerts, counts, charts, and a table of job types.
+
+use std::time::Duration;
 
 use maud::{Markup, html};
 
-use super::super::{
-    content::{Content, Failure, Refresh, Region, Section},
-    format::{As, count, duration_or_dash, number, percent, scroll, time_or_dash},
-    view::View,
+use super::{
+    super::{
+        content::{Content, Failure, Refresh, Region, Section},
+        format::{As, count, duration_or_dash, number, percent, time_or_dash},
+        view::View,
+    },
+    charts, type_table,
 };
 use crate::{
-    Figures, JobStats,
+    Figures,
     alerts::{AlertsReport, RuleReport},
 };
 
+/// Windows of the charts in minutes.
+const WINDOWS: [(&str, u64); 3] = [("15m", 15), ("1h", 60), ("6h", 360)];
+
 pub(super) async fn page(view: &View) -> Result<Content, Failure> {
+    let chosen = view.param("window").unwrap_or("1h");
+    let window = WINDOWS.into_iter().find(|(name, _)| chosen == *name);
+    let invalid = || Failure::Invalid(format!("invalid window {chosen:?}: expected 15m, 1h or 6h"));
+    let (window, minutes) = window.ok_or_else(invalid)?;
     let stats = view.endpoints.recent_stats().await?;
+    let series = view.endpoints.series(Duration::from_secs(60 * minutes), None).await?;
+    let types = view.endpoints.types().await?;
     let alerts = view.endpoints.alert_status().await?;
+    let charts = html! { (windows(view, window)) (charts::charts(&series)) };
     Ok(Content {
         title: "Overview".to_owned(),
         section: Section::Overview,
         regions: vec![
             Region::new("alerts", firing(&alerts)),
             Region::new("counts", counts(view, &stats.total)),
-            Region::new("types", types(view, &stats)),
+            Region::new("charts", charts),
+            Region::new("types", type_table::table(view, &types, &stats, &series)),
         ],
         refresh: Refresh::STATISTICS,
     })
 }
 
+fn windows(view: &View, chosen: &str) -> Markup {
+    html! {
+        nav.windows aria-label="Window of the charts" {
+            @for (name, _) in WINDOWS {
+                a href=(view.link_with(&[("window", Some(name))])) aria-current=[(name == chosen).then_some("true")] { (name) }
+            }
+        }
+    }
+}
 /// The alerts that fire, or nothing.
 fn firing(alerts: &AlertsReport) -> Markup {
     let firing: Vec<&RuleReport> = alerts.rules.iter().filter(|rule| rule.state == "firing").collect();
@@ -71,48 +96,6 @@ fn counts(view: &View, total: &Figures) -> Markup {
                 li { div { span.label { "Wait, p95 of 1 h" } b { (duration_or_dash(total.queue_time.p95)) } } }
                 li { div { span.label { "Failed of 1 h" } b { (percent(total.error_rate)) } } }
             }
-        }
-    }
-}
-
-fn types(view: &View, stats: &JobStats) -> Markup {
-    let table = html! {
-                table.figures {
-                    thead {
-                        tr {
-                            th scope="col" { "Type" }
-                            th scope="col" { "Queued" }
-                            th scope="col" { "Scheduled" }
-                            th scope="col" { "Running" }
-                            th scope="col" { "Failed" }
-                            th scope="col" { "Failed, 1 h" }
-                            th scope="col" { "Wait p95" }
-                            th scope="col" { "Run p95" }
-                            th scope="col" { "Oldest queued" }
-                        }
-                    }
-                    tbody {
-                        @for (name, figures) in &stats.job_types {
-                            tr id={ "type-" (name) } {
-                                th scope="row" { a href=(view.link(&format!("/jobs?name={name}"))) { (name) } }
-                                td { (count(figures.queued_jobs)) }
-                                td { (count(figures.scheduled_jobs)) }
-                                td { (count(figures.processing_jobs)) }
-                                td { (count(figures.failed_jobs)) }
-                                td { (percent(figures.error_rate)) }
-                                td { (duration_or_dash(figures.queue_time.p95)) }
-                                td { (duration_or_dash(figures.processing_time.p95)) }
-                                td { (duration_or_dash(figures.oldest_queued_age)) }
-                            }
-                        }
-                    }
-                }
-    };
-    html! {
-        section {
-            h2 { "Job types" }
-            (scroll("Job types", &table))
-            @if stats.job_types.is_empty() { p.empty { "No job type is declared, and there are no jobs." } }
         }
     }
 }
