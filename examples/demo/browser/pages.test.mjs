@@ -22,6 +22,12 @@ before(async () => {
     'job-running': `/dashboard/jobs/${active}`,
     'job-failed': `/dashboard/jobs/${failed.id}`,
     'job-done': `/dashboard/jobs/${done.id}`,
+    types: '/dashboard/types',
+    type: '/dashboard/types/Sleep',
+    workers: '/dashboard/workers',
+    failures: '/dashboard/failures',
+    health: '/dashboard/health',
+    operations: '/dashboard/operations',
     'not-found': '/dashboard/nothing',
   };
 });
