@@ -3,10 +3,9 @@
 use axum::http::{HeaderMap, header};
 
 use super::{
-    content::{Answer, Done, Failure},
+    content::{Done, Failure},
     view::Form,
 };
-use crate::audit::OK;
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(super) struct Preferences {
@@ -94,7 +93,7 @@ pub(super) fn change(form: &Form) -> Result<Done, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::content::Answer, *};
 
     fn read(cookies: &str) -> (Theme, Zone) {
         let preferences =

@@ -36,7 +36,7 @@ pub(super) async fn page(view: &View) -> Result<Content, Failure> {
         section: Section::Failures,
         regions: vec![Region::fixed("windows", windows(view, window)), Region::new("failures", list(view, &failures))],
         // Each search reads up to 5 000 jobs.
-        refresh: Refresh { on_change: false, every: Duration::from_secs(15) },
+        refresh: Refresh { every: Duration::from_secs(15), ..Refresh::STATISTICS },
     })
 }
 

@@ -56,7 +56,7 @@ pub(super) async fn page(view: &View) -> Result<Content, Failure> {
             Region::new("operations", list(view, &operations)),
             Region::new("audit", trail(view, &audit)),
         ],
-        refresh: Refresh { on_change: true, ..Refresh::STATISTICS },
+        refresh: Refresh::CHANGES,
     })
 }
 

@@ -64,7 +64,7 @@ fn firing(alerts: &AlertsReport) -> Markup {
                         li {
                             b { (rule.rule) }
                             @if let Some(value) = rule.value { " " (number(value)) " > " (number(rule.threshold)) }
-                            " since " (time_or_dash(rule.since, As::Ago))
+                            " for " (time_or_dash(rule.since, As::Age))
                         }
                     }
                 }
