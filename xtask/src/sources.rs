@@ -46,7 +46,7 @@ const RULES: &[Rule] = &[
     Rule {
         folder: "crates/endpoints/src/dashboard",
         except: None,
-        words: &["store()", "store::", "store_call::", "hub::", "worker::", "stats_cache::"],
+        words: &["store()", "JobStore", "SharedState", "store_call::", "hub::", "worker::", "stats_cache::"],
         why: "dashboard/ uses the operator API of AsyncEndpoints alone",
     },
 ];

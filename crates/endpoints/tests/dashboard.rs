@@ -1,5 +1,6 @@
 //! The pages of the dashboard over HTTP.
 #![cfg(feature = "dashboard")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod support;
 

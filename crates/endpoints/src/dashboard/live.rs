@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     content::{Content, Failure, Refresh, Watch},
-    routes::Dashboard,
+    renderer::Dashboard,
     view::Parameters,
 };
 use crate::{AccessLevel, Timestamp};

@@ -13,8 +13,9 @@
 //! | file | contents |
 //! |---|---|
 //! | `content` | what a page returns: regions, and why a page cannot be shown |
-//! | `view` | what a page knows of the request: path, query, rights, preferences |
-//! | `routes` | routes, access, response headers |
+//! | `view`, `parameters` | what a page knows of the request: path, query, rights, preferences |
+//! | `renderer` | renders the pages that a caller may see |
+//! | `routes` | routes, forms, response headers |
 //! | `live` | the event stream that sends changed regions |
 //! | `shell` | the frame around each page |
 //! | `format`, `table`, `chart` | times, numbers, states, tables, charts |
@@ -32,7 +33,9 @@ mod forms;
 mod live;
 mod login;
 mod pages;
+mod parameters;
 mod preferences;
+mod renderer;
 mod routes;
 mod shell;
 mod table;

@@ -4,7 +4,7 @@ use axum::http::{HeaderMap, header};
 
 use super::{
     content::{Done, Failure},
-    view::Form,
+    parameters::Form,
 };
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]

@@ -12,24 +12,21 @@ use axum::{
 };
 use futures_util::FutureExt;
 use maud::Markup;
-use tokio::sync::Semaphore;
 
 use super::{
     assets,
     content::{Answer, Content, Done, Failure},
-    live, login, pages, preferences, shell,
-    view::{self, Form, View},
+    live, login, pages, preferences,
+    renderer::Dashboard,
+    shell,
+    view::{self, Form, PATH, View},
 };
 use crate::{
     AccessLevel, AsyncEndpoints,
     audit::Action,
-    http::{Granted, HttpConfig, check_site, compressed, is_foreign},
+    http::{Granted, HttpConfig, check_site, compressed},
 };
 
-/// The path of the dashboard.
-pub(super) const PATH: &str = "/dashboard";
-/// Maximum number of live streams in this process. Further pages poll.
-const STREAMS: usize = 64;
 /// Maximum bytes of a form.
 const FORM_BYTES: usize = 64 << 10;
 
@@ -37,17 +34,9 @@ const FORM_BYTES: usize = 64 << 10;
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// What the routes share.
-pub(super) struct Dashboard {
-    pub(super) endpoints: AsyncEndpoints,
-    config: Arc<HttpConfig>,
-    pub(super) streams: Arc<Semaphore>,
-}
-
 /// Makes the routes of the dashboard.
 pub(crate) fn routes(endpoints: &AsyncEndpoints, config: &Arc<HttpConfig>) -> Router {
-    let streams = Arc::new(Semaphore::new(STREAMS));
-    let dashboard = Arc::new(Dashboard { endpoints: endpoints.clone(), config: config.clone(), streams });
+    let dashboard = Arc::new(Dashboard::new(endpoints, config));
     let handler = move |request: Request| answer(dashboard.clone(), request);
     let methods = get(handler.clone()).post(handler);
     let router = Router::new()
@@ -55,25 +44,6 @@ pub(crate) fn routes(endpoints: &AsyncEndpoints, config: &Arc<HttpConfig>) -> Ro
         .route("/dashboard/", methods.clone())
         .route("/dashboard/{*path}", methods);
     router.route_layer(endpoints.measured().layer())
-}
-
-impl Dashboard {
-    /// What the caller of a request may do. Nothing, if a page of another site uses the caller's session. Panics if the
-    /// application's rule does.
-    pub(super) fn caller(&self, head: &Parts) -> Granted {
-        let caller = self.config.access.grant(head);
-        if caller.by_session && is_foreign(head) { Granted::default() } else { caller }
-    }
-
-    /// Renders the page at a path and query below `/dashboard`.
-    pub(super) async fn content(&self, head: &Parts, at: &str) -> (View, Result<Content, Failure>) {
-        let view = View::new(&self.endpoints, self.caller(head), &head.headers, at);
-        let content = match view.caller.level {
-            AccessLevel::None => Err(login::refusal(&self.config, head, at)),
-            AccessLevel::View | AccessLevel::Operate => Box::pin(pages::content(&view)).await,
-        };
-        (view, content)
-    }
 }
 
 async fn answer(dashboard: Arc<Dashboard>, request: Request) -> Response {

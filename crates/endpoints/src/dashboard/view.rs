@@ -2,8 +2,12 @@
 
 use axum::http::{HeaderMap, Uri};
 
+pub(super) use super::parameters::{Form, Parameters};
 use super::preferences::Preferences;
 use crate::{AccessLevel, AsyncEndpoints, http::Granted};
+
+/// The path of the dashboard.
+pub(super) const PATH: &str = "/dashboard";
 
 /// A request for a page.
 pub(super) struct View {
@@ -14,23 +18,6 @@ pub(super) struct View {
     /// The path below `/dashboard`: empty, or with a leading slash.
     path: String,
     query: Parameters,
-}
-
-/// Decoded names and values of a query or form.
-pub(super) struct Parameters(Vec<(String, String)>);
-
-/// The fields of a form.
-pub(super) type Form = Parameters;
-
-impl Parameters {
-    pub(super) fn read(encoded: &[u8]) -> Self {
-        Self(form_urlencoded::parse(encoded).into_owned().collect())
-    }
-
-    /// The last value of this name; `None` if it is empty.
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().rev().find(|(n, _)| n == name).map(|(_, value)| value.trim()).filter(|value| !value.is_empty())
-    }
 }
 
 impl View {
@@ -85,7 +72,7 @@ impl View {
     fn at_with(&self, changes: &[(&str, Option<&str>)]) -> String {
         let is_kept =
             |name: &str, value: &str| !value.is_empty() && changes.iter().all(|(changed, _)| *changed != name);
-        let own = self.query.0.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let own = self.query.iter();
         let kept = own.filter(|(name, value)| is_kept(name, value));
         let new = changes.iter().filter_map(|(name, value)| Some((*name, (*value)?)));
         let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(kept.chain(new)).finish();
@@ -96,7 +83,7 @@ impl View {
 /// The path and query of a request below `/dashboard`.
 pub(super) fn at(uri: &Uri) -> &str {
     let whole = uri.path_and_query().map_or("", |whole| whole.as_str());
-    whole.strip_prefix(super::routes::PATH).unwrap_or_default()
+    whole.strip_prefix(PATH).unwrap_or_default()
 }
 
 #[cfg(test)]

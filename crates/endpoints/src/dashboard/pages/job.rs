@@ -10,11 +10,11 @@ use super::{
         table::{Column, table},
         view::View,
     },
-    jobs, logs, timeline,
+    logs, parts, timeline,
 };
 use crate::{
     CancelOutcome, JobId, JobLookup, JobStatus, JobView, RetryOutcome,
-    core::job::{AttemptRecord, ErrorRecord, Progress},
+    core::job::{AttemptRecord, ErrorRecord},
 };
 
 const ATTEMPT_COLUMNS: [Column; 6] =
@@ -46,10 +46,10 @@ pub(super) async fn page(view: &View, id: &str) -> Result<Content, Failure> {
         section.state aria-label="State" {
             p.summary {
                 (status(job.status))
-                @if let Some(waiting) = &waiting { " " (jobs::waiting(waiting)) }
+                @if let Some(waiting) = &waiting { " " (parts::waiting(waiting)) }
                 @if let (true, Some(started)) = (is_running, job.started_at) { " for " (time(started, As::Age)) }
                 @if job.cancel_requested_at.is_some() { " · cancel requested" }
-                @if let Some(progress) = job.progress.as_ref().filter(|_| is_running) { " · " (self::progress(progress)) }
+                @if let Some(progress) = job.progress.as_ref().filter(|_| is_running) { " · " (parts::progress(progress)) }
             }
             (actions(view, &job))
         }
@@ -123,19 +123,6 @@ fn actions(view: &View, job: &JobView) -> Markup {
                 button { "Retry the job" }
             }))
         }
-    }
-}
-
-/// A bar where the total is known, and the message.
-pub(super) fn progress(progress: &Progress) -> Markup {
-    html! {
-        @if let Some(percent) = progress.percent {
-            progress max="100" value=(format!("{percent:.1}")) aria-label="Progress" {}
-            " " (format!("{percent:.0} %"))
-        } @else {
-            (count(progress.completed)) " done"
-        }
-        @if let Some(message) = &progress.message { " " (message) }
     }
 }
 
@@ -220,30 +207,30 @@ fn facts(view: &View, job: &JobView) -> Markup {
         section {
             h2 { "Facts" }
             dl.facts {
-                (fact("Id", html! { span.id { (job.id) } }))
-                (fact("Type", html! { a href=(view.link(&format!("/jobs?name={name}"))) { (name) } }))
-                (fact("Accepted", time(job.created_at, As::Time)))
-                @if let Some(due) = job.scheduled_at { (fact("Due", time(due, As::Time))) }
-                (fact("Started", time_or_dash(job.started_at, As::Time)))
-                (fact("Ended", time_or_dash(job.completed_at, As::Time)))
-                @if let Some(expires) = job.expires_at { (fact("Expires", time(expires, As::Ago))) }
-                (fact("Retries", html! { (job.retry_count) " of " (job.max_retries) }))
-                (fact("Losses", html! { (job.loss_count) }))
-                (fact("Releases", html! { (job.release_count) }))
-                (fact("Priority", html! { (u8::from(job.priority)) }))
-                @if let Some(of) = job.retry_of { (fact("Retry of", job_link(view, of))) }
-                @if let Some(by) = job.retried_by { (fact("Retried by", job_link(view, by))) }
+                (fact("Id", &html! { span.id { (job.id) } }))
+                (fact("Type", &html! { a href=(view.link(&format!("/jobs?name={name}"))) { (name) } }))
+                (fact("Accepted", &time(job.created_at, As::Time)))
+                @if let Some(due) = job.scheduled_at { (fact("Due", &time(due, As::Time))) }
+                (fact("Started", &time_or_dash(job.started_at, As::Time)))
+                (fact("Ended", &time_or_dash(job.completed_at, As::Time)))
+                @if let Some(expires) = job.expires_at { (fact("Expires", &time(expires, As::Ago))) }
+                (fact("Retries", &html! { (job.retry_count) " of " (job.max_retries) }))
+                (fact("Losses", &html! { (job.loss_count) }))
+                (fact("Releases", &html! { (job.release_count) }))
+                (fact("Priority", &html! { (u8::from(job.priority)) }))
+                @if let Some(of) = job.retry_of { (fact("Retry of", &job_link(view, of))) }
+                @if let Some(by) = job.retried_by { (fact("Retried by", &job_link(view, by))) }
                 @if let Some(owner) = job.owner {
                     @let name = job.owner_label.clone().unwrap_or_else(|| short(&owner.to_string()));
-                    (fact("Owner", html! { span title=(owner) { (name) } }))
+                    (fact("Owner", &html! { span title=(owner) { (name) } }))
                 }
-                @if let Some(trace) = &job.trace { (fact("Trace", self::trace(view, &trace.trace_id()))) }
+                @if let Some(trace) = &job.trace { (fact("Trace", &self::trace(view, &trace.trace_id()))) }
             }
         }
     }
 }
 
-fn fact(name: &str, value: Markup) -> Markup {
+fn fact(name: &str, value: &Markup) -> Markup {
     html! { div { dt { (name) } dd { (value) } } }
 }
 

@@ -10,8 +10,9 @@ use super::{
     },
     bulk,
     filter::Filter,
+    parts,
 };
-use crate::{JobId, JobName, JobPage, JobStatus, JobView, Timestamp, Waiting, WaitingReason};
+use crate::{JobId, JobName, JobPage, JobStatus, JobView, Timestamp, Waiting};
 
 const LIMIT: u32 = 50;
 
@@ -104,29 +105,13 @@ fn row(view: &View, job: &JobView, waiting: Option<Waiting>) -> Markup {
 fn what(job: &JobView, waiting: Option<Waiting>) -> Markup {
     html! {
         @if let Some(waiting) = waiting {
-            (self::waiting(&waiting))
+            (parts::waiting(&waiting))
         } @else if job.status == JobStatus::InProgress {
             @if job.cancel_requested_at.is_some() { "cancel requested " }
-            @if let Some(progress) = &job.progress { (super::job::progress(progress)) }
+            @if let Some(progress) = &job.progress { (parts::progress(progress)) }
         } @else if let Some(error) = &job.error {
             code { (error.code) } " " (error.detail.as_deref().unwrap_or(&error.title))
         }
-    }
-}
-
-/// Why a job waits, in a few words.
-pub(super) fn waiting(waiting: &Waiting) -> Markup {
-    let ahead = waiting.ahead.filter(|ahead| *ahead > 0).map(|ahead| format!(", {} ahead", count(ahead)));
-    html! {
-        @match waiting.reason {
-            WaitingReason::Queued => "queued",
-            WaitingReason::Delayed => "due",
-            WaitingReason::NoWorker => "no live worker takes this type",
-            WaitingReason::ConcurrencyLimit => "the type is at its limit",
-            WaitingReason::Paused => "an operator paused the type",
-        }
-        @if let Some(until) = waiting.until { " " (time(until, As::Ago)) }
-        (ahead.unwrap_or_default())
     }
 }
 

@@ -11,6 +11,7 @@ mod jobs;
 mod logs;
 mod operations;
 mod overview;
+mod parts;
 mod timeline;
 mod type_table;
 mod types;

@@ -73,19 +73,28 @@ fn widths(parts: &[Part]) -> Vec<f64> {
     raw.into_iter().map(|width| 1_000.0 * width / sum).collect()
 }
 
+/// Where each part begins, and its width.
+fn places(parts: &[Part]) -> Vec<(f64, f64)> {
+    let mut end = 0.0;
+    let place = |width: f64| {
+        let left = end;
+        end += width;
+        (left, width)
+    };
+    widths(parts).into_iter().map(place).collect()
+}
+
 pub(super) fn section(job: &JobView) -> Markup {
     // The seconds of a running job, so that the region changes once a second at most.
     let now = Timestamp::from(SystemTime::now()).as_micros().div_euclid(1_000_000) * 1_000_000;
     let parts = parts(job, Timestamp::from_micros(now).max(job.last_updated_at));
-    let mut left = 0.0;
     html! {
         section {
             h2 { "Timeline" }
             svg.timeline viewBox="0 0 1000 24" preserveAspectRatio="none" aria-hidden="true" {
-                @for (part, width) in parts.iter().zip(widths(&parts)) {
+                @for (part, (left, width)) in parts.iter().zip(places(&parts)) {
                     rect class=(part.class()) x=(format!("{left:.1}")) y="2" width=(format!("{:.1}", (width - 2.0).max(2.0)))
                         height="20" { title { (part.text()) } }
-                    @let _ = left += width;
                 }
             }
             ol.parts { @for part in &parts { li class=(part.class()) { (part.text()) } } }
