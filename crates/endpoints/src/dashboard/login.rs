@@ -54,7 +54,7 @@ pub(super) fn form(view: &View, is_wrong: bool, back: &str) -> Markup {
     html! {
         section {
             @if is_wrong { p.failure role="alert" { "The token is wrong." } }
-            form method="post" action=(view.link("/login")) {
+            form.filter method="post" action=(view.link("/login")) {
                 input type="hidden" name="back" value=(back);
                 label {
                     "Token"
