@@ -81,7 +81,8 @@ impl AsyncEndpoints {
     /// if let Some(cursor) = page.next_cursor {
     ///     let next = endpoints.jobs().owner("ada").limit(20).cursor(cursor).await?;
     /// }
-    /// let failed = endpoints.jobs().status(JobStatus::Failed).await?; // of all owners
+    /// let failed = endpoints.jobs().status(JobStatus::Failed).code("DISK_FULL").await?; // of all owners
+    /// println!("{} of {} jobs, complete: {}", failed.jobs.len(), failed.scanned, failed.is_complete());
     /// # Ok(()) }
     /// ```
     pub fn jobs(&self) -> Jobs<'_> {
@@ -92,7 +93,7 @@ impl AsyncEndpoints {
 impl<'a> Jobs<'a> {
     /// Only jobs of this owner, as [`Builder::owner`](crate::Builder::owner) names it.
     ///
-    /// Without a status, an index finds them. With a status, the jobs of that state are searched, at most 2 000 for one page.
+    /// Without a status, an index finds them. With a status, a page checks at most 2 000 jobs in that state.
     pub fn owner(self, name: &str) -> Self {
         self.owner_digest(JobOwner::new(name, false).digest())
     }
@@ -126,25 +127,29 @@ impl<'a> Jobs<'a> {
     }
 
     /// Only jobs whose error has this code: the error that ended the job, or else the last attempt's error.
+    ///
+    /// A page checks at most 2 000 jobs that the other filters find by an index. [`JobPage::scanned`] is their number.
     pub fn code(mut self, code: impl Into<String>) -> Self {
         self.filter.code = Some(code.into());
         self
     }
 
-    /// Only jobs accepted at this time or later. Without a status, an index finds them.
+    /// Only jobs accepted at this time or later.
+    ///
+    /// Without a status, an index finds them. With a status, a page checks at most 2 000 jobs in that state.
     pub fn since(mut self, time: Timestamp) -> Self {
         self.filter.since = Some(time);
         self
     }
 
-    /// Only jobs accepted before this time. Without a status, an index finds them.
+    /// Only jobs accepted before this time, found as by [`since`](Self::since).
     pub fn until(mut self, time: Timestamp) -> Self {
         self.filter.until = Some(time);
         self
     }
 
     /// Only jobs with this text in their id, in the detail of their error or in the message of their progress. The letters A to
-    /// Z match in both cases.
+    /// Z match in both cases. A page checks as many jobs as with [`code`](Self::code).
     pub fn text(mut self, text: impl Into<String>) -> Self {
         self.filter.text = Some(text.into());
         self

@@ -6,7 +6,7 @@
 //!
 //! Every store keeps these rules, besides those documented at each call:
 //!
-//! - **The store's clock decides.** Callers pass durations, never points in time.
+//! - **The store's clock decides.** Callers pass durations, never points in time, except as a range of times that a list filters by.
 //! - **Only `reclaim` takes a lease away.** Expiry by itself does nothing: a late `renew` or `settle` of the current lease
 //!   is accepted.
 //! - **Calls are idempotent.** The reply to any call may be lost, so each call may be repeated. One exception is allowed: a

@@ -74,6 +74,11 @@ impl Call {
         self.head.uri.query().unwrap_or_default()
     }
 
+    /// The path of the job list, with the prefix of the library's routes.
+    pub(super) fn jobs_path(&self) -> &str {
+        &self.jobs
+    }
+
     /// A path parameter. The last one of this name counts, since a mount prefix may have one too.
     pub(super) fn path_param(&self, name: &str) -> Option<&str> {
         let params = self.path.as_deref().unwrap_or_default();

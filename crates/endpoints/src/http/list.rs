@@ -1,21 +1,32 @@
-//! `GET /jobs`: a page of jobs. An owner gets its own jobs, an operator all.
+//! `GET /jobs`: a page of jobs as JSON or CSV. An owner gets its own jobs, an operator all.
 
-use std::collections::HashSet;
+use std::{borrow::Cow, collections::HashSet};
 
-use async_endpoints_core::{JobName, JobStatus, job::Digest};
-use axum::response::Response;
+use async_endpoints_core::{JobName, JobStatus, Timestamp, job::Digest};
+use axum::{
+    http::{HeaderValue, header},
+    response::{IntoResponse as _, Response},
+};
 use futures_util::future::join_all;
 use serde::Serialize;
 
 use super::{
     call::Call,
     codes,
+    csv::csv,
     document::JobDocument,
+    headers,
     problem::{Problem, json},
 };
 use crate::jobs::{Jobs, ListError};
 
+const JSON: &str = "application/json";
+const CSV: &str = "text/csv";
+
 const LIMITS: std::ops::RangeInclusive<u32> = 1..=200;
+/// Maximum characters of an error code, and of a text to search for.
+const CODE_CHARS: usize = 100;
+const TEXT_CHARS: usize = 200;
 
 pub(super) async fn list(call: &Call) -> Result<Response, Problem> {
     let query = Query::read(call.query())?;
@@ -28,7 +39,24 @@ pub(super) async fn list(call: &Call) -> Result<Response, Problem> {
     };
     let page = page?;
     let jobs = join_all(page.jobs.iter().map(|job| call.document(job))).await;
-    Ok(json("application/json", &Listed { jobs, next_cursor: page.next_cursor }))
+    let mut response = if headers::best_type(call.headers(), &[JSON, CSV]) == Some(CSV) {
+        let next = page.next_cursor.as_deref().and_then(|cursor| next_link(call, cursor));
+        let next = next.map(|next| [(header::LINK, next)]);
+        (next, [(header::CONTENT_TYPE, "text/csv; charset=utf-8; header=present")], csv(&jobs)).into_response()
+    } else {
+        let (scanned, complete) = (page.scanned, page.is_complete());
+        json(JSON, &Listed { jobs, next_cursor: page.next_cursor, scanned, complete })
+    };
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+    Ok(response)
+}
+
+/// The link to the next page: the same request with another cursor.
+fn next_link(call: &Call, cursor: &str) -> Option<HeaderValue> {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.extend_pairs(form_urlencoded::parse(call.query().as_bytes()).filter(|(name, _)| name != "cursor"));
+    let query = query.append_pair("cursor", cursor).finish();
+    HeaderValue::try_from(format!("<{}?{query}>; rel=\"next\"", call.jobs_path())).ok()
 }
 
 /// Routes of the application can use it, too.
@@ -47,6 +75,8 @@ impl From<ListError> for Problem {
 struct Listed<'a> {
     jobs: Vec<JobDocument<'a>>,
     next_cursor: Option<String>,
+    scanned: u32,
+    complete: bool,
 }
 
 /// The parameters of the request.
@@ -55,6 +85,10 @@ struct Query {
     status: Option<JobStatus>,
     name: Option<JobName>,
     owner: Option<Digest>,
+    code: Option<String>,
+    text: Option<String>,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
     limit: Option<u32>,
     cursor: Option<String>,
 }
@@ -67,11 +101,15 @@ impl Query {
                 "status" => read.status = Some(status(&value)?),
                 "name" => read.name = Some(JobName::new(&value).map_err(|error| invalid(error.to_string()))?),
                 "owner" => read.owner = Some(owner(&value)?),
+                "code" => read.code = Some(text("code", value, CODE_CHARS)?),
+                "q" => read.text = Some(text("q", value, TEXT_CHARS)?),
+                "since" => read.since = Some(time("since", &value)?),
+                "until" => read.until = Some(time("until", &value)?),
                 "limit" => read.limit = Some(limit(&value)?),
                 "cursor" => read.cursor = Some(value.into_owned()),
                 _ => {
                     return Err(invalid(format!(
-                        "{name:?} is unknown: expected status, name, owner, limit or cursor."
+                        "{name:?} is unknown: expected status, name, owner, code, q, since, until, limit or cursor."
                     )));
                 }
             }
@@ -87,6 +125,10 @@ impl Query {
         let jobs = self.status.into_iter().fold(jobs, Jobs::status);
         let jobs = self.name.into_iter().fold(jobs, Jobs::name);
         let jobs = self.owner.into_iter().fold(jobs, Jobs::owner_digest);
+        let jobs = self.code.into_iter().fold(jobs, Jobs::code);
+        let jobs = self.text.into_iter().fold(jobs, Jobs::text);
+        let jobs = self.since.into_iter().fold(jobs, Jobs::since);
+        let jobs = self.until.into_iter().fold(jobs, Jobs::until);
         let jobs = self.limit.into_iter().fold(jobs, Jobs::limit);
         self.cursor.into_iter().fold(jobs, Jobs::cursor)
     }
@@ -105,6 +147,17 @@ fn status(text: &str) -> Result<JobStatus, Problem> {
 /// The hash of an owner's name, as operators see it in a job.
 fn owner(text: &str) -> Result<Digest, Problem> {
     Digest::from_hex(text).ok_or_else(|| invalid("owner must be 64 hexadecimal digits, as in the owner of a job."))
+}
+
+fn text(parameter: &str, value: Cow<'_, str>, most: usize) -> Result<String, Problem> {
+    let fits = (1..=most).contains(&value.chars().count());
+    if fits { Ok(value.into_owned()) } else { Err(invalid(format!("{parameter} must have 1 to {most} characters."))) }
+}
+
+/// A time. An offset such as `+01:00` needs its `+` escaped, since a query has `+` for a space.
+fn time(parameter: &str, value: &str) -> Result<Timestamp, Problem> {
+    let example = "2026-11-29T12:00:00Z or 2026-11-29T12:00:00%2B01:00";
+    value.parse().map_err(|_| invalid(format!("{parameter} must be a time as RFC 3339 writes it: {example}.")))
 }
 
 fn limit(text: &str) -> Result<u32, Problem> {
@@ -129,9 +182,23 @@ mod tests {
             "limit=1&limit=1",
             "x=1",
             "owner=ada",
+            "code=",
+            &format!("code={}", "A".repeat(101)),
+            "q=",
+            &format!("q={}", "ä".repeat(201)),
+            "since=yesterday",
+            "since=2026-11-29",
+            "until=2026-11-29T12:00:00",
+            "until=2026-11-29T12:00:00+01:00",
+            "until=1764417600",
         ] {
             assert!(Query::read(bad).is_err(), "{bad}");
         }
+        let query = Query::read("code=A&q=%C3%A4+b&since=2026-11-29T13:00:00%2B01:00&until=2026-11-29T12:00:00.5Z");
+        let query = query.unwrap_or_default();
+        assert_eq!((query.code.as_deref(), query.text.as_deref()), (Some("A"), Some("ä b")));
+        let times = [query.since, query.until].map(|time| time.map(|time| time.to_string()).unwrap_or_default());
+        assert_eq!(times, ["2026-11-29T12:00:00.000000Z", "2026-11-29T12:00:00.500000Z"]);
         let digest = Digest([0xa7; 32]);
         assert_eq!(Query::read(&format!("owner={digest}")).ok().and_then(|query| query.owner), Some(digest));
     }

@@ -19,7 +19,7 @@
 //! | `alerts` | `/alerts` and the routes below it |
 //! | `openapi` | `/openapi.json` |
 //! | `call`, `headers`, `query`, `body` | reading requests |
-//! | `document`, `job`, `problem`, `codes`, `compression` | writing responses |
+//! | `document`, `csv`, `job`, `problem`, `codes`, `compression` | writing responses |
 
 mod access;
 mod alerts;
@@ -33,6 +33,7 @@ mod codes;
 #[cfg(any(feature = "dashboard", feature = "telemetry"))]
 mod compression;
 mod config;
+mod csv;
 mod document;
 mod endpoint;
 mod events;

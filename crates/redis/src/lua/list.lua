@@ -7,7 +7,7 @@
 --             14 by how much order numbers may be ahead of the acceptance, 15 `=` and error code, 16 text in lower case
 -- Result      {now, score and id of the last entry (empty: the end), jobs, number of entries}; a job is {id, fields, outcome,
 --             attempts}
--- Cost        O(log n) and 3 commands for each type, 2 for each entry, 3 more for each job; reads 2 errors of each job
+-- Cost        O(log n) and 3 commands for each type, 1 for each entry, 1 more with a code or text, 3 more for each job
 
 local index, status, newest, since = ARGV[2], ARGV[3], ARGV[4] == '1', tonumber(ARGV[5])
 local after_score, after_id, limit, wanted = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::{
     compare::{Comparison, answered, odd, same},
-    ops::{NewJobOp, Op, OutcomeOp},
+    ops::{CODES, ListOp, NewJobOp, Op, OutcomeOp, TEXTS},
     shared::Shared,
     state::{Expect, Model},
     stats,
@@ -73,7 +73,8 @@ impl Drive {
         }
         for status in [None].into_iter().chain(JobStatus::ALL.map(Some)) {
             for owner in [None, Some(0), Some(1)] {
-                self.list(status, None, owner, 50).await.map_err(|wrong| format!("at the end: {wrong}"))?;
+                let op = ListOp { owner, limit: 50, ..ListOp::default() };
+                self.list(status, &op).await.map_err(|wrong| format!("at the end: {wrong}"))?;
             }
         }
         self.stats().await.map_err(|wrong| format!("at the end: {wrong}"))
@@ -92,10 +93,7 @@ impl Drive {
             Op::Prune { limit } => self.prune((*limit).into()).await,
             Op::Get { job } => self.check_one((*job).into()).await,
             Op::Versions => self.all_versions().await,
-            Op::List { status, beta, owner, limit } => {
-                let status = status.map(|at| JobStatus::ALL[usize::from(at)]);
-                self.list(status, *beta, *owner, *limit).await
-            }
+            Op::List(op) => self.list(op.status.map(|at| JobStatus::ALL[usize::from(at)]), op).await,
             Op::Logs { job, after, limit } => self.logs(*job, *after, *limit).await,
             Op::Payload { job } => self.payload(*job).await,
             Op::Stats => self.stats().await,
@@ -276,7 +274,8 @@ impl Drive {
     /// A new, distinct progress.
     fn progress(&mut self) -> ReportedProgress {
         self.number += 1;
-        ReportedProgress { completed: self.number, total: None, percent: Some(0.5), message: None }
+        let message = (!self.number.is_multiple_of(3)).then(|| format!("Step {}", self.number));
+        ReportedProgress { completed: self.number, total: None, percent: Some(0.5), message }
     }
 
     /// That many new lines.
@@ -396,20 +395,23 @@ impl Drive {
         Ok(())
     }
 
-    async fn list(
-        &mut self,
-        status: Option<JobStatus>,
-        beta: Option<bool>,
-        owner: Option<u8>,
-        limit: u8,
-    ) -> Comparison {
-        let name = beta.map(|beta| jobs::name(if beta { "beta" } else { "alpha" }));
-        let filter = ListFilter { status, name, owner: owner.map(digest), ..ListFilter::default() };
+    async fn list(&mut self, status: Option<JobStatus>, op: &ListOp) -> Comparison {
+        let accepted = |at| self.model.at(self.id(at)).map(|at| self.model.jobs[at].view.created_at);
+        let filter = ListFilter {
+            status,
+            name: op.beta.map(|beta| jobs::name(if beta { "beta" } else { "alpha" })),
+            owner: op.owner.map(digest),
+            code: op.code.map(|at| CODES[usize::from(at)].to_owned()),
+            since: op.since.and_then(accepted),
+            until: op.until.and_then(accepted),
+            text: op.text.map(|at| TEXTS[usize::from(at)].to_owned()),
+        };
+        let limit = op.limit.into();
         let (mut cursor, mut items) = (None, Vec::new());
         loop {
-            let page = self.store.list(&filter, &Page { cursor, limit: limit.into() }).await.map_err(answered)?;
-            if page.jobs.len() > usize::from(limit) {
-                return Err(format!("{} jobs in a page of {limit}", page.jobs.len()));
+            let page = self.store.list(&filter, &Page { cursor, limit }).await.map_err(answered)?;
+            if page.jobs.len() > limit as usize || page.jobs.len() > page.scanned as usize {
+                return Err(format!("{} jobs of {} in a page of {limit}", page.jobs.len(), page.scanned));
             }
             items.extend(page.jobs);
             cursor = page.next;
@@ -417,7 +419,13 @@ impl Drive {
                 break;
             }
         }
-        let expected = self.model.list(&filter);
+        let mut expected = self.model.list(&filter);
+        if filter.code.is_some() || filter.text.is_some() {
+            // Their error may be there or not, so they may be in the list or not.
+            let is_open = |id: JobId| self.model.at(id).is_some_and(|at| self.model.jobs[at].error_open);
+            expected.retain(|one| !is_open(one.3));
+            items.retain(|item| !is_open(item.id));
+        }
         self.listed(items, &expected)
     }
 

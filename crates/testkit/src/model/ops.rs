@@ -16,7 +16,7 @@ pub(crate) enum Op {
     Prune { limit: u8 },
     Get { job: u8 },
     Versions,
-    List { status: Option<u8>, beta: Option<bool>, owner: Option<u8>, limit: u8 },
+    List(ListOp),
     Logs { job: u8, after: u8, limit: u8 },
     Payload { job: u8 },
     Stats,
@@ -41,6 +41,24 @@ pub(crate) struct NewJobOp {
     pub(crate) fingerprint: u8,
     pub(crate) limit: Option<u8>,
 }
+
+/// Which jobs to list. Code and text are indexes of [`CODES`] and [`TEXTS`], times those of known jobs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ListOp {
+    pub(crate) status: Option<u8>,
+    pub(crate) beta: Option<bool>,
+    pub(crate) owner: Option<u8>,
+    pub(crate) code: Option<u8>,
+    pub(crate) text: Option<u8>,
+    pub(crate) since: Option<u8>,
+    pub(crate) until: Option<u8>,
+    pub(crate) limit: u8,
+}
+
+/// Error codes that lists filter by.
+pub(crate) const CODES: [&str; 5] = ["AGAIN", "FAILED", "JOB_CANCELED", "WORKER_LOST", "NO_SUCH_CODE"];
+/// Texts that lists search for: parts of error details, progress messages and ids.
+pub(crate) const TEXTS: [&str; 5] = ["again: ü", "quotes\" AND", "step 1", "-7000-8000-", "no such text"];
 
 /// The outcome of an attempt.
 #[derive(Clone, Debug)]
@@ -84,6 +102,15 @@ fn outcome() -> impl Strategy<Value = OutcomeOp> {
     ]
 }
 
+fn list() -> impl Strategy<Value = Op> {
+    let by_index = (weighted(0.8, 0..6_u8), weighted(0.4, any::<bool>()), weighted(0.3, 0..2_u8), 1..7_u8);
+    let (code, text) = (weighted(0.25, 0..CODES.len() as u8), weighted(0.25, 0..TEXTS.len() as u8));
+    let by_value = (code, text, weighted(0.25, any::<u8>()), weighted(0.25, any::<u8>()));
+    (by_index, by_value).prop_map(|((status, beta, owner, limit), (code, text, since, until))| {
+        Op::List(ListOp { status, beta, owner, code, text, since, until, limit })
+    })
+}
+
 fn which() -> impl Strategy<Value = Which> {
     prop_oneof![1 => Just(Which::Absent), 3 => Just(Which::Current), 1 => Just(Which::Former)]
 }
@@ -105,8 +132,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => prop_oneof![1..3_u8, Just(100)].prop_map(|limit| Op::Prune { limit }),
         2 => any::<u8>().prop_map(|job| Op::Get { job }),
         1 => Just(Op::Versions),
-        3 => (weighted(0.8, 0..6_u8), weighted(0.4, any::<bool>()), weighted(0.3, 0..2_u8), 1..7_u8)
-            .prop_map(|(status, beta, owner, limit)| Op::List { status, beta, owner, limit }),
+        4 => list(),
         1 => (any::<u8>(), 0..5_u8, 1..5_u8).prop_map(|(job, after, limit)| Op::Logs { job, after, limit }),
         1 => any::<u8>().prop_map(|job| Op::Payload { job }),
         3 => Just(Op::Stats),

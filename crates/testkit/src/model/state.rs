@@ -63,6 +63,18 @@ pub(crate) fn gone_until(job: &Job) -> Option<Timestamp> {
     job.view.expires_at.map(|at| at + job.new.terms.retention)
 }
 
+fn has_code(job: &JobView, code: &str) -> bool {
+    job.error.as_ref().is_some_and(|error| error.code == code)
+}
+
+/// Whether an ASCII text is in the id, the error's detail or the progress, in upper or lower case.
+fn has_text(job: &JobView, text: &str) -> bool {
+    let detail = job.error.as_ref().and_then(|error| error.detail.clone());
+    let message = job.progress.as_ref().and_then(|progress| progress.message.clone());
+    let fields = [Some(job.id.to_string()), detail, message];
+    fields.into_iter().flatten().any(|field| field.to_lowercase().contains(&text.to_lowercase()))
+}
+
 impl Model {
     pub(crate) fn at(&self, id: JobId) -> Option<usize> {
         self.jobs.iter().position(|job| job.view.id == id)
@@ -511,6 +523,10 @@ impl Model {
         let listed = listed.filter(|job| filter.status.is_none_or(|status| job.view.status == status));
         let listed = listed.filter(|job| filter.name.as_ref().is_none_or(|name| job.view.name == *name));
         let listed = listed.filter(|job| filter.owner.is_none_or(|owner| job.view.owner == Some(owner)));
+        let listed = listed.filter(|job| filter.since.is_none_or(|since| job.view.created_at >= since));
+        let listed = listed.filter(|job| filter.until.is_none_or(|until| job.view.created_at < until));
+        let listed = listed.filter(|job| filter.code.as_ref().is_none_or(|code| has_code(&job.view, code)));
+        let listed = listed.filter(|job| filter.text.as_ref().is_none_or(|text| has_text(&job.view, text)));
         let mut ordered: Vec<_> = listed
             .map(|job| {
                 let (first, millis, number) = match filter.status {
