@@ -11,9 +11,11 @@ use crate::telemetry::events;
 pub(super) const AUDIT: &str = "audit";
 /// Maximum number of entries.
 pub(super) const ENTRIES: usize = 500;
-/// Maximum number of entries of unknown callers, so that failed logins do not push out the actions of operators.
-const UNKNOWN: usize = 100;
-/// `who` of such a caller.
+/// Maximum number of entries about refused actions, so that attempts without rights do not push out what operators did.
+const REFUSED: usize = 100;
+/// The outcomes of refused actions.
+const REFUSALS: [&str; 3] = ["CROSS_SITE_REQUEST", "FORBIDDEN", "UNAUTHORIZED"];
+/// `who` of a caller without rights.
 pub(super) const UNKNOWN_CALLER: &str = "unknown";
 
 /// The entries, oldest first.
@@ -43,10 +45,10 @@ impl AuditDocument {
     /// Adds records, and removes the oldest ones beyond the limits.
     pub(super) fn add(&mut self, records: &[Stored]) {
         records.iter().for_each(|record| put(&mut self.entries, record.clone()));
-        let is_unknown = |stored: &Stored| stored.entry.who == UNKNOWN_CALLER;
-        let mut surplus = self.entries.iter().filter(|stored| is_unknown(stored)).count().saturating_sub(UNKNOWN);
+        let is_refused = |stored: &Stored| REFUSALS.contains(&stored.entry.outcome.as_str());
+        let mut surplus = self.entries.iter().filter(|stored| is_refused(stored)).count().saturating_sub(REFUSED);
         self.entries.retain(|stored| {
-            let is_removed = surplus > 0 && is_unknown(stored);
+            let is_removed = surplus > 0 && is_refused(stored);
             surplus -= usize::from(is_removed);
             !is_removed
         });
@@ -103,14 +105,18 @@ mod tests {
     }
 
     #[test]
-    fn failed_logins_push_out_failed_logins_only() {
-        let mut document = AuditDocument::default();
-        document.add(&[record(1, "ada", "ok")]);
-        for id in 0..1_000 {
-            document.add(&[record(1_000 + id, UNKNOWN_CALLER, "UNAUTHORIZED")]);
+    fn refused_actions_push_out_refused_actions_only() {
+        for (who, refusal) in
+            [(UNKNOWN_CALLER, "UNAUTHORIZED"), ("token:a7f3da13", "FORBIDDEN"), ("loopback", "CROSS_SITE_REQUEST")]
+        {
+            let mut document = AuditDocument::default();
+            document.add(&[record(1, "ada", "ok")]);
+            for id in 0..1_000 {
+                document.add(&[record(1_000 + id, who, refusal)]);
+            }
+            assert_eq!(document.entries.len(), 1 + REFUSED, "{refusal}");
+            assert_eq!(ids(&document)[..2], [1, 1_900], "{refusal}");
         }
-        assert_eq!(document.entries.len(), 1 + UNKNOWN);
-        assert_eq!(ids(&document)[..2], [1, 1_900]);
     }
 
     #[test]

@@ -48,7 +48,7 @@ problems! {
     UNAUTHORIZED: UNAUTHORIZED, "A token is needed",
         "The Authorization header with the bearer token is missing or wrong.";
     CROSS_SITE_REQUEST: FORBIDDEN, "Another site's request",
-        "Sec-Fetch-Site names another site. Or it is missing, the request has cookies, and Origin does not equal Host.";
+        "Sec-Fetch-Site names another site. Or it is missing, the request has cookies or an Origin, and Origin does not equal Host.";
     FORBIDDEN: FORBIDDEN, "Not for this caller",
         "The access policy does not grant the level that this route needs. Without .access(…) on the builder, it refuses all.";
     REQUEST_NOT_EXPOSED: FORBIDDEN, "Requests are not shown",

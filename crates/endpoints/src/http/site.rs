@@ -8,16 +8,17 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Refuses an unsafe request that another site may have made.
 ///
-/// Browsers say in `Sec-Fetch-Site` which site made a request, except over plain HTTP from another machine. There, `Origin` must
-/// equal `Host` if the request carries cookies, which browsers also send for other sites. A request without cookies, and one
-/// with a bearer token, cannot be made by another site in the caller's name.
+/// Browsers say in `Sec-Fetch-Site` which site made a request, except over plain HTTP to another machine. There, `Origin` must
+/// equal `Host`. A request without `Origin` comes from a program, unless it carries cookies. One with a bearer token cannot be
+/// made by another site in the caller's name.
 pub(crate) fn check(request: &Parts) -> Result<(), Problem> {
     let headers = &request.headers;
     let is_own = request.method.is_safe()
         || if headers.contains_key(SEC_FETCH_SITE) {
             !is_foreign(request)
         } else {
-            !headers.contains_key(header::COOKIE) || bearer(headers).is_some() || has_own_origin(request)
+            let is_of_browser = headers.contains_key(header::COOKIE) || headers.contains_key(header::ORIGIN);
+            !is_of_browser || bearer(headers).is_some() || has_own_origin(request)
         };
     if is_own { Ok(()) } else { Err(codes::CROSS_SITE_REQUEST.into()) }
 }
@@ -93,6 +94,10 @@ mod tests {
             (&[site("same-origin"), site("cross-site")], false),
             (&[site("Same-Origin")], false),
             (&[site("")], false),
+            (&[origin("http://jobs.example.com:8080")], true),
+            (&[origin("http://evil.example")], false),
+            (&[origin("null")], false),
+            (&[origin("http://evil.example"), ("authorization", "Bearer secret")], true),
             (&[COOKIE], false),
             (&[COOKIE, site("same-origin")], true),
             (&[COOKIE, site("same-origin"), origin("http://evil.example")], true),
