@@ -149,7 +149,7 @@ mod tests {
         assert!(greeting.starts_with("listening on http://127.0.0.1:8080\n"), "{greeting}");
         assert_eq!(greeting.lines().filter(|line| line.starts_with("curl ")).count(), 3);
         let worker = Front { accepts: false, has_token: false }.greeting("http://127.0.0.1:8080");
-        assert!(!worker.contains("curl") && worker.contains("Open http://127.0.0.1:8080/ "), "{worker}");
+        assert!(!worker.contains("curl") && worker.contains("Open http://127.0.0.1:8080/dashboard "), "{worker}");
     }
 
     #[test]
