@@ -28,7 +28,7 @@ async fn printed_commands_work_as_they_are() {
         printed.push(in_time("a line", lines.next_line()).await.expect("text").expect("a line"));
     }
     let url = printed[0].strip_prefix("listening on ").expect("an address first");
-    assert!(printed.last().expect("a line").starts_with(&format!("Open {url}/ ")), "{printed:#?}");
+    assert!(printed.last().expect("a line").starts_with(&format!("Open {url}/dashboard ")), "{printed:#?}");
     let commands: Vec<_> = printed.iter().filter(|line| line.starts_with("curl ")).collect();
     let [process, sleep, follow] = commands.as_slice() else { panic!("{printed:#?}") };
     let job: Value = serde_json::from_str(&sh(process).await).expect("a job");
@@ -52,7 +52,7 @@ async fn every_link_of_the_page_answers() {
         "{page}"
     );
     let links: Vec<&str> = page.split("href=\"").skip(1).filter_map(|rest| Some(rest.split_once('"')?.0)).collect();
-    for expected in ["/openapi.json", "/health", "/metrics", "/alerts"] {
+    for expected in ["/dashboard", "/openapi.json", "/health", "/metrics", "/alerts"] {
         assert!(links.contains(&expected), "{expected} is missing: {links:?}");
     }
     for link in links {
