@@ -19,7 +19,7 @@ use std::{
 };
 
 use async_endpoints_core::{
-    JobId, JobName, JobView, Store, StoreError,
+    JobId, JobName, JobStatus, JobView, Store, StoreError,
     job::InvalidName,
     store::{CancelOutcome, JobLookup, RetryAs, RetryOutcome, WorkerId},
 };
@@ -473,13 +473,18 @@ impl AsyncEndpoints {
         let worker = &self.0.worker;
         let runs_here =
             self.0.started.load(Ordering::Acquire) && worker.has_handler(&job.name) && !worker.is_stopping();
-        let mut waiting = self.0.fleet.waiting(&self.0.store, job).await?;
+        if !matches!(job.status, JobStatus::Queued | JobStatus::Scheduled) {
+            return None;
+        }
+        let control = self.type_control(&job.name).await;
+        let (lease, limit) = (self.options().lease, control.per_process);
+        let mut waiting = self.0.fleet.waiting(&self.0.store, job, lease, limit).await?;
         // The list of workers may be older than this process.
         if runs_here && waiting.reason == WaitingReason::NoWorker {
             waiting.reason = WaitingReason::Queued;
         }
         if waiting.reason != WaitingReason::Delayed
-            && let Some(pause) = self.type_control(&job.name).await.pause
+            && let Some(pause) = control.pause
         {
             waiting = Waiting { reason: WaitingReason::Paused, until: pause.until, ..waiting };
         }

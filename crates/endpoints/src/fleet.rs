@@ -13,12 +13,12 @@ use async_endpoints_core::{
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::{store_call::within, sync::Mutex};
+use crate::{capacity, store_call::within, sync::Mutex};
 
 /// Maximum age of the list of workers.
 const FRESH: Duration = Duration::from_secs(1);
-/// How long the first caller waits for the list.
-const FIRST: Duration = Duration::from_millis(100);
+/// How long a caller waits for a new list.
+const WAIT: Duration = Duration::from_millis(100);
 
 /// Why a job waits.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize)]
@@ -33,7 +33,7 @@ pub enum WaitingReason {
     Paused,
     /// No live worker has a handler for the job's type.
     NoWorker,
-    /// Every live worker with a handler has free slots, but has reached its limit for the job's type.
+    /// No live worker can take the job, and those with free slots have reached their limit for its type.
     ConcurrencyLimit,
 }
 
@@ -56,8 +56,8 @@ pub(crate) struct Fleet(Arc<Cache>);
 struct Cache {
     /// The last read of the store. Locked while it runs, so that at most one runs.
     last_read: tokio::sync::Mutex<Option<LastRead>>,
-    /// The workers of the last successful read.
-    workers: Mutex<Option<Arc<[LiveWorker]>>>,
+    /// The workers of the last successful read, and the store's time then.
+    workers: Mutex<Option<(Timestamp, Arc<[LiveWorker]>)>>,
 }
 
 struct LastRead {
@@ -72,16 +72,23 @@ impl LastRead {
 }
 
 impl Fleet {
-    /// Returns why a job waits, or `None` if it does not wait.
-    pub(crate) async fn waiting(&self, store: &Arc<dyn Store>, job: &JobView) -> Option<Waiting> {
+    /// Returns why a job waits, or `None` if it does not wait. `per_process` is an operator's limit of its type.
+    pub(crate) async fn waiting(
+        &self,
+        store: &Arc<dyn Store>,
+        job: &JobView,
+        lease: Duration,
+        per_process: Option<u32>,
+    ) -> Option<Waiting> {
         let now = SystemTime::now().into();
         match job.status {
             JobStatus::Scheduled if job.scheduled_at.is_some_and(|due| due > now) => {
                 Some(Waiting { reason: WaitingReason::Delayed, ahead: None, until: job.scheduled_at })
             }
             JobStatus::Queued | JobStatus::Scheduled => {
-                let reason =
-                    self.last_workers(store).await.map_or(WaitingReason::Queued, |workers| reason(&workers, &job.name));
+                let reason = self.last_workers(store).await.map_or(WaitingReason::Queued, |(now, workers)| {
+                    reason(capacity::live(&workers, now, lease), &job.name, per_process)
+                });
                 Some(Waiting { reason, ahead: job.ahead, until: None })
             }
             _ => None,
@@ -99,43 +106,35 @@ impl Fleet {
         let result = within(store.stats(&StatsQuery::default())).await.map(|stats| {
             let mut workers = stats.workers;
             workers.sort_by_key(|worker| (worker.info.started_at, worker.info.id));
-            Arc::from(workers)
+            let workers = Arc::from(workers);
+            *self.0.workers.lock() = Some((stats.now, Arc::clone(&workers)));
+            workers
         });
-        if let Ok(workers) = &result {
-            *self.0.workers.lock() = Some(Arc::clone(workers));
-        }
         let shared = result.as_ref().map(Arc::clone).map_err(ToString::to_string);
         *last_read = Some(LastRead { began, result: shared });
         result
     }
 
-    /// Returns the live workers as last read, and refreshes the list in the background. Only the first call waits for the
-    /// store, for a short time.
-    async fn last_workers(&self, store: &Arc<dyn Store>) -> Option<Arc<[LiveWorker]>> {
+    /// Returns the workers, and the store's time when they were read. Reads if the list is older than a second. If that takes
+    /// long, it goes on in the background, and this returns what was read last.
+    async fn last_workers(&self, store: &Arc<dyn Store>) -> Option<(Timestamp, Arc<[LiveWorker]>)> {
         // The lock is taken while a read runs.
         let is_due = self.0.last_read.try_lock().is_ok_and(|read| !read.as_ref().is_some_and(LastRead::is_fresh));
         let refresh = is_due.then(|| {
             let (fleet, store) = (self.clone(), store.clone());
             tokio::spawn(async move { fleet.workers(&store).await })
         });
-        if let Some(refresh) = refresh
-            && self.0.workers.lock().is_none()
-        {
-            let _ = tokio::time::timeout(FIRST, refresh).await;
+        if let Some(refresh) = refresh {
+            let _ = tokio::time::timeout(WAIT, refresh).await;
         }
         self.0.workers.lock().clone()
     }
 }
 
-fn reason(workers: &[LiveWorker], name: &JobName) -> WaitingReason {
-    let capacities = workers
-        .iter()
-        .filter_map(|live| Some((&live.info, live.info.types.iter().find(|of_type| of_type.name == *name)?)));
-    let at_limit: Vec<bool> =
-        capacities.map(|(worker, of_type)| of_type.running >= of_type.limit && worker.slots.idle > 0).collect();
-    match at_limit.as_slice() {
+fn reason<'a>(live: impl Iterator<Item = &'a LiveWorker>, name: &JobName, per_process: Option<u32>) -> WaitingReason {
+    match capacity::taking(live, name, per_process).as_slice() {
         [] => WaitingReason::NoWorker,
-        all if all.iter().all(|at_limit| *at_limit) => WaitingReason::ConcurrencyLimit,
+        taking if capacity::is_held_by_limit(taking) => WaitingReason::ConcurrencyLimit,
         _ => WaitingReason::Queued,
     }
 }
@@ -160,10 +159,14 @@ mod tests {
     #[test]
     fn reason_depends_on_free_capacity() {
         let name = JobName::new("a").expect("a valid name");
-        assert_eq!(reason(&[], &name), WaitingReason::NoWorker);
-        assert_eq!(reason(&[worker("b", 0, 8)], &name), WaitingReason::NoWorker);
-        assert_eq!(reason(&[worker("a", 2, 6)], &name), WaitingReason::ConcurrencyLimit);
-        assert_eq!(reason(&[worker("a", 2, 6), worker("a", 1, 7)], &name), WaitingReason::Queued);
-        assert_eq!(reason(&[worker("a", 2, 0)], &name), WaitingReason::Queued);
+        let reason = |workers: &[LiveWorker], limit| reason(workers.iter(), &name, limit);
+        assert_eq!(reason(&[], None), WaitingReason::NoWorker);
+        assert_eq!(reason(&[worker("b", 0, 8)], None), WaitingReason::NoWorker);
+        assert_eq!(reason(&[worker("a", 2, 6)], None), WaitingReason::ConcurrencyLimit);
+        assert_eq!(reason(&[worker("a", 2, 6), worker("a", 1, 7)], None), WaitingReason::Queued);
+        assert_eq!(reason(&[worker("a", 2, 0)], None), WaitingReason::Queued);
+        assert_eq!(reason(&[worker("a", 2, 6), worker("a", 2, 0)], None), WaitingReason::ConcurrencyLimit);
+        assert_eq!(reason(&[worker("a", 1, 7)], Some(1)), WaitingReason::ConcurrencyLimit, "an older heartbeat");
+        assert_eq!(reason(&[worker("a", 1, 7)], Some(8)), WaitingReason::Queued);
     }
 }

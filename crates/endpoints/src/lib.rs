@@ -94,6 +94,7 @@ mod builder;
 mod bulk;
 mod caller;
 mod cancellation;
+mod capacity;
 mod context;
 #[cfg(feature = "dashboard")]
 mod dashboard;

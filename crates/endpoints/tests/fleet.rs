@@ -6,7 +6,8 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use async_endpoints::{
-    Access, AsyncEndpoints, Endpoint, JobContext, JobId, JobStatus, JobType, MemoryStore, Options, StuckReason, axum,
+    Access, AsyncEndpoints, Endpoint, JobContext, JobId, JobStatus, JobType, MemoryStore, Options, ReasonCode,
+    StuckReason, WaitingReason, axum,
     core::{
         JobStore as _,
         store::{Claim, Heartbeat, LeaseToken, Reclaim, TypeCapacity, TypeQuota, WorkerId, WorkerInfo},
@@ -202,6 +203,33 @@ async fn dead_worker_disappears() {
     tokio::time::advance(Duration::from_secs(1)).await;
     for instance in &fleet.instances {
         assert_eq!(worker_ids(instance).await, [live]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn silent_worker_counts_nowhere_as_live() {
+    let fleet = Fleet::new();
+    let id = fleet.submit().await;
+    let facts = async |endpoints: &AsyncEndpoints| {
+        let job = support::found(endpoints, id).await;
+        let explained = endpoints.explain(id).await.unwrap().unwrap();
+        let of_type = endpoints.types().await.unwrap().remove(0);
+        let waiting = endpoints.waiting(&job).await.unwrap().reason;
+        (waiting, explained.reasons[0].code, explained.workers.live, (of_type.workers, of_type.limit))
+    };
+    let none = (WaitingReason::NoWorker, ReasonCode::NoWorker, 0, (0, 0));
+    for instance in &fleet.instances {
+        assert_eq!(facts(instance).await, none);
+    }
+    fleet.heartbeat(WorkerId(Uuid::new_v4()), Duration::from_secs(16)).await;
+    let live = (WaitingReason::Queued, ReasonCode::SlotsBusy, 1, (1, 1));
+    for (later, expected) in [(4, live), (1, none)] {
+        fleet.clock.advance(Duration::from_secs(later));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        for instance in &fleet.instances {
+            assert_eq!(facts(instance).await, expected, "after {later} s more");
+            assert_eq!(worker_ids(instance).await.len(), 1, "operators see its last heartbeat");
+        }
     }
 }
 

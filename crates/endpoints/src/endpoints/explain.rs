@@ -81,7 +81,8 @@ impl AsyncEndpoints {
     ) -> Facts<'a> {
         let (lease, timeout) = (self.options().lease, self.timeout(job));
         let (pause, paused) = (controls.pause(&job.name), controls.paused().collect());
-        Facts { job, stats, minutes, running, pause, paused, lease, timeout, viewer }
+        let per_process = controls.of(&job.name).per_process;
+        Facts { job, stats, minutes, running, pause, per_process, paused, lease, timeout, viewer }
     }
 
     /// When the running attempts of the job's type started, the earliest first. At most 200.

@@ -116,8 +116,10 @@ impl AsyncEndpoints {
 
     /// Returns the live workers of the fleet in the order of their start, at most one second old.
     ///
-    /// A worker is live until its last heartbeat is older than two leases, or until it has drained. Every process sees the
-    /// same workers, also processes without handlers.
+    /// A worker is listed until its last heartbeat is older than two leases, or until it has drained. Every process sees the
+    /// same workers, also processes without handlers. [`explain`](Self::explain), [`waiting`](Self::waiting) and
+    /// [`types`](Self::types) ignore a worker earlier, when its last heartbeat is older than 3 s or half a lease, whichever is
+    /// more.
     pub async fn workers(&self) -> Result<Arc<[LiveWorker]>, StoreError> {
         self.0.fleet.workers(&self.0.store).await
     }

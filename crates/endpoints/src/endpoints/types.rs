@@ -4,6 +4,7 @@ use async_endpoints_core::{JobName, StoreError, Timestamp, store::StatsQuery};
 
 use super::AsyncEndpoints;
 use crate::{
+    capacity::without_silent,
     store_call::within,
     types::{self, Change, TypeChangeError, TypeControl, TypeState},
 };
@@ -26,6 +27,7 @@ impl AsyncEndpoints {
     pub async fn types(&self) -> Result<Vec<TypeState>, StoreError> {
         let controls = self.0.controls.read().await?;
         let stats = within(self.0.store.stats(&StatsQuery::default())).await?;
+        let stats = without_silent(stats, self.options().lease);
         Ok(types::states(&stats, &controls, &self.declared_types()))
     }
 
@@ -86,7 +88,9 @@ impl AsyncEndpoints {
 
     async fn change_type(&self, name: &str, change: Change) -> Result<TypeState, TypeChangeError> {
         let inner = &self.0;
-        let state = types::change(&*inner.store, &inner.controls, name, &self.declared_types(), change).await?;
+        let declared = self.declared_types();
+        let lease = self.options().lease;
+        let state = types::change(&*inner.store, &inner.controls, name, &declared, lease, change).await?;
         inner.worker.wake();
         Ok(state)
     }

@@ -10,10 +10,10 @@ use async_endpoints_core::{
 
 use super::{
     Facts, QueuePosition, StartEstimate,
-    facts::Capacity,
     replay::{Ahead, Pool, RunTimes},
     text::count,
 };
+use crate::capacity::Capacity;
 
 /// Number of replays of a short queue.
 const REPLAYS: u64 = 100;
@@ -142,9 +142,7 @@ struct Slots<'a> {
 impl<'a> Slots<'a> {
     /// `None` without slots for the type.
     fn of(facts: &Facts<'a>) -> Option<Self> {
-        let mut taking = facts.taking();
-        // A worker that missed heartbeats may be dead.
-        taking.retain(|capacity| facts.now().since(capacity.worker.last_heartbeat_at) <= facts.lease / 2);
+        let taking = facts.taking();
         let (total, limit) = (sum(&taking, Capacity::slots), sum(&taking, Capacity::limit));
         // The store's number is newer than that of the heartbeats.
         let running = facts.of_type().map_or(0, |of_type| of_type.count(JobStatus::InProgress));

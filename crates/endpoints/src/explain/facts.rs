@@ -5,10 +5,13 @@ use std::time::Duration;
 use async_endpoints_core::{
     JobName, JobStatus, JobView, Timestamp,
     job::AttemptRecord,
-    store::{LiveWorker, MinuteStats, Stats, TypeCapacity, TypeStats},
+    store::{LiveWorker, MinuteStats, Stats, TypeStats},
 };
 
-use crate::types::TypePause;
+use crate::{
+    capacity::{self, Capacity},
+    types::TypePause,
+};
 
 /// The stored facts that explain a job.
 pub(crate) struct Facts<'a> {
@@ -21,6 +24,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) running: &'a [Timestamp],
     /// The pause of the job's type.
     pub(crate) pause: Option<&'a TypePause>,
+    /// An operator's limit of the type's concurrent attempts in each process.
+    pub(crate) per_process: Option<u32>,
     /// All paused types.
     pub(crate) paused: Vec<&'a JobName>,
     /// The duration of leases.
@@ -37,45 +42,19 @@ pub(crate) enum Viewer {
     Operator,
 }
 
-/// The slots of a live worker for one type.
-pub(super) struct Capacity<'a> {
-    pub(super) worker: &'a LiveWorker,
-    pub(super) of_type: &'a TypeCapacity,
-}
-
-impl Capacity<'_> {
-    /// Slots that a job of the type can take now.
-    pub(super) fn free(&self) -> u32 {
-        self.worker.info.slots.idle.min(self.of_type.limit.saturating_sub(self.of_type.running))
-    }
-
-    /// Maximum number of attempts of the type. Leaked slots run none.
-    pub(super) fn limit(&self) -> u32 {
-        self.of_type.limit.min(self.slots())
-    }
-
-    /// Slots for attempts of all types.
-    pub(super) fn slots(&self) -> u32 {
-        self.worker.info.slots.busy + self.worker.info.slots.idle
-    }
-
-    /// Whether the worker has free slots, and runs as many jobs of the type as it may.
-    pub(super) fn is_at_limit(&self) -> bool {
-        self.worker.info.slots.idle > 0 && self.of_type.running >= self.of_type.limit
-    }
-}
-
 impl<'a> Facts<'a> {
     pub(super) fn now(&self) -> Timestamp {
         self.stats.now
     }
 
+    /// The workers that are not silent.
+    pub(super) fn live(&self) -> impl Iterator<Item = &'a LiveWorker> {
+        capacity::live(&self.stats.workers, self.now(), self.lease)
+    }
+
     /// The live workers with a handler for the job's type.
     pub(super) fn taking(&self) -> Vec<Capacity<'a>> {
-        let of_job = |capacity: &&TypeCapacity| capacity.name == self.job.name;
-        let capacity =
-            |worker: &'a LiveWorker| worker.info.types.iter().find(of_job).map(|of_type| Capacity { worker, of_type });
-        self.stats.workers.iter().filter_map(capacity).collect()
+        capacity::taking(self.live(), &self.job.name, self.per_process)
     }
 
     /// The counts of the job's type; none if the statistics do not have it yet.

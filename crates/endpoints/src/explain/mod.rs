@@ -84,7 +84,7 @@ pub enum ReasonCode {
     Running,
     /// Running: the attempt runs for longer than its timeout.
     Overdue,
-    /// Running: the lease has not been renewed. When it expires, the job is recovered.
+    /// Running: its worker is silent and does not renew the lease. When it expires, the job is recovered.
     LeaseNotRenewed,
     /// Running: a caller asked to cancel the job.
     CancelRequested,
@@ -140,7 +140,7 @@ pub struct StartEstimate {
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct WorkerCounts {
-    /// Live workers of the fleet.
+    /// Live workers of the fleet: their last heartbeat is at most 3 s or half a lease old, whichever is more.
     pub live: u64,
     /// Live workers with a handler for the job's type.
     pub taking: u64,
@@ -163,7 +163,7 @@ pub(crate) fn explain(facts: &Facts<'_>) -> Explained {
         position: estimate::position(facts),
         estimate: estimate::start(facts),
         workers: WorkerCounts {
-            live: facts.stats.workers.len() as u64,
+            live: facts.live().count() as u64,
             taking: taking.len() as u64,
             free: taking.iter().map(|capacity| u64::from(capacity.free())).sum(),
         },

@@ -6,6 +6,7 @@ use super::{
     Facts, Found, Reason, ReasonCode, Viewer,
     text::{duration, reason},
 };
+use crate::capacity::is_silent;
 
 pub(super) fn reasons(facts: &Facts<'_>) -> Found {
     let started = facts.job.started_at.unwrap_or(facts.now());
@@ -21,7 +22,7 @@ pub(super) fn reasons(facts: &Facts<'_>) -> Found {
     });
     let running = running(facts, worker, started);
     let verdict = match (&lost, &canceling, &overdue) {
-        (Some(_), ..) => "The worker of the job no longer renews its lease: the job is to be recovered.".to_owned(),
+        (Some(lost), ..) => silent(facts, lost),
         (None, Some(_), _) => format!("Attempt {} runs, and was asked to stop.", facts.job.attempt),
         (None, None, Some(_)) => format!("Attempt {} runs past its timeout.", facts.job.attempt),
         (None, None, None) => {
@@ -76,24 +77,40 @@ fn running(facts: &Facts<'_>, worker: Option<&LiveWorker>, started: Timestamp) -
 
 /// A heartbeat renews all leases of its worker. A claim begins a lease, too.
 fn lease_not_renewed(facts: &Facts<'_>, worker: Option<&LiveWorker>, started: Timestamp) -> Option<Reason> {
-    let since = match worker {
-        Some(live) => live.last_heartbeat_at.max(started),
-        // The entry of a dead worker expires after two leases. A worker that has just started may have no entry yet.
-        None => started,
-    };
-    let expires = since + facts.lease;
-    if expires > facts.now() {
+    // The entry of a dead worker expires after two leases. A worker that has just started may have no entry yet.
+    let last_sign = worker.map_or(started, |live| live.last_heartbeat_at.max(started));
+    let (now, expires) = (facts.now(), last_sign + facts.lease);
+    if expires > now && (worker.is_none() || !is_silent(last_sign, now, facts.lease)) {
         return None;
     }
     let heartbeat = match worker {
-        Some(live) => format!("is {} old", duration(facts.now().since(live.last_heartbeat_at))),
+        Some(live) => format!("is {} old", duration(now.since(live.last_heartbeat_at))),
         None => "has expired".to_owned(),
     };
+    let sweep = if expires > now { "first sweep after the lease expires" } else { "next sweep" };
     let detail = format!(
-        "The last heartbeat of its worker {heartbeat}, and leases last {}. The next sweep returns the job to its queue, or fails \
-         it if it was lost too often.",
+        "The last heartbeat of its worker {heartbeat}, and leases last {}. The {sweep} returns the job to its queue, or fails it \
+         if it was lost too often.",
         duration(facts.lease)
     );
-    let since = worker.map(|live| live.last_heartbeat_at);
-    Some(reason(ReasonCode::LeaseNotRenewed, detail).since(since))
+    let until = worker.map(|_| expires);
+    Some(reason(ReasonCode::LeaseNotRenewed, detail).since(worker.map(|live| live.last_heartbeat_at)).until(until))
+}
+
+/// The verdict about a job whose worker is silent.
+fn silent(facts: &Facts<'_>, lost: &Reason) -> String {
+    let now = facts.now();
+    let silent = match lost.since {
+        Some(since) => format!("has been silent for {}", duration(now.since(since))),
+        None => "is not live".to_owned(),
+    };
+    match lost.until.filter(|expires| *expires > now) {
+        Some(expires) => {
+            let left = duration(expires.since(now));
+            format!(
+                "The worker of the job {silent}. If it stays silent, the job is recovered when its lease expires in {left}."
+            )
+        }
+        None => format!("The worker of the job {silent}, and its lease has expired: the job is to be recovered."),
+    }
 }

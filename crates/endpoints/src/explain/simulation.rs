@@ -226,6 +226,7 @@ impl Service {
             minutes,
             running: &running,
             pause: None,
+            per_process: None,
             paused: Vec::new(),
             lease,
             timeout: None,

@@ -28,6 +28,7 @@ struct World {
     stats: Stats,
     minutes: Vec<MinuteStats>,
     pause: Option<TypePause>,
+    per_process: Option<u32>,
     viewer: Viewer,
 }
 
@@ -36,7 +37,7 @@ impl World {
     fn new(status: JobStatus) -> Self {
         let job = JobView { status, max_retries: 3, ..jobs::job("A", Duration::from_secs(60)).view(at(10), 1, None) };
         let stats = Stats { now: at(100), ..Stats::default() };
-        Self { job, stats, minutes: Vec::new(), pause: None, viewer: Viewer::Operator }
+        Self { job, stats, minutes: Vec::new(), pause: None, per_process: None, viewer: Viewer::Operator }
     }
 
     /// A queued job with so many jobs ahead.
@@ -106,6 +107,7 @@ impl World {
             minutes: &self.minutes,
             running: &[],
             pause: self.pause.as_ref(),
+            per_process: self.per_process,
             paused: Vec::new(),
             lease: Duration::from_secs(8),
             timeout: Some(Duration::from_secs(50)),
@@ -178,8 +180,41 @@ fn reasons_of_waiting_have_details() {
     assert_reason(&busy.reason(ReasonCode::SlotsBusy), Some(10), None, "None of 8 slots of 1 worker is free.");
     assert_reason(&busy.reason(ReasonCode::Queued), Some(10), None, "The queue of A has 1 job ahead of it.");
     let limit = World::queued(0).worker("A", 2, 2, 6).reason(ReasonCode::ConcurrencyLimit);
-    let detail = "1 worker with free slots may run 2 jobs of this type, and none more.";
-    assert_reason(&limit, Some(10), None, detail);
+    assert_reason(&limit, Some(10), None, "2 of 2 allowed attempts run in 1 worker with free slots.");
+    let mut world = World::queued(0).worker("A", 2, 8, 6).worker("A", 2, 8, 6);
+    world.per_process = Some(2);
+    let detail = "4 of 4 allowed attempts run: an operator's limit is 2 per process.";
+    assert_reason(&world.reason(ReasonCode::ConcurrencyLimit), Some(10), None, detail);
+}
+
+#[test]
+fn silent_workers_are_neither_live_nor_free() {
+    use ReasonCode::*;
+    let mut world = World::queued(0).worker("A", 1, 1, 0);
+    world.stats.workers[0].last_heartbeat_at = at(96);
+    assert_eq!(world.codes().1, [SlotsBusy], "silent for 4 s, half a lease");
+    world.stats.workers[0].last_heartbeat_at = at(95);
+    assert_eq!(world.codes(), ("The job waits because no live worker runs A.".to_owned(), vec![NoWorker, Queued]));
+    assert_reason(&world.reason(NoWorker), None, None, "There is no live worker.");
+    assert_eq!(world.explain().workers, super::WorkerCounts::default());
+    let world = world.worker("A", 2, 2, 6);
+    assert_eq!(world.codes().1, [ConcurrencyLimit], "the slots of the silent worker do not count");
+    assert_eq!(world.explain().workers, super::WorkerCounts { live: 1, taking: 1, free: 0 });
+}
+
+#[test]
+fn durations_have_two_units() {
+    for (seconds, text) in [
+        (0.44, "0.4 s"),
+        (12.0, "12 s"),
+        (185.0, "3 min 5 s"),
+        (3599.0, "59 min 59 s"),
+        (3600.0, "1 h 0 min"),
+        (3659.2, "1 h 1 min"),
+        (7199.0, "2 h 0 min"),
+    ] {
+        assert_eq!(super::text::duration(Duration::from_secs_f64(seconds)), text);
+    }
 }
 
 #[test]
@@ -208,7 +243,8 @@ fn job_before_its_due_time_is_delayed_or_retried() {
     assert_eq!(world.codes(), (verdict, vec![ReasonCode::RetryBackoff, ReasonCode::Retried]));
     let detail = "Attempt 1 failed with BROKEN (It broke.). This is retry 1 of 3.";
     assert_reason(&world.reason(ReasonCode::RetryBackoff), Some(90), Some(145), detail);
-    let due = World { stats: Stats { now: at(145), ..world.stats.clone() }, ..world };
+    let mut due = World { stats: Stats { now: at(145), ..world.stats.clone() }, ..world };
+    due.stats.workers[0].last_heartbeat_at = at(144);
     assert_eq!(due.codes().1, [ReasonCode::Queued, ReasonCode::Retried], "a due job is runnable");
     assert_eq!(due.reason(ReasonCode::Queued).since, Some(at(145)));
 }
@@ -250,20 +286,30 @@ fn running_job_with_a_problem_says_so() {
     assert_eq!(overdue.codes(), ("Attempt 1 runs past its timeout.".to_owned(), vec![Overdue, Running]));
     assert_reason(&overdue.reason(Overdue), Some(90), None, "The timeout passed 10 s ago.");
 
-    let verdict = "The worker of the job no longer renews its lease: the job is to be recovered.".to_owned();
-    assert_eq!(World::running(80).codes(), (verdict.clone(), vec![LeaseNotRenewed, Running]), "its entry expired");
+    let verdict =
+        "The worker of the job is not live, and its lease has expired: the job is to be recovered.".to_owned();
+    assert_eq!(World::running(80).codes(), (verdict, vec![LeaseNotRenewed, Running]), "its entry expired");
     assert_eq!(World::running(95).codes().1, [Running], "the claim began a lease");
     let mut late = World::running(80).worker("A", 1, 8, 7);
     late.stats.workers[0].last_heartbeat_at = at(91);
-    assert_eq!(late.codes(), (verdict, vec![LeaseNotRenewed, Running]));
-    let reason = late.reason(LeaseNotRenewed);
-    assert_eq!(reason.since, Some(at(91)));
-    assert!(
-        reason.detail.starts_with("The last heartbeat of its worker is 9.0 s old, and leases last 8.0 s."),
-        "{reason:?}"
-    );
-    late.stats.workers[0].last_heartbeat_at = at(93);
-    assert_eq!(late.codes().1, [Running], "the lease has not expired");
+    let verdict =
+        "The worker of the job has been silent for 9.0 s, and its lease has expired: the job is to be recovered.";
+    assert_eq!(late.codes(), (verdict.to_owned(), vec![LeaseNotRenewed, Running]));
+    let detail = "The last heartbeat of its worker is 9.0 s old, and leases last 8.0 s. The next sweep returns the job to its \
+                  queue, or fails it if it was lost too often.";
+    assert_reason(&late.reason(LeaseNotRenewed), Some(91), Some(99), detail);
+    late.stats.workers[0].last_heartbeat_at = at(95);
+    let verdict = "The worker of the job has been silent for 5.0 s. If it stays silent, the job is recovered when its lease \
+                   expires in 3.0 s.";
+    assert_eq!(late.codes(), (verdict.to_owned(), vec![LeaseNotRenewed, Running]));
+    let detail = "The last heartbeat of its worker is 5.0 s old, and leases last 8.0 s. The first sweep after the lease expires \
+                  returns the job to its queue, or fails it if it was lost too often.";
+    assert_reason(&late.reason(LeaseNotRenewed), Some(95), Some(103), detail);
+    late.stats.workers[0].last_heartbeat_at = at(96);
+    assert_eq!(late.codes().1, [Running], "heartbeats may be 4 s apart");
+    late.job.started_at = Some(at(97));
+    late.stats.workers[0].last_heartbeat_at = at(90);
+    assert_eq!(late.codes().1, [Running], "a claim is a sign of life");
 }
 
 #[test]

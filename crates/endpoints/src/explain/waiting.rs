@@ -4,10 +4,12 @@ use async_endpoints_core::Timestamp;
 
 use super::{
     Facts, Found, QueuePosition, Reason, ReasonCode, Viewer, estimate,
-    facts::Capacity,
     text::{self, count, duration, error, reason},
 };
-use crate::types::TypePause;
+use crate::{
+    capacity::{Capacity, is_held_by_limit},
+    types::TypePause,
+};
 
 pub(super) fn reasons(facts: &Facts<'_>) -> Found {
     let taking = facts.taking();
@@ -36,7 +38,7 @@ fn paused(facts: &Facts<'_>, pause: &TypePause) -> Reason {
 }
 
 fn no_worker(facts: &Facts<'_>) -> Reason {
-    let detail = match facts.stats.workers.len() {
+    let detail = match facts.live().count() {
         0 => "There is no live worker.".to_owned(),
         live => format!("None of {} has a handler for {}.", count(live as u64, "live worker"), facts.job.name),
     };
@@ -69,12 +71,10 @@ fn runnable(facts: &Facts<'_>, taking: &[Capacity<'_>]) -> Found {
     let at_limit: Vec<_> = taking.iter().filter(|capacity| capacity.is_at_limit()).collect();
     let busy: Vec<_> = taking.iter().filter(|capacity| capacity.worker.info.slots.idle == 0).collect();
     let (mut reasons, mut verdict) = (Vec::new(), String::new());
-    if !is_free && !at_limit.is_empty() {
-        let limit: u64 = at_limit.iter().map(|capacity| u64::from(capacity.of_type.limit)).sum();
+    if is_held_by_limit(taking) {
         let workers = count(at_limit.len() as u64, "worker");
         verdict = format!("The job waits because {workers} reached the limit for {}.", facts.job.name);
-        let detail = format!("{workers} with free slots may run {} of this type, and none more.", count(limit, "job"));
-        reasons.push(reason(ReasonCode::ConcurrencyLimit, detail));
+        reasons.push(reason(ReasonCode::ConcurrencyLimit, limit(facts, &at_limit, &workers)));
     }
     if !is_free && !busy.is_empty() {
         let slots: u64 = busy.iter().map(|capacity| u64::from(capacity.worker.info.slots.busy)).sum();
@@ -100,6 +100,19 @@ fn runnable(facts: &Facts<'_>, taking: &[Capacity<'_>]) -> Found {
         reasons.push(reason(ReasonCode::Queued, detail));
     }
     (verdict, reasons.into_iter().map(|reason| reason.since(since)).collect())
+}
+
+/// `4 of 4 allowed attempts run: an operator's limit is 2 per process.`
+fn limit(facts: &Facts<'_>, at_limit: &[&Capacity<'_>], workers: &str) -> String {
+    let sum =
+        |number: fn(&Capacity<'_>) -> u32| at_limit.iter().map(|capacity| u64::from(number(capacity))).sum::<u64>();
+    let (running, allowed) = (sum(|capacity| capacity.running), sum(|capacity| capacity.allowed));
+    let is_operators = |limit: &u32| at_limit.iter().any(|capacity| capacity.allowed == *limit);
+    let why = match facts.per_process.filter(is_operators) {
+        Some(limit) => format!(": an operator's limit is {limit} per process"),
+        None => format!(" in {workers} with free slots"),
+    };
+    format!("{running} of {allowed} allowed attempts run{why}.")
 }
 
 fn behind(position: Option<QueuePosition>) -> String {

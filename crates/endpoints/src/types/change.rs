@@ -12,7 +12,7 @@ use super::{
     shared::SharedControls,
     state::{TypeState, state, states},
 };
-use crate::store_call::within;
+use crate::{capacity::without_silent, store_call::within};
 
 /// Maximum characters of a reason.
 const REASON_CHARS: usize = 500;
@@ -95,12 +95,14 @@ pub(crate) async fn change(
     shared: &SharedControls,
     name: &str,
     declared: &[JobName],
+    lease: Duration,
     change: Change,
 ) -> Result<TypeState, TypeChangeError> {
     change.check()?;
     let unknown = || TypeChangeError::Unknown(name.chars().take(120).collect());
     let name = JobName::new(name).map_err(|_| unknown())?;
     let stats = within(store.stats(&StatsQuery::default())).await?;
+    let stats = without_silent(stats, lease);
     change.check_end(stats.now)?;
     let before = shared.read().await?;
     if !states(&stats, &before, declared).iter().any(|state| state.name == name) {
