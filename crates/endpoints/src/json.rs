@@ -1,8 +1,11 @@
 //! Reading JSON of clients, with a depth limit and with errors that name the field.
 
-use std::fmt;
+use std::{fmt, marker::PhantomData};
 
-use serde::de::{DeserializeOwned, Deserializer, Error, IgnoredAny, Visitor};
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, Deserializer, Error, IgnoredAny, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 use serde_path_to_error::{Path, Segment};
 
 /// Maximum depth of nested values.
@@ -83,6 +86,25 @@ fn read_tracking_path<T: DeserializeOwned>(text: &str) -> Result<T, Misfit> {
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| Misfit::of(error.path(), error.inner()))?;
     json.end().map_err(|error| Misfit::whole(error.to_string()))?;
     Ok(value)
+}
+
+/// For a field of a struct type: reads an object and rejects an array.
+pub(crate) fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    struct Object<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(map))
+        }
+    }
+
+    deserializer.deserialize_map(Object(PhantomData))
 }
 
 /// Checks that a text is JSON, of any shape.

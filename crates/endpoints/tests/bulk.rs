@@ -88,6 +88,7 @@ async fn invalid_bulk_requests_are_problems() {
     for ((method, path, body), status, says) in [
         (preview(json!({ "action": "delete", "filter": {} })), 422, "INVALID_BULK"),
         (preview(json!({ "action": "retry" })), 422, "filter"),
+        (preview(json!({ "action": "retry", "filter": [null, null] })), 422, "expected an object"),
         (preview(json!({ "action": "retry", "filter": { "state": "Failed" } })), 422, "state"),
         (preview(json!({ "action": "retry", "filter": { "status": "Queued" } })), 422, "Failed or Canceled to retry"),
         (preview(json!({ "action": "retry", "filter": { "owner": "ada" } })), 422, "/filter/owner"),

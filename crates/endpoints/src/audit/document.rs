@@ -15,8 +15,6 @@ pub(super) const ENTRIES: usize = 500;
 const REFUSED: usize = 100;
 /// The outcomes of refused actions.
 const REFUSALS: [&str; 3] = ["CROSS_SITE_REQUEST", "FORBIDDEN", "UNAUTHORIZED"];
-/// `who` of a caller without rights.
-pub(super) const UNKNOWN_CALLER: &str = "unknown";
 
 /// The entries, oldest first.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -107,7 +105,7 @@ mod tests {
     #[test]
     fn refused_actions_push_out_refused_actions_only() {
         for (who, refusal) in
-            [(UNKNOWN_CALLER, "UNAUTHORIZED"), ("token:a7f3da13", "FORBIDDEN"), ("loopback", "CROSS_SITE_REQUEST")]
+            [("unknown", "UNAUTHORIZED"), ("token:a7f3da13", "FORBIDDEN"), ("loopback", "CROSS_SITE_REQUEST")]
         {
             let mut document = AuditDocument::default();
             document.add(&[record(1, "ada", "ok")]);

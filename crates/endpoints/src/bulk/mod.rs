@@ -32,6 +32,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub(crate) use self::operation::Acted;
+use crate::json::object;
 
 /// What a bulk operation does with each job.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +72,7 @@ pub struct NewBulk {
     /// What it does.
     pub action: BulkAction,
     /// With which jobs.
+    #[serde(deserialize_with = "object")]
     pub filter: BulkFilter,
 }
 
