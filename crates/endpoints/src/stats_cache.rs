@@ -1,4 +1,4 @@
-//! Shared statistics cache, refreshed at most every 5 s.
+//! Shared statistics cache. Each reader says how old its statistics may be: at most 5 s, or less.
 
 use std::{
     sync::Arc,
@@ -58,8 +58,13 @@ impl StatsCache {
     /// Calls the store unless the last call began less than 5 s ago; that call's error is returned as well. Callers that
     /// come during a call share its result. The call continues when this future is dropped.
     pub(crate) async fn refresh(self: &Arc<Self>) -> Result<Arc<Stats>, StoreError> {
+        self.at_most(FRESH).await
+    }
+
+    /// Returns statistics of the last hour that are at most `age` old, like [`refresh`](Self::refresh).
+    pub(crate) async fn at_most(self: &Arc<Self>, age: Duration) -> Result<Arc<Stats>, StoreError> {
         let cache = self.clone();
-        let refreshed = tokio::spawn(async move { cache.call_if_due().await }).await;
+        let refreshed = tokio::spawn(async move { cache.call_if_due(age).await }).await;
         refreshed.unwrap_or_else(|error| Err(error.to_string())).map_err(StoreError::Unavailable)
     }
 
@@ -105,9 +110,9 @@ impl StatsCache {
         Ok(stats)
     }
 
-    async fn call_if_due(&self) -> Result<Arc<Stats>, String> {
+    async fn call_if_due(&self, age: Duration) -> Result<Arc<Stats>, String> {
         let mut last_call = self.last_call.lock().await;
-        if let Some(call) = last_call.as_ref().filter(|call| call.began.elapsed() < FRESH) {
+        if let Some(call) = last_call.as_ref().filter(|call| call.began.elapsed() < age) {
             return call.result.clone();
         }
         let began = Instant::now();
@@ -180,6 +185,9 @@ mod tests {
         cache.refresh().await.expect("the store answers");
         store.outage(true);
         cache.refresh().await.expect("fresh statistics need no call");
+        age(&cache, Duration::from_secs(2)).await;
+        cache.refresh().await.expect("fresh statistics need no call");
+        cache.at_most(Duration::from_secs(2)).await.expect_err("older than 2 s");
         age(&cache, FRESH).await;
         let error = cache.refresh().await.expect_err("the store is unavailable");
         assert!(error.to_string().contains("stats"), "{error}");

@@ -1,5 +1,7 @@
 //! What operators see and change of job types.
 
+use std::time::Duration;
+
 use async_endpoints_core::{JobName, StoreError, Timestamp, store::StatsQuery};
 
 use super::AsyncEndpoints;
@@ -8,6 +10,9 @@ use crate::{
     store_call::within,
     types::{self, Change, TypeChangeError, TypeControl, TypeState},
 };
+
+/// Maximum age of the statistics that the pages of the dashboard share.
+const RECENT: Duration = Duration::from_secs(2);
 
 impl AsyncEndpoints {
     /// Returns the state of each job type by name: counts, running attempts, pause and limits.
@@ -28,6 +33,14 @@ impl AsyncEndpoints {
         let controls = self.0.controls.read().await?;
         let stats = within(self.0.store.stats(&StatsQuery::default())).await?;
         let stats = without_silent(stats, self.options().lease);
+        Ok(types::states(&stats, &controls, &self.declared_types()))
+    }
+
+    /// Returns what [`types`](Self::types) does, with statistics that are at most 2 s old. Pauses and limits are those of
+    /// this moment.
+    pub(crate) async fn recent_types(&self) -> Result<Vec<TypeState>, StoreError> {
+        let controls = self.0.controls.read().await?;
+        let stats = self.0.stats_cache.at_most(RECENT).await?;
         Ok(types::states(&stats, &controls, &self.declared_types()))
     }
 

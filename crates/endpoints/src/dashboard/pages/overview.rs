@@ -25,9 +25,9 @@ pub(super) async fn page(view: &View) -> Result<Content, Failure> {
     let window = WINDOWS.into_iter().find(|(name, _)| chosen == *name);
     let invalid = || Failure::Invalid(format!("invalid window {chosen:?}: expected 15m, 1h or 6h"));
     let (window, minutes) = window.ok_or_else(invalid)?;
+    let types = view.endpoints.recent_types().await?;
     let stats = view.endpoints.recent_stats().await?;
     let series = view.endpoints.series(Duration::from_secs(60 * minutes), None).await?;
-    let types = view.endpoints.types().await?;
     let alerts = view.endpoints.alert_status().await?;
     let charts = html! { (windows(view, window)) (charts::charts(&series)) };
     Ok(Content {

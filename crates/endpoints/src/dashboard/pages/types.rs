@@ -14,7 +14,7 @@ use super::{
 const WINDOW: Duration = Duration::from_secs(11 * 60);
 
 pub(super) async fn page(view: &View) -> Result<Content, Failure> {
-    let types = view.endpoints.types().await?;
+    let types = view.endpoints.recent_types().await?;
     let stats = view.endpoints.recent_stats().await?;
     let series = view.endpoints.series(WINDOW, None).await?;
     Ok(Content {
