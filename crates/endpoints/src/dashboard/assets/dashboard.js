@@ -158,6 +158,13 @@ function showState(name, text) {
   liveText.replaceChildren(text, ' · ', clock.format(asOf));
 }
 
+// The page shows older data, since `asOf`.
+function stale(text) {
+  say(text, true);
+  root.dataset.state = 'stale';
+  liveText.replaceChildren('Stale since ', clock.format(asOf));
+}
+
 function received(at) {
   asOf = at;
   ahead = at - Date.now();
@@ -174,20 +181,18 @@ function live() {
   stream.onmessage = ({ data }) => {
     const event = JSON.parse(data);
     if (event.isOver) return location.reload();
-    received(Date.parse(event.at));
-    if (event.error) say(`The job store does not answer: ${event.error}. The page shows older data.`, true);
-    else {
-      tag = event.tag;
-      for (const [id, html] of event.regions) showRegion(id, html);
-      say('', false);
-    }
-    showState('live', 'Live');
     listen();
+    if (event.error) return stale(`The job store does not answer: ${event.error}. The page shows older data.`);
+    received(Date.parse(event.at));
+    tag = event.tag;
+    for (const [id, html] of event.regions) showRegion(id, html);
+    say('', false);
+    showState('live', 'Live');
   };
   // A stream that is refused is closed. A stream that is cut off connects again by itself.
   stream.onerror = () => {
     if (stream.readyState === EventSource.CLOSED) poll();
-    else say('The connection is lost. The page shows older data and connects again.', true);
+    else stale('The connection is lost. The page shows older data and connects again.');
   };
   listen();
 }
@@ -210,7 +215,7 @@ async function poll() {
   if (paused || document.hidden) return;
   try {
     const response = await fetch(location.href, { headers: { 'If-None-Match': `"${tag}"` }, cache: 'no-store' });
-    if (response.status === 503) say('The job store does not answer. The page shows older data.', true);
+    if (response.status === 503) stale('The job store does not answer. The page shows older data.');
     else if (response.status !== 304 && !response.ok) return location.reload();
     else {
       if (response.status === 200) showPage(await response.text());
@@ -219,7 +224,7 @@ async function poll() {
       showState('polling', `Every ${POLL / 1000} s`);
     }
   } catch {
-    say('The server does not answer. The page shows older data and tries again.', true);
+    stale('The server does not answer. The page shows older data and tries again.');
   }
   if (!paused && !document.hidden) poller = setTimeout(poll, POLL);
 }
