@@ -437,6 +437,7 @@ async fn outage_is_shown_as_an_error_and_not_as_an_empty_list() {
     for path in ["/dashboard", "/dashboard/jobs", &format!("/dashboard/jobs/{}", JobId::random())] {
         let response = get(&service, path).await;
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE, "{path}");
+        assert_eq!(response.headers()[header::RETRY_AFTER], "5", "{path}");
         let html = response.text().await.unwrap();
         assert!(html.contains("The job store did not answer") && !html.contains("No job matches"), "{html}");
     }
@@ -485,11 +486,14 @@ async fn stream_sends_changed_regions() {
 }
 
 #[tokio::test]
-async fn stream_of_a_missing_page_ends() {
+async fn stream_of_a_missing_page_is_refused() {
     let service = start().await;
-    let stream = get(&service, "/dashboard/live?at=/none").await;
-    let text = tokio::time::timeout(Duration::from_secs(20), stream.text()).await.expect("an end").unwrap();
-    assert!(text.contains("\"isOver\":true"), "{text}");
+    let job = format!("/jobs/{}", JobId::random());
+    for (at, status) in [("/none", 404), (&*job, 404), ("/types/None", 404), ("/jobs%3Fstatus=x", 400)] {
+        let response = get(&service, &format!("/dashboard/live?at={at}")).await;
+        assert_eq!(response.status(), status, "{at}");
+        assert!(!response.text().await.unwrap().is_empty(), "{at}");
+    }
     service.stop().await;
 }
 
@@ -501,7 +505,11 @@ async fn streams_are_limited() {
         streams.push(get(&service, "/dashboard/live?at=").await);
     }
     assert!(streams.iter().all(|stream| stream.status() == StatusCode::OK));
-    assert_eq!(get(&service, "/dashboard/live?at=").await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let refused = get(&service, "/dashboard/live?at=").await;
+    assert_eq!(
+        (refused.status(), &refused.headers()[header::RETRY_AFTER]),
+        (StatusCode::SERVICE_UNAVAILABLE, &"5".parse().unwrap())
+    );
     drop(streams);
     support::until(async || get(&service, "/dashboard/live?at=").await.status() == StatusCode::OK).await;
     service.stop().await;

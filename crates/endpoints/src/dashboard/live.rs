@@ -28,7 +28,7 @@ use crate::{AccessLevel, Timestamp};
 /// Least time between two renders of one page.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Starts a stream. Answers 503 if there are too many, and the page polls.
+/// Starts a stream. Answers 503 if there are too many, and the page polls. Answers 404 or 400 for a page that does not exist.
 pub(super) async fn stream(dashboard: &Arc<Dashboard>, head: &Parts) -> Response {
     let Ok(permit) = dashboard.streams.clone().try_acquire_owned() else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
@@ -39,10 +39,18 @@ pub(super) async fn stream(dashboard: &Arc<Dashboard>, head: &Parts) -> Response
     let query = Parameters::read(head.uri.query().unwrap_or_default().as_bytes());
     let mut changes = dashboard.endpoints.job_changes();
     changes.mark_unchanged();
+    let at = query.get("at").unwrap_or_default();
+    let (_, first) = dashboard.content(head, at).await;
+    if let Err(failure) = &first
+        && failure.status().is_client_error()
+    {
+        return (failure.status(), failure.to_string()).into_response();
+    }
     let page = LivePage {
         dashboard: dashboard.clone(),
         head: head.clone(),
-        at: query.get("at").unwrap_or_default().to_owned(),
+        at: at.to_owned(),
+        first: Some(first),
         shown: query.get("tag").unwrap_or_default().to_owned(),
         sent: HashMap::new(),
         refresh: Refresh::STATISTICS,
@@ -64,6 +72,8 @@ struct LivePage {
     head: Parts,
     /// The path below `/dashboard`, with its query.
     at: String,
+    /// The first render, until it is sent.
+    first: Option<Result<Content, Failure>>,
     /// The tag of the content that the browser has.
     shown: String,
     /// Hashes of the regions that the browser has.
@@ -96,8 +106,13 @@ impl LivePage {
     async fn next(&mut self) -> Option<Result<Bytes, Infallible>> {
         self.wait().await?;
         self.rendered = Some(Instant::now());
-        self.changes.mark_unchanged();
-        let (_, content) = self.dashboard.content(&self.head, &self.at).await;
+        if self.first.is_none() {
+            self.changes.mark_unchanged();
+        }
+        let content = match self.first.take() {
+            Some(first) => first,
+            None => self.dashboard.content(&self.head, &self.at).await.1,
+        };
         let data = match &content {
             Ok(content) => self.changed(content),
             Err(Failure::Store(error)) => Event::without_regions(Some(error.to_string()), false),

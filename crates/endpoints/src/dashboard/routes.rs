@@ -167,8 +167,9 @@ fn document(head: &Parts, page: Markup) -> Response {
     response
 }
 
-/// Sets the headers that all responses have.
+/// Sets the headers that all responses have, and `Retry-After` while the store or a stream is not available.
 fn secure(response: &mut Response) {
+    let is_unavailable = response.status() == StatusCode::SERVICE_UNAVAILABLE;
     let headers = response.headers_mut();
     for (name, value) in [
         (header::CONTENT_SECURITY_POLICY, POLICY),
@@ -178,6 +179,9 @@ fn secure(response: &mut Response) {
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
+    }
+    if is_unavailable {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
     }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
 }
