@@ -11,6 +11,7 @@ use super::super::{
     view::{Form, View},
 };
 use crate::{
+    StoreError,
     alerts::{AlertsReport, NewSilence, RuleReport, Silence, SilenceError, TestResult},
     health::{CheckReport, HealthReport},
 };
@@ -29,13 +30,10 @@ const NOTICES: [(&str, &str); 3] = [
 
 pub(super) async fn page(view: &View) -> Result<Content, Failure> {
     let health = view.endpoints.health_report().await;
-    let alerts = view.endpoints.alert_status().await?;
-    Ok(Content {
-        title: "Health and alerts".to_owned(),
-        section: Section::Health,
-        regions: vec![
-            Region::fixed("notice", forms::notice(view, &NOTICES)),
-            Region::new("checks", checks(&health)),
+    let mut regions =
+        vec![Region::fixed("notice", forms::notice(view, &NOTICES)), Region::new("checks", checks(&health))];
+    match view.endpoints.alert_status().await {
+        Ok(alerts) => regions.extend([
             Region::new("rules", rules(&alerts)),
             Region::new("silences", silences(view, &alerts)),
             Region::fixed(
@@ -46,9 +44,27 @@ pub(super) async fn page(view: &View) -> Result<Content, Failure> {
                     html! {}
                 },
             ),
-        ],
+        ]),
+        // The checks are those of this process, and say more about the outage than an error page.
+        Err(error) => {
+            regions.extend([Region::new("rules", without_alerts(&error)), Region::new("silences", html! {})]);
+        }
+    }
+    Ok(Content {
+        title: "Health and alerts".to_owned(),
+        section: Section::Health,
+        regions,
         refresh: Refresh::STATISTICS,
     })
+}
+
+fn without_alerts(error: &StoreError) -> Markup {
+    html! {
+        section {
+            h2 { "Alert rules" }
+            p.failure role="alert" { "Alerts and silences are not available. The job store did not answer: " (error) }
+        }
+    }
 }
 
 fn checks(health: &HealthReport) -> Markup {
