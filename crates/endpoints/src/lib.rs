@@ -139,6 +139,7 @@ mod stuck;
 mod submit;
 mod sync;
 pub mod telemetry;
+mod text;
 mod time_limit;
 mod types;
 mod vitals;

@@ -178,6 +178,8 @@ async fn invalid_silence_names_its_field() {
         (with("author", json!("")), "author: invalid value \"\", expected a text of 1 to 1024 bytes"),
         (with("author", json!(" \n")), "author: invalid value "),
         (with("reason", json!("x".repeat(1025))), "reason: invalid value \"xxx"),
+        (with("reason", json!("pay\u{202e}oga")), "reason: invalid value \"pay\\u{202e}oga\", expected a text of "),
+        (with("author", json!("Ada\0")), "author: invalid value \"Ada\\0\", expected a text of "),
         (with("reason", json!(null)), "reason: invalid type: null, expected a string"),
         (with("endsAt", json!(in_seconds(0))), "endsAt: invalid value "),
         (with("endsAt", json!(in_seconds(367 * 24 * 3600))), "endsAt: invalid value "),

@@ -163,6 +163,23 @@ async fn level_view_has_no_actions() {
 }
 
 #[tokio::test]
+async fn newest_actions_are_shown_and_all_on_request() {
+    let service = start(Access::loopback()).await;
+    for _ in 0..101 {
+        post(&service, "/dashboard/operations/start", &[("preview", "x")]).await;
+    }
+    let rows = |html: &str| html.matches("<code>bulk.start</code>").count();
+    let html = page(&service, "/dashboard/operations").await;
+    assert!(
+        rows(&html) == 100 && html.contains("href=\"../dashboard/operations?audit=all\">Show all 101</a>"),
+        "{html}"
+    );
+    let html = page(&service, "/dashboard/operations?audit=all").await;
+    assert!(rows(&html) == 101 && !html.contains("Show all"), "{html}");
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn outage_is_an_error_and_not_an_empty_page() {
     let (inner, flaky) = flaky_store();
     let builder = AsyncEndpoints::builder(flaky.clone()).options(quick()).access(Access::loopback());

@@ -258,6 +258,7 @@ async fn invalid_changes_are_refused() {
         (Method::DELETE, "/ops/types/None/limit", Value::Null, 404, "TYPE_NOT_FOUND"),
         (Method::POST, pause, json!({ "reason": " " }), 422, "INVALID_PAUSE"),
         (Method::POST, pause, json!({ "reason": long }), 422, "INVALID_PAUSE"),
+        (Method::POST, pause, json!({ "reason": "pay\u{202e}oga" }), 422, "INVALID_PAUSE"),
         (Method::POST, pause, json!({}), 422, "INVALID_PAUSE"),
         (Method::POST, pause, json!({ "reason": "a", "untl": null }), 422, "INVALID_PAUSE"),
         (Method::POST, pause, json!({ "reason": "a", "until": "2020-01-01T00:00:00Z" }), 422, "INVALID_PAUSE"),

@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::document::{SILENCES, read, update};
-use crate::store_call::within;
+use crate::{
+    store_call::within,
+    text::{is_plain_text, shortened},
+};
 
 /// Maximum number of silences at a time.
 const SILENCES_KEPT: usize = 100;
@@ -38,9 +41,9 @@ pub struct Silence {
 pub struct NewSilence {
     /// Name of the rule.
     pub rule: String,
-    /// Who decides it: 1 to 1024 bytes.
+    /// Who decides it: 1 to 1024 bytes without control characters and line breaks.
     pub author: String,
-    /// Why: 1 to 1024 bytes.
+    /// Why: 1 to 1024 bytes without control characters and line breaks.
     pub reason: String,
     /// When it ends, by the store's clock: at most a year ahead.
     pub ends_at: Timestamp,
@@ -132,16 +135,12 @@ fn check_texts(new: &NewSilence, rules: &[&str]) -> Result<(), SilenceError> {
         return Err(SilenceError::unknown_rule(rule, rules));
     }
     for (field, value) in [("author", author), ("reason", reason)] {
-        if value.trim().is_empty() || value.len() > TEXT_BYTES {
-            let expected = format!("a text of 1 to {TEXT_BYTES} bytes");
+        if value.trim().is_empty() || value.len() > TEXT_BYTES || !is_plain_text(value) {
+            let expected = format!("a text of 1 to {TEXT_BYTES} bytes without control characters or line breaks");
             return Err(SilenceError::Field { field, value: shortened(value), expected });
         }
     }
     Ok(())
-}
-
-fn shortened(text: &str) -> String {
-    text.chars().take(100).collect()
 }
 
 #[cfg(test)]
@@ -187,11 +186,11 @@ mod tests {
             (NewSilence { rule: "c".to_owned(), ..valid() }, r#"invalid rule "c": expected one of a, b"#),
             (
                 NewSilence { author: " ".to_owned(), ..valid() },
-                r#"invalid author " ": expected a text of 1 to 1024 bytes"#,
+                r#"invalid author " ": expected a text of 1 to 1024 bytes without control characters or line breaks"#,
             ),
             (
                 NewSilence { reason: String::new(), ..valid() },
-                r#"invalid reason "": expected a text of 1 to 1024 bytes"#,
+                r#"invalid reason "": expected a text of 1 to 1024 bytes without control characters or line breaks"#,
             ),
             (
                 new(&clock, 0),

@@ -31,6 +31,8 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::text::shortened;
+
 pub(crate) use self::operation::Acted;
 use crate::json::object;
 
@@ -190,12 +192,14 @@ impl BulkFilter {
                 (matches!(status, None | Some(Failed | Canceled)), "Failed or Canceled to retry")
             }
         };
-        let invalid = |field, value: &str, expected| {
-            let value = value.chars().take(100).collect();
-            Err(BulkError::Field { field, value, expected })
-        };
+        let invalid = |field, value: &str, expected| Err(BulkError::Field { field, value: shortened(value), expected });
         if let Some(status) = self.status.filter(|_| !has_effect) {
             return invalid("status", status.as_str(), expected);
+        }
+        if let (Some(since), Some(until)) = (self.since, self.until)
+            && since > until
+        {
+            return invalid("since", &since.to_string(), "a time that is not after until");
         }
         for (field, value) in [("code", &self.code), ("q", &self.text)] {
             if let Some(value) = value.as_ref().filter(|value| value.is_empty() || value.len() > TEXT_BYTES) {

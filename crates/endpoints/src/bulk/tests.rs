@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_endpoints_core::{
-    JobId, JobStatus, JobStore, MemoryStore, Store, StoreError,
+    JobId, JobStatus, JobStore, MemoryStore, Store, StoreError, Timestamp,
     store::{CancelOutcome, JobLookup, StoreOperation, WorkerId},
 };
 use async_endpoints_testkit::{FlakyStore, When, jobs::job};
@@ -258,6 +258,11 @@ async fn invalid_requests_are_errors() {
             BulkAction::Retry,
             BulkFilter { text: Some(String::new()), ..all() },
             r#"invalid q "": expected a text of 1 to 200 bytes"#,
+        ),
+        (
+            BulkAction::Retry,
+            BulkFilter { since: Some(Timestamp::from_micros(1)), until: Some(Timestamp::from_micros(0)), ..all() },
+            r#"invalid since "1970-01-01T00:00:00.000001Z": expected a time that is not after until"#,
         ),
     ] {
         let error = bulk.preview(NewBulk { action, filter }).await.expect_err("invalid");

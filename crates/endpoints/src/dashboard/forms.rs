@@ -8,7 +8,7 @@ use super::{
     content::Failure,
     view::{Form, View},
 };
-use crate::Timestamp;
+use crate::{Timestamp, text::shortened};
 
 const HOUR: u64 = 60 * 60;
 
@@ -40,7 +40,8 @@ pub(super) fn span(endless: Option<&str>) -> Markup {
 pub(super) fn end_of_span(form: &Form) -> Result<Option<Timestamp>, Failure> {
     let Some(text) = form.get("for") else { return Ok(None) };
     let span = SPANS.into_iter().find(|(seconds, _)| seconds.to_string() == text);
-    let (seconds, _) = span.ok_or_else(|| Failure::Invalid(format!("invalid for {text:?}: expected a listed span")))?;
+    let (seconds, _) =
+        span.ok_or_else(|| Failure::Invalid(format!("invalid for {:?}: expected a listed span", shortened(text))))?;
     Ok(Some(Timestamp::from(SystemTime::now()) + Duration::from_secs(seconds)))
 }
 

@@ -1,7 +1,5 @@
 //! What operators see and change of job types.
 
-use std::time::Duration;
-
 use async_endpoints_core::{JobName, StoreError, Timestamp, store::StatsQuery};
 
 use super::AsyncEndpoints;
@@ -12,7 +10,8 @@ use crate::{
 };
 
 /// Maximum age of the statistics that the pages of the dashboard share.
-const RECENT: Duration = Duration::from_secs(2);
+#[cfg(feature = "dashboard")]
+const RECENT: std::time::Duration = std::time::Duration::from_secs(2);
 
 impl AsyncEndpoints {
     /// Returns the state of each job type by name: counts, running attempts, pause and limits.
@@ -38,9 +37,11 @@ impl AsyncEndpoints {
 
     /// Returns what [`types`](Self::types) does, with statistics that are at most 2 s old. Pauses and limits are those of
     /// this moment.
+    #[cfg(feature = "dashboard")]
     pub(crate) async fn recent_types(&self) -> Result<Vec<TypeState>, StoreError> {
         let controls = self.0.controls.read().await?;
         let stats = self.0.stats_cache.at_most(RECENT).await?;
+        let stats = without_silent((*stats).clone(), self.options().lease);
         Ok(types::states(&stats, &controls, &self.declared_types()))
     }
 

@@ -18,7 +18,10 @@ use super::{
     headers,
     problem::{Problem, json},
 };
-use crate::jobs::{Jobs, ListError};
+use crate::{
+    jobs::{Jobs, ListError},
+    text::shortened,
+};
 
 const JSON: &str = "application/json";
 const CSV: &str = "text/csv";
@@ -109,13 +112,19 @@ impl Query {
                 "cursor" => read.cursor = Some(value.into_owned()),
                 _ => {
                     return Err(invalid(format!(
-                        "{name:?} is unknown: expected status, name, owner, code, q, since, until, limit or cursor."
+                        "{:?} is unknown: expected status, name, owner, code, q, since, until, limit or cursor.",
+                        shortened(&name)
                     )));
                 }
             }
             if let Some(name) = names.replace(name) {
                 return Err(invalid(format!("{name} must occur once.")));
             }
+        }
+        if let (Some(since), Some(until)) = (read.since, read.until)
+            && since > until
+        {
+            return Err(invalid("since must not be after until."));
         }
         Ok(read)
     }
@@ -191,6 +200,7 @@ mod tests {
             "until=2026-11-29T12:00:00",
             "until=2026-11-29T12:00:00+01:00",
             "until=1764417600",
+            "since=2026-11-29T12:00:01Z&until=2026-11-29T12:00:00Z",
         ] {
             assert!(Query::read(bad).is_err(), "{bad}");
         }

@@ -23,6 +23,7 @@ use crate::{
     hub::{LINES, LogFollower},
     log_buffer::is_own,
     store_call::within,
+    text::is_plain,
 };
 
 const NDJSON: &str = "application/x-ndjson";
@@ -105,11 +106,6 @@ fn text(line: &LogLine) -> String {
         if is_plain(c) { escaped.push(c) } else { escaped.extend(c.escape_default()) }
     }
     escaped + "\n"
-}
-
-/// False for control characters, line separators and overrides of the writing direction.
-fn is_plain(c: char) -> bool {
-    !(c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
 }
 
 /// An event stream of lines with their numbers as ids, until the job has ended and its last line was sent.

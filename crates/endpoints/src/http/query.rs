@@ -1,13 +1,14 @@
 //! Query parameters of the operator routes.
 
 use super::{codes, problem::Problem};
+use crate::text::shortened;
 
 /// Reads these parameters, each of which may occur once. No others are allowed.
 pub(super) fn read<const N: usize>(query: &str, names: [&str; N]) -> Result<[Option<String>; N], Problem> {
     let mut values = [const { None }; N];
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         let Some(at) = names.iter().position(|known| *known == name) else {
-            return Err(invalid(format!("{name:?} is unknown: expected {}.", names.join(" or "))));
+            return Err(invalid(format!("{:?} is unknown: expected {}.", shortened(&name), names.join(" or "))));
         };
         if values[at].replace(value.into_owned()).is_some() {
             return Err(invalid(format!("{name} must occur once.")));

@@ -12,7 +12,11 @@ use super::{
     shared::SharedControls,
     state::{TypeState, state, states},
 };
-use crate::{capacity::without_silent, store_call::within};
+use crate::{
+    capacity::without_silent,
+    store_call::within,
+    text::{is_plain_text, shortened},
+};
 
 /// Maximum characters of a reason.
 const REASON_CHARS: usize = 500;
@@ -53,8 +57,10 @@ impl Change {
     /// Checks everything that needs no store.
     fn check(&self) -> Result<(), TypeChangeError> {
         let (field, value, expected) = match self {
-            Self::Pause { reason, .. } if reason.trim().is_empty() || reason.chars().count() > REASON_CHARS => {
-                ("reason", reason.chars().take(50).collect(), format!("a text of 1 to {REASON_CHARS} characters"))
+            Self::Pause { reason, .. } if !is_reason(reason) => {
+                let expected =
+                    format!("a text of 1 to {REASON_CHARS} characters without control characters or line breaks");
+                ("reason", shortened(reason), expected)
             }
             Self::Limit(Some(0)) => ("perProcess", "0".to_owned(), "1 or more: pause the type to stop it".to_owned()),
             Self::Limit(Some(limit)) if *limit > MAX_LIMIT => {
@@ -89,6 +95,10 @@ impl Change {
     }
 }
 
+fn is_reason(text: &str) -> bool {
+    !text.trim().is_empty() && text.chars().count() <= REASON_CHARS && is_plain_text(text)
+}
+
 /// Changes a type, and returns its new state. `declared` are the types of this process.
 pub(crate) async fn change(
     store: &dyn Store,
@@ -99,7 +109,7 @@ pub(crate) async fn change(
     change: Change,
 ) -> Result<TypeState, TypeChangeError> {
     change.check()?;
-    let unknown = || TypeChangeError::Unknown(name.chars().take(120).collect());
+    let unknown = || TypeChangeError::Unknown(shortened(name));
     let name = JobName::new(name).map_err(|_| unknown())?;
     let stats = within(store.stats(&StatsQuery::default())).await?;
     let stats = without_silent(stats, lease);

@@ -13,7 +13,7 @@ use super::{
     },
     bulk,
 };
-use crate::{FailureGroup, Failures};
+use crate::{FailureGroup, Failures, text::shortened};
 
 const COLUMNS: [Column; 7] = [
     ("Error code", ""),
@@ -43,7 +43,7 @@ pub(super) async fn page(view: &View) -> Result<Content, Failure> {
 fn window(view: &View) -> Result<u64, Failure> {
     let Some(text) = view.param("window") else { return Ok(HOUR) };
     let known = WINDOWS.into_iter().map(|(seconds, _)| seconds).find(|seconds| seconds.to_string() == text);
-    known.ok_or_else(|| Failure::Invalid(format!("invalid window {text:?}: expected a listed window")))
+    known.ok_or_else(|| Failure::Invalid(format!("invalid window {:?}: expected a listed window", shortened(text))))
 }
 
 fn windows(view: &View, chosen: u64) -> Markup {

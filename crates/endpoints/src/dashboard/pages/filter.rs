@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use maud::{Markup, html};
 
 use super::super::{content::Failure, view::View};
-use crate::{JobName, JobOwner, JobStatus, Jobs, Timestamp, core::job::Digest};
+use crate::{JobName, JobOwner, JobStatus, Jobs, Timestamp, core::job::Digest, text::shortened};
 
 /// Windows of acceptance, and how the form names them.
 const WINDOWS: [(&str, &str, u64); 4] =
@@ -100,7 +100,7 @@ impl<'a> Filter<'a> {
 
 fn read<T>(view: &View, name: &str, expected: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>, Failure> {
     let Some(text) = view.param(name) else { return Ok(None) };
-    let invalid = || Failure::Invalid(format!("invalid {name} {text:?}: expected {expected}"));
+    let invalid = || Failure::Invalid(format!("invalid {name} {:?}: expected {expected}", shortened(text)));
     parse(text).map(Some).ok_or_else(invalid)
 }
 

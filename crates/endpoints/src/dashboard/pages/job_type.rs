@@ -14,7 +14,7 @@ use super::{
     },
     charts,
 };
-use crate::{JobName, TypeChangeError, TypePause, TypeState, core::store::LiveWorker};
+use crate::{JobName, TypeChangeError, TypePause, TypeState, core::store::LiveWorker, text::shortened};
 
 const WORKERS: [Column; 4] = [("Host", ""), ("Process", "number"), ("Running", "number"), ("Heartbeat", "")];
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -162,8 +162,9 @@ pub(super) async fn resume(view: &View, name: &str) -> Result<Done, Failure> {
 /// `POST /dashboard/types/{name}/limit`.
 pub(super) async fn limit(view: &View, name: &str, form: &Form) -> Result<Done, Failure> {
     let text = form.get("perProcess").unwrap_or_default();
-    let limit =
-        text.parse().map_err(|_| Failure::Invalid(format!("invalid perProcess {text:?}: expected a number")))?;
+    let limit = text
+        .parse()
+        .map_err(|_| Failure::Invalid(format!("invalid perProcess {:?}: expected a number", shortened(text))))?;
     view.endpoints.limit_type(name, Some(limit)).await?;
     Ok(done(name, "limited"))
 }

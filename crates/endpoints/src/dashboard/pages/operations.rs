@@ -13,7 +13,7 @@ use super::super::{
 };
 use crate::{
     AuditEntry, BulkAction, BulkError, BulkFilter, BulkOperation, BulkPreview, BulkStatus, JobName, JobStatus, NewBulk,
-    Timestamp,
+    Timestamp, text::shortened,
 };
 
 const BULKS: [Column; 9] = [
@@ -29,6 +29,8 @@ const BULKS: [Column; 9] = [
 ];
 const AUDIT: [Column; 6] =
     [("When", ""), ("Who", ""), ("What", ""), ("Target", "wide"), ("Outcome", ""), ("Trace", "")];
+/// Number of audit entries that the page shows unless its query asks for all.
+const NEWEST: usize = 100;
 const NO_OPERATION: Failure = Failure::NotFound("There is no bulk operation with this id.", "BULK_NOT_FOUND");
 
 const NOTICES: [(&str, &str); 2] = [
@@ -151,13 +153,21 @@ fn described(filter: &BulkFilter) -> Markup {
 }
 
 fn trail(view: &View, entries: &[AuditEntry]) -> Markup {
-    let rows: Vec<Markup> = entries.iter().map(|entry| action(view, entry)).collect();
+    let shown = if view.param("audit") == Some("all") { entries.len() } else { NEWEST };
+    let rows: Vec<Markup> = entries.iter().take(shown).map(|entry| action(view, entry)).collect();
     html! {
         section {
             h2 { "Actions of operators" }
             @if rows.is_empty() { p.empty { "No operator has done anything." } }
             @else { (table("Actions of operators", &AUDIT, &rows)) }
-            p.hint { "The last 500 actions. The log has all of them." }
+            p.hint {
+                @if rows.len() < entries.len() {
+                    "The newest " (NEWEST) " actions. "
+                    a href=(view.link_with(&[("audit", Some("all")), ("notice", None)])) { "Show all " (entries.len()) }
+                    ". "
+                }
+                "The last 500 actions are kept. The log has all of them."
+            }
         }
     }
 }
@@ -225,7 +235,7 @@ fn read(form: &Form) -> Result<NewBulk, Failure> {
     let [status, name, code, owner, text, since, until] =
         ["status", "name", "code", "owner", "q", "since", "until"].map(|name| form.get(name));
     let invalid = |name: &str, value: &str, expected: &str| {
-        Failure::Invalid(format!("invalid {name} {value:?}: expected {expected}"))
+        Failure::Invalid(format!("invalid {name} {:?}: expected {expected}", shortened(value)))
     };
     let action = match form.get("action") {
         Some("cancel") => BulkAction::Cancel,

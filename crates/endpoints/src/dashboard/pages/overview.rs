@@ -15,6 +15,7 @@ use super::{
 use crate::{
     Figures,
     alerts::{AlertsReport, RuleReport},
+    text::shortened,
 };
 
 /// Windows of the charts in minutes.
@@ -23,7 +24,7 @@ const WINDOWS: [(&str, u64); 3] = [("15m", 15), ("1h", 60), ("6h", 360)];
 pub(super) async fn page(view: &View) -> Result<Content, Failure> {
     let chosen = view.param("window").unwrap_or("1h");
     let window = WINDOWS.into_iter().find(|(name, _)| chosen == *name);
-    let invalid = || Failure::Invalid(format!("invalid window {chosen:?}: expected 15m, 1h or 6h"));
+    let invalid = || Failure::Invalid(format!("invalid window {:?}: expected 15m, 1h or 6h", shortened(chosen)));
     let (window, minutes) = window.ok_or_else(invalid)?;
     let types = view.endpoints.recent_types().await?;
     let stats = view.endpoints.recent_stats().await?;
