@@ -309,7 +309,7 @@ fn running_job_with_a_problem_says_so() {
     assert_eq!(late.codes().1, [Running], "heartbeats may be 4 s apart");
     late.job.started_at = Some(at(97));
     late.stats.workers[0].last_heartbeat_at = at(90);
-    assert_eq!(late.codes().1, [Running], "a claim is a sign of life");
+    assert_eq!(late.codes().1, [Running], "a claim is a heartbeat");
 }
 
 #[test]
