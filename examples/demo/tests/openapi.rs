@@ -14,10 +14,6 @@ async fn schemathesis_finds_no_failure() {
     let folder = Folder::new();
     // Short jobs, so that streams are short.
     let demo = Demo::start(&folder, &[("AE_JOB_TIMEOUT_SECONDS", "2"), ("AE_MAX_RETRIES", "0")]).await;
-    let document = reqwest::get(demo.url("/openapi.json")).await.expect("an answer");
-    let document: serde_json::Value = document.json().await.expect("a document");
-    let paths = document["paths"].as_object().expect("paths").values();
-    let operations: usize = paths.map(|methods| methods.as_object().map_or(0, serde_json::Map::len)).sum();
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let program = package.join("../../target/tools/schemathesis/bin/schemathesis");
     assert!(program.exists(), "Schemathesis is not installed: run `cargo xtask test`");
@@ -29,6 +25,6 @@ async fn schemathesis_finds_no_failure() {
     let ran = tokio::time::timeout(TIMEOUT, command.output()).await.expect("an exit").expect("a start");
     let output = String::from_utf8_lossy(&ran.stdout);
     assert!(ran.status.success(), "{output}{}", String::from_utf8_lossy(&ran.stderr));
-    assert!(output.contains(&format!("{operations} selected")), "all operations were tested: {output}");
+    assert!(output.contains("35 selected / 35 total"), "all operations were tested: {output}");
     demo.stop().await.expect("an exit");
 }
