@@ -321,7 +321,8 @@ impl World {
                         ["queued", "scheduled", "running", "completed", "failed", "canceled"][view.status as usize];
                     assert_eq!(places, [format!("{index}:{}", view.name)], "{}", job.id);
                     let owned = self.cli(&["ZSCORE", &self.key(OWNED), &job.id.to_string()]);
-                    assert_eq!(view.owner.is_some(), !owned.trim().is_empty(), "{}", job.id);
+                    // If the damage took the owner, its list still has the job, and skips it.
+                    assert!(view.owner.is_none() || !owned.trim().is_empty(), "{}", job.id);
                 }
                 // The outcome or an attempt is damaged; the job itself runs.
                 Err(StoreError::Unreadable(_) | StoreError::Corrupt(_)) => assert_eq!(places.len(), 1, "{}", job.id),
