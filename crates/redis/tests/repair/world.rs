@@ -309,6 +309,9 @@ impl World {
         assert!(quarantine.values().all(|why| why.splitn(3, ' ').count() == 3), "{quarantine:?}");
         let stats = self.store.stats(&StatsQuery::default()).await.unwrap();
         assert_eq!(stats.quarantined, quarantine.len() as u64);
+        let of_owner = ListFilter { owner: Some(OWNER), ..ListFilter::default() };
+        let page = self.store.list(&of_owner, &Page { cursor: None, limit: 200 }).await.unwrap();
+        let listed: BTreeSet<JobId> = page.jobs.iter().map(|job| job.id).collect();
         for job in &self.jobs {
             let places = self.places(job.id);
             if quarantine.contains_key(&job.id.to_string()) {
@@ -321,8 +324,9 @@ impl World {
                         ["queued", "scheduled", "running", "completed", "failed", "canceled"][view.status as usize];
                     assert_eq!(places, [format!("{index}:{}", view.name)], "{}", job.id);
                     let owned = self.cli(&["ZSCORE", &self.key(OWNED), &job.id.to_string()]);
-                    // If the damage took the owner, its list still has the job, and skips it.
                     assert!(view.owner.is_none() || !owned.trim().is_empty(), "{}", job.id);
+                    // Entries of jobs of another owner stay, and the owner's list skips them.
+                    assert_eq!(view.owner.is_some(), listed.contains(&job.id), "{}", job.id);
                 }
                 // The outcome or an attempt is damaged; the job itself runs.
                 Err(StoreError::Unreadable(_) | StoreError::Corrupt(_)) => assert_eq!(places.len(), 1, "{}", job.id),
