@@ -12,8 +12,8 @@ const SILENT_AFTER: Duration = Duration::from_secs(3);
 
 /// Whether a worker has sent no heartbeat for so long, by the store's clock, that it is taken for dead or cut off. A call that
 /// records a heartbeat may take half a lease.
-pub(crate) fn is_silent(last_sign: Timestamp, now: Timestamp, lease: Duration) -> bool {
-    now.since(last_sign) > SILENT_AFTER.max(lease / 2)
+pub(crate) fn is_silent(last_heartbeat: Timestamp, now: Timestamp, lease: Duration) -> bool {
+    now.since(last_heartbeat) > SILENT_AFTER.max(lease / 2)
 }
 
 /// The workers that are not silent at `now`.

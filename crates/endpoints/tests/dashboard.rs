@@ -312,25 +312,10 @@ async fn job_is_canceled_and_retried_by_forms() {
     assert!(html.contains("no live worker takes this type") && html.contains("Cancel the job"), "{html}");
     let response = post(&service, &format!("/dashboard/jobs/{id}/cancel"), "").await;
     assert_eq!(response.status(), StatusCode::SEE_OTHER);
-    let html = service
-        .client
-        .post(service.url(&format!("/dashboard/jobs/{id}/cancel")))
-        .send()
-        .await
-        .unwrap()
-        .text()
-        .await
-        .unwrap();
+    let sent = async |path: &str| service.client.post(service.url(path)).send().await.unwrap().text().await.unwrap();
+    let html = sent(&format!("/dashboard/jobs/{id}/cancel")).await;
     assert!(html.contains("had already ended") && html.contains("Retry the job"), "{html}");
-    let html = service
-        .client
-        .post(service.url(&format!("/dashboard/jobs/{id}/retry")))
-        .send()
-        .await
-        .unwrap()
-        .text()
-        .await
-        .unwrap();
+    let html = sent(&format!("/dashboard/jobs/{id}/retry")).await;
     assert!(html.contains("This is the new job.") && html.contains("Retry of"), "{html}");
     service.stop().await;
 }

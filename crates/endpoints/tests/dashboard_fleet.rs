@@ -11,9 +11,13 @@ use async_endpoints::{
     alerts::{AlertSender, Alerts, BoxError, Notification, Reading, Rule, SendError},
     async_trait,
 };
-use reqwest::{Client, Response, StatusCode, redirect::Policy};
+use reqwest::{Client, StatusCode, redirect::Policy};
 use serde_json::json;
-use support::{PATIENCE, Service, TestStore, flaky_store, quick, until};
+use support::{
+    PATIENCE, Service,
+    dashboard::{self, get, page, post, serve, text},
+    flaky_store, quick, until,
+};
 
 const WAIT: JobType<String, ()> = JobType::new("Wait").concurrency(3);
 const REFUSE: JobType<String, ()> = JobType::new("Refuse").max_retries(0);
@@ -63,35 +67,7 @@ fn declare(builder: Builder) -> Builder {
 }
 
 async fn start(access: Access) -> Service {
-    let store = support::store();
-    let endpoints = declare(support::builder(&store).access(access)).build().unwrap();
-    serve(store, endpoints).await
-}
-
-async fn serve(store: TestStore, endpoints: AsyncEndpoints) -> Service {
-    let app = support::routes(&endpoints).merge(endpoints.dashboard_routes());
-    Service::serve_app(store, endpoints, app).await
-}
-
-async fn get(service: &Service, path: &str) -> Response {
-    service.client.get(service.url(path)).send().await.unwrap()
-}
-
-async fn page(service: &Service, path: &str) -> String {
-    text(get(service, path).await, StatusCode::OK).await
-}
-
-async fn text(response: Response, expected: StatusCode) -> String {
-    let (status, text) = (response.status(), response.text().await.unwrap());
-    assert_eq!(status, expected, "{text}");
-    text
-}
-
-/// Sends a form and follows the redirect.
-async fn post(service: &Service, path: &str, form: &[(&str, &str)]) -> Response {
-    let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-    let request = service.client.post(service.url(path)).body(body);
-    request.header("content-type", "application/x-www-form-urlencoded").send().await.unwrap()
+    dashboard::start(access, declare).await
 }
 
 /// Loads a page until it has a text.

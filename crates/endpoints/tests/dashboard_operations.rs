@@ -7,9 +7,13 @@ mod support;
 use async_endpoints::{
     Access, AccessLevel, AsyncEndpoints, Builder, Endpoint, JobContext, JobError, JobId, JobStatus, JobType,
 };
-use reqwest::{Client, Response, StatusCode, redirect::Policy};
+use reqwest::{Client, StatusCode, redirect::Policy};
 use serde_json::json;
-use support::{Service, TestStore, flaky_store, quick, until};
+use support::{
+    Service,
+    dashboard::{self, page, post, serve, text},
+    flaky_store, quick, until,
+};
 
 const REFUSE: JobType<String, ()> = JobType::new("Refuse").max_retries(0);
 const LATER: JobType<(), ()> = JobType::new("Later");
@@ -23,31 +27,7 @@ fn declare(builder: Builder) -> Builder {
 }
 
 async fn start(access: Access) -> Service {
-    let store = support::store();
-    let endpoints = declare(support::builder(&store).access(access)).build().unwrap();
-    serve(store, endpoints).await
-}
-
-async fn serve(store: TestStore, endpoints: AsyncEndpoints) -> Service {
-    let app = support::routes(&endpoints).merge(endpoints.dashboard_routes());
-    Service::serve_app(store, endpoints, app).await
-}
-
-async fn page(service: &Service, path: &str) -> String {
-    text(service.client.get(service.url(path)).send().await.unwrap(), StatusCode::OK).await
-}
-
-async fn text(response: Response, expected: StatusCode) -> String {
-    let (status, text) = (response.status(), response.text().await.unwrap());
-    assert_eq!(status, expected, "{text}");
-    text
-}
-
-/// Sends a form and follows the redirect.
-async fn post(service: &Service, path: &str, form: &[(&str, &str)]) -> Response {
-    let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-    let request = service.client.post(service.url(path)).body(body);
-    request.header("content-type", "application/x-www-form-urlencoded").send().await.unwrap()
+    dashboard::start(access, declare).await
 }
 
 /// Fails a job with this error code.

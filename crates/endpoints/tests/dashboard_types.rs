@@ -7,8 +7,12 @@ mod support;
 use async_endpoints::{
     Access, AccessLevel, AsyncEndpoints, Builder, JobContext, JobError, JobStatus, JobType, TypeState,
 };
-use reqwest::{Client, Response, StatusCode, redirect::Policy};
-use support::{Service, TestStore, flaky_store, quick, until};
+use reqwest::{Client, StatusCode, redirect::Policy};
+use support::{
+    Service,
+    dashboard::{self, get, page, post, serve, text},
+    flaky_store, quick, until,
+};
 
 const ECHO: JobType<(), ()> = JobType::new("Echo").concurrency(3);
 /// A text that would become markup without escaping.
@@ -23,35 +27,7 @@ fn declare(builder: Builder) -> Builder {
 }
 
 async fn start(access: Access) -> Service {
-    let store = support::store();
-    let endpoints = declare(support::builder(&store).access(access)).build().unwrap();
-    serve(store, endpoints).await
-}
-
-async fn serve(store: TestStore, endpoints: AsyncEndpoints) -> Service {
-    let app = support::routes(&endpoints).merge(endpoints.dashboard_routes());
-    Service::serve_app(store, endpoints, app).await
-}
-
-async fn get(service: &Service, path: &str) -> Response {
-    service.client.get(service.url(path)).send().await.unwrap()
-}
-
-async fn page(service: &Service, path: &str) -> String {
-    text(get(service, path).await, StatusCode::OK).await
-}
-
-async fn text(response: Response, expected: StatusCode) -> String {
-    let (status, text) = (response.status(), response.text().await.unwrap());
-    assert_eq!(status, expected, "{text}");
-    text
-}
-
-/// Sends a form and follows the redirect.
-async fn post(service: &Service, path: &str, form: &[(&str, &str)]) -> Response {
-    let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-    let request = service.client.post(service.url(path)).body(body);
-    request.header("content-type", "application/x-www-form-urlencoded").send().await.unwrap()
+    dashboard::start(access, declare).await
 }
 
 async fn done(service: &Service, path: &str, form: &[(&str, &str)]) -> String {

@@ -78,9 +78,9 @@ fn running(facts: &Facts<'_>, worker: Option<&LiveWorker>, started: Timestamp) -
 /// A heartbeat renews all leases of its worker. A claim begins a lease, too.
 fn lease_not_renewed(facts: &Facts<'_>, worker: Option<&LiveWorker>, started: Timestamp) -> Option<Reason> {
     // The entry of a dead worker expires after two leases. A worker that has just started may have no entry yet.
-    let last_sign = worker.map_or(started, |live| live.last_heartbeat_at.max(started));
-    let (now, expires) = (facts.now(), last_sign + facts.lease);
-    if expires > now && (worker.is_none() || !is_silent(last_sign, now, facts.lease)) {
+    let last_heartbeat = worker.map_or(started, |live| live.last_heartbeat_at.max(started));
+    let (now, expires) = (facts.now(), last_heartbeat + facts.lease);
+    if expires > now && (worker.is_none() || !is_silent(last_heartbeat, now, facts.lease)) {
         return None;
     }
     let heartbeat = match worker {

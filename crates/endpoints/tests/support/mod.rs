@@ -2,6 +2,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
+#[cfg(feature = "dashboard")]
+pub mod dashboard;
 pub mod subscriber;
 
 use std::{sync::Arc, time::Duration};
