@@ -82,6 +82,19 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
         why: "tests inspect their servers",
     },
     Needed {
+        // It comes with the server; the server's own folder depends on its version.
+        program: "pg_lsclusters",
+        arguments: &["--help"],
+        packages: &["postgresql"],
+        why: "tests start servers of their own",
+    },
+    Needed {
+        program: "/usr/sbin/pgbouncer",
+        arguments: &["--version"],
+        packages: &["pgbouncer"],
+        why: "tests connect through it",
+    },
+    Needed {
         program: "openssl",
         arguments: &["version"],
         packages: &["openssl"],

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{process::Folder, tls};
+use super::{folder::Folder, tls};
 
 /// How an SMTP server encrypts connections. Its certificate is signed by the authority of [`SmtpServer::ca`].
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]

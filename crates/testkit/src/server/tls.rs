@@ -2,17 +2,9 @@
 
 use std::{fs, path::Path, process::Command};
 
-use super::process::missing;
+use super::missing;
 
 pub(super) const CA: &str = "ca.crt";
-
-/// Paths are relative to the server's folder, its working directory.
-pub(super) const SETTINGS: &[(&str, &str)] = &[
-    ("tls-ca-cert-file", CA),
-    ("tls-cert-file", "server.crt"),
-    ("tls-key-file", "server.key"),
-    ("tls-auth-clients", "no"),
-];
 
 const NAMES: &str = "subjectAltName=IP:127.0.0.1,DNS:localhost\nbasicConstraints=critical,CA:FALSE\n";
 

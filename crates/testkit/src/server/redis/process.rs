@@ -1,17 +1,15 @@
-//! The process of a `redis-server`, and the folder with its files.
+//! The process of a `redis-server`.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream},
-    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
     thread::sleep,
     time::{Duration, Instant},
 };
 
-const POLL_INTERVAL: Duration = Duration::from_millis(2);
+use super::super::{POLL_INTERVAL, folder::Folder, missing};
 
 /// A process of `redis-server`. Dropping it kills the process and waits for its end.
 #[derive(Debug)]
@@ -77,47 +75,4 @@ pub(super) fn cli(port: u16, password: Option<&str>, args: &[&str]) -> String {
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "redis-cli {args:?}: {stdout}{stderr}");
     stdout.trim_end().to_owned()
-}
-
-pub(super) fn missing<T>(program: &str, package: &str, error: &io::Error) -> T {
-    panic!("cannot run {program}: {error}; install the Debian package {package}")
-}
-
-/// A temporary folder. Dropping it removes the folder.
-#[derive(Debug)]
-pub(super) struct Folder(PathBuf);
-
-impl Folder {
-    pub(super) fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        loop {
-            let name = format!("async-endpoints-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-            let path = std::env::temp_dir().join(name);
-            match fs::create_dir(&path) {
-                Ok(()) => return Self(path),
-                // An earlier process with the same id left the folder.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => panic!("{}: {error}", path.display()),
-            }
-        }
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.0
-    }
-
-    pub(super) fn write(&self, name: &str, text: &str) {
-        fs::write(self.0.join(name), text).expect("the folder is writable");
-    }
-
-    /// The server's log.
-    pub(super) fn log(&self) -> String {
-        fs::read_to_string(self.0.join("log")).unwrap_or_default()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.0));
-    }
 }

@@ -1,0 +1,51 @@
+//! Data folders of servers. `initdb` takes about a second, so one result per build folder is kept and copied.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Mutex, PoisonError},
+};
+
+use super::{
+    super::folder::Folder,
+    programs::{give, program, run},
+};
+
+/// Everybody who connects from this machine is trusted. Text is compared by the rules of a language, as most databases do,
+/// so that a query which depends on the order of bytes is noticed.
+const ARGS: &str = "--username=postgres --auth=trust --encoding=UTF8 --locale=C.UTF-8 --locale-provider=icu \
+                    --icu-locale=en --no-sync";
+
+/// Makes a new data folder inside `folder`.
+pub(super) fn create(folder: &Folder, data: &Path) {
+    let Some(template) = template() else { return initialize(folder, data) };
+    static MAKING: Mutex<()> = Mutex::new(());
+    let making_one = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    if !template.is_dir() {
+        let making = Folder::new();
+        initialize(&making, &making.path().join("data"));
+        // The copy gets its name when it is whole. Another process may have been quicker.
+        let copy = template.with_extension(std::process::id().to_string());
+        run(Command::new("cp").arg("-a").arg(making.path().join("data")).arg(&copy));
+        if fs::rename(&copy, &template).is_err() {
+            drop(fs::remove_dir_all(&copy));
+        }
+    }
+    drop(making_one);
+    run(Command::new("cp").arg("-a").arg(&template).arg(data));
+}
+
+fn initialize(folder: &Folder, data: &Path) {
+    give(folder.path());
+    run(program("initdb").args(ARGS.split_whitespace()).arg("-D").arg(data).current_dir(folder.path()));
+}
+
+/// The path of the copy for all processes of this build folder. `None` if this program is in no build folder.
+fn template() -> Option<PathBuf> {
+    let program = env::current_exe().ok()?;
+    // Cargo marks its build folder with this file.
+    let target = program.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file())?;
+    let version = super::programs::folder().parent()?.file_name()?.to_str()?;
+    Some(target.join(format!("postgresql-{version}-data")))
+}
