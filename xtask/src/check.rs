@@ -6,7 +6,7 @@ use crate::{
     command::{Failed, cargo, cargo_program, run, works},
     cycles, layers, light, links,
     metadata::Metadata,
-    msrv, sources, wording,
+    msrv, package, sources, wording,
 };
 
 /// Runs every check.
@@ -17,6 +17,7 @@ pub(crate) fn run_all() -> Result<(), Failed> {
         ("documentation", documentation()),
         ("rules", rules()),
         ("cargo-deny", deny()),
+        ("packed crates", package::check()),
     ];
     let failed: Vec<&str> = results.iter().filter(|(_, result)| result.is_err()).map(|(name, _)| *name).collect();
     if failed.is_empty() {

@@ -11,6 +11,7 @@ mod links;
 mod metadata;
 mod msrv;
 mod node;
+mod package;
 mod packages;
 mod python;
 mod rust;
@@ -29,8 +30,9 @@ const MENU: &str = "\
 cargo xtask <task>
 
   test         runs all tests, including those of the documentation; installs missing packages if the user has the right to
-  check        formatting, lints, documentation, cargo-deny, and the rules below
+  check        formatting, lints, documentation, cargo-deny, and the next two
   check rules  minimum Rust version, layers, import cycles, links, file lengths, wording
+  package      packs the published crates and runs a service that is built from them offline
   chaos        kills, stops, freezes and disconnects real processes under load
                options: --store sqlite|redis|redis-failover --minutes 10 --seed 7
   generate     writes the alert rules, the dashboard, the tables of metrics and settings, and llms.txt
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         ["test"] => test(),
         ["check"] => check::run_all(),
         ["check", "rules"] => check::rules(),
+        ["package"] => package::check(),
         ["generate"] => cargo(&["run", "--quiet", "--package", "async-endpoints-ops"]),
         ["chaos", options @ ..] => chaos::run(options),
         ["bench", only @ ..] => {
