@@ -13,6 +13,10 @@ pub enum StoreKind {
     Redis,
     /// One server and a replica that is promoted repeatedly. A promotion may lose the last acknowledged writes.
     RedisFailover,
+    /// One server, with a proxy for each process.
+    Postgres,
+    /// One server and a standby that is promoted repeatedly. Commits wait for the standby, so none is lost.
+    PostgresFailover,
 }
 
 /// `AE_ROLE` of a process.
@@ -54,18 +58,20 @@ pub(crate) enum Fault {
     Outage(LinkState),
     /// Each connection loses its next answer.
     LoseAnswers,
-    /// SIGKILL to the server. It restarts later with its append-only file.
+    /// SIGKILL to the server. It restarts later with its files.
     KillStore,
     /// SIGSTOP to the server. With SQLite: SIGSTOP to a process that holds the write lock, so that no other process can
     /// write.
     FreezeStore,
-    /// Lowers the server's memory limit below its use.
-    FillStore,
+    /// The server refuses all writes: Redis has no memory left, PostgreSQL is read-only.
+    RefuseWrites,
     /// Flushes the server's script cache.
     FlushScripts,
     /// Closes the server's connections of that type.
     KillClients(&'static str),
-    /// Promotes the replica. The former primary becomes its replica.
+    /// Ends all sessions of the server.
+    EndSessions,
+    /// Promotes the standby. The former primary is replaced by a standby of the new one.
     Promote,
 }
 
@@ -105,7 +111,7 @@ const REDIS: Scenario = Scenario {
         (Fault::LoseAnswers, 4),
         (Fault::KillStore, 2),
         (Fault::FreezeStore, 1),
-        (Fault::FillStore, 1),
+        (Fault::RefuseWrites, 1),
         (Fault::FlushScripts, 2),
         (Fault::KillClients("normal"), 1),
         (Fault::KillClients("pubsub"), 1),
@@ -113,7 +119,7 @@ const REDIS: Scenario = Scenario {
 };
 
 /// Few other faults, so that lost writes are due to promotions.
-const REDIS_FAILOVER: Scenario = Scenario {
+const FAILOVER: Scenario = Scenario {
     roles: REDIS.roles,
     faults: &[
         (Fault::Promote, 3),
@@ -123,13 +129,41 @@ const REDIS_FAILOVER: Scenario = Scenario {
     ],
 };
 
+const POSTGRES: Scenario = Scenario {
+    roles: REDIS.roles,
+    faults: &[
+        (Fault::Kill(Target::Accepting), 3),
+        (Fault::Kill(Target::Working), 5),
+        (Fault::Stop(Target::Any), 3),
+        (Fault::Roll, 1),
+        (Fault::Freeze(Target::Working, Span::PastLease), 2),
+        (Fault::Freeze(Target::Accepting, Span::Short), 1),
+        (Fault::CutOff(Target::Working, LinkState::Cut), 1),
+        (Fault::CutOff(Target::Working, LinkState::Stalled), 1),
+        (Fault::CutOff(Target::Working, LinkState::HalfOpen), 1),
+        (Fault::Outage(LinkState::Cut), 1),
+        (Fault::Outage(LinkState::Stalled), 1),
+        (Fault::Outage(LinkState::HalfOpen), 1),
+        (Fault::LoseAnswers, 4),
+        (Fault::KillStore, 2),
+        (Fault::FreezeStore, 1),
+        (Fault::RefuseWrites, 1),
+        (Fault::EndSessions, 2),
+    ],
+};
+
 impl StoreKind {
     pub(crate) fn scenario(self) -> Scenario {
         match self {
             Self::Sqlite => SQLITE,
             Self::Redis => REDIS,
-            Self::RedisFailover => REDIS_FAILOVER,
+            Self::Postgres => POSTGRES,
+            Self::RedisFailover | Self::PostgresFailover => FAILOVER,
         }
+    }
+
+    pub(crate) fn has_standby(self) -> bool {
+        matches!(self, Self::RedisFailover | Self::PostgresFailover)
     }
 }
 
@@ -141,6 +175,8 @@ impl FromStr for StoreKind {
             "sqlite" => Ok(Self::Sqlite),
             "redis" => Ok(Self::Redis),
             "redis-failover" => Ok(Self::RedisFailover),
+            "postgres" => Ok(Self::Postgres),
+            "postgres-failover" => Ok(Self::PostgresFailover),
             _ => Err(()),
         }
     }
@@ -176,7 +212,7 @@ impl Span {
 impl Fault {
     /// Whether no process can use the store during the fault. At most one outage is in progress at a time.
     pub(crate) fn is_outage(self) -> bool {
-        matches!(self, Self::Outage(_) | Self::KillStore | Self::FreezeStore | Self::FillStore | Self::Promote)
+        matches!(self, Self::Outage(_) | Self::KillStore | Self::FreezeStore | Self::RefuseWrites | Self::Promote)
     }
 }
 
@@ -216,10 +252,11 @@ impl fmt::Display for Fault {
             Self::LoseAnswers => f.write_str("answers lost, requests carried out"),
             Self::KillStore => f.write_str("server killed"),
             Self::FreezeStore => f.write_str("store frozen"),
-            Self::FillStore => f.write_str("server out of memory"),
+            Self::RefuseWrites => f.write_str("server refuses writes"),
             Self::FlushScripts => f.write_str("scripts flushed"),
             Self::KillClients(kind) => write!(f, "{kind} connections closed by the server"),
-            Self::Promote => f.write_str("replica promoted"),
+            Self::EndSessions => f.write_str("sessions ended by the server"),
+            Self::Promote => f.write_str("standby promoted"),
         }
     }
 }
@@ -263,7 +300,7 @@ mod tests {
 
     #[test]
     fn every_fault_has_a_target() {
-        for scenario in [SQLITE, REDIS, REDIS_FAILOVER] {
+        for scenario in [SQLITE, REDIS, FAILOVER, POSTGRES] {
             for (fault, _) in scenario.faults {
                 if let Fault::Kill(target) | Fault::Stop(target) | Fault::Freeze(target, _) | Fault::CutOff(target, _) =
                     *fault

@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_endpoints_testkit::server::RedisServer;
 use jiff::Timestamp;
 use tokio::{task::JoinSet, time::sleep};
 
@@ -16,10 +15,14 @@ use crate::{
     fleet::Fleet,
     history::FaultEvent,
     proxy::LinkState,
+    server::Server,
 };
 
 /// Pause after an outage or a disconnection, so that no other fault hides the recovery.
 const RECOVERY: Duration = Duration::from_secs(6);
+
+const END_SESSIONS: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                            WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
 
 /// Injects faults until the given time. Returns when all of them are over.
 pub(crate) async fn inject_faults(fleet: &Arc<Fleet>, until: Instant, rng: &mut fastrand::Rng) -> io::Result<()> {
@@ -59,10 +62,11 @@ async fn inject(fleet: Arc<Fleet>, fault: Fault, alone: bool, mut rng: fastrand:
             }
         }
         Fault::LoseAnswers => fleet.servers.lose_answers(),
-        Fault::FlushScripts => fleet.servers.command(&["SCRIPT", "FLUSH"]).await?,
-        Fault::KillClients("pubsub") => fleet.servers.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await?,
-        Fault::KillClients(_) => fleet.servers.command(&["CLIENT", "KILL", "TYPE", "normal"]).await?,
-        Fault::Outage(_) | Fault::KillStore | Fault::FreezeStore | Fault::FillStore | Fault::Promote => {
+        Fault::FlushScripts => fleet.servers.command("SCRIPT FLUSH").await?,
+        Fault::KillClients("pubsub") => fleet.servers.command("CLIENT KILL TYPE pubsub").await?,
+        Fault::KillClients(_) => fleet.servers.command("CLIENT KILL TYPE normal").await?,
+        Fault::EndSessions => fleet.servers.command(END_SESSIONS).await?,
+        Fault::Outage(_) | Fault::KillStore | Fault::FreezeStore | Fault::RefuseWrites | Fault::Promote => {
             let Ok(_held) = fleet.outage.try_lock() else { return Ok(false) };
             let until = outage(&fleet, fault, &mut rng).await?;
             fleet.history.lock().events.push(FaultEvent { until, ..event(None) });
@@ -112,19 +116,19 @@ async fn outage(fleet: &Fleet, fault: Fault, rng: &mut fastrand::Rng) -> io::Res
     let (servers, span) = (&fleet.servers, Duration::from_millis(rng.u64(1000..8000)));
     match fault {
         Fault::KillStore => {
-            servers.on_primary(RedisServer::kill).await?;
+            servers.on_primary(Server::kill).await?;
             sleep(span / 2).await;
-            servers.on_primary(RedisServer::restart).await?;
+            servers.on_primary(Server::restart).await?;
         }
         Fault::FreezeStore => {
-            servers.on_primary(RedisServer::pause).await?;
+            servers.on_primary(Server::pause).await?;
             sleep(span).await;
-            servers.on_primary(RedisServer::resume).await?;
+            servers.on_primary(Server::resume).await?;
         }
-        Fault::FillStore => {
-            servers.command(&["CONFIG", "SET", "maxmemory", "1"]).await?;
+        Fault::RefuseWrites => {
+            servers.on_primary(|primary| primary.refuse_writes(true)).await??;
             sleep(span).await;
-            servers.command(&["CONFIG", "SET", "maxmemory", "0"]).await?;
+            servers.on_primary(|primary| primary.refuse_writes(false)).await??;
         }
         Fault::Promote => {
             servers.promote().await?;

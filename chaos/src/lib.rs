@@ -7,7 +7,7 @@
 //! | `fault` | processes, faults and weights of each store's scenario, as data |
 //! | `injection` | draws faults and carries them out |
 //! | `fleet`, `process` | the processes of the demo |
-//! | `servers`, `proxy` | the store's servers, and a proxy for each process |
+//! | `server`, `servers`, `proxy` | the store's servers, and a proxy for each process |
 //! | `load` | clients that submit jobs and repeat unanswered requests |
 //! | `history`, `ledger` | faults and attempts with their times |
 //! | `file` | write lock and consistency of the SQLite file |
@@ -29,6 +29,7 @@ mod process;
 pub mod proxy;
 mod recovery;
 mod report;
+mod server;
 mod servers;
 mod table;
 

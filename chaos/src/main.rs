@@ -14,7 +14,9 @@ const RECOVERY_LIMIT: Duration = Duration::from_secs(10);
 async fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
     let Some(plan) = plan(&args) else {
-        eprintln!("usage: async-endpoints-chaos DEMO sqlite|redis|redis-failover SECONDS [SEED]");
+        eprintln!(
+            "usage: async-endpoints-chaos DEMO sqlite|redis|redis-failover|postgres|postgres-failover SECONDS [SEED]"
+        );
         return ExitCode::from(2);
     };
     println!("seed {}, store {:?}, {:?}; files in {}", plan.seed, plan.store, plan.time, plan.folder.display());

@@ -5,25 +5,25 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use async_endpoints_testkit::server::RedisServer;
 use tokio::task::spawn_blocking;
 
 use crate::{
     StoreKind,
     proxy::{LinkState, Proxy},
+    server::Server,
 };
 
 /// Has neither servers nor proxies for SQLite.
 pub(crate) struct StoreServers {
-    servers: Mutex<Option<RedisServers>>,
+    servers: Mutex<Option<Servers>>,
     proxies: Vec<Proxy>,
     links: Mutex<Links>,
 }
 
 #[derive(Clone)]
-struct RedisServers {
-    primary: Arc<RedisServer>,
-    replica: Option<Arc<RedisServer>>,
+struct Servers {
+    primary: Arc<Server>,
+    standby: Option<Arc<Server>>,
 }
 
 /// The wanted state of each proxy, and a state that overrides all of them while it is not `Open`.
@@ -36,12 +36,7 @@ impl StoreServers {
     pub(crate) async fn start(store: StoreKind, places: usize) -> io::Result<Self> {
         let servers = match store {
             StoreKind::Sqlite => None,
-            StoreKind::Redis => {
-                // A killed server keeps its acknowledged writes only if it syncs each of them.
-                let start = || RedisServer::with(&[("appendfsync", "always")]);
-                Some(blocking(move || RedisServers { primary: Arc::new(start()), replica: None }).await?)
-            }
-            StoreKind::RedisFailover => Some(blocking(with_replica).await?),
+            _ => Some(blocking(move || Servers::start(store)).await?),
         };
         let mut proxies = Vec::new();
         if let Some(servers) = &servers {
@@ -55,9 +50,10 @@ impl StoreServers {
 
     /// `AE_STORE` for the process at `place`.
     pub(crate) fn url(&self, place: usize) -> String {
-        self.proxies
-            .get(place)
-            .map_or("sqlite:jobs.db".to_owned(), |proxy| format!("redis://127.0.0.1:{}", proxy.port()))
+        match (self.servers().as_ref(), self.proxies.get(place)) {
+            (Some(servers), Some(proxy)) => servers.primary.url_at(proxy.port()),
+            _ => "sqlite:jobs.db".to_owned(),
+        }
     }
 
     /// Sets the link of one process.
@@ -85,41 +81,45 @@ impl StoreServers {
         self.proxies.iter().for_each(Proxy::lose_answers);
     }
 
-    /// Runs a command with `redis-cli`. Fails unless the answer is `OK` or a number.
-    pub(crate) async fn command(&self, arguments: &'static [&'static str]) -> io::Result<()> {
-        let answer = self.on_primary(move |primary| primary.cli(arguments)).await?;
-        let is_number = answer.bytes().all(|byte| byte.is_ascii_digit());
-        if answer == "OK" || is_number { Ok(()) } else { Err(io::Error::other(format!("{arguments:?}: {answer}"))) }
-    }
-
-    /// Promotes the replica while the primary still accepts writes, as a mistaken failover does. Returns when all proxies
+    /// Promotes the standby while the primary still accepts writes, as a mistaken failover does. Returns when all proxies
     /// lead to the new primary.
     pub(crate) async fn promote(&self) -> io::Result<()> {
-        let Some(RedisServers { primary, replica: Some(replica) }) = self.servers().clone() else { return Ok(()) };
-        let port = replica.port();
-        *self.servers() = Some(RedisServers { primary: replica.clone(), replica: Some(primary) });
-        blocking(move || replica.promote()).await?;
+        let Some(Servers { primary, standby: Some(standby) }) = self.servers().clone() else { return Ok(()) };
+        let port = standby.port();
+        *self.servers() = Some(Servers { primary: standby.clone(), standby: Some(primary) });
+        blocking(move || standby.promote()).await?;
         self.proxies.iter().for_each(|proxy| proxy.redirect(port));
         Ok(())
     }
 
-    /// Makes the former primary a replica of the new one. Writes that only the former primary has are lost.
+    /// Replaces the former primary by a standby of the new one. Writes that only the former primary has are lost.
     pub(crate) async fn follow(&self) -> io::Result<()> {
-        let Some(RedisServers { primary, replica: Some(replica) }) = self.servers().clone() else { return Ok(()) };
-        blocking(move || replica.follow(&primary)).await
+        let Some(Servers { primary, standby: Some(former) }) = self.servers().clone() else { return Ok(()) };
+        let standby = blocking({
+            let primary = primary.clone();
+            move || Server::follow(former, &primary)
+        });
+        let standby = Some(standby.await?);
+        *self.servers() = Some(Servers { primary, standby });
+        Ok(())
     }
 
     /// Runs blocking code on the primary.
     pub(crate) async fn on_primary<T: Send + 'static>(
         &self,
-        act: impl FnOnce(&RedisServer) -> T + Send + 'static,
+        act: impl FnOnce(&Server) -> T + Send + 'static,
     ) -> io::Result<T> {
         let servers = self.servers().clone();
         let primary = servers.ok_or_else(|| io::Error::other("this store has no server"))?.primary;
         blocking(move || act(&primary)).await
     }
 
-    fn servers(&self) -> MutexGuard<'_, Option<RedisServers>> {
+    /// Runs a command on the primary. Fails unless the server carries it out.
+    pub(crate) async fn command(&self, command: &'static str) -> io::Result<()> {
+        self.on_primary(move |primary| primary.command(command)).await?
+    }
+
+    fn servers(&self) -> MutexGuard<'_, Option<Servers>> {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -130,10 +130,12 @@ impl Links {
     }
 }
 
-fn with_replica() -> RedisServers {
-    let primary = RedisServer::start();
-    let replica = RedisServer::replica_of(&primary);
-    RedisServers { primary: Arc::new(primary), replica: Some(Arc::new(replica)) }
+impl Servers {
+    fn start(store: StoreKind) -> Self {
+        let primary = Arc::new(Server::start(store));
+        let standby = store.has_standby().then(|| Arc::new(primary.standby()));
+        Self { primary, standby }
+    }
 }
 
 /// Runs blocking code on another thread, so that the proxies go on.
@@ -188,18 +190,16 @@ mod tests {
     async fn server_is_filled_killed_and_restarted() {
         let servers = StoreServers::start(StoreKind::Redis, 1).await.unwrap();
         assert_eq!(ask(&servers, 0, "SET a 1").await, "+OK");
-        servers.command(&["CONFIG", "SET", "maxmemory", "1"]).await.unwrap();
+        servers.command("CONFIG SET maxmemory 1").await.unwrap();
         assert!(ask(&servers, 0, "SET a 2").await.starts_with("-OOM"));
-        servers.command(&["CONFIG", "SET", "maxmemory", "0"]).await.unwrap();
-        for arguments in
-            [&["SCRIPT", "FLUSH"][..], &["CLIENT", "KILL", "TYPE", "normal"], &["CLIENT", "KILL", "TYPE", "pubsub"]]
-        {
-            servers.command(arguments).await.unwrap();
+        servers.command("CONFIG SET maxmemory 0").await.unwrap();
+        for command in ["SCRIPT FLUSH", "CLIENT KILL TYPE normal", "CLIENT KILL TYPE pubsub"] {
+            servers.command(command).await.unwrap();
         }
-        assert!(servers.command(&["NO", "SUCH"]).await.is_err());
-        servers.on_primary(RedisServer::kill).await.unwrap();
+        assert!(servers.command("NO SUCH").await.is_err());
+        servers.on_primary(Server::kill).await.unwrap();
         assert_eq!(ask(&servers, 0, "GET a").await, "");
-        servers.on_primary(RedisServer::restart).await.unwrap();
+        servers.on_primary(Server::restart).await.unwrap();
         assert_eq!(ask(&servers, 0, "GET a").await, "$1");
     }
 
@@ -214,5 +214,35 @@ mod tests {
             servers.follow().await.unwrap();
         }
         assert_eq!(ask(&servers, 0, "INCR a").await, ":4");
+    }
+
+    async fn sql(servers: &StoreServers, sql: &'static str) -> String {
+        let url = servers.url(0);
+        spawn_blocking(move || async_endpoints_testkit::server::psql(&url, sql)).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn postgresql_is_read_only_for_a_time_and_keeps_acknowledged_writes_when_killed() {
+        let servers = StoreServers::start(StoreKind::Postgres, 1).await.unwrap();
+        assert_eq!(sql(&servers, "CREATE TABLE a (n int); INSERT INTO a VALUES (1)").await, "CREATE TABLE\nINSERT 0 1");
+        servers.on_primary(|primary| primary.refuse_writes(true)).await.unwrap().unwrap();
+        assert!(sql(&servers, "INSERT INTO a VALUES (2)").await.contains("read-only"));
+        servers.on_primary(|primary| primary.refuse_writes(false)).await.unwrap().unwrap();
+        assert!(servers.command("SELECT no_such_function()").await.is_err());
+        servers.on_primary(Server::kill).await.unwrap();
+        servers.on_primary(Server::restart).await.unwrap();
+        assert_eq!(sql(&servers, "SELECT n FROM a").await, "1");
+    }
+
+    #[tokio::test]
+    async fn promotion_of_postgresql_loses_no_acknowledged_write() {
+        let servers = StoreServers::start(StoreKind::PostgresFailover, 1).await.unwrap();
+        assert_eq!(sql(&servers, "CREATE TABLE a (n int)").await, "CREATE TABLE");
+        for round in ["1", "2"] {
+            assert_eq!(sql(&servers, "INSERT INTO a VALUES (1)").await, "INSERT 0 1");
+            servers.promote().await.unwrap();
+            assert_eq!(sql(&servers, "SELECT sum(n) FROM a").await, round);
+            servers.follow().await.unwrap();
+        }
     }
 }

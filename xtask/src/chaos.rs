@@ -4,12 +4,14 @@ use crate::command::{Failed, cargo};
 
 const DEMO: &str = "target/release/async-endpoints-demo";
 
-/// Options: `--store sqlite|redis|redis-failover --minutes 10 --seed 7`, each optional.
+const STORES: [&str; 5] = ["sqlite", "redis", "redis-failover", "postgres", "postgres-failover"];
+
+/// Options: `--store` with one of [`STORES`], `--minutes 10`, `--seed 7`, each optional.
 pub(crate) fn run(options: &[&str]) -> Result<(), Failed> {
     let (mut store, mut seconds, mut seed) = ("sqlite", 60.0, None);
     for option in options.chunks(2) {
         match option {
-            ["--store", name @ ("sqlite" | "redis" | "redis-failover")] => store = name,
+            ["--store", name] if STORES.contains(name) => store = name,
             ["--minutes", minutes] => {
                 let minutes: f64 = minutes
                     .parse()

@@ -34,7 +34,7 @@ cargo xtask <task>
   check rules  minimum Rust version, layers, import cycles, links, file lengths, wording
   package      packs the published crates and runs a service that is built from them offline
   chaos        kills, stops, freezes and disconnects real processes under load
-               options: --store sqlite|redis|redis-failover --minutes 10 --seed 7
+               options: --store sqlite|redis|redis-failover|postgres|postgres-failover --minutes 10 --seed 7
   generate     writes the alert rules, the dashboard, the tables of metrics and settings, and llms.txt
   bench        measures the figures of docs/performance.md; needs redis-server and redis-cli
                a name limits the run: throughput, pickup, claim, memory, submission, telemetry, half-load,

@@ -217,7 +217,8 @@ impl PostgresServer {
 
     /// Waits until the standby has replayed everything that `primary` has written so far.
     pub fn catch_up(&self, primary: &Self) {
-        let written = primary.sql("SELECT pg_current_wal_insert_lsn()");
+        // The insert position may lie behind the last record, where a standby arrives only with the next one.
+        let written = primary.sql("SELECT pg_logical_emit_message(true, 'catch up', '')");
         let deadline = Instant::now() + TIMEOUT;
         while self.sql(&format!("SELECT pg_last_wal_replay_lsn() >= '{written}'")) != "t" {
             assert!(Instant::now() < deadline, "the standby does not catch up: {}", self.folder.log());

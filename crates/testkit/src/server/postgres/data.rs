@@ -12,7 +12,7 @@ use super::{
     programs::{give, program, run},
 };
 
-/// Everybody who connects from this machine is trusted. Text is compared by the rules of a language, as most databases do,
+/// Connections from this machine need no password. Text is compared by the rules of a language, as most databases do,
 /// so that a query which depends on the order of bytes is noticed.
 const ARGS: &str = "--username=postgres --auth=trust --encoding=UTF8 --locale=C.UTF-8 --locale-provider=icu \
                     --icu-locale=en --no-sync";

@@ -22,7 +22,7 @@ pub(super) fn folder() -> &'static Path {
     })
 }
 
-/// A command that runs the program as a user whom PostgreSQL accepts.
+/// A command that runs the program as a user that PostgreSQL accepts.
 pub(super) fn program(name: &str) -> Command {
     let mut command = Command::new(folder().join(name));
     if let Some((user, group)) = user() {
@@ -46,14 +46,14 @@ pub(super) fn run(command: &mut Command) -> String {
     stdout.into_owned()
 }
 
-/// The user and group to run as, if this process is root's: those of `postgres`, else of `nobody`.
+/// The user and group `postgres`, which Debian's package makes, if this process runs as root.
 fn user() -> Option<&'static (u32, u32)> {
     static USER: OnceLock<Option<(u32, u32)>> = OnceLock::new();
     let ids = || {
         if id(&["-u"])? != 0 {
             return None;
         }
-        ["postgres", "nobody"].iter().find_map(|name| Some((id(&["-u", name])?, id(&["-g", name])?)))
+        Some((id(&["-u", "postgres"])?, id(&["-g", "postgres"])?))
     };
     USER.get_or_init(ids).as_ref()
 }
