@@ -1,0 +1,227 @@
+//! Combines concurrent inserts into one call, because a call costs more than the insert in it. No insert waits for others:
+//! inserts that arrive while calls are under way make up the next call.
+
+use std::sync::Arc;
+
+use async_endpoints_core::{
+    JobId, StoreError,
+    limits::{BATCH_BYTES, BATCH_JOBS},
+    store::{InsertOutcome, JobLookup, NewJob, Result},
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use crate::{
+    calls::Calls,
+    link::Lane,
+    value::{Columns, answer, clean, micros},
+};
+
+/// Concurrent calls: the server runs one while the next travels.
+const CALLS: usize = 2;
+/// Capacity of the queue in KiB. Callers wait while it is full.
+const CAPACITY: u32 = 64 * 1024;
+
+const INSERT: &str = "SELECT * FROM ae.insert_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
+
+/// Hands inserts to the [`Batcher`].
+pub(crate) struct Inserts {
+    send: mpsc::UnboundedSender<Pending>,
+    capacity: Arc<Semaphore>,
+}
+
+/// Makes the calls.
+pub(crate) struct Batcher {
+    receive: mpsc::UnboundedReceiver<Pending>,
+    /// The insert that did not fit into the call before.
+    next: Option<Pending>,
+}
+
+struct Pending {
+    job: NewJob,
+    type_number: i32,
+    answer: oneshot::Sender<Result<Answered>>,
+    _capacity: OwnedSemaphorePermit,
+}
+
+/// The answer of `insert_v1`.
+enum Answered {
+    Done(InsertOutcome),
+    /// The same request was accepted before, as this job.
+    Existing(JobId),
+}
+
+pub(crate) fn new() -> (Inserts, Batcher) {
+    let (send, receive) = mpsc::unbounded_channel();
+    let capacity = Arc::new(Semaphore::new(CAPACITY as usize));
+    (Inserts { send, capacity }, Batcher { receive, next: None })
+}
+
+fn closed<T>(_: T) -> StoreError {
+    StoreError::Unavailable("the store's task has ended".to_owned())
+}
+
+/// Bytes that an insert holds in memory, without a large value's own overhead.
+fn size(job: &NewJob) -> usize {
+    job.payload.len() + 512
+}
+
+impl Inserts {
+    /// Inserts a job. A caller that drops the future before the call begins inserts nothing.
+    pub(crate) async fn insert(&self, calls: &Calls, job: NewJob) -> Result<InsertOutcome> {
+        let type_number = calls.types.number(&calls.link, &calls.schema, &job.name).await?;
+        let kibibytes = u32::try_from(size(&job) / 1024 + 1).unwrap_or(CAPACITY).min(CAPACITY);
+        let capacity = Arc::clone(&self.capacity).acquire_many_owned(kibibytes).await.map_err(closed)?;
+        let (answer, answered) = oneshot::channel();
+        let owner = job.owner;
+        self.send.send(Pending { job, type_number, answer, _capacity: capacity }).map_err(closed)?;
+        match answered.await.unwrap_or_else(|dropped| Err(closed(dropped)))? {
+            Answered::Done(outcome) => Ok(outcome),
+            Answered::Existing(id) => Ok(InsertOutcome::Existing(match calls.lookup(id).await? {
+                // The record outlives the time in which readers get "gone", so that a repeat never runs again.
+                JobLookup::NotFound => JobLookup::Gone { owner },
+                lookup => lookup,
+            })),
+        }
+    }
+}
+
+impl Batcher {
+    /// Runs until the [`Inserts`] is dropped.
+    pub(crate) async fn run(mut self, calls: Arc<Calls>) {
+        let permits = Arc::new(Semaphore::new(CALLS));
+        while let Some(first) = self.first().await {
+            // The semaphore is never closed.
+            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+            // The last answers woke many callers. Those that insert again at once join this call.
+            tokio::task::yield_now().await;
+            let batch = self.batch(first);
+            if batch.is_empty() {
+                continue;
+            }
+            let calls = Arc::clone(&calls);
+            tokio::spawn(async move {
+                insert(batch, &calls).await;
+                drop(permit);
+            });
+        }
+    }
+
+    async fn first(&mut self) -> Option<Pending> {
+        match self.next.take() {
+            Some(next) => Some(next),
+            None => self.receive.recv().await,
+        }
+    }
+
+    /// The first insert and as many queued ones as a call takes, without those whose callers have left. One call has each id
+    /// once.
+    fn batch(&mut self, first: Pending) -> Vec<Pending> {
+        let mut bytes = size(&first.job);
+        let mut batch = vec![first];
+        batch.retain(|pending| !pending.answer.is_closed());
+        while batch.len() < BATCH_JOBS {
+            let Ok(next) = self.receive.try_recv() else { break };
+            if next.answer.is_closed() {
+                continue;
+            }
+            bytes += size(&next.job);
+            let is_known = batch.iter().any(|other| other.job.id == next.job.id);
+            if !batch.is_empty() && (is_known || bytes > BATCH_BYTES) {
+                self.next = Some(next);
+                break;
+            }
+            batch.push(next);
+        }
+        batch
+    }
+}
+
+async fn insert(batch: Vec<Pending>, calls: &Calls) {
+    match insert_all(&batch, calls).await {
+        Ok(answers) => {
+            for (pending, answer) in batch.into_iter().zip(answers) {
+                drop(pending.answer.send(answer));
+            }
+        }
+        Err(error) => {
+            for pending in batch {
+                drop(pending.answer.send(Err(copy(&error))));
+            }
+        }
+    }
+}
+
+/// The same error for another caller.
+fn copy(error: &StoreError) -> StoreError {
+    match error {
+        StoreError::Unavailable(reason) => StoreError::Unavailable(reason.clone()),
+        StoreError::Unreadable(reason) => StoreError::Unreadable(reason.clone()),
+        StoreError::Corrupt(reason) => StoreError::Corrupt(reason.clone()),
+        StoreError::Backend { source } => StoreError::Backend { source: source.to_string().into() },
+    }
+}
+
+async fn insert_all(batch: &[Pending], calls: &Calls) -> Result<Vec<Result<Answered>>> {
+    let jobs = || batch.iter().map(|pending| &pending.job);
+    let ids: Vec<Uuid> = jobs().map(|job| job.id.0).collect();
+    let types: Vec<i32> = batch.iter().map(|pending| pending.type_number).collect();
+    let priorities: Vec<i16> = jobs().map(|job| job.terms.priority.get().into()).collect();
+    let payloads: Vec<&[u8]> = jobs().map(|job| job.payload.as_ref()).collect();
+    let fingerprints: Vec<&[u8]> = jobs().map(|job| job.fingerprint.0.as_slice()).collect();
+    let owners: Vec<Option<&[u8]>> = jobs().map(|job| job.owner.as_ref().map(|owner| owner.0.as_slice())).collect();
+    let labels: Vec<Option<String>> = jobs().map(|job| job.owner_label.as_deref().map(clean)).collect();
+    let keys: Vec<Option<&str>> = jobs().map(|job| job.key.as_ref().map(|key| key.as_str())).collect();
+    let repeatables: Vec<bool> = jobs().map(|job| job.id_chosen || job.key.is_some()).collect();
+    let delays: Vec<i64> = jobs().map(|job| micros(job.delay)).collect();
+    let limits: Vec<Option<i64>> = jobs().map(|job| Some(i64::try_from(job.queue_limit?).unwrap_or(i64::MAX))).collect();
+    let retentions: Vec<i64> = jobs().map(|job| micros(job.terms.retention)).collect();
+    let retries: Vec<i64> = jobs().map(|job| job.terms.max_retries.into()).collect();
+    let losses: Vec<i64> = jobs().map(|job| job.terms.max_losses.into()).collect();
+    let parents: Vec<Option<String>> = jobs().map(|job| Some(job.trace.as_ref()?.traceparent.to_string())).collect();
+    let states: Vec<Option<String>> = jobs().map(|job| job.trace.as_ref()?.tracestate.as_deref().map(clean)).collect();
+    let rows = calls
+        .query(Lane::Submit, INSERT, &[
+            (&ids, Type::UUID_ARRAY),
+            (&types, Type::INT4_ARRAY),
+            (&priorities, Type::INT2_ARRAY),
+            (&payloads, Type::BYTEA_ARRAY),
+            (&fingerprints, Type::BYTEA_ARRAY),
+            (&owners, Type::BYTEA_ARRAY),
+            (&labels, Type::TEXT_ARRAY),
+            (&keys, Type::TEXT_ARRAY),
+            (&repeatables, Type::BOOL_ARRAY),
+            (&delays, Type::INT8_ARRAY),
+            (&limits, Type::INT8_ARRAY),
+            (&retentions, Type::INT8_ARRAY),
+            (&retries, Type::INT8_ARRAY),
+            (&losses, Type::INT8_ARRAY),
+            (&parents, Type::TEXT_ARRAY),
+            (&states, Type::TEXT_ARRAY),
+        ])
+        .await?;
+    let mut answers: Vec<Result<Answered>> =
+        batch.iter().map(|_| Err(StoreError::Corrupt("the server did not answer an insert".to_owned()))).collect();
+    let mut runnable = Vec::new();
+    for row in &rows {
+        let mut columns = Columns::new(row);
+        let place = answer(columns.number())? as usize - 1;
+        let kind: i16 = answer(columns.read())?;
+        let created_at = answer(columns.time())?;
+        let ahead = answer(columns.read::<Option<i64>>())?.map(i64::unsigned_abs);
+        let other: Option<Uuid> = answer(columns.read())?;
+        answers[place] = Ok(match (kind, other) {
+            (0, _) => Answered::Done(InsertOutcome::Inserted { created_at, version: 1, ahead }),
+            (1, Some(id)) => Answered::Existing(JobId(id)),
+            (3, _) => Answered::Done(InsertOutcome::Full),
+            _ => Answered::Done(InsertOutcome::Conflict),
+        });
+        let name = &batch[place].job.name;
+        if kind == 0 && ahead.is_some() && !runnable.contains(name) {
+            runnable.push(name.clone());
+        }
+    }
+    calls.hints.publish(&runnable, &[]);
+    Ok(answers)
+}

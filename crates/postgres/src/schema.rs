@@ -1,0 +1,126 @@
+//! The schema: its name in SQL texts, its versions, and the migration to the newest. Must not know jobs.
+
+use async_endpoints_core::{StoreError, store};
+use tokio_postgres::{Row, types::Type};
+
+use crate::link::{Lane, Link};
+
+/// The schema that this program needs.
+pub(crate) const VERSION: i32 = 1;
+/// The oldest version whose programs can use that schema.
+const MIN_VERSION: i32 = 1;
+
+/// The steps from each version to the next. A released step never changes.
+const STEPS: [&[&str]; VERSION as usize] = [&[
+    include_str!("sql/001_tables.sql"),
+    include_str!("sql/time.sql"),
+    include_str!("sql/insert.sql"),
+    include_str!("sql/read.sql"),
+    include_str!("sql/client.sql"),
+    include_str!("sql/claim.sql"),
+    include_str!("sql/settle.sql"),
+    include_str!("sql/sweep.sql"),
+    include_str!("sql/stats.sql"),
+    include_str!("sql/shared.sql"),
+]];
+
+/// The name of a schema: a plain identifier, which needs no quotes.
+#[derive(Clone, Debug)]
+pub(crate) struct Schema(Box<str>);
+
+impl Schema {
+    pub(crate) fn new(name: &str) -> Option<Self> {
+        let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        let starts_plain = name.bytes().next().is_some_and(|byte| !byte.is_ascii_digit());
+        (starts_plain && name.len() <= 40 && name.bytes().all(is_plain)).then(|| Self(name.into()))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// An SQL text with this schema's name instead of `ae`.
+    pub(crate) fn sql(&self, text: &str) -> String {
+        let mut sql = String::with_capacity(text.len() + 64);
+        let mut rest = text;
+        while let Some(at) = rest.find("ae.") {
+            let (before, after) = rest.split_at(at);
+            sql.push_str(before);
+            let is_in_word = before.bytes().last().is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+            sql.push_str(if is_in_word { "ae" } else { &self.0 });
+            rest = &after[2..];
+        }
+        sql.push_str(rest);
+        sql
+    }
+
+    /// Creates or upgrades the schema. Processes that start at the same time wait for each other.
+    ///
+    /// # Errors
+    /// Fails if the schema needs a newer program, and names both versions.
+    pub(crate) async fn migrate(&self, link: &Link) -> store::Result<()> {
+        if self.version(link).await?.is_none_or(|(version, _)| version < VERSION) {
+            link.query(Lane::Work, &self.migration(), &[]).await?;
+        }
+        match self.version(link).await? {
+            Some((version, min_version)) if min_version > VERSION => Err(failed(format!(
+                "schema {} has version {version} and needs a program that knows version {min_version}: this one knows {VERSION}",
+                self.as_str()
+            ))),
+            Some(_) => Ok(()),
+            None => Err(failed(format!("schema {} has no version", self.as_str()))),
+        }
+    }
+
+    /// The version of the schema, and the oldest version whose programs can use it. None if there is no schema.
+    async fn version(&self, link: &Link) -> store::Result<Option<(i32, i32)>> {
+        let exists = "SELECT to_regclass($1) IS NOT NULL";
+        let rows = link.query(Lane::Work, exists, &[(&self.sql("ae.meta"), Type::TEXT)]).await?;
+        if !get::<bool>(rows.first(), 0)? {
+            return Ok(None);
+        }
+        let rows = link.query(Lane::Work, &self.sql("SELECT version, min_version FROM ae.meta"), &[]).await?;
+        Ok(Some((get(rows.first(), 0)?, get(rows.first(), 1)?)))
+    }
+
+    /// One statement, and so one transaction, that runs the missing steps.
+    fn migration(&self) -> String {
+        let mut sql = String::from(
+            "DO $migration$ DECLARE found int := 0; BEGIN
+            PERFORM pg_advisory_xact_lock(hashtext('ae.migration'));
+            IF to_regnamespace('{schema}') IS NULL THEN CREATE SCHEMA {schema}; END IF;
+            IF to_regclass('ae.meta') IS NOT NULL THEN EXECUTE 'SELECT version FROM ae.meta' INTO found; END IF;\n",
+        )
+        .replace("{schema}", self.as_str());
+        for (from, texts) in STEPS.iter().enumerate() {
+            let texts = texts.concat();
+            let to = from + 1;
+            sql.push_str(&format!("IF found <= {from} THEN EXECUTE $step${texts}$step$; EXECUTE 'UPDATE ae.meta SET version = {to}, min_version = {MIN_VERSION}'; END IF;\n"));
+        }
+        sql.push_str("END $migration$");
+        self.sql(&sql)
+    }
+}
+
+fn failed(reason: String) -> StoreError {
+    StoreError::Backend { source: reason.into() }
+}
+
+fn get<'r, T: tokio_postgres::types::FromSql<'r>>(row: Option<&'r Row>, at: usize) -> store::Result<T> {
+    let row = row.ok_or_else(|| StoreError::Corrupt("the server returned no row".to_owned()))?;
+    row.try_get(at).map_err(|error| StoreError::Corrupt(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schema_name_replaces_whole_words_only() {
+        let schema = Schema::new("jobs_2").expect("a plain name");
+        assert_eq!(schema.sql("SELECT ae.f(ae.t.x), 'ae.types', mae.b FROM ae.t"), "SELECT jobs_2.f(jobs_2.t.x), 'jobs_2.types', mae.b FROM jobs_2.t");
+        for bad in ["", "A", "1a", "a-b", "a\"b", "a b", &"x".repeat(41)] {
+            assert!(Schema::new(bad).is_none(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+-- Claims runnable jobs.
+
+-- Makes due jobs of these types runnable, the soonest first, at most 100. The due time decides their order number.
+CREATE OR REPLACE FUNCTION ae.promote(types int[], t bigint) RETURNS uuid[] LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    promoted uuid[];
+BEGIN
+    WITH h AS MATERIALIZED (
+        SELECT x.c FROM unnest(types) AS w(ty) CROSS JOIN LATERAL (
+            SELECT s.ctid AS c, s.due, s.id FROM ae.scheduled s WHERE s.type = w.ty AND s.due <= t
+            ORDER BY s.due, s.id LIMIT 100 FOR UPDATE SKIP LOCKED) x
+        ORDER BY x.due, x.id LIMIT 100),
+    gone AS (DELETE FROM ae.scheduled WHERE ctid = ANY (ARRAY(SELECT h.c FROM h)) RETURNING *),
+    d AS (
+        INSERT INTO ae.deltas (at, type, codes, vals)
+        SELECT t, g.type, ARRAY[0, 1, 6]::smallint[], ARRAY[count(*), -count(*), -count(*) FILTER (WHERE g.attempt = 0)]
+        FROM gone g GROUP BY g.type),
+    r AS (
+        INSERT INTO ae.ready (id, ord, since, entered_at, due, started_at, type, bytes, version, attempt, retries, losses, releases,
+            log_lines, log_bytes, rank, settled, last_settled, worker, token, last_token, progress_at, progress, span, error)
+        SELECT g.id, ae.order_at(g.due) + (g.ord & 262143), g.since, t, g.due, g.started_at, g.type, g.bytes, g.version + 1, g.attempt,
+            g.retries, g.losses, g.releases, g.log_lines, g.log_bytes, g.rank, g.settled, g.last_settled, g.worker, g.token,
+            g.last_token, g.progress_at, g.progress, g.span, g.error
+        FROM gone g RETURNING id)
+    SELECT array_agg(r.id) INTO promoted FROM r;
+    RETURN coalesce(promoted, '{}');
+END $$;
+
+-- Claims at most `most` jobs with at most `most_bytes` of payload, of `types` with at most `quotas` of each.
+--
+-- `froms` has ten lower bounds for each type, one for each rank: the caller knows that a job which is queued for the first time
+-- has no smaller order number. With them a claim does not read the dead rows at the head of the index. Jobs that were promoted
+-- or came back are in an index of their own, which is read from its head.
+--
+-- Returns one row first: now, when to claim again in microseconds from now (0: jobs are left, null: no job waits), and the jobs
+-- that were promoted. Then one row for each attempt, in the order to start. A job whose submission is missing has no payload.
+CREATE OR REPLACE FUNCTION ae.claim_v1(
+    lease_token uuid, by_worker uuid, types int[], quotas int[], froms bigint[], most int, most_bytes bigint, lease bigint
+) RETURNS TABLE (now bigint, wait bigint, promoted uuid[], id uuid, type int, rank smallint, ord bigint, attempt int, retries int,
+    since bigint, span text, created_at bigint, max_retries bigint, prio smallint, owner bytea, owner_label text, traceparent text,
+    tracestate text, payload bytea
+) LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+DECLARE
+    t bigint := ae.now_us();
+    due bigint;
+    started uuid[];
+    moved uuid[] := '{}';
+BEGIN
+    SELECT min(x.due) INTO due FROM unnest(types) AS w(ty) CROSS JOIN LATERAL (
+        SELECT s.due FROM ae.scheduled s WHERE s.type = w.ty ORDER BY s.due, s.id LIMIT 1) x;
+    IF due <= t THEN
+        moved := ae.promote(types, t);
+        SELECT min(x.due) INTO due FROM unnest(types) AS w(ty) CROSS JOIN LATERAL (
+            SELECT s.due FROM ae.scheduled s WHERE s.type = w.ty ORDER BY s.due, s.id LIMIT 1) x;
+    END IF;
+    WITH lanes AS MATERIALIZED (
+        SELECT types[1 + x / 10] AS ty, (x % 10)::smallint AS rk, froms[1 + x] AS f, quotas[1 + x / 10] AS n
+        FROM generate_series(0, cardinality(types) * 10 - 1) x),
+    h AS MATERIALIZED (
+        SELECT r.* FROM lanes l CROSS JOIN LATERAL (
+            SELECT r.ctid AS c, r.type, r.rank, r.ord, r.id, r.bytes FROM ae.ready r
+            WHERE r.type = l.ty AND r.rank = l.rk AND r.ord >= l.f AND r.version = 1
+            ORDER BY r.ord, r.id LIMIT least(l.n, most) FOR UPDATE SKIP LOCKED) r
+        UNION ALL
+        SELECT r.* FROM unnest(types, quotas) AS w(ty, n) CROSS JOIN LATERAL (
+            SELECT r.ctid AS c, r.type, r.rank, r.ord, r.id, r.bytes FROM ae.ready r
+            WHERE r.type = w.ty AND r.version > 1
+            ORDER BY r.rank, r.ord, r.id LIMIT least(w.n, most) FOR UPDATE SKIP LOCKED) r),
+    first AS MATERIALIZED (
+        SELECT x.* FROM (SELECT h.*, row_number() OVER (PARTITION BY h.type ORDER BY h.rank, h.ord, h.id) AS of_type FROM h) x
+        WHERE x.of_type <= quotas[array_position(types, x.type)]),
+    fit AS MATERIALIZED (
+        SELECT x.c FROM (SELECT f.c, sum(f.bytes) OVER o AS total, row_number() OVER o AS place FROM first f
+                         WINDOW o AS (ORDER BY f.rank, f.ord, f.id ROWS UNBOUNDED PRECEDING)) x
+        WHERE x.place <= most AND (x.total <= most_bytes OR x.place = 1)),
+    gone AS (DELETE FROM ae.ready WHERE ctid = ANY (ARRAY(SELECT fit.c FROM fit)) RETURNING *),
+    run AS (
+        INSERT INTO ae.running (id, ord, since, entered_at, due, started_at, type, bytes, version, attempt, retries, losses, releases,
+            log_lines, log_bytes, rank, last_settled, worker, token, last_token, span, error, lease_until, retention, updated_at)
+        SELECT g.id, g.ord, g.since, t, g.due, t, g.type, g.bytes, g.version + 1, g.attempt + 1, g.retries, g.losses, g.releases,
+            g.log_lines, g.log_bytes, g.rank, CASE WHEN g.token IS NOT NULL THEN g.settled END, by_worker, lease_token,
+            CASE WHEN g.settled IS NOT NULL THEN g.token END, g.span, g.error, t + lease,
+            coalesce((SELECT j.retention FROM ae.jobs j WHERE j.id = g.id), 0), t
+        FROM gone g RETURNING id, type, since),
+    d AS (
+        INSERT INTO ae.deltas (at, type, codes, vals)
+        SELECT t, x.type, array_agg(x.code), array_agg(x.v) FROM (
+            SELECT r.type, (1000 + ae.bucket(greatest(t - r.since, 0)))::smallint AS code, count(*) AS v FROM run r GROUP BY 1, 2
+            UNION ALL SELECT r.type, 44::smallint, sum(greatest(t - r.since, 0))::bigint FROM run r GROUP BY 1
+            UNION ALL SELECT r.type, 0::smallint, -count(*) FROM run r GROUP BY 1
+            UNION ALL SELECT r.type, 2::smallint, count(*) FROM run r GROUP BY 1) x GROUP BY x.type)
+    SELECT coalesce(array_agg(r.id), '{}') INTO started FROM run r;
+
+    RETURN QUERY SELECT t, CASE WHEN ae.any_ready(types, froms) THEN 0 WHEN due IS NOT NULL THEN greatest(due - t, 0) END, moved, NULL::uuid, NULL::int,
+        NULL::smallint, NULL::bigint, NULL::int, NULL::int, NULL::bigint, NULL::text, NULL::bigint, NULL::bigint, NULL::smallint,
+        NULL::bytea, NULL::text, NULL::text, NULL::text, NULL::bytea;
+    IF cardinality(started) > 0 THEN
+        RETURN QUERY
+        SELECT t, NULL::bigint, NULL::uuid[], r.id, r.type, r.rank, CASE WHEN r.version = 2 THEN r.ord END, r.attempt, r.retries, r.since,
+            r.span, j.created_at, j.max_retries, j.prio, j.owner, j.owner_label, j.traceparent, j.tracestate, j.payload
+        FROM unnest(started) AS s(id) JOIN ae.running r ON r.id = s.id LEFT JOIN ae.jobs j ON j.id = s.id
+        WHERE r.token = lease_token ORDER BY r.rank, r.ord, r.id;
+    END IF;
+END $$;
+
+-- Whether jobs of these types are queued, as far as the bounds allow.
+CREATE OR REPLACE FUNCTION ae.any_ready(types int[], froms bigint[]) RETURNS bool LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+    RETURN EXISTS (SELECT 1 FROM unnest(types) AS w(ty) WHERE (
+            SELECT true FROM ae.ready r WHERE r.type = w.ty AND r.version > 1 ORDER BY r.rank, r.ord, r.id LIMIT 1))
+        OR EXISTS (SELECT 1 FROM generate_series(0, cardinality(types) * 10 - 1) x WHERE (
+            SELECT true FROM ae.ready r WHERE r.type = types[1 + x / 10] AND r.rank = (x % 10)::smallint AND r.ord >= froms[1 + x]
+            ORDER BY r.ord, r.id LIMIT 1));
+END $$;

@@ -1,0 +1,155 @@
+-- Accepts jobs: insert_v1 for a batch of submissions, and what it needs.
+
+-- Returns the number of a type, which is made if it is new.
+CREATE OR REPLACE FUNCTION ae.type_v1(wanted text) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE found_type int;
+BEGIN
+    SELECT t.type INTO found_type FROM ae.types t WHERE t.name = wanted;
+    IF found_type IS NULL THEN
+        INSERT INTO ae.types (name) VALUES (wanted) ON CONFLICT DO NOTHING;
+        SELECT t.type INTO found_type FROM ae.types t WHERE t.name = wanted;
+    END IF;
+    RETURN found_type;
+END $$;
+
+-- The number that a queue limit compares: Queued jobs, and Scheduled ones that never started. The caller holds the type's lock.
+CREATE OR REPLACE FUNCTION ae.waiting(of_type int) RETURNS bigint LANGUAGE plpgsql
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    folded bigint; changes bigint; change_rows bigint; fold_from bigint;
+BEGIN
+    fold_from := (SELECT m.at - 5000000 FROM ae.marks m WHERE m.name = 'fold');
+    SELECT coalesce(sum(d.v) FILTER (WHERE d.code IN (0, 6)), 0), count(DISTINCT d.place)
+        INTO changes, change_rows
+        FROM (SELECT x.ctid AS place, u.code, u.v FROM ae.deltas x, unnest(x.codes, x.vals) AS u(code, v)
+              WHERE x.type = of_type AND x.at >= fold_from) d;
+    folded := (SELECT coalesce(sum(c.n), 0) FROM ae.counts c WHERE c.type = of_type AND c.code IN (0, 6));
+    IF change_rows > 64 THEN
+        PERFORM ae.fold_type(of_type, fold_from);
+    END IF;
+    RETURN folded + changes;
+END $$;
+
+-- The number of queued jobs of a type before a position, at most 1000.
+CREATE OR REPLACE FUNCTION ae.ahead(of_type int, of_rank smallint, of_ord bigint, of_id uuid) RETURNS bigint LANGUAGE plpgsql STABLE
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+    RETURN (SELECT count(*) FROM (
+        SELECT 1 FROM ae.ready r WHERE r.type = of_type AND (r.rank, r.ord, r.id) < (of_rank, of_ord, of_id) LIMIT 1000) x);
+END $$;
+
+-- Accepts at most 64 jobs of distinct ids, in the order of the arrays. `limits` has null for a job without a queue limit, and
+-- `delays` has microseconds, 0 for none.
+--
+-- Answers, one row for each job: 0 accepted, 1 existing (`other` is its id), 2 conflict, 3 the queue is full.
+-- Checks the key, then the id, then the limit. Waits for another open transaction that takes the same key or id.
+CREATE OR REPLACE FUNCTION ae.insert_v1(
+    ids uuid[], types int[], prios smallint[], payloads bytea[], fingerprints bytea[], owners bytea[], labels text[], keys text[],
+    repeatables bool[], delays bigint[], limits bigint[], retentions bigint[], retries bigint[], losses bigint[],
+    parents text[], states text[]
+) RETURNS TABLE (n int, answer smallint, now bigint, ahead bigint, other uuid) LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+DECLARE
+    t bigint := ae.now_us();
+    base bigint := ae.next_order(t);
+    refused uuid[] := '{}';     -- the queue is full
+    known uuid[] := '{}';       -- the key is known
+    accepted uuid[];
+BEGIN
+    IF EXISTS (SELECT 1 FROM unnest(limits) l WHERE l IS NOT NULL) THEN
+        refused := ae.beyond_limits(ids, types, limits, keys, owners);
+    END IF;
+    IF EXISTS (SELECT 1 FROM unnest(keys) k WHERE k IS NOT NULL) THEN
+        WITH i AS MATERIALIZED (
+            SELECT * FROM unnest(ids, types, keys, owners) AS u(id, ty, key, owner) WHERE key IS NOT NULL AND NOT id = ANY (refused)),
+        k AS (
+            INSERT INTO ae.keys (type, key, owner, id)
+            SELECT i.ty, i.key, coalesce(i.owner, ''), i.id FROM i ORDER BY 1, 2, 3 ON CONFLICT DO NOTHING RETURNING id)
+        SELECT coalesce(array_agg(i.id), '{}') INTO known FROM i WHERE i.id NOT IN (SELECT k.id FROM k);
+    END IF;
+    WITH j AS (
+        INSERT INTO ae.jobs (id, ord, created_at, retention, due, max_retries, max_losses, type, bytes, prio, repeatable, fingerprint,
+            owner, owner_label, key, traceparent, tracestate, payload)
+        SELECT i.id, base + i.n - 1, t, retentions[i.n], CASE WHEN delays[i.n] > 0 THEN t + delays[i.n] END, retries[i.n], losses[i.n],
+            i.ty, length(payloads[i.n]), prios[i.n], repeatables[i.n], fingerprints[i.n], owners[i.n], labels[i.n], keys[i.n],
+            parents[i.n], states[i.n], payloads[i.n]
+        FROM unnest(ids, types) WITH ORDINALITY AS i(id, ty, n)
+        WHERE NOT i.id = ANY (refused) AND NOT i.id = ANY (known) AND (SELECT true FROM ae.tombs o WHERE o.id = i.id) IS NULL
+        ORDER BY i.id ON CONFLICT DO NOTHING
+        RETURNING id, ord, due, type, bytes, prio),
+    q AS (
+        INSERT INTO ae.ready (id, ord, since, entered_at, type, bytes, rank)
+        SELECT j.id, j.ord, t, t, j.type, j.bytes, 9 - j.prio FROM j WHERE j.due IS NULL),
+    s AS (
+        INSERT INTO ae.scheduled (id, ord, since, entered_at, due, type, bytes, rank)
+        SELECT j.id, j.ord, j.due, t, j.due, j.type, j.bytes, 9 - j.prio FROM j WHERE j.due IS NOT NULL),
+    d AS (
+        INSERT INTO ae.deltas (at, type, codes, vals)
+        SELECT t, j.type, ARRAY[0, 1, 6, 20]::smallint[], ARRAY[count(*) - count(j.due), count(j.due), count(j.due), count(*)]
+        FROM j GROUP BY j.type)
+    SELECT coalesce(array_agg(j.id), '{}') INTO accepted FROM j;
+
+    RETURN QUERY
+    WITH i AS MATERIALIZED (
+        SELECT * FROM unnest(ids, types, prios, delays) WITH ORDINALITY AS u(id, ty, prio, delay, n) WHERE u.id = ANY (accepted)),
+    b AS MATERIALIZED (
+        SELECT x.ty, x.prio, ae.ahead(x.ty, (9 - x.prio)::smallint, base, '00000000-0000-0000-0000-000000000000') AS before
+        FROM (SELECT DISTINCT i.ty, i.prio FROM i WHERE i.delay = 0) x)
+    SELECT i.n::int, 0::smallint, t, CASE WHEN i.delay = 0 THEN
+        b.before + count(*) FILTER (WHERE i.delay = 0) OVER (PARTITION BY i.ty, i.prio ORDER BY i.n) - 1 END, NULL::uuid
+    FROM i LEFT JOIN b ON b.ty = i.ty AND b.prio = i.prio;
+
+    IF cardinality(accepted) < cardinality(ids) THEN
+        RETURN QUERY SELECT * FROM ae.not_accepted(ids, types, keys, owners, fingerprints, accepted, known, refused, t);
+    END IF;
+END $$;
+
+-- The jobs that a queue limit refuses: those that would be new, beyond the free places of their type. Locks the types.
+CREATE OR REPLACE FUNCTION ae.beyond_limits(ids uuid[], types int[], limits bigint[], keys text[], owners bytea[])
+RETURNS uuid[] LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    of_type int; refused uuid[] := '{}'; waiting bigint;
+BEGIN
+    FOR of_type IN SELECT DISTINCT u.ty FROM unnest(types, limits) AS u(ty, l) WHERE u.l IS NOT NULL ORDER BY 1 LOOP
+        PERFORM pg_advisory_xact_lock(hashtext('ae.types'), of_type);
+        waiting := ae.waiting(of_type);
+        refused := refused || ARRAY(
+            SELECT f.id FROM (
+                SELECT i.id, i.l, row_number() OVER (ORDER BY i.n) AS place
+                FROM unnest(ids, types, limits, keys, owners) WITH ORDINALITY AS i(id, ty, l, key, owner, n)
+                WHERE i.ty = of_type
+                  AND (SELECT true FROM ae.jobs j WHERE j.id = i.id) IS NULL
+                  AND (SELECT true FROM ae.tombs o WHERE o.id = i.id) IS NULL
+                  AND (SELECT true FROM ae.keys k WHERE k.type = i.ty AND k.key = i.key AND k.owner = coalesce(i.owner, '')) IS NULL) f
+            WHERE waiting + f.place > f.l);
+    END LOOP;
+    RETURN refused;
+END $$;
+
+-- The answers of `insert_v1` for jobs that it did not accept.
+CREATE OR REPLACE FUNCTION ae.not_accepted(
+    ids uuid[], types int[], keys text[], owners bytea[], fingerprints bytea[], accepted uuid[], known uuid[], refused uuid[], t bigint
+) RETURNS TABLE (n int, answer smallint, now bigint, ahead bigint, other uuid) LANGUAGE plpgsql
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+BEGIN
+    -- A key whose job was not accepted, because its id is taken, stays free.
+    DELETE FROM ae.keys k USING unnest(ids, types, keys, owners) AS i(id, ty, key, owner)
+        WHERE k.type = i.ty AND k.key = i.key AND k.owner = coalesce(i.owner, '') AND k.id = i.id
+          AND NOT i.id = ANY (accepted || known || refused);
+    RETURN QUERY
+    SELECT i.n::int, CASE
+            WHEN i.id = ANY (refused) THEN 3
+            WHEN f.fingerprint = i.fingerprint AND f.owner IS NOT DISTINCT FROM i.owner AND (i.key IS NULL OR i.id = ANY (known)) THEN 1
+            ELSE 2 END::smallint, t, NULL::bigint, f.id
+    FROM unnest(ids, types, keys, owners, fingerprints) WITH ORDINALITY AS i(id, ty, key, owner, fingerprint, n)
+    LEFT JOIN LATERAL (
+        SELECT CASE WHEN i.id = ANY (known)
+            THEN (SELECT k.id FROM ae.keys k WHERE k.type = i.ty AND k.key = i.key AND k.owner = coalesce(i.owner, ''))
+            ELSE i.id END AS id) w ON true
+    LEFT JOIN LATERAL (
+        SELECT j.id, j.fingerprint, j.owner FROM ae.jobs j WHERE j.id = w.id
+        UNION ALL SELECT o.id, o.fingerprint, o.owner FROM ae.tombs o WHERE o.id = w.id LIMIT 1) f ON true
+    WHERE NOT i.id = ANY (accepted);
+END $$;
