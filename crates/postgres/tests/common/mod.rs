@@ -1,0 +1,101 @@
+//! Helpers of all tests: stores on one real server, each in a schema of its own, and a clock that tests advance.
+
+// Each test file uses a part of it.
+#![allow(dead_code, unreachable_pub)]
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
+use async_endpoints_core::{
+    Clock as _, JobStore, SharedState, forward_store_calls,
+    store::{Result, StoreOperation},
+};
+use async_endpoints_postgres::PostgresStore;
+use async_endpoints_testkit::{ManualClock, server::PostgresServer};
+use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use tokio::sync::Mutex;
+use tokio_postgres::{Client, NoTls};
+
+/// A schema of this test alone.
+pub fn schema() -> String {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    format!("t{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
+}
+
+pub async fn open(server: &PostgresServer, schema: &str) -> PostgresStore {
+    PostgresStore::open_schema(&server.url(), schema).await.expect("opened")
+}
+
+/// A connection of the test itself.
+pub async fn client(server: &PostgresServer) -> Client {
+    let (client, connection) = tokio_postgres::connect(&server.url(), NoTls).await.expect("connected");
+    tokio::spawn(async move { drop(connection.await) });
+    client
+}
+
+/// A store whose server has a manual clock: its clock function is replaced by one that reads a table, and each call first
+/// writes the clock's time there.
+#[derive(Debug)]
+pub struct OnClock {
+    store: PostgresStore,
+    clock: ManualClock,
+    client: Client,
+    schema: String,
+    /// The time that the table has.
+    written: Mutex<i64>,
+}
+
+impl OnClock {
+    /// Opens a store in a schema, which another store may use already.
+    pub async fn open(server: &PostgresServer, schema: &str, clock: ManualClock) -> Self {
+        let store = open(server, schema).await;
+        let client = client(server).await;
+        let time = clock.now().as_micros();
+        let sql = format!(
+            "CREATE TABLE IF NOT EXISTS {schema}.test_clock (us bigint);
+             DELETE FROM {schema}.test_clock;
+             INSERT INTO {schema}.test_clock VALUES ({time});
+             CREATE OR REPLACE FUNCTION {schema}.now_us() RETURNS bigint LANGUAGE sql VOLATILE AS
+             $$ SELECT us FROM {schema}.test_clock $$"
+        );
+        client.batch_execute(&sql).await.expect("the clock is replaced");
+        Self { store, clock, client, schema: schema.to_owned(), written: Mutex::new(time) }
+    }
+
+    async fn timed<'a, T>(
+        &self,
+        _operation: StoreOperation,
+        call: impl FnOnce() -> BoxFuture<'a, Result<T>> + Send,
+    ) -> Result<T> {
+        let time = self.clock.now().as_micros();
+        let mut written = self.written.lock().await;
+        if *written != time {
+            let sql = format!("UPDATE {}.test_clock SET us = {time}", self.schema);
+            self.client.batch_execute(&sql).await.expect("the clock is set");
+            *written = time;
+        }
+        drop(written);
+        call().await
+    }
+}
+
+#[async_trait]
+impl JobStore for OnClock {
+    forward_store_calls!(self.timed => self.store; job_calls);
+    forward_store_calls!(self => self.store; hints, kind);
+}
+
+#[async_trait]
+impl SharedState for OnClock {
+    forward_store_calls!(self.timed => self.store; shared_calls);
+}
+
+/// A store on the server that all tests of this process share.
+pub async fn shared() -> (Arc<PostgresServer>, PostgresStore) {
+    let server = PostgresServer::shared();
+    let store = open(&server, &schema()).await;
+    (server, store)
+}

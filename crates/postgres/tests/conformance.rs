@@ -1,0 +1,71 @@
+//! Runs the store contract's conformance suite against a real PostgreSQL server: one process, two processes, and decorators that
+//! delay calls or let them fail.
+
+mod common;
+
+use std::time::Duration;
+
+use async_endpoints_testkit::{
+    Fixture, FlakyStore, ManualClock, Retrying, Turns, check_faults, check_model, conformance, server::PostgresServer,
+};
+use common::{OnClock, schema, shared};
+
+/// A store on a manual clock.
+async fn timed() -> Fixture {
+    let (server, clock) = (PostgresServer::shared(), ManualClock::new());
+    let store = OnClock::open(&server, &schema(), clock.clone()).await;
+    Fixture::manual(store, clock).keep(server)
+}
+
+/// Two processes that take turns.
+async fn two_processes() -> Fixture {
+    let (server, clock, schema) = (PostgresServer::shared(), ManualClock::new(), schema());
+    let stores = [
+        OnClock::open(&server, &schema, clock.clone()).await,
+        OnClock::open(&server, &schema, clock.clone()).await,
+    ];
+    Fixture::manual(Turns::new(stores), clock).keep(server)
+}
+
+/// A store on the server's clock.
+async fn real() -> Fixture {
+    let (server, store) = shared().await;
+    Fixture::real_time(store, Duration::from_millis(200)).keep(server)
+}
+
+conformance!(plain, timed());
+conformance!(behind_flaky, async { timed().await.wrap(FlakyStore::new) });
+conformance!(behind_delays, async {
+    timed().await.wrap(|store| FlakyStore::new(store).delays(Duration::from_micros(300)))
+});
+conformance!(behind_retries, async {
+    timed().await.wrap(|store| Retrying(FlakyStore::new(store).random(11, 0.2, 0.0)))
+});
+conformance!(two_processes_in_turn, two_processes());
+
+conformance!(real_time, real());
+
+#[test]
+fn calls_match_the_model() {
+    check_model(timed, 96);
+}
+
+#[test]
+fn retried_calls_match_the_model() {
+    check_model(async || timed().await.wrap(|store| Retrying(FlakyStore::new(store).random(7, 0.2, 0.0))), 48);
+}
+
+#[test]
+fn two_processes_match_the_model() {
+    check_model(two_processes, 48);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failing_calls_lose_no_job() {
+    check_faults(timed, 20).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failing_calls_of_two_processes_lose_no_job() {
+    check_faults(two_processes, 10).await;
+}
