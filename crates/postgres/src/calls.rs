@@ -51,7 +51,9 @@ impl Calls {
 
     /// The record of a job, expired or not. None for an unknown or pruned job.
     pub(crate) async fn record(&self, id: JobId) -> Result<Option<Record>> {
-        let rows = self.query(Lane::Work, "SELECT * FROM ae.view_v1($1, true)", &[(&[id.0].as_slice(), Type::UUID_ARRAY)]).await?;
+        let rows = self
+            .query(Lane::Work, "SELECT * FROM ae.view_v1($1, true)", &[(&[id.0].as_slice(), Type::UUID_ARRAY)])
+            .await?;
         let record = self.records(&rows).await?.pop();
         record.transpose().map_err(|reason| StoreError::Unreadable(format!("job {id}: {reason}")))
     }
@@ -63,7 +65,8 @@ impl Calls {
         let rows = self.query(Lane::Work, "SELECT * FROM ae.tomb_v1($1)", &[(&id.0, Type::UUID)]).await?;
         let Some(row) = rows.first() else { return Ok(JobLookup::NotFound) };
         let mut columns = Columns::new(row);
-        let (now, owner, gone_until) = (answer(columns.time())?, answer(columns.maybe_digest())?, answer(columns.time())?);
+        let (now, owner, gone_until) =
+            (answer(columns.time())?, answer(columns.maybe_digest())?, answer(columns.time())?);
         Ok(if now < gone_until { JobLookup::Gone { owner } } else { JobLookup::NotFound })
     }
 }

@@ -33,16 +33,20 @@ impl Calls {
         let bounds = self.lanes.bounds(&quotas.numbers);
         let most = i32::try_from(claim.max.min(BATCH_JOBS as u32)).unwrap_or_default();
         let rows = self
-            .query(Lane::Work, CLAIM, &[
-                (&claim.token.0, Type::UUID),
-                (&claim.worker.0, Type::UUID),
-                (&quotas.numbers, Type::INT4_ARRAY),
-                (&quotas.max, Type::INT4_ARRAY),
-                (&bounds.froms, Type::INT8_ARRAY),
-                (&most, Type::INT4),
-                (&i64::try_from(claim.max_bytes).unwrap_or(i64::MAX), Type::INT8),
-                (&micros(claim.lease), Type::INT8),
-            ])
+            .query(
+                Lane::Work,
+                CLAIM,
+                &[
+                    (&claim.token.0, Type::UUID),
+                    (&claim.worker.0, Type::UUID),
+                    (&quotas.numbers, Type::INT4_ARRAY),
+                    (&quotas.max, Type::INT4_ARRAY),
+                    (&bounds.froms, Type::INT8_ARRAY),
+                    (&most, Type::INT4),
+                    (&i64::try_from(claim.max_bytes).unwrap_or(i64::MAX), Type::INT8),
+                    (&micros(claim.lease), Type::INT8),
+                ],
+            )
             .await?;
         let Some((first, jobs)) = rows.split_first() else {
             return answer(Err("a claim without a time".to_owned()));
@@ -53,8 +57,7 @@ impl Calls {
         let promoted: Vec<Uuid> = answer(columns.read())?;
         let mut next_claim = wait.map(|wait| Duration::from_micros(wait.max(0).unsigned_abs()));
         let name = |number| quotas.name(number);
-        let jobs: Vec<ClaimedJob> =
-            answer(jobs.iter().map(|row| ClaimedJob::read(row, claim.token, name)).collect())?;
+        let jobs: Vec<ClaimedJob> = answer(jobs.iter().map(|row| ClaimedJob::read(row, claim.token, name)).collect())?;
         let first_claimed = jobs.iter().filter_map(|job| Some((job.type_number, job.rank, job.first_ord?)));
         self.lanes.claimed(&bounds, &quotas.numbers, first_claimed);
         self.hint_claim(&quotas, &promoted, &jobs, next_claim);

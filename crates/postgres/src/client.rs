@@ -53,12 +53,11 @@ impl Calls {
         let state = new.trace.as_ref().and_then(|trace| trace.tracestate.as_deref()).map(clean);
         for _ in 0..LOOKS {
             let row = self
-                .query_one(Lane::Work, "SELECT * FROM ae.retry_v1($1, $2, $3, $4)", &[
-                    (&id.0, Type::UUID),
-                    (&new.id.0, Type::UUID),
-                    (&parent, Type::TEXT),
-                    (&state, Type::TEXT),
-                ])
+                .query_one(
+                    Lane::Work,
+                    "SELECT * FROM ae.retry_v1($1, $2, $3, $4)",
+                    &[(&id.0, Type::UUID), (&new.id.0, Type::UUID), (&parent, Type::TEXT), (&state, Type::TEXT)],
+                )
                 .await?;
             let mut columns = Columns::new(&row);
             let kind: i16 = answer(columns.read())?;
@@ -89,12 +88,16 @@ impl Calls {
         let (lost, canceled) = (json(&reclaim.lost)?, json(&reclaim.canceled)?);
         let limit = reclaim.limit.min(SWEEP_JOBS) as i32;
         let rows = self
-            .query(Lane::Work, "SELECT * FROM ae.reclaim_v1($1, $2, $3, $4)", &[
-                (&limit, Type::INT4),
-                (&micros(reclaim.lease), Type::INT8),
-                (&lost, Type::TEXT),
-                (&canceled, Type::TEXT),
-            ])
+            .query(
+                Lane::Work,
+                "SELECT * FROM ae.reclaim_v1($1, $2, $3, $4)",
+                &[
+                    (&limit, Type::INT4),
+                    (&micros(reclaim.lease), Type::INT8),
+                    (&lost, Type::TEXT),
+                    (&canceled, Type::TEXT),
+                ],
+            )
             .await?;
         let numbers = rows.iter().filter_map(|row| row.try_get::<_, Option<i32>>("type").ok().flatten());
         self.types.require(&self.link, &self.schema, numbers).await?;
@@ -151,23 +154,31 @@ impl Calls {
 
     pub(crate) async fn logs(&self, id: JobId, after: u64, limit: u32) -> Result<Vec<LogLine>> {
         let rows = self
-            .query(Lane::Work, "SELECT * FROM ae.logs_v1($1, $2, $3)", &[
-                (&id.0, Type::UUID),
-                (&i64::try_from(after).unwrap_or(i64::MAX), Type::INT8),
-                (&i64::from(limit), Type::INT8),
-            ])
+            .query(
+                Lane::Work,
+                "SELECT * FROM ae.logs_v1($1, $2, $3)",
+                &[
+                    (&id.0, Type::UUID),
+                    (&i64::try_from(after).unwrap_or(i64::MAX), Type::INT8),
+                    (&i64::from(limit), Type::INT8),
+                ],
+            )
             .await?;
         rows.iter().map(|row| answer(line(row))).collect()
     }
 
     pub(crate) async fn role(&self, name: &str, holder: Uuid, ttl: Duration) -> Result<Role> {
         let row = self
-            .query_one(Lane::Urgent, "SELECT * FROM ae.role_v1($1, $2, $3, $4)", &[
-                (&name, Type::TEXT),
-                (&holder, Type::UUID),
-                (&micros(ttl), Type::INT8),
-                (&Uuid::new_v4(), Type::UUID),
-            ])
+            .query_one(
+                Lane::Urgent,
+                "SELECT * FROM ae.role_v1($1, $2, $3, $4)",
+                &[
+                    (&name, Type::TEXT),
+                    (&holder, Type::UUID),
+                    (&micros(ttl), Type::INT8),
+                    (&Uuid::new_v4(), Type::UUID),
+                ],
+            )
             .await?;
         let mut columns = Columns::new(&row);
         let kind: i16 = answer(columns.read())?;
@@ -197,14 +208,18 @@ impl Calls {
     ) -> Result<PutOutcome> {
         let version = Uuid::new_v4();
         let row = self
-            .query_one(Lane::Work, "SELECT ae.put_document_v1($1, $2, $3, $4, $5, $6)", &[
-                (&name, Type::TEXT),
-                (&expected.map(|version| version.0), Type::UUID),
-                (&version, Type::UUID),
-                (&bytes, Type::BYTEA),
-                (&role.map(|(role, _)| role), Type::TEXT),
-                (&role.map(|(_, token)| token.0), Type::UUID),
-            ])
+            .query_one(
+                Lane::Work,
+                "SELECT ae.put_document_v1($1, $2, $3, $4, $5, $6)",
+                &[
+                    (&name, Type::TEXT),
+                    (&expected.map(|version| version.0), Type::UUID),
+                    (&version, Type::UUID),
+                    (&bytes, Type::BYTEA),
+                    (&role.map(|(role, _)| role), Type::TEXT),
+                    (&role.map(|(_, token)| token.0), Type::UUID),
+                ],
+            )
             .await?;
         Ok(match answer(Columns::new(&row).read::<i16>())? {
             0 => PutOutcome::Stored(DocVersion(version)),

@@ -1,7 +1,7 @@
 //! Combines concurrent inserts into one call, because a call costs more than the insert in it. No insert waits for others:
 //! inserts that arrive while calls are under way make up the next call.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use async_endpoints_core::{
     JobId, StoreError,
@@ -23,7 +23,8 @@ const CALLS: usize = 2;
 /// Capacity of the queue in KiB. Callers wait while it is full.
 const CAPACITY: u32 = 64 * 1024;
 
-const INSERT: &str = "SELECT * FROM ae.insert_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
+const INSERT: &str =
+    "SELECT * FROM ae.insert_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
 
 /// Hands inserts to the [`Batcher`].
 pub(crate) struct Inserts {
@@ -89,7 +90,7 @@ impl Inserts {
 
 impl Batcher {
     /// Runs until the [`Inserts`] is dropped.
-    pub(crate) async fn run(mut self, calls: Arc<Calls>) {
+    pub(crate) async fn run(mut self, calls: Weak<Calls>) {
         let permits = Arc::new(Semaphore::new(CALLS));
         while let Some(first) = self.first().await {
             // The semaphore is never closed.
@@ -100,7 +101,7 @@ impl Batcher {
             if batch.is_empty() {
                 continue;
             }
-            let calls = Arc::clone(&calls);
+            let Some(calls) = calls.upgrade() else { return };
             tokio::spawn(async move {
                 insert(batch, &calls).await;
                 drop(permit);
@@ -175,31 +176,36 @@ async fn insert_all(batch: &[Pending], calls: &Calls) -> Result<Vec<Result<Answe
     let keys: Vec<Option<&str>> = jobs().map(|job| job.key.as_ref().map(|key| key.as_str())).collect();
     let repeatables: Vec<bool> = jobs().map(|job| job.id_chosen || job.key.is_some()).collect();
     let delays: Vec<i64> = jobs().map(|job| micros(job.delay)).collect();
-    let limits: Vec<Option<i64>> = jobs().map(|job| Some(i64::try_from(job.queue_limit?).unwrap_or(i64::MAX))).collect();
+    let limits: Vec<Option<i64>> =
+        jobs().map(|job| Some(i64::try_from(job.queue_limit?).unwrap_or(i64::MAX))).collect();
     let retentions: Vec<i64> = jobs().map(|job| micros(job.terms.retention)).collect();
     let retries: Vec<i64> = jobs().map(|job| job.terms.max_retries.into()).collect();
     let losses: Vec<i64> = jobs().map(|job| job.terms.max_losses.into()).collect();
     let parents: Vec<Option<String>> = jobs().map(|job| Some(job.trace.as_ref()?.traceparent.to_string())).collect();
     let states: Vec<Option<String>> = jobs().map(|job| job.trace.as_ref()?.tracestate.as_deref().map(clean)).collect();
     let rows = calls
-        .query(Lane::Submit, INSERT, &[
-            (&ids, Type::UUID_ARRAY),
-            (&types, Type::INT4_ARRAY),
-            (&priorities, Type::INT2_ARRAY),
-            (&payloads, Type::BYTEA_ARRAY),
-            (&fingerprints, Type::BYTEA_ARRAY),
-            (&owners, Type::BYTEA_ARRAY),
-            (&labels, Type::TEXT_ARRAY),
-            (&keys, Type::TEXT_ARRAY),
-            (&repeatables, Type::BOOL_ARRAY),
-            (&delays, Type::INT8_ARRAY),
-            (&limits, Type::INT8_ARRAY),
-            (&retentions, Type::INT8_ARRAY),
-            (&retries, Type::INT8_ARRAY),
-            (&losses, Type::INT8_ARRAY),
-            (&parents, Type::TEXT_ARRAY),
-            (&states, Type::TEXT_ARRAY),
-        ])
+        .query(
+            Lane::Submit,
+            INSERT,
+            &[
+                (&ids, Type::UUID_ARRAY),
+                (&types, Type::INT4_ARRAY),
+                (&priorities, Type::INT2_ARRAY),
+                (&payloads, Type::BYTEA_ARRAY),
+                (&fingerprints, Type::BYTEA_ARRAY),
+                (&owners, Type::BYTEA_ARRAY),
+                (&labels, Type::TEXT_ARRAY),
+                (&keys, Type::TEXT_ARRAY),
+                (&repeatables, Type::BOOL_ARRAY),
+                (&delays, Type::INT8_ARRAY),
+                (&limits, Type::INT8_ARRAY),
+                (&retentions, Type::INT8_ARRAY),
+                (&retries, Type::INT8_ARRAY),
+                (&losses, Type::INT8_ARRAY),
+                (&parents, Type::TEXT_ARRAY),
+                (&states, Type::TEXT_ARRAY),
+            ],
+        )
         .await?;
     let mut answers: Vec<Result<Answered>> =
         batch.iter().map(|_| Err(StoreError::Corrupt("the server did not answer an insert".to_owned()))).collect();

@@ -52,7 +52,9 @@ impl Lanes {
     pub(crate) fn bounds(&self, types: &[i32]) -> Bounds {
         let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_sweep = types.iter().any(|of_type| lanes.entry(*of_type).or_default().needs_sweep());
-        let from = |of_type: &i32| if is_sweep { [0; RANKS] } else { lanes.get(of_type).map_or([0; RANKS], |lanes| lanes.from) };
+        let from = |of_type: &i32| {
+            if is_sweep { [0; RANKS] } else { lanes.get(of_type).map_or([0; RANKS], |lanes| lanes.from) }
+        };
         Bounds { froms: types.iter().flat_map(from).collect(), is_sweep, began: Instant::now() }
     }
 
@@ -66,7 +68,10 @@ impl Lanes {
         let mut last = None;
         for (of_type, rank, ord) in first {
             // Only the first job of a lane: the claim has the order of ranks, so types alternate within a rank.
-            let Some(from) = lanes.entry(of_type).or_default().from.get_mut(usize::try_from(rank).unwrap_or(RANKS)) else { continue };
+            let Some(from) = lanes.entry(of_type).or_default().from.get_mut(usize::try_from(rank).unwrap_or(RANKS))
+            else {
+                continue;
+            };
             let seen: &mut Vec<(i32, i16)> = last.get_or_insert_default();
             if !seen.contains(&(of_type, rank)) {
                 seen.push((of_type, rank));

@@ -234,6 +234,11 @@ impl Link {
         made.await.unwrap_or_else(|_| Err(OpenError::Unavailable("the store's thread has ended".to_owned())))
     }
 
+    /// Runs a task on the thread of the connections. It ends with the link.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        drop(self.0.runtime.spawn(task));
+    }
+
     /// Listens on a channel until the receiver is dropped.
     pub(crate) fn listen(&self, channel: &str) -> Notifications {
         let (sender, receiver) = mpsc::unbounded_channel();

@@ -79,17 +79,21 @@ impl Calls {
         let first = filter.since.map_or(0, order_at);
         let end = filter.until.map_or(i64::MAX, |until| order_at(until + ListFilter::ORDER_LEAD));
         let rows = self
-            .query(Lane::Work, "SELECT * FROM ae.list_v1($1, $2, $3, $4, $5, $6, $7, $8, $9)", &[
-                (&status, Type::INT2),
-                (&types, Type::INT4_ARRAY),
-                (&owner, Type::BYTEA),
-                (&rank, Type::INT2),
-                (&after, Type::INT8),
-                (&id, Type::UUID),
-                (&first, Type::INT8),
-                (&end, Type::INT8),
-                (&(checked as i32), Type::INT4),
-            ])
+            .query(
+                Lane::Work,
+                "SELECT * FROM ae.list_v1($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                &[
+                    (&status, Type::INT2),
+                    (&types, Type::INT4_ARRAY),
+                    (&owner, Type::BYTEA),
+                    (&rank, Type::INT2),
+                    (&after, Type::INT8),
+                    (&id, Type::UUID),
+                    (&first, Type::INT8),
+                    (&end, Type::INT8),
+                    (&(checked as i32), Type::INT4),
+                ],
+            )
             .await?;
         let found = rows.first().map_or(Ok(0), |row| answer(Columns::new(row).number()))? as usize;
         let records = self.records(&rows).await?;
@@ -129,7 +133,8 @@ mod tests {
     #[test]
     fn score_of_a_queued_job_holds_rank_and_order() {
         let ord = order_at(Timestamp::from_micros(1_800_000_000_000_000));
-        let cursor = Cursor { since: Timestamp::default(), score: 9 << ORDER_BITS | ord.unsigned_abs(), id: JobId(Uuid::nil()) };
+        let cursor =
+            Cursor { since: Timestamp::default(), score: 9 << ORDER_BITS | ord.unsigned_abs(), id: JobId(Uuid::nil()) };
         let Position(rank, after, _) = position(Some(JobStatus::Queued), Some(&cursor));
         assert_eq!((rank, after), (9, ord));
         assert_eq!(order_at(Timestamp::from_micros(i64::MAX)) >> ORDER_BITS, 0);

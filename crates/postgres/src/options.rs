@@ -1,8 +1,5 @@
 //! Settings of a store.
 
-use std::sync::Arc;
-
-use async_endpoints_core::Clock;
 use tokio_postgres::config::{ChannelBinding, Config, SslMode, TargetSessionAttrs};
 
 use crate::{
@@ -31,7 +28,6 @@ pub struct Options {
     application_name: String,
     allow_volatile: bool,
     root_certificate: Option<Vec<u8>>,
-    pub(crate) clock: Option<Arc<dyn Clock>>,
 }
 
 impl Default for Options {
@@ -43,7 +39,6 @@ impl Default for Options {
             application_name: "async-endpoints".to_owned(),
             allow_volatile: false,
             root_certificate: None,
-            clock: None,
         }
     }
 }
@@ -98,13 +93,6 @@ impl Options {
     #[must_use]
     pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.root_certificate = Some(pem.into());
-        self
-    }
-
-    /// Replaces the server's clock, for tests.
-    #[must_use]
-    pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Some(Arc::new(clock));
         self
     }
 

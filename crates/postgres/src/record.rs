@@ -121,13 +121,7 @@ impl Record {
     /// The values that filters of a list compare.
     pub(crate) fn filtered(&self) -> Filtered<'_> {
         let JobView { id, owner, created_at, error, progress, .. } = &self.view;
-        Filtered {
-            id: *id,
-            owner: *owner,
-            created_at: *created_at,
-            error: error.as_ref(),
-            progress: progress.as_ref(),
-        }
+        Filtered { id: *id, owner: *owner, created_at: *created_at, error: error.as_ref(), progress: progress.as_ref() }
     }
 }
 
@@ -214,4 +208,3 @@ fn attempt(
         payload: Bytes::copy_from_slice(columns.read()?),
     })
 }
-

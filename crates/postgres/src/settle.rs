@@ -23,7 +23,9 @@ const SETTLE: &str = "SELECT * FROM ae.settle_v1($1, $2, $3, $4, $5, $6, $7, $8,
 fn rounds<T>(items: &[T], job: impl Fn(&T) -> JobId) -> Vec<Vec<usize>> {
     let mut rounds: Vec<Vec<usize>> = Vec::new();
     for (at, item) in items.iter().enumerate() {
-        let fits = |round: &&mut Vec<usize>| round.len() < BATCH_JOBS && round.iter().all(|other| job(&items[*other]) != job(item));
+        let fits = |round: &&mut Vec<usize>| {
+            round.len() < BATCH_JOBS && round.iter().all(|other| job(&items[*other]) != job(item))
+        };
         match rounds.iter_mut().find(fits) {
             Some(round) => round.push(at),
             None => rounds.push(vec![at]),
@@ -81,12 +83,14 @@ impl Calls {
             errors.push(error.map(json).transpose()?);
             delays.push(micros(delay));
         }
-        let mut cancels: Vec<String> = of_round().map(|settlement| json(&settlement.if_canceled)).collect::<Result<_>>()?;
+        let mut cancels: Vec<String> =
+            of_round().map(|settlement| json(&settlement.if_canceled)).collect::<Result<_>>()?;
         if cancels.iter().all(|cancel| *cancel == cancels[0]) {
             cancels.truncate(1);
         }
         let slows: Vec<bool> = of_round().map(|settlement| settlement.slow).collect();
-        let spans: Vec<Option<String>> = of_round().map(|settlement| settlement.span.map(|span| span.to_string())).collect();
+        let spans: Vec<Option<String>> =
+            of_round().map(|settlement| settlement.span.map(|span| span.to_string())).collect();
         let progresses = of_round().map(|settlement| settlement.progress.as_ref().map(progress_json).transpose());
         let progresses: Vec<Option<String>> = progresses.collect::<Result<_>>()?;
         let mut lines = Lines::default();
@@ -94,21 +98,25 @@ impl Calls {
             lines.add(place, &settlement.logs)?;
         }
         let rows = self
-            .query(Lane::Work, SETTLE, &[
-                (&ids, Type::UUID_ARRAY),
-                (&tokens, Type::UUID_ARRAY),
-                (&outcomes, Type::INT2_ARRAY),
-                (&results, Type::BYTEA_ARRAY),
-                (&errors, Type::TEXT_ARRAY),
-                (&cancels, Type::TEXT_ARRAY),
-                (&delays, Type::INT8_ARRAY),
-                (&slows, Type::BOOL_ARRAY),
-                (&spans, Type::TEXT_ARRAY),
-                (&progresses, Type::TEXT_ARRAY),
-                (&lines.of, Type::INT4_ARRAY),
-                (&lines.bytes, Type::INT4_ARRAY),
-                (&lines.records, Type::TEXT_ARRAY),
-            ])
+            .query(
+                Lane::Work,
+                SETTLE,
+                &[
+                    (&ids, Type::UUID_ARRAY),
+                    (&tokens, Type::UUID_ARRAY),
+                    (&outcomes, Type::INT2_ARRAY),
+                    (&results, Type::BYTEA_ARRAY),
+                    (&errors, Type::TEXT_ARRAY),
+                    (&cancels, Type::TEXT_ARRAY),
+                    (&delays, Type::INT8_ARRAY),
+                    (&slows, Type::BOOL_ARRAY),
+                    (&spans, Type::TEXT_ARRAY),
+                    (&progresses, Type::TEXT_ARRAY),
+                    (&lines.of, Type::INT4_ARRAY),
+                    (&lines.bytes, Type::INT4_ARRAY),
+                    (&lines.records, Type::TEXT_ARRAY),
+                ],
+            )
             .await?;
         let (mut changed, mut requeued) = (Vec::new(), Vec::new());
         for row in &rows {
@@ -150,14 +158,18 @@ impl Calls {
                 lines.add(place, &report.logs)?;
             }
             let rows = self
-                .query(Lane::Work, "SELECT * FROM ae.report_v1($1, $2, $3, $4, $5, $6)", &[
-                    (&ids, Type::UUID_ARRAY),
-                    (&tokens, Type::UUID_ARRAY),
-                    (&progresses, Type::TEXT_ARRAY),
-                    (&lines.of, Type::INT4_ARRAY),
-                    (&lines.bytes, Type::INT4_ARRAY),
-                    (&lines.records, Type::TEXT_ARRAY),
-                ])
+                .query(
+                    Lane::Work,
+                    "SELECT * FROM ae.report_v1($1, $2, $3, $4, $5, $6)",
+                    &[
+                        (&ids, Type::UUID_ARRAY),
+                        (&tokens, Type::UUID_ARRAY),
+                        (&progresses, Type::TEXT_ARRAY),
+                        (&lines.of, Type::INT4_ARRAY),
+                        (&lines.bytes, Type::INT4_ARRAY),
+                        (&lines.records, Type::TEXT_ARRAY),
+                    ],
+                )
                 .await?;
             let mut changed = Vec::new();
             for row in &rows {
@@ -177,14 +189,18 @@ impl Calls {
         let (ids, tokens) = leases(held.iter().copied());
         let record = json(&heartbeat.worker)?;
         let rows = self
-            .query(Lane::Urgent, "SELECT * FROM ae.renew_v1($1, $2, $3, $4, $5, $6)", &[
-                (&heartbeat.worker.id.0, Type::UUID),
-                (&record, Type::TEXT),
-                (&micros(heartbeat.ttl), Type::INT8),
-                (&ids, Type::UUID_ARRAY),
-                (&tokens, Type::UUID_ARRAY),
-                (&micros(lease), Type::INT8),
-            ])
+            .query(
+                Lane::Urgent,
+                "SELECT * FROM ae.renew_v1($1, $2, $3, $4, $5, $6)",
+                &[
+                    (&heartbeat.worker.id.0, Type::UUID),
+                    (&record, Type::TEXT),
+                    (&micros(heartbeat.ttl), Type::INT8),
+                    (&ids, Type::UUID_ARRAY),
+                    (&tokens, Type::UUID_ARRAY),
+                    (&micros(lease), Type::INT8),
+                ],
+            )
             .await?;
         let mut answers = vec![Renewed::Lost; held.len()];
         for row in &rows {
@@ -192,7 +208,10 @@ impl Calls {
             let (id, token): (Uuid, Uuid) = (answer(columns.read())?, answer(columns.read())?);
             let renewed = if answer(columns.read())? { Renewed::CancelRequested } else { Renewed::Held };
             let is_answered = |lease: &Lease| lease.job.0 == id && lease.token.0 == token;
-            held.iter().zip(&mut answers).filter(|(lease, _)| is_answered(lease)).for_each(|(_, answer)| *answer = renewed);
+            held.iter()
+                .zip(&mut answers)
+                .filter(|(lease, _)| is_answered(lease))
+                .for_each(|(_, answer)| *answer = renewed);
         }
         Ok(answers)
     }

@@ -25,13 +25,17 @@ impl Calls {
             query.cutoffs.iter().map(|cutoffs| micros(time(cutoffs))).collect()
         };
         let rows = self
-            .query(Lane::Work, "SELECT * FROM ae.stats_v1($1, $2, $3, $4, $5)", &[
-                (&query.since_minute, Type::INT8),
-                (&names, Type::TEXT_ARRAY),
-                (&times(|cutoffs| cutoffs.slow_after), Type::INT8_ARRAY),
-                (&times(|cutoffs| cutoffs.overdue_after), Type::INT8_ARRAY),
-                (&times(|cutoffs| cutoffs.stuck_after), Type::INT8_ARRAY),
-            ])
+            .query(
+                Lane::Work,
+                "SELECT * FROM ae.stats_v1($1, $2, $3, $4, $5)",
+                &[
+                    (&query.since_minute, Type::INT8),
+                    (&names, Type::TEXT_ARRAY),
+                    (&times(|cutoffs| cutoffs.slow_after), Type::INT8_ARRAY),
+                    (&times(|cutoffs| cutoffs.overdue_after), Type::INT8_ARRAY),
+                    (&times(|cutoffs| cutoffs.stuck_after), Type::INT8_ARRAY),
+                ],
+            )
             .await?;
         let mut stats = Stats::default();
         for row in &rows {

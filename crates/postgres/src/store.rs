@@ -1,6 +1,9 @@
 //! The store: its tasks, and its calls.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use async_endpoints_core::{
     JobId, JobStore, SharedState,
@@ -13,17 +16,20 @@ use async_endpoints_core::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
+use futures_util::{StreamExt as _, stream, stream::BoxStream};
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use crate::{
     calls::Calls,
+    fail::OpenError,
     hints::Publisher,
     inserts::{self, Inserts},
     lanes::Lanes,
     link::{Lane, Link},
+    options::Options,
     schema::Schema,
+    server::Server,
     types::Types,
     value::{Columns, answer},
 };
@@ -37,25 +43,63 @@ pub struct PostgresStore {
     inserts: Inserts,
 }
 
+impl Options {
+    /// Opens a store at `postgres://USER@HOST:PORT/DATABASE`. Creates or upgrades its schema. Connects at once; later the store
+    /// reconnects by itself.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. No error shows a password.
+    pub async fn open(self, url: impl AsRef<str>) -> std::result::Result<PostgresStore, OpenError> {
+        let server = self.server(url.as_ref())?;
+        PostgresStore::start(server, &self).await
+    }
+
+    /// Opens a store with the driver's own connection settings, which cover more than an address.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open_with(self, config: tokio_postgres::Config) -> std::result::Result<PostgresStore, OpenError> {
+        let server = self.server_of(config)?;
+        PostgresStore::start(server, &self).await
+    }
+}
+
 impl PostgresStore {
-    /// Opens a store: the schema is created or upgraded.
-    #[doc(hidden)]
-    pub async fn open_schema(url: &str, schema: &str) -> Result<Self> {
-        let link = Link::connect(url).await?;
-        let schema = Schema::new(schema).expect("a plain name");
+    /// Opens a store with default [`Options`].
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open(url: impl AsRef<str>) -> std::result::Result<Self, OpenError> {
+        Options::new().open(url).await
+    }
+
+    /// Why this server can lose jobs, as of the last connection; `None` if it keeps them. Without
+    /// [`Options::allow_volatile`] such a server is refused.
+    #[must_use]
+    pub fn volatile(&self) -> Option<String> {
+        self.calls.link.server().volatile()
+    }
+
+    async fn start(server: Server, options: &Options) -> std::result::Result<Self, OpenError> {
+        let link = Link::open(server, options.sizes()?).await?;
+        let schema = Schema::new(&options.schema);
         schema.migrate(&link).await?;
-        let calls = Arc::new(Calls { link, schema, types: Types::default(), lanes: Lanes::default(), hints: Publisher::new() });
+        let hints = Publisher::new(&link, &schema);
+        let calls = Arc::new(Calls { link, schema, types: Types::default(), lanes: Lanes::default(), hints });
         let (inserts, batcher) = inserts::new();
-        tokio::spawn(batcher.run(Arc::clone(&calls)));
-        let folding = Arc::downgrade(&calls);
-        tokio::spawn(async move {
-            while let Some(calls) = folding.upgrade() {
-                drop(calls.query(Lane::Work, "SELECT ae.fold_v1()", &[]).await);
-                drop(calls);
-                tokio::time::sleep(FOLD_EVERY).await;
-            }
-        });
+        calls.link.spawn(batcher.run(Arc::downgrade(&calls)));
+        calls.link.spawn(fold(Arc::downgrade(&calls)));
         Ok(Self { calls, inserts })
+    }
+}
+
+/// Adds the changes of counts up, regularly, until the store is dropped.
+async fn fold(calls: Weak<Calls>) {
+    while let Some(calls) = calls.upgrade() {
+        // What failed is added up next time.
+        drop(calls.query(Lane::Work, "SELECT ae.fold_v1()", &[]).await);
+        drop(calls);
+        tokio::time::sleep(FOLD_EVERY).await;
     }
 }
 
@@ -138,7 +182,7 @@ impl JobStore for PostgresStore {
     }
 
     fn hints(&self) -> BoxStream<'static, Hint> {
-        hint_stream(self.calls.hints.subscribe())
+        self.calls.hints.subscribe().map_or_else(|| stream::empty().boxed(), hint_stream)
     }
 
     async fn probe(&self) -> Result<()> {

@@ -41,7 +41,8 @@ impl Types {
         if let Some(number) = known {
             return Ok(number);
         }
-        let rows = link.query(Lane::Submit, &schema.sql("SELECT ae.type_v1($1)"), &[(&name.as_str(), Type::TEXT)]).await?;
+        let rows =
+            link.query(Lane::Submit, &schema.sql("SELECT ae.type_v1($1)"), &[(&name.as_str(), Type::TEXT)]).await?;
         let number = answer(rows.first().ok_or_else(|| "no row".to_owned()).and_then(|row| Columns::new(row).read()))?;
         self.add(number, name.clone());
         Ok(number)
@@ -64,7 +65,12 @@ impl Types {
     }
 
     /// Makes [`name`](Self::name) find all of these.
-    pub(crate) async fn require(&self, link: &Link, schema: &Schema, numbers: impl IntoIterator<Item = i32>) -> Result<()> {
+    pub(crate) async fn require(
+        &self,
+        link: &Link,
+        schema: &Schema,
+        numbers: impl IntoIterator<Item = i32>,
+    ) -> Result<()> {
         let unknown = {
             let known = self.known();
             numbers.into_iter().any(|number| !known.names.contains_key(&number))

@@ -102,7 +102,10 @@ impl<'r> Columns<'r> {
 
     pub(crate) fn priority(&mut self) -> Read<Priority> {
         let number: i16 = self.read()?;
-        u8::try_from(number).ok().and_then(|number| Priority::try_from(number).ok()).ok_or_else(|| format!("priority {number}"))
+        u8::try_from(number)
+            .ok()
+            .and_then(|number| Priority::try_from(number).ok())
+            .ok_or_else(|| format!("priority {number}"))
     }
 
     pub(crate) fn status(&mut self) -> Read<JobStatus> {

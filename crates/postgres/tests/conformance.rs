@@ -20,10 +20,8 @@ async fn timed() -> Fixture {
 /// Two processes that take turns.
 async fn two_processes() -> Fixture {
     let (server, clock, schema) = (PostgresServer::shared(), ManualClock::new(), schema());
-    let stores = [
-        OnClock::open(&server, &schema, clock.clone()).await,
-        OnClock::open(&server, &schema, clock.clone()).await,
-    ];
+    let stores =
+        [OnClock::open(&server, &schema, clock.clone()).await, OnClock::open(&server, &schema, clock.clone()).await];
     Fixture::manual(Turns::new(stores), clock).keep(server)
 }
 

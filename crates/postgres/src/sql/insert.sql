@@ -18,7 +18,7 @@ SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     folded bigint; changes bigint; change_rows bigint; fold_from bigint;
 BEGIN
-    fold_from := (SELECT m.at - 5000000 FROM ae.marks m WHERE m.name = 'fold');
+    fold_from := (SELECT least(m.at, ae.now_us()) - 5000000 FROM ae.marks m WHERE m.name = 'fold');
     SELECT coalesce(sum(d.v) FILTER (WHERE d.code IN (0, 6)), 0), count(DISTINCT d.place)
         INTO changes, change_rows
         FROM (SELECT x.ctid AS place, u.code, u.v FROM ae.deltas x, unnest(x.codes, x.vals) AS u(code, v)

@@ -38,7 +38,7 @@ BEGIN
     SELECT m.at INTO since FROM ae.marks m WHERE m.name = 'fold';
     SELECT m.at INTO last_all FROM ae.marks m WHERE m.name = 'fold_all';
     is_all := t < last_all OR t - last_all >= 60000000;
-    since := CASE WHEN is_all THEN 0 ELSE since - 5000000 END;
+    since := CASE WHEN is_all THEN 0 ELSE least(since, t) - 5000000 END;
     FOR of_type IN SELECT y.type FROM ae.types y ORDER BY y.type LOOP
         folded := folded + ae.fold_type(of_type, since);
     END LOOP;
@@ -64,7 +64,7 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = force
 DECLARE
     t bigint := ae.now_us();
     -- Changes that a fold missed are counted at most a minute late.
-    since bigint := (SELECT m.at - 5000000 FROM ae.marks m WHERE m.name = 'fold');
+    since bigint := (SELECT least(m.at, t) - 5000000 FROM ae.marks m WHERE m.name = 'fold');
 BEGIN
     RETURN QUERY SELECT 0::smallint, NULL::text, NULL::bigint, NULL::smallint[],
         ARRAY[t, (SELECT count(*) FROM (SELECT 1 FROM ae.quarantine LIMIT 1000) q)], NULL::text;

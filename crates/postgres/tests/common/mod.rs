@@ -12,12 +12,12 @@ use async_endpoints_core::{
     Clock as _, JobStore, SharedState, forward_store_calls,
     store::{Result, StoreOperation},
 };
-use async_endpoints_postgres::PostgresStore;
+use async_endpoints_postgres::tokio_postgres::{Client, NoTls};
+use async_endpoints_postgres::{Options, PostgresStore};
 use async_endpoints_testkit::{ManualClock, server::PostgresServer};
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
-use tokio_postgres::{Client, NoTls};
 
 /// A schema of this test alone.
 pub fn schema() -> String {
@@ -26,7 +26,7 @@ pub fn schema() -> String {
 }
 
 pub async fn open(server: &PostgresServer, schema: &str) -> PostgresStore {
-    PostgresStore::open_schema(&server.url(), schema).await.expect("opened")
+    Options::new().schema(schema).open(server.url()).await.expect("opened")
 }
 
 /// A connection of the test itself.
