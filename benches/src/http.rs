@@ -1,8 +1,13 @@
 //! A small HTTP client that takes little processor time from the measured server: one persistent connection, one request
 //! at a time, reused buffers. It reads only the HTTP that the servers of the bench write.
 
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
+use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -27,18 +32,51 @@ impl Client {
     /// Sends a request and reads the whole answer.
     pub(crate) async fn ask(&mut self, request: &[u8]) -> io::Result<Head<'_>> {
         let end = self.open(request).await?;
+        self.read_body(end).await?;
+        Ok(Head(&self.buffer[..end]))
+    }
+
+    /// Sends a request and reads the whole answer. Returns the time until its head, and its body.
+    pub(crate) async fn fetch(&mut self, request: &[u8], status: &str) -> io::Result<(Duration, &[u8])> {
+        let sent = Instant::now();
+        let end = self.open(request).await?;
+        let took = sent.elapsed();
+        self.read_body(end).await?;
+        Head(&self.buffer[..end]).expect(status)?;
+        Ok((took, &self.buffer[end..]))
+    }
+
+    /// Sends a request and reads the JSON of the answer.
+    pub(crate) async fn json(&mut self, request: &[u8], status: &str) -> io::Result<Value> {
+        Ok(serde_json::from_slice(self.fetch(request, status).await?.1)?)
+    }
+
+    async fn read_body(&mut self, end: usize) -> io::Result<()> {
         let length = Head(&self.buffer[..end]).header("content-length").and_then(|text| text.parse::<usize>().ok());
         let length = length.ok_or_else(|| io::Error::other("an answer without content-length"))?;
         while self.buffer.len() < end + length {
             self.read_more().await?;
         }
-        Ok(Head(&self.buffer[..end]))
+        Ok(())
     }
 
     /// Sends a request and reads the head of the answer, whose body may be endless.
     pub(crate) async fn stream(&mut self, request: &[u8]) -> io::Result<Head<'_>> {
         let end = self.open(request).await?;
         Ok(Head(&self.buffer[..end]))
+    }
+
+    /// Reads a stream until an event has this text.
+    pub(crate) async fn until_event_with(&mut self, text: &str) -> io::Result<()> {
+        loop {
+            while let Some(end) = self.buffer.windows(2).position(|bytes| bytes == b"\n\n") {
+                let event: Vec<u8> = self.buffer.drain(..end + 2).collect();
+                if event.windows(text.len()).any(|part| part == text.as_bytes()) {
+                    return Ok(());
+                }
+            }
+            self.read_more().await?;
+        }
     }
 
     /// Reads and discards bytes until the server closes the connection.
@@ -110,4 +148,8 @@ pub(crate) fn post(path: &str, json: &str) -> Vec<u8> {
 
 pub(crate) fn get(path: &str, accept: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench/1.0\r\nAccept: {accept}\r\n\r\n").into_bytes()
+}
+
+pub(crate) fn delete(path: &str) -> Vec<u8> {
+    format!("DELETE {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench/1.0\r\nAccept: */*\r\n\r\n").into_bytes()
 }

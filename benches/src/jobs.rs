@@ -55,6 +55,11 @@ impl Template {
         &self.0.name
     }
 
+    /// A copy of the job. Its id is not unique.
+    pub(crate) fn job(&self) -> NewJob {
+        self.0.clone()
+    }
+
     pub(crate) async fn insert(&self, store: &dyn Store) -> Result<()> {
         match store.insert(NewJob { id: JobId::random(), ..self.0.clone() }).await? {
             InsertOutcome::Inserted { .. } => Ok(()),

@@ -8,12 +8,17 @@
 //! | `memory`, `throughput`, `pickup`, `claim` | the in-memory store and the worker; `pickup` and `claim` for any store |
 //! | `telemetry`, `half_load` | the cost of telemetry: processor time, and times of jobs under a steady load |
 //! | `submission`, `load`, `followers`, `http` | the HTTP layer |
+//! | `dashboard`, `lists`, `open_pages`, `seen`, `probes`, `bulk` | the operator routes and the dashboard |
+//! | `backlog`, `operated` | stores with many jobs, and a service with operator routes on them |
 //! | `sqlite`, `sqlite_file`, `machine`, `space`; `redis` | the durable stores, their files and servers |
 //! | `rounds` | the product in turns with calls of a durable store |
 //! | `jobs`, `direct`, `product` | jobs, calls of a store alone, the product on a store |
 //! | `served`, `process`, `idle` | servers as separate processes |
 
+mod backlog;
+mod bulk;
 mod claim;
+mod dashboard;
 mod direct;
 mod folder;
 mod followers;
@@ -21,15 +26,20 @@ mod half_load;
 mod http;
 mod idle;
 mod jobs;
+mod lists;
 mod load;
 mod machine;
 mod memory;
+mod open_pages;
+mod operated;
 mod pickup;
+mod probes;
 mod process;
 mod product;
 mod redis;
 mod report;
 mod rounds;
+mod seen;
 mod served;
 mod space;
 mod sqlite;
@@ -71,6 +81,11 @@ fn main() -> report::Result<()> {
     }
     let (quick, only): (Vec<_>, Vec<_>) = args.iter().partition(|arg| *arg == "quick");
     let effort = if quick.is_empty() { Effort::Whole } else { Effort::Quick };
+    if let [name, only @ ..] = only.as_slice()
+        && *name == "dashboard"
+    {
+        return dashboard::run(&runtime, effort, &only.iter().map(|word| word.as_str()).collect::<Vec<_>>());
+    }
     let wanted = |name: &str| only.is_empty() || only.iter().any(|only| *only == name);
     // First, because later benches reuse memory that earlier ones freed.
     if wanted("memory") {
@@ -99,6 +114,9 @@ fn main() -> report::Result<()> {
     }
     if wanted("redis") {
         redis::run(&runtime, effort)?;
+    }
+    if wanted("dashboard") {
+        dashboard::run(&runtime, effort, &[])?;
     }
     Ok(())
 }

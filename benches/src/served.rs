@@ -20,7 +20,7 @@ use tokio::{
     sync::oneshot::{self, Receiver},
 };
 
-use crate::{half_load, report::Result, telemetry};
+use crate::{half_load, operated, report::Result, telemetry};
 
 /// Path for jobs that a worker may run.
 pub(crate) const ORDERS: &str = "/api/orders";
@@ -59,12 +59,12 @@ const HEADERS: [(&str, &str); 8] = [
 /// Maximum size of a request in bytes, as in the product.
 const LIMIT: usize = 1 << 20;
 
-const RUN: JobType<Order, ()> = JobType::new("Run");
-const WAIT: JobType<Order, ()> = JobType::new("Wait");
+pub(crate) const RUN: JobType<Order, ()> = JobType::new("Run");
+pub(crate) const WAIT: JobType<Order, ()> = JobType::new("Wait");
 
 #[derive(serde::Deserialize)]
 #[expect(dead_code, reason = "only read, as neither server does anything with it")]
-struct Order {
+pub(crate) struct Order {
     customer: String,
     items: Vec<Item>,
     express: bool,
@@ -89,6 +89,7 @@ pub(crate) fn run(runtime: &Runtime, what: &[String]) -> Result<()> {
             ["paced", telemetry, url, rate, seconds] => {
                 half_load::measure(telemetry == "on", url, rate.parse()?, seconds.parse()?).await?;
             }
+            ["operated", store, jobs, load] => until_closed(operated::serve(store, jobs.parse()?, load).await?).await?,
             ["bare"] => until_closed(bare()).await?,
             ["accepting"] => until_closed(endpoints(memory(), false)?).await?,
             ["endpoints"] => until_closed(endpoints(memory(), true)?).await?,
@@ -164,7 +165,7 @@ fn endpoints(
 }
 
 /// Listens on a free port and prints the address for the bench.
-async fn listen() -> io::Result<TcpListener> {
+pub(crate) async fn listen() -> io::Result<TcpListener> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", listener.local_addr()?);
     Ok(listener)

@@ -38,7 +38,8 @@ cargo xtask <task>
   generate     writes the alert rules, the dashboard, the tables of metrics and settings, and llms.txt
   bench        measures the figures of docs/performance.md; needs redis-server and redis-cli
                a name limits the run: throughput, pickup, claim, memory, submission, telemetry, half-load,
-               sqlite, redis
+               sqlite, redis, dashboard
+               after dashboard: parts (lists, open-pages, seen, probes, bulk) and stores (memory, sqlite, redis)
 ";
 
 fn main() -> ExitCode {
