@@ -66,12 +66,12 @@ impl Client {
         Ok(Head(&self.buffer[..end]))
     }
 
-    /// Reads a stream until an event has this text.
-    pub(crate) async fn until_event_with(&mut self, text: &str) -> io::Result<()> {
+    /// Reads a stream until an event is `wanted`.
+    pub(crate) async fn until_event(&mut self, wanted: impl Fn(&str) -> bool) -> io::Result<()> {
         loop {
             while let Some(end) = self.buffer.windows(2).position(|bytes| bytes == b"\n\n") {
                 let event: Vec<u8> = self.buffer.drain(..end + 2).collect();
-                if event.windows(text.len()).any(|part| part == text.as_bytes()) {
+                if wanted(&String::from_utf8_lossy(&event)) {
                     return Ok(());
                 }
             }

@@ -23,6 +23,7 @@ use crate::{
     folder::Folder,
     jobs::{self, CALLERS, NOOP},
     process::Server,
+    product::SLOTS,
     redis as redis_bench,
     report::Result,
     served::{ORDERS, Order, RUN, WAIT, WAITING, listen},
@@ -130,7 +131,7 @@ async fn has_no_jobs(store: &dyn Store) -> Result<bool> {
 pub(crate) async fn serve(at: &str, jobs: u32, load: &str) -> Result<impl Future<Output = io::Result<()>> + use<>> {
     let (store, is_loaded) = (open_filled(at, jobs).await?, load == "full");
     let retention = if is_loaded { KEPT } else { Options::default().retention };
-    let options = Options { max_queue_size: u64::MAX, concurrency: 64, retention, ..Options::default() };
+    let options = Options { max_queue_size: u64::MAX, concurrency: SLOTS, retention, ..Options::default() };
     let (ran, has_run) = (Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
     let (count, shown, notify) = (ran.clone(), ran.clone(), has_run.clone());
     let telemetry = Telemetry::builder().service_name("bench").build()?;
@@ -169,7 +170,9 @@ async fn submit(endpoints: AsyncEndpoints, ran: Arc<AtomicU32>, has_run: Arc<Not
         while submitted > ran.load(Ordering::Relaxed) / CALLERS + AHEAD {
             let _ = tokio::time::timeout(Duration::from_millis(5), has_run.notified()).await;
         }
-        if let Err(error) = endpoints.submit(NOOP, jobs::request()).await {
+        if let Err(error) = endpoints.submit(NOOP, jobs::request()).await
+            && !endpoints.is_shutting_down()
+        {
             eprintln!("a submission failed: {error}");
         }
     }
