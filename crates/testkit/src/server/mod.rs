@@ -1,4 +1,4 @@
-//! Real servers for tests: Redis, PostgreSQL and SMTP. Each server has its own process, temporary folder and port of
+//! Real servers for tests: Redis, PostgreSQL, PgBouncer and SMTP. Each server has its own process, temporary folder and port of
 //! 127.0.0.1, and ends with its handle. If a program is missing, the test panics with the name of its package; no test is
 //! skipped.
 //!
@@ -12,7 +12,7 @@ mod smtp;
 mod tls;
 
 pub use port::free as free_port;
-pub use postgres::{PostgresServer, psql};
+pub use postgres::{PgBouncer, PostgresServer, psql};
 pub use redis::RedisServer;
 pub use smtp::{SmtpServer, SmtpSettings, SmtpTls};
 pub use tls::certify;

@@ -1,8 +1,11 @@
 //! Real PostgreSQL servers, of the newest version that is installed. Must not depend on drivers: SQL goes through `psql`.
 
 mod data;
+mod pooler;
 mod process;
 mod programs;
+
+pub use pooler::PgBouncer;
 
 use std::{
     fs,

@@ -25,10 +25,16 @@ pub(super) fn folder() -> &'static Path {
 /// A command that runs the program as a user that PostgreSQL accepts.
 pub(super) fn program(name: &str) -> Command {
     let mut command = Command::new(folder().join(name));
-    if let Some((user, group)) = user() {
-        command.uid(*user).gid(*group);
-    }
+    as_user(&mut command);
     command
+}
+
+/// Runs the command as that user.
+pub(super) fn as_user(command: &mut Command) -> &mut Command {
+    match user() {
+        Some((user, group)) => command.uid(*user).gid(*group),
+        None => command,
+    }
 }
 
 /// Makes the user of [`program`] the owner of a file or folder.

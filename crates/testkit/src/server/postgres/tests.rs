@@ -92,6 +92,18 @@ fn promoted_standby_accepts_writes() {
 }
 
 #[test]
+fn pooler_gives_each_transaction_a_session() {
+    let postgres = PostgresServer::shared();
+    let url = postgres.database();
+    let pooler = PgBouncer::of(&postgres);
+    let pooled = pooler.url_of(&url);
+    // One session of the server serves both connections.
+    let session = "SELECT pg_backend_pid()";
+    assert_eq!(psql(&pooled, session), psql(&pooled, session));
+    assert!(psql(&format!("{pooled}?options=-c%20work_mem%3D4MB"), session).contains("unsupported startup parameter"));
+}
+
+#[test]
 fn tls_server_answers_over_tls() {
     let postgres = PostgresServer::tls();
     let ca = postgres.ca().unwrap();
