@@ -54,6 +54,19 @@ impl Fail {
         }
     }
 
+    /// The error of a statement while the store is opened. Permanent if the user lacks a right.
+    pub(crate) fn into_open_error(self, server: &str) -> OpenError {
+        match self {
+            Self::Postgres(error) if reason(&error).is_none() || code(&error) == Some("42501") => {
+                OpenError::Refused(format!("{server}: {}", describe(&error)))
+            }
+            other => match other.into_error(server) {
+                StoreError::Unavailable(why) => OpenError::Unavailable(why),
+                error => OpenError::Refused(error.to_string()),
+            },
+        }
+    }
+
     /// Whether the transaction failed because of a concurrent one, so that a repeat may succeed at once.
     pub(crate) fn is_conflict(&self) -> bool {
         matches!(self, Self::Postgres(error) if matches!(code(error), Some("40001" | "40P01")))

@@ -30,7 +30,7 @@ use tokio_postgres::{
 use self::keeper::Keeper;
 use crate::{
     fail::{Fail, OpenError},
-    server::{Server, Session},
+    server::Server,
 };
 
 /// The time limit of a call. Calls end within 5 seconds.
@@ -164,12 +164,25 @@ impl Link {
         sql: &str,
         params: &[(&(dyn ToSql + Sync), Type)],
     ) -> store::Result<Vec<Row>> {
+        self.try_query(lane, sql, params).await.map_err(|fail| fail.into_error(&self.0.server.address))
+    }
+
+    /// Like [`query`](Self::query), while the store is opened: a missing right is permanent.
+    pub(crate) async fn query_opening(
+        &self,
+        sql: &str,
+        params: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<Vec<Row>, OpenError> {
+        let answer = self.try_query(Lane::Work, sql, params).await;
+        answer.map_err(|fail| fail.into_open_error(&self.0.server.address))
+    }
+
+    async fn try_query(&self, lane: Lane, sql: &str, params: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, Fail> {
         let until = Instant::now() + DEADLINE;
-        let answer = match self.run(lane, sql, params, until).await {
+        match self.run(lane, sql, params, until).await {
             Err(fail) if fail.is_conflict() => self.run(lane, sql, params, until).await,
             answer => answer,
-        };
-        answer.map_err(|fail| fail.into_error(&self.0.server.address))
+        }
     }
 
     async fn run(
@@ -190,6 +203,7 @@ impl Link {
         if let Err(fail) = &answer
             && fail.ends_connection()
         {
+            slot.leave(number);
             // The keeper may have ended.
             let _ = slot.broke.send(Broke { number, cancel: matches!(fail, Fail::Late) });
         }
@@ -227,13 +241,6 @@ impl Link {
         latest.unwrap_or_else(|| ("reconnected just now".into(), Instant::now()))
     }
 
-    /// A further connection, for a step that needs a transaction of several statements. It ends with the session.
-    pub(crate) async fn session(&self) -> Result<Session, OpenError> {
-        let server = Arc::clone(&self.0.server);
-        let made = self.0.runtime.spawn(async move { server.connect().await });
-        made.await.unwrap_or_else(|_| Err(OpenError::Unavailable("the store's thread has ended".to_owned())))
-    }
-
     /// Runs a task on the thread of the connections. It ends with the link.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         drop(self.0.runtime.spawn(task));
@@ -264,6 +271,14 @@ impl Slot {
         let (broke, broken) = mpsc::unbounded_channel();
         let state = State::Disconnected { why: "not connected yet".into(), since: Instant::now() };
         (Self { lane, state: Mutex::new(state), running: AtomicUsize::new(0), broke }, broken)
+    }
+
+    /// Takes the connection of this number from later calls.
+    fn leave(&self, number: u64) {
+        let mut state = self.state();
+        if matches!(&*state, State::Connected { number: current, .. } if *current == number) {
+            *state = State::Disconnected { why: "the connection broke".into(), since: Instant::now() };
+        }
     }
 
     fn is_connected(&self) -> bool {

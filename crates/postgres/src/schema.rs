@@ -1,12 +1,8 @@
 //! The schema: its name in SQL texts, its versions, and the migration to the newest. Must not know jobs.
 
-use async_endpoints_core::{StoreError, store};
 use tokio_postgres::{Row, types::Type};
 
-use crate::{
-    fail::OpenError,
-    link::{Lane, Link},
-};
+use crate::{fail::OpenError, link::Link};
 
 /// The schema that this program needs.
 pub(crate) const VERSION: i32 = 1;
@@ -18,6 +14,7 @@ const STEPS: [&[&str]; VERSION as usize] = [&[
     include_str!("sql/001_tables.sql"),
     include_str!("sql/time.sql"),
     include_str!("sql/insert.sql"),
+    include_str!("sql/enqueue.sql"),
     include_str!("sql/read.sql"),
     include_str!("sql/client.sql"),
     include_str!("sql/claim.sql"),
@@ -61,10 +58,10 @@ impl Schema {
     /// # Errors
     /// Fails if the schema needs a newer program, and names both versions.
     pub(crate) async fn migrate(&self, link: &Link) -> Result<(), OpenError> {
-        if self.version(link).await.map_err(failed)?.is_none_or(|(version, _)| version < VERSION) {
-            link.query(Lane::Work, &self.migration(), &[]).await.map_err(failed)?;
+        if self.version(link).await?.is_none_or(|(version, _)| version < VERSION) {
+            link.query_opening(&self.migration(), &[]).await?;
         }
-        match self.version(link).await.map_err(failed)? {
+        match self.version(link).await? {
             Some((version, min_version)) if min_version > VERSION => Err(OpenError::Newer {
                 server: link.server().address.clone(),
                 found: version.unsigned_abs(),
@@ -76,13 +73,13 @@ impl Schema {
     }
 
     /// The version of the schema, and the oldest version whose programs can use it. None if there is no schema.
-    async fn version(&self, link: &Link) -> store::Result<Option<(i32, i32)>> {
+    async fn version(&self, link: &Link) -> Result<Option<(i32, i32)>, OpenError> {
         let exists = "SELECT to_regclass($1) IS NOT NULL";
-        let rows = link.query(Lane::Work, exists, &[(&self.sql("ae.meta"), Type::TEXT)]).await?;
+        let rows = link.query_opening(exists, &[(&self.sql("ae.meta"), Type::TEXT)]).await?;
         if !get::<bool>(rows.first(), 0)? {
             return Ok(None);
         }
-        let rows = link.query(Lane::Work, &self.sql("SELECT version, min_version FROM ae.meta"), &[]).await?;
+        let rows = link.query_opening(&self.sql("SELECT version, min_version FROM ae.meta"), &[]).await?;
         Ok(Some((get(rows.first(), 0)?, get(rows.first(), 1)?)))
     }
 
@@ -105,13 +102,9 @@ impl Schema {
     }
 }
 
-fn failed(error: StoreError) -> OpenError {
-    if error.is_transient() { OpenError::Unavailable(error.to_string()) } else { OpenError::Refused(error.to_string()) }
-}
-
-fn get<'r, T: tokio_postgres::types::FromSql<'r>>(row: Option<&'r Row>, at: usize) -> store::Result<T> {
-    let row = row.ok_or_else(|| StoreError::Corrupt("the server returned no row".to_owned()))?;
-    row.try_get(at).map_err(|error| StoreError::Corrupt(error.to_string()))
+fn get<'r, T: tokio_postgres::types::FromSql<'r>>(row: Option<&'r Row>, at: usize) -> Result<T, OpenError> {
+    let row = row.ok_or_else(|| OpenError::Refused("the schema has no version".to_owned()))?;
+    row.try_get(at).map_err(|error| OpenError::Refused(format!("the schema's version cannot be read: {error}")))
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::BoxFuture;
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_postgres::{
     AsyncMessage, CancelToken, Client, Notification,
@@ -187,9 +186,8 @@ impl Server {
     }
 
     /// Cancels what the server does for a connection.
-    pub(crate) fn cancel(&self, token: CancelToken) -> BoxFuture<'static, ()> {
-        let tls = self.tls.connector();
-        Box::pin(async move { drop(tokio::time::timeout(CANCEL, token.cancel_query(tls)).await) })
+    pub(crate) async fn cancel(&self, token: CancelToken) {
+        drop(tokio::time::timeout(CANCEL, token.cancel_query(self.tls.connector())).await);
     }
 }
 

@@ -67,7 +67,8 @@ impl Keeper {
                 broke = self.broken.recv() => match broke {
                     Some(Broke { number: other, .. }) if other < number => {}
                     Some(Broke { cancel: true, .. }) => {
-                        tokio::spawn(self.server.cancel(cancel));
+                        // PgBouncer finds the statement by the connection, which so has to last.
+                        self.server.cancel(cancel).await;
                         return "no answer in time".to_owned();
                     }
                     _ => return "the connection broke".to_owned(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_endpoints_core::StoreError;
-use async_endpoints_testkit::server::PostgresServer;
+use async_endpoints_testkit::server::{PgBouncer, PostgresServer};
 use tokio::time::{sleep, timeout};
 
 use super::*;
@@ -143,7 +143,7 @@ async fn statement_and_lock_timeouts_are_unavailable() {
         .unwrap();
     let error = link.query(Lane::Work, "SELECT pg_sleep(10)", &[]).await.unwrap_err();
     assert!(error.is_transient() && error.to_string().contains("57014"), "{error}");
-    let session = link.session().await.unwrap();
+    let session = link.server().connect().await.unwrap();
     session.client.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(7)").await.unwrap();
     let error = link.query(Lane::Work, "SELECT pg_advisory_xact_lock(7)", &[]).await.unwrap_err();
     assert!(error.is_transient() && error.to_string().contains("55P03"), "{error}");
@@ -153,7 +153,7 @@ async fn statement_and_lock_timeouts_are_unavailable() {
 async fn conflict_with_another_transaction_is_repeated_once() {
     let postgres = PostgresServer::shared();
     let link = open(&Options::new(), &postgres.database()).await.unwrap();
-    let session = link.session().await.unwrap();
+    let session = link.server().connect().await.unwrap();
     session
         .client
         .batch_execute(
@@ -337,4 +337,52 @@ async fn server_without_tls_is_refused_if_tls_is_required() {
     let error = open(&Options::new(), &format!("{}?sslmode=require", postgres.url())).await.err().unwrap();
     assert!(!error.is_transient() && error.to_string().contains("does not support TLS"), "{error}");
     open(&Options::new(), &format!("{}?sslmode=prefer", postgres.url())).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_work_through_pgbouncer_in_transaction_mode() {
+    let postgres = PostgresServer::shared();
+    let pooler = PgBouncer::with(&postgres, &[("default_pool_size", "2")]);
+    let link = open(&Options::new(), &pooler.url_of(&postgres.database())).await.unwrap();
+    connect_all(&link).await;
+    assert!(link.server().is_pooled());
+    let calls = (0_i32..200).map(|number| {
+        let link = link.clone();
+        async move {
+            let rows = link.query(Lane::Work, "SELECT $1 + 1", &[(&number, Type::INT4)]).await.unwrap();
+            assert_eq!(rows[0].get::<_, i32>(0), number + 1);
+        }
+    });
+    futures_util::future::join_all(calls).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_statement_through_pgbouncer_ends_within_5_s() {
+    let postgres = PostgresServer::shared();
+    let pooler = PgBouncer::of(&postgres);
+    let link = open(&Options::new(), &pooler.url_of(&postgres.database())).await.unwrap();
+    connect_all(&link).await;
+    let began = Instant::now();
+    let error = link.query(Lane::Work, "SELECT pg_sleep(60)", &[]).await.unwrap_err();
+    assert!(error.is_transient() && began.elapsed() < Duration::from_secs(5), "{error}");
+    let sleeping = "SELECT count(*)::text FROM pg_stat_activity WHERE datname = current_database() \
+                    AND wait_event = 'PgSleep'";
+    let ends = async {
+        while text(&link, Lane::Urgent, sleeping).await.unwrap() != "0" {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(LIMIT, ends).await.expect("the statement ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listener_behind_a_pooler_says_that_it_misses_lines() {
+    let postgres = PostgresServer::shared();
+    let pooler = PgBouncer::of(&postgres);
+    let link = open(&Options::new(), &pooler.url_of(&postgres.database())).await.unwrap();
+    let mut heard = link.listen("hints");
+    // One when it has connected, and then one each second.
+    for _ in 0..4 {
+        assert_eq!(timeout(LIMIT, heard.recv()).await.unwrap(), Some(Listened::Missed));
+    }
 }
