@@ -4,7 +4,9 @@ mod backoff;
 mod calls;
 mod claim;
 mod client;
+mod enqueue;
 mod fail;
+mod health;
 mod hints;
 mod inserts;
 mod lanes;
@@ -21,6 +23,7 @@ mod tls;
 mod types;
 mod value;
 
+pub use enqueue::{Enqueued, PreparedJob};
 pub use fail::OpenError;
 pub use options::Options;
 pub use store::PostgresStore;

@@ -190,8 +190,7 @@ impl JobStore for PostgresStore {
     }
 
     async fn health(&self) -> Result<StoreHealth> {
-        self.probe().await?;
-        Ok(StoreHealth::default())
+        self.calls.health().await
     }
 
     fn kind(&self) -> &'static str {

@@ -1,0 +1,43 @@
+//! The condition of the server, for health checks.
+
+use async_endpoints_core::store::{Result, StoreHealth};
+
+use crate::{
+    calls::Calls,
+    link::Lane,
+    value::{Columns, answer},
+};
+
+/// Percentage of `max_connections` from which on the server is degraded.
+const FULL_PERCENT: i64 = 90;
+
+/// The age of a snapshot is in transactions. It can be read without a right to the session's other fields.
+const SQL: &str = "SELECT current_setting('server_version'), \
+    (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'), \
+    current_setting('max_connections')::bigint, \
+    (SELECT coalesce(max(age(backend_xmin)), 0)::bigint FROM pg_stat_activity), \
+    current_setting('synchronous_standby_names')";
+
+impl Calls {
+    pub(crate) async fn health(&self) -> Result<StoreHealth> {
+        let row = self.query_one(Lane::Urgent, SQL, &[]).await?;
+        let mut columns = Columns::new(&row);
+        let version: String = answer(columns.read())?;
+        let (used, max): (i64, i64) = (answer(columns.read())?, answer(columns.read())?);
+        let oldest: i64 = answer(columns.read())?;
+        let standbys: String = answer(columns.read())?;
+        let health = StoreHealth::default()
+            .with("version", version)
+            .with("connections", used)
+            .with("max_connections", max)
+            .with("oldest_snapshot_age", oldest)
+            .with("synchronous_standby_names", standbys)
+            .degraded_if(used * 100 >= max * FULL_PERCENT, || {
+                format!("{used} of {max} connections are used; raise max_connections or use fewer")
+            });
+        Ok(match self.link.server().volatile() {
+            Some(why) => health.degraded_if(true, || why),
+            None => health,
+        })
+    }
+}
