@@ -94,7 +94,7 @@ impl DeferredStore {
         refusal.map_or(Ok(Self { kind: "deferred", state, _opening: opening }), Err)
     }
 
-    /// Sets the [`kind`](JobStore::kind) of the store, the label in metrics: `redis` or `sqlite`. Defaults to `deferred`,
+    /// Sets the [`kind`](JobStore::kind) of the store, the label in metrics: `postgres` or `sqlite`. Defaults to `deferred`,
     /// since the inner store is not known before it is open.
     #[must_use]
     pub fn named(mut self, kind: &'static str) -> Self {

@@ -55,6 +55,7 @@
 //! # Choose a store
 //! - [`MemoryStore`]: in the process, for tests and work that may be lost.
 //! - `SqliteStore` (feature `sqlite`): one file, for one machine. `RedisStore` (feature `redis`): for several machines.
+//! - `PostgresStore` (feature `postgres`): for several machines, and for jobs that your own transaction creates.
 //! - [`DeferredStore`]: opens a store that is not available yet. [`Store`]: the contract for a store of your own.
 //!
 //! # Operate
@@ -71,6 +72,8 @@
 //! | `sqlite` | `SqliteStore` | rusqlite with a bundled SQLite, which needs a C compiler |
 //! | `redis` | `RedisStore` | redis |
 //! | `redis-tls` | `redis`, and `rediss://` | rustls |
+//! | `postgres` | `PostgresStore` | tokio-postgres |
+//! | `postgres-tls` | `postgres`, and encrypted connections | rustls |
 //! | `telemetry` | `Telemetry`: `/metrics`, spans, log outputs, captured log lines of jobs | opentelemetry_sdk, tracing-subscriber, flate2, procfs |
 //! | `otlp` | `telemetry`, and export of traces, metrics and logs to a collector | opentelemetry-otlp, tonic, reqwest |
 //! | `otlp-tls` | `otlp`, and collectors at `https:` | rustls |
@@ -149,6 +152,8 @@ pub use async_endpoints_core::{
     self as core, JobId, JobName, JobStatus, JobView, MemoryStore, Priority, RetryPolicy, Store, StoreError, Timestamp,
     store::{CancelOutcome, JobLookup, LiveWorker, RetryOutcome},
 };
+#[cfg(feature = "postgres")]
+pub use async_endpoints_postgres::{self as postgres, PostgresStore};
 #[cfg(feature = "redis")]
 pub use async_endpoints_redis::{self as redis, RedisStore};
 #[cfg(feature = "sqlite")]

@@ -47,6 +47,35 @@ impl AsyncEndpoints {
         }
     }
 
+    /// Prepares a job that a transaction of the application creates in its own PostgreSQL database. Short for
+    /// [`submit`](Self::submit) and [`Submit::prepare`], which has options.
+    ///
+    /// ```no_run
+    /// # use async_endpoints::{AsyncEndpoints, JobType, postgres::tokio_postgres};
+    /// # const RESIZE: JobType<String, u32> = JobType::new("Resize");
+    /// # async fn upload(
+    /// #     endpoints: &AsyncEndpoints,
+    /// #     client: &mut tokio_postgres::Client,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// let job = endpoints.prepare(RESIZE, "photo.jpg".to_owned())?;
+    /// let transaction = client.transaction().await?;
+    /// transaction.execute("INSERT INTO photos (name) VALUES ('photo.jpg')", &[]).await?;
+    /// job.enqueue(&transaction).await?;
+    /// transaction.commit().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`SubmitError::Invalid`] if the name is invalid or the request cannot be written as JSON.
+    #[cfg(feature = "postgres")]
+    pub fn prepare<Req: Serialize, Res>(
+        &self,
+        job: JobType<Req, Res>,
+        request: Req,
+    ) -> Result<crate::postgres::PreparedJob, SubmitError> {
+        self.submit(job, request).prepare()
+    }
+
     /// Stores a job, or finds the job of an earlier, identical submission.
     pub(crate) fn accept(&self, job: NewJob) -> impl Future<Output = Result<Accepted, SubmitError>> {
         self.acceptor().accept(job)
@@ -108,6 +137,18 @@ impl<'a> Submit<'a> {
     pub fn owner(mut self, name: &str) -> Self {
         self.owner = Some(JobOwner::new(name, self.endpoints.options().owner_labels));
         self
+    }
+
+    /// Prepares the job in place of submitting it: a transaction of the application creates it in its own PostgreSQL database.
+    /// The job's trace is the current one. The submission is not counted in this process's metrics.
+    ///
+    /// # Errors
+    /// [`SubmitError::Invalid`] if an option is invalid or the request cannot be written as JSON.
+    #[cfg(feature = "postgres")]
+    pub fn prepare(mut self) -> Result<crate::postgres::PreparedJob, SubmitError> {
+        let context = self.parent.take().unwrap_or_else(Context::current);
+        let job = self.new_job()?.trace(crate::telemetry::scope::stored(&context));
+        Ok(crate::postgres::PreparedJob::new(job))
     }
 
     fn new_job(self) -> Result<NewJob, SubmitError> {

@@ -55,6 +55,8 @@ pub(crate) enum StoreChoice {
     Sqlite(PathBuf),
     /// On a Redis server.
     Redis(ServerUrl),
+    /// In a PostgreSQL database.
+    Postgres(ServerUrl),
 }
 
 impl fmt::Display for StoreChoice {
@@ -62,7 +64,7 @@ impl fmt::Display for StoreChoice {
         match self {
             Self::Memory => f.write_str("memory:"),
             Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
-            Self::Redis(url) => url.fmt(f),
+            Self::Redis(url) | Self::Postgres(url) => url.fmt(f),
         }
     }
 }
@@ -95,10 +97,10 @@ impl fmt::Debug for ServerUrl {
 pub(crate) struct Settings {
     /// `AE_BIND`: `HOST:PORT` to listen on; port 0 picks a free one. Defaults to `127.0.0.1:8080`.
     pub(crate) bind: String,
-    /// `AE_STORE`: the job store: `sqlite:PATH`, `memory:`, `redis://…` or `rediss://…`. Defaults to
+    /// `AE_STORE`: the job store: `sqlite:PATH`, `memory:`, `postgres://…`, `redis://…` or `rediss://…`. Defaults to
     /// `sqlite:async-endpoints.db`.
     pub(crate) store: StoreChoice,
-    /// `AE_ALLOW_VOLATILE`: `true` accepts a Redis server that can lose jobs. Defaults to `false`.
+    /// `AE_ALLOW_VOLATILE`: `true` accepts a Redis or PostgreSQL server that can lose jobs. Defaults to `false`.
     pub(crate) allow_volatile: bool,
     /// `AE_ROLE`: `all`; `api` accepts jobs and runs none; `worker` runs jobs and accepts none. Defaults to `all`.
     pub(crate) role: Role,
@@ -174,8 +176,10 @@ fn store(value: &str) -> Result<StoreChoice, BadSetting> {
         ("redis" | "rediss", server) if server.len() > 2 && server.starts_with("//") => {
             return Ok(StoreChoice::Redis(ServerUrl(value.to_owned())));
         }
-        ("postgres" | "postgresql", _) => "PostgreSQL is not supported yet, expected redis://…, sqlite:PATH or memory:",
-        _ => "expected sqlite:PATH, memory:, redis://HOST:PORT/DATABASE or rediss://…",
+        ("postgres" | "postgresql", server) if server.len() > 2 && server.starts_with("//") => {
+            return Ok(StoreChoice::Postgres(ServerUrl(value.to_owned())));
+        }
+        _ => "expected sqlite:PATH, memory:, postgres://HOST:PORT/DATABASE or redis://HOST:PORT/DATABASE",
     };
     // An invalid address of a server may contain a password too.
     let is_file = matches!(scheme, "" | "memory" | "sqlite" | "file");
@@ -259,7 +263,8 @@ mod tests {
     #[test]
     fn password_is_not_shown() {
         for (secret, shown) in [
-            ("postgres://u:p@ss@db/jobs", "postgres:…"),
+            ("postgres:u:p@ss@db", "postgres:…"),
+            ("postgresql://", "postgresql:…"),
             ("redis:u:p@ss@db", "redis:…"),
             ("rediss://", "rediss:…"),
             ("Redis://u:p@ss@db", "Redis:…"),
@@ -268,9 +273,14 @@ mod tests {
             assert!(line.starts_with(&format!("invalid AE_STORE \"{shown}\": ")), "{line}");
             assert!(line.contains("sqlite:PATH") && !line.contains("p@ss"), "{line}");
         }
-        for secret in ["redis://user:p@ss@db.example:6379/0", "rediss://db/0?password=p@ss"] {
+        for (secret, choice) in [
+            ("redis://user:p@ss@db.example:6379/0", StoreChoice::Redis as fn(_) -> _),
+            ("rediss://db/0?password=p@ss", StoreChoice::Redis),
+            ("postgres://user:p@ss@db/jobs", StoreChoice::Postgres),
+            ("postgresql://db/jobs?password=p@ss", StoreChoice::Postgres),
+        ] {
             let settings = read(&[("AE_STORE", secret), ("AE_ALLOW_VOLATILE", "true")]).unwrap();
-            assert_eq!(settings.store, StoreChoice::Redis(ServerUrl(secret.to_owned())));
+            assert_eq!(settings.store, choice(ServerUrl(secret.to_owned())));
             let shown = format!("{settings:?} {}", settings.store);
             assert!(settings.allow_volatile && shown.contains(":…") && !shown.contains("p@ss"), "{shown}");
         }

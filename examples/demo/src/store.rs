@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_endpoints::{DeferredStore, MemoryStore, Refusal, SqliteStore, Store, redis, sqlite};
+use async_endpoints::{DeferredStore, MemoryStore, Refusal, SqliteStore, Store, postgres, redis, sqlite};
 
 use crate::settings::{BadSetting, ServerUrl, Settings, StoreChoice};
 
@@ -36,6 +36,9 @@ impl StoreHandle {
             }
             StoreChoice::Sqlite(path) => Self::deferred(&settings.store, open_sqlite(path).await),
             StoreChoice::Redis(url) => Self::deferred(&settings.store, open_redis(url, settings.allow_volatile).await),
+            StoreChoice::Postgres(url) => {
+                Self::deferred(&settings.store, open_postgres(url, settings.allow_volatile).await)
+            }
         }
     }
 
@@ -69,6 +72,7 @@ impl StoreChoice {
         let expected = match self {
             Self::Sqlite(_) | Self::Memory => "sqlite:PATH with a file that this program may write, or memory:",
             Self::Redis(_) => "redis://… of a suitable server, sqlite:PATH or memory:",
+            Self::Postgres(_) => "postgres://… of a suitable server, sqlite:PATH or memory:",
         };
         BadSetting::new("AE_STORE", self, format_args!("{why}; expected {expected}"))
     }
@@ -94,4 +98,19 @@ async fn open_redis(url: &ServerUrl, allow_volatile: bool) -> Result<DeferredSto
         }
     };
     Ok(DeferredStore::open(open, redis::OpenError::is_transient).await?.named("redis"))
+}
+
+async fn open_postgres(url: &ServerUrl, allow_volatile: bool) -> Result<DeferredStore, Refusal> {
+    let url = url.clone();
+    let open = move || {
+        let (options, url) = (postgres::Options::new().allow_volatile(allow_volatile), url.clone());
+        async move {
+            let store = options.open(url.secret()).await?;
+            if let Some(risk) = store.volatile() {
+                tracing::warn!(risk, "AE_ALLOW_VOLATILE is true: this server can lose jobs");
+            }
+            Ok(store)
+        }
+    };
+    Ok(DeferredStore::open(open, postgres::OpenError::is_transient).await?.named("postgres"))
 }

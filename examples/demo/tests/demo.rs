@@ -275,7 +275,9 @@ async fn invalid_setting_is_one_line_and_exit_code_2() {
 #[tokio::test]
 async fn password_is_not_printed() {
     let folder = Folder::new();
-    for url in ["redis://user:s3cret@localhost:port/0", "postgres://user:s3cret@localhost/jobs", "redis:user:s3cret"] {
+    for url in
+        ["redis://user:s3cret@localhost:port/0", "postgres://user:s3cret@localhost:port/jobs", "redis:user:s3cret"]
+    {
         let out = folder.run(&[("AE_STORE", url)]).await;
         let line = String::from_utf8_lossy(&out.stderr);
         assert_eq!((out.status.code(), line.lines().count()), (Some(2), 1), "{line}");

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_endpoints_testkit::server::RedisServer;
+use async_endpoints_testkit::server::{PostgresServer, RedisServer, psql};
 use reqwest::StatusCode;
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -213,6 +213,81 @@ async fn demo_waits_for_a_redis_server() {
     redis.restart();
     expect_available(&demo).await;
     assert!(demo.stop().await.expect("an exit").success());
+}
+
+#[tokio::test]
+async fn demo_waits_for_a_postgresql_server() {
+    let (folder, postgres) = (Folder::new(), PostgresServer::start());
+    let url = postgres.database();
+    postgres.stop();
+    let demo = Demo::start(&folder, &[("AE_STORE", &url)]).await;
+    expect_unavailable(&demo).await;
+    postgres.restart();
+    expect_available(&demo).await;
+    assert_eq!(demo.finish(SLEEP, &json!({ "seconds": 0 })).await["status"], "Completed");
+    let healthy = async {
+        loop {
+            let report: Value = demo.get("/health").await.json().await.expect("a report");
+            let check = report["checks"].as_array().expect("checks").iter().find(|check| check["name"] == "postgres");
+            let check = check.expect("a check of the store");
+            assert_eq!(check["tags"], json!(["ready"]), "{check}");
+            if check["status"] == "Healthy" {
+                break;
+            }
+            // Results of checks are kept for some seconds.
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    in_time("a healthy store", healthy).await;
+    let metrics = demo.get("/metrics").await.text().await.expect("metrics");
+    assert!(metrics.contains("store=\"postgres\""), "{metrics}");
+    assert!(demo.stop().await.expect("an exit").success());
+}
+
+/// Jobs that a SQL transaction creates start as soon as it commits.
+#[tokio::test]
+async fn job_from_psql_starts_within_250_ms() {
+    let (folder, postgres) = (Folder::new(), PostgresServer::shared());
+    let url = postgres.database();
+    let demo = Demo::start(&folder, &[("AE_STORE", &url)]).await;
+    expect_available(&demo).await;
+    let head = json!({ "name": "Sleep" });
+    let request = json!({ "v": 1, "body": { "seconds": 0 } });
+    let sql = format!("SELECT ae.enqueue_v1('{head}', convert_to('{request}', 'UTF8'))::json->>'id'");
+    let mut best = jiff::SignedDuration::MAX;
+    // One quick start is enough, as other processes may slow down the machine.
+    for _ in 0..10 {
+        let id = psql(&url, &sql);
+        let job = demo.ended(&format!("/jobs/{id}")).await;
+        assert_eq!(job["status"], "Completed", "{job}");
+        let time = |field: &str| job[field].as_str().expect("a time").parse::<jiff::Timestamp>().expect("a time");
+        best = best.min(time("startedAt").duration_since(time("createdAt")));
+    }
+    assert!(best < jiff::SignedDuration::from_millis(250), "{best:?}");
+}
+
+#[tokio::test]
+async fn unknown_postgresql_database_is_exit_code_2() {
+    let (folder, postgres) = (Folder::new(), PostgresServer::shared());
+    let url = format!("postgres://postgres:s3cret@127.0.0.1:{}/nowhere", postgres.port());
+    let out = folder.run(&[("AE_STORE", &url), ("RUST_LOG", "off")]).await;
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert_eq!((out.status.code(), stderr.lines().count()), (Some(2), 1), "{stderr}");
+    assert!(!stderr.contains("s3cret"), "{stderr}");
+    expect_invalid_store(&stderr, "postgres:…", "\"nowhere\" does not exist");
+}
+
+#[tokio::test]
+async fn postgresql_server_without_fsync_needs_allow_volatile() {
+    let (folder, postgres) = (Folder::new(), PostgresServer::with(&[("fsync", "off")]));
+    let url = postgres.url();
+    let out = folder.run(&[("AE_STORE", &url), ("RUST_LOG", "off")]).await;
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert_eq!((out.status.code(), stderr.lines().count()), (Some(2), 1), "{stderr}");
+    expect_invalid_store(&stderr, "postgres:…", "fsync is off");
+    let demo = Demo::start(&folder, &[("AE_STORE", &url), ("AE_ALLOW_VOLATILE", "true")]).await;
+    expect_available(&demo).await;
+    assert!(demo.log().contains("can lose jobs"), "{}", demo.log());
 }
 
 #[tokio::test]

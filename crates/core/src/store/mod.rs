@@ -157,7 +157,7 @@ pub trait JobStore: Send + Sync + 'static {
         Ok(StoreHealth::default())
     }
 
-    /// The kind of store, as metrics and health checks name it: `memory`, `sqlite`, `redis`. A decorator returns the kind of
+    /// The kind of store, as metrics and health checks name it: `memory`, `sqlite`, `redis`, `postgres`. A decorator returns the kind of
     /// its inner store.
     fn kind(&self) -> &'static str;
 }

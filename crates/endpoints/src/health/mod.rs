@@ -6,7 +6,7 @@
 //! | built-in check | tag `ready` | reports |
 //! |---|---|---|
 //! | `asyncendpoints` | yes | the store's latency, whether it accepts writes, stuck jobs |
-//! | `memory`, `sqlite`, `redis`, … | yes | what the store knows about itself |
+//! | `memory`, `sqlite`, `redis`, `postgres`, … | yes | what the store knows about itself |
 //! | `asyncendpoints.queuedepth` | no | queued jobs of each type |
 //! | `process_allocated_memory` | no | resident memory |
 //! | `workers` | no | heartbeats of the fleet and of this process's worker |
