@@ -16,8 +16,8 @@ use crate::store_call::within;
 
 /// Maximum number of pages that a search reads.
 const PAGES: usize = 25;
-/// A search reads no further page after this time.
-const TIME: Duration = Duration::from_secs(2);
+/// The usual limit of a search.
+pub(crate) const TIME: Duration = Duration::from_secs(2);
 
 /// The failed jobs of a window, returned by [`AsyncEndpoints::failures`](crate::AsyncEndpoints::failures).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -50,8 +50,8 @@ pub struct FailureGroup {
     pub sample_id: JobId,
 }
 
-/// Reads the failed jobs from `since` on, last ended first: at most 5 000 jobs, in about 2 s.
-pub(crate) async fn find(store: &dyn Store, since: Timestamp) -> Result<Failures, StoreError> {
+/// Reads the failed jobs from `since` on, last ended first: at most 5 000 jobs, and no further page after `time`.
+pub(crate) async fn find(store: &dyn Store, since: Timestamp, time: Duration) -> Result<Failures, StoreError> {
     let filter = ListFilter { status: Some(JobStatus::Failed), ..ListFilter::default() };
     let (began, mut groups, mut cursor) = (Instant::now(), Groups::default(), None);
     for _ in 0..PAGES {
@@ -61,7 +61,7 @@ pub(crate) async fn find(store: &dyn Store, since: Timestamp) -> Result<Failures
         if is_over || cursor.is_none() {
             return Ok(groups.failures(true));
         }
-        if began.elapsed() > TIME {
+        if began.elapsed() > time {
             break;
         }
     }

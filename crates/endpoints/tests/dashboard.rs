@@ -126,7 +126,7 @@ async fn pages_have_security_headers_and_nothing_inline() {
         for (name, expected) in [
             ("content-security-policy", policy),
             ("x-content-type-options", "nosniff"),
-            ("referrer-policy", "no-referrer"),
+            ("referrer-policy", "same-origin"),
             ("cross-origin-opener-policy", "same-origin"),
             ("cross-origin-resource-policy", "same-origin"),
             ("cache-control", "no-store"),

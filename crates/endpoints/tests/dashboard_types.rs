@@ -61,12 +61,12 @@ async fn type_is_paused_and_resumed() {
     let paused = done(&service, "/dashboard/types/Echo/pause", &[("reason", HOSTILE), ("for", "")]).await;
     assert!(paused.contains("The type is paused.") && paused.contains("until it is resumed"), "{paused}");
     assert!(!paused.contains(HOSTILE) && paused.contains("&lt;script&gt;"), "{paused}");
-    assert!(page(&service, "/dashboard/types").await.contains("paused"));
+    assert!(page(&service, "/dashboard/types").await.contains("paused since <time"));
     let pause = echo_type(&service).await.pause.unwrap();
     assert_eq!((pause.reason.as_str(), pause.until), (HOSTILE, None));
     let id = service.endpoints.submit(ECHO, ()).await.unwrap().job.id;
     let longer = done(&service, "/dashboard/types/Echo/pause", &[("reason", "no paper"), ("for", "3600")]).await;
-    assert!(longer.contains("no paper") && longer.contains("resumes"), "{longer}");
+    assert!(longer.contains("no paper") && longer.contains("</time> until <time"), "{longer}");
     assert_eq!(support::found(&service.endpoints, id).await.status, JobStatus::Queued);
     let resumed = done(&service, "/dashboard/types/Echo/resume", &[]).await;
     assert!(resumed.contains("The type is resumed.") && resumed.contains("New jobs are started."), "{resumed}");

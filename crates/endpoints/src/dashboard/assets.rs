@@ -29,10 +29,20 @@ impl Asset {
     }
 }
 
+/// One module of several parts, so that a page loads one file.
+const SCRIPT: &str = concat!(
+    include_str!("assets/times.js"),
+    include_str!("assets/chart.js"),
+    include_str!("assets/merge.js"),
+    include_str!("assets/live.js"),
+    include_str!("assets/views.js"),
+    include_str!("assets/keys.js"),
+);
+
 static ASSETS: LazyLock<[Asset; 3]> = LazyLock::new(|| {
     [
         Asset::new("dashboard", "css", "text/css; charset=utf-8", include_bytes!("assets/dashboard.css")),
-        Asset::new("dashboard", "js", "text/javascript; charset=utf-8", include_bytes!("assets/dashboard.js")),
+        Asset::new("dashboard", "js", "text/javascript; charset=utf-8", SCRIPT.as_bytes()),
         Asset::new("icon", "svg", "image/svg+xml", include_bytes!("assets/icon.svg")),
     ]
 });

@@ -1,10 +1,10 @@
 //! Charts as SVG. The text of a chart is HTML around the drawing, so it does not shrink with it.
 
-use std::fmt::Write;
+use std::{fmt::Write, time::Duration};
 
 use maud::{Markup, html};
 
-use super::format::{As, time};
+use super::format::{As, count, duration, time};
 use crate::Timestamp;
 
 const WIDTH: f64 = 600.0;
@@ -16,10 +16,32 @@ pub(super) struct Chart<'a> {
     /// The times of the first and the last value.
     pub(super) span: (Timestamp, Timestamp),
     pub(super) lines: &'a [Line],
-    /// How a value is written.
-    pub(super) unit: fn(f64) -> String,
+    pub(super) unit: Unit,
     /// Whether values are added up to areas.
     pub(super) is_stacked: bool,
+}
+
+/// What the values of a chart are.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) enum Unit {
+    Jobs,
+    Seconds,
+}
+
+impl Unit {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Jobs => "jobs",
+            Self::Seconds => "seconds",
+        }
+    }
+
+    fn text(self, value: f64) -> String {
+        match self {
+            Self::Jobs => count(value as u64),
+            Self::Seconds => duration(Duration::try_from_secs_f64(value).unwrap_or_default()),
+        }
+    }
 }
 
 /// The values of one name.
@@ -37,13 +59,14 @@ impl Chart<'_> {
         html! {
             figure.chart {
                 figcaption { b { (self.title) } (self.legend()) }
-                div.plot {
+                // The script shows the values of a minute under the pointer or by arrow keys.
+                div.plot data-from=(self.span.0) data-to=(self.span.1) data-unit=(self.unit.name()) {
                     svg viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) preserveAspectRatio="none" role="img"
                         aria-label=(self.description()) {
                         path.grid d=(format!("M0 0H{WIDTH}M0 {}H{WIDTH}M0 {HEIGHT}H{WIDTH}", HEIGHT / 2.0)) {}
                         @if self.is_stacked { (self.areas(top)) } @else { (self.polylines(top)) }
                     }
-                    span.limit { ((self.unit)(top)) }
+                    span.limit { (self.unit.text(top)) }
                 }
                 div.axis { (time(self.span.0, As::Time)) (time(self.span.1, As::Time)) }
             }
@@ -54,14 +77,14 @@ impl Chart<'_> {
         html! {
             ul.legend {
                 @for line in self.lines {
-                    li class=(line.class) { (line.name) " " b { (self.last(line).unwrap_or_else(|| "–".to_owned())) } }
+                    li class=(line.class) data-name=(line.name) data-values=(written(&line.values)) { (line.name) " " b { (self.last(line).unwrap_or_else(|| "–".to_owned())) } }
                 }
             }
         }
     }
 
     fn last(&self, line: &Line) -> Option<String> {
-        line.values.iter().rev().find_map(|value| *value).map(self.unit)
+        line.values.iter().rev().find_map(|value| *value).map(|value| self.unit.text(value))
     }
 
     /// The text for readers who do not see the drawing.
@@ -73,7 +96,7 @@ impl Chart<'_> {
             // Writing to a `String` cannot fail.
             let _ = match (last, highest) {
                 (Some(last), Some(highest)) => {
-                    write!(text, " {}: last {last}, highest {}.", line.name, (self.unit)(highest))
+                    write!(text, " {}: last {last}, highest {}.", line.name, self.unit.text(highest))
                 }
                 _ => write!(text, " {}: no values.", line.name),
             };
@@ -106,6 +129,13 @@ impl Chart<'_> {
         let areas: Vec<Markup> = areas.collect();
         html! { @for area in areas { (area) } }
     }
+}
+
+/// Values for the script, which has `-` for an unknown one.
+fn written(values: &[Option<f64>]) -> String {
+    let text =
+        |value: &Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{}", (value * 1e4).round() / 1e4));
+    values.iter().map(text).collect::<Vec<_>>().join(" ")
 }
 
 /// A small chart of counts, as columns. The text has the last count and the highest.
@@ -186,6 +216,11 @@ mod tests {
     }
 
     #[test]
+    fn values_for_the_script_are_short() {
+        assert_eq!(written(&[Some(12.0), None, Some(0.123_456), Some(0.0)]), "12 - 0.1235 0");
+    }
+
+    #[test]
     fn unknown_values_interrupt_a_line() {
         let path = polyline(&[Some(0.0), Some(1.0), None, Some(1.0)], 1.0);
         assert_eq!(path, "M0.0 120.0h0L200.0 0.0M600.0 0.0h0");
@@ -198,8 +233,7 @@ mod tests {
             Line { name: "completed", class: "b", values: vec![None; 3] },
         ];
         let span = (Timestamp::from_micros(0), Timestamp::from_micros(1));
-        let chart =
-            Chart { title: "Jobs", span, lines: &lines, unit: |value| format!("{value:.0}"), is_stacked: false };
+        let chart = Chart { title: "Jobs", span, lines: &lines, unit: Unit::Jobs, is_stacked: false };
         assert_eq!(chart.description(), "Jobs. arrivals: last 2, highest 7. completed: no values.");
     }
 }

@@ -141,6 +141,8 @@ pub(super) enum Failure {
     /// The page is at another path below `/dashboard`.
     #[error("The page is at {0}.")]
     Moved(String),
+    #[error("The dashboard has pages and forms. Use GET, HEAD or POST.")]
+    Method,
     #[error("The action was sent by another site.")]
     CrossSite,
     #[error("You have the level view. Actions need the level operate.")]
@@ -165,6 +167,7 @@ impl Failure {
             Self::NoPage | Self::NoJob | Self::NotFound(..) => StatusCode::NOT_FOUND,
             Self::Invalid(_) => StatusCode::BAD_REQUEST,
             Self::Moved(_) => StatusCode::SEE_OTHER,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::CrossSite | Self::ViewOnly | Self::NoAccess => StatusCode::FORBIDDEN,
             Self::SignIn { .. } => StatusCode::UNAUTHORIZED,
             Self::Again => StatusCode::OK,
@@ -180,6 +183,7 @@ impl Failure {
             Self::NoJob => "JOB_NOT_FOUND",
             Self::NotFound(_, code) => code,
             Self::Invalid(_) | Self::Moved(_) => "INVALID_REQUEST",
+            Self::Method => "METHOD_NOT_ALLOWED",
             Self::CrossSite => "CROSS_SITE_REQUEST",
             Self::ViewOnly | Self::NoAccess => "FORBIDDEN",
             Self::SignIn { .. } | Self::Again => "UNAUTHORIZED",
@@ -193,6 +197,7 @@ impl Failure {
             Self::NoPage | Self::NoJob | Self::NotFound(..) => "Not found",
             Self::Invalid(_) => "Invalid request",
             Self::Moved(_) => "Moved",
+            Self::Method => "Method not allowed",
             Self::CrossSite | Self::ViewOnly | Self::NoAccess => "Refused",
             Self::SignIn { .. } => "Sign in",
             Self::Again => "Loading",

@@ -1,7 +1,8 @@
 //! `GET /dashboard/live?at=<path and query>`: an event stream that sends the changed regions of a page.
 //!
-//! The page is rendered again when its [`Refresh`](super::content::Refresh) says so. Each render sends an event, also if
-//! nothing has changed: without events, the browser knows that the stream is cut off, and polls.
+//! The page is rendered again when its [`Refresh`](super::content::Refresh) says so, and when the store stops or starts to answer.
+//! Each render sends an event, also if nothing has changed. Without renders, an event says every two seconds that the page is
+//! up to date.
 
 use std::{collections::HashMap, convert::Infallible, sync::Arc, time::Duration};
 
@@ -20,11 +21,15 @@ use tokio::{
 
 use super::{
     content::{Content, Failure, Refresh, Watch},
+    pages,
     renderer::Dashboard,
+    store_check,
     view::Parameters,
 };
 use crate::{AccessLevel, Timestamp};
 
+/// Most time between two events. A browser that gets none knows that the stream is cut off.
+const HEARTBEAT: Duration = store_check::FRESH;
 /// Least time between two renders of one page.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -40,7 +45,7 @@ pub(super) async fn stream(dashboard: &Arc<Dashboard>, head: &Parts) -> Response
     let mut changes = dashboard.endpoints.job_changes();
     changes.mark_unchanged();
     let at = query.get("at").unwrap_or_default();
-    let (_, first) = dashboard.content(head, at).await;
+    let first = dashboard.content(&dashboard.view(head, at), head).await;
     if let Err(failure) = &first
         && failure.status().is_client_error()
     {
@@ -55,6 +60,7 @@ pub(super) async fn stream(dashboard: &Arc<Dashboard>, head: &Parts) -> Response
         sent: HashMap::new(),
         refresh: Refresh::STATISTICS,
         rendered: None,
+        error: None,
         is_over: false,
         changes,
         _permit: permit,
@@ -76,6 +82,8 @@ struct LivePage {
     first: Option<Result<Content, Failure>>,
     /// The tag of the content that the browser has.
     shown: String,
+    /// Why the store did not answer the last time.
+    error: Option<String>,
     /// Hashes of the regions that the browser has.
     sent: HashMap<&'static str, u64>,
     refresh: Refresh,
@@ -87,16 +95,24 @@ struct LivePage {
     _permit: OwnedSemaphorePermit,
 }
 
+/// What a stream does next.
+enum Due {
+    /// Renders the page.
+    Page,
+    /// Says that the page is up to date, unless the store stopped or started to answer.
+    Heartbeat,
+}
+
 /// The data of an event.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Event<'a> {
     at: Timestamp,
-    tag: String,
+    tag: &'a str,
     /// Ids and HTML of changed regions.
     regions: Vec<(&'a str, &'a str)>,
-    /// Why the page could not be rendered. The browser keeps its regions.
-    error: Option<String>,
+    /// Why the store did not answer. If the page needs it, the browser keeps its regions, and the tag is empty.
+    error: Option<&'a str>,
     /// The page does not exist any more, or the caller lost access. The browser loads the page again, which says why.
     is_over: bool,
 }
@@ -104,31 +120,54 @@ struct Event<'a> {
 impl LivePage {
     /// The next event. `None` after the last one, and when this process has drained.
     async fn next(&mut self) -> Option<Result<Bytes, Infallible>> {
-        self.wait().await?;
+        let is_due = match self.wait().await? {
+            Due::Page => true,
+            // What the store's last answer changed is rendered at once.
+            Due::Heartbeat => self.dashboard.store.result().await.is_ok() != self.error.is_none(),
+        };
+        let json = if is_due { self.render().await } else { self.event(Vec::new()) };
+        Some(Ok(Bytes::from(format!("data: {json}\n\n"))))
+    }
+
+    async fn render(&mut self) -> String {
         self.rendered = Some(Instant::now());
         if self.first.is_none() {
             self.changes.mark_unchanged();
         }
+        let view = self.dashboard.view(&self.head, &self.at);
         let content = match self.first.take() {
             Some(first) => first,
-            None => self.dashboard.content(&self.head, &self.at).await.1,
+            None => self.dashboard.content(&view, &self.head).await,
         };
-        let data = match &content {
-            Ok(content) => self.changed(content),
-            Err(Failure::Store(error)) => Event::without_regions(Some(error.to_string()), false),
-            Err(_) => Event::without_regions(None, true),
+        // A page that needs no store is shown, and says that the store does not answer.
+        self.error = match pages::shows_outages(&view) {
+            true => self.dashboard.store.result().await.err().map(|error| error.to_string()),
+            false => None,
         };
-        self.is_over = data.is_over;
-        let json = serde_json::to_string(&data).unwrap_or_default();
-        Some(Ok(Bytes::from(format!("data: {json}\n\n"))))
+        match &content {
+            Ok(content) => {
+                let regions = self.changed(content);
+                return self.event(regions);
+            }
+            Err(Failure::Store(error)) => self.error = Some(error.to_string()),
+            Err(_) => self.is_over = true,
+        }
+        self.shown.clear();
+        self.event(Vec::new())
     }
 
-    /// Waits until the page is due.
-    async fn wait(&mut self) -> Option<()> {
+    fn event(&self, regions: Vec<(&str, &str)>) -> String {
+        let Self { shown, error, is_over, .. } = self;
+        let event = Event { at: now(), tag: shown, regions, error: error.as_deref(), is_over: *is_over };
+        serde_json::to_string(&event).unwrap_or_default()
+    }
+
+    /// Waits until an event is due. `None` if there is none any more.
+    async fn wait(&mut self) -> Option<Due> {
         if self.is_over {
             return None;
         }
-        let Some(rendered) = self.rendered else { return Some(()) };
+        let Some(rendered) = self.rendered else { return Some(Due::Page) };
         let (endpoints, Refresh { watch, every }) = (self.dashboard.endpoints.clone(), self.refresh);
         let changes = &mut self.changes;
         let changed = async {
@@ -144,12 +183,14 @@ impl LivePage {
         };
         tokio::select! {
             () = endpoints.drained() => None,
-            () = changed => Some(()),
-            () = tokio::time::sleep_until(rendered + every) => Some(()),
+            () = changed => Some(Due::Page),
+            () = tokio::time::sleep_until(rendered + every) => Some(Due::Page),
+            () = tokio::time::sleep(HEARTBEAT) => Some(Due::Heartbeat),
         }
     }
 
-    fn changed<'a>(&mut self, content: &'a Content) -> Event<'a> {
+    /// Ids and HTML of the regions that the browser does not have.
+    fn changed<'a>(&mut self, content: &'a Content) -> Vec<(&'a str, &'a str)> {
         self.refresh = content.refresh;
         let tag = content.tag();
         let is_first = self.sent.is_empty();
@@ -158,13 +199,8 @@ impl LivePage {
         if is_first && self.shown == tag {
             regions.clear();
         }
-        Event { at: now(), tag, regions, error: None, is_over: false }
-    }
-}
-
-impl Event<'_> {
-    fn without_regions(error: Option<String>, is_over: bool) -> Self {
-        Self { at: now(), tag: String::new(), regions: Vec::new(), error, is_over }
+        self.shown = tag;
+        regions
     }
 }
 

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 
 use super::{
     content::{Done, Failure},
-    view::{Form, View},
+    view::{Form, View, own_path},
 };
 use crate::http::{self, HttpConfig};
 
@@ -25,8 +25,12 @@ pub(super) async fn sign_in(view: &View, config: &HttpConfig, head: &Parts, form
     let base = base(config, head);
     let token = form.get("token").unwrap_or_default();
     let cookie = http::sign_in(&view.endpoints, &config.access, head, &base, token).await;
-    let cookie = cookie.map_err(|_| Failure::SignIn { is_wrong: true, back: back(form) })?;
-    Ok(with_cookie(back(form), Some(&cookie)))
+    // The page that the browser opens after the login.
+    let back = own_path(form, "back").unwrap_or_default();
+    match cookie {
+        Ok(cookie) => Ok(with_cookie(back, Some(&cookie))),
+        Err(_) => Err(Failure::SignIn { is_wrong: true, back }),
+    }
 }
 
 /// `POST /dashboard/logout`: ends the session.
@@ -44,17 +48,13 @@ fn with_cookie(path: String, cookie: Option<&HeaderValue>) -> Done {
     Done::with_cookies(path, cookie.map(str::to_owned).into_iter().collect())
 }
 
-/// The page below `/dashboard` that the browser opens after the login.
-fn back(form: &Form) -> String {
-    form.get("back").filter(|back| back.starts_with('/')).unwrap_or_default().to_owned()
-}
-
 /// The form. Password managers fill it in, and a token can be pasted.
 pub(super) fn form(view: &View, is_wrong: bool, back: &str) -> Markup {
     html! {
         section {
             @if is_wrong { p.failure role="alert" { "The token is wrong." } }
-            form.filter method="post" action=(view.link("/login")) {
+            // The script looks whether the browser has a session that it did not send.
+            form.filter method="post" action=(view.link("/login")) data-login=[(!is_wrong).then_some("")] {
                 input type="hidden" name="back" value=(back);
                 label {
                     "Token"

@@ -17,6 +17,7 @@
 //! | `renderer` | renders the pages that a caller may see |
 //! | `routes` | routes, forms, response headers |
 //! | `live` | the event stream that sends changed regions |
+//! | `store_check` | whether the store answers, checked every two seconds while pages are open |
 //! | `shell` | the frame around each page |
 //! | `format`, `table`, `chart` | times, numbers, states, tables, charts |
 //! | `forms` | what forms have in common |
@@ -38,6 +39,7 @@ mod preferences;
 mod renderer;
 mod routes;
 mod shell;
+mod store_check;
 mod table;
 mod view;
 

@@ -4,7 +4,7 @@ use axum::http::{HeaderMap, header};
 
 use super::{
     content::{Done, Failure},
-    parameters::Form,
+    view::{Form, own_path},
 };
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 
 /// Changes a preference and returns to the page.
 pub(super) fn change(form: &Form) -> Result<Done, Failure> {
-    let path = form.get("back").filter(|back| back.starts_with('/')).unwrap_or_default().to_owned();
+    let path = own_path(form, "back").unwrap_or_default();
     let mut cookies = Vec::new();
     // Without a path, the cookie is for the folder of this form's address, which is the dashboard.
     let set = |name: &str, value: &str| format!("{name}={value}; Max-Age=31536000; HttpOnly; SameSite=Strict");
@@ -115,6 +115,7 @@ mod tests {
         };
         assert_eq!(opened(b"theme=dark&back=/jobs?name=A"), Some(("/jobs?name=A".to_owned(), 1)));
         assert_eq!(opened(b"zone=utc&back=https://example.com"), Some((String::new(), 1)));
+        assert_eq!(opened(b"zone=utc&back=/../../x"), Some((String::new(), 1)));
         assert_eq!(opened(b"theme=blue"), None);
     }
 }

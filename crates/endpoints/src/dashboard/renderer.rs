@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 use super::{
     content::{Content, Failure},
     login, pages,
+    store_check::StoreCheck,
     view::View,
 };
 use crate::{
@@ -23,12 +24,13 @@ pub(super) struct Dashboard {
     pub(super) endpoints: AsyncEndpoints,
     pub(super) config: Arc<HttpConfig>,
     pub(super) streams: Arc<Semaphore>,
+    pub(super) store: StoreCheck,
 }
 
 impl Dashboard {
     pub(super) fn new(endpoints: &AsyncEndpoints, config: &Arc<HttpConfig>) -> Self {
-        let streams = Arc::new(Semaphore::new(STREAMS));
-        Self { endpoints: endpoints.clone(), config: config.clone(), streams }
+        let (streams, store) = (Arc::new(Semaphore::new(STREAMS)), StoreCheck::new(endpoints));
+        Self { endpoints: endpoints.clone(), config: config.clone(), streams, store }
     }
 
     /// What the caller of a request may do. Nothing, if a page of another site uses the caller's session. Panics if the
@@ -38,13 +40,25 @@ impl Dashboard {
         if caller.by_session && is_foreign(head) { Granted::default() } else { caller }
     }
 
-    /// Renders the page at a path and query below `/dashboard`.
-    pub(super) async fn content(&self, head: &Parts, at: &str) -> (View, Result<Content, Failure>) {
-        let view = View::new(&self.endpoints, self.caller(head), &head.headers, at);
-        let content = match view.caller.level {
-            AccessLevel::None => Err(login::refusal(&self.config, head, at)),
-            AccessLevel::View | AccessLevel::Operate => Box::pin(pages::content(&view)).await,
-        };
-        (view, content)
+    /// A request for a path and query below `/dashboard`.
+    pub(super) fn view(&self, head: &Parts, at: &str) -> View {
+        View::new(&self.endpoints, self.caller(head), &head.headers, at)
+    }
+
+    /// Renders the page of a view. Without the store, only the page of health checks is rendered.
+    pub(super) async fn content(&self, view: &View, head: &Parts) -> Result<Content, Failure> {
+        self.admit(view, head)?;
+        if !pages::shows_outages(view) {
+            self.store.result().await?;
+        }
+        Box::pin(pages::content(view)).await
+    }
+
+    /// Fails if the caller of a view may not read.
+    pub(super) fn admit(&self, view: &View, head: &Parts) -> Result<(), Failure> {
+        match view.caller.level {
+            AccessLevel::None => Err(login::refusal(&self.config, head, &view.at())),
+            AccessLevel::View | AccessLevel::Operate => Ok(()),
+        }
     }
 }

@@ -8,7 +8,7 @@ use axum::{
     extract::Request,
     http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::any,
 };
 use futures_util::FutureExt;
 use maud::Markup;
@@ -38,7 +38,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 pub(crate) fn routes(endpoints: &AsyncEndpoints, config: &Arc<HttpConfig>) -> Router {
     let dashboard = Arc::new(Dashboard::new(endpoints, config));
     let handler = move |request: Request| answer(dashboard.clone(), request);
-    let methods = get(handler.clone()).post(handler);
+    let methods = any(handler);
     let router = Router::new()
         .route(PATH, methods.clone())
         .route("/dashboard/", methods.clone())
@@ -59,19 +59,29 @@ async fn answer(dashboard: Arc<Dashboard>, request: Request) -> Response {
 
 async fn respond(dashboard: &Arc<Dashboard>, head: &Parts, body: Body) -> Response {
     let at = view::at(&head.uri);
+    match head.method {
+        Method::GET | Method::HEAD => {}
+        Method::POST => return act(dashboard, head, body, at).await,
+        _ => return failed(head, &dashboard.view(head, at), &Failure::Method),
+    }
     if at == "/" {
         return open("../dashboard");
     }
-    if head.method == Method::POST {
-        return act(dashboard, head, body, at).await;
-    }
-    if let Some(name) = at.strip_prefix("/assets/") {
-        return assets::file(name, &head.headers).unwrap_or_else(|| StatusCode::NOT_FOUND.into_response());
+    if let Some(file) = at.strip_prefix("/assets/").and_then(|name| assets::file(name, &head.headers)) {
+        return file;
     }
     if at.starts_with("/live?") {
         return live::stream(dashboard, head).await;
     }
-    let (view, content) = dashboard.content(head, at).await;
+    let view = dashboard.view(head, at);
+    if *view.segments() == ["jobs.csv"] {
+        let file = match dashboard.admit(&view, head) {
+            Ok(()) => Box::pin(pages::jobs_csv(&view)).await,
+            Err(refusal) => Err(refusal),
+        };
+        return file.unwrap_or_else(|failure| failed(head, &view, &failure));
+    }
+    let content = dashboard.content(&view, head).await;
     match content {
         Ok(content) => show(head, &view, &content),
         Err(Failure::Moved(path)) => open(&view.link(&path)),
@@ -82,7 +92,7 @@ async fn respond(dashboard: &Arc<Dashboard>, head: &Parts, body: Body) -> Respon
 /// Answers a form.
 async fn act(dashboard: &Dashboard, head: &Parts, body: Body, at: &str) -> Response {
     let bytes = axum::body::to_bytes(body, FORM_BYTES).await;
-    let view = View::new(&dashboard.endpoints, dashboard.caller(head), &head.headers, at);
+    let view = dashboard.view(head, at);
     let done = match bytes {
         _ if check_site(head).is_err() => Err(Failure::CrossSite),
         Err(_) => Err(Failure::Invalid(format!("The form is longer than {FORM_BYTES} bytes."))),
@@ -154,9 +164,12 @@ fn show(head: &Parts, view: &View, content: &Content) -> Response {
 fn failed(head: &Parts, view: &View, failure: &Failure) -> Response {
     let mut response = document(head, shell::failure(view, failure, SystemTime::now().into()));
     *response.status_mut() = failure.status();
-    if failure.status() == StatusCode::UNAUTHORIZED {
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    }
+    let more = match failure.status() {
+        StatusCode::UNAUTHORIZED => Some((header::WWW_AUTHENTICATE, "Bearer")),
+        StatusCode::METHOD_NOT_ALLOWED => Some((header::ALLOW, "GET, HEAD, POST")),
+        _ => None,
+    };
+    response.headers_mut().extend(more.map(|(name, value)| (name, HeaderValue::from_static(value))));
     response
 }
 
@@ -174,7 +187,8 @@ fn secure(response: &mut Response) {
     for (name, value) in [
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
+        // With `no-referrer`, browsers would send `Origin: null` with the forms of these pages.
+        (header::REFERRER_POLICY, "same-origin"),
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
     ] {

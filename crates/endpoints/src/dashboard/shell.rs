@@ -11,6 +11,16 @@ use super::{
 };
 use crate::{AccessLevel, Timestamp};
 
+/// What the script does for a key.
+const KEYS: [(&str, &str); 6] = [
+    ("?", "Show this list"),
+    ("/", "Find a job by its id or text"),
+    ("1 to 7", "Open a page of the navigation"),
+    ("p", "Pause the page, or go on"),
+    ("n", "Show new jobs of the list"),
+    ("← → Home End", "Move through the minutes of a chart that has the focus"),
+];
+
 /// A whole page.
 pub(super) fn page(view: &View, content: &Content, now: Timestamp) -> Markup {
     document(view, &content.title, Some(content.section), now, Some(&content.tag()), &main(content))
@@ -93,9 +103,9 @@ fn document(
                     }
                 }
                 p #banner .banner role="status" hidden {}
-                main #main tabindex="-1" data-live=[tag.map(|_| view.link("/live"))] data-at=(view.at()) data-tag=[tag]
+                main #main tabindex="-1" data-base=(view.link("")) data-live=[tag.map(|_| view.link("/live"))] data-at=(view.at()) data-tag=[tag]
                     data-now=(now) { (main) }
-                @if view.caller.level > AccessLevel::None { (footer(view)) }
+                @if view.caller.level > AccessLevel::None { (footer(view)) (keys()) }
             }
         }
     }
@@ -131,7 +141,23 @@ fn footer(view: &View) -> Markup {
             }
             (choice(view, "theme", "Theme", &Theme::ALL.map(|theme| (theme.name(), view.preferences.theme == theme))))
             (choice(view, "zone", "Times", &Zone::ALL.map(|zone| (zone.name(), view.preferences.zone == zone))))
+            button #show-keys type="button" hidden { "Keyboard shortcuts" }
             noscript { span { "Without scripts, pages do not update by themselves and times are in UTC." } }
+        }
+    }
+}
+
+/// The shortcuts, which a user can switch off: they are single keys (WCAG 2.1.4).
+fn keys() -> Markup {
+    html! {
+        dialog #keys aria-labelledby="keys-title" {
+            h2 #keys-title { "Keyboard shortcuts" }
+            table {
+                thead { tr { th scope="col" { "Key" } th scope="col" { "Effect" } } }
+                tbody { @for (key, effect) in KEYS { tr { th scope="row" { kbd { (key) } } td { (effect) } } } }
+            }
+            p { label { input #use-keys type="checkbox" checked; "Use shortcuts in this browser" } }
+            form method="dialog" { button { "Close" } }
         }
     }
 }

@@ -69,7 +69,8 @@ impl View {
         self.at_with(&[])
     }
 
-    fn at_with(&self, changes: &[(&str, Option<&str>)]) -> String {
+    /// The path of this page below `/dashboard` with these values of the query in place of the page's own.
+    pub(super) fn at_with(&self, changes: &[(&str, Option<&str>)]) -> String {
         let is_kept =
             |name: &str, value: &str| !value.is_empty() && changes.iter().all(|(changed, _)| *changed != name);
         let own = self.query.iter();
@@ -84,6 +85,15 @@ impl View {
 pub(super) fn at(uri: &Uri) -> &str {
     let whole = uri.path_and_query().map_or("", |whole| whole.as_str());
     whole.strip_prefix(PATH).unwrap_or_default()
+}
+
+/// The path of a form's field, if it is a path below `/dashboard`. Browsers resolve `..` and read a backslash as a slash, so a
+/// path with these could lead elsewhere.
+pub(super) fn own_path(form: &Form, name: &str) -> Option<String> {
+    let path = form.get(name).filter(|path| path.starts_with('/'))?;
+    let plain = path.split(['?', '#']).next().unwrap_or_default().to_lowercase().replace("%2e", ".");
+    let is_above = plain.split('/').any(|segment| segment == "." || segment == "..");
+    (!is_above && !path.contains(|c: char| c == '\\' || c.is_control())).then(|| path.to_owned())
 }
 
 #[cfg(test)]
@@ -102,6 +112,34 @@ mod tests {
         assert_eq!(view("/jobs?name=A").link(""), "../dashboard");
         assert_eq!(view("/jobs/7").link("/jobs"), "../../dashboard/jobs");
         assert_eq!(view("").link_to("/jobs", &[("name", "A"), ("code", "&x")]), "dashboard/jobs?name=A&code=%26x");
+    }
+
+    #[test]
+    fn own_path_stays_below_the_dashboard() {
+        let own = |path: &str| {
+            let form = form_urlencoded::Serializer::new(String::new()).append_pair("back", path).finish();
+            own_path(&Form::read(form.as_bytes()), "back").is_some()
+        };
+        for path in ["/jobs", "/jobs?q=../..&code=a%2Fb", "/jobs/7", "/types/a..b", "//jobs", "/"] {
+            assert!(own(path), "{path}");
+        }
+        for path in [
+            "",
+            "jobs",
+            "https://example.com/",
+            "/..",
+            "/../../x",
+            "/jobs/../../x",
+            "/./x",
+            "/%2e%2E/x",
+            "/.%2e/x",
+            "/..\\x",
+            "/.\t./x",
+            "/..?q=a",
+            "/..#a",
+        ] {
+            assert!(!own(path), "{path}");
+        }
     }
 
     #[test]

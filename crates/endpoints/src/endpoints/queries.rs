@@ -206,9 +206,14 @@ impl AsyncEndpoints {
     /// # Ok(()) }
     /// ```
     pub async fn failures(&self, window: Duration) -> Result<Failures, StoreError> {
+        self.failures_within(window, failures::TIME).await
+    }
+
+    /// As [`failures`](Self::failures), in about this time.
+    pub(crate) async fn failures_within(&self, window: Duration, time: Duration) -> Result<Failures, StoreError> {
         let store = &self.0.store;
         let now = within(store.stats(&StatsQuery::default())).await?.now;
-        failures::find(&**store, now.before(window)).await
+        failures::find(&**store, now.before(window), time).await
     }
 
     /// Returns the statistics of the last hour from the cache, at most five seconds old.

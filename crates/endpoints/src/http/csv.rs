@@ -1,5 +1,8 @@
 //! A list of jobs as CSV (RFC 4180), for spreadsheets.
 
+#[cfg(feature = "dashboard")]
+use async_endpoints_core::JobView;
+
 use super::document::JobDocument;
 
 /// The header row: the paths of the values in the JSON of a job.
@@ -44,6 +47,13 @@ pub(super) fn csv(jobs: &[JobDocument<'_>]) -> String {
         text.push_str("\r\n");
     }
     text
+}
+
+/// The same for operators.
+#[cfg(feature = "dashboard")]
+pub(crate) fn csv_for_operators(jobs: &[JobView]) -> String {
+    let document = |job| JobDocument { job, waiting: None, expected_wait: None, jobs: "", for_operator: true };
+    csv(&jobs.iter().map(document).collect::<Vec<_>>())
 }
 
 fn row(document: &JobDocument<'_>) -> [String; COLUMNS.len()] {

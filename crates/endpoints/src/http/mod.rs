@@ -89,6 +89,7 @@ pub use self::{
 #[cfg(feature = "dashboard")]
 pub(crate) use self::{
     call::prefix,
+    csv::csv_for_operators,
     grant::Granted,
     login::sign_in,
     session::end as sign_out,

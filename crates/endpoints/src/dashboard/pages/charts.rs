@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use maud::{Markup, html};
 
-use super::super::{
-    chart::{Chart, Line},
-    format,
-};
+use super::super::chart::{Chart, Line, Unit};
 use crate::{Percentiles, SeriesPoint, Timestamp, TypeSeries};
 
 /// Four charts of these types together: jobs in and out, outcomes, waits and run times.
@@ -17,7 +14,7 @@ pub(super) fn charts(series: &[TypeSeries]) -> Markup {
     let minutes = minutes(series);
     let (Some(first), Some(last)) = (minutes.first(), minutes.last()) else { return html! {} };
     let span = (first.at, last.at);
-    let jobs = |title, is_stacked, lines: &[Line]| Chart { title, span, lines, unit: whole, is_stacked }.render();
+    let jobs = |title, is_stacked, lines: &[Line]| Chart { title, span, lines, unit: Unit::Jobs, is_stacked }.render();
     let times = |title, read: fn(&Minute) -> Percentiles| {
         let percentile = |name, class, of: fn(Percentiles) -> Option<Duration>| {
             line(&minutes, name, class, |minute| of(read(minute)).map(|time| time.as_secs_f64()))
@@ -27,7 +24,7 @@ pub(super) fn charts(series: &[TypeSeries]) -> Markup {
             percentile("p95", "s-orange", |times| times.p95),
             percentile("p99", "s-red", |times| times.p99),
         ];
-        Chart { title, span, lines: &lines, unit: seconds, is_stacked: false }.render()
+        Chart { title, span, lines: &lines, unit: Unit::Seconds, is_stacked: false }.render()
     };
     let count = |name, class, of: fn(&Minute) -> u64| line(&minutes, name, class, |minute| Some(of(minute) as f64));
     html! {
@@ -86,12 +83,4 @@ fn slowest(times: impl Iterator<Item = Percentiles>) -> Percentiles {
 
 fn line(minutes: &[Minute], name: &'static str, class: &'static str, value: impl Fn(&Minute) -> Option<f64>) -> Line {
     Line { name, class, values: minutes.iter().map(value).collect() }
-}
-
-fn whole(value: f64) -> String {
-    format::count(value as u64)
-}
-
-fn seconds(value: f64) -> String {
-    format::duration(Duration::try_from_secs_f64(value).unwrap_or_default())
 }

@@ -34,8 +34,13 @@ impl<'a> Filter<'a> {
         })
     }
 
-    /// The query for jobs that match.
+    /// The query for the jobs of the page.
     pub(super) fn query(&self) -> Jobs<'a> {
+        self.view.param("cursor").into_iter().fold(self.matching(), Jobs::cursor)
+    }
+
+    /// The query for all jobs that match.
+    pub(super) fn matching(&self) -> Jobs<'a> {
         let (view, jobs) = (self.view, self.view.endpoints.jobs());
         let jobs = self.status.into_iter().fold(jobs, Jobs::status);
         let jobs = self.name.iter().cloned().fold(jobs, Jobs::name);
@@ -43,8 +48,7 @@ impl<'a> Filter<'a> {
         let jobs = self.until.into_iter().fold(jobs, Jobs::until);
         let jobs = view.param("code").into_iter().fold(jobs, Jobs::code);
         let jobs = view.param("q").into_iter().fold(jobs, Jobs::text);
-        let jobs = self.owner().into_iter().fold(jobs, Jobs::owner_digest);
-        view.param("cursor").into_iter().fold(jobs, Jobs::cursor)
+        self.owner().into_iter().fold(jobs, Jobs::owner_digest)
     }
 
     /// Whether the list is searched job by job.

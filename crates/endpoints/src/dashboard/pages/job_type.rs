@@ -66,7 +66,7 @@ fn state(view: &View, state: &TypeState) -> Markup {
 fn paused(pause: &TypePause) -> Markup {
     html! {
         (mark("Paused")) " since " (time(pause.since, As::Time))
-        @match pause.until { Some(until) => { ", resumes " (time(until, As::Ago)) }, None => { ", until it is resumed" } }
+        @match pause.until { Some(until) => { " until " (time(until, As::Time)) }, None => { ", until it is resumed" } }
         ": " (pause.reason)
     }
 }

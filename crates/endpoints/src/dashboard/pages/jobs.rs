@@ -10,7 +10,7 @@ use super::{
     },
     bulk,
     filter::Filter,
-    parts,
+    jobs_csv, parts, views,
 };
 use crate::{JobId, JobName, JobPage, JobStatus, JobView, Timestamp, Waiting};
 
@@ -28,7 +28,7 @@ pub(super) async fn page(view: &View) -> Result<Content, Failure> {
         title: "Jobs".to_owned(),
         section: Section::Jobs,
         regions: vec![
-            Region::fixed("filter", filter.form(&names)),
+            Region::fixed("filter", html! { (filter.form(&names)) (views::views(view)) }),
             Region::new("list", list(view, &filter, &page).await),
             Region::fixed("bulk", bulk::buttons(view, &filter)),
         ],
@@ -83,8 +83,15 @@ fn paging(view: &View, filter: &Filter<'_>, page: &JobPage) -> Markup {
                     @if page.jobs.len() < LIMIT as usize { "Search on" } @else { "Next jobs" }
                 }
             }
+            @if !page.jobs.is_empty() { (csv(view)) }
         }
     }
+}
+
+/// A link to a file with all jobs of the filter.
+fn csv(view: &View) -> Markup {
+    let filter = view.at_with(&[("cursor", None)]).replacen("/jobs", "/jobs.csv", 1);
+    html! { a href=(view.link(&filter)) { "CSV of up to " (count(jobs_csv::JOBS as u64)) " jobs" } }
 }
 
 fn row(view: &View, job: &JobView, waiting: Option<Waiting>) -> Markup {

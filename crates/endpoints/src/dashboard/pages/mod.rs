@@ -8,6 +8,7 @@ mod health;
 mod job;
 mod job_type;
 mod jobs;
+mod jobs_csv;
 mod logs;
 mod operations;
 mod overview;
@@ -15,9 +16,11 @@ mod parts;
 mod timeline;
 mod type_table;
 mod types;
+mod views;
 mod why;
 mod workers;
 
+pub(super) use self::jobs_csv::file as jobs_csv;
 use super::{
     content::{Content, Done, Failure},
     view::{Form, View},
@@ -36,10 +39,24 @@ pub(super) async fn content(view: &View) -> Result<Content, Failure> {
         ["failures"] => failures::page(view).await,
         ["health"] => health::page(view).await,
         ["operations"] => operations::page(view).await,
-        // The browser's address when it shows the result of an action.
-        ["health", "test"] => Err(Failure::Moved("/health".to_owned())),
-        ["operations", "preview"] => Err(Failure::Moved("/operations".to_owned())),
-        _ => Err(Failure::NoPage),
+        _ => Err(page_of_action(view).map_or(Failure::NoPage, Failure::Moved)),
+    }
+}
+
+/// Whether the page shows that the store does not answer, next to other data.
+pub(super) fn shows_outages(view: &View) -> bool {
+    *view.segments() == ["health"]
+}
+
+/// The page with the form of an action. It is the browser's address when it shows the result of the action, or why the action
+/// was refused.
+fn page_of_action(view: &View) -> Option<String> {
+    match *view.segments() {
+        ["login" | "logout" | "preferences"] => Some(String::new()),
+        ["jobs", id, ..] => action(view, &Form::read(b"")).map(|_| format!("/jobs/{id}")),
+        ["types", name, ..] => action(view, &Form::read(b"")).map(|_| format!("/types/{name}")),
+        [page @ ("health" | "operations"), ..] => action(view, &Form::read(b"")).map(|_| format!("/{page}")),
+        _ => None,
     }
 }
 

@@ -57,7 +57,12 @@ fn row(view: &View, of_type: &TypeState, figures: &Figures, ended: &[u64]) -> Ma
             th scope="row" {
                 a href=(view.link(&format!("/types/{name}"))) { (name) }
                 @if let Some(pause) = &of_type.pause {
-                    " " span.status.paused { "paused " (time(pause.since, As::Age)) }
+                    " " span.status.paused {
+                        span {
+                            "paused since " (time(pause.since, As::Time))
+                            @if let Some(until) = pause.until { " until " (time(until, As::Time)) }
+                        }
+                    }
                 }
             }
             td { a href=(jobs("Queued")) { (count(of_type.counts.queued)) } }

@@ -16,7 +16,9 @@ pub(super) fn section(explained: &Explained) -> Markup {
                 @if let Some(position) = &explained.position {
                     @if !position.exact { "about " } (count(position.ahead)) " ahead in the queue · "
                 }
-                (count(workers.live)) " live workers, " (count(workers.taking)) " with a handler, "
+                (count(workers.live))
+                @if workers.live == 1 { " live worker, " } @else { " live workers, " }
+                (count(workers.taking)) " with a handler, "
                 (count(workers.free)) " free slots"
             }
             @if let Some(estimate) = &explained.estimate {
