@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { cancel, cuttable, demo, ended, isLive, job, launch, open, running, submit } from './support.mjs';
+import { cancel, countMutations, cuttable, demo, ended, isLive, job, launch, open, running, submit } from './support.mjs';
 
 let browser;
 
@@ -16,7 +16,7 @@ after(() => browser?.close());
 test('change is seen within half a second', async () => {
   const page = await open(browser, '/dashboard/jobs');
   const delays = [];
-  for (let round = 0; round < 10; round++) {
+  for (let round = 0; round < 6; round++) {
     const { id } = await submit('sleep', { seconds: 600 });
     await page.goto(`${demo}/dashboard/jobs/${id}`);
     await isLive(page);
@@ -40,10 +40,7 @@ test('paused page does not change', async () => {
   await isLive(page);
   await page.getByRole('button', { name: 'Pause' }).click();
   await page.locator('html[data-state=paused]').waitFor({ state: 'attached' });
-  await page.evaluate(() => {
-    window.mutations = 0;
-    new MutationObserver((list) => (window.mutations += list.length)).observe(document, { subtree: true, childList: true, attributes: true, characterData: true });
-  });
+  await countMutations(page);
   const { id } = await submit('process-data', { category: 'rain' });
   await ended(id);
   await page.waitForTimeout(2500); // longer than the clock and the pause between two events
@@ -100,10 +97,45 @@ test('lost connection is shown and heals', async () => {
   const rows = await page.locator('tbody tr').count();
   proxy.cut();
   await page.getByText(/connection is lost|server does not answer/).waitFor({ timeout: 5000 });
+  assert.match(await page.locator('#live-text').textContent(), /^Stale since \d\d:\d\d:\d\d$/);
   assert.equal(await page.locator('tbody tr').count(), rows, 'the last data stays');
   proxy.heal();
   await page.locator('#banner').waitFor({ state: 'hidden', timeout: 15000 });
   await isLive(page);
   await page.context().close();
   proxy.close();
+});
+
+test('silent connection is noticed and heals', async () => {
+  const proxy = await cuttable();
+  const page = await open(browser, '/dashboard/types', { address: proxy.address });
+  await isLive(page);
+  proxy.freeze();
+  await page.locator('html[data-state=stale]').waitFor({ state: 'attached', timeout: 5000 });
+  proxy.cut();
+  proxy.heal();
+  await isLive(page);
+  await page.context().close();
+  proxy.close();
+});
+
+test('seven visible pages load and stay up to date', async () => {
+  const context = await browser.newContext();
+  const pages = [];
+  for (let number = 0; number < 7; number++) {
+    const page = await context.newPage();
+    await page.goto(`${demo}/dashboard/jobs`);
+    await page.locator('html[data-state=live], html[data-state=polling]').waitFor({ state: 'attached' });
+    pages.push(page);
+  }
+  const states = () => Promise.all(pages.map((page) => page.locator('html').getAttribute('data-state')));
+  assert.deepEqual(await states(), ['live', 'live', 'live', 'live', 'polling', 'polling', 'polling']);
+  const { id } = await submit('process-data', { category: 'rain' });
+  await ended(id);
+  await Promise.all(pages.map((page) => page.getByRole('button', { name: /new$/ }).waitFor()));
+  // A page that ends gives its stream to one that polls.
+  await pages[0].close();
+  pages.shift();
+  while ((await states()).filter((state) => state === 'live').length < 4) await pages[0].waitForTimeout(50);
+  await context.close();
 });

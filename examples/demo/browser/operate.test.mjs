@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { ended, isLive, launch, open, submit } from './support.mjs';
+import { ended, isLive, launch, open, submit, tabTo } from './support.mjs';
 
 let browser;
 
@@ -43,19 +43,11 @@ test('actions of operators work without scripts', async () => {
 test('keyboard alone silences a rule', async () => {
   const page = await open(browser, '/dashboard/health');
   await isLive(page);
-  const focused = () => page.evaluate(() => document.activeElement.name || document.activeElement.textContent);
-  const tabTo = async (name) => {
-    for (let presses = 0; presses < 60; presses++) {
-      await page.keyboard.press('Tab');
-      if ((await focused()) === name) return;
-    }
-    assert.fail(`${name} cannot be reached`);
-  };
-  await tabTo('Silence a rule…');
+  await tabTo(page, 'Silence a rule…');
   await page.keyboard.press('Enter');
-  await tabTo('rule');
+  await tabTo(page, 'rule');
   await page.keyboard.type('queue_wait');
-  await tabTo('reason');
+  await tabTo(page, 'reason');
   await page.keyboard.type('A deployment.');
   await page.keyboard.press('Enter');
   await page.getByText('The rule is silenced.').waitFor();

@@ -10,13 +10,15 @@ export const demo = process.env.DEMO_URL;
 
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
+/** Starts a browser that finds the hosts of `.test` on this machine. */
 export function launch() {
-  return chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: ['--no-sandbox'] });
+  const args = ['--no-sandbox', '--host-resolver-rules=MAP *.test 127.0.0.1'];
+  return chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args });
 }
 
 /** Opens a page that records violations of its content security policy and errors of its scripts. */
 export async function open(browser, path, { address = demo, ...options } = {}) {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, reducedMotion: 'reduce', ...options });
   const page = await context.newPage();
   page.problems = [];
   page.on('pageerror', (error) => page.problems.push(String(error)));
@@ -33,8 +35,11 @@ export async function open(browser, path, { address = demo, ...options } = {}) {
 /** Waits until the page has its stream. */
 export const isLive = (page) => page.locator('html[data-state=live]').waitFor({ state: 'attached' });
 
+/** The tags of the rules that axe checks. */
+const TAGS = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'];
+
 /** The violations that axe finds, one line each. It runs in an isolated world, which the page's policy does not restrict. */
-export async function accessibility(page) {
+export async function accessibility(page, rules = { type: 'tag', values: TAGS }) {
   const session = await page.context().newCDPSession(page);
   const { frameTree } = await session.send('Page.getFrameTree');
   const { executionContextId } = await session.send('Page.createIsolatedWorld', { frameId: frameTree.frame.id });
@@ -42,9 +47,10 @@ export async function accessibility(page) {
     expression, contextId: executionContextId, awaitPromise: true, returnByValue: true,
   });
   await evaluate(axe);
-  const tags = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'];
+  // Targets of at least 24 px, or with as much space around them.
+  const options = JSON.stringify({ runOnly: rules, ...(rules.type === 'tag' && { rules: { 'target-size': { enabled: true } } }) });
   const { result, exceptionDetails } = await evaluate(
-    `axe.run(document, { runOnly: ${JSON.stringify(tags)} }).then(({ violations }) => violations.flatMap(
+    `axe.run(document, ${options}).then(({ violations }) => violations.flatMap(
       ({ id, nodes }) => nodes.map(({ target, any }) => id + ' ' + target + ' ' + any.map(({ message }) => message))))`,
   );
   await session.detach();
@@ -65,6 +71,31 @@ export const cancel = (id) => request('POST', `/jobs/${id}/cancel`);
 
 /** Waits for the end of a job. */
 export const ended = (id) => request('GET', `/jobs/${id}?wait=30`);
+
+/** The rules about colors and layout. */
+export const LOOK = { type: 'rule', values: ['color-contrast', 'scrollable-region-focusable', 'target-size'] };
+
+/** Counts the changes of the document in `window.mutations`. */
+export const countMutations = (page) => page.evaluate(() => {
+  window.mutations = 0;
+  const options = { subtree: true, childList: true, attributes: true, characterData: true };
+  new MutationObserver((list) => (window.mutations += list.length)).observe(document, options);
+});
+
+/** Presses Tab until the element with this text or name has the focus, which must be visible. */
+export async function tabTo(page, name) {
+  for (let presses = 0; presses < 80; presses++) {
+    await page.keyboard.press('Tab');
+    const focused = await page.evaluate(() => {
+      const { activeElement } = document;
+      const { outlineStyle, outlineWidth } = getComputedStyle(activeElement);
+      return { text: activeElement.textContent, name: activeElement.name, isVisible: outlineStyle !== 'none' && outlineWidth !== '0px' };
+    });
+    if (!focused.isVisible) throw new Error(`${focused.text} has no visible focus`);
+    if (focused.text === name || focused.name === name) return;
+  }
+  throw new Error(`${name} cannot be reached`);
+}
 
 /** Submits a job that runs, and waits for its start. */
 export async function running() {
@@ -94,6 +125,8 @@ export async function cuttable() {
     address: `http://127.0.0.1:${server.address().port}`,
     cut: () => ((isCut = true), destroy()),
     heal: () => (isCut = false),
+    // The connections stay open, and nothing arrives any more.
+    freeze: () => open.forEach((socket) => (socket.unpipe(), socket.pause())),
     close: () => (destroy(), server.close()),
   };
 }
