@@ -76,7 +76,9 @@ async fn failed_jobs_are_retried_once_and_waiting_ones_canceled() {
     assert_eq!(actions, ["cancel", "retry", "retry"], "newest first");
     let path = format!("/ops/bulk/{}", canceled["id"].as_str().unwrap());
     let stopped = send(&service, Method::DELETE, &path, Value::Null).await;
-    assert_eq!(stopped, (StatusCode::OK, canceled), "it has ended");
+    assert_eq!(stopped, (StatusCode::OK, canceled.clone()), "it has ended");
+    let repeated = send(&service, Method::POST, "/ops/bulk", json!({ "preview": canceled["id"] })).await;
+    assert_eq!(repeated, (StatusCode::OK, canceled), "a repeated start gets the ended operation");
     service.stop().await;
 }
 
@@ -100,6 +102,13 @@ async fn invalid_bulk_requests_are_problems() {
         let (found, problem) = send(&service, method, &path, body).await;
         assert_eq!(found.as_u16(), status, "{problem}");
         assert!(problem.to_string().contains(says), "{problem}");
+    }
+    let (_, preview) =
+        send(&service, Method::POST, "/ops/bulk/preview", json!({ "action": "retry", "filter": {} })).await;
+    let path = format!("/ops/bulk/{}", preview["id"].as_str().unwrap());
+    for method in [Method::GET, Method::DELETE] {
+        let (status, problem) = send(&service, method, &path, Value::Null).await;
+        assert_eq!((status.as_u16(), &problem["code"]), (409, &json!("BULK_NOT_STARTED")));
     }
     service.stop().await;
 }

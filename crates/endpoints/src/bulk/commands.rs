@@ -61,21 +61,34 @@ impl Bulk {
             operation.start(now);
             operation.view().map(Ok)
         });
-        let started = started.await?.ok_or(BulkError::NotFound)??;
-        self.started.notify_one();
-        Ok(started)
+        match started.await? {
+            Some(started) => self.changed(started?),
+            None => self.operation(preview).await,
+        }
     }
 
-    /// Requests the end of an operation. Returns the operation, or none for an unknown id.
-    pub(crate) async fn stop(&self, id: Uuid) -> Result<Option<BulkOperation>, StoreError> {
+    /// Requests the end of an operation, and returns it.
+    pub(crate) async fn stop(&self, id: Uuid) -> Result<BulkOperation, BulkError> {
         let stopped = update(&*self.store, |document| {
             let operation = document.find(id)?;
             operation.stop();
             operation.view()
         });
-        let stopped = stopped.await?;
+        match stopped.await? {
+            Some(stopped) => self.changed(stopped),
+            None => self.operation(id).await,
+        }
+    }
+
+    /// Wakes the runner for an operation that was started or stopped.
+    fn changed(&self, operation: BulkOperation) -> Result<BulkOperation, BulkError> {
         self.started.notify_one();
-        Ok(stopped)
+        Ok(operation)
+    }
+
+    /// Returns a started operation, or why there is none with this id.
+    pub(crate) async fn operation(&self, id: Uuid) -> Result<BulkOperation, BulkError> {
+        read(&*self.store).await?.view(id)
     }
 
     /// Returns the started operations, newest first.

@@ -4,13 +4,18 @@ use async_endpoints_core::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::operation::{Operation, State};
+use super::{
+    BulkError, BulkOperation,
+    operation::{Operation, State},
+};
 use crate::{shared_document, store_call::within};
 
 /// The document with the operations, and the role of the process that runs them.
 pub(super) const BULK: &str = "bulk";
 /// Maximum number of previews.
 const PREVIEWS: usize = 20;
+/// Maximum number of removed previews whose ids are kept.
+const EXPIRED: usize = 100;
 /// Maximum number of ended operations.
 const ENDED: usize = 50;
 
@@ -18,6 +23,9 @@ const ENDED: usize = 50;
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct BulkDocument {
     pub(super) operations: Vec<Operation>,
+    /// Ids of removed previews, oldest first.
+    #[serde(default)]
+    expired: Vec<Uuid>,
 }
 
 impl BulkDocument {
@@ -32,6 +40,15 @@ impl BulkDocument {
         self.operations.iter_mut().find(|operation| operation.id == id)
     }
 
+    /// What operators see of an operation, or why they see none.
+    pub(super) fn view(&self, id: Uuid) -> Result<BulkOperation, BulkError> {
+        match self.operations.iter().find(|operation| operation.id == id) {
+            Some(operation) => operation.view().ok_or(BulkError::NotStarted),
+            None if self.expired.contains(&id) => Err(BulkError::Expired),
+            None => Err(BulkError::NotFound),
+        }
+    }
+
     /// The operation to run next: the one that was started first.
     pub(super) fn next(&mut self) -> Option<&mut Operation> {
         let active = self.operations.iter_mut().filter(|operation| operation.is_active());
@@ -40,17 +57,19 @@ impl BulkDocument {
 
     /// Removes the oldest previews and ended operations beyond the limits.
     pub(super) fn prune(&mut self) {
-        self.keep(PREVIEWS, |operation| operation.state == State::Previewed);
+        let previews = self.keep(PREVIEWS, |operation| operation.state == State::Previewed);
+        self.expired.extend(previews);
+        self.expired.drain(..self.expired.len().saturating_sub(EXPIRED));
         self.keep(ENDED, |operation| operation.ended_at.is_some());
     }
 
-    fn keep(&mut self, limit: usize, of: impl Fn(&Operation) -> bool) {
-        let mut surplus = self.operations.iter().filter(|operation| of(operation)).count().saturating_sub(limit);
-        self.operations.retain(|operation| {
-            let is_removed = surplus > 0 && of(operation);
-            surplus -= usize::from(is_removed);
-            !is_removed
-        });
+    /// Removes the oldest operations of a kind beyond the limit, and returns their ids.
+    fn keep(&mut self, limit: usize, of: impl Fn(&Operation) -> bool) -> Vec<Uuid> {
+        let surplus = self.operations.iter().filter(|operation| of(operation)).count().saturating_sub(limit);
+        let oldest = self.operations.iter().filter(|operation| of(operation)).take(surplus);
+        let removed: Vec<Uuid> = oldest.map(|operation| operation.id).collect();
+        self.operations.retain(|operation| !removed.contains(&operation.id));
+        removed
     }
 }
 

@@ -134,7 +134,7 @@ pub struct BulkOperation {
     pub ended_at: Option<Timestamp>,
 }
 
-/// A bulk operation was not previewed or started.
+/// A bulk operation was not previewed, started, found or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum BulkError {
     /// A field is invalid.
@@ -147,9 +147,15 @@ pub enum BulkError {
         /// A description of valid values.
         expected: &'static str,
     },
-    /// There is no preview with this id. The last 20 previews are kept.
-    #[error("there is no such preview")]
+    /// There is no preview or operation with this id. The last 50 ended operations are kept.
+    #[error("there is no such preview or operation")]
     NotFound,
+    /// The preview was removed, because 20 later ones were made.
+    #[error("the preview has expired, because 20 later ones were made: make a new one")]
+    Expired,
+    /// The id is that of a preview.
+    #[error("the operation was not started: it is a preview")]
+    NotStarted,
     /// Ten operations wait or run.
     #[error("ten operations wait or run: stop one, or wait until one has ended")]
     TooMany,

@@ -188,13 +188,14 @@ async fn stopped_operation_changes_no_more_jobs() {
     let preview = process.preview(Some(JobStatus::Queued)).await;
     process.bulk.start(preview.id).await.expect("the preview exists");
     blocked.notified().await;
-    let stopping = process.bulk.stop(preview.id).await.expect("the store answers").expect("started");
+    let stopping = process.bulk.stop(preview.id).await.expect("started");
     assert_eq!(stopping.status, BulkStatus::Stopping);
     let ended = tokio::time::timeout(Duration::from_secs(2), process.ended(preview.id)).await.expect("within 2 s");
     assert!(ended.status == BulkStatus::Stopped && ended.changed < 1_000 && ended.total == Some(1_000), "{ended:?}");
     let stopped = process.preview(Some(JobStatus::Queued)).await;
     assert_eq!(stopped.count + ended.changed, 1_000, "the counts are exact");
-    assert_eq!(process.bulk.stop(preview.id).await.expect("the store answers"), Some(ended), "it stays stopped");
+    assert_eq!(process.bulk.stop(preview.id).await.expect("started"), ended, "it stays stopped");
+    assert_eq!(process.bulk.start(preview.id).await.expect("started"), ended, "a repeated start runs nothing again");
 }
 
 #[tokio::test]
@@ -268,10 +269,13 @@ async fn invalid_requests_are_errors() {
         let error = bulk.preview(NewBulk { action, filter }).await.expect_err("invalid");
         assert_eq!(error.to_string(), message);
     }
-    assert!(matches!(bulk.start(Uuid::nil()).await, Err(BulkError::NotFound)));
-    assert_eq!(bulk.stop(Uuid::nil()).await.expect("memory answers"), None);
+    for result in [bulk.start(Uuid::nil()).await, bulk.stop(Uuid::nil()).await, bulk.operation(Uuid::nil()).await] {
+        assert!(matches!(result, Err(BulkError::NotFound)), "{result:?}");
+    }
     let preview = bulk.preview(cancel(None)).await.expect("memory answers");
-    assert_eq!(bulk.stop(preview.id).await.expect("memory answers"), None, "a preview is no operation");
+    for result in [bulk.stop(preview.id).await, bulk.operation(preview.id).await] {
+        assert!(matches!(result, Err(BulkError::NotStarted)), "a preview is no operation: {result:?}");
+    }
 }
 
 #[tokio::test]
@@ -281,10 +285,18 @@ async fn numbers_of_previews_and_operations_are_limited() {
     for _ in 0..21 {
         previews.push(bulk.preview(cancel(None)).await.expect("memory answers").id);
     }
-    assert!(matches!(bulk.start(previews[0]).await, Err(BulkError::NotFound)), "the oldest preview is gone");
+    let oldest = previews[0];
+    for result in [bulk.start(oldest).await, bulk.stop(oldest).await, bulk.operation(oldest).await] {
+        assert!(matches!(result, Err(BulkError::Expired)), "{result:?}");
+    }
     for id in &previews[1..11] {
         bulk.start(*id).await.expect("the preview exists");
     }
     assert!(matches!(bulk.start(previews[11]).await, Err(BulkError::TooMany)));
     bulk.start(previews[10]).await.expect("a repeat");
+    for _ in 0..110 {
+        bulk.preview(cancel(None)).await.expect("memory answers");
+    }
+    assert!(matches!(bulk.start(oldest).await, Err(BulkError::NotFound)), "the ids of the last 100 are kept");
+    assert!(matches!(bulk.start(previews[11]).await, Err(BulkError::Expired)));
 }

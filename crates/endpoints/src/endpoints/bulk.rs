@@ -35,18 +35,23 @@ impl AsyncEndpoints {
     }
 
     /// Starts a previewed operation. One process that [serves](Self::serve) or [runs](Self::run) endpoints runs it, and another
-    /// one continues it if that process dies. Operations run one after the other. A repeated call returns the operation.
+    /// one continues it if that process dies. Operations run one after the other. A repeated call starts nothing and returns the
+    /// operation as it is now, also after its end.
     ///
     /// # Errors
     ///
-    /// There is no such preview, ten operations wait or run, or the store failed.
+    /// There is no such preview, it has expired, ten operations wait or run, or the store failed.
     pub async fn start_bulk(&self, preview: Uuid) -> Result<BulkOperation, BulkError> {
         self.0.bulk.start(preview).await
     }
 
     /// Returns a started operation.
-    pub async fn bulk(&self, id: Uuid) -> Result<Option<BulkOperation>, StoreError> {
-        Ok(self.bulks().await?.into_iter().find(|operation| operation.id == id))
+    ///
+    /// # Errors
+    ///
+    /// There is no such operation, it was not started, or the store failed.
+    pub async fn bulk(&self, id: Uuid) -> Result<BulkOperation, BulkError> {
+        self.0.bulk.operation(id).await
     }
 
     /// Returns the started operations, newest first: those that wait or run, and the last 50 that ended.
@@ -54,9 +59,13 @@ impl AsyncEndpoints {
         self.0.bulk.operations().await
     }
 
-    /// Stops an operation. It changes no more jobs after 2 s; what it changed stays changed. Returns the operation, or `None` for
-    /// an unknown id.
-    pub async fn stop_bulk(&self, id: Uuid) -> Result<Option<BulkOperation>, StoreError> {
+    /// Stops an operation, and returns it. It changes no more jobs after 2 s; what it changed stays changed. One that has ended
+    /// stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// There is no such operation, it was not started, or the store failed.
+    pub async fn stop_bulk(&self, id: Uuid) -> Result<BulkOperation, BulkError> {
         self.0.bulk.stop(id).await
     }
 

@@ -15,7 +15,7 @@ use super::{
     problem::{Problem, json},
 };
 use crate::{
-    bulk::{BulkError, BulkOperation, BulkStatus},
+    bulk::{BulkError, BulkOperation},
     json::read_with_path,
 };
 
@@ -30,11 +30,11 @@ struct Start {
     preview: Uuid,
 }
 
-/// Starts a previewed operation.
+/// Starts a previewed operation. A repeat, such as after a lost answer, gets the operation as it is now.
 pub(super) async fn start(call: &Call, bytes: &Bytes) -> Result<Response, Problem> {
     let Start { preview } = read(call, bytes)?;
     let operation = call.endpoints.start_bulk(preview).await?;
-    let mut response = document(StatusCode::ACCEPTED, &operation);
+    let mut response = operation_document(&operation);
     // A base path may have characters that a header value cannot.
     if let Ok(location) = HeaderValue::try_from(format!("{}/ops/bulk/{}", call.base, operation.id)) {
         response.headers_mut().insert(header::LOCATION, location);
@@ -54,15 +54,17 @@ pub(super) async fn list(call: &Call) -> Result<Response, Problem> {
 
 /// Returns an operation.
 pub(super) async fn get(call: &Call) -> Result<Response, Problem> {
-    let operation = call.endpoints.bulk(id(call)?).await?.ok_or(codes::BULK_NOT_FOUND)?;
-    Ok(document(StatusCode::OK, &operation))
+    Ok(document(StatusCode::OK, &call.endpoints.bulk(id(call)?).await?))
 }
 
 /// Stops an operation.
 pub(super) async fn stop(call: &Call) -> Result<Response, Problem> {
-    let operation = call.endpoints.stop_bulk(id(call)?).await?.ok_or(codes::BULK_NOT_FOUND)?;
-    let is_stopping = operation.status == BulkStatus::Stopping;
-    Ok(document(if is_stopping { StatusCode::ACCEPTED } else { StatusCode::OK }, &operation))
+    Ok(operation_document(&call.endpoints.stop_bulk(id(call)?).await?))
+}
+
+/// The answer to a start or stop: `202` until the operation has ended.
+fn operation_document(operation: &BulkOperation) -> Response {
+    document(if operation.ended_at.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED }, operation)
 }
 
 fn id(call: &Call) -> Result<Uuid, Problem> {
@@ -91,6 +93,8 @@ impl From<BulkError> for Problem {
                 codes::INVALID_BULK.with_detail(detail).with_error(&format!("/filter/{field}"), reason)
             }
             BulkError::NotFound => codes::BULK_NOT_FOUND.into(),
+            BulkError::Expired => codes::PREVIEW_EXPIRED.into(),
+            BulkError::NotStarted => codes::BULK_NOT_STARTED.into(),
             BulkError::TooMany => codes::TOO_MANY_BULKS.into(),
             BulkError::Store(error) => error.into(),
         }

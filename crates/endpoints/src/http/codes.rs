@@ -58,7 +58,7 @@ problems! {
     REQUEST_NOT_KEPT: NOT_FOUND, "The request is not stored",
         "The job completed, and its request is not kept after that.";
     BULK_NOT_FOUND: NOT_FOUND, "No such bulk operation",
-        "There is no preview or operation with this id. The last 20 previews and the last 50 ended operations are kept.";
+        "There is no preview or operation with this id. The last 50 ended operations are kept.";
     SILENCE_NOT_FOUND: NOT_FOUND, "No such silence",
         "There is no silence with this id, or it has ended.";
     TYPE_NOT_FOUND: NOT_FOUND, "No such job type",
@@ -69,6 +69,8 @@ problems! {
         "The Accept header allows none of the available content types.";
     BODY_TIMEOUT: REQUEST_TIMEOUT, "The body is too slow",
         "The body did not arrive within 60 seconds.";
+    BULK_NOT_STARTED: CONFLICT, "The operation was not started",
+        "The id is that of a preview. POST /ops/bulk starts it.";
     JOB_ENDED: CONFLICT, "The job has ended",
         "The job has ended and can no longer be canceled.";
     JOB_NOT_ENDED: CONFLICT, "The job has not ended",
@@ -81,6 +83,8 @@ problems! {
         "There are 100 silences, the maximum. Delete one of them first.";
     JOB_EXPIRED: GONE, "The job has expired",
         "The job ended, and its retention time has passed.";
+    PREVIEW_EXPIRED: GONE, "The preview has expired",
+        "20 later previews were made, and the last 20 are kept. Make a new one.";
     BODY_TOO_LARGE: PAYLOAD_TOO_LARGE, "The body is too large",
         "The body is larger than 1 MiB (1048576 bytes).";
     UNSUPPORTED_MEDIA_TYPE: UNSUPPORTED_MEDIA_TYPE, "The body must be JSON",

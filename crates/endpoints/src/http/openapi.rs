@@ -21,7 +21,7 @@ use crate::error::Builtin;
 const ROUTES: &str = include_str!("openapi.json");
 
 /// Problem responses by their name in the document, with the kinds of each. The first kind is the example.
-const PROBLEMS: [(&str, &[ProblemKind]); 30] = {
+const PROBLEMS: [(&str, &[ProblemKind]); 32] = {
     use codes::*;
     [
         (
@@ -44,6 +44,8 @@ const PROBLEMS: [(&str, &[ProblemKind]); 30] = {
         ("NotFound", &[JOB_NOT_FOUND]),
         ("RequestNotFound", &[JOB_NOT_FOUND, REQUEST_NOT_KEPT]),
         ("BulkNotFound", &[BULK_NOT_FOUND]),
+        ("BulkNotStarted", &[BULK_NOT_STARTED]),
+        ("PreviewExpired", &[PREVIEW_EXPIRED]),
         ("SilenceNotFound", &[SILENCE_NOT_FOUND]),
         ("TypeNotFound", &[TYPE_NOT_FOUND]),
         ("MethodNotAllowed", &[METHOD_NOT_ALLOWED]),

@@ -273,14 +273,17 @@ pub(super) async fn start(view: &View, form: &Form) -> Result<Done, Failure> {
 /// `POST /dashboard/operations/{id}/stop`.
 pub(super) async fn stop(view: &View, id: &str) -> Result<Done, Failure> {
     let id = id.parse().map_err(|_| NO_OPERATION)?;
-    view.endpoints.stop_bulk(id).await?.ok_or(NO_OPERATION)?;
+    view.endpoints.stop_bulk(id).await?;
     Ok(Done::open("/operations?notice=stopped"))
 }
 
 impl From<BulkError> for Failure {
     fn from(error: BulkError) -> Self {
         match error {
-            BulkError::NotFound => Self::NotFound("There is no such preview. The last 20 are kept.", "BULK_NOT_FOUND"),
+            BulkError::NotFound => NO_OPERATION,
+            BulkError::Expired => {
+                Self::NotFound("The preview has expired: 20 later ones were made. Make a new one.", "PREVIEW_EXPIRED")
+            }
             BulkError::Store(error) => Self::Store(error),
             other => Self::Invalid(other.to_string()),
         }
