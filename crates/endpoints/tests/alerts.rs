@@ -255,6 +255,9 @@ async fn test_alert_has_a_result_for_each_sender() {
     let received = receiver.received.lock().unwrap().clone();
     let [Notification { alert, .. }] = &*received else { panic!("{received:?}") };
     assert_eq!((alert.rule.as_str(), alert.status, alert.service.as_str()), ("test", AlertStatus::Firing, "shop"));
+    let audit = service.endpoints.audit().await.unwrap();
+    let tested = audit.iter().map(|entry| (entry.action.as_str(), entry.target.as_deref())).collect::<Vec<_>>();
+    assert_eq!(tested, [("alerts.test", Some("receiver, refusing, panicking"))]);
     service.stop().await;
 }
 

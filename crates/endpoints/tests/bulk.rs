@@ -110,6 +110,14 @@ async fn invalid_bulk_requests_are_problems() {
         let (status, problem) = send(&service, method, &path, Value::Null).await;
         assert_eq!((status.as_u16(), &problem["code"]), (409, &json!("BULK_NOT_STARTED")));
     }
+    let audit = service.endpoints.audit().await.unwrap();
+    let newest = audit.iter().take(3).map(|entry| (entry.action.as_str(), json!(entry.target), entry.outcome.as_str()));
+    let expected = [
+        ("bulk.stop", preview["id"].clone(), "BULK_NOT_STARTED"),
+        ("bulk.preview", preview["id"].clone(), "ok"),
+        ("bulk.stop", json!("x"), "BULK_NOT_FOUND"),
+    ];
+    assert_eq!(newest.collect::<Vec<_>>(), expected, "a preview's target is its id");
     service.stop().await;
 }
 

@@ -11,7 +11,7 @@ mod trail;
 use async_endpoints_core::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::trail::{Action, OK, Trail};
+pub(crate) use self::trail::{Action, OK, Outcome, Trail};
 
 /// An action of an operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +25,7 @@ pub struct AuditEntry {
     pub who: String,
     /// The action, such as `job.cancel`.
     pub action: String,
-    /// The id or name of what it acts on.
+    /// The id or name of what it acts on or made.
     pub target: Option<String>,
     /// `ok`, or the code of the problem. `started` while the action runs, or if its process died meanwhile. `interrupted` if
     /// the client left before the end: the action may have had its effect.

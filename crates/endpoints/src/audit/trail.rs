@@ -41,6 +41,20 @@ pub(crate) struct Action {
     pub(crate) target: Option<String>,
 }
 
+/// What became of an action.
+pub(crate) struct Outcome {
+    /// `ok`, or the code of the problem.
+    pub(crate) text: String,
+    /// The id of what the action made; none where the action names its target.
+    pub(crate) target: Option<String>,
+}
+
+impl From<&str> for Outcome {
+    fn from(text: &str) -> Self {
+        Self { text: text.to_owned(), target: None }
+    }
+}
+
 /// The audit trail of the fleet.
 pub(crate) struct Trail {
     store: Arc<dyn Store>,
@@ -60,13 +74,17 @@ impl Trail {
         self: &Arc<Self>,
         action: Action,
         run: impl Future<Output = T>,
-        outcome: impl FnOnce(&T) -> String,
+        outcome: impl FnOnce(&T) -> Outcome,
     ) -> T {
         let mut recording = Recording { trail: self, record: started(action), has_ended: false };
         self.add(recording.record.clone());
         self.write_or_log().await;
         let done = run.await;
-        recording.end(outcome(&done));
+        let Outcome { text, target } = outcome(&done);
+        if let Some(target) = target {
+            recording.record.entry.target = Some(cut(target, TARGET_BYTES));
+        }
+        recording.end(text);
         self.write_or_log().await;
         done
     }
@@ -189,18 +207,29 @@ mod tests {
             assert_eq!(outcomes(&trail).await, [pair("job.cancel", STARTED)]);
             "JOB_ENDED"
         };
-        trail.record(action("job.cancel"), run, |code| (*code).to_owned()).await;
-        trail.record(action("job.retry"), async {}, |()| OK.to_owned()).await;
+        trail.record(action("job.cancel"), run, |code| (*code).into()).await;
+        trail.record(action("job.retry"), async {}, |()| OK.into()).await;
         assert_eq!(outcomes(&trail).await, [pair("job.retry", OK), pair("job.cancel", "JOB_ENDED")]);
         let entry = &trail.entries().await.expect("memory answers")[0];
         assert_eq!((entry.who.as_str(), entry.target.as_deref()), ("ada", Some("7")));
     }
 
     #[tokio::test]
+    async fn target_that_the_action_made_replaces_the_intended_one() {
+        let trail = Trail::new(Arc::new(MemoryStore::new()));
+        let made = |target: Option<&str>| Outcome { target: target.map(str::to_owned), ..OK.into() };
+        trail.record(Action { target: None, ..action("bulk.preview") }, async {}, |()| made(Some("8"))).await;
+        trail.record(action("bulk.start"), async {}, |()| made(None)).await;
+        let entries = trail.entries().await.expect("memory answers");
+        let targets: Vec<_> = entries.iter().map(|entry| entry.target.as_deref()).collect();
+        assert_eq!(targets, [Some("7"), Some("8")]);
+    }
+
+    #[tokio::test]
     async fn records_that_come_together_are_written_together() {
         let store = Arc::new(FlakyStore::new(Arc::new(MemoryStore::new())));
         let trail = Trail::new(store.clone());
-        let all = (0..50).map(|_| trail.record(action("job.cancel"), async {}, |()| OK.to_owned()));
+        let all = (0..50).map(|_| trail.record(action("job.cancel"), async {}, |()| OK.into()));
         future::join_all(all).await;
         assert_eq!(outcomes(&trail).await, vec![pair("job.cancel", OK); 50]);
         // Each wait for the turn ends with at most one write, and the last ones find nothing to write.
@@ -214,7 +243,7 @@ mod tests {
         let ten = |trail: &Arc<Trail>| {
             let trail = trail.clone();
             async move {
-                let all = (0..10).map(|_| trail.record(action("job.cancel"), async {}, |()| OK.to_owned()));
+                let all = (0..10).map(|_| trail.record(action("job.cancel"), async {}, |()| OK.into()));
                 future::join_all(all).await;
             }
         };
@@ -228,17 +257,17 @@ mod tests {
         let trail = Trail::new(store.clone());
         store.fail_next(StoreOperation::PutDocument, When::Before);
         let run = async { assert_eq!(outcomes(&trail).await, [], "the intent is not stored") };
-        trail.record(action("job.cancel"), run, |()| OK.to_owned()).await;
+        trail.record(action("job.cancel"), run, |()| OK.into()).await;
         assert_eq!(outcomes(&trail).await, [pair("job.cancel", OK)], "the outcome is");
         store.fail_next(StoreOperation::PutDocument, When::After);
-        trail.record(action("job.retry"), async {}, |()| OK.to_owned()).await;
+        trail.record(action("job.retry"), async {}, |()| OK.into()).await;
         assert_eq!(outcomes(&trail).await, [pair("job.retry", OK), pair("job.cancel", OK)], "each once");
     }
 
     #[tokio::test]
     async fn dropped_action_is_interrupted() {
         let trail = Trail::new(Arc::new(MemoryStore::new()));
-        let never = trail.record(action("job.cancel"), future::pending::<()>(), |()| OK.to_owned());
+        let never = trail.record(action("job.cancel"), future::pending::<()>(), |()| OK.into());
         assert!(Box::pin(never).now_or_never().is_none());
         while outcomes(&trail).await != [pair("job.cancel", INTERRUPTED)] {
             tokio::task::yield_now().await;

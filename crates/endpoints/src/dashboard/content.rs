@@ -221,6 +221,8 @@ pub(super) struct Done {
     pub(super) answer: Answer,
     /// The outcome of the action in the audit trail.
     pub(super) outcome: &'static str,
+    /// The id of what the action made, for the audit trail.
+    pub(super) made: Option<String>,
 }
 
 /// What the browser shows after an action.
@@ -237,16 +239,21 @@ pub(super) enum Answer {
 
 impl Done {
     pub(super) fn open(path: impl Into<String>) -> Self {
-        Self { answer: Answer::Open { path: path.into(), cookies: Vec::new() }, outcome: OK }
+        Self { answer: Answer::Open { path: path.into(), cookies: Vec::new() }, outcome: OK, made: None }
     }
 
     /// Opens a path below `/dashboard` with new cookies.
     pub(super) const fn with_cookies(path: String, cookies: Vec<String>) -> Self {
-        Self { answer: Answer::Open { path, cookies }, outcome: OK }
+        Self { answer: Answer::Open { path, cookies }, outcome: OK, made: None }
     }
 
     pub(super) const fn show(content: Content) -> Self {
-        Self { answer: Answer::Show(content), outcome: OK }
+        Self { answer: Answer::Show(content), outcome: OK, made: None }
+    }
+
+    /// Names what the action made.
+    pub(super) fn made(self, id: impl ToString) -> Self {
+        Self { made: Some(id.to_string()), ..self }
     }
 
     /// Says that the action had no effect, with the code of the problem that the operator route answers with.

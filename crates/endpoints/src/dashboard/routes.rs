@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     AccessLevel, AsyncEndpoints,
-    audit::Action,
+    audit::{Action, Outcome},
     http::{Granted, HttpConfig, check_site, compressed},
 };
 
@@ -128,8 +128,8 @@ async fn act(dashboard: &Dashboard, head: &Parts, body: Body, at: &str) -> Respo
 async fn act_recorded(view: &View, form: &Form) -> Result<Done, Failure> {
     let action = pages::action(view, form).ok_or(Failure::NoPage)?;
     let outcome = |done: &Result<Done, Failure>| match done {
-        Ok(done) => done.outcome.to_owned(),
-        Err(failure) => failure.code().to_owned(),
+        Ok(done) => Outcome { target: done.made.clone(), ..done.outcome.into() },
+        Err(failure) => failure.code().into(),
     };
     view.endpoints.trail().record(action, Box::pin(pages::act(view, form)), outcome).await
 }

@@ -61,6 +61,11 @@ impl AsyncEndpoints {
         }
     }
 
+    /// The names of this process's senders, as the audit trail shows them; none without senders.
+    pub(crate) fn alert_senders(&self) -> Option<String> {
+        self.0.alerts.as_ref().map(|alerts| alerts.senders().join(", ")).filter(|names| !names.is_empty())
+    }
+
     /// Whether the application has alerts.
     pub(crate) fn has_alerts(&self) -> bool {
         self.0.alerts.is_some()

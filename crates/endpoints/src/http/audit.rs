@@ -13,7 +13,7 @@ use super::{
     problem::{Problem, json},
     route::Route,
 };
-use crate::audit::{Action, AuditEntry, OK};
+use crate::audit::{Action, AuditEntry, OK, Outcome};
 
 #[derive(Serialize)]
 struct Audit {
@@ -32,8 +32,11 @@ pub(super) fn action(route: Route, call: &Call, body: &Bytes) -> Option<Action> 
     Some(Action { who: call.granted.who.to_string(), name, target: target(route, call, body) })
 }
 
-/// The id or name in the path or, where the path has none, in the body.
+/// The id or name in the path or, where the path has none, in the body. For a test of the senders, their names.
 fn target(route: Route, call: &Call, body: &Bytes) -> Option<String> {
+    if route == Route::TestAlerts {
+        return call.endpoints.alert_senders();
+    }
     // The path below which the routes are mounted may have parameters of its own.
     let param = ["id", "name"].into_iter().find(|name| route.path().contains(&format!("{{{name}}}")));
     match (param, route.target_field()) {
@@ -53,10 +56,17 @@ pub(super) fn record_refusal(route: Route, call: &Call, refusal: &Problem) {
     }
 }
 
+/// The id of what an action made: an extension of the response.
+#[derive(Clone)]
+pub(super) struct Made(pub(super) String);
+
 /// The outcome of an action, as the audit trail names it.
-pub(super) fn outcome(answered: &Result<Response, Problem>) -> String {
+pub(super) fn outcome(answered: &Result<Response, Problem>) -> Outcome {
     match answered {
-        Ok(_) => OK.to_owned(),
-        Err(problem) => problem.code().to_owned(),
+        Ok(response) => {
+            let made = response.extensions().get::<Made>().map(|Made(id)| id.clone());
+            Outcome { target: made, ..OK.into() }
+        }
+        Err(problem) => problem.code().into(),
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use super::{
+    audit::Made,
     body,
     call::Call,
     codes,
@@ -21,7 +22,10 @@ use crate::{
 
 /// Freezes and counts the members of an operation.
 pub(super) async fn preview(call: &Call, bytes: &Bytes) -> Result<Response, Problem> {
-    Ok(document(StatusCode::OK, &call.endpoints.preview_bulk(read(call, bytes)?).await?))
+    let preview = call.endpoints.preview_bulk(read(call, bytes)?).await?;
+    let mut response = document(StatusCode::OK, &preview);
+    response.extensions_mut().insert(Made(preview.id.to_string()));
+    Ok(response)
 }
 
 #[derive(Deserialize)]

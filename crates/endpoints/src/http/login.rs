@@ -35,7 +35,7 @@ pub(crate) async fn sign_in(
         return Err(refusal);
     }
     if let Some((granted, cookie)) = access.sign_in(token, request, base) {
-        return trail.record(action(&granted.who), async { Ok(cookie) }, |_| OK.to_owned()).await;
+        return trail.record(action(&granted.who), async { Ok(cookie) }, |_| OK.into()).await;
     }
     let refusal = codes::UNAUTHORIZED.with_detail("The token is wrong.");
     if let Ok(_penalty) = PENALTIES.try_acquire() {

@@ -146,6 +146,11 @@ impl Engine {
         within(silence::delete(&*self.store, id)).await
     }
 
+    /// The names of this process's senders.
+    pub(crate) fn senders(&self) -> Vec<&str> {
+        self.plan.routes.iter().map(|route| route.name.as_str()).collect()
+    }
+
     /// Sends a test alert with each sender of this process, side by side. The alert is not stored.
     pub(crate) async fn test(&self) -> Vec<TestResult> {
         let alert = self.test_alert();

@@ -62,6 +62,7 @@ fn page_of_action(view: &View) -> Option<String> {
 
 /// The action of a form at the path of the view, as the audit trail names it. A form without one does nothing.
 pub(super) fn action(view: &View, form: &Form) -> Option<Action> {
+    let senders = view.endpoints.alert_senders();
     let (name, target) = match *view.segments() {
         ["jobs", id, "cancel"] => ("job.cancel", Some(id)),
         ["jobs", id, "retry"] => ("job.retry", Some(id)),
@@ -71,8 +72,8 @@ pub(super) fn action(view: &View, form: &Form) -> Option<Action> {
         ["types", name, "unlimit"] => ("type.unlimit", Some(name)),
         ["health", "silences"] => ("silence.create", form.get("rule")),
         ["health", "silences", id, "end"] => ("silence.delete", Some(id)),
-        ["health", "test"] => ("alerts.test", None),
-        ["operations", "preview"] => ("bulk.preview", form.get("action")),
+        ["health", "test"] => ("alerts.test", senders.as_deref()),
+        ["operations", "preview"] => ("bulk.preview", None),
         ["operations", "start"] => ("bulk.start", form.get("preview")),
         ["operations", id, "stop"] => ("bulk.stop", Some(id)),
         _ => return None,

@@ -202,7 +202,8 @@ pub(super) async fn preview(view: &View, form: &Form) -> Result<Done, Failure> {
         section: Section::Operations,
         regions: vec![Region::fixed("preview", previewed(view, &preview, &described))],
         refresh: Refresh::STATISTICS,
-    }))
+    })
+    .made(preview.id))
 }
 
 fn previewed(view: &View, preview: &BulkPreview, described: &Markup) -> Markup {
