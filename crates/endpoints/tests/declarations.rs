@@ -42,6 +42,9 @@ fn build_rejects_conflicting_declarations() {
         metrics.ends_with("monitoring_routes() reserves the path for GET /metrics, choose another one"),
         "{metrics}"
     );
+    let rest = build(|b| b.endpoint(Endpoint::post("/ops/{kind}", ORDER)));
+    assert!(rest.ends_with("reserves all paths of the form /ops/{*rest}, choose another one"), "{rest}");
+    support::builder(&store()).endpoint(Endpoint::post("/ops/import", ORDER)).build().expect("a fixed path is free");
     let twice = build(|b| {
         b.handler(ORDER, async |_: JobContext<Order>| Ok(1)).handler(ORDER, async |_: JobContext<Order>| Ok(2))
     });

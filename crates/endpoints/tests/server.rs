@@ -53,6 +53,19 @@ async fn until(stream: &mut TcpStream, end: &str) -> String {
 }
 
 #[tokio::test]
+async fn request_that_cannot_be_parsed_gets_an_empty_answer() {
+    let service = service(quick()).await;
+    for (request, status) in [("GET\r\n\r\n".to_owned(), 400), (get(&format!("/jobs?q={}", "x".repeat(65_536))), 414)] {
+        let mut stream = connect(&service).await;
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let answer = rest(&mut stream).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")) && body.is_empty(), "{answer}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn incomplete_head_closes_the_connection() {
     let service = service(Options { header_read: Duration::from_millis(300), ..quick() }).await;
     let id = service.submit("/waiting", Value::Null).await;

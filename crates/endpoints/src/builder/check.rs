@@ -1,6 +1,7 @@
 //! Checks of what an application declares.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
@@ -10,12 +11,16 @@ use async_endpoints_core::JobName;
 
 use super::BuildError;
 use crate::{
+    endpoints::RouteGroup,
     health::{self, Check},
     http::{self, DeclaredEndpoint, Route},
     job_type::Rules,
     options::{OptionsError, is_base_path},
 };
 
+/// The groups of the library's own routes, with the methods that return them.
+const GROUPS: [(RouteGroup, &str); 2] =
+    [(RouteGroup::Jobs, "job_routes()"), (RouteGroup::Monitoring, "monitoring_routes()")];
 /// What a time limit should be.
 const TIME: &str = "a time above 0 s";
 
@@ -98,7 +103,8 @@ pub(super) fn check_paths(endpoints: &[Arc<DeclaredEndpoint>], jobs_path: &str) 
     let jobs = Route::JOBS.map(|route| route.path_below(jobs_path));
     // Several monitoring routes may have one path.
     let monitoring: BTreeSet<_> = Route::MONITORING.iter().map(|route| route.path_below(jobs_path)).collect();
-    for own in jobs.into_iter().chain(monitoring) {
+    let unknown = GROUPS.into_iter().flat_map(|(group, _)| Route::unknown_paths(group, jobs_path)).map(Cow::Owned);
+    for own in jobs.into_iter().chain(monitoring).chain(unknown) {
         if let Err(error) = routes.insert(own.clone(), ()) {
             return jobs_fail(format!("a path beside the library's {own} ({error})"));
         }
@@ -141,9 +147,15 @@ pub(super) fn check_paths(endpoints: &[Arc<DeclaredEndpoint>], jobs_path: &str) 
 
 /// Why a path of the library is not free; none for other paths.
 fn reserved(path: &str, jobs_path: &str) -> Option<String> {
-    let groups = [(&Route::JOBS[..], "job_routes()"), (&Route::MONITORING[..], "monitoring_routes()")];
-    groups.into_iter().find_map(|(routes, group)| {
-        let route = routes.iter().find(|route| route.path_below(jobs_path) == path)?;
-        Some(format!("{group} reserves the path for {} {path}, choose another one", route.method()))
+    GROUPS.into_iter().find_map(|(group, method)| {
+        let routes = if group == RouteGroup::Jobs { &Route::JOBS[..] } else { &Route::MONITORING[..] };
+        let reserves = match routes.iter().find(|route| route.path_below(jobs_path) == path) {
+            Some(route) => format!("the path for {} {path}", route.method()),
+            None if Route::unknown_paths(group, jobs_path).iter().any(|unknown| unknown == path) => {
+                format!("all paths of the form {path}")
+            }
+            None => return None,
+        };
+        Some(format!("{method} reserves {reserves}, choose another one"))
     })
 }

@@ -59,6 +59,8 @@ problems! {
         "The job completed, and its request is not kept after that.";
     BULK_NOT_FOUND: NOT_FOUND, "No such bulk operation",
         "There is no preview or operation with this id. The last 50 ended operations are kept.";
+    ROUTE_NOT_FOUND: NOT_FOUND, "No such route",
+        "The library has no route with this path.";
     SILENCE_NOT_FOUND: NOT_FOUND, "No such silence",
         "There is no silence with this id, or it has ended.";
     TYPE_NOT_FOUND: NOT_FOUND, "No such job type",

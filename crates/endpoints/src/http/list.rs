@@ -1,7 +1,5 @@
 //! `GET /jobs`: a page of jobs as JSON or CSV. An owner gets its own jobs, an operator all.
 
-use std::{borrow::Cow, collections::HashSet};
-
 use async_endpoints_core::{JobName, JobStatus, Timestamp, job::Digest};
 use axum::{
     http::{HeaderValue, header},
@@ -12,21 +10,18 @@ use serde::Serialize;
 
 use super::{
     call::Call,
-    codes,
     csv::csv,
     document::JobDocument,
     headers,
     problem::{Problem, json},
+    query::{self, invalid},
 };
-use crate::{
-    jobs::{Jobs, ListError},
-    text::shortened,
-};
+use crate::jobs::{Jobs, ListError};
 
 const JSON: &str = "application/json";
 const CSV: &str = "text/csv";
 
-const LIMITS: std::ops::RangeInclusive<u32> = 1..=200;
+const LIMITS: std::ops::RangeInclusive<u64> = 1..=200;
 /// Maximum characters of an error code, and of a text to search for.
 const CODE_CHARS: usize = 100;
 const TEXT_CHARS: usize = 200;
@@ -98,29 +93,19 @@ struct Query {
 
 impl Query {
     fn read(query: &str) -> Result<Self, Problem> {
-        let (mut read, mut names) = (Self::default(), HashSet::new());
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            match &*name {
-                "status" => read.status = Some(status(&value)?),
-                "name" => read.name = Some(JobName::new(&value).map_err(|error| invalid(error.to_string()))?),
-                "owner" => read.owner = Some(owner(&value)?),
-                "code" => read.code = Some(text("code", value, CODE_CHARS)?),
-                "q" => read.text = Some(text("q", value, TEXT_CHARS)?),
-                "since" => read.since = Some(time("since", &value)?),
-                "until" => read.until = Some(time("until", &value)?),
-                "limit" => read.limit = Some(limit(&value)?),
-                "cursor" => read.cursor = Some(value.into_owned()),
-                _ => {
-                    return Err(invalid(format!(
-                        "{:?} is unknown: expected status, name, owner, code, q, since, until, limit or cursor.",
-                        shortened(&name)
-                    )));
-                }
-            }
-            if let Some(name) = names.replace(name) {
-                return Err(invalid(format!("{name} must occur once.")));
-            }
-        }
+        let names = ["status", "name", "owner", "code", "q", "since", "until", "limit", "cursor"];
+        let [status, name, owner, code, q, since, until, limit, cursor] = query::read(query, names)?;
+        let read = Self {
+            status: status.as_deref().map(read_status).transpose()?,
+            name: name.as_deref().map(JobName::new).transpose().map_err(|error| invalid(error.to_string()))?,
+            owner: owner.as_deref().map(read_owner).transpose()?,
+            code: code.map(|code| text("code", code, CODE_CHARS)).transpose()?,
+            text: q.map(|q| text("q", q, TEXT_CHARS)).transpose()?,
+            since: since.map(|since| time("since", &since)).transpose()?,
+            until: until.map(|until| time("until", &until)).transpose()?,
+            limit: limit.as_deref().map(read_limit).transpose()?,
+            cursor,
+        };
         if let (Some(since), Some(until)) = (read.since, read.until)
             && since > until
         {
@@ -143,24 +128,20 @@ impl Query {
     }
 }
 
-fn invalid(detail: impl Into<String>) -> Problem {
-    codes::INVALID_QUERY.with_detail(detail)
-}
-
-fn status(text: &str) -> Result<JobStatus, Problem> {
+fn read_status(text: &str) -> Result<JobStatus, Problem> {
     let status = JobStatus::ALL.into_iter().find(|status| status.as_str() == text);
     let expected = || JobStatus::ALL.map(JobStatus::as_str).join(", ");
     status.ok_or_else(|| invalid(format!("status must be one of {}.", expected())))
 }
 
 /// The hash of an owner's name, as operators see it in a job.
-fn owner(text: &str) -> Result<Digest, Problem> {
+fn read_owner(text: &str) -> Result<Digest, Problem> {
     Digest::from_hex(text).ok_or_else(|| invalid("owner must be 64 hexadecimal digits, as in the owner of a job."))
 }
 
-fn text(parameter: &str, value: Cow<'_, str>, most: usize) -> Result<String, Problem> {
+fn text(parameter: &str, value: String, most: usize) -> Result<String, Problem> {
     let fits = (1..=most).contains(&value.chars().count());
-    if fits { Ok(value.into_owned()) } else { Err(invalid(format!("{parameter} must have 1 to {most} characters."))) }
+    if fits { Ok(value) } else { Err(invalid(format!("{parameter} must have 1 to {most} characters."))) }
 }
 
 /// A time. An offset such as `+01:00` needs its `+` escaped, since a query has `+` for a space.
@@ -169,9 +150,9 @@ fn time(parameter: &str, value: &str) -> Result<Timestamp, Problem> {
     value.parse().map_err(|_| invalid(format!("{parameter} must be a time as RFC 3339 writes it: {example}.")))
 }
 
-fn limit(text: &str) -> Result<u32, Problem> {
-    let limit = text.parse().ok().filter(|limit| LIMITS.contains(limit) && text.bytes().all(|b| b.is_ascii_digit()));
-    limit.ok_or_else(|| invalid(format!("limit must be {} to {}.", LIMITS.start(), LIMITS.end())))
+fn read_limit(text: &str) -> Result<u32, Problem> {
+    // The bounds fit.
+    query::number("limit", text, LIMITS).map(|limit| limit as u32)
 }
 
 #[cfg(test)]

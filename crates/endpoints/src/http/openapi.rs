@@ -16,12 +16,12 @@ use super::{
     problem::{Problem, json as response, type_uri},
     route::{Audience, Route},
 };
-use crate::error::Builtin;
+use crate::{Options, error::Builtin};
 
 const ROUTES: &str = include_str!("openapi.json");
 
 /// Problem responses by their name in the document, with the kinds of each. The first kind is the example.
-const PROBLEMS: [(&str, &[ProblemKind]); 32] = {
+const PROBLEMS: [(&str, &[ProblemKind]); 33] = {
     use codes::*;
     [
         (
@@ -36,7 +36,7 @@ const PROBLEMS: [(&str, &[ProblemKind]); 32] = {
                 INVALID_PRIORITY,
             ],
         ),
-        ("BadBody", &[INVALID_JSON, INVALID_BODY]),
+        ("BadBody", &[INVALID_JSON, INVALID_BODY, INVALID_QUERY]),
         ("BadQuery", &[INVALID_QUERY]),
         ("Unauthorized", &[UNAUTHORIZED]),
         ("Forbidden", &[FORBIDDEN, CROSS_SITE_REQUEST]),
@@ -46,6 +46,7 @@ const PROBLEMS: [(&str, &[ProblemKind]); 32] = {
         ("BulkNotFound", &[BULK_NOT_FOUND]),
         ("BulkNotStarted", &[BULK_NOT_STARTED]),
         ("PreviewExpired", &[PREVIEW_EXPIRED]),
+        ("RouteNotFound", &[ROUTE_NOT_FOUND]),
         ("SilenceNotFound", &[SILENCE_NOT_FOUND]),
         ("TypeNotFound", &[TYPE_NOT_FOUND]),
         ("MethodNotAllowed", &[METHOD_NOT_ALLOWED]),
@@ -137,6 +138,14 @@ fn library() -> serde_json::Result<Value> {
     });
     for (name, kinds) in PROBLEMS {
         document["components"]["responses"][name] = problem(name, kinds);
+    }
+    for route in Route::JOBS.into_iter().chain(Route::MONITORING) {
+        let pointer = format!("/paths/{}/{}/responses", route.path().replace('/', "~1"), route.method());
+        let responses = document.pointer_mut(&pointer.to_ascii_lowercase()).and_then(Value::as_object_mut);
+        if let Some(responses) = responses.filter(|_| route.refuses_queries(&Options::default())) {
+            let refusal = json!({ "$ref": "#/components/responses/BadQuery" });
+            responses.entry("400").or_insert(refusal);
+        }
     }
     let codes = Builtin::ALL.map(Builtin::code);
     document["components"]["schemas"]["AsyncJobError"]["properties"]["code"]["examples"] = json!(codes);

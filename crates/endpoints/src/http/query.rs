@@ -1,4 +1,6 @@
-//! Query parameters of the operator routes.
+//! Query parameters of the routes for operators and owners.
+
+use std::ops::RangeInclusive;
 
 use super::{codes, problem::Problem};
 use crate::text::shortened;
@@ -8,7 +10,8 @@ pub(super) fn read<const N: usize>(query: &str, names: [&str; N]) -> Result<[Opt
     let mut values = [const { None }; N];
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         let Some(at) = names.iter().position(|known| *known == name) else {
-            return Err(invalid(format!("{:?} is unknown: expected {}.", shortened(&name), names.join(" or "))));
+            let expected = if N == 0 { "no parameter".to_owned() } else { names.join(" or ") };
+            return Err(invalid(format!("{:?} is unknown: expected {expected}.", shortened(&name))));
         };
         if values[at].replace(value.into_owned()).is_some() {
             return Err(invalid(format!("{name} must occur once.")));
@@ -17,8 +20,13 @@ pub(super) fn read<const N: usize>(query: &str, names: [&str; N]) -> Result<[Opt
     Ok(values)
 }
 
+/// Fails if there are parameters.
+pub(super) fn none(query: &str) -> Result<(), Problem> {
+    read(query, []).map(|[]| ())
+}
+
 /// Reads a number within bounds, written in digits alone.
-pub(super) fn number(name: &str, text: &str, bounds: std::ops::RangeInclusive<u64>) -> Result<u64, Problem> {
+pub(super) fn number(name: &str, text: &str, bounds: RangeInclusive<u64>) -> Result<u64, Problem> {
     let is_plain = text.bytes().all(|b| b.is_ascii_digit());
     let number = text.parse().ok().filter(|number| is_plain && bounds.contains(number));
     number.ok_or_else(|| invalid(format!("{name} must be {} to {}.", bounds.start(), bounds.end())))
@@ -41,6 +49,15 @@ mod tests {
         for bad in ["name=a&name=b", "x=1", "Name=a", "name=a&=1"] {
             assert_eq!(values(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn unknown_parameter_is_named_with_those_that_exist() {
+        let detail = |error: Problem| error.detail().unwrap_or_default().to_owned();
+        assert_eq!(none("").map_err(detail), Ok(()));
+        assert_eq!(none("a=1").map_err(detail), Err("\"a\" is unknown: expected no parameter.".to_owned()));
+        let wrong = read("a=1", ["window", "name"]).map_err(detail);
+        assert_eq!(wrong, Err("\"a\" is unknown: expected window or name.".to_owned()));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use axum::{
     Router,
     body::Body,
-    http::{Request, StatusCode, header},
+    http::{Method, Request, StatusCode, header},
     response::Response,
 };
 use tower_service::Service;
@@ -31,10 +31,21 @@ impl Fixture {
         Route::JOBS.into_iter().chain(Route::MONITORING).filter(|route| route.exists(&self.endpoints))
     }
 
+    /// Sends a request to a path that no route has.
+    async fn send_to(&self, method: Method, path: &str) -> Response {
+        let request = Request::builder().method(method).uri(path).body(Body::empty()).expect("a request");
+        self.app.clone().call(request).await.expect("an answer")
+    }
+
     /// Sends a request with these headers. The job, silence or type in its path does not exist.
     async fn send(&self, route: Route, headers: &[(&str, &str)]) -> Response {
+        self.send_query(route, "", headers).await
+    }
+
+    async fn send_query(&self, route: Route, query: &str, headers: &[(&str, &str)]) -> Response {
         let path = route.path().replace("{id}", ID).replace("{name}", "Unknown");
-        let request = Request::builder().method(route.method()).uri(path).header(header::HOST, "jobs.example.com");
+        let request =
+            Request::builder().method(route.method()).uri(path + query).header(header::HOST, "jobs.example.com");
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         let request = request.body(Body::empty()).expect("a request");
         self.app.clone().call(request).await.expect("an answer")
@@ -126,4 +137,37 @@ async fn session_is_for_this_site_alone() {
             assert!(is_allowed || text(response).await.contains("CROSS_SITE_REQUEST"), "{route:?} {headers:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn unknown_query_parameter_of_an_operator_is_named() {
+    let fixture = Fixture::new();
+    for route in fixture.routes() {
+        for query in ["?windw=60", "?limit=1&windw=60"] {
+            let response = fixture.send_query(route, query, &[("authorization", "Bearer write")]).await;
+            let is_for_all = matches!(route.audience(fixture.endpoints.options()), Audience::Callers);
+            assert_eq!(response.status() == StatusCode::BAD_REQUEST, !is_for_all, "{route:?} {}", response.status());
+            let body = text(response).await;
+            let names_it = body.contains("is unknown: expected") && body.contains("INVALID_QUERY");
+            assert_eq!(names_it, !is_for_all, "{route:?} {body}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn unknown_path_is_a_problem() {
+    let fixture = Fixture::new();
+    let job = format!("/jobs/{ID}/nothing");
+    for path in ["/ops", "/ops/", "/ops/nothing", "/ops/types/Export/nothing", "/alerts/silences/7/x", &*job] {
+        for method in [Method::GET, Method::POST, Method::DELETE] {
+            let response = fixture.send_to(method.clone(), path).await;
+            let headers = [header::CONTENT_TYPE, header::CACHE_CONTROL].map(|name| response.headers()[name].clone());
+            assert_eq!(headers, ["application/problem+json", "no-store"], "{method} {path}");
+            assert_eq!(response.status(), StatusCode::NOT_FOUND, "{method} {path}");
+            let body = text(response).await;
+            assert!(body.contains("\"ROUTE_NOT_FOUND\"") && body.contains(path), "{body}");
+        }
+    }
+    let elsewhere = fixture.send_to(Method::GET, "/health/nothing").await;
+    assert_eq!((elsewhere.status(), text(elsewhere).await.as_str()), (StatusCode::NOT_FOUND, ""), "the application's");
 }

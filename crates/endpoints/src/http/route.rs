@@ -5,7 +5,10 @@ use std::borrow::Cow;
 use axum::http::Method;
 
 use super::grant::AccessLevel;
-use crate::{endpoints::AsyncEndpoints, options::Options};
+use crate::{
+    endpoints::{AsyncEndpoints, RouteGroup},
+    options::Options,
+};
 
 /// The library's own routes: job routes and monitoring routes. The routers, the OpenAPI document, the reserved paths and
 /// the tests are made from these lists.
@@ -106,6 +109,16 @@ impl Route {
         }
     }
 
+    /// The paths of each group that no route has: below those of a job, and all others below `/ops` and `/alerts`. Below
+    /// `/health` and `/metrics`, applications have routes of their own.
+    pub(crate) fn unknown_paths(group: RouteGroup, jobs_path: &str) -> Vec<String> {
+        match group {
+            RouteGroup::Submit => Vec::new(),
+            RouteGroup::Jobs => vec![format!("{jobs_path}/{{id}}/{{*rest}}")],
+            RouteGroup::Monitoring => ["/ops", "/ops/", "/ops/{*rest}", "/alerts/{*rest}"].map(str::to_owned).into(),
+        }
+    }
+
     pub(crate) const fn path(self) -> &'static str {
         match self {
             Self::List => Self::JOBS_PATH,
@@ -180,10 +193,16 @@ impl Route {
     pub(super) const fn target_field(self) -> Option<&'static str> {
         match self {
             Self::Silence => Some("rule"),
-            Self::PreviewBulk => Some("action"),
             Self::StartBulk => Some("preview"),
             _ => None,
         }
+    }
+
+    /// Whether the route fails at a query. Routes with parameters check them as they read them. Routes of callers ignore what
+    /// they do not know, because rules of the application may read it.
+    pub(super) fn refuses_queries(self, options: &Options) -> bool {
+        let has_parameters = matches!(self, Self::List | Self::Series | Self::Failures);
+        !has_parameters && !matches!(self.audience(options), Audience::Callers)
     }
 
     /// Whether the route exists. Without telemetry, or with the application's own meter provider, there is nothing to scrape.

@@ -14,7 +14,7 @@ use axum::{
     extract::Request,
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::{MethodFilter, MethodRouter, on},
+    routing::{MethodFilter, MethodRouter, any, on},
 };
 use bytes::Bytes;
 use futures_util::{FutureExt, stream};
@@ -30,13 +30,16 @@ use super::{
     grant::AccessLevel,
     headers, health, list, logs, monitoring, openapi, ops,
     problem::Problem,
-    request, result, retry,
+    query, request, result, retry,
     route::{Audience, Route},
     site,
     submit::SubmitHandler,
     types,
 };
-use crate::endpoints::{AsyncEndpoints, RouteGroup};
+use crate::{
+    endpoints::{AsyncEndpoints, RouteGroup},
+    text::shortened,
+};
 
 impl Route {
     /// Whether a request may be held for long: a stream, or a status request that may ask for a wait.
@@ -89,6 +92,9 @@ impl Route {
     }
 
     async fn answer(self, call: Call, body: Bytes) -> Result<Response, Problem> {
+        if self.refuses_queries(call.endpoints.options()) {
+            query::none(call.query())?;
+        }
         match self {
             Self::List => list::list(&call).await,
             Self::Job => get::get(&call).await,
@@ -136,10 +142,11 @@ impl Route {
 pub(crate) fn routes(endpoints: &AsyncEndpoints, config: &Arc<HttpConfig>, group: RouteGroup) -> Router {
     let router = match group {
         RouteGroup::Submit => submit_routes(endpoints, config),
-        RouteGroup::Jobs => own_routes(endpoints, config, Route::JOBS.into_iter()),
+        RouteGroup::Jobs => own_routes(endpoints, config, group, Route::JOBS.into_iter()),
         RouteGroup::Monitoring => {
             config.has_monitoring_routes.store(true, Ordering::Relaxed);
-            own_routes(endpoints, config, Route::MONITORING.into_iter().filter(|route| route.exists(endpoints)))
+            let routes = Route::MONITORING.into_iter().filter(|route| route.exists(endpoints));
+            own_routes(endpoints, config, group, routes)
         }
     };
     // Measures the library's routes only; a request that matches none of them belongs to the application.
@@ -170,7 +177,12 @@ fn submit_routes(endpoints: &AsyncEndpoints, config: &Arc<HttpConfig>) -> Router
     routes.fold(Router::new(), |router, (path, methods)| router.route(path, methods))
 }
 
-fn own_routes(endpoints: &AsyncEndpoints, config: &Arc<HttpConfig>, routes: impl Iterator<Item = Route>) -> Router {
+fn own_routes(
+    endpoints: &AsyncEndpoints,
+    config: &Arc<HttpConfig>,
+    group: RouteGroup,
+    routes: impl Iterator<Item = Route>,
+) -> Router {
     let mut by_path: BTreeMap<Cow<'static, str>, MethodRouter> = BTreeMap::new();
     for route in routes {
         let (endpoints, config) = (endpoints.clone(), config.clone());
@@ -179,7 +191,10 @@ fn own_routes(endpoints: &AsyncEndpoints, config: &Arc<HttpConfig>, routes: impl
         let methods = by_path.remove(&path).unwrap_or_default();
         by_path.insert(path, methods.on(filter(&route.method()), handler));
     }
-    by_path.into_iter().fold(Router::new(), |router, (path, methods)| router.route(&path, with_fallback(methods)))
+    let known =
+        by_path.into_iter().fold(Router::new(), |router, (path, methods)| router.route(&path, with_fallback(methods)));
+    let unknown = Route::unknown_paths(group, &config.jobs_path).into_iter();
+    unknown.fold(known, |router, path| router.route(&path, any(unknown_path)))
 }
 
 /// Answers a request of one of the library's own routes.
@@ -250,13 +265,22 @@ async fn answer_or_problem(
 /// Answers other methods with a problem object too.
 fn with_fallback(methods: MethodRouter) -> MethodRouter {
     methods.fallback(async |request: Request| {
-        let (head, body) = request.into_parts();
-        body::drain(body).await;
-        let detail = format!("{} is not supported here; the Allow header lists the supported methods.", head.method);
-        let problem = codes::METHOD_NOT_ALLOWED.with_detail(detail).traced();
-        // Without it, caches may store a 405.
-        problem.with_header(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))
+        let detail =
+            format!("{} is not supported here; the Allow header lists the supported methods.", request.method());
+        unrouted(request, codes::METHOD_NOT_ALLOWED.with_detail(detail)).await
     })
+}
+
+/// Answers a path that no route has.
+async fn unknown_path(request: Request) -> Problem {
+    let detail = format!("No route has the path {:?}.", shortened(request.uri().path()));
+    unrouted(request, codes::ROUTE_NOT_FOUND.with_detail(detail)).await
+}
+
+/// The answer to a request that reaches no route. Caches may store a 404 or 405 unless it says otherwise.
+async fn unrouted(request: Request, problem: Problem) -> Problem {
+    body::drain(request.into_body()).await;
+    problem.traced().with_header(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))
 }
 
 fn filter(method: &Method) -> MethodFilter {
