@@ -25,7 +25,7 @@ const WAIT: Duration = Duration::from_millis(100);
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum WaitingReason {
-    /// Earlier jobs are ahead.
+    /// Earlier jobs are ahead, or all slots of the workers are busy.
     Queued,
     /// The due time is in the future.
     Delayed,

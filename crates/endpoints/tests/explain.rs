@@ -79,6 +79,11 @@ fn codes(explained: &Value) -> Vec<&str> {
     explained["reasons"].as_array().unwrap().iter().map(|reason| reason["code"].as_str().unwrap()).collect()
 }
 
+/// Waits until the document of a job has this reason to wait.
+async fn waits(service: &Service, id: JobId, reason: &str) {
+    support::until(async || service.job(id).await["waiting"]["reason"] == reason).await;
+}
+
 /// Waits until a job has exactly these reasons, and returns its explanation.
 async fn explained(service: &Service, id: JobId, expected: &[&str]) -> Value {
     support::until(async || codes(&explain(service, id).await) == expected).await;
@@ -143,11 +148,13 @@ async fn waiting_jobs_are_explained() {
     let found = explained(&service, next, &["concurrencyLimit"]).await;
     assert_eq!(found["workers"], json!({"live": 1, "taking": 1, "free": 0}));
     assert_eq!(found["position"], json!({"ahead": 0, "exact": true}));
+    waits(&service, next, "concurrencyLimit").await;
 
     let last_slot = service.submit("/waits", json!(1)).await;
     explained(&service, last_slot, &["running"]).await;
     let [first, second] = [service.submit("/waits", json!(2)).await, service.submit("/waits", json!(3)).await];
     explained(&service, first, &["slotsBusy"]).await;
+    waits(&service, first, "queued").await;
     let found = explained(&service, second, &["slotsBusy", "queued"]).await;
     assert_eq!(found["verdict"], "The job waits for a free slot behind 1 job.");
     assert_eq!((&found["position"]["ahead"], &found["estimate"]), (&json!(1), &Value::Null), "no attempt has ended");
