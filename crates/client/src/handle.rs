@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     connection::{Call, Connection, below},
     error::Error,
+    explanation::Explanation,
     state::JobState,
 };
 
@@ -74,6 +75,31 @@ impl<Res> JobHandle<Res> {
     /// The address of a route below the job's.
     pub(crate) fn route(&self, name: &str) -> Url {
         below(&self.url, name)
+    }
+
+    /// Asks the service why the job is in its state: why it waits and until when, where it runs, why it ended as it did.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`]. An unknown job is [`Error::Refused`] with `JOB_NOT_FOUND`, an expired one with `JOB_EXPIRED`.
+    ///
+    /// ```no_run
+    /// use async_endpoints_client::{Error, JobHandle, ReasonCode};
+    ///
+    /// # async fn show(job: JobHandle<u64>) -> Result<(), Error> {
+    /// let explanation = job.explain().await?;
+    /// println!("{}", explanation.verdict);
+    /// if explanation.reasons.iter().any(|reason| reason.code == ReasonCode::NoWorker) {
+    ///     println!("start a worker");
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn explain(&self) -> Result<Explanation, Error> {
+        let answer = self.connection.send(Call::new(Method::GET, self.route("explain"))).await?;
+        match answer.status {
+            StatusCode::OK => serde_json::from_slice(&answer.body).map_err(|error| answer.unexpected(&error)),
+            _ => Err(answer.refused()),
+        }
     }
 
     /// Cancels the job. The handler of a running job gets a signal to stop, and may still complete.

@@ -28,6 +28,7 @@
 //! | wait for the result | [`JobHandle::wait`] |
 //! | see each state and its progress | [`JobHandle::follow`], a stream of [`JobState`] |
 //! | read the state or the result now | [`JobHandle::state`], [`JobHandle::result`] |
+//! | learn why it waits, or why it failed | [`JobHandle::explain`] |
 //! | cancel | [`JobHandle::cancel`] |
 //! | set a token, headers, time limits | [`Client::builder`] |
 //!
@@ -77,6 +78,7 @@ mod client;
 mod connection;
 mod error;
 mod events;
+mod explanation;
 mod follow;
 mod handle;
 mod headers;
@@ -92,6 +94,7 @@ pub use async_endpoints_core::{
 pub use builder::ClientBuilder;
 pub use client::Client;
 pub use error::{Error, JobFailure};
+pub use explanation::{Explanation, QueuePosition, Reason, ReasonCode, StartEstimate, WorkerCounts};
 pub use follow::Follow;
 pub use handle::{Cancellation, JobHandle};
 pub use problem::Problem;

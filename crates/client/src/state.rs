@@ -134,13 +134,13 @@ pub struct Waiting {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum WaitingReason {
-    /// Other jobs are first.
+    /// Other jobs are first, or all slots of the workers are busy.
     Queued,
     /// It is not due yet.
     Delayed,
     /// No live worker has a handler for its type.
     NoWorker,
-    /// All workers run the maximum number of jobs of its type.
+    /// Workers have free slots, and run as many jobs of its type as they may.
     ConcurrencyLimit,
     /// An operator paused its type.
     Paused,

@@ -3,7 +3,7 @@
 
 mod support;
 
-use async_endpoints_client::{Cancellation, Error, JobStatus};
+use async_endpoints_client::{Cancellation, Error, JobStatus, ReasonCode};
 use support::{Order, Paper, Printed, Seen, Service, in_time, proxy};
 
 #[tokio::test]
@@ -114,5 +114,27 @@ async fn routes_under_a_prefix_are_found() {
     let job = client.submit::<_, Printed>("/api/print", &Order { pages: 1 }).await.unwrap();
     assert_eq!(job.status_url().path(), format!("/v1/jobs/{}", job.id()));
     assert_eq!(in_time(client.job::<Printed>(job.id()).wait()).await.unwrap(), Printed { pages: 1 });
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn job_is_explained_while_it_waits_and_after_its_end() {
+    let service = Service::start(Paper::sheets(0)).await;
+    let waiting = service.client().submit::<_, ()>("/api/waiting", &()).await.unwrap();
+    let explanation = waiting.explain().await.unwrap();
+    assert_eq!(explanation.verdict, "The job waits because no live worker runs Waiting.");
+    let codes: Vec<ReasonCode> = explanation.reasons.iter().map(|reason| reason.code).collect();
+    assert_eq!(codes, [ReasonCode::NoWorker, ReasonCode::Queued]);
+    assert_eq!((explanation.position.map(|position| position.ahead), explanation.workers.taking), (Some(0), 0));
+    assert_eq!(explanation.estimate, None);
+
+    let refused = service.client().submit::<_, Printed>("/api/refuse", &Order { pages: 9 }).await.unwrap();
+    in_time(refused.wait()).await.unwrap_err();
+    let explanation = refused.explain().await.unwrap();
+    assert_eq!((explanation.reasons[0].code, explanation.position), (ReasonCode::PermanentError, None));
+    assert!(explanation.reasons[0].detail.contains("9 pages are too many."), "{explanation:?}");
+
+    let unknown = service.client().job::<()>(async_endpoints_client::JobId::random());
+    assert_eq!(unknown.explain().await.unwrap_err().code(), Some("JOB_NOT_FOUND"));
     service.stop().await;
 }
