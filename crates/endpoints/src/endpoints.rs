@@ -187,8 +187,12 @@ impl AsyncEndpoints {
             }
         });
         let (cached, slots) = (Arc::downgrade(&stats_cache), Arc::downgrade(&worker));
-        measured
-            .gauges(move || cached.upgrade()?.latest(), move || slots.upgrade().map(|worker| worker.status().slots));
+        let decided = Arc::downgrade(&controls);
+        measured.gauges(
+            move || cached.upgrade()?.latest(),
+            move |name| decided.upgrade().is_some_and(|controls| controls.latest().pause(name).is_some()),
+            move || slots.upgrade().map(|worker| worker.status().slots),
+        );
         Self(Arc::new(Inner {
             types: names.into_iter().map(|name| (name.to_string(), name)).collect(),
             worker,

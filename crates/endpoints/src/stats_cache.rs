@@ -156,10 +156,11 @@ pub(crate) fn message(error: StoreError) -> String {
 
 #[cfg(test)]
 mod tests {
-    use async_endpoints_core::{JobStore, MemoryStore};
+    use async_endpoints_core::{JobStore, MemoryStore, SharedState, Timestamp};
     use async_endpoints_testkit::{FlakyStore, ManualClock, jobs::job};
 
     use super::*;
+    use crate::types::{Controls, TypePause};
 
     fn cache(store: Arc<dyn Store>) -> Arc<StatsCache> {
         let undeclared = |name: &JobName| TypeCutoffs {
@@ -211,6 +212,25 @@ mod tests {
             age(&cache, FRESH).await;
         }
         assert_eq!(stale, [0, 1], "counted once the type is known");
+    }
+
+    #[tokio::test]
+    async fn waiting_jobs_of_a_paused_type_are_not_stale() {
+        let clock = ManualClock::new();
+        let store = Arc::new(MemoryStore::with_clock(clock.clone()));
+        let cache = cache(store.clone());
+        store.insert(job("Printed", Duration::from_secs(60))).await.expect("memory answers");
+        clock.advance(Duration::from_secs(1));
+        let stale = async || cache.current(None).await.expect("memory answers").0.types[0].stale;
+        assert_eq!(stale().await, 1);
+        let pause = TypePause { reason: "no paper".to_owned(), since: Timestamp::from_micros(0), until: None };
+        let name = JobName::new("Printed").expect("a name");
+        let mut controls = Controls::default();
+        controls.change(&name, |control| control.pause = Some(pause));
+        let bytes = serde_json::to_vec(&controls).expect("JSON");
+        store.put_document("types", None, bytes.into(), None).await.expect("memory answers");
+        cache.controls.read().await.expect("memory answers");
+        assert_eq!(stale().await, 0);
     }
 
     #[test]

@@ -54,6 +54,7 @@ catalogue! {
     OLDEST_QUEUED_AGE = I::gauge("async_job.oldest_queued_age", "s", &["job_type"], "Wait of the runnable job that waits longest; 0 without one.").combine(Combine::Max);
     OLDEST_RUNNING_AGE = I::gauge("async_job.oldest_running_age", "s", &["job_type"], "Duration of the longest running attempt; 0 without one.").combine(Combine::Max);
     STUCK = I::gauge("async_job.stuck", "{job}", &["job_type"], "Jobs without progress for ten minutes: runnable without a live worker for the type, running past the timeout, or not recovered from a dead worker.").combine(Combine::Max);
+    PAUSED = I::gauge("async_job.paused", "", &["job_type"], "Whether an operator paused the type: 1 or 0. For _other: whether all of its types are paused.").combine(Combine::Max);
     WORKERS = I::gauge("async_worker.live", "{worker}", &["job_type"], "Live workers that run jobs of the type.").combine(Combine::Max);
     SLOTS = I::gauge("async_worker.slots", "{slot}", &["state"], "Slots of this process's worker: busy, idle, or leaked (held by a handler that was abandoned and cannot be stopped).");
     OPERATION_TIME = I::histogram("async_store.operation_time", "s", &["store", "operation", "outcome"], &STORE_BOUNDS, "Duration of store calls, by outcome: ok, error.");

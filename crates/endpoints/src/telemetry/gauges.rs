@@ -20,6 +20,9 @@ use crate::stuck;
 /// Returns the store's statistics; none without recent ones.
 type ReadStats = Arc<dyn Fn() -> Option<Arc<Stats>> + Send + Sync>;
 
+/// Whether an operator paused a type.
+type IsPaused = Arc<dyn Fn(&JobName) -> bool + Send + Sync>;
+
 /// Values of the label `state`, in the order of `JobStatus::ALL`.
 const STATES: [&str; 6] = ["queued", "scheduled", "in_progress", "completed", "failed", "canceled"];
 
@@ -29,13 +32,15 @@ pub(crate) fn register(
     instruments: &Arc<Instruments>,
     store: &'static str,
     stats: ReadStats,
+    is_paused: IsPaused,
     worker_slots: impl Fn() -> Option<WorkerSlots> + Send + Sync + 'static,
 ) {
-    let fleet = Fleet { attachment, stats, instruments };
+    let fleet = Fleet { attachment, stats, is_paused, instruments };
     fleet.jobs();
     fleet.by_type(&c::OLDEST_QUEUED_AGE, |row| row.oldest_queued);
     fleet.by_type(&c::OLDEST_RUNNING_AGE, |row| row.oldest_running);
     fleet.by_type(&c::STUCK, |row| row.stuck as f64);
+    fleet.by_type(&c::PAUSED, |row| f64::from(u8::from(row.is_paused)));
     fleet.by_type(&c::WORKERS, |row| row.workers as f64);
     fleet.of_store(&c::QUARANTINED, store, |stats| stats.quarantined);
     fleet.of_store(&c::REPAIRED, store, |stats| stats.repaired);
@@ -49,24 +54,26 @@ struct Row {
     oldest_queued: f64,
     oldest_running: f64,
     stuck: u64,
+    is_paused: bool,
     workers: usize,
 }
 
 impl Row {
-    fn of(of_type: &TypeStats, stats: &Stats) -> Self {
+    fn of(of_type: &TypeStats, stats: &Stats, is_paused: &IsPaused) -> Self {
         let age = |since: Option<_>| since.map_or(0.0, |since| stats.now.since(since).as_secs_f64());
         Self {
             counts: of_type.counts,
             oldest_queued: age(of_type.oldest_runnable),
             oldest_running: age(of_type.oldest_running),
             stuck: stuck::count(of_type, &stats.workers),
+            is_paused: is_paused(&of_type.name),
             workers: stats.workers.iter().filter(|worker| worker.runs(&of_type.name)).count(),
         }
     }
 
     /// Adds another type. The number of workers is the smallest of all types with queued jobs, because workers of one type
     /// cannot run jobs of another.
-    fn merge(&mut self, other: &Self) {
+    fn merged(mut self, other: Self) -> Self {
         let workers = match (self.counts[0], other.counts[0]) {
             (1.., 1..) => self.workers.min(other.workers),
             (1.., 0) => self.workers,
@@ -77,38 +84,40 @@ impl Row {
         self.oldest_queued = self.oldest_queued.max(other.oldest_queued);
         self.oldest_running = self.oldest_running.max(other.oldest_running);
         self.stuck += other.stuck;
+        self.is_paused &= other.is_paused;
         self.workers = workers;
+        self
     }
 }
 
 /// One row per declared type, whether the store knows it or not, and one for all other types.
-fn rows(stats: &Stats, instruments: &Instruments) -> Vec<(KeyValue, Row)> {
+fn rows(stats: &Stats, instruments: &Instruments, is_paused: &IsPaused) -> Vec<(KeyValue, Row)> {
     let label = |name: &str| KeyValue::new("job_type", name.to_owned());
     let known = |name: &JobName| stats.types.iter().find(|of_type| of_type.name == *name);
     let declared = instruments.names().map(|name| {
-        let row = known(name).map_or_else(Row::default, |of_type| Row::of(of_type, stats));
+        let without_jobs = || Row { is_paused: is_paused(name), ..Row::default() };
+        let row = known(name).map_or_else(without_jobs, |of_type| Row::of(of_type, stats, is_paused));
         (label(name.as_str()), row)
     });
     let mut rows: Vec<_> = declared.collect();
-    let mut others = stats.types.iter().filter(|of_type| !instruments.is_declared(&of_type.name)).peekable();
-    if others.peek().is_some() {
-        let mut other = Row::default();
-        others.for_each(|of_type| other.merge(&Row::of(of_type, stats)));
-        rows.push((label(OTHER), other));
-    }
+    let others = stats.types.iter().filter(|of_type| !instruments.is_declared(&of_type.name));
+    let others = others.map(|of_type| Row::of(of_type, stats, is_paused)).reduce(Row::merged);
+    rows.extend(others.map(|other| (label(OTHER), other)));
     rows
 }
 
 struct Fleet<'a> {
     attachment: &'a Attachment,
     stats: ReadStats,
+    is_paused: IsPaused,
     instruments: &'a Arc<Instruments>,
 }
 
 impl Fleet<'_> {
     fn jobs(&self) {
-        self.observe(&c::JOBS, |gauge, stats, instruments| {
-            for (name, row) in rows(stats, instruments) {
+        let is_paused = self.is_paused.clone();
+        self.observe(&c::JOBS, move |gauge, stats, instruments| {
+            for (name, row) in rows(stats, instruments, &is_paused) {
                 for (count, state) in row.counts.iter().zip(STATES) {
                     gauge.observe(*count as f64, &[name.clone(), KeyValue::new("state", state)]);
                 }
@@ -117,8 +126,9 @@ impl Fleet<'_> {
     }
 
     fn by_type(&self, instrument: &Instrument, value: impl Fn(&Row) -> f64 + Send + Sync + 'static) {
+        let is_paused = self.is_paused.clone();
         self.observe(instrument, move |gauge, stats, instruments| {
-            for (name, row) in rows(stats, instruments) {
+            for (name, row) in rows(stats, instruments, &is_paused) {
                 gauge.observe(value(&row), &[name]);
             }
         });
@@ -214,14 +224,19 @@ mod tests {
             workers: vec![worker(&["Taken", "Busy"]), worker(&["Taken", "Busy", "Rare"])],
             ..Stats::default()
         };
-        let mut rows: Vec<(String, Row)> =
-            rows(&stats, &instruments).into_iter().map(|(label, row)| (label.value.to_string(), row)).collect();
+        let is_paused: IsPaused = Arc::new(|name| ["Idle", "Rare"].contains(&name.as_str()));
+        let mut rows: Vec<(String, Row)> = rows(&stats, &instruments, &is_paused)
+            .into_iter()
+            .map(|(label, row)| (label.value.to_string(), row))
+            .collect();
         rows.sort_by(|a, b| a.0.cmp(&b.0));
-        let taken = Row { counts: [1, 2, 3, 4, 5, 6], oldest_queued: 7.0, oldest_running: 8.0, stuck: 3, workers: 2 };
+        let idle = Row { is_paused: true, ..Row::default() };
+        let counts = [1, 2, 3, 4, 5, 6];
+        let taken = Row { counts, oldest_queued: 7.0, oldest_running: 8.0, stuck: 3, is_paused: false, workers: 2 };
         // Left has ten stuck jobs and no worker. The workers of Busy and Rare do not change that.
-        let other =
-            Row { counts: [21, 6, 9, 12, 15, 18], oldest_queued: 70.0, oldest_running: 80.0, stuck: 19, workers: 0 };
-        let expected = [("Idle", Row::default()), ("Taken", taken), (OTHER, other)];
+        let counts = [21, 6, 9, 12, 15, 18];
+        let other = Row { counts, oldest_queued: 70.0, oldest_running: 80.0, stuck: 19, is_paused: false, workers: 0 };
+        let expected = [("Idle", idle), ("Taken", taken), (OTHER, other)];
         assert_eq!(rows, expected.map(|(label, row)| (label.to_owned(), row)));
     }
 }

@@ -156,9 +156,11 @@ impl Measured {
     pub(crate) fn gauges(
         &self,
         stats: impl Fn() -> Option<Arc<Stats>> + Send + Sync + 'static,
+        is_paused: impl Fn(&JobName) -> bool + Send + Sync + 'static,
         worker_slots: impl Fn() -> Option<WorkerSlots> + Send + Sync + 'static,
     ) {
-        gauges::register(&self.attachment, &self.instruments, self.store, Arc::new(stats), worker_slots);
+        let (stats, is_paused) = (Arc::new(stats), Arc::new(is_paused));
+        gauges::register(&self.attachment, &self.instruments, self.store, stats, is_paused, worker_slots);
     }
 
     /// Registers the gauge of health checks. `read` passes name and status of each check to its argument.
