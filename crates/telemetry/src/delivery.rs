@@ -114,7 +114,7 @@ impl Delivery {
     }
 
     /// Items whose export has not ended, or failed in the last flush.
-    fn unsent(&self) -> usize {
+    pub(crate) fn unsent(&self) -> usize {
         self.queued.load(Relaxed) + self.exporting.load(Relaxed) + self.lost.load(Relaxed)
     }
 

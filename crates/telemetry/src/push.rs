@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::{delivery::Delivery, exporter, otlp::Otlp, reader::SharedReader, runtime::ExportRuntime, signal::Signal};
 
-/// The task that pushes. It ends when this is dropped.
+/// The task that pushes. It ends when this is dropped, without a last push: the reader is shut down by then.
 pub(crate) struct Push {
     finish: mpsc::UnboundedSender<oneshot::Sender<()>>,
     runtime: ExportRuntime,
@@ -56,16 +56,19 @@ struct Pusher {
 }
 
 impl Pusher {
-    /// Pushes at each interval, until a request asks for the last push.
+    /// Pushes at each interval, until a request asks for the last push or the sender of requests is dropped.
     async fn run(self, mut requests: mpsc::UnboundedReceiver<oneshot::Sender<()>>) {
         loop {
             let last = tokio::select! {
                 () = sleep(self.interval) => None,
-                done = requests.recv() => Some(done),
+                request = requests.recv() => match request {
+                    Some(done) => Some(done),
+                    None => return,
+                },
             };
             self.delivery.exported(1, &self.push().await);
             if let Some(done) = last {
-                let _ = done.map(|done| done.send(()));
+                let _ = done.send(());
                 return;
             }
         }
@@ -76,5 +79,41 @@ impl Pusher {
         self.reader.collect(&mut collected)?;
         let exported = timeout(self.timeout, self.exporter.export(&collected)).await;
         exported.unwrap_or(Err(OTelSdkError::Timeout(self.timeout)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs the task to its end, and returns how many pushes failed.
+    fn failed_pushes(finish: impl FnOnce(mpsc::UnboundedSender<oneshot::Sender<()>>)) -> usize {
+        let otlp = Otlp::http("http://localhost:4318");
+        let runtime = ExportRuntime::start().expect("a runtime");
+        let delivery = Arc::new(Delivery::new(Signal::Metrics, &otlp, 0));
+        let exporter = runtime.enter(|| exporter::metrics(&otlp, &delivery.last_error)).expect("an exporter");
+        let reader = SharedReader::default();
+        reader.shutdown_with_timeout(Duration::ZERO).expect("the only shutdown");
+        let (sender, requests) = mpsc::unbounded_channel();
+        finish(sender);
+        // Failures count from here on.
+        delivery.close();
+        let pusher =
+            Pusher { interval: otlp.interval, timeout: otlp.timeout, exporter, delivery: delivery.clone(), reader };
+        let task = runtime.spawn(pusher.run(requests)).expect("a running runtime");
+        let ended = runtime.wait(Duration::from_secs(60), async {
+            task.await.expect("no panic");
+            Ok(())
+        });
+        ended.expect("the task ends");
+        delivery.unsent()
+    }
+
+    #[test]
+    fn dropped_telemetry_does_not_push_from_a_reader_that_is_shut_down() {
+        assert_eq!(failed_pushes(drop), 0);
+        let (done, _finished) = oneshot::channel();
+        let requested = |sender: mpsc::UnboundedSender<_>| sender.send(done).expect("the task listens");
+        assert_eq!(failed_pushes(requested), 1, "a requested push reports that it failed");
     }
 }
