@@ -104,6 +104,29 @@ async fn base_path_sets_location_of_jobs() {
 }
 
 #[tokio::test]
+async fn base_path_is_the_prefix_that_a_proxy_removes() {
+    let options = Options { base_path: Some("/shop".to_owned()), ..quick() };
+    let service = serve(options, |e| routes(e).merge(e.monitoring_routes())).await;
+    let response = service.client.post(service.url("/echo/x")).json(&json!(1)).send().await.unwrap();
+    let location = response.headers()["location"].to_str().unwrap().to_owned();
+    let job: Value = response.json().await.unwrap();
+    assert_eq!(location, format!("/shop/jobs/{}", job["id"].as_str().unwrap()));
+    assert_eq!(job["links"]["result"], format!("{location}/result"));
+    let as_proxied = location.strip_prefix("/shop").unwrap();
+    let read: Value = service.client.get(service.url(as_proxied)).send().await.unwrap().json().await.unwrap();
+    assert_eq!(read["links"], job["links"]);
+    let document = service.client.get(service.url("/openapi.json")).send().await.unwrap();
+    assert_eq!(document.json::<Value>().await.unwrap()["servers"][0]["url"], "/shop");
+    let new = json!({ "action": "retry", "filter": {} });
+    let preview = service.client.post(service.url("/ops/bulk/preview")).json(&new).send().await.unwrap();
+    let preview: Value = preview.json().await.unwrap();
+    let start = json!({ "preview": preview["id"] });
+    let started = service.client.post(service.url("/ops/bulk")).json(&start).send().await.unwrap();
+    assert_eq!(started.headers()["location"], format!("/shop/ops/bulk/{}", preview["id"].as_str().unwrap()));
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn application_layer_protects_routes() {
     async fn authenticate(request: Request, next: Next) -> Response {
         match request.headers().get("x-key") {
