@@ -199,7 +199,7 @@ async fn page_has_exactly_the_catalogue() {
 }
 
 /// The published names, kinds and labels. Written out, so that a change of the catalogue fails the test.
-const PUBLISHED: [(&str, &str, &[&str]); 20] = [
+const PUBLISHED: [(&str, &str, &[&str]); 21] = [
     ("async_job_queued_total", "counter", &["job_type"]),
     ("async_job_submissions_total", "counter", &["job_type", "result"]),
     ("async_job_processed_total", "counter", &["job_type"]),
@@ -215,6 +215,7 @@ const PUBLISHED: [(&str, &str, &[&str]); 20] = [
     ("async_job_oldest_queued_age_seconds", "gauge", &["job_type"]),
     ("async_job_oldest_running_age_seconds", "gauge", &["job_type"]),
     ("async_job_stuck", "gauge", &["job_type"]),
+    ("async_job_paused", "gauge", &["job_type"]),
     ("async_worker_slots", "gauge", &["state"]),
     ("async_store_operation_time_seconds", "histogram", &["operation", "outcome", "store"]),
     (
@@ -353,6 +354,23 @@ async fn declared_error_codes_start_at_zero() {
     let after = samples(&scrape(&url, TEXT).await);
     assert_eq!((after[&*failed("DECLARED")], after[&*attempts("failed")]), (2.0, 2.0));
     assert_eq!(after[&*failed("UNDECLARED")], 1.0);
+}
+
+#[tokio::test]
+async fn paused_type_is_shown_until_its_resume() {
+    let telemetry = telemetry();
+    let service = service(&telemetry).await;
+    let has = |idle: u8| {
+        let [idle, work] =
+            [("Idle", idle), ("Work", 0)].map(|(of, value)| format!("async_job_paused{{job_type=\"{of}\"}} {value}\n"));
+        move |text: &str| text.contains(&idle) && text.contains(&work)
+    };
+    scrape_until(&service.url(""), TEXT, has(0)).await;
+    service.endpoints.pause_type("Idle", "no paper", None).await.unwrap();
+    scrape_until(&service.url(""), TEXT, has(1)).await;
+    service.endpoints.resume_type("Idle").await.unwrap();
+    scrape_until(&service.url(""), TEXT, has(0)).await;
+    service.stop().await;
 }
 
 #[tokio::test]
