@@ -6,7 +6,7 @@ use async_endpoints::{Access, AsyncEndpoints, JobContext, JobError, JobType, Mem
 use reqwest::StatusCode;
 use serde_json::json;
 
-use super::{TEXT, WORK, samples, scrape, scrape_until, serve_monitoring, service, telemetry, work};
+use super::{TEXT, WORK, samples, scrape, scrape_until, serve_monitoring, service, telemetry};
 use crate::support::{ended, quick};
 
 #[tokio::test]
