@@ -1,6 +1,7 @@
 //! The condition of the server, for health checks.
 
 use async_endpoints_core::store::{Result, StoreHealth};
+use tokio_postgres::types::Type;
 
 use crate::{
     calls::Calls,
@@ -10,28 +11,39 @@ use crate::{
 
 /// Percentage of `max_connections` from which on the server is degraded.
 const FULL_PERCENT: i64 = 90;
+/// A transaction that is open for this many seconds keeps too many dead rows.
+const LONG_SECONDS: i64 = 3600;
 
 /// The age of a snapshot is in transactions. It can be read without a right to the session's other fields.
 const SQL: &str = "SELECT current_setting('server_version'), \
     (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'), \
     current_setting('max_connections')::bigint, \
     (SELECT coalesce(max(age(backend_xmin)), 0)::bigint FROM pg_stat_activity), \
-    current_setting('synchronous_standby_names')";
+    current_setting('synchronous_standby_names'), \
+    (SELECT coalesce(max(extract(epoch FROM clock_timestamp() - xact_start)), 0)::bigint FROM pg_stat_activity \
+     WHERE backend_type = 'client backend'), \
+    (SELECT coalesce(sum(n_dead_tup), 0)::bigint FROM pg_stat_user_tables WHERE schemaname = $1)";
 
 impl Calls {
     pub(crate) async fn health(&self) -> Result<StoreHealth> {
-        let row = self.query_one(Lane::Urgent, SQL, &[]).await?;
+        let row = self.query_one(Lane::Urgent, SQL, &[(&self.schema.as_str(), Type::TEXT)]).await?;
         let mut columns = Columns::new(&row);
         let version: String = answer(columns.read())?;
         let (used, max): (i64, i64) = (answer(columns.read())?, answer(columns.read())?);
         let oldest: i64 = answer(columns.read())?;
         let standbys: String = answer(columns.read())?;
+        let (open, dead): (i64, i64) = (answer(columns.read())?, answer(columns.read())?);
         let health = StoreHealth::default()
             .with("version", version)
             .with("connections", used)
             .with("max_connections", max)
             .with("oldest_snapshot_age", oldest)
             .with("synchronous_standby_names", standbys)
+            .with("oldest_transaction_seconds", open)
+            .with("dead_rows", dead)
+            .degraded_if(open >= LONG_SECONDS, || {
+                format!("a transaction is open for {open} s, and the server keeps all rows deleted since; end it")
+            })
             .degraded_if(used * 100 >= max * FULL_PERCENT, || {
                 format!("{used} of {max} connections are used; raise max_connections or use fewer")
             });

@@ -1,4 +1,37 @@
 //! A store of AsyncEndpoints in PostgreSQL 15 or newer. API and worker processes on many machines share it.
+//!
+//! ```no_run
+//! use async_endpoints_postgres::{Options, PostgresStore};
+//!
+//! # async fn open() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = PostgresStore::open("postgres://app@localhost/shop").await?;
+//! let own_tables = Options::new().schema("billing_jobs").open("postgres://app@localhost/shop").await?;
+//! # Ok(()) }
+//! ```
+//!
+//! - [`PostgresStore`]: the store. [`Options`] has its settings.
+//! - [`OpenError`]: why a server is refused, and [whether to try again](OpenError::is_transient).
+//!
+//! | feature | adds | brings in |
+//! |---|---|---|
+//! | `tls` | encrypted connections (`sslmode`) | rustls with its ring provider |
+//!
+//! # Modules
+//!
+//! | module | owns |
+//! |---|---|
+//! | `store`, `calls` | [`PostgresStore`] and its tasks; the parts that all calls share |
+//! | `sql/*.sql`, `schema` | tables, and one function per call, so one atomic step; versions of the schema and their migration |
+//! | `inserts` | combines concurrent inserts into one call |
+//! | `claim`, `lanes` | claims, and the lower bounds of order numbers that keep them fast beside dead rows |
+//! | `settle`, `client`, `list`, `stats`, `health` | the other calls: their arguments and answers |
+//! | `record`, `value`, `types` | rows of jobs, values of columns, numbers of job types |
+//! | `hints` | hints of this process and of others |
+//! | `link`, `backoff` | connections that are made again after they broke, driven by a thread of the store |
+//! | `options`, `server`, `tls`, `fail` | settings, the checks of a server, TLS, and errors |
+//!
+//! All tables and functions are in one schema, `ae` by default, and every name in SQL is qualified. Time is the server's. No
+//! module knows retry policy, HTTP, handlers or telemetry.
 
 mod backoff;
 mod calls;

@@ -21,7 +21,7 @@ CREATE TABLE ae.types (
     name text COLLATE "C" NOT NULL UNIQUE
 );
 
--- The submission. Written once and deleted once.
+-- The submission. Written once and deleted once; a payload of more than 2000 bytes is emptied when its job completes.
 CREATE TABLE ae.jobs (
     id          uuid     PRIMARY KEY,
     ord         bigint   NOT NULL,      -- order number of its acceptance

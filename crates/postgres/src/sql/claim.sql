@@ -2,7 +2,7 @@
 
 -- Makes due jobs of these types runnable, the soonest first, at most 100. The due time decides their order number.
 CREATE OR REPLACE FUNCTION ae.promote(types int[], t bigint) RETURNS uuid[] LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     promoted uuid[];
 BEGIN
@@ -41,7 +41,7 @@ CREATE OR REPLACE FUNCTION ae.claim_v1(
     since bigint, span text, created_at bigint, max_retries bigint, prio smallint, owner bytea, owner_label text, traceparent text,
     tracestate text, payload bytea
 ) LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
     t bigint := ae.now_us();
@@ -101,14 +101,13 @@ BEGIN
         RETURN QUERY
         SELECT t, NULL::bigint, NULL::uuid[], r.id, r.type, r.rank, CASE WHEN r.version = 2 THEN r.ord END, r.attempt, r.retries, r.since,
             r.span, j.created_at, j.max_retries, j.prio, j.owner, j.owner_label, j.traceparent, j.tracestate, j.payload
-        FROM unnest(started) AS s(id) JOIN ae.running r ON r.id = s.id LEFT JOIN ae.jobs j ON j.id = s.id
-        WHERE r.token = lease_token ORDER BY r.rank, r.ord, r.id;
+        FROM ae.running r LEFT JOIN ae.jobs j ON j.id = r.id WHERE r.id = ANY (started) ORDER BY r.rank, r.ord, r.id;
     END IF;
 END $$;
 
 -- Whether jobs of these types are queued, as far as the bounds allow.
 CREATE OR REPLACE FUNCTION ae.any_ready(types int[], froms bigint[]) RETURNS bool LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     RETURN EXISTS (SELECT 1 FROM unnest(types) AS w(ty) WHERE (
             SELECT true FROM ae.ready r WHERE r.type = w.ty AND r.version > 1 ORDER BY r.rank, r.ord, r.id LIMIT 1))

@@ -3,7 +3,7 @@
 -- Cancels a waiting job, or requests the cancellation of a running one. Answers: 0 canceled, 1 requested, 2 ended before,
 -- 3 unknown; `type` and whether anything changed.
 CREATE OR REPLACE FUNCTION ae.cancel_v1(of_id uuid, why text) RETURNS TABLE (answer smallint, type int, changed bool) LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
     t bigint; job record; was ae.ready; from_status int;
@@ -60,7 +60,7 @@ END $$;
 -- 3 not failed or canceled, expired, or unknown.
 CREATE OR REPLACE FUNCTION ae.retry_v1(of_id uuid, new_id uuid, parent text, state text)
 RETURNS TABLE (answer smallint, type int, other uuid) LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
     t bigint := ae.now_us();

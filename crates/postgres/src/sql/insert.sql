@@ -14,25 +14,26 @@ END $$;
 
 -- The number that a queue limit compares: Queued jobs, and Scheduled ones that never started. The caller holds the type's lock.
 CREATE OR REPLACE FUNCTION ae.waiting(of_type int) RETURNS bigint LANGUAGE plpgsql
-SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+SET jit = off SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-    folded bigint; changes bigint; change_rows bigint; fold_from bigint;
+    waiting bigint; changes bigint; fold_from bigint;
 BEGIN
     fold_from := (SELECT least(m.at, ae.now_us()) - 5000000 FROM ae.marks m WHERE m.name = 'fold');
-    SELECT coalesce(sum(d.v) FILTER (WHERE d.code IN (0, 6)), 0), count(DISTINCT d.place)
-        INTO changes, change_rows
-        FROM (SELECT x.ctid AS place, u.code, u.v FROM ae.deltas x, unnest(x.codes, x.vals) AS u(code, v)
-              WHERE x.type = of_type AND x.at >= fold_from) d;
-    folded := (SELECT coalesce(sum(c.n), 0) FROM ae.counts c WHERE c.type = of_type AND c.code IN (0, 6));
-    IF change_rows > 64 THEN
+    -- One statement, since a fold moves changes into the counts meanwhile.
+    SELECT coalesce(sum(x.n), 0), count(DISTINCT x.place) INTO waiting, changes FROM (
+        SELECT c.n, NULL::tid AS place FROM ae.counts c WHERE c.type = of_type AND c.code IN (0, 6)
+        UNION ALL
+        SELECT u.v, d.ctid FROM ae.deltas d, unnest(d.codes, d.vals) AS u(code, v)
+        WHERE d.type = of_type AND d.at >= fold_from AND u.code IN (0, 6)) x;
+    IF changes > 64 THEN
         PERFORM ae.fold_type(of_type, fold_from);
     END IF;
-    RETURN folded + changes;
+    RETURN waiting;
 END $$;
 
 -- The number of queued jobs of a type before a position, at most 1000.
 CREATE OR REPLACE FUNCTION ae.ahead(of_type int, of_rank smallint, of_ord bigint, of_id uuid) RETURNS bigint LANGUAGE plpgsql STABLE
-SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET plan_cache_mode = force_generic_plan AS $$
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     RETURN (SELECT count(*) FROM (
         SELECT 1 FROM ae.ready r WHERE r.type = of_type AND (r.rank, r.ord, r.id) < (of_rank, of_ord, of_id) LIMIT 1000) x);
@@ -48,7 +49,7 @@ CREATE OR REPLACE FUNCTION ae.insert_v1(
     repeatables bool[], delays bigint[], limits bigint[], retentions bigint[], retries bigint[], losses bigint[],
     parents text[], states text[]
 ) RETURNS TABLE (n int, answer smallint, now bigint, ahead bigint, other uuid) LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
     t bigint := ae.now_us();
@@ -107,7 +108,7 @@ END $$;
 
 -- The jobs that a queue limit refuses: those that would be new, beyond the free places of their type. Locks the types.
 CREATE OR REPLACE FUNCTION ae.beyond_limits(ids uuid[], types int[], limits bigint[], keys text[], owners bytea[])
-RETURNS uuid[] LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+RETURNS uuid[] LANGUAGE plpgsql SET jit = off SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     of_type int; refused uuid[] := '{}'; waiting bigint;
 BEGIN
@@ -131,13 +132,13 @@ END $$;
 CREATE OR REPLACE FUNCTION ae.not_accepted(
     ids uuid[], types int[], keys text[], owners bytea[], fingerprints bytea[], accepted uuid[], known uuid[], refused uuid[], t bigint
 ) RETURNS TABLE (n int, answer smallint, now bigint, ahead bigint, other uuid) LANGUAGE plpgsql
-SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+SET jit = off SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 BEGIN
     -- A key whose job was not accepted, because its id is taken, stays free.
-    DELETE FROM ae.keys k USING unnest(ids, types, keys, owners) AS i(id, ty, key, owner)
-        WHERE k.type = i.ty AND k.key = i.key AND k.owner = coalesce(i.owner, '') AND k.id = i.id
-          AND NOT i.id = ANY (accepted || known || refused);
+    DELETE FROM ae.keys WHERE ctid = ANY (ARRAY(
+        SELECT (SELECT k.ctid FROM ae.keys k WHERE k.type = i.ty AND k.key = i.key AND k.owner = coalesce(i.owner, '') AND k.id = i.id)
+        FROM unnest(ids, types, keys, owners) AS i(id, ty, key, owner) WHERE NOT i.id = ANY (accepted || known || refused)));
     RETURN QUERY
     SELECT i.n::int, CASE
             WHEN i.id = ANY (refused) THEN 3

@@ -42,7 +42,7 @@ CREATE OR REPLACE FUNCTION ae.view_v1(ids uuid[], whole bool) RETURNS TABLE (
     retries int, losses int, releases int, worker uuid, retried_by uuid, progress_at bigint, progress text, error text, result bytea,
     ahead bigint, attempts text
 ) LANGUAGE plpgsql STABLE
-SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
@@ -57,7 +57,7 @@ BEGIN
         CASE WHEN s.attempt > 1 OR s.attempt = 1 AND s.status <> 3 THEN (
             SELECT json_agg(json_build_array(a.attempt, a.worker, a.started_at, a.ended_at, a.outcome, a.error) ORDER BY a.attempt)::text
             FROM ae.attempts a WHERE a.id = s.id) END
-    FROM unnest(ids) WITH ORDINALITY AS u(id, n) JOIN ae.states_v1 s ON s.id = u.id ORDER BY u.n;
+    FROM ae.states_v1 s WHERE s.id = ANY (ids) ORDER BY array_position(ids, s.id);
 END $$;
 
 -- Owner of a deleted job, and until when readers get "gone".
@@ -65,20 +65,22 @@ CREATE OR REPLACE FUNCTION ae.tomb_v1(of_id uuid) RETURNS TABLE (now bigint, own
 $$ SELECT ae.now_us(), o.owner, o.gone_until FROM ae.tombs o WHERE o.id = of_id $$;
 
 CREATE OR REPLACE FUNCTION ae.versions_v1(ids uuid[]) RETURNS TABLE (n int, version int) LANGUAGE plpgsql STABLE
-SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY SELECT u.n::int, s.version FROM unnest(ids) WITH ORDINALITY AS u(id, n) JOIN ae.states_v1 s ON s.id = u.id
-        WHERE s.version IS NOT NULL AND (s.expires_at IS NULL OR s.expires_at > ae.now_us());
+        WHERE s.id = ANY (ids) AND s.version IS NOT NULL AND (s.expires_at IS NULL OR s.expires_at > ae.now_us());
 END $$;
 
-CREATE OR REPLACE FUNCTION ae.payload_v1(of_id uuid) RETURNS TABLE (payload bytea) LANGUAGE sql STABLE AS
+CREATE OR REPLACE FUNCTION ae.payload_v1(of_id uuid) RETURNS TABLE (payload bytea) LANGUAGE sql STABLE
+SET jit = off SET enable_seqscan = off AS
 $$ SELECT s.payload FROM ae.states_v1 s
    WHERE s.id = of_id AND s.status <> 3 AND (s.expires_at IS NULL OR s.expires_at > ae.now_us()) $$;
 
 CREATE OR REPLACE FUNCTION ae.logs_v1(of_id uuid, after bigint, most bigint)
-RETURNS TABLE (line int, attempt int, updated_at bigint, record text) LANGUAGE sql STABLE AS
+RETURNS TABLE (line int, attempt int, updated_at bigint, record text) LANGUAGE sql STABLE
+SET jit = off SET enable_seqscan = off AS
 $$ SELECT l.line, l.attempt, s.updated_at, l.record FROM ae.states_v1 s JOIN ae.logs l ON l.id = s.id
    WHERE s.id = of_id AND l.line > after AND s.status IS NOT NULL AND (s.expires_at IS NULL OR s.expires_at > ae.now_us())
    ORDER BY l.line LIMIT most $$;
@@ -96,7 +98,7 @@ CREATE OR REPLACE FUNCTION ae.list_v1(
     retries int, losses int, releases int, worker uuid, retried_by uuid, progress_at bigint, progress text, error text, result bytea,
     ahead bigint, attempts text
 ) LANGUAGE plpgsql STABLE
-SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
     ids uuid[];

@@ -2,7 +2,7 @@
 
 -- Adds the changes of one type since a time to its counts and minutes. The caller holds the lock of all folds or of the type.
 CREATE OR REPLACE FUNCTION ae.fold_type(of_type int, since bigint) RETURNS int LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     folded int;
 BEGIN
@@ -59,7 +59,7 @@ END $$;
 CREATE OR REPLACE FUNCTION ae.stats_v1(
     since_minute bigint, cut_names text[], slow_after bigint[], overdue_after bigint[], stuck_after bigint[]
 ) RETURNS TABLE (kind smallint, name text, number bigint, codes smallint[], vals bigint[], record text) LANGUAGE plpgsql STABLE
-SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
     t bigint := ae.now_us();

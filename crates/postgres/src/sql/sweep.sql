@@ -6,7 +6,7 @@
 -- more leases have expired.
 CREATE OR REPLACE FUNCTION ae.reclaim_v1(most int, lease bigint, lost text, canceled text)
 RETURNS TABLE (now bigint, pause bigint, more bool, id uuid, type int, attempt int, after smallint, created_at bigint, traceparent text, tracestate text)
-LANGUAGE plpgsql SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
+LANGUAGE plpgsql SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
     t bigint; swept bigint; quiet bigint; ids uuid[]; tokens uuid[]; attempts int[];
@@ -49,7 +49,7 @@ END $$;
 -- Replaces expired jobs by tombstones, then deletes tombstones past their time, at most `most` in total. Stops at the first
 -- unexpired job of each index. Returns how many.
 CREATE OR REPLACE FUNCTION ae.prune_v1(most int) RETURNS int LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     t bigint := ae.now_us();
     day bigint := 86400000000;
@@ -80,7 +80,9 @@ BEGIN
         DELETE FROM ae.tombs WHERE id = ANY (ARRAY(
             SELECT x.id FROM ae.tombs x WHERE x.forget_at <= t ORDER BY x.forget_at LIMIT most - pruned FOR UPDATE SKIP LOCKED))
         RETURNING id, type, key, owner),
-    k AS (DELETE FROM ae.keys k USING o WHERE k.type = o.type AND k.key = o.key AND k.owner = coalesce(o.owner, '') AND k.id = o.id)
+    k AS (DELETE FROM ae.keys WHERE ctid = ANY (ARRAY(
+        SELECT (SELECT k.ctid FROM ae.keys k WHERE k.type = o.type AND k.key = o.key AND k.owner = coalesce(o.owner, '') AND k.id = o.id)
+        FROM o WHERE o.key IS NOT NULL)))
     SELECT count(*) INTO forgotten FROM o;
     RETURN pruned + forgotten;
 END $$;

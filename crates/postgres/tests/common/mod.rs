@@ -4,7 +4,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 use std::sync::{
-    Arc,
+    Arc, LazyLock,
     atomic::{AtomicU32, Ordering},
 };
 
@@ -12,12 +12,17 @@ use async_endpoints_core::{
     Clock as _, JobStore, SharedState, forward_store_calls,
     store::{Result, StoreOperation},
 };
-use async_endpoints_postgres::tokio_postgres::{Client, NoTls};
-use async_endpoints_postgres::{Options, PostgresStore};
+use async_endpoints_postgres::{
+    Options, PostgresStore,
+    tokio_postgres::{self, Client, NoTls},
+};
 use async_endpoints_testkit::{ManualClock, server::PostgresServer};
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
-use tokio::sync::Mutex;
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::Mutex,
+};
 
 /// A schema of this test alone.
 pub fn schema() -> String {
@@ -29,11 +34,17 @@ pub async fn open(server: &PostgresServer, schema: &str) -> PostgresStore {
     Options::new().schema(schema).open(server.url()).await.expect("opened")
 }
 
-/// A connection of the test itself.
+/// A connection of the test itself. A thread of its own drives it, since a test may block its runtime.
 pub async fn client(server: &PostgresServer) -> Client {
-    let (client, connection) = tokio_postgres::connect(&server.url(), NoTls).await.expect("connected");
-    tokio::spawn(async move { drop(connection.await) });
-    client
+    static DRIVERS: LazyLock<Runtime> =
+        LazyLock::new(|| Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime starts"));
+    let url = server.url();
+    let connected = DRIVERS.spawn(async move {
+        let (client, connection) = tokio_postgres::connect(&url, NoTls).await.expect("connected");
+        tokio::spawn(async move { drop(connection.await) });
+        client
+    });
+    connected.await.expect("the task ends")
 }
 
 /// A store whose server has a manual clock: its clock function is replaced by one that reads a table, and each call first
@@ -59,7 +70,8 @@ impl OnClock {
              DELETE FROM {schema}.test_clock;
              INSERT INTO {schema}.test_clock VALUES ({time});
              CREATE OR REPLACE FUNCTION {schema}.now_us() RETURNS bigint LANGUAGE sql VOLATILE AS
-             $$ SELECT us FROM {schema}.test_clock $$"
+             $$ SELECT us FROM {schema}.test_clock $$;
+             UPDATE {schema}.marks SET at = {time}"
         );
         client.batch_execute(&sql).await.expect("the clock is replaced");
         Self { store, clock, client, schema: schema.to_owned(), written: Mutex::new(time) }
