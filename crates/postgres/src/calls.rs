@@ -1,5 +1,7 @@
 //! The parts that all calls share: the link, the schema, known types and hints.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use async_endpoints_core::{
     JobId, StoreError,
     store::{JobLookup, Result},
@@ -29,9 +31,30 @@ pub(crate) struct Calls {
     pub(crate) types: Types,
     pub(crate) lanes: Lanes,
     pub(crate) hints: Publisher,
+    /// Whether counts changed since the last fold.
+    wrote: AtomicBool,
 }
 
 impl Calls {
+    pub(crate) fn new(link: Link, schema: Schema) -> Self {
+        let hints = Publisher::new(&link, &schema);
+        Self { link, schema, types: Types::default(), lanes: Lanes::default(), hints, wrote: AtomicBool::new(true) }
+    }
+
+    /// Records that a call changed counts, and so left work for the next fold.
+    pub(crate) fn wrote(&self) {
+        self.wrote.store(true, Ordering::Relaxed);
+    }
+
+    /// Adds the changes of counts up, if this process made some or `always` is set.
+    pub(crate) async fn fold(&self, always: bool) {
+        if (self.wrote.swap(false, Ordering::Relaxed) || always)
+            && self.query(Lane::Work, "SELECT ae.fold_v1()", &[]).await.is_err()
+        {
+            self.wrote();
+        }
+    }
+
     /// Runs a statement in which `ae` stands for the schema.
     pub(crate) async fn query(&self, lane: Lane, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>> {
         self.link.query(lane, &self.schema.sql(sql), parameters).await

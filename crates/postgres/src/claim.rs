@@ -95,6 +95,9 @@ impl Calls {
 
     /// Hints the changed jobs, and the types if the claim promoted more jobs than it took.
     fn hint_claim(&self, quotas: &Quotas, promoted: &[Uuid], jobs: &[ClaimedJob], next_claim: Option<Duration>) {
+        if !jobs.is_empty() || !promoted.is_empty() {
+            self.wrote();
+        }
         let mut changed: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
         changed.extend(promoted.iter().copied().map(JobId).filter(|id| !jobs.iter().any(|job| job.id == *id)));
         let leaves_some = !promoted.is_empty() && next_claim == Some(Duration::ZERO);

@@ -34,6 +34,7 @@ impl Calls {
         let kind: i16 = answer(columns.read())?;
         let _type: Option<i32> = answer(columns.read())?;
         if answer(columns.read())? {
+            self.wrote();
             self.hints.publish(&[], &[id]);
         }
         if kind <= 1 {
@@ -65,6 +66,7 @@ impl Calls {
             let other = answer(columns.maybe_job())?;
             match (kind, other) {
                 (0, _) => {
+                    self.wrote();
                     self.hint(number.as_slice(), &[id]).await;
                     let record = self.record(new.id).await?.ok_or_else(|| missing(new.id))?;
                     return Ok(RetryOutcome::Created(Box::new(record.view)));
@@ -118,6 +120,9 @@ impl Calls {
             }
             recovered.push(job);
         }
+        if !recovered.is_empty() {
+            self.wrote();
+        }
         let changed: Vec<JobId> = recovered.iter().map(|job| job.id).collect();
         self.hint(&requeued, &changed).await;
         Ok(Reclaimed::Done { recovered, more })
@@ -145,6 +150,9 @@ impl Calls {
             let row = self.query_one(Lane::Work, "SELECT ae.prune_v1($1)", &[(&(step as i32), Type::INT4)]).await?;
             let pruned = answer(Columns::new(&row).number())?;
             removed += pruned;
+            if pruned > 0 {
+                self.wrote();
+            }
             if pruned < step {
                 break;
             }

@@ -228,6 +228,7 @@ async fn insert_all(batch: &[Pending], calls: &Calls) -> Result<Vec<Result<Answe
             runnable.push(name.clone());
         }
     }
+    calls.wrote();
     calls.hints.publish(&runnable, &[]);
     Ok(answers)
 }

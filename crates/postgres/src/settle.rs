@@ -133,6 +133,7 @@ impl Calls {
                 }
             }
         }
+        self.wrote();
         self.hint(&requeued, &changed).await;
         Ok(())
     }

@@ -23,21 +23,27 @@ use uuid::Uuid;
 use crate::{
     calls::Calls,
     fail::OpenError,
-    hints::Publisher,
     inserts::{self, Inserts},
-    lanes::Lanes,
     link::{Lane, Link},
     options::Options,
     schema::Schema,
     server::Server,
-    types::Types,
     value::{Columns, answer},
 };
 
 /// How often the changes of counts are folded.
 const FOLD_EVERY: Duration = Duration::from_secs(1);
 
-/// A store in PostgreSQL.
+/// A store in PostgreSQL. Jobs survive the end of all processes and of the server.
+///
+/// ```no_run
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use async_endpoints_core::store::{JobStore, StatsQuery};
+/// use async_endpoints_postgres::PostgresStore;
+/// let store = PostgresStore::open("postgres://app@localhost/shop").await?;
+/// println!("{:?}", store.stats(&StatsQuery::default()).await?.types);
+/// # Ok(()) }
+/// ```
 pub struct PostgresStore {
     calls: Arc<Calls>,
     inserts: Inserts,
@@ -84,8 +90,7 @@ impl PostgresStore {
         let link = Link::open(server, options.sizes()?).await?;
         let schema = Schema::new(&options.schema);
         schema.migrate(&link).await?;
-        let hints = Publisher::new(&link, &schema);
-        let calls = Arc::new(Calls { link, schema, types: Types::default(), lanes: Lanes::default(), hints });
+        let calls = Arc::new(Calls::new(link, schema));
         let (inserts, batcher) = inserts::new();
         calls.link.spawn(batcher.run(Arc::downgrade(&calls)));
         calls.link.spawn(fold(Arc::downgrade(&calls)));
@@ -93,11 +98,12 @@ impl PostgresStore {
     }
 }
 
-/// Adds the changes of counts up, regularly, until the store is dropped.
+/// Adds the changes of counts up, regularly, until the store is dropped. An idle process does so once a minute, for others that
+/// ended.
 async fn fold(calls: Weak<Calls>) {
-    while let Some(calls) = calls.upgrade() {
-        // What failed is added up next time.
-        drop(calls.query(Lane::Work, "SELECT ae.fold_v1()", &[]).await);
+    for second in 0_u64.. {
+        let Some(calls) = calls.upgrade() else { return };
+        calls.fold(second.is_multiple_of(60)).await;
         drop(calls);
         tokio::time::sleep(FOLD_EVERY).await;
     }
