@@ -26,6 +26,7 @@
 //! | `claim`, `lanes` | claims, and the lower bounds of order numbers that keep them fast beside dead rows |
 //! | `settle`, `client`, `list`, `stats`, `health` | the other calls: their arguments and answers |
 //! | `record`, `value`, `types` | rows of jobs, values of columns, numbers of job types |
+//! | `enqueue` | prepares jobs for a transaction of the application |
 //! | `hints` | hints of this process and of others |
 //! | `link`, `backoff` | connections that are made again after they broke, driven by a thread of the store |
 //! | `options`, `server`, `tls`, `fail` | settings, the checks of a server, TLS, and errors |
