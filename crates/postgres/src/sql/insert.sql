@@ -136,7 +136,7 @@ SET jit = off SET enable_seqscan = off SET plan_cache_mode = force_generic_plan 
 #variable_conflict use_column
 BEGIN
     -- A key whose job was not accepted, because its id is taken, stays free.
-    DELETE FROM ae.keys WHERE ctid = ANY (ARRAY(
+    DELETE FROM ae.keys x WHERE x.ctid = ANY (ARRAY(
         SELECT (SELECT k.ctid FROM ae.keys k WHERE k.type = i.ty AND k.key = i.key AND k.owner = coalesce(i.owner, '') AND k.id = i.id)
         FROM unnest(ids, types, keys, owners) AS i(id, ty, key, owner) WHERE NOT i.id = ANY (accepted || known || refused)));
     RETURN QUERY

@@ -66,7 +66,8 @@ impl OnClock {
         let client = client(server).await;
         let time = clock.now().as_micros();
         let sql = format!(
-            "CREATE TABLE IF NOT EXISTS {schema}.test_clock (us bigint);
+            "SELECT pg_advisory_xact_lock(hashtext('{schema}.fold'), 0);
+             CREATE TABLE IF NOT EXISTS {schema}.test_clock (us bigint);
              DELETE FROM {schema}.test_clock;
              INSERT INTO {schema}.test_clock VALUES ({time});
              CREATE OR REPLACE FUNCTION {schema}.now_us() RETURNS bigint LANGUAGE sql VOLATILE AS
