@@ -41,8 +41,8 @@ struct Head {
     max_retries: u32,
     max_losses: u32,
     retention_seconds: f64,
-    #[serde(skip_serializing_if = "is_zero")]
-    delay_seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delay_seconds: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     queue_limit: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -57,11 +57,6 @@ struct Head {
     wake: bool,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(seconds: &f64) -> bool {
-    *seconds == 0.0
-}
-
 impl PreparedJob {
     /// Prepares a job for the schema `ae`.
     pub fn new(job: NewJob) -> Self {
@@ -74,7 +69,7 @@ impl PreparedJob {
             max_retries: job.terms.max_retries,
             max_losses: job.terms.max_losses,
             retention_seconds: seconds(job.terms.retention),
-            delay_seconds: seconds(job.delay),
+            delay_seconds: (!job.delay.is_zero()).then(|| seconds(job.delay)),
             queue_limit: job.queue_limit.map(|limit| limit.min(i64::MAX as u64)),
             key: job.key.map(|key| key.as_str().to_owned()),
             fingerprint: job.fingerprint.to_string(),

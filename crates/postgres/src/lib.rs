@@ -1,5 +1,7 @@
 //! A store of AsyncEndpoints in PostgreSQL 15 or newer. API and worker processes on many machines share it.
 //!
+//! Applications get it from the crate `async-endpoints` with the feature `postgres`, and pass it to the builder:
+//!
 //! ```no_run
 //! use async_endpoints_postgres::{Options, PostgresStore};
 //!
@@ -11,6 +13,8 @@
 //!
 //! - [`PostgresStore`]: the store. [`Options`] has its settings.
 //! - [`OpenError`]: why a server is refused, and [whether to try again](OpenError::is_transient).
+//! - [`PreparedJob`]: a job that a transaction of the application creates. [`Enqueued`] is the answer.
+//! - `docs/postgres.md` has set-up, TLS, PgBouncer, failover, and errors with their remedies.
 //!
 //! | feature | adds | brings in |
 //! |---|---|---|

@@ -70,7 +70,7 @@ impl Listener {
         self.send(Listened::Missed);
         self.probe();
         // Seconds without a notification since the connection was made. None once it hears.
-        let mut silent = Some(0);
+        let mut silent: Option<u32> = Some(0);
         loop {
             tokio::select! {
                 _ = session.driver.ended() => break,
@@ -87,7 +87,7 @@ impl Listener {
                     if seconds > 1 {
                         self.send(Listened::Missed);
                     }
-                    if seconds % PROBE_EVERY == 0 {
+                    if seconds.is_multiple_of(PROBE_EVERY) {
                         self.probe();
                     }
                 }

@@ -51,7 +51,7 @@ BEGIN
         RAISE EXCEPTION 'invalid payload: expected {"v":1,"body":...}' USING ERRCODE = '22023';
     END IF;
     of_type := ae.type_v1(job_name);
-    IF ae.waiting_unlocked(of_type) >= (h->>'queueLimit')::bigint
+    IF h->>'queueLimit' IS NOT NULL AND ae.waiting_unlocked(of_type) >= (h->>'queueLimit')::bigint
         AND NOT EXISTS (SELECT 1 FROM ae.jobs j WHERE j.id = job_id)
         AND NOT EXISTS (SELECT 1 FROM ae.tombs o WHERE o.id = job_id)
         AND NOT EXISTS (SELECT 1 FROM ae.keys k WHERE k.type = of_type AND k.key = job_key AND k.owner = coalesce(job_owner, ''))
