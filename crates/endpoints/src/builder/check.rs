@@ -103,7 +103,8 @@ pub(super) fn check_paths(endpoints: &[Arc<DeclaredEndpoint>], jobs_path: &str) 
     let jobs = Route::JOBS.map(|route| route.path_below(jobs_path));
     // Several monitoring routes may have one path.
     let monitoring: BTreeSet<_> = Route::MONITORING.iter().map(|route| route.path_below(jobs_path)).collect();
-    let unknown = GROUPS.into_iter().flat_map(|(group, _)| Route::unknown_paths(group, jobs_path)).map(Cow::Owned);
+    let unknown =
+        GROUPS.into_iter().flat_map(|(group, _)| Route::unknown_paths(group, jobs_path, true)).map(Cow::Owned);
     for own in jobs.into_iter().chain(monitoring).chain(unknown) {
         if let Err(error) = routes.insert(own.clone(), ()) {
             return jobs_fail(format!("a path beside the library's {own} ({error})"));
@@ -151,7 +152,7 @@ fn reserved(path: &str, jobs_path: &str) -> Option<String> {
         let routes = if group == RouteGroup::Jobs { &Route::JOBS[..] } else { &Route::MONITORING[..] };
         let reserves = match routes.iter().find(|route| route.path_below(jobs_path) == path) {
             Some(route) => format!("the path for {} {path}", route.method()),
-            None if Route::unknown_paths(group, jobs_path).iter().any(|unknown| unknown == path) => {
+            None if Route::unknown_paths(group, jobs_path, true).iter().any(|unknown| unknown == path) => {
                 format!("all paths of the form {path}")
             }
             None => return None,

@@ -9,7 +9,7 @@ use axum::{
 use tower_service::Service;
 
 use super::route::{Audience, Route};
-use crate::{Access, AccessLevel, AsyncEndpoints, MemoryStore, alerts::Alerts};
+use crate::{Access, AccessLevel, AsyncEndpoints, Builder, MemoryStore, alerts::Alerts};
 
 const ID: &str = "01a223eb-b302-7739-bca5-0f11dafdb5e4";
 
@@ -20,9 +20,13 @@ struct Fixture {
 
 impl Fixture {
     fn new() -> Self {
+        Self::of(|builder| builder.alerts(Alerts::new()))
+    }
+
+    fn of(build: impl FnOnce(Builder) -> Builder) -> Self {
         let tokens = Access::tokens([("read", AccessLevel::View), ("write", AccessLevel::Operate)]);
-        let builder = AsyncEndpoints::builder(MemoryStore::new()).access(tokens).alerts(Alerts::new());
-        let endpoints = builder.build().expect("valid endpoints");
+        let builder = AsyncEndpoints::builder(MemoryStore::new()).access(tokens);
+        let endpoints = build(builder).build().expect("valid endpoints");
         let app = endpoints.job_routes().merge(endpoints.monitoring_routes());
         Self { endpoints, app }
     }
@@ -168,6 +172,9 @@ async fn unknown_path_is_a_problem() {
             assert!(body.contains("\"ROUTE_NOT_FOUND\"") && body.contains(path), "{body}");
         }
     }
-    let elsewhere = fixture.send_to(Method::GET, "/health/nothing").await;
-    assert_eq!((elsewhere.status(), text(elsewhere).await.as_str()), (StatusCode::NOT_FOUND, ""), "the application's");
+    let without_alerts = Fixture::of(|builder| builder);
+    for (fixture, path) in [(fixture, "/health/nothing"), (without_alerts, "/alerts/nothing")] {
+        let response = fixture.send_to(Method::GET, path).await;
+        assert_eq!((response.status(), text(response).await.as_str()), (StatusCode::NOT_FOUND, ""), "{path}");
+    }
 }

@@ -111,11 +111,12 @@ impl Route {
 
     /// The paths of each group that no route has: below those of a job, and all others below `/ops` and `/alerts`. Below
     /// `/health` and `/metrics`, applications have routes of their own.
-    pub(crate) fn unknown_paths(group: RouteGroup, jobs_path: &str) -> Vec<String> {
+    pub(crate) fn unknown_paths(group: RouteGroup, jobs_path: &str, has_alerts: bool) -> Vec<String> {
+        let (ops, alerts) = (["/ops", "/ops/", "/ops/{*rest}"], has_alerts.then_some("/alerts/{*rest}"));
         match group {
             RouteGroup::Submit => Vec::new(),
             RouteGroup::Jobs => vec![format!("{jobs_path}/{{id}}/{{*rest}}")],
-            RouteGroup::Monitoring => ["/ops", "/ops/", "/ops/{*rest}", "/alerts/{*rest}"].map(str::to_owned).into(),
+            RouteGroup::Monitoring => ops.into_iter().chain(alerts).map(str::to_owned).collect(),
         }
     }
 

@@ -193,8 +193,8 @@ fn own_routes(
     }
     let known =
         by_path.into_iter().fold(Router::new(), |router, (path, methods)| router.route(&path, with_fallback(methods)));
-    let unknown = Route::unknown_paths(group, &config.jobs_path).into_iter();
-    unknown.fold(known, |router, path| router.route(&path, any(unknown_path)))
+    let unknown = Route::unknown_paths(group, &config.jobs_path, endpoints.has_alerts());
+    unknown.into_iter().fold(known, |router, path| router.route(&path, any(unknown_path)))
 }
 
 /// Answers a request of one of the library's own routes.
