@@ -17,8 +17,10 @@ after(() => browser?.close());
 
 test('views and files keep the filter', async () => {
   const page = await open(browser, '/dashboard/jobs?status=Failed&name=Unreliable');
-  await page.getByLabel('Name of this view').fill('Mine & yours');
-  await page.getByRole('button', { name: 'Save view' }).click();
+  await page.getByText('Save view…').click();
+  await page.keyboard.type('Mine & yours');
+  await page.keyboard.press('Enter');
+  await page.locator('.saved').waitFor();
   await page.goto(`${demo}/dashboard/jobs`);
   assert.equal(await page.locator('.saved a[aria-current]').count(), 0);
   await page.getByRole('link', { name: 'Mine & yours' }).click();
@@ -49,6 +51,7 @@ test('chart shows its values to pointer and keyboard', async () => {
   assert.match(await text.innerText(), new RegExp(`^\\d\\d:\\d\\d:00\naccepted ${last}\nended `));
   await page.mouse.move(box.x, box.y + box.height / 2);
   assert.match(await text.innerText(), /accepted 0/);
+  if (process.env.SCREENSHOTS) await page.screenshot({ path: `${process.env.SCREENSHOTS}/cross.png` });
   await page.mouse.move(5, 5);
   assert.equal(await text.isVisible(), false);
 

@@ -41,9 +41,9 @@ function showTimes(inside) {
   }
 }
 
-// Values that this browser keeps for this dashboard. A browser that keeps nothing has none.
+// Values that this browser keeps for all dashboards of this server. A browser that keeps nothing has none.
 const kept = {
-  key: (name) => `dashboard ${new URL(main.dataset.base, location.href).pathname} ${name}`,
+  key: (name) => `async-endpoints ${name}`,
   get(name) {
     try {
       return localStorage.getItem(this.key(name));

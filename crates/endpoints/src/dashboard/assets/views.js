@@ -1,10 +1,11 @@
 // Filters of the list of jobs that this browser keeps by name.
 
 const views = document.querySelector('[data-views]');
+const VIEWS = `views of ${new URL(main.dataset.base, location.href).pathname}`;
 
 function savedViews() {
   try {
-    const saved = JSON.parse(kept.get('views') ?? '[]');
+    const saved = JSON.parse(kept.get(VIEWS) ?? '[]');
     return saved.filter(({ name, query }) => typeof name === 'string' && typeof query === 'string');
   } catch {
     return [];
@@ -41,18 +42,22 @@ function showViews() {
 }
 
 function saveViews(list) {
-  kept.set('views', JSON.stringify(list));
+  kept.set(VIEWS, JSON.stringify(list));
   showViews();
 }
 
 if (views) {
-  const form = document.getElementById('save-view');
-  form.hidden = false;
+  const part = document.getElementById('save-view');
+  const form = part.querySelector('form');
+  part.hidden = false;
+  part.ontoggle = () => part.open && form.elements.view.focus();
   form.onsubmit = (event) => {
     event.preventDefault();
     const name = form.elements.view.value.trim();
     if (name) saveViews([...savedViews().filter((other) => other.name !== name), { name, query: filterOfPage() }]);
     form.reset();
+    part.open = false;
+    part.querySelector('summary').focus();
   };
   addEventListener('storage', showViews);
   showViews();

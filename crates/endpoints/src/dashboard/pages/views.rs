@@ -20,9 +20,12 @@ pub(super) fn views(view: &View) -> Markup {
                 @let path = format!("/jobs?{query}");
                 a href=(view.link(&path)) aria-current=[(view.at() == path).then_some("true")] { (name) }
             }
-            form #save-view hidden {
-                label { "Name of this view" input name="view" required maxlength="40" size="14" autocomplete="off"; }
-                button { "Save view" }
+            details #save-view hidden {
+                summary { "Save view…" }
+                form {
+                    label { "Name" input name="view" required maxlength="40" size="14" autocomplete="off"; }
+                    button { "Save" }
+                }
             }
             noscript { span.quiet { "To keep a filter, bookmark this page." } }
         }
