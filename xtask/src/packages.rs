@@ -95,6 +95,12 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
         why: "tests connect through it",
     },
     Needed {
+        program: "pg_config",
+        arguments: &["--libdir"],
+        packages: &["libpq-dev"],
+        why: "an example uses diesel, which needs PostgreSQL's library",
+    },
+    Needed {
         program: "openssl",
         arguments: &["version"],
         packages: &["openssl"],
