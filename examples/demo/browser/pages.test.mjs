@@ -99,7 +99,7 @@ test('first visit is small and asks no other host', async () => {
   session.on('Network.dataReceived', ({ requestId, encodedDataLength }) => {
     if (requests.get(requestId).includes('/live?')) bytes += encodedDataLength;
   });
-  await page.goto(`${demo}/dashboard/jobs`);
+  await page.goto(`${demo}/dashboard`);
   await isLive(page);
   const urls = [...requests.values()];
   assert.ok(urls.every((url) => url.startsWith(demo)), urls.join(' '));

@@ -5,7 +5,8 @@ use maud::{Markup, html};
 
 use super::{
     content::{Done, Failure},
-    view::{Form, View, own_path},
+    parameters::own_path,
+    view::{Form, View},
 };
 use crate::http::{self, HttpConfig};
 

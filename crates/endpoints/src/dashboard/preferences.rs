@@ -4,7 +4,7 @@ use axum::http::{HeaderMap, header};
 
 use super::{
     content::{Done, Failure},
-    view::{Form, own_path},
+    parameters::{Form, own_path},
 };
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]

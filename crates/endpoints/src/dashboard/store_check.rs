@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::{sync::Mutex, time::Instant};
 
-use crate::{AsyncEndpoints, JobId, StoreError, store_call::limited};
+use crate::{AsyncEndpoints, JobId, StoreError};
 
 /// How old a result may be.
 pub(super) const FRESH: Duration = Duration::from_secs(2);
@@ -29,8 +29,14 @@ impl StoreCheck {
         let (at, result) = match known {
             Some(known) => known,
             None => {
-                let result = limited(PATIENCE, self.endpoints.job(JobId(uuid::Uuid::nil()))).await;
-                (Instant::now(), result.map(|_| ()).map_err(crate::stats_cache::message))
+                let answer = tokio::time::timeout(PATIENCE, self.endpoints.job(JobId(uuid::Uuid::nil()))).await;
+                let result = match answer {
+                    Ok(Ok(_)) => Ok(()),
+                    Ok(Err(StoreError::Unavailable(reason))) => Err(reason),
+                    Ok(Err(error)) => Err(error.to_string()),
+                    Err(_) => Err(format!("no answer within {PATIENCE:?}")),
+                };
+                (Instant::now(), result)
             }
         };
         *last = Some((at, result.clone()));
