@@ -42,6 +42,7 @@ mod plain {
             Ok(Self)
         }
 
+        #[expect(clippy::unused_self, reason = "the connector with TLS reads its settings")]
         pub(crate) const fn connector(&self) -> NoTls {
             NoTls
         }
