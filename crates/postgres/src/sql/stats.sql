@@ -44,7 +44,8 @@ BEGIN
     END LOOP;
     UPDATE ae.marks SET at = t WHERE name = 'fold' OR is_all AND name = 'fold_all';
     IF is_all THEN
-        DELETE FROM ae.minutes WHERE minute <= t / 60000000 - 360 OR minute > t / 60000000;
+        -- Other calls may have written the next minute since. Minutes after it were written while the clock was ahead.
+        DELETE FROM ae.minutes WHERE minute <= t / 60000000 - 360 OR minute > ae.now_us() / 60000000 + 1;
     END IF;
     RETURN folded;
 END $$;
