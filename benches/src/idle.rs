@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::{
-    process::{Server, cpu},
+    process::{Server, cpu_with_children},
     report::{Result, row, title},
 };
 
@@ -21,7 +21,7 @@ pub(crate) async fn on(name: &str, store: &[&str], server: Option<u32>, time: Du
     tokio::time::sleep(START).await;
     let now = || -> Result<Vec<Duration>> {
         let mut used = servers.iter().map(Server::cpu).collect::<std::io::Result<Vec<_>>>()?;
-        used.extend(server.map(|server| cpu(&server.to_string())).transpose()?);
+        used.extend(server.map(cpu_with_children).transpose()?);
         Ok(used)
     };
     let before = now()?;

@@ -10,7 +10,7 @@
 //! | `submission`, `load`, `followers`, `http` | the HTTP layer |
 //! | `dashboard`, `lists`, `open_pages`, `seen`, `probes`, `bulk` | the operator routes and the dashboard |
 //! | `backlog`, `operated` | stores with many jobs, and a service with operator routes on them |
-//! | `sqlite`, `sqlite_file`, `machine`, `space`; `redis` | the durable stores, their files and servers |
+//! | `sqlite`, `sqlite_file`, `machine`, `space`; `redis`; `postgres`, `peers` | the durable stores, their files and servers |
 //! | `rounds` | the product in turns with calls of a durable store |
 //! | `jobs`, `direct`, `product` | jobs, calls of a store alone, the product on a store |
 //! | `served`, `process`, `idle` | servers as separate processes |
@@ -32,7 +32,9 @@ mod machine;
 mod memory;
 mod open_pages;
 mod operated;
+mod peers;
 mod pickup;
+mod postgres;
 mod probes;
 mod process;
 mod product;
@@ -114,6 +116,13 @@ fn main() -> report::Result<()> {
     }
     if wanted("redis") {
         redis::run(&runtime, effort)?;
+    }
+    if wanted("postgres") {
+        postgres::run(&runtime, effort)?;
+    }
+    // Only by name: its build takes minutes.
+    if only.iter().any(|only| *only == "peers") {
+        peers::run(&runtime, effort)?;
     }
     if wanted("dashboard") {
         dashboard::run(&runtime, effort, &[])?;

@@ -54,7 +54,8 @@ fn take(times: &Times) -> Vec<f64> {
     std::mem::take(&mut *times.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-async fn submit_to_start(store: &Arc<dyn Store>, jobs: u32) -> Result<Vec<f64>> {
+/// Microseconds from before a submission to the start of its handler, one job after the other.
+pub(crate) async fn submit_to_start(store: &Arc<dyn Store>, jobs: u32) -> Result<Vec<f64>> {
     let times = Times::default();
     let sent: Arc<Mutex<Instant>> = Arc::new(Mutex::new(Instant::now()));
     let (started, sent_at) = (times.clone(), sent.clone());

@@ -78,6 +78,14 @@ pub(crate) fn cpu(process: &str) -> io::Result<Duration> {
     }
 }
 
+/// Processor time that a server and its child processes have used: PostgreSQL has one for each session.
+pub(crate) fn cpu_with_children(server: u32) -> io::Result<Duration> {
+    let children = fs::read_to_string(format!("/proc/{server}/task/{server}/children"))?;
+    // A child that has ended meanwhile counts nothing.
+    let of_children = children.split_whitespace().filter_map(|child| cpu(child).ok()).sum::<Duration>();
+    Ok(cpu(&server.to_string())? + of_children)
+}
+
 /// A memory line of `/proc/<process>/status`, in bytes.
 pub(crate) fn memory(process: &str, line: &str) -> io::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;

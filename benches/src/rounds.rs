@@ -8,7 +8,7 @@ use async_endpoints::core::Store;
 use crate::{
     direct,
     jobs::{CALLERS, Template},
-    process::cpu,
+    process::{cpu, cpu_with_children},
     product::{self, SLOTS},
     report::{self, Result, median, quantile, row, title},
 };
@@ -32,7 +32,7 @@ pub(crate) struct Rates {
 impl Rates {
     async fn add(&mut self, jobs: u32, server: Option<u32>, run: impl Future<Output = Result<f64>>) -> Result<()> {
         let now = || -> Result<(Duration, Option<Duration>)> {
-            Ok((cpu("self")?, server.map(|server| cpu(&server.to_string())).transpose()?))
+            Ok((cpu("self")?, server.map(cpu_with_children).transpose()?))
         };
         let micros = |took: Duration| took.as_secs_f64() * 1e6 / f64::from(jobs);
         let (own, others) = now()?;

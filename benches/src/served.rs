@@ -95,6 +95,7 @@ pub(crate) fn run(runtime: &Runtime, what: &[String]) -> Result<()> {
             ["endpoints"] => until_closed(endpoints(memory(), true)?).await?,
             ["sqlite", file] => until_closed(endpoints(Arc::new(SqliteStore::open(file).await?), true)?).await?,
             ["redis", url] => until_closed(endpoints(Arc::new(RedisStore::open(url).await?), true)?).await?,
+            ["postgres", url] => until_closed(endpoints(Arc::new(PostgresStore::open(url).await?), true)?).await?,
             _ => return Err(format!("unknown server {what:?}").into()),
         }
         Ok(())

@@ -36,9 +36,9 @@ cargo xtask <task>
   chaos        kills, stops, freezes and disconnects real processes under load
                options: --store sqlite|redis|redis-failover|postgres|postgres-failover --minutes 10 --seed 7
   generate     writes the alert rules, the dashboard, the tables of metrics and settings, and llms.txt
-  bench        measures the figures of docs/performance.md; needs redis-server and redis-cli
+  bench        measures the figures of docs/performance.md; needs redis-server, redis-cli and PostgreSQL
                a name limits the run: throughput, pickup, claim, memory, submission, telemetry, half-load,
-               sqlite, redis, dashboard
+               sqlite, redis, dashboard, postgres; peers, which builds other queues first, runs only by name
                after dashboard: parts (lists, open-pages, seen, probes, bulk) and stores (memory, sqlite, redis)
 ";
 
