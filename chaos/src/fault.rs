@@ -42,6 +42,14 @@ pub(crate) enum Span {
     PastLease,
 }
 
+/// Whether a promoted standby has every acknowledged write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Replication {
+    /// It may lack the last ones.
+    Asynchronous,
+    Synchronous,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// SIGKILL to a process, which is then replaced.
@@ -72,7 +80,7 @@ pub(crate) enum Fault {
     /// Ends all sessions of the server.
     EndSessions,
     /// Promotes the standby. The former primary is replaced by a standby of the new one.
-    Promote,
+    Promote(Replication),
 }
 
 /// The processes and faults of a run.
@@ -119,10 +127,10 @@ const REDIS: Scenario = Scenario {
 };
 
 /// Few other faults, so that lost writes are due to promotions.
-const FAILOVER: Scenario = Scenario {
+const REDIS_FAILOVER: Scenario = Scenario {
     roles: REDIS.roles,
     faults: &[
-        (Fault::Promote, 3),
+        (Fault::Promote(Replication::Asynchronous), 3),
         (Fault::Kill(Target::Working), 2),
         (Fault::LoseAnswers, 1),
         (Fault::Stop(Target::Any), 1),
@@ -152,13 +160,24 @@ const POSTGRES: Scenario = Scenario {
     ],
 };
 
+const POSTGRES_FAILOVER: Scenario = Scenario {
+    roles: REDIS.roles,
+    faults: &[
+        (Fault::Promote(Replication::Synchronous), 3),
+        (Fault::Kill(Target::Working), 2),
+        (Fault::LoseAnswers, 1),
+        (Fault::Stop(Target::Any), 1),
+    ],
+};
+
 impl StoreKind {
     pub(crate) fn scenario(self) -> Scenario {
         match self {
             Self::Sqlite => SQLITE,
             Self::Redis => REDIS,
             Self::Postgres => POSTGRES,
-            Self::RedisFailover | Self::PostgresFailover => FAILOVER,
+            Self::RedisFailover => REDIS_FAILOVER,
+            Self::PostgresFailover => POSTGRES_FAILOVER,
         }
     }
 
@@ -212,7 +231,7 @@ impl Span {
 impl Fault {
     /// Whether no process can use the store during the fault. At most one outage is in progress at a time.
     pub(crate) fn is_outage(self) -> bool {
-        matches!(self, Self::Outage(_) | Self::KillStore | Self::FreezeStore | Self::RefuseWrites | Self::Promote)
+        matches!(self, Self::Outage(_) | Self::KillStore | Self::FreezeStore | Self::RefuseWrites | Self::Promote(_))
     }
 }
 
@@ -256,7 +275,7 @@ impl fmt::Display for Fault {
             Self::FlushScripts => f.write_str("scripts flushed"),
             Self::KillClients(kind) => write!(f, "{kind} connections closed by the server"),
             Self::EndSessions => f.write_str("sessions ended by the server"),
-            Self::Promote => f.write_str("standby promoted"),
+            Self::Promote(_) => f.write_str("standby promoted"),
         }
     }
 }
@@ -300,7 +319,7 @@ mod tests {
 
     #[test]
     fn every_fault_has_a_target() {
-        for scenario in [SQLITE, REDIS, FAILOVER, POSTGRES] {
+        for scenario in [SQLITE, REDIS, REDIS_FAILOVER, POSTGRES, POSTGRES_FAILOVER] {
             for (fault, _) in scenario.faults {
                 if let Fault::Kill(target) | Fault::Stop(target) | Fault::Freeze(target, _) | Fault::CutOff(target, _) =
                     *fault

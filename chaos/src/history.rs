@@ -8,9 +8,9 @@ use std::{
 
 use jiff::Timestamp;
 
-use crate::fault::Fault;
+use crate::fault::{Fault, Replication};
 
-/// A promotion may lose writes that were acknowledged within this time before it.
+/// The promotion of an asynchronous standby may lose writes that were acknowledged within this time before it.
 const FAILOVER_LOSS: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
@@ -70,7 +70,8 @@ impl FaultHistory {
 
     /// Whether a promotion may lose a write that was acknowledged at that time.
     pub(crate) fn is_lost_by_failover(&self, at: Timestamp) -> bool {
-        let mut promotions = self.events.iter().filter(|event| event.fault == Fault::Promote);
+        const LOSSY: Fault = Fault::Promote(Replication::Asynchronous);
+        let mut promotions = self.events.iter().filter(|event| event.fault == LOSSY);
         promotions.any(|promoted| before(promoted.from, FAILOVER_LOSS) <= at && at <= promoted.until)
     }
 

@@ -66,7 +66,7 @@ async fn inject(fleet: Arc<Fleet>, fault: Fault, alone: bool, mut rng: fastrand:
         Fault::KillClients("pubsub") => fleet.servers.command("CLIENT KILL TYPE pubsub").await?,
         Fault::KillClients(_) => fleet.servers.command("CLIENT KILL TYPE normal").await?,
         Fault::EndSessions => fleet.servers.command(END_SESSIONS).await?,
-        Fault::Outage(_) | Fault::KillStore | Fault::FreezeStore | Fault::RefuseWrites | Fault::Promote => {
+        Fault::Outage(_) | Fault::KillStore | Fault::FreezeStore | Fault::RefuseWrites | Fault::Promote(_) => {
             let Ok(_held) = fleet.outage.try_lock() else { return Ok(false) };
             let until = outage(&fleet, fault, &mut rng).await?;
             fleet.history.lock().events.push(FaultEvent { until, ..event(None) });
@@ -130,7 +130,7 @@ async fn outage(fleet: &Fleet, fault: Fault, rng: &mut fastrand::Rng) -> io::Res
             sleep(span).await;
             servers.on_primary(|primary| primary.refuse_writes(false)).await??;
         }
-        Fault::Promote => {
+        Fault::Promote(_) => {
             servers.promote().await?;
             let until = Timestamp::now();
             servers.follow().await?;

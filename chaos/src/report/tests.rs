@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    fault::{Fault, Span, Target},
+    fault::{Fault, Replication, Span, Target},
     history::{FaultEvent, before},
 };
 
@@ -110,13 +110,15 @@ fn overlapping_handler_is_a_violation() {
 }
 
 #[test]
-fn promotion_excuses_its_last_second_only() {
-    let promoted =
-        |from| FaultHistory { events: vec![event(Fault::Promote, None, from, from)], ..FaultHistory::default() };
-    assert_eq!(violations(&promoted(10), vec![], None, None), ["lost by failover"]);
-    assert_eq!(violations(&promoted(11), vec![], None, None), ["lost by failover"]);
-    assert_eq!(violations(&promoted(12), vec![], None, None), ["lost"]);
-    assert_eq!(violations(&promoted(9), vec![], None, None), ["lost"]);
+fn promotion_excuses_its_last_second_only_if_replication_is_asynchronous() {
+    let promoted = |replication, from| FaultHistory {
+        events: vec![event(Fault::Promote(replication), None, from, from)],
+        ..FaultHistory::default()
+    };
+    for (from, expected) in [(9, "lost"), (10, "lost by failover"), (11, "lost by failover"), (12, "lost")] {
+        assert_eq!(violations(&promoted(Replication::Asynchronous, from), vec![], None, None), [expected]);
+        assert_eq!(violations(&promoted(Replication::Synchronous, from), vec![], None, None), ["lost"]);
+    }
 }
 
 #[test]
