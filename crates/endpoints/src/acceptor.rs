@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    hub::Hub,
     new_job::{Accepted, Acceptor, SubmitError},
     options::Options,
     store_call::within,
@@ -22,6 +23,8 @@ pub(crate) struct StoreAcceptor {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) measured: Arc<Measured>,
     pub(crate) options: Options,
+    /// Counts accepted jobs as changes.
+    pub(crate) hub: Arc<Hub>,
     /// Submissions are refused when it has fired. None for handlers: a running attempt may end during the drain.
     pub(crate) stopping: Option<CancellationToken>,
 }
@@ -64,6 +67,7 @@ impl StoreAcceptor {
         let inserted = job.clone();
         match within(self.store.insert(job)).await? {
             InsertOutcome::Inserted { created_at, version, ahead } => {
+                self.hub.job_accepted();
                 Ok(Accepted { job: inserted.view(created_at, version, ahead), replayed: false })
             }
             InsertOutcome::Existing(JobLookup::Found(job)) => Ok(Accepted { job: *job, replayed: true }),

@@ -95,7 +95,11 @@ impl Hub {
             self.mark_all();
             while let Some(hint) = hints.next().await {
                 match hint {
-                    Hint::Work(name) => on_work(Some(&name)),
+                    Hint::Work(name) => {
+                        // The job that made the queue non-empty is new, or waits again.
+                        self.count_change();
+                        on_work(Some(&name));
+                    }
                     Hint::Jobs(ids) => self.mark(&ids),
                     Hint::Lagged => {
                         on_work(None);
@@ -146,6 +150,11 @@ impl Hub {
     #[cfg(feature = "dashboard")]
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// Says that a job was accepted. Stores give no hint of a job behind others.
+    pub(crate) fn job_accepted(&self) {
+        self.count_change();
     }
 
     fn count_change(&self) {
@@ -343,6 +352,19 @@ mod tests {
             follower.latest.borrow().as_ref().is_some_and(|latest| version(latest) != *seen)
         });
         assert_eq!(published.count(), COMPARED);
+    }
+
+    #[cfg(feature = "dashboard")]
+    #[tokio::test]
+    async fn accepted_job_behind_others_is_a_change() {
+        const PRINT: crate::JobType<(), ()> = crate::JobType::new("Print");
+        let endpoints = crate::AsyncEndpoints::builder(MemoryStore::new()).build().expect("valid endpoints");
+        let mut changes = endpoints.job_changes();
+        for _ in 0..3 {
+            changes.mark_unchanged();
+            endpoints.submit(PRINT, ()).await.expect("memory answers");
+            assert!(changes.has_changed().expect("the hub lives"), "without a hint of the store");
+        }
     }
 
     #[tokio::test]

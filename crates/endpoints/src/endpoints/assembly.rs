@@ -15,6 +15,7 @@ use crate::{
     bulk::Bulk,
     fleet::Fleet,
     health::{self, Check, Health, Sources},
+    hub::Hub,
     job_type::{Policy, Rules},
     middleware::Middleware,
     options::Options,
@@ -67,7 +68,9 @@ impl AsyncEndpoints {
         let version = measured.telemetry.service_version().unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned());
         let info = describe(id, version);
         let measured = Arc::new(measured);
+        let hub = Arc::<Hub>::default();
         let for_handlers = StoreAcceptor {
+            hub: hub.clone(),
             store: store.clone(),
             measured: measured.clone(),
             options: options.clone(),
@@ -128,7 +131,7 @@ impl AsyncEndpoints {
             bulk: Bulk::new(store.clone(), id, options.lease),
             store,
             options,
-            hub: Arc::default(),
+            hub,
             background: Mutex::default(),
             started: AtomicBool::new(false),
             fleet: Fleet::default(),
