@@ -10,6 +10,7 @@ use std::{
 
 use async_endpoints_core::{
     JobId, StoreError,
+    limits::BATCH_JOBS,
     store::{ListFilter, Role},
 };
 use futures_util::{StreamExt, stream};
@@ -30,8 +31,8 @@ use crate::{
 
 /// Time after which no further job of a chunk is begun, so that a stop is noticed.
 const ROUND: Duration = Duration::from_secs(1);
-/// Number of jobs that are changed at a time.
-const CONCURRENCY: usize = 8;
+/// Number of jobs that are changed at a time: a whole chunk, which SQLite commits together.
+const CONCURRENCY: usize = BATCH_JOBS;
 /// Pause after a round that failed.
 const PAUSE: Duration = Duration::from_secs(1);
 
