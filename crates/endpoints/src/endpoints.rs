@@ -17,6 +17,8 @@ mod explain;
 mod jobs;
 mod lifecycle;
 mod queries;
+#[cfg(feature = "dashboard")]
+mod recent;
 mod request;
 mod types;
 

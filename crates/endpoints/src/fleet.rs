@@ -72,29 +72,6 @@ impl LastRead {
 }
 
 impl Fleet {
-    /// Returns why a job waits, or `None` if it does not wait. `per_process` is an operator's limit of its type.
-    pub(crate) async fn waiting(
-        &self,
-        store: &Arc<dyn Store>,
-        job: &JobView,
-        lease: Duration,
-        per_process: Option<u32>,
-    ) -> Option<Waiting> {
-        let now = SystemTime::now().into();
-        match job.status {
-            JobStatus::Scheduled if job.scheduled_at.is_some_and(|due| due > now) => {
-                Some(Waiting { reason: WaitingReason::Delayed, ahead: None, until: job.scheduled_at })
-            }
-            JobStatus::Queued | JobStatus::Scheduled => {
-                let reason = self.last_workers(store).await.map_or(WaitingReason::Queued, |(now, workers)| {
-                    reason(capacity::live(&workers, now, lease), &job.name, per_process)
-                });
-                Some(Waiting { reason, ahead: job.ahead, until: None })
-            }
-            _ => None,
-        }
-    }
-
     /// Returns the live workers, at most 1 s old and in the order of their start. Callers that come during a read share its
     /// result, and so do callers within a second after a failed one.
     pub(crate) async fn workers(&self, store: &Arc<dyn Store>) -> Result<Arc<[LiveWorker]>, StoreError> {
@@ -104,9 +81,7 @@ impl Fleet {
         }
         let began = Instant::now();
         let result = within(store.stats(&StatsQuery::default())).await.map(|stats| {
-            let mut workers = stats.workers;
-            workers.sort_by_key(|worker| (worker.info.started_at, worker.info.id));
-            let workers = Arc::from(workers);
+            let workers = by_start(stats.workers);
             *self.0.workers.lock() = Some((stats.now, Arc::clone(&workers)));
             workers
         });
@@ -117,7 +92,7 @@ impl Fleet {
 
     /// Returns the workers, and the store's time when they were read. Reads if the list is older than a second. If that takes
     /// long, it goes on in the background, and this returns what was read last.
-    async fn last_workers(&self, store: &Arc<dyn Store>) -> Option<(Timestamp, Arc<[LiveWorker]>)> {
+    pub(crate) async fn last_workers(&self, store: &Arc<dyn Store>) -> Option<(Timestamp, Arc<[LiveWorker]>)> {
         // The lock is taken while a read runs.
         let is_due = self.0.last_read.try_lock().is_ok_and(|read| !read.as_ref().is_some_and(LastRead::is_fresh));
         let refresh = is_due.then(|| {
@@ -128,6 +103,35 @@ impl Fleet {
             let _ = tokio::time::timeout(WAIT, refresh).await;
         }
         self.0.workers.lock().clone()
+    }
+}
+
+/// The workers in the order of their start.
+pub(crate) fn by_start(mut workers: Vec<LiveWorker>) -> Arc<[LiveWorker]> {
+    workers.sort_by_key(|worker| (worker.info.started_at, worker.info.id));
+    workers.into()
+}
+
+/// Returns why a job waits, or `None` if it does not wait. `workers` are those of the fleet and the store's time when they were
+/// read, if they are known. `per_process` is an operator's limit of the job's type.
+pub(crate) fn waiting(
+    job: &JobView,
+    workers: Option<(Timestamp, &[LiveWorker])>,
+    lease: Duration,
+    per_process: Option<u32>,
+) -> Option<Waiting> {
+    let now = SystemTime::now().into();
+    match job.status {
+        JobStatus::Scheduled if job.scheduled_at.is_some_and(|due| due > now) => {
+            Some(Waiting { reason: WaitingReason::Delayed, ahead: None, until: job.scheduled_at })
+        }
+        JobStatus::Queued | JobStatus::Scheduled => {
+            let reason = workers.map_or(WaitingReason::Queued, |(now, workers)| {
+                reason(capacity::live(workers, now, lease), &job.name, per_process)
+            });
+            Some(Waiting { reason, ahead: job.ahead, until: None })
+        }
+        _ => None,
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use async_endpoints_core::{
@@ -17,12 +17,11 @@ use serde::Serialize;
 
 use crate::{
     stats::{Percentiles, first_minute, minutes},
-    stats_cache::message,
     store_call::within,
 };
 
-/// Maximum age of series that are returned without a store call.
-const FRESH: Duration = Duration::from_secs(5);
+/// The shared statistics have an hour. After less than that, they overlap with the known minutes.
+const OVERLAP: Duration = Duration::from_secs(50 * 60);
 /// Everything that stores keep.
 const ALL: Duration = Duration::from_secs(60 * STATS_MINUTES as u64);
 
@@ -82,43 +81,59 @@ impl SeriesPoint {
     }
 }
 
-/// The series of all types, read from the store at most once in 5 s.
+/// The minutes that stores keep. The store is read for them once. Then the last hour of the shared statistics replaces what it
+/// overlaps: minutes before it do not change any more.
 #[derive(Default)]
 pub(crate) struct SeriesCache {
-    /// The last store call. Locked for its whole duration, so that at most one runs.
-    last_call: tokio::sync::Mutex<Option<Call>>,
+    /// Locked during a store call, so that at most one runs.
+    known: tokio::sync::Mutex<Option<Known>>,
 }
 
-struct Call {
-    began: Instant,
-    result: Result<Arc<[TypeSeries]>, String>,
+struct Known {
+    minutes: BTreeMap<(JobName, i64), MinuteStats>,
+    /// The statistics that brought `minutes` up to date, and from which `series` was made.
+    stats: Arc<Stats>,
+    series: Arc<[TypeSeries]>,
 }
 
 impl SeriesCache {
-    /// Returns the series of a window, or those of one type. Callers that come during a call share its result, and so do callers
-    /// within 5 s after it.
+    /// Returns the series of a window, or those of one type, at most 5 s old.
     pub(crate) async fn window(
         &self,
         store: &dyn Store,
+        recent: Arc<Stats>,
         window: Duration,
         name: Option<&JobName>,
     ) -> Result<Vec<TypeSeries>, StoreError> {
-        let all = self.all(store).await.map_err(StoreError::Unavailable)?;
+        let all = self.all(store, recent).await?;
         let wanted = all.iter().filter(|series| name.is_none_or(|name| series.name == *name));
         Ok(wanted.map(|series| last(series, minutes(window) as usize)).collect())
     }
 
-    async fn all(&self, store: &dyn Store) -> Result<Arc<[TypeSeries]>, String> {
-        let mut last_call = self.last_call.lock().await;
-        if let Some(call) = last_call.as_ref().filter(|call| call.began.elapsed() < FRESH) {
-            return call.result.clone();
+    async fn all(&self, store: &dyn Store, recent: Arc<Stats>) -> Result<Arc<[TypeSeries]>, StoreError> {
+        let mut known = self.known.lock().await;
+        if let Some(known) = known.as_ref().filter(|known| Arc::ptr_eq(&known.stats, &recent)) {
+            return Ok(known.series.clone());
         }
-        let began = Instant::now();
-        let query = StatsQuery { since_minute: Some(0), cutoffs: Vec::new() };
-        let result = within(store.stats(&query)).await.map(|stats| Arc::from(series(&stats))).map_err(message);
-        *last_call = Some(Call { began, result: result.clone() });
-        result
+        let overlaps = |known: &Known| recent.now.since(known.stats.now) < OVERLAP;
+        let mut minutes = match known.take().filter(overlaps) {
+            Some(known) => known.minutes,
+            None => {
+                let query = StatsQuery { since_minute: Some(0), cutoffs: Vec::new() };
+                by_type(&within(store.stats(&query)).await?.minutes)
+            }
+        };
+        let first = first_minute(recent.now, ALL);
+        minutes.retain(|(_, minute), _| *minute >= first);
+        minutes.extend(by_type(&recent.minutes));
+        let series: Arc<[TypeSeries]> = series(&recent, &minutes).into();
+        *known = Some(Known { minutes, stats: recent, series: series.clone() });
+        Ok(series)
     }
+}
+
+fn by_type(minutes: &[MinuteStats]) -> BTreeMap<(JobName, i64), MinuteStats> {
+    minutes.iter().map(|minute| ((minute.name.clone(), minute.minute), minute.clone())).collect()
 }
 
 fn last(series: &TypeSeries, minutes: usize) -> TypeSeries {
@@ -127,15 +142,12 @@ fn last(series: &TypeSeries, minutes: usize) -> TypeSeries {
 }
 
 /// The series of everything that the store keeps, by name: of each type that has or had jobs.
-fn series(stats: &Stats) -> Vec<TypeSeries> {
-    let first = first_minute(stats.now, ALL);
-    let minutes = first..=stats.now.minute();
-    let stored: BTreeMap<(&JobName, i64), &MinuteStats> =
-        stats.minutes.iter().map(|minute| ((&minute.name, minute.minute), minute)).collect();
+fn series(stats: &Stats, stored: &BTreeMap<(JobName, i64), MinuteStats>) -> Vec<TypeSeries> {
+    let minutes = first_minute(stats.now, ALL)..=stats.now.minute();
     let names = stats.types.iter().map(|of_type| &of_type.name);
-    let names: BTreeSet<&JobName> = names.chain(stats.minutes.iter().map(|minute| &minute.name)).collect();
-    let point = |name, minute| {
-        stored.get(&(name, minute)).map_or_else(|| SeriesPoint::empty(minute), |stored| SeriesPoint::of(stored))
+    let names: BTreeSet<&JobName> = names.chain(stored.keys().map(|(name, _)| name)).collect();
+    let point = |name: &JobName, minute| {
+        stored.get(&(name.clone(), minute)).map_or_else(|| SeriesPoint::empty(minute), SeriesPoint::of)
     };
     let series = names.into_iter().map(|name| TypeSeries {
         name: name.clone(),
@@ -146,8 +158,8 @@ fn series(stats: &Stats) -> Vec<TypeSeries> {
 
 #[cfg(test)]
 mod tests {
-    use async_endpoints_core::MemoryStore;
-    use async_endpoints_testkit::FlakyStore;
+    use async_endpoints_core::{Clock as _, MemoryStore};
+    use async_endpoints_testkit::{FlakyStore, ManualClock};
 
     use super::*;
 
@@ -170,7 +182,8 @@ mod tests {
 
     #[test]
     fn series_have_a_point_for_each_minute() {
-        let series = series(&stats());
+        let stats = stats();
+        let series = series(&stats, &by_type(&stats.minutes));
         let names: Vec<&str> = series.iter().map(|series| series.name.as_str()).collect();
         assert_eq!((names.as_slice(), series[1].points.len()), (&["A", "B"][..], STATS_MINUTES as usize));
         let two = last(&series[1], 2);
@@ -186,16 +199,31 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn callers_share_one_store_call() {
-        let store = FlakyStore::new(Arc::new(MemoryStore::new()));
+    async fn minutes_before_the_shared_statistics_are_read_once() {
+        let (store, clock) = (FlakyStore::new(Arc::new(MemoryStore::new())), ManualClock::new());
         let cache = SeriesCache::default();
-        let window = async || cache.window(&store, Duration::from_secs(60), None).await;
-        assert_eq!(window().await.expect("the store answers"), []);
+        // The arrivals of each minute that has some, once the last minute of the shared statistics has this number.
+        let arrivals = async |last: u64| {
+            let mut minute = MinuteStats::new(clock.now().minute(), name("A"));
+            minute.arrivals = last;
+            let recent = Stats { now: clock.now(), minutes: vec![minute], ..Stats::default() };
+            let series = cache.window(&store, Arc::new(recent), ALL, None).await?;
+            let points = series.iter().flat_map(|series| &series.points);
+            Ok::<_, StoreError>(points.map(|point| point.arrivals).filter(|arrivals| *arrivals > 0).collect::<Vec<_>>())
+        };
+        assert_eq!(arrivals(3).await.expect("the store answers"), [3]);
         store.outage(true);
-        assert!(window().await.is_ok(), "without another call");
-        *cache.last_call.lock().await = None;
-        let error = window().await.expect_err("the store is unavailable").to_string();
+        assert_eq!(arrivals(4).await.expect("no call"), [4], "the same minute, later");
+        clock.advance(Duration::from_secs(60));
+        assert_eq!(arrivals(5).await.expect("no call"), [4, 5]);
+        for _ in 0..9 {
+            clock.advance(OVERLAP - Duration::from_secs(60));
+            arrivals(6).await.expect("no call");
+        }
+        assert_eq!(arrivals(6).await.expect("no call"), [6; 8], "older minutes are dropped");
+        clock.advance(OVERLAP);
+        arrivals(7).await.expect_err("the store is read again");
         store.outage(false);
-        assert_eq!(window().await.expect_err("the failed call is shared").to_string(), error);
+        assert_eq!(arrivals(7).await.expect("the store answers"), [7]);
     }
 }

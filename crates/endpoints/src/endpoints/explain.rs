@@ -50,12 +50,22 @@ impl AsyncEndpoints {
 
     /// Explains a job that was just read.
     pub(crate) async fn explain_to(&self, job: &JobView, viewer: Viewer) -> Result<Explained, StoreError> {
-        let store = &self.0.store;
         let recent = self.0.stats_cache.refresh().await?;
-        let stats = within(store.stats(&StatsQuery::default())).await?;
+        let stats = within(self.0.store.stats(&StatsQuery::default())).await?;
+        self.explain_by(job, &stats, &recent.minutes, viewer).await
+    }
+
+    /// Explains a job by these statistics and minutes.
+    pub(super) async fn explain_by(
+        &self,
+        job: &JobView,
+        stats: &Stats,
+        minutes: &[MinuteStats],
+        viewer: Viewer,
+    ) -> Result<Explained, StoreError> {
         let running = if job.status == JobStatus::Queued { self.running(job).await? } else { Vec::new() };
         let controls = self.0.controls.soon().await;
-        let facts = self.facts(job, &stats, &recent.minutes, &running, &controls, viewer);
+        let facts = self.facts(job, stats, minutes, &running, &controls, viewer);
         Ok(explain(&facts))
     }
 

@@ -6,15 +6,15 @@ use std::{
 };
 
 use async_endpoints_core::{
-    JobId, JobName, JobStatus, JobView, StoreError,
+    JobId, JobName, JobStatus, JobView, StoreError, Timestamp,
     job::InvalidName,
-    store::{CancelOutcome, JobLookup, RetryAs, RetryOutcome},
+    store::{CancelOutcome, JobLookup, LiveWorker, RetryAs, RetryOutcome},
 };
 
 use super::AsyncEndpoints;
 use crate::{
     error::Builtin,
-    fleet::{Waiting, WaitingReason},
+    fleet::{Waiting, WaitingReason, waiting},
     hub::{Follower, version},
     store_call::within,
 };
@@ -90,15 +90,24 @@ impl AsyncEndpoints {
     /// Returns why a job waits, as its JSON document says, or `None` if it does not wait. The list of workers and the pauses
     /// behind it are one to two seconds old.
     pub async fn waiting(&self, job: &JobView) -> Option<Waiting> {
-        let worker = &self.0.worker;
-        let runs_here =
-            self.0.started.load(Ordering::Acquire) && worker.has_handler(&job.name) && !worker.is_stopping();
         if !matches!(job.status, JobStatus::Queued | JobStatus::Scheduled) {
             return None;
         }
+        let workers = self.0.fleet.last_workers(&self.0.store).await;
+        self.waiting_for(job, workers.as_ref().map(|(now, workers)| (*now, &**workers))).await
+    }
+
+    /// Returns why a job waits, by the workers of the fleet and the store's time when they were read, if they are known.
+    pub(super) async fn waiting_for(
+        &self,
+        job: &JobView,
+        workers: Option<(Timestamp, &[LiveWorker])>,
+    ) -> Option<Waiting> {
+        let worker = &self.0.worker;
+        let runs_here =
+            self.0.started.load(Ordering::Acquire) && worker.has_handler(&job.name) && !worker.is_stopping();
         let control = self.type_control(&job.name).await;
-        let (lease, limit) = (self.options().lease, control.per_process);
-        let mut waiting = self.0.fleet.waiting(&self.0.store, job, lease, limit).await?;
+        let mut waiting = waiting(job, workers, self.options().lease, control.per_process)?;
         // The list of workers may be older than this process.
         if runs_here && waiting.reason == WaitingReason::NoWorker {
             waiting.reason = WaitingReason::Queued;

@@ -111,7 +111,8 @@ impl AsyncEndpoints {
     /// # Ok(()) }
     /// ```
     pub async fn series(&self, window: Duration, name: Option<JobName>) -> Result<Vec<TypeSeries>, StoreError> {
-        self.0.series.window(&*self.0.store, window, name.as_ref()).await
+        let recent = self.0.stats_cache.refresh().await?;
+        self.0.series.window(&*self.0.store, recent, window, name.as_ref()).await
     }
 
     /// Returns the live workers of the fleet in the order of their start, at most one second old.
@@ -206,28 +207,13 @@ impl AsyncEndpoints {
     /// # Ok(()) }
     /// ```
     pub async fn failures(&self, window: Duration) -> Result<Failures, StoreError> {
-        self.failures_within(window, failures::TIME).await
-    }
-
-    /// As [`failures`](Self::failures), in about this time.
-    pub(crate) async fn failures_within(&self, window: Duration, time: Duration) -> Result<Failures, StoreError> {
         let store = &self.0.store;
         let now = within(store.stats(&StatsQuery::default())).await?.now;
-        failures::find(&**store, now.before(window), time).await
+        failures::find(&**store, now.before(window), failures::TIME).await
     }
 
     /// Returns the statistics of the last hour from the cache, at most five seconds old.
     pub(crate) async fn recent_stats(&self) -> Result<JobStats, StoreError> {
         Ok(JobStats::of(&*self.0.stats_cache.refresh().await?, stats::HOUR, self.0.types.values()))
-    }
-
-    /// Returns the names of the job types that are declared in this process or have jobs, at most five seconds old.
-    #[cfg(feature = "dashboard")]
-    pub(crate) async fn type_names(
-        &self,
-    ) -> Result<std::collections::BTreeSet<async_endpoints_core::JobName>, StoreError> {
-        let stats = self.0.stats_cache.refresh().await?;
-        let stored = stats.types.iter().map(|of_type| &of_type.name);
-        Ok(self.0.types.values().chain(stored).cloned().collect())
     }
 }

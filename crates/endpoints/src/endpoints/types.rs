@@ -9,10 +9,6 @@ use crate::{
     types::{self, Change, TypeChangeError, TypeControl, TypeState},
 };
 
-/// Maximum age of the statistics that the pages of the dashboard share.
-#[cfg(feature = "dashboard")]
-const RECENT: std::time::Duration = std::time::Duration::from_secs(2);
-
 impl AsyncEndpoints {
     /// Returns the state of each job type by name: counts, running attempts, pause and limits.
     ///
@@ -32,16 +28,6 @@ impl AsyncEndpoints {
         let controls = self.0.controls.read().await?;
         let stats = within(self.0.store.stats(&StatsQuery::default())).await?;
         let stats = without_silent(stats, self.options().lease);
-        Ok(types::states(&stats, &controls, &self.declared_types()))
-    }
-
-    /// Returns what [`types`](Self::types) does, with statistics that are at most 2 s old. Pauses and limits are those of
-    /// this moment.
-    #[cfg(feature = "dashboard")]
-    pub(crate) async fn recent_types(&self) -> Result<Vec<TypeState>, StoreError> {
-        let controls = self.0.controls.read().await?;
-        let stats = self.0.stats_cache.at_most(RECENT).await?;
-        let stats = without_silent((*stats).clone(), self.options().lease);
         Ok(types::states(&stats, &controls, &self.declared_types()))
     }
 
@@ -109,7 +95,7 @@ impl AsyncEndpoints {
         Ok(state)
     }
 
-    fn declared_types(&self) -> Vec<JobName> {
+    pub(super) fn declared_types(&self) -> Vec<JobName> {
         self.0.types.values().cloned().collect()
     }
 

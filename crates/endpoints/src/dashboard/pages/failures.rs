@@ -32,7 +32,7 @@ const WINDOWS: [(u64, &str); 4] = [(HOUR / 4, "15 min"), (HOUR, "1 h"), (6 * HOU
 
 pub(super) async fn page(view: &View) -> Result<Content, Failure> {
     let window = window(view)?;
-    let failures = view.endpoints.failures_within(Duration::from_secs(window), TIME).await?;
+    let failures = view.endpoints.recent_failures(Duration::from_secs(window), TIME).await?;
     Ok(Content {
         title: "Failures".to_owned(),
         section: Section::Failures,

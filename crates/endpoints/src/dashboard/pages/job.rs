@@ -10,7 +10,7 @@ use super::{
         table::{Column, table},
         view::View,
     },
-    logs, parts, timeline,
+    logs, parts, timeline, why,
 };
 use crate::{
     CancelOutcome, JobId, JobLookup, JobStatus, JobView, RetryOutcome,
@@ -40,7 +40,7 @@ pub(super) async fn page(view: &View, id: &str) -> Result<Content, Failure> {
         JobLookup::Gone { .. } | JobLookup::NotFound => return Err(Failure::NoJob),
     };
     let is_running = job.status == JobStatus::InProgress;
-    let waiting = view.endpoints.waiting(&job).await;
+    let waiting = view.endpoints.recent_waiting(std::slice::from_ref(&*job)).await.pop().flatten();
     let state = html! {
         (notice(view, &NOTICES))
         section.state aria-label="State" {
@@ -59,7 +59,7 @@ pub(super) async fn page(view: &View, id: &str) -> Result<Content, Failure> {
         section: Section::Jobs,
         regions: vec![
             Region::new("state", state),
-            Region::new("why", why(view, &job).await?),
+            Region::new("why", why::section(&view.endpoints.recent_explain(&job).await?)),
             Region::new("timeline", timeline::section(&job)),
             Region::new("outcome", outcome(&job)),
             Region::new("attempts", attempts(&job)),
@@ -98,12 +98,6 @@ pub(super) async fn retry(view: &View, id: &str) -> Result<Done, Failure> {
         // The new id exists already. Ids are random, so a repeat succeeds.
         RetryOutcome::Conflict => Ok(done(id, "repeat").without_effect("INTERNAL_ERROR")),
     }
-}
-
-/// Why the job is in its state.
-async fn why(view: &View, job: &JobView) -> Result<Markup, Failure> {
-    // The job may be pruned since it was read.
-    Ok(view.endpoints.explain(job.id).await?.map_or_else(|| html! {}, |explained| super::why::section(&explained)))
 }
 
 fn actions(view: &View, job: &JobView) -> Markup {

@@ -30,7 +30,7 @@ const NOTICES: [(&str, &str); 4] = [
 pub(super) async fn page(view: &View, name: &str) -> Result<Content, Failure> {
     let name = JobName::new(name).map_err(|_| NO_TYPE)?;
     let state = view.endpoints.recent_types().await?.into_iter().find(|state| state.name == name).ok_or(NO_TYPE)?;
-    let workers = view.endpoints.workers().await?;
+    let workers = view.endpoints.recent_workers().await?;
     let series = view.endpoints.series(HOUR, Some(name.clone())).await?;
     Ok(Content {
         title: name.to_string(),

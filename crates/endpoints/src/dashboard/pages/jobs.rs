@@ -38,10 +38,8 @@ pub(super) async fn page(view: &View) -> Result<Content, Failure> {
 }
 
 async fn list(view: &View, filter: &Filter<'_>, page: &JobPage) -> Markup {
-    let mut rows = Vec::with_capacity(page.jobs.len());
-    for job in &page.jobs {
-        rows.push(row(view, job, view.endpoints.waiting(job).await));
-    }
+    let waiting = view.endpoints.recent_waiting(&page.jobs).await;
+    let rows: Vec<Markup> = page.jobs.iter().zip(waiting).map(|(job, waiting)| row(view, job, waiting)).collect();
     let table = html! {
                     table.jobs {
                         thead {

@@ -23,7 +23,7 @@ const COLUMNS: [Column; 9] = [
 ];
 
 pub(super) async fn page(view: &View) -> Result<Content, Failure> {
-    let workers = view.endpoints.workers().await?;
+    let workers = view.endpoints.recent_workers().await?;
     Ok(Content {
         title: "Workers".to_owned(),
         section: Section::Workers,

@@ -1,0 +1,66 @@
+//! What the pages of the dashboard show: the answers of the public functions, from the shared statistics. However many pages are
+//! open, this process reads the statistics once in five seconds, or once a second for pages of jobs that wait or run.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use async_endpoints_core::{JobName, JobView, StoreError, store::LiveWorker};
+
+use super::AsyncEndpoints;
+use crate::{
+    capacity::without_silent,
+    explain::{Explained, Viewer},
+    failures::{self, Failures},
+    fleet::{Waiting, by_start},
+    types::{self, TypeState},
+};
+
+/// Maximum age of the statistics that explain a job that waits or runs: its worker may have just started.
+const ACTIVE: Duration = Duration::from_secs(1);
+/// Maximum age of the statistics that explain an ended job.
+const ENDED: Duration = Duration::from_secs(5);
+
+impl AsyncEndpoints {
+    /// Returns what [`types`](Self::types) does. Pauses and limits are those of this moment.
+    pub(crate) async fn recent_types(&self) -> Result<Vec<TypeState>, StoreError> {
+        let controls = self.0.controls.read().await?;
+        let stats = self.0.stats_cache.refresh().await?;
+        let stats = without_silent((*stats).clone(), self.options().lease);
+        Ok(types::states(&stats, &controls, &self.declared_types()))
+    }
+
+    /// Returns what [`workers`](Self::workers) does.
+    pub(crate) async fn recent_workers(&self) -> Result<Arc<[LiveWorker]>, StoreError> {
+        Ok(by_start(self.0.stats_cache.refresh().await?.workers.clone()))
+    }
+
+    /// Returns what [`waiting`](Self::waiting) does, for each of the jobs.
+    pub(crate) async fn recent_waiting(&self, jobs: &[JobView]) -> Vec<Option<Waiting>> {
+        let stats = self.0.stats_cache.refresh().await.ok();
+        let workers = stats.as_ref().map(|stats| (stats.now, stats.workers.as_slice()));
+        let mut waiting = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            waiting.push(self.waiting_for(job, workers).await);
+        }
+        waiting
+    }
+
+    /// Returns what [`explain`](Self::explain) does, for a job that was just read.
+    pub(crate) async fn recent_explain(&self, job: &JobView) -> Result<Explained, StoreError> {
+        let age = if job.status.is_terminal() { ENDED } else { ACTIVE };
+        let stats = self.0.stats_cache.at_most(age).await?;
+        self.explain_by(job, &stats, &stats.minutes, Viewer::Operator).await
+    }
+
+    /// Returns what [`failures`](Self::failures) does, in about this time. The window begins up to five seconds early.
+    pub(crate) async fn recent_failures(&self, window: Duration, time: Duration) -> Result<Failures, StoreError> {
+        let now = self.0.stats_cache.refresh().await?.now;
+        failures::find(&*self.0.store, now.before(window), time).await
+    }
+
+    /// Returns the names of the job types that are declared in this process or have jobs.
+    pub(crate) async fn type_names(&self) -> Result<BTreeSet<JobName>, StoreError> {
+        let stats = self.0.stats_cache.refresh().await?;
+        let stored = stats.types.iter().map(|of_type| &of_type.name);
+        Ok(self.0.types.values().chain(stored).cloned().collect())
+    }
+}
