@@ -30,7 +30,7 @@ type Times = Vec<f64>;
 
 /// A service with this number of jobs.
 struct Sized {
-    _server: Server,
+    server: Server,
     client: Client,
     /// The newest job, and the cursor of page `DEEP`.
     job: String,
@@ -43,6 +43,10 @@ pub(crate) async fn run(place: &Place, effort: Effort) -> Result<()> {
     let mut services = Vec::new();
     for size in sizes {
         services.push(Sized::start(place, size).await?);
+    }
+    // A server closes connections that were idle while the other stores were filled.
+    for service in &mut services {
+        service.client = Client::connect(service.server.address).await?;
     }
     title(&format!(
         "Pages {} with {sizes:?} jobs: time until the answer begins, {rounds} × {REPEATS} requests",
@@ -98,7 +102,7 @@ impl Sized {
                 client.json(&get(&format!("/jobs?limit={DEEP_LIMIT}{cursor}"), "application/json"), "200").await?;
             deep = page["nextCursor"].as_str().map(str::to_owned);
         }
-        Ok(Self { _server: server, client, job, deep })
+        Ok(Self { server, client, job, deep })
     }
 
     /// Replaces the parts in braces. `None` if the service has too few jobs.
