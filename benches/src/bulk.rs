@@ -12,8 +12,8 @@ use crate::{
     http::{Client, delete, get, post},
     jobs::{CALLERS, at_once, share},
     operated::{Load, Place},
+    orders::{ORDER, WAITING},
     report::{Result, row, title},
-    served::{ORDER, WAITING},
 };
 
 /// Interval for polling the operation.

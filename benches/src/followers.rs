@@ -6,8 +6,8 @@ use tokio::task::JoinSet;
 
 use crate::{
     http::{Client, get, post},
+    orders::{ORDER, WAITING},
     process::Server,
-    served::{ORDER, WAITING},
 };
 
 pub(crate) const FOLLOWERS: usize = 5_000;

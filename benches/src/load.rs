@@ -10,9 +10,9 @@ use tokio::task::JoinSet;
 
 use crate::{
     http::{Client, post},
+    orders::{ORDER, ORDERS},
     process::Server,
     report::{median, per_second, quantile},
-    served::{ORDER, ORDERS},
 };
 
 pub(crate) const CONNECTIONS: usize = 64;

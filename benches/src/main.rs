@@ -13,7 +13,7 @@
 //! | `sqlite`, `sqlite_file`, `machine`, `space`; `redis`; `postgres`, `peers` | the durable stores, their files and servers |
 //! | `rounds` | the product in turns with calls of a durable store |
 //! | `jobs`, `direct`, `product` | jobs, calls of a store alone, the product on a store |
-//! | `served`, `process`, `idle` | servers as separate processes |
+//! | `served`, `orders`, `process`, `idle` | servers as separate processes |
 
 mod backlog;
 mod bulk;
@@ -32,6 +32,7 @@ mod machine;
 mod memory;
 mod open_pages;
 mod operated;
+mod orders;
 mod peers;
 mod pickup;
 mod postgres;

@@ -22,11 +22,11 @@ use crate::{
     backlog::{self, PastClock},
     folder::Folder,
     jobs::{self, CALLERS, NOOP},
+    orders::{ORDERS, Order, RUN, WAIT, WAITING, listen},
     process::Server,
     product::SLOTS,
     redis as redis_bench,
     report::Result,
-    served::{ORDERS, Order, RUN, WAIT, WAITING, listen},
     sqlite_file::open,
 };
 

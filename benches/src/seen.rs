@@ -8,9 +8,9 @@ use crate::{
     http::{Client, post},
     open_pages::open,
     operated::{Load, Place},
+    orders::{ORDER, WAITING},
     process::Server,
     report::{Result, quantile, row, title},
-    served::{ORDER, WAITING},
 };
 
 /// Number of jobs in the store before.

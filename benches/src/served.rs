@@ -3,7 +3,7 @@
 use std::{future::Future, io, sync::Arc, time::Duration};
 
 use async_endpoints::{
-    AsyncEndpoints, Endpoint, JobContext, JobType, MemoryStore, Options, RedisStore, SqliteStore, Store,
+    AsyncEndpoints, Endpoint, JobContext, MemoryStore, Options, PostgresStore, RedisStore, SqliteStore, Store,
     axum::{
         self, Router,
         body::to_bytes,
@@ -15,22 +15,16 @@ use async_endpoints::{
 };
 use bytes::Bytes;
 use tokio::{
-    net::TcpListener,
     runtime::Runtime,
     sync::oneshot::{self, Receiver},
 };
 
-use crate::{half_load, operated, report::Result, telemetry};
-
-/// Path for jobs that a worker may run.
-pub(crate) const ORDERS: &str = "/api/orders";
-/// Path for jobs without a handler: they wait, for followers.
-pub(crate) const WAITING: &str = "/api/waiting";
-/// The request to both servers: 200 bytes, as in the other benches.
-pub(crate) const ORDER: &str = concat!(
-    r#"{"customer":"0197a6c0-0000-7000-8000-000000000001","items":[{"article":"A-1007","count":3},"#,
-    r#"{"article":"B-2210","count":1}],"express":true,"note":"leave it at the neighbour's door, they are always in"}"#,
-);
+use crate::{
+    half_load, operated,
+    orders::{ORDERS, Order, RUN, WAIT, WAITING, listen},
+    report::Result,
+    telemetry,
+};
 
 /// The constant answer of axum alone: a job document as the product writes it. Both servers send equally many bytes, so
 /// the difference is the cost of a job.
@@ -58,25 +52,6 @@ const HEADERS: [(&str, &str); 8] = [
 ];
 /// Maximum size of a request in bytes, as in the product.
 const LIMIT: usize = 1 << 20;
-
-pub(crate) const RUN: JobType<Order, ()> = JobType::new("Run");
-pub(crate) const WAIT: JobType<Order, ()> = JobType::new("Wait");
-
-#[derive(serde::Deserialize)]
-#[expect(dead_code, reason = "only read, as neither server does anything with it")]
-pub(crate) struct Order {
-    customer: String,
-    items: Vec<Item>,
-    express: bool,
-    note: String,
-}
-
-#[derive(serde::Deserialize)]
-#[expect(dead_code, reason = "only read, as neither server does anything with it")]
-struct Item {
-    article: String,
-    count: u32,
-}
 
 /// Serves until standard input closes, which the bench does when it drops the server or exits.
 pub(crate) fn run(runtime: &Runtime, what: &[String]) -> Result<()> {
@@ -163,11 +138,4 @@ fn endpoints(
     let endpoints = builder.build()?;
     let app = Router::new().merge(endpoints.submit_routes()).merge(endpoints.job_routes());
     Ok(async move { endpoints.serve(listen().await?, app).await })
-}
-
-/// Listens on a free port and prints the address for the bench.
-pub(crate) async fn listen() -> io::Result<TcpListener> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    println!("{}", listener.local_addr()?);
-    Ok(listener)
 }

@@ -6,9 +6,9 @@ use tokio::runtime::Runtime;
 use crate::{
     followers::{self, FOLLOWERS, STREAMS},
     load::{CONNECTIONS, Load, ROUND, ROUNDS},
+    orders::ORDER,
     process::{Server, require_open_files},
     report::{Result, mib, row, title},
-    served::ORDER,
 };
 
 pub(crate) fn run(runtime: &Runtime) -> Result<()> {
