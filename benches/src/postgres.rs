@@ -22,7 +22,6 @@ use crate::{
     jobs::{CALLERS, Template},
     pickup,
     process::cpu_with_children,
-    product,
     report::{self, Result, median, per_second, ratio, row, title},
     rounds::{self, StorePlace},
 };

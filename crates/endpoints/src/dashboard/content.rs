@@ -252,7 +252,7 @@ impl Done {
     }
 
     /// Names what the action made.
-    pub(super) fn made(self, id: impl ToString) -> Self {
+    pub(super) fn made(self, id: &impl ToString) -> Self {
         Self { made: Some(id.to_string()), ..self }
     }
 

@@ -73,7 +73,7 @@ impl Row {
 
     /// Adds another type. The number of workers is the smallest of all types with queued jobs, because workers of one type
     /// cannot run jobs of another.
-    fn merged(mut self, other: Self) -> Self {
+    fn merged(mut self, other: &Self) -> Self {
         let workers = match (self.counts[0], other.counts[0]) {
             (1.., 1..) => self.workers.min(other.workers),
             (1.., 0) => self.workers,
@@ -101,7 +101,7 @@ fn rows(stats: &Stats, instruments: &Instruments, is_paused: &IsPaused) -> Vec<(
     });
     let mut rows: Vec<_> = declared.collect();
     let others = stats.types.iter().filter(|of_type| !instruments.is_declared(&of_type.name));
-    let others = others.map(|of_type| Row::of(of_type, stats, is_paused)).reduce(Row::merged);
+    let others = others.map(|of_type| Row::of(of_type, stats, is_paused)).reduce(|all, row| all.merged(&row));
     rows.extend(others.map(|other| (label(OTHER), other)));
     rows
 }

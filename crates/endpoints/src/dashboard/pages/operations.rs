@@ -203,7 +203,7 @@ pub(super) async fn preview(view: &View, form: &Form) -> Result<Done, Failure> {
         regions: vec![Region::fixed("preview", previewed(view, &preview, &described))],
         refresh: Refresh::STATISTICS,
     })
-    .made(preview.id))
+    .made(&preview.id))
 }
 
 fn previewed(view: &View, preview: &BulkPreview, described: &Markup) -> Markup {
