@@ -18,6 +18,7 @@ after(() => browser?.close());
 test('views and files keep the filter', async () => {
   const page = await open(browser, '/dashboard/jobs?status=Failed&name=Unreliable');
   await page.getByText('Save view…').click();
+  await page.waitForFunction(() => document.activeElement?.name === 'view');
   await page.keyboard.type('Mine & yours');
   await page.keyboard.press('Enter');
   await page.locator('.saved').waitFor();
