@@ -23,7 +23,7 @@ use crate::{
 /// The time limit of connecting to one host, with all checks.
 const CONNECT: Duration = Duration::from_millis(1500);
 /// The time limit of a cancel request.
-const CANCEL: Duration = Duration::from_secs(2);
+const CANCEL: Duration = Duration::from_secs(1);
 /// The oldest supported version, as `server_version_num` has it.
 const OLDEST: i32 = 150_000;
 

@@ -77,13 +77,14 @@ BEGIN
                          WINDOW o AS (ORDER BY f.rank, f.ord, f.id ROWS UNBOUNDED PRECEDING)) x
         WHERE x.place <= most AND (x.total <= most_bytes OR x.place = 1)),
     gone AS (DELETE FROM ae.ready WHERE ctid = ANY (ARRAY(SELECT fit.c FROM fit)) RETURNING *),
+    -- A job may be accepted after `t` was read and before this statement sees it. It starts no earlier than it became runnable.
     run AS (
         INSERT INTO ae.running (id, ord, since, entered_at, due, started_at, type, bytes, version, attempt, retries, losses, releases,
             log_lines, log_bytes, rank, last_settled, worker, token, last_token, span, error, lease_until, retention, updated_at)
-        SELECT g.id, g.ord, g.since, t, g.due, t, g.type, g.bytes, g.version + 1, g.attempt + 1, g.retries, g.losses, g.releases,
-            g.log_lines, g.log_bytes, g.rank, CASE WHEN g.token IS NOT NULL THEN g.settled END, by_worker, lease_token,
+        SELECT g.id, g.ord, g.since, greatest(t, g.since), g.due, greatest(t, g.since), g.type, g.bytes, g.version + 1, g.attempt + 1,
+            g.retries, g.losses, g.releases, g.log_lines, g.log_bytes, g.rank, CASE WHEN g.token IS NOT NULL THEN g.settled END, by_worker, lease_token,
             CASE WHEN g.settled IS NOT NULL THEN g.token END, g.span, g.error, t + lease,
-            coalesce((SELECT j.retention FROM ae.jobs j WHERE j.id = g.id), 0), t
+            coalesce((SELECT j.retention FROM ae.jobs j WHERE j.id = g.id), 0), greatest(t, g.since)
         FROM gone g RETURNING id, type, since),
     d AS (
         INSERT INTO ae.deltas (at, type, codes, vals)
@@ -99,7 +100,7 @@ BEGIN
         NULL::bytea, NULL::text, NULL::text, NULL::text, NULL::bytea;
     IF cardinality(started) > 0 THEN
         RETURN QUERY
-        SELECT t, NULL::bigint, NULL::uuid[], r.id, r.type, r.rank, CASE WHEN r.version = 2 THEN r.ord END, r.attempt, r.retries, r.since,
+        SELECT r.started_at, NULL::bigint, NULL::uuid[], r.id, r.type, r.rank, CASE WHEN r.version = 2 THEN r.ord END, r.attempt, r.retries, r.since,
             r.span, j.created_at, j.max_retries, j.prio, j.owner, j.owner_label, j.traceparent, j.tracestate, j.payload
         FROM ae.running r LEFT JOIN ae.jobs j ON j.id = r.id WHERE r.id = ANY (started) ORDER BY r.rank, r.ord, r.id;
     END IF;
