@@ -16,7 +16,8 @@ BEGIN
             RETURN QUERY SELECT 3::smallint, NULL::int, false;
             RETURN;
         END IF;
-        UPDATE ae.running r SET cancel_at = t, updated_at = t, version = r.version + 1 WHERE r.id = of_id AND r.cancel_at IS NULL;
+        UPDATE ae.running r SET cancel_at = greatest(t, r.updated_at), updated_at = greatest(t, r.updated_at), version = r.version + 1
+            WHERE r.id = of_id AND r.cancel_at IS NULL;
         IF FOUND THEN
             RETURN QUERY SELECT 1::smallint, job.type, true;
             RETURN;

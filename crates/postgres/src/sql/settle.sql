@@ -5,12 +5,12 @@
 -- Outcomes: 0 completed, 1 retry, 2 failed, 3 canceled, 4 released, 5 lost. `cancels` has the errors that are stored if the
 -- cancellation was requested, one for all or one for each. `progresses` has null to keep the progress.
 --
--- Answers one row for each attempt that this lease ended, now or before: its place in the arrays, the job's status after it, and
--- whether it was now.
+-- Answers one row for each attempt that this lease ended, now or before: its place in the arrays, the job's status after it,
+-- whether it was now, and the time. A settlement may wait for another change of the job, and is no earlier than that.
 CREATE OR REPLACE FUNCTION ae.settle_v1(
     ids uuid[], tokens uuid[], outcomes smallint[], results bytea[], errors text[], cancels text[], delays bigint[], slows bool[],
     spans text[], progresses text[], line_of int[], line_bytes int[], line_records text[]
-) RETURNS TABLE (n int, after smallint, changed bool, type int) LANGUAGE plpgsql
+) RETURNS TABLE (n int, after smallint, changed bool, type int, settled_at bigint) LANGUAGE plpgsql
 SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
@@ -28,7 +28,7 @@ BEGIN
         SELECT r.id FROM ae.running r WHERE r.id = ANY (ids) AND r.token = tokens[array_position(ids, r.id)] ORDER BY r.id FOR UPDATE),
     gone AS (DELETE FROM ae.running WHERE id = ANY (ARRAY(SELECT l.id FROM l)) RETURNING *, array_position(ids, id) AS n),
     x AS MATERIALIZED (
-        SELECT g.*, outcomes[g.n] AS outcome, cancels[least(g.n, cardinality(cancels))] AS cancel_error,
+        SELECT g.*, greatest(t, g.updated_at) AS at, outcomes[g.n] AS outcome, cancels[least(g.n, cardinality(cancels))] AS cancel_error,
             CASE WHEN outcomes[g.n] = 0 THEN 3
                 WHEN g.cancel_at IS NOT NULL OR outcomes[g.n] = 3 THEN 5
                 WHEN outcomes[g.n] = 1 THEN 1
@@ -42,12 +42,12 @@ BEGIN
             CASE WHEN x.outcome = 5 THEN NULL ELSE x.token END AS kept_token,
             CASE WHEN x.outcome = 5 THEN NULL ELSE x.after END AS kept_settled,
             coalesce(progresses[x.n], x.progress) AS new_progress,
-            CASE WHEN progresses[x.n] IS NULL THEN x.progress_at ELSE t END AS new_progress_at
+            CASE WHEN progresses[x.n] IS NULL THEN x.progress_at ELSE x.at END AS new_progress_at
         FROM x),
     e AS (
         INSERT INTO ae.ended (id, ord, ended_at, expires_at, due, started_at, cancel_at, progress_at, type, version, attempt, retries,
             losses, releases, status, settled, last_settled, worker, token, last_token, progress, error, result)
-        SELECT a.id, base + a.n - 1, t, t + a.retention, a.due, a.started_at, a.cancel_at, a.new_progress_at, a.type, a.version + 1,
+        SELECT a.id, base + a.n - 1, a.at, a.at + a.retention, a.due, a.started_at, a.cancel_at, a.new_progress_at, a.type, a.version + 1,
             a.attempt, a.retries, a.losses + (a.outcome = 5)::int, a.releases, a.after, a.kept_settled, a.last_settled, a.worker,
             a.kept_token, a.last_token, a.new_progress, CASE WHEN a.after = 3 THEN NULL ELSE coalesce(a.own_error, a.error) END,
             CASE WHEN a.after = 3 THEN results[a.n] END
@@ -55,7 +55,7 @@ BEGIN
     q AS (
         INSERT INTO ae.ready (id, ord, since, entered_at, due, started_at, type, bytes, version, attempt, retries, losses, releases,
             log_lines, log_bytes, rank, settled, last_settled, worker, token, last_token, progress_at, progress, span, error)
-        SELECT a.id, a.ord, t, t, a.due, a.started_at, a.type, a.bytes, a.version + 1, a.attempt, a.retries,
+        SELECT a.id, a.ord, a.at, a.at, a.due, a.started_at, a.type, a.bytes, a.version + 1, a.attempt, a.retries,
             a.losses + (a.outcome = 5)::int, a.releases + (a.recorded = 4)::int, a.log_lines, a.log_bytes, a.rank, a.kept_settled,
             a.last_settled, a.worker, a.kept_token, a.last_token, a.new_progress_at, a.new_progress, spans[a.n],
             coalesce(a.own_error, a.error)
@@ -63,13 +63,13 @@ BEGIN
     s AS (
         INSERT INTO ae.scheduled (id, ord, since, entered_at, due, started_at, type, bytes, version, attempt, retries, losses,
             releases, log_lines, log_bytes, rank, settled, last_settled, worker, token, last_token, progress_at, progress, span, error)
-        SELECT a.id, a.ord, t + delays[a.n], t, t + delays[a.n], a.started_at, a.type, a.bytes, a.version + 1, a.attempt, a.retries + 1,
+        SELECT a.id, a.ord, a.at + delays[a.n], a.at, a.at + delays[a.n], a.started_at, a.type, a.bytes, a.version + 1, a.attempt, a.retries + 1,
             a.losses, a.releases, a.log_lines, a.log_bytes, a.rank, a.kept_settled, a.last_settled, a.worker, a.kept_token,
             a.last_token, a.new_progress_at, a.new_progress, spans[a.n], coalesce(a.own_error, a.error)
         FROM a WHERE a.after = 1),
     h AS (
         INSERT INTO ae.attempts (id, attempt, started_at, ended_at, outcome, worker, error)
-        SELECT a.id, a.attempt, a.started_at, t, a.recorded, a.worker, a.own_error FROM a WHERE a.after <> 3),
+        SELECT a.id, a.attempt, a.started_at, a.at, a.recorded, a.worker, a.own_error FROM a WHERE a.after <> 3),
     -- A completed job cannot run again. A small payload is part of its row, which is not worth writing again.
     p AS (UPDATE ae.jobs SET payload = '' WHERE id = ANY (ARRAY(SELECT a.id FROM a WHERE a.after = 3 AND a.bytes > 2000))),
     old AS (
@@ -86,13 +86,13 @@ BEGIN
             UNION ALL SELECT a.type, 45::smallint, sum(greatest(t - a.started_at, 0))::bigint FROM a WHERE a.outcome <> 5 GROUP BY 1
             UNION ALL SELECT a.type, (2000 + ae.bucket(greatest(t - a.started_at, 0)))::smallint, count(*) FROM a WHERE a.outcome <> 5 GROUP BY 1, 2
         ) y GROUP BY y.type)
-    SELECT a.n, a.after, true, a.type FROM a;
+    SELECT a.n, a.after, true, a.type, a.at FROM a;
     GET DIAGNOSTICS ended_now = ROW_COUNT;
 
     -- Repeats by the current or the last lease. A new statement, so that it sees what it waited for.
     IF ended_now < cardinality(ids) THEN
         RETURN QUERY
-        SELECT u.n::int, CASE WHEN s.token = u.token THEN s.settled ELSE s.last_settled END, false, s.type
+        SELECT u.n::int, CASE WHEN s.token = u.token THEN s.settled ELSE s.last_settled END, false, s.type, NULL::bigint
         FROM unnest(ids, tokens) WITH ORDINALITY AS u(id, token, n) JOIN ae.states_v1 s ON s.id = u.id
         WHERE s.id = ANY (ids)
           AND (s.token = u.token AND s.settled IS NOT NULL OR s.last_token = u.token AND s.last_settled IS NOT NULL);
@@ -139,7 +139,8 @@ BEGIN
     IF cardinality(line_of) > 0 THEN
         PERFORM ae.append_lines(held, ids, line_of, line_bytes, line_records);
     END IF;
-    UPDATE ae.running r SET progress = progresses[array_position(ids, r.id)], progress_at = t, updated_at = t, version = r.version + 1
+    UPDATE ae.running r SET progress = progresses[array_position(ids, r.id)], progress_at = greatest(t, r.updated_at),
+        updated_at = greatest(t, r.updated_at), version = r.version + 1
     WHERE r.id = ANY (held) AND progresses[array_position(ids, r.id)] IS NOT NULL;
     RETURN QUERY SELECT array_position(ids, h.id), progresses[array_position(ids, h.id)] IS NOT NULL FROM unnest(held) AS h(id);
 END $$;

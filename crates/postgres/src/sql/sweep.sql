@@ -38,7 +38,7 @@ BEGIN
         RETURN;
     END IF;
     RETURN QUERY
-    SELECT t, NULL::bigint, false, ids[s.n], s.type, attempts[s.n], s.after, j.created_at, j.traceparent, j.tracestate
+    SELECT s.settled_at, NULL::bigint, false, ids[s.n], s.type, attempts[s.n], s.after, j.created_at, j.traceparent, j.tracestate
     FROM ae.settle_v1(ids, tokens, array_fill(5::smallint, ARRAY[cardinality(ids)]), NULL, array_fill(lost, ARRAY[cardinality(ids)]),
         ARRAY[canceled], NULL, NULL, NULL, NULL, NULL, NULL, NULL) s
     LEFT JOIN ae.jobs j ON j.id = ids[s.n] ORDER BY s.n;
