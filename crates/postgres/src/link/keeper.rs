@@ -5,10 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{
-    sync::{mpsc, oneshot, watch},
-    time::timeout,
-};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_postgres::CancelToken;
 
 use super::{Broke, Slot, State};
@@ -17,9 +14,6 @@ use crate::{
     fail::OpenError,
     server::{Driver, Server, Session},
 };
-
-/// Maximum time in which a canceled statement ends. A server that hangs does not end it.
-const IDLE: Duration = Duration::from_secs(1);
 
 pub(super) struct Keeper {
     pub(super) server: Arc<Server>,
@@ -73,21 +67,13 @@ impl Keeper {
                 broke = self.broken.recv() => match broke {
                     Some(Broke { number: other, .. }) if other < number => {}
                     Some(Broke { cancel: true, .. }) => {
+                        // PgBouncer finds the statement by the connection, which so has to last.
                         self.server.cancel(cancel).await;
-                        self.until_idle().await;
                         return "no answer in time".to_owned();
                     }
                     _ => return "the connection broke".to_owned(),
                 },
             }
-        }
-    }
-
-    /// Waits until the canceled statement has ended. PgBouncer finds it by the connection, which so has to last.
-    async fn until_idle(&self) {
-        let state = self.slot().state().clone();
-        if let State::Connected { client, .. } = state {
-            drop(timeout(IDLE, client.batch_execute("")).await);
         }
     }
 
