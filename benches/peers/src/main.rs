@@ -1,8 +1,7 @@
 //! Rates and times of other job queues: `async-endpoints-peers URL JOBS`. The bench of the PostgreSQL store runs this program on
 //! its own server. Each line of the output is a name and a number.
 //!
-//! Both queues run as their documentation advises for throughput: apalis with its leases and batches of 100, graphile_worker
-//! with 8 concurrent jobs and without a local queue, which would start jobs before the database has assigned them.
+//! apalis runs with its leases and in batches of 100, graphile_worker with 8 concurrent jobs and without its local queue.
 
 use std::{
     sync::{
