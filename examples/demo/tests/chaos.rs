@@ -29,7 +29,7 @@ async fn no_job_is_lost(store: StoreKind, lease: u64, time: u64, seed: u64, reco
 /// The promise is 10 s; a machine that is busy with other tests may take longer.
 #[tokio::test]
 async fn chaos_on_sqlite_loses_no_job() {
-    no_job_is_lost(StoreKind::Sqlite, 8, 25, std::process::id().into(), 20).await;
+    no_job_is_lost(StoreKind::Sqlite, 8, 45, std::process::id().into(), 20).await;
 }
 
 /// Short leases, so that more faults outlast a lease.
