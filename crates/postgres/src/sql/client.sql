@@ -65,7 +65,7 @@ SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cach
 #variable_conflict use_column
 DECLARE
     t bigint := ae.now_us();
-    old record; made record;
+    old record; made ae.jobs;
 BEGIN
     SELECT e.* INTO old FROM ae.ended e WHERE e.id = of_id AND e.expires_at > t FOR UPDATE;
     IF NOT FOUND OR old.retried_by IS NULL AND old.status = 3 THEN

@@ -163,6 +163,7 @@ macro_rules! conformance {
                     canceled_jobs_and_retries_can_be_retried,
                     other_states_are_not_retried,
                     taken_id_conflicts,
+                    id_of_a_pruned_job_conflicts,
                     expired_job_is_gone,
                     expired_job_with_a_retry_is_gone,
                 ]

@@ -170,6 +170,17 @@ pub async fn taken_id_conflicts(rig: &Rig) {
     created(rig.retry_as(lease.job, JobId::random()).await);
 }
 
+pub async fn id_of_a_pruned_job_conflicts(rig: &Rig) {
+    let mut pruned = rig.job("beta");
+    pruned.terms.retention = rig.units(20);
+    run_and_fail(rig, &pruned).await;
+    rig.advance(21).await;
+    rig.prune().await;
+    let lease = run_and_fail(rig, &rig.job("alpha")).await;
+    assert_eq!(rig.retry_as(lease.job, pruned.id).await, RetryOutcome::Conflict);
+    created(rig.retry_as(lease.job, JobId::random()).await);
+}
+
 pub async fn expired_job_is_gone(rig: &Rig) {
     let mut job = NewJob { owner: Some(digest(9)), ..rig.job("alpha") };
     job.terms.retention = rig.units(20);
