@@ -29,14 +29,15 @@ END $$;
 -- it reads all, since a long transaction may commit an old one. Then it also deletes old minutes.
 CREATE OR REPLACE FUNCTION ae.fold_v1() RETURNS int LANGUAGE plpgsql AS $$
 DECLARE
-    t bigint := ae.now_us();
-    folded int := 0; since bigint; last_all bigint; is_all bool; of_type int;
+    folded int := 0; t bigint; since bigint; last_all bigint; is_all bool; of_type int;
 BEGIN
     IF NOT pg_try_advisory_xact_lock(hashtext('ae.fold'), 0) THEN
         RETURN 0;
     END IF;
     SELECT m.at INTO since FROM ae.marks m WHERE m.name = 'fold';
     SELECT m.at INTO last_all FROM ae.marks m WHERE m.name = 'fold_all';
+    -- Read with the lock held, so that the marks never fall while the clock does not.
+    t := ae.now_us();
     is_all := t < last_all OR t - last_all >= 60000000;
     since := CASE WHEN is_all THEN 0 ELSE least(since, t) - 5000000 END;
     FOR of_type IN SELECT y.type FROM ae.types y ORDER BY y.type LOOP
