@@ -6,16 +6,20 @@ mod support;
 use std::{
     sync::{
         Arc, Mutex, OnceLock,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use async_endpoints::{
-    AsyncEndpoints, JobContext, JobLookup, JobStatus, JobType, Options,
-    core::store::{StatsQuery, StoreOperation},
+    AsyncEndpoints, JobContext, JobLookup, JobStatus, JobType, Options, async_trait,
+    core::{
+        JobStore, SharedState, forward_store_calls,
+        store::{Result, StatsQuery, StoreOperation},
+    },
 };
 use async_endpoints_testkit::{FlakyStore, When};
+use futures_util::future::BoxFuture;
 use support::{PATIENCE, Process, TestStore, ended, flaky_store, found, quick, store, until, watch};
 use tokio::sync::{Notify, mpsc};
 
@@ -135,6 +139,56 @@ async fn worker_without_renewals_stops_its_handlers() {
     drop((cut_off, other));
     assert_eq!(found(&watch(&inner), id).await, job, "a terminal job never changes");
     inner.verify().await;
+}
+
+/// A store whose first claim with jobs is suspended after the store has answered, with its thread.
+struct Suspended {
+    inner: TestStore,
+    lasts: Duration,
+    once: AtomicBool,
+}
+
+impl Suspended {
+    async fn suspend<'a, T>(
+        &self,
+        operation: StoreOperation,
+        call: impl FnOnce() -> BoxFuture<'a, Result<T>> + Send,
+    ) -> Result<T> {
+        let answer = call().await;
+        if operation == StoreOperation::Claim && !self.once.swap(true, Ordering::Relaxed) {
+            std::thread::sleep(self.lasts);
+        }
+        answer
+    }
+}
+
+#[async_trait]
+impl JobStore for Suspended {
+    forward_store_calls!(self.suspend => self.inner; job_calls);
+    forward_store_calls!(self => self.inner; hints, kind);
+}
+
+#[async_trait]
+impl SharedState for Suspended {
+    forward_store_calls!(self.suspend => self.inner; shared_calls);
+}
+
+#[tokio::test]
+async fn attempt_does_not_start_after_its_lease() {
+    const WORK: JobType<(), u32> = JobType::new("Work");
+    let options = Options { lease: Duration::from_secs(1), ..quick() };
+    let inner = store();
+    let suspended =
+        Suspended { inner: inner.clone(), lasts: options.lease + Duration::from_millis(100), once: AtomicBool::default() };
+    let endpoints = AsyncEndpoints::builder(suspended)
+        .options(options)
+        .handler(WORK, async |ctx: JobContext<()>| Ok(ctx.attempt()))
+        .build()
+        .unwrap();
+    let id = endpoints.submit(WORK, ()).await.unwrap().job.id;
+    let process = Process::start(endpoints, 2);
+    let job = ended(&process.endpoints, id).await;
+    assert_eq!((job.attempt, job.result.as_deref()), (2, Some(b"2".as_slice())), "{job:?}");
 }
 
 #[tokio::test]

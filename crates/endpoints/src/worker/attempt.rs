@@ -7,6 +7,7 @@ use std::{
     panic::AssertUnwindSafe,
     sync::Arc,
     task::{Poll, ready},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -45,6 +46,10 @@ impl AttemptTask {
         let Self { worker, running } = &self;
         let end = if worker.stopping.is_cancelled() {
             running.stop(CancellationReason::Shutdown);
+            HandlerEnd::Aborted
+        } else if running.is_expired(Instant::now()) {
+            // The process was suspended after it had sent the claim.
+            running.stop(CancellationReason::LeaseLost);
             HandlerEnd::Aborted
         } else {
             run_within_limits(running, self.handler(payload, &permit)).await
