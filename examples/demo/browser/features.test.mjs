@@ -82,10 +82,12 @@ test('shortcuts are listed and can be switched off', async () => {
   const page = await open(browser, '/dashboard');
   await isLive(page);
   await page.keyboard.press('?');
-  await page.getByRole('dialog', { name: 'Keyboard shortcuts' }).waitFor();
+  const help = page.getByRole('dialog', { name: 'Keyboard shortcuts' });
+  await help.waitFor();
   assert.deepEqual(await accessibility(page), []);
   if (process.env.SCREENSHOTS) await page.screenshot({ path: `${process.env.SCREENSHOTS}/shortcuts.png` });
   await page.keyboard.press('Escape');
+  await help.waitFor({ state: 'hidden' });
   await page.keyboard.press('/');
   await page.waitForURL(/dashboard.jobs/);
   const box = page.getByRole('textbox', { name: 'Id or text' });
