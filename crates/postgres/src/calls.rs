@@ -15,6 +15,7 @@ use crate::{
     hints::Publisher,
     lanes::Lanes,
     link::{Lane, Link},
+    places::Places,
     record::Record,
     schema::Schema,
     types::Types,
@@ -30,6 +31,7 @@ pub(crate) struct Calls {
     pub(crate) schema: Schema,
     pub(crate) types: Types,
     pub(crate) lanes: Lanes,
+    pub(crate) places: Places,
     pub(crate) hints: Publisher,
     /// Whether counts changed since the last fold.
     wrote: AtomicBool,
@@ -38,7 +40,15 @@ pub(crate) struct Calls {
 impl Calls {
     pub(crate) fn new(link: Link, schema: Schema) -> Self {
         let hints = Publisher::new(&link, &schema);
-        Self { link, schema, types: Types::default(), lanes: Lanes::default(), hints, wrote: AtomicBool::new(true) }
+        Self {
+            link,
+            schema,
+            types: Types::default(),
+            lanes: Lanes::default(),
+            places: Places::default(),
+            hints,
+            wrote: AtomicBool::new(true),
+        }
     }
 
     /// Records that a call changed counts, and so left work for the next fold.

@@ -76,7 +76,7 @@ impl Calls {
 
     async fn quotas(&self, claim: &Claim) -> Result<Quotas> {
         let names: Vec<&JobName> = claim.quotas.iter().map(|quota| &quota.name).collect();
-        let numbers = self.types.numbers(&self.link, &self.schema, &names).await?;
+        let numbers = self.types.store(&self.link, &self.schema, &names).await?;
         let mut quotas = Quotas::default();
         for (quota, number) in claim.quotas.iter().zip(numbers) {
             let Some(number) = number else { continue };

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::{
     calls::Calls,
     link::Lane,
+    places::Places,
     value::{Columns, answer, clean, micros},
 };
 
@@ -164,6 +165,21 @@ fn copy(error: &StoreError) -> StoreError {
     }
 }
 
+/// The queue limit of each insert, or none if it needs no check. Inserts of one type are checked together.
+fn limits(batch: &[Pending], places: &Places) -> Vec<Option<i64>> {
+    let mut checked: Vec<i32> = batch.iter().map(|pending| pending.type_number).collect();
+    checked.sort_unstable();
+    checked.dedup();
+    checked.retain(|of_type| {
+        let of_type_only = batch.iter().filter(|pending| pending.type_number == *of_type);
+        let limits = of_type_only.filter_map(|pending| pending.job.queue_limit);
+        let count = limits.clone().count() as u64;
+        limits.min().is_some_and(|lowest| !places.take(*of_type, lowest, count))
+    });
+    let limit = |pending: &Pending| pending.job.queue_limit.filter(|_| checked.contains(&pending.type_number));
+    batch.iter().map(|pending| Some(i64::try_from(limit(pending)?).unwrap_or(i64::MAX))).collect()
+}
+
 async fn insert_all(batch: &[Pending], calls: &Calls) -> Result<Vec<Result<Answered>>> {
     let jobs = || batch.iter().map(|pending| &pending.job);
     let ids: Vec<Uuid> = jobs().map(|job| job.id.0).collect();
@@ -176,8 +192,7 @@ async fn insert_all(batch: &[Pending], calls: &Calls) -> Result<Vec<Result<Answe
     let keys: Vec<Option<&str>> = jobs().map(|job| job.key.as_ref().map(|key| key.as_str())).collect();
     let repeatables: Vec<bool> = jobs().map(|job| job.id_chosen || job.key.is_some()).collect();
     let delays: Vec<i64> = jobs().map(|job| micros(job.delay)).collect();
-    let limits: Vec<Option<i64>> =
-        jobs().map(|job| Some(i64::try_from(job.queue_limit?).unwrap_or(i64::MAX))).collect();
+    let limits = limits(batch, &calls.places);
     let retentions: Vec<i64> = jobs().map(|job| micros(job.terms.retention)).collect();
     let retries: Vec<i64> = jobs().map(|job| job.terms.max_retries.into()).collect();
     let losses: Vec<i64> = jobs().map(|job| job.terms.max_losses.into()).collect();
@@ -212,11 +227,16 @@ async fn insert_all(batch: &[Pending], calls: &Calls) -> Result<Vec<Result<Answe
     let mut runnable = Vec::new();
     for row in &rows {
         let mut columns = Columns::new(row);
-        let place = answer(columns.number())? as usize - 1;
+        let number: i32 = answer(columns.read())?;
         let kind: i16 = answer(columns.read())?;
         let created_at = answer(columns.time())?;
         let ahead = answer(columns.read::<Option<i64>>())?.map(i64::unsigned_abs);
         let other: Option<Uuid> = answer(columns.read())?;
+        if kind == 4 {
+            calls.places.checked(number, ahead.unwrap_or(u64::MAX));
+            continue;
+        }
+        let place = number.unsigned_abs() as usize - 1;
         answers[place] = Ok(match (kind, other) {
             (0, _) => Answered::Done(InsertOutcome::Inserted { created_at, version: 1, ahead }),
             (1, Some(id)) => Answered::Existing(JobId(id)),

@@ -51,6 +51,7 @@ mod lanes;
 mod link;
 mod list;
 mod options;
+mod places;
 mod record;
 mod schema;
 mod server;

@@ -48,8 +48,17 @@ impl Types {
         Ok(number)
     }
 
-    /// The numbers of types, in order. None for a type that never had a job.
+    /// The numbers of types, in order. None for a type that is not stored.
     pub(crate) async fn numbers(&self, link: &Link, schema: &Schema, names: &[&JobName]) -> Result<Vec<Option<i32>>> {
+        self.look_up(link, &schema.sql("SELECT type, name FROM ae.types WHERE name = ANY ($1)"), names).await
+    }
+
+    /// The numbers of types, in order, which are stored if they are new. None for a type whose first job is in an open transaction.
+    pub(crate) async fn store(&self, link: &Link, schema: &Schema, names: &[&JobName]) -> Result<Vec<Option<i32>>> {
+        self.look_up(link, &schema.sql("SELECT type, name FROM ae.types_v1($1)"), names).await
+    }
+
+    async fn look_up(&self, link: &Link, sql: &str, names: &[&JobName]) -> Result<Vec<Option<i32>>> {
         let find = |names: &[&JobName]| -> Vec<Option<i32>> {
             let known = self.known();
             names.iter().map(|name| known.numbers.get(*name).copied()).collect()
@@ -59,8 +68,7 @@ impl Types {
             return Ok(numbers);
         }
         let texts: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
-        let sql = schema.sql("SELECT type, name FROM ae.types WHERE name = ANY ($1)");
-        self.load(&link.query(Lane::Work, &sql, &[(&texts, Type::TEXT_ARRAY)]).await?)?;
+        self.load(&link.query(Lane::Work, sql, &[(&texts, Type::TEXT_ARRAY)]).await?)?;
         Ok(find(names))
     }
 

@@ -131,10 +131,8 @@ async fn commit_wakes_a_worker_within_250_ms() {
 async fn job_of_a_long_transaction_is_claimed_after_its_commit() {
     let world = World::new().await;
     let (mut hints, mut client) = (world.store.hints(), client(&world.server).await);
-    // The first job of a type makes a row that others would wait for.
-    world.store.insert(job()).await.unwrap();
-    world.woken(&mut hints).await;
-    assert_eq!(world.claim().await.len(), 1);
+    // A claim stores the type. Otherwise the first job does, and others wait for its transaction.
+    assert_eq!(world.claim().await, []);
     let late = job();
     let transaction = client.transaction().await.unwrap();
     world.prepared(&late).enqueue(&transaction).await.unwrap();
@@ -150,6 +148,18 @@ async fn job_of_a_long_transaction_is_claimed_after_its_commit() {
     world.woken(&mut hints).await;
     let claimed = async { while !world.claim().await.contains(&late.id) {} };
     timeout(Duration::from_secs(1), claimed).await.expect("the late job is claimed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claim_does_not_wait_for_the_first_job_of_a_type() {
+    let world = World::new().await;
+    let mut client = client(&world.server).await;
+    let first = job();
+    let transaction = client.transaction().await.unwrap();
+    world.prepared(&first).enqueue(&transaction).await.unwrap();
+    assert_eq!(timeout(Duration::from_secs(1), world.claim()).await.expect("the claim does not wait"), []);
+    transaction.commit().await.unwrap();
+    assert_eq!(world.claim().await, [first.id]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -171,9 +171,9 @@ async fn role_without_ownership_needs_only_data_rights() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn queue_limit_is_exact_under_concurrent_inserts() {
     let (_server, store) = shared().await;
-    let inserts = (0..300).map(|_| store.insert(NewJob { queue_limit: Some(100), ..job("alpha", HOUR) }));
+    let inserts = (0..3000).map(|_| store.insert(NewJob { queue_limit: Some(2000), ..job("alpha", HOUR) }));
     let outcomes = futures_util::future::join_all(inserts).await;
     let accepted = outcomes.iter().filter(|outcome| matches!(outcome, Ok(InsertOutcome::Inserted { .. }))).count();
     let full = outcomes.iter().filter(|outcome| matches!(outcome, Ok(InsertOutcome::Full))).count();
-    assert_eq!((accepted, full), (100, 200));
+    assert_eq!((accepted, full), (2000, 1000));
 }

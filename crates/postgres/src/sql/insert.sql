@@ -12,6 +12,21 @@ BEGIN
     RETURN found_type;
 END $$;
 
+-- The types of these names. A worker calls it before it claims, so that no submission has to make a type. Does not wait for an open
+-- transaction that makes one.
+CREATE OR REPLACE FUNCTION ae.types_v1(wanted text[]) RETURNS TABLE (type int, name text) LANGUAGE plpgsql
+SET lock_timeout = '20ms' AS $$
+BEGIN
+    BEGIN
+        INSERT INTO ae.types (name)
+        SELECT w.name FROM unnest(wanted) AS w(name) WHERE NOT EXISTS (SELECT 1 FROM ae.types t WHERE t.name = w.name) ORDER BY 1
+        ON CONFLICT DO NOTHING;
+    EXCEPTION WHEN lock_not_available THEN
+        NULL;
+    END;
+    RETURN QUERY SELECT t.type, t.name FROM ae.types t WHERE t.name = ANY (wanted);
+END $$;
+
 -- The number that a queue limit compares: Queued jobs, and Scheduled ones that never started. The caller holds the type's lock.
 CREATE OR REPLACE FUNCTION ae.waiting(of_type int) RETURNS bigint LANGUAGE plpgsql
 SET jit = off SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
@@ -39,10 +54,11 @@ BEGIN
         SELECT 1 FROM ae.ready r WHERE r.type = of_type AND (r.rank, r.ord, r.id) < (of_rank, of_ord, of_id) LIMIT 1000) x);
 END $$;
 
--- Accepts at most 64 jobs of distinct ids, in the order of the arrays. `limits` has null for a job without a queue limit, and
--- `delays` has microseconds, 0 for none.
+-- Accepts at most 64 jobs of distinct ids, in the order of the arrays. `limits` has null for a job whose queue limit needs no
+-- check, and `delays` has microseconds, 0 for none.
 --
--- Answers, one row for each job: 0 accepted, 1 existing (`other` is its id), 2 conflict, 3 the queue is full.
+-- Answers, one row for each job: 0 accepted, 1 existing (`other` is its id), 2 conflict, 3 the queue is full. Further rows have
+-- the answer 4: `n` is a type whose limit was checked, and `ahead` the number of its waiting jobs before the call.
 -- Checks the key, then the id, then the limit. Waits for another open transaction that takes the same key or id.
 CREATE OR REPLACE FUNCTION ae.insert_v1(
     ids uuid[], types int[], prios smallint[], payloads bytea[], fingerprints bytea[], owners bytea[], labels text[], keys text[],
@@ -57,10 +73,14 @@ DECLARE
     refused uuid[] := '{}';     -- the queue is full
     known uuid[] := '{}';       -- the key is known
     accepted uuid[];
+    of_type int; waiting bigint;
 BEGIN
-    IF EXISTS (SELECT 1 FROM unnest(limits) l WHERE l IS NOT NULL) THEN
-        refused := ae.beyond_limits(ids, types, limits, keys, owners);
-    END IF;
+    FOR of_type IN SELECT DISTINCT u.ty FROM unnest(types, limits) AS u(ty, l) WHERE u.l IS NOT NULL ORDER BY 1 LOOP
+        PERFORM pg_advisory_xact_lock(hashtext('ae.types'), of_type);
+        waiting := ae.waiting(of_type);
+        refused := refused || ae.beyond_limit(of_type, waiting, ids, types, limits, keys, owners);
+        RETURN QUERY SELECT of_type, 4::smallint, t, waiting, NULL::uuid;
+    END LOOP;
     IF EXISTS (SELECT 1 FROM unnest(keys) k WHERE k IS NOT NULL) THEN
         WITH i AS MATERIALIZED (
             SELECT * FROM unnest(ids, types, keys, owners) AS u(id, ty, key, owner) WHERE key IS NOT NULL AND NOT id = ANY (refused)),
@@ -106,26 +126,20 @@ BEGIN
     END IF;
 END $$;
 
--- The jobs that a queue limit refuses: those that would be new, beyond the free places of their type. Locks the types.
-CREATE OR REPLACE FUNCTION ae.beyond_limits(ids uuid[], types int[], limits bigint[], keys text[], owners bytea[])
-RETURNS uuid[] LANGUAGE plpgsql SET jit = off SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
-DECLARE
-    of_type int; refused uuid[] := '{}'; waiting bigint;
+-- The jobs that a queue limit refuses: those that would be new, beyond the free places of their type.
+CREATE OR REPLACE FUNCTION ae.beyond_limit(
+    of_type int, waiting bigint, ids uuid[], types int[], limits bigint[], keys text[], owners bytea[]
+) RETURNS uuid[] LANGUAGE plpgsql SET jit = off SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
-    FOR of_type IN SELECT DISTINCT u.ty FROM unnest(types, limits) AS u(ty, l) WHERE u.l IS NOT NULL ORDER BY 1 LOOP
-        PERFORM pg_advisory_xact_lock(hashtext('ae.types'), of_type);
-        waiting := ae.waiting(of_type);
-        refused := refused || ARRAY(
-            SELECT f.id FROM (
-                SELECT i.id, i.l, row_number() OVER (ORDER BY i.n) AS place
-                FROM unnest(ids, types, limits, keys, owners) WITH ORDINALITY AS i(id, ty, l, key, owner, n)
-                WHERE i.ty = of_type
-                  AND (SELECT true FROM ae.jobs j WHERE j.id = i.id) IS NULL
-                  AND (SELECT true FROM ae.tombs o WHERE o.id = i.id) IS NULL
-                  AND (SELECT true FROM ae.keys k WHERE k.type = i.ty AND k.key = i.key AND k.owner = coalesce(i.owner, '')) IS NULL) f
-            WHERE waiting + f.place > f.l);
-    END LOOP;
-    RETURN refused;
+    RETURN ARRAY(
+        SELECT f.id FROM (
+            SELECT i.id, i.l, row_number() OVER (ORDER BY i.n) AS place
+            FROM unnest(ids, types, limits, keys, owners) WITH ORDINALITY AS i(id, ty, l, key, owner, n)
+            WHERE i.ty = of_type
+              AND (SELECT true FROM ae.jobs j WHERE j.id = i.id) IS NULL
+              AND (SELECT true FROM ae.tombs o WHERE o.id = i.id) IS NULL
+              AND (SELECT true FROM ae.keys k WHERE k.type = i.ty AND k.key = i.key AND k.owner = coalesce(i.owner, '')) IS NULL) f
+        WHERE waiting + f.place > f.l);
 END $$;
 
 -- The answers of `insert_v1` for jobs that it did not accept.
