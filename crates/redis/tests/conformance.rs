@@ -32,7 +32,6 @@ async fn real() -> Fixture {
 }
 
 conformance!(plain, timed());
-conformance!(behind_flaky, async { timed().await.wrap(FlakyStore::new) });
 conformance!(behind_delays, async {
     timed().await.wrap(|store| FlakyStore::new(store).delays(Duration::from_micros(300)))
 });
