@@ -12,14 +12,14 @@ use common::{OnClock, schema, shared};
 
 /// A store on a manual clock.
 async fn timed() -> Fixture {
-    let (server, clock) = (PostgresServer::shared(), ManualClock::new());
+    let (server, clock) = (PostgresServer::volatile(), ManualClock::new());
     let store = OnClock::open(&server, &schema(), clock.clone()).await;
     Fixture::manual(store, clock).keep(server)
 }
 
 /// Two processes that take turns.
 async fn two_processes() -> Fixture {
-    let (server, clock, schema) = (PostgresServer::shared(), ManualClock::new(), schema());
+    let (server, clock, schema) = (PostgresServer::volatile(), ManualClock::new(), schema());
     let stores =
         [OnClock::open(&server, &schema, clock.clone()).await, OnClock::open(&server, &schema, clock.clone()).await];
     Fixture::manual(Turns::new(stores), clock).keep(server)

@@ -6,14 +6,6 @@ CREATE OR REPLACE FUNCTION ae.new_id() RETURNS uuid LANGUAGE sql VOLATILE AS $$
     FROM replace(gen_random_uuid()::text, '-', '') AS r
 $$;
 
--- The number that a queue limit compares, without the type's lock: that would make all submitters wait for the end of the
--- application's transaction.
-CREATE OR REPLACE FUNCTION ae.waiting_unlocked(of_type int) RETURNS bigint LANGUAGE sql STABLE AS $$
-    SELECT coalesce((SELECT sum(c.n) FROM ae.counts c WHERE c.type = of_type AND c.code IN (0, 6)), 0)::bigint
-        + coalesce((SELECT sum(u.v) FROM ae.deltas d, unnest(d.codes, d.vals) AS u(code, v)
-                    WHERE d.type = of_type AND u.code IN (0, 6)), 0)::bigint
-$$;
-
 -- Creates a job, or finds the one of the same key or id. The job exists if and only if the transaction commits.
 --
 -- `head` is a JSON object. `name` is the job type, and all else is optional: `v` (1), `id`, `chosen`, `priority`, `maxRetries`,
@@ -51,7 +43,8 @@ BEGIN
         RAISE EXCEPTION 'invalid payload: expected {"v":1,"body":...}' USING ERRCODE = '22023';
     END IF;
     of_type := ae.type_v1(job_name);
-    IF h->>'queueLimit' IS NOT NULL AND ae.waiting_unlocked(of_type) >= (h->>'queueLimit')::bigint
+    -- Without the type's lock, which would make all submitters wait for the end of the application's transaction.
+    IF h->>'queueLimit' IS NOT NULL AND (ae.waiting(of_type)).jobs >= (h->>'queueLimit')::bigint
         AND NOT EXISTS (SELECT 1 FROM ae.jobs j WHERE j.id = job_id)
         AND NOT EXISTS (SELECT 1 FROM ae.tombs o WHERE o.id = job_id)
         AND NOT EXISTS (SELECT 1 FROM ae.keys k WHERE k.type = of_type AND k.key = job_key AND k.owner = coalesce(job_owner, ''))

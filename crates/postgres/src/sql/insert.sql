@@ -27,23 +27,18 @@ BEGIN
     RETURN QUERY SELECT t.type, t.name FROM ae.types t WHERE t.name = ANY (wanted);
 END $$;
 
--- The number that a queue limit compares: Queued jobs, and Scheduled ones that never started. The caller holds the type's lock.
-CREATE OR REPLACE FUNCTION ae.waiting(of_type int) RETURNS bigint LANGUAGE plpgsql
+-- The number that a queue limit compares: Queued jobs, and Scheduled ones that never started. Also the number of changes since a
+-- time that are not folded into the counts.
+CREATE OR REPLACE FUNCTION ae.waiting(of_type int, OUT jobs bigint, OUT changes bigint, OUT since bigint) LANGUAGE plpgsql
 SET jit = off SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
-DECLARE
-    waiting bigint; changes bigint; fold_from bigint;
 BEGIN
-    fold_from := (SELECT least(m.at, ae.now_us()) - 5000000 FROM ae.marks m WHERE m.name = 'fold');
+    since := (SELECT least(m.at, ae.now_us()) - 5000000 FROM ae.marks m WHERE m.name = 'fold');
     -- One statement, since a fold moves changes into the counts meanwhile.
-    SELECT coalesce(sum(x.n), 0), count(DISTINCT x.place) INTO waiting, changes FROM (
+    SELECT coalesce(sum(x.n), 0), count(DISTINCT x.place) INTO jobs, changes FROM (
         SELECT c.n, NULL::tid AS place FROM ae.counts c WHERE c.type = of_type AND c.code IN (0, 6)
         UNION ALL
         SELECT u.v, d.ctid FROM ae.deltas d, unnest(d.codes, d.vals) AS u(code, v)
-        WHERE d.type = of_type AND d.at >= fold_from AND u.code IN (0, 6)) x;
-    IF changes > 64 THEN
-        PERFORM ae.fold_type(of_type, fold_from);
-    END IF;
-    RETURN waiting;
+        WHERE d.type = of_type AND d.at >= since AND u.code IN (0, 6)) x;
 END $$;
 
 -- The number of queued jobs of a type before a position, at most 1000.
@@ -73,13 +68,16 @@ DECLARE
     refused uuid[] := '{}';     -- the queue is full
     known uuid[] := '{}';       -- the key is known
     accepted uuid[];
-    of_type int; waiting bigint;
+    of_type int; waiting record;
 BEGIN
     FOR of_type IN SELECT DISTINCT u.ty FROM unnest(types, limits) AS u(ty, l) WHERE u.l IS NOT NULL ORDER BY 1 LOOP
         PERFORM pg_advisory_xact_lock(hashtext('ae.types'), of_type);
         waiting := ae.waiting(of_type);
-        refused := refused || ae.beyond_limit(of_type, waiting, ids, types, limits, keys, owners);
-        RETURN QUERY SELECT of_type, 4::smallint, t, waiting, NULL::uuid;
+        IF waiting.changes > 64 THEN
+            PERFORM ae.fold_type(of_type, waiting.since);
+        END IF;
+        refused := refused || ae.beyond_limit(of_type, waiting.jobs, ids, types, limits, keys, owners);
+        RETURN QUERY SELECT of_type, 4::smallint, t, waiting.jobs, NULL::uuid;
     END LOOP;
     IF EXISTS (SELECT 1 FROM unnest(keys) k WHERE k IS NOT NULL) THEN
         WITH i AS MATERIALIZED (

@@ -63,7 +63,7 @@ impl OnClock {
     /// Opens a store in a schema, which another store may use already.
     pub async fn open(server: &PostgresServer, schema: &str, clock: ManualClock) -> Self {
         // Each connection prepares the plans of the calls anew.
-        let options = Options::new().submit_connections(1).work_connections(2).schema(schema);
+        let options = Options::new().submit_connections(1).work_connections(2).schema(schema).allow_volatile(true);
         let store = options.open(server.url()).await.expect("opened");
         let client = client(server).await;
         let time = clock.now().as_micros();

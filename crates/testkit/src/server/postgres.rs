@@ -44,6 +44,9 @@ const DEFAULTS: &[(&str, &str)] = &[
 const TLS: &[(&str, &str)] =
     &[("ssl", "on"), ("ssl_cert_file", "'../server.crt'"), ("ssl_key_file", "'../server.key'")];
 
+/// A server while tests use it.
+type Shared = Mutex<Weak<PostgresServer>>;
+
 /// A running PostgreSQL server. Dropping it kills the process and removes its folder.
 ///
 /// ```no_run
@@ -104,10 +107,21 @@ impl PostgresServer {
     /// A server shared by all concurrent tests of this process. It ends with its last handle. Tests must use separate
     /// [databases](Self::database) or schemas, and must not stop the server.
     pub fn shared() -> Arc<Self> {
-        static SHARED: Mutex<Weak<PostgresServer>> = Mutex::new(Weak::new());
-        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        static SHARED: Shared = Shared::new(Weak::new());
+        Self::share(&SHARED, &[])
+    }
+
+    /// Like [`shared`](Self::shared), for many short tests: the server does not wait for the disk, so a store accepts it only
+    /// with `allow_volatile`.
+    pub fn volatile() -> Arc<Self> {
+        static SHARED: Shared = Shared::new(Weak::new());
+        Self::share(&SHARED, &[("fsync", "off"), ("full_page_writes", "off")])
+    }
+
+    fn share(shared: &Shared, settings: &[(&str, &str)]) -> Arc<Self> {
+        let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
         shared.upgrade().unwrap_or_else(|| {
-            let started = Arc::new(Self::start());
+            let started = Arc::new(Self::with(settings));
             *shared = Arc::downgrade(&started);
             started
         })
