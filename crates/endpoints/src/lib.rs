@@ -93,6 +93,7 @@ mod acceptor;
 pub mod alerts;
 mod audit;
 mod backoff;
+mod bodiless;
 mod builder;
 mod bulk;
 mod caller;

@@ -3,7 +3,6 @@
 use std::{
     borrow::Cow,
     collections::BTreeMap,
-    convert::Infallible,
     panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering},
 };
@@ -12,12 +11,12 @@ use axum::{
     Router,
     body::Body,
     extract::Request,
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, header},
     response::{IntoResponse, Response},
     routing::{MethodFilter, MethodRouter, any, on},
 };
 use bytes::Bytes;
-use futures_util::{FutureExt, stream};
+use futures_util::FutureExt;
 
 #[cfg(feature = "telemetry")]
 use super::metrics;
@@ -211,10 +210,6 @@ async fn answer(route: Route, endpoints: AsyncEndpoints, config: Arc<HttpConfig>
     // A job changes, and may belong to one owner: caches must revalidate, and shared caches must not store it.
     let cached = HeaderValue::from_static("private, no-cache");
     response.headers_mut().entry(header::CACHE_CONTROL).or_insert(cached);
-    if [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&response.status()) {
-        // These have no `Content-Length` (RFC 9110, 8.6). Axum sets one for every body of known length, also an empty one.
-        *response.body_mut() = Body::from_stream(stream::empty::<Result<Bytes, Infallible>>());
-    }
     close_on_shutdown(&endpoints, &mut response);
     response
 }

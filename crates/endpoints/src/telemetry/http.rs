@@ -1,4 +1,5 @@
-//! The layer around the library's routes: the server span, its scope, and the duration of each request.
+//! The layer around the library's routes: the server span, its scope, the duration of each request, and the headers that all
+//! responses have in common.
 
 use std::{
     sync::Arc,
@@ -30,6 +31,7 @@ use super::{
     semconv as s, spans,
 };
 use crate::{
+    bodiless::without_length,
     caller::Caller,
     options::{Enrich, Options},
 };
@@ -143,6 +145,7 @@ where
         Box::pin(async move {
             let mut response = scope.run(answer).await?;
             caller.echo(response.headers_mut());
+            without_length(&mut response);
             if let Some(duration) = &requests.duration {
                 let labels = labels(method, scheme, route.as_ref(), response.status());
                 duration.record(began.elapsed().as_secs_f64(), &labels);
