@@ -24,7 +24,7 @@ use super::{
 use crate::{
     AccessLevel, AsyncEndpoints,
     audit::{Action, Outcome},
-    http::{Granted, HttpConfig, check_site, compressed},
+    http::{Granted, HttpConfig, check_site, compressed, is_known},
 };
 
 /// Maximum bytes of a form.
@@ -149,13 +149,12 @@ fn open(link: &str) -> Response {
 }
 
 fn show(head: &Parts, view: &View, content: &Content) -> Response {
-    let tag = format!("\"{}\"", content.tag());
-    let is_known = head.headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
-    let mut response = match is_known {
+    let tag = content.tag();
+    let mut response = match is_known(&head.headers, &tag) {
         true => StatusCode::NOT_MODIFIED.into_response(),
         false => document(head, shell::page(view, content, SystemTime::now().into())),
     };
-    if let Ok(tag) = HeaderValue::try_from(tag) {
+    if let Ok(tag) = HeaderValue::try_from(format!("\"{tag}\"")) {
         response.headers_mut().insert(header::ETAG, tag);
     }
     response

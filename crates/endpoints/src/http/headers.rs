@@ -1,5 +1,7 @@
 //! Parsing of request headers and query parameters.
 
+use std::fmt::Display;
+
 use async_endpoints_core::{JobId, store::IdempotencyKey};
 use axum::{
     extract::{OriginalUri, Request},
@@ -143,9 +145,9 @@ pub(super) fn last_event_id(headers: &HeaderMap) -> Option<u64> {
     single(headers, &LAST_EVENT_ID).ok()??.to_str().ok()?.trim().parse().ok()
 }
 
-/// Whether `If-None-Match` contains this version. The comparison is weak (RFC 9110, 13.1.2).
-pub(super) fn is_known(headers: &HeaderMap, version: u64) -> bool {
-    let tag = format!("\"{version}\"");
+/// Whether `If-None-Match` contains this entity tag, given without quotes. The comparison is weak (RFC 9110, 13.1.2).
+pub(crate) fn is_known(headers: &HeaderMap, tag: impl Display) -> bool {
+    let tag = format!("\"{tag}\"");
     let values = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     values
         .flat_map(|value| value.split(','))

@@ -85,12 +85,13 @@ pub use self::{
     responses::Responses,
     submission::Submission,
 };
-/// What the dashboard needs to know and sign in its callers.
+/// What the dashboard needs to read requests, and to know and sign in their callers.
 #[cfg(feature = "dashboard")]
 pub(crate) use self::{
     call::prefix,
     csv::csv_for_operators,
     grant::Granted,
+    headers::is_known,
     login::sign_in,
     session::end as sign_out,
     site::{check as check_site, is_foreign},
