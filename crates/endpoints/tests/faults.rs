@@ -178,8 +178,11 @@ async fn attempt_does_not_start_after_its_lease() {
     const WORK: JobType<(), u32> = JobType::new("Work");
     let options = Options { lease: Duration::from_secs(1), ..quick() };
     let inner = store();
-    let suspended =
-        Suspended { inner: inner.clone(), lasts: options.lease + Duration::from_millis(100), once: AtomicBool::default() };
+    let suspended = Suspended {
+        inner: inner.clone(),
+        lasts: options.lease + Duration::from_millis(100),
+        once: AtomicBool::default(),
+    };
     let endpoints = AsyncEndpoints::builder(suspended)
         .options(options)
         .handler(WORK, async |ctx: JobContext<()>| Ok(ctx.attempt()))

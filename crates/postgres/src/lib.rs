@@ -40,6 +40,7 @@
 
 mod backoff;
 mod calls;
+mod cancel;
 mod claim;
 mod client;
 mod enqueue;

@@ -16,6 +16,7 @@ use tokio_postgres::{
 };
 
 use crate::{
+    cancel::cancel,
     fail::{OpenError, describe, refused},
     tls::Tls,
 };
@@ -187,7 +188,8 @@ impl Server {
 
     /// Cancels what the server does for a connection.
     pub(crate) async fn cancel(&self, token: CancelToken) {
-        drop(tokio::time::timeout(CANCEL, token.cancel_query(self.tls.connector())).await);
+        let host = &self.hosts[self.primary.load(Ordering::Relaxed)];
+        drop(tokio::time::timeout(CANCEL, cancel(host, &token, &self.tls)).await);
     }
 }
 

@@ -357,7 +357,6 @@ async fn calls_work_through_pgbouncer_in_transaction_mode() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "on a busy machine PgBouncer 1.18 does not always pass the cancel request on"]
 async fn slow_statement_through_pgbouncer_ends_within_5_s() {
     let postgres = PostgresServer::shared();
     let pooler = PgBouncer::of(&postgres);
