@@ -94,7 +94,7 @@ impl Telemetry {
     /// | `OTEL_EXPORTER_OTLP_ENDPOINT` | none; `http://localhost:4318` or `:4317` if an exporter is named `otlp` |
     /// | `OTEL_EXPORTER_OTLP_PROTOCOL` | `http/protobuf` (default), `grpc` |
     /// | `OTEL_EXPORTER_OTLP_HEADERS` | none; usually the API key |
-    /// | `OTEL_EXPORTER_OTLP_TIMEOUT` | 10000 ms, with all retries |
+    /// | `OTEL_EXPORTER_OTLP_TIMEOUT` | 10000 ms, with all retries; 0 is no limit |
     /// | `OTEL_EXPORTER_OTLP_COMPRESSION` | `none` (default), `gzip` |
     /// | `OTEL_EXPORTER_OTLP_{TRACES,METRICS,LOGS}_…` | the five above for one signal |
     /// | `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE` | `cumulative` |
@@ -105,11 +105,11 @@ impl Telemetry {
     /// | `OTEL_BSP_SCHEDULE_DELAY`, `OTEL_BLRP_SCHEDULE_DELAY` | 5000 ms, 1000 ms |
     /// | `OTEL_BSP_…`, `OTEL_BLRP_MAX_QUEUE_SIZE` | 2048 |
     /// | `OTEL_BSP_…`, `OTEL_BLRP_MAX_EXPORT_BATCH_SIZE` | 512 |
-    /// | `OTEL_BSP_…`, `OTEL_BLRP_EXPORT_TIMEOUT` | 30000 ms |
+    /// | `OTEL_BSP_…`, `OTEL_BLRP_EXPORT_TIMEOUT` | 30000 ms; 0 is no limit |
     /// | `OTEL_PROPAGATORS` | `tracecontext` (default), `none`; `baggage` is accepted and not passed on |
     /// | `OTEL_CONFIG_FILE` | ignored, with a log line |
     ///
-    /// OpenTelemetry's SDK also reads the `OTEL_SPAN_…_COUNT_LIMIT` variables. All others have no effect.
+    /// The case of names such as `otlp` does not matter. OpenTelemetry's SDK also reads the `OTEL_SPAN_…_COUNT_LIMIT` variables. All others have no effect.
     ///
     /// # Errors
     ///

@@ -35,7 +35,7 @@ impl Destinations {
         };
         #[allow(unused_mut, reason = "without features there are no destinations")]
         let mut read = Self::default();
-        for name in list.split(',').map(str::trim) {
+        for name in list.to_ascii_lowercase().split(',').map(str::trim) {
             match name {
                 "" | "none" => {}
                 // The exposition needs no exporter.
@@ -48,7 +48,10 @@ impl Destinations {
                 #[cfg(feature = "console")]
                 "console" => read.console = true,
                 _ => {
-                    let expected = "otlp (feature otlp), console (feature console) or none";
+                    let expected = match signal {
+                        Signal::Metrics => "otlp (feature otlp), console (feature console), prometheus or none",
+                        _ => "otlp (feature otlp), console (feature console) or none",
+                    };
                     return Err(TelemetryError::setting(variable, list, expected));
                 }
             }

@@ -26,6 +26,22 @@ impl Vars<'_> {
         parse(&value).map(Some).ok_or_else(|| TelemetryError::setting(name, value, expected))
     }
 
+    /// The parsed value of an enum. As OpenTelemetry specifies, its case does not matter: `parse` gets it in lower case.
+    pub(crate) fn choice<T>(
+        &self,
+        name: &str,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, TelemetryError> {
+        self.parsed(name, expected, |value| parse(&value.to_ascii_lowercase()))
+    }
+
+    /// A time limit in milliseconds. As OpenTelemetry specifies, 0 means no limit.
+    pub(crate) fn time_limit(&self, name: &str) -> Result<Option<Duration>, TelemetryError> {
+        let limit = |millis| if millis == 0 { Duration::MAX } else { Duration::from_millis(millis) };
+        self.parsed(name, "milliseconds, or 0 for no limit", |value| value.parse().ok().map(limit))
+    }
+
     pub(crate) fn millis(&self, name: &str) -> Result<Option<Duration>, TelemetryError> {
         let parse = |value: &str| value.parse().ok().filter(|millis| *millis > 0).map(Duration::from_millis);
         self.parsed(name, "milliseconds, 1 or more", parse)
@@ -44,19 +60,18 @@ impl Vars<'_> {
 
     /// The sampler, by `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG`.
     pub(crate) fn sampler(&self) -> Result<Option<Sampler>, TelemetryError> {
-        const NAME: &str = "OTEL_TRACES_SAMPLER";
-        let Some(name) = self.get(NAME) else { return Ok(None) };
-        let (is_parent_based, root) = name.strip_prefix("parentbased_").map_or((false, &*name), |root| (true, root));
-        let root = match root {
-            "always_on" => Sampler::AlwaysOn,
-            "always_off" => Sampler::AlwaysOff,
-            "traceidratio" => Sampler::TraceIdRatioBased(self.ratio()?),
-            _ => {
-                let expected = "always_on, always_off, traceidratio, or one of them after parentbased_";
-                return Err(TelemetryError::setting(NAME, name, expected));
-            }
-        };
-        Ok(Some(if is_parent_based { Sampler::ParentBased(Box::new(root)) } else { root }))
+        let expected = "always_on, always_off, traceidratio, or one of them after parentbased_";
+        let sampler = self.choice("OTEL_TRACES_SAMPLER", expected, |name| {
+            let (is_parent_based, root) = name.strip_prefix("parentbased_").map_or((false, name), |root| (true, root));
+            let root = match root {
+                "always_on" => Ok(Sampler::AlwaysOn),
+                "always_off" => Ok(Sampler::AlwaysOff),
+                "traceidratio" => self.ratio().map(Sampler::TraceIdRatioBased),
+                _ => return None,
+            };
+            Some(root.map(|root| if is_parent_based { Sampler::ParentBased(Box::new(root)) } else { root }))
+        });
+        sampler?.transpose()
     }
 
     fn ratio(&self) -> Result<f64, TelemetryError> {
@@ -69,13 +84,13 @@ impl Vars<'_> {
         const NAMES: [&str; 2] = ["explicit_bucket_histogram", "base2_exponential_bucket_histogram"];
         let parse = |value: &str| NAMES.iter().position(|name| *name == value).map(|index| index == 1);
         let expected = "explicit_bucket_histogram or base2_exponential_bucket_histogram";
-        self.parsed("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", expected, parse)
+        self.choice("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", expected, parse)
     }
 
     /// Whether trace contexts of callers are read, by `OTEL_PROPAGATORS`. Baggage is accepted, because it is in OpenTelemetry's
     /// default, and not passed on.
     pub(crate) fn propagates(&self) -> Result<Option<bool>, TelemetryError> {
-        self.parsed("OTEL_PROPAGATORS", "tracecontext or none", |value| {
+        self.choice("OTEL_PROPAGATORS", "tracecontext or none", |value| {
             let names: Vec<&str> = value.split(',').map(str::trim).collect();
             let known = names.iter().all(|name| ["tracecontext", "baggage", "none"].contains(name));
             known.then(|| names.contains(&"tracecontext"))
@@ -85,7 +100,7 @@ impl Vars<'_> {
     /// What is set and has no effect, one line each.
     pub(crate) fn notices(&self) -> Vec<&'static str> {
         let config = self.get("OTEL_CONFIG_FILE").map(|_| "OTEL_CONFIG_FILE is ignored: only variables are read");
-        let has_baggage = |value: &String| value.contains("baggage");
+        let has_baggage = |value: &String| value.to_ascii_lowercase().contains("baggage");
         let baggage = self.get("OTEL_PROPAGATORS").filter(has_baggage);
         config.into_iter().chain(baggage.map(|_| "OTEL_PROPAGATORS: baggage is not passed on")).collect()
     }
@@ -142,7 +157,7 @@ impl Batch {
             queue,
             size: size.unwrap_or(self.size.min(queue)),
             delay: vars.millis(&name("SCHEDULE_DELAY"))?.unwrap_or(self.delay),
-            timeout: vars.millis(&name("EXPORT_TIMEOUT"))?.unwrap_or(self.timeout),
+            timeout: vars.time_limit(&name("EXPORT_TIMEOUT"))?.unwrap_or(self.timeout),
         })
     }
 
@@ -181,6 +196,7 @@ mod tests {
         assert_eq!(read("traceidratio", "0.1"), "TraceIdRatioBased(0.1)");
         assert_eq!(read("parentbased_traceidratio", ""), "ParentBased(TraceIdRatioBased(1.0))");
         assert_eq!(read("parentbased_always_on", ""), "ParentBased(AlwaysOn)");
+        assert_eq!(read("ParentBased_Always_Off", ""), "ParentBased(AlwaysOff)");
         assert!(with(&[], |vars| vars.sampler()).is_ok_and(|sampler| sampler.is_none()));
     }
 
@@ -191,6 +207,8 @@ mod tests {
         let millis = Duration::from_millis;
         assert_eq!(read, Batch { queue: 100, size: 100, delay: millis(20), timeout: millis(3_000) });
         assert_eq!(with(&[], |vars| Batch::SPANS.read("P", vars)), Ok(Batch::SPANS));
+        let unlimited = with(&[("P_EXPORT_TIMEOUT", "0")], |vars| Batch::SPANS.read("P", vars));
+        assert_eq!(unlimited, Ok(Batch { timeout: Duration::MAX, ..Batch::SPANS }));
     }
 
     #[test]
@@ -198,8 +216,17 @@ mod tests {
         let read = |value| with(&[("OTEL_PROPAGATORS", value)], |vars| (vars.propagates(), vars.notices().len()));
         assert_eq!(read("tracecontext"), (Ok(Some(true)), 0));
         assert_eq!(read("tracecontext,baggage"), (Ok(Some(true)), 1));
+        assert_eq!(read("TraceContext, Baggage"), (Ok(Some(true)), 1));
         assert_eq!(read("none"), (Ok(Some(false)), 0));
         assert_eq!(read(""), (Ok(None), 0));
+    }
+
+    #[test]
+    fn histogram_aggregation_is_read() {
+        let name = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION";
+        let read = |value| with(&[(name, value)], |vars| vars.exponential_histograms());
+        assert_eq!(read("BASE2_EXPONENTIAL_BUCKET_HISTOGRAM"), Ok(Some(true)));
+        assert_eq!(read("explicit_bucket_histogram"), Ok(Some(false)));
     }
 
     #[test]

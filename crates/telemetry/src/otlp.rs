@@ -66,18 +66,16 @@ impl Otlp {
     /// The settings besides the endpoint.
     fn with_vars(self, signal: Signal, vars: &Vars<'_>) -> Result<Self, TelemetryError> {
         for (rest, supported, expected) in UNSUPPORTED {
-            if let Some((name, value)) = read(signal, rest, vars)
-                && !supported.contains(&&*value.to_ascii_lowercase())
-            {
-                return Err(TelemetryError::setting(name, value, expected));
+            if let Some((name, _)) = read(signal, rest, vars) {
+                vars.choice(&name, expected, |value| supported.contains(&value).then_some(()))?;
             }
         }
         if let Some((name, _)) = read(signal, "HEADERS", vars) {
             vars.check_headers(&name)?;
         }
         let timeout = match read(signal, "TIMEOUT", vars) {
-            Some((name, _)) => vars.millis(&name)?,
-            None if signal == Signal::Metrics => vars.millis("OTEL_METRIC_EXPORT_TIMEOUT")?,
+            Some((name, _)) => vars.time_limit(&name)?,
+            None if signal == Signal::Metrics => vars.time_limit("OTEL_METRIC_EXPORT_TIMEOUT")?,
             None => None,
         };
         Ok(Self {
@@ -160,12 +158,13 @@ fn read(signal: Signal, rest: &str, vars: &Vars<'_>) -> Option<(String, String)>
 }
 
 fn protocol(signal: Signal, vars: &Vars<'_>) -> Result<Protocol, TelemetryError> {
-    let Some((name, value)) = read(signal, "PROTOCOL", vars) else { return Ok(Protocol::HttpBinary) };
-    match &*value {
-        "grpc" => Ok(Protocol::Grpc),
-        "http/protobuf" => Ok(Protocol::HttpBinary),
-        _ => Err(TelemetryError::setting(name, value, "grpc or http/protobuf")),
-    }
+    let Some((name, _)) = read(signal, "PROTOCOL", vars) else { return Ok(Protocol::HttpBinary) };
+    let protocol = vars.choice(&name, "grpc or http/protobuf", |value| match value {
+        "grpc" => Some(Protocol::Grpc),
+        "http/protobuf" => Some(Protocol::HttpBinary),
+        _ => None,
+    });
+    Ok(protocol?.unwrap_or(Protocol::HttpBinary))
 }
 
 #[cfg(test)]
@@ -191,14 +190,17 @@ mod tests {
         assert_eq!(read(&[(ALL, "http://c:4318/")]), Ok(Some(Otlp::http("http://c:4318/v1/metrics"))));
         assert_eq!(read(&[(ALL, "http://c"), (OWN, "http://d/x")]), Ok(Some(Otlp::http("http://d/x"))));
         assert_eq!(read(&[(ALL, "http://c:4317"), (PROTOCOL, "grpc")]), Ok(Some(Otlp::grpc("http://c:4317"))));
-        for (exporters, pushes) in [("none", false), ("prometheus", false), ("otlp", true), ("prometheus, otlp", true)]
+        assert_eq!(read(&[(ALL, "http://c:4317"), (PROTOCOL, "GRPC")]), Ok(Some(Otlp::grpc("http://c:4317"))));
+        for (exporters, pushes) in [("None", false), ("prometheus", false), ("OTLP", true), ("Prometheus, otlp", true)]
         {
-            let read = read(&[(ALL, "http://c"), ("OTEL_METRICS_EXPORTER", exporters)]).expect("valid values");
+            let read = read(&[(ALL, "http://c"), ("OTEL_METRICS_EXPORTER", exporters)]).expect(exporters);
             assert_eq!(read.is_some(), pushes, "{exporters}");
         }
         let patient = read(&[(OWN, "http://d"), ("OTEL_METRIC_EXPORT_TIMEOUT", "30000")]);
         assert_eq!(patient, Ok(Some(Otlp::http("http://d").timeout(Duration::from_secs(30)))));
-        assert!(read(&[(ALL, "http://c"), ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")]).is_ok());
+        let unlimited = read(&[(OWN, "http://d"), ("OTEL_EXPORTER_OTLP_TIMEOUT", "0")]);
+        assert_eq!(unlimited, Ok(Some(Otlp::http("http://d").timeout(Duration::MAX))));
+        assert!(read(&[(ALL, "http://c"), ("OTEL_EXPORTER_OTLP_COMPRESSION", "GZip")]).is_ok());
         let often =
             read(&[(OWN, "http://d"), ("OTEL_METRIC_EXPORT_INTERVAL", "500"), ("OTEL_EXPORTER_OTLP_TIMEOUT", "200")]);
         let expected = Otlp::http("http://d").interval(Duration::from_millis(500)).timeout(Duration::from_millis(200));
@@ -282,10 +284,12 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE", "/ca.pem"),
             ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/key.pem"),
             ("OTEL_METRIC_EXPORT_INTERVAL", "1m"),
-            ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "0"),
+            ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "-1"),
+            ("OTEL_METRICS_EXPORTER", "zipkin"),
         ] {
             let error = with(name, value).expect_err(name).to_string();
             assert!(error.starts_with(&format!("invalid {name} {value:?}: expected ")), "{error}");
+            assert_eq!(error.contains("prometheus"), name == "OTEL_METRICS_EXPORTER", "{error}");
         }
     }
 

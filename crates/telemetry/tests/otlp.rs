@@ -187,6 +187,17 @@ async fn shutdown_exports_all_signals() {
 }
 
 #[tokio::test]
+async fn export_without_time_limit_succeeds() {
+    let collector = Collector::start(Some(OK));
+    let otlp = Otlp::http(&*collector.url).timeout(Duration::MAX);
+    let telemetry = Telemetry::builder().otlp(otlp).build().expect("telemetry");
+    record_spans(&telemetry, 1);
+    telemetry.shutdown(Duration::from_secs(30)).await;
+    let body = collector.bodies();
+    assert!(contains(&body("/v1/traces"), "render") && !body("/v1/metrics").is_empty());
+}
+
+#[tokio::test]
 async fn dead_collector_loses_counted_items_at_the_end() {
     let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
     let url = format!("http://{port}");
