@@ -20,7 +20,8 @@ pub(crate) const QUEUE_DEPTH: u64 = 100;
 /// A job type: its name, the types of its request and its result, and its rules.
 ///
 /// Declare it as a constant and use the constant wherever jobs of the type are accepted, run or submitted from code.
-/// [`Options`] has the defaults of all rules. The build of the endpoints refuses a concurrency, timeout or retention of zero.
+/// [`Options`] has the defaults of all rules. The build of the endpoints refuses a concurrency of zero, and a
+/// timeout or retention below 1 ms.
 ///
 /// ```
 /// # use std::time::Duration;

@@ -11,6 +11,9 @@ pub use self::dashboard::{DashboardOptions, InstanceColor};
 use self::vars::seconds;
 pub(crate) use self::vars::{SECONDS, Vars, duration, env_var};
 
+/// Minimum of a timeout and of a retention.
+pub(crate) const SHORTEST_TIME: Duration = Duration::from_millis(1);
+
 /// The library's settings. The defaults are meant for production.
 ///
 /// ```
@@ -34,7 +37,7 @@ pub struct Options {
     /// shortened at random by up to half. Defaults to 2 s.
     #[serde(rename = "retry_base_seconds", deserialize_with = "seconds")]
     pub retry_base: Duration,
-    /// `JOB_TIMEOUT_SECONDS`: timeout of an attempt. Defaults to 1800 s.
+    /// `JOB_TIMEOUT_SECONDS`: timeout of an attempt, at least 0.001 s. Defaults to 1800 s.
     #[serde(rename = "job_timeout_seconds", deserialize_with = "seconds")]
     pub job_timeout: Duration,
     /// `LEASE_SECONDS`: time without a renewal after which a worker loses its jobs. Defaults to 8 s.
@@ -42,7 +45,7 @@ pub struct Options {
     pub lease: Duration,
     /// `MAX_LOSSES`: maximum number of workers that a job may lose before it fails. Defaults to 5.
     pub max_losses: u32,
-    /// `RETENTION_SECONDS`: how long an ended job stays readable. Defaults to 86400 s.
+    /// `RETENTION_SECONDS`: how long an ended job stays readable, at least 0.001 s. Defaults to 86400 s.
     #[serde(rename = "retention_seconds", deserialize_with = "seconds")]
     pub retention: Duration,
     /// `SHUTDOWN_SECONDS`: how long running attempts may continue after a stop request. Defaults to 30 s.
@@ -62,8 +65,8 @@ pub struct Options {
     /// `MAX_CONNECTIONS`: maximum number of open connections of [`serve`](crate::AsyncEndpoints::serve). Further ones wait
     /// to be accepted. Defaults to 16 384. More than 10 000 clients may follow jobs in one process.
     pub max_connections: u32,
-    /// `HEADER_READ_SECONDS`: time limit for a request's head, and for an idle connection between two requests. Defaults
-    /// to 30 s.
+    /// `HEADER_READ_SECONDS`: time limit for a request's head, and for an idle connection between two requests, at least
+    /// 0.001 s. Defaults to 30 s.
     #[serde(rename = "header_read_seconds", deserialize_with = "seconds")]
     pub header_read: Duration,
     /// `BASE_PATH`: prefix of job paths in `Location`, `links` and `/openapi.json`. Defaults to the mounted prefix. Set it if job routes and submit routes are mounted under different prefixes,
@@ -260,17 +263,17 @@ impl Options {
         if !(Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60)).contains(&self.lease) {
             return fail("lease_seconds", &self.lease.as_secs_f64(), "a number of seconds from 0.1 to 86400");
         }
-        if self.job_timeout.is_zero() {
-            return fail("job_timeout_seconds", &self.job_timeout.as_secs_f64(), "a number of seconds above 0");
-        }
-        if self.retention.is_zero() {
-            return fail("retention_seconds", &self.retention.as_secs_f64(), "a number of seconds above 0");
+        for (field, time) in [
+            ("job_timeout_seconds", self.job_timeout),
+            ("retention_seconds", self.retention),
+            ("header_read_seconds", self.header_read),
+        ] {
+            if time < SHORTEST_TIME {
+                return fail(field, &time.as_secs_f64(), "a number of seconds, 0.001 or more");
+            }
         }
         if !(1..=1_000_000).contains(&self.max_connections) {
             return fail("max_connections", &self.max_connections, "a number from 1 to 1000000");
-        }
-        if self.header_read.is_zero() {
-            return fail("header_read_seconds", &self.header_read.as_secs_f64(), "a number of seconds above 0");
         }
         if let Some(base) = self.base_path.as_ref().filter(|base| !is_base_path(base)) {
             return fail("base_path", base, "a path such as /v1, with a leading and without a trailing slash");

@@ -62,14 +62,14 @@ fn build_rejects_conflicting_declarations() {
     let zero = support::builder(&store()).options(Options { concurrency: 0, ..quick() }).build().unwrap_err();
     assert!(matches!(zero, BuildError::Options(_)), "{zero}");
     const IDLE: JobType<Order, u32> = ORDER.concurrency(0);
-    const INSTANT: JobType<Order, u32> = ORDER.timeout(Duration::ZERO);
+    const INSTANT: JobType<Order, u32> = ORDER.timeout(Duration::from_nanos(999_999));
     const FORGOTTEN: JobType<Order, u32> = ORDER.retention(Duration::ZERO);
-    for (rule, zero) in [
-        ("concurrency", build(|b| b.endpoint(Endpoint::post("/a", IDLE)))),
-        ("timeout", build(|b| b.endpoint(Endpoint::post("/a", INSTANT)))),
-        ("retention", build(|b| b.handler(FORGOTTEN, async |_: JobContext<Order>| Ok(1)))),
+    for (rule, value, error) in [
+        ("concurrency", "0", build(|b| b.endpoint(Endpoint::post("/a", IDLE)))),
+        ("timeout", "999.999µs", build(|b| b.endpoint(Endpoint::post("/a", INSTANT)))),
+        ("retention", "0ns", build(|b| b.handler(FORGOTTEN, async |_: JobContext<Order>| Ok(1)))),
     ] {
-        assert!(zero.starts_with(&format!("invalid {rule} \"0\" of Order: expected a ")), "{zero}");
+        assert!(error.starts_with(&format!("invalid {rule} \"{value}\" of Order: expected a ")), "{error}");
     }
 }
 

@@ -4,7 +4,6 @@ use std::{
     borrow::Cow,
     collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
-    time::Duration,
 };
 
 use async_endpoints_core::JobName;
@@ -15,25 +14,22 @@ use crate::{
     health::{self, Check},
     http::{self, DeclaredEndpoint, Route},
     job_type::Rules,
-    options::{OptionsError, is_base_path},
+    options::{OptionsError, SHORTEST_TIME, is_base_path},
 };
 
 /// The groups of the library's own routes, with the methods that return them.
 const GROUPS: [(RouteGroup, &str); 2] =
     [(RouteGroup::Jobs, "job_routes()"), (RouteGroup::Monitoring, "monitoring_routes()")];
-/// What a time limit should be.
-const TIME: &str = "a time above 0 s";
 
 /// Rejects rules with which no job could run, or be read after its end.
 pub(super) fn check_rules(name: &JobName, rules: &Rules) -> Result<(), BuildError> {
-    let is_zero = |duration: Option<Duration>| duration.is_some_and(|duration| duration.is_zero());
-    for (rule, is_zero, expected) in [
-        ("concurrency", rules.concurrency == Some(0), "a number of attempts, 1 or more"),
-        ("timeout", is_zero(rules.timeout), TIME),
-        ("retention", is_zero(rules.retention), TIME),
-    ] {
-        if is_zero {
-            return Err(BuildError::Rule { name: name.clone(), rule, value: "0".to_owned(), expected });
+    let fail = |rule, value, expected| Err(BuildError::Rule { name: name.clone(), rule, value, expected });
+    if rules.concurrency == Some(0) {
+        return fail("concurrency", "0".to_owned(), "a number of attempts, 1 or more");
+    }
+    for (rule, time) in [("timeout", rules.timeout), ("retention", rules.retention)] {
+        if let Some(time) = time.filter(|time| *time < SHORTEST_TIME) {
+            return fail(rule, format!("{time:?}"), "a time of 1 ms or more");
         }
     }
     Ok(())
@@ -45,7 +41,7 @@ pub(super) fn check_choices(endpoints: &[Arc<DeclaredEndpoint>]) -> Result<(), B
         let fail =
             |rule, value, expected| Err(BuildError::Rule { name: JobName::new(endpoint.name)?, rule, value, expected });
         if endpoint.choices.delay.is_some_and(|longest| longest.is_zero()) {
-            return fail("allow_delay", "0".to_owned(), TIME);
+            return fail("allow_delay", "0".to_owned(), "a time above 0 s");
         }
         if let Some(range) = endpoint.choices.priority.as_ref().filter(|range| range.is_empty()) {
             let value = format!("{}..={}", range.start().get(), range.end().get());

@@ -92,7 +92,10 @@ fn invalid_value_is_reported_with_its_name() {
         ("AE_LEASE_SECONDS", "0"),
         ("AE_LEASE_SECONDS", "NaN"),
         ("AE_JOB_TIMEOUT_SECONDS", "0"),
+        ("AE_JOB_TIMEOUT_SECONDS", "0.0000001"),
         ("AE_RETENTION_SECONDS", "0"),
+        ("AE_RETENTION_SECONDS", "0.0009"),
+        ("AE_HEADER_READ_SECONDS", "0.0000001"),
         ("AE_RETENTION_SECONDS", "1e300"),
         ("AE_SHUTDOWN_SECONDS", "30s"),
         ("AE_CAPTURE_LEVEL", "verbose"),
@@ -106,6 +109,7 @@ fn invalid_value_is_reported_with_its_name() {
         assert_eq!(error.name, name);
         assert!(error.to_string().starts_with(&format!("invalid {name} {value:?}: expected a ")), "{error}");
     }
+    assert!(read(&[("AE_RETENTION_SECONDS", "0.001")]).is_ok());
     let error = read(&[("AE_PROPAGATION", "both")]).expect_err("an invalid value");
     assert_eq!(format!("{error:?}"), error.to_string());
     assert_eq!(error.to_string(), "invalid AE_PROPAGATION \"both\": expected link, child or none");
