@@ -43,15 +43,43 @@ async fn readiness(demo: &Demo, status: StatusCode) -> Value {
     in_time("readiness", waiting).await
 }
 
+/// The names of a report's checks.
+fn names(report: &Value) -> Vec<&str> {
+    report["checks"].as_array().unwrap().iter().map(|check| check["name"].as_str().unwrap()).collect()
+}
+
+/// The names of an object's members.
+fn members(object: &Value) -> Vec<&String> {
+    object.as_object().unwrap().keys().collect()
+}
+
+#[tokio::test]
+async fn health_page_shows_the_demos_checks() {
+    let page = include_str!("../../../docs/health.md");
+    let (_, shown) = page.split_once("## Try it\n").unwrap();
+    let (shown, _) = shown.split_once("\n## ").unwrap();
+    let live: Value = shown.lines().find_map(|line| serde_json::from_str(line).ok()).unwrap();
+    let all: Vec<&str> = shown.lines().filter_map(|line| line.strip_prefix("Healthy ")?.split(' ').next()).collect();
+    let (_, first) = shown.split_once("'.checks[0]'\n").unwrap();
+    let first: Value = serde_json::from_str(first.split_once("```").unwrap().0).unwrap();
+    let folder = Folder::new();
+    let demo = Demo::start(&folder, &[]).await;
+    ready(&demo).await;
+    assert_eq!(names(&live), names(&demo.get("/health/live").await.json().await.unwrap()));
+    let report: Value = demo.get("/health").await.json().await.unwrap();
+    assert_eq!(all, names(&report));
+    assert_eq!(members(&first), members(&report["checks"][0]));
+    assert_eq!(members(&first["data"]), members(&report["checks"][0]["data"]));
+    demo.stop().await.unwrap();
+}
+
 #[tokio::test]
 async fn ready_checks_cover_the_dependencies() {
     let folder = Folder::new();
     let demo = Demo::start(&folder, &[]).await;
     ready(&demo).await;
     let report: Value = demo.get("/health/ready").await.json().await.unwrap();
-    let names: Vec<&str> =
-        report["checks"].as_array().unwrap().iter().map(|check| check["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["asyncendpoints", "sqlite", "weather", "climate"]);
+    assert_eq!(names(&report), ["asyncendpoints", "sqlite", "weather", "climate"]);
     assert!(report["checks"][1]["data"]["disk_free_bytes"].as_u64().is_some_and(|free| free > 0), "{report}");
     assert!(report["checks"][1]["data"]["wal_bytes"].is_u64(), "{report}");
     demo.stop().await.unwrap();
