@@ -1,18 +1,18 @@
-//! Installs the Node.js packages that tests need into folders of `target/tools`, as the lock files of the demo list them.
+//! Installs the Node.js packages that tests need into folders of `target/tools`, as their lock files list them.
 
 use std::{fs, path::Path, process::Command};
 
 use crate::command::{Failed, run};
 
-/// A folder of `examples/demo` with a `package.json` and its lock file.
+/// A `package.json`, its lock file, and the folder that they are installed into.
 struct Packages {
     folder: &'static str,
     package: &'static str,
     lock: &'static str,
 }
 
-/// The compiler of the client in TypeScript, and what drives the browser.
-const PACKAGES: [Packages; 2] = [
+/// The compiler of the client in TypeScript, what drives the browser, and a PostgreSQL server that is newer than Debian's.
+const PACKAGES: [Packages; 3] = [
     Packages {
         folder: "target/tools/typescript",
         package: include_str!("../../examples/demo/typescript/package.json"),
@@ -22,6 +22,11 @@ const PACKAGES: [Packages; 2] = [
         folder: "target/tools/browser",
         package: include_str!("../../examples/demo/browser/package.json"),
         lock: include_str!("../../examples/demo/browser/package-lock.json"),
+    },
+    Packages {
+        folder: "target/tools/postgresql",
+        package: include_str!("../postgresql/package.json"),
+        lock: include_str!("../postgresql/package-lock.json"),
     },
 ];
 
