@@ -12,9 +12,7 @@ use common::{OnClock, schema, shared};
 
 /// A store on a manual clock.
 async fn timed() -> Fixture {
-    let (server, clock) = (PostgresServer::volatile(), ManualClock::new());
-    let store = OnClock::open(&server, &schema(), clock.clone()).await;
-    Fixture::manual(store, clock).keep(server)
+    common::timed(PostgresServer::volatile()).await
 }
 
 /// Two processes that take turns.

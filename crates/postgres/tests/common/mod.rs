@@ -16,7 +16,7 @@ use async_endpoints_postgres::{
     Options, PostgresStore,
     tokio_postgres::{self, Client, NoTls},
 };
-use async_endpoints_testkit::{ManualClock, server::PostgresServer};
+use async_endpoints_testkit::{Fixture, ManualClock, server::PostgresServer};
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use tokio::{
@@ -106,6 +106,13 @@ impl JobStore for OnClock {
 #[async_trait]
 impl SharedState for OnClock {
     forward_store_calls!(self.timed => self.store; shared_calls);
+}
+
+/// A store of the server, on a manual clock.
+pub async fn timed(server: Arc<PostgresServer>) -> Fixture {
+    let clock = ManualClock::new();
+    let store = OnClock::open(&server, &schema(), clock.clone()).await;
+    Fixture::manual(store, clock).keep(server)
 }
 
 /// A store on the server that all tests of this process share.

@@ -1,4 +1,4 @@
-//! Real PostgreSQL servers, of the newest version that is installed. Must not depend on drivers: SQL goes through `psql`.
+//! Real PostgreSQL servers, of Debian's newest version or of a newer one. Must not depend on drivers: SQL goes through `psql`.
 
 mod data;
 mod pooler;
@@ -40,6 +40,9 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("wal_retrieve_retry_interval", "100"),
 ];
 
+/// Settings for many short tests.
+const VOLATILE: &[(&str, &str)] = &[("fsync", "off"), ("full_page_writes", "off")];
+
 /// Settings for TLS. Paths are relative to the data folder.
 const TLS: &[(&str, &str)] =
     &[("ssl", "on"), ("ssl_cert_file", "'../server.crt'"), ("ssl_key_file", "'../server.key'")];
@@ -63,6 +66,8 @@ pub struct PostgresServer {
     // Fields drop in order: the process ends before its folder is removed.
     process: Mutex<Option<Postgres>>,
     folder: Folder,
+    /// The folder of the version's programs.
+    programs: PathBuf,
     port: u16,
     tls: bool,
     databases: AtomicU32,
@@ -76,58 +81,70 @@ impl PostgresServer {
 
     /// Starts an empty server with additional settings, in the syntax of `postgresql.conf`.
     pub fn with(settings: &[(&str, &str)]) -> Self {
-        let folder = Folder::new();
-        data::create(&folder, &data_of(&folder));
-        Self::start_in(folder, settings, false)
+        let (folder, programs) = (Folder::new(), programs::debian());
+        data::create(programs, &folder, &data_of(&folder));
+        Self::start_in(folder, programs.to_owned(), settings, false)
     }
 
     /// Starts a server that accepts connections with and without TLS. Its certificate is for 127.0.0.1 and `localhost`, and
     /// signed by the authority of [`ca`](Self::ca).
     pub fn tls() -> Self {
-        let folder = Folder::new();
-        data::create(&folder, &data_of(&folder));
+        let (folder, programs) = (Folder::new(), programs::debian());
+        data::create(programs, &folder, &data_of(&folder));
         tls::certify(folder.path());
         let key = folder.path().join("server.key");
         give(&key);
         fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("the file exists");
-        Self::start_in(folder, TLS, true)
+        Self::start_in(folder, programs.to_owned(), TLS, true)
     }
 
     /// Starts a standby that follows `primary` and answers queries that only read.
     pub fn standby_of(primary: &Self) -> Self {
         let folder = Folder::new();
         give(folder.path());
-        let mut copy = program("pg_basebackup");
+        let mut copy = program(&primary.programs, "pg_basebackup");
         copy.args(["-h", "127.0.0.1", "-p", &primary.port.to_string(), "-U", "postgres"]);
         copy.args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "-D"]).arg(data_of(&folder));
         run(copy.current_dir(folder.path()));
-        Self::start_in(folder, &[], false)
+        Self::start_in(folder, primary.programs.clone(), &[], false)
     }
 
     /// A server shared by all concurrent tests of this process. It ends with its last handle. Tests must use separate
     /// [databases](Self::database) or schemas, and must not stop the server.
     pub fn shared() -> Arc<Self> {
         static SHARED: Shared = Shared::new(Weak::new());
-        Self::share(&SHARED, &[])
+        Self::share(&SHARED, Self::start)
     }
 
     /// Like [`shared`](Self::shared), for many short tests: the server does not wait for the disk, so a store accepts it only
     /// with `allow_volatile`.
     pub fn volatile() -> Arc<Self> {
         static SHARED: Shared = Shared::new(Weak::new());
-        Self::share(&SHARED, &[("fsync", "off"), ("full_page_writes", "off")])
+        Self::share(&SHARED, || Self::with(VOLATILE))
     }
 
-    fn share(shared: &Shared, settings: &[(&str, &str)]) -> Arc<Self> {
+    /// Like [`volatile`](Self::volatile), with a newer major version than Debian's, which `cargo xtask test` installs. It cannot
+    /// have a standby.
+    pub fn newer() -> Arc<Self> {
+        static SHARED: Shared = Shared::new(Weak::new());
+        Self::share(&SHARED, || {
+            let folder = Folder::new();
+            let programs = programs::newer(&folder.path().join("programs"));
+            data::create(&programs, &folder, &data_of(&folder));
+            Self::start_in(folder, programs, VOLATILE, false)
+        })
+    }
+
+    fn share(shared: &Shared, start: impl FnOnce() -> Self) -> Arc<Self> {
         let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
         shared.upgrade().unwrap_or_else(|| {
-            let started = Arc::new(Self::with(settings));
+            let started = Arc::new(start());
             *shared = Arc::downgrade(&started);
             started
         })
     }
 
-    fn start_in(folder: Folder, settings: &[(&str, &str)], tls: bool) -> Self {
+    fn start_in(folder: Folder, programs: PathBuf, settings: &[(&str, &str)], tls: bool) -> Self {
         let data = data_of(&folder);
         // The server uses the last of repeated settings.
         let settings: String =
@@ -138,9 +155,9 @@ impl PostgresServer {
         // Another process may bind a free port before the server does.
         for _ in 0..20 {
             let port = port::free();
-            if let Some(postgres) = Postgres::start(command(port), &folder, &data, TIMEOUT) {
+            if let Some(postgres) = Postgres::start(command(&programs, port), &folder, &data, TIMEOUT) {
                 let process = Mutex::new(Some(postgres));
-                return Self { process, folder, port, tls, databases: AtomicU32::new(0) };
+                return Self { process, folder, programs, port, tls, databases: AtomicU32::new(0) };
             }
         }
         panic!("postgres does not start: {}", folder.log());
@@ -208,7 +225,8 @@ impl PostgresServer {
         let deadline = Instant::now() + TIMEOUT;
         while process.is_none() {
             assert!(Instant::now() < deadline, "postgres does not restart: {}", self.folder.log());
-            *process = Postgres::start(command(self.port), &self.folder, &data_of(&self.folder), TIMEOUT);
+            *process =
+                Postgres::start(command(&self.programs, self.port), &self.folder, &data_of(&self.folder), TIMEOUT);
         }
     }
 
@@ -250,7 +268,7 @@ impl PostgresServer {
 
 /// Runs SQL with `psql` at the URL. Returns its output without headers, or the error.
 pub fn psql(url: &str, sql: &str) -> String {
-    let mut command = Command::new(programs::folder().join("psql"));
+    let mut command = Command::new(programs::debian().join("psql"));
     command.args(["--no-psqlrc", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1", "--command", sql, url]);
     let output = command.stdin(Stdio::null()).output().expect("psql starts");
     let text = if output.status.success() { output.stdout } else { output.stderr };
@@ -261,8 +279,8 @@ fn data_of(folder: &Folder) -> PathBuf {
     folder.path().join("data")
 }
 
-fn command(port: u16) -> Command {
-    let mut command = program("postgres");
+fn command(programs: &Path, port: u16) -> Command {
+    let mut command = program(programs, "postgres");
     command.args(["-p", &port.to_string()]);
     command
 }

@@ -17,14 +17,14 @@ use super::{
 const ARGS: &str = "--username=postgres --auth=trust --encoding=UTF8 --locale=C.UTF-8 --locale-provider=icu \
                     --icu-locale=en --no-sync";
 
-/// Makes a new data folder inside `folder`.
-pub(super) fn create(folder: &Folder, data: &Path) {
-    let Some(template) = template() else { return initialize(folder, data) };
+/// Makes a new data folder inside `folder`, for the version of `programs`.
+pub(super) fn create(programs: &Path, folder: &Folder, data: &Path) {
+    let Some(template) = template(programs) else { return initialize(programs, folder, data) };
     static MAKING: Mutex<()> = Mutex::new(());
     let making_one = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     if !template.is_dir() {
         let making = Folder::new();
-        initialize(&making, &making.path().join("data"));
+        initialize(programs, &making, &making.path().join("data"));
         // The copy gets its name when it is whole. Another process may have been quicker.
         let copy = template.with_extension(std::process::id().to_string());
         run(Command::new("cp").arg("-a").arg(making.path().join("data")).arg(&copy));
@@ -36,16 +36,18 @@ pub(super) fn create(folder: &Folder, data: &Path) {
     run(Command::new("cp").arg("-a").arg(&template).arg(data));
 }
 
-fn initialize(folder: &Folder, data: &Path) {
+fn initialize(programs: &Path, folder: &Folder, data: &Path) {
     give(folder.path());
-    run(program("initdb").args(ARGS.split_whitespace()).arg("-D").arg(data).current_dir(folder.path()));
+    run(program(programs, "initdb").args(ARGS.split_whitespace()).arg("-D").arg(data).current_dir(folder.path()));
 }
 
-/// The path of the copy for all processes of this build folder. `None` if this program is in no build folder.
-fn template() -> Option<PathBuf> {
-    let program = env::current_exe().ok()?;
+/// The path of the copy for all processes of this build folder. `None` if this executable is in no build folder.
+fn template(programs: &Path) -> Option<PathBuf> {
+    let executable = env::current_exe().ok()?;
     // Cargo marks its build folder with this file.
-    let target = program.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file())?;
-    let version = super::programs::folder().parent()?.file_name()?.to_str()?;
-    Some(target.join(format!("postgresql-{version}-data")))
+    let target = executable.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file())?;
+    let version = run(program(programs, "postgres").arg("--version"));
+    // For example "postgres (PostgreSQL) 15.7".
+    let major = version.split([' ', '.']).nth(2)?;
+    Some(target.join(format!("postgresql-{major}-data")))
 }

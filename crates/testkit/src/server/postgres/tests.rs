@@ -40,8 +40,8 @@ fn databases_of_one_server_are_separate() {
 fn start_on_a_taken_port_returns_none() {
     let first = PostgresServer::start();
     let folder = Folder::new();
-    data::create(&folder, &data_of(&folder));
-    assert!(Postgres::start(command(first.port()), &folder, &data_of(&folder), TIMEOUT).is_none());
+    data::create(programs::debian(), &folder, &data_of(&folder));
+    assert!(Postgres::start(command(programs::debian(), first.port()), &folder, &data_of(&folder), TIMEOUT).is_none());
     assert!(folder.log().contains("Address already in use"), "{}", folder.log());
 }
 
