@@ -56,11 +56,14 @@ impl Calls {
         self.wrote.store(true, Ordering::Relaxed);
     }
 
-    /// Adds the changes of counts up, if this process made some or `always` is set.
+    /// Adds the changes of counts up, if this process made some or `always` is set. Stores the bounds of lanes.
     pub(crate) async fn fold(&self, always: bool) {
-        if (self.wrote.swap(false, Ordering::Relaxed) || always)
-            && self.query(Lane::Work, "SELECT ae.fold_v1()", &[]).await.is_err()
-        {
+        if !self.wrote.swap(false, Ordering::Relaxed) && !always {
+            return;
+        }
+        let (types, froms) = self.lanes.all();
+        let parameters = [(&types as _, Type::INT4_ARRAY), (&froms as _, Type::INT8_ARRAY)];
+        if self.query(Lane::Work, "SELECT ae.fold_v1($1, $2)", &parameters).await.is_err() {
             self.wrote();
         }
     }

@@ -58,6 +58,17 @@ impl Lanes {
         Bounds { froms: types.iter().flat_map(from).collect(), is_sweep, began: Instant::now() }
     }
 
+    /// All types that this process claims, and their bounds, one for each type and rank.
+    pub(crate) fn all(&self) -> (Vec<i32>, Vec<i64>) {
+        let lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut types, mut froms) = (Vec::new(), Vec::new());
+        for (of_type, lanes) in lanes.iter() {
+            types.push(*of_type);
+            froms.extend(lanes.from);
+        }
+        (types, froms)
+    }
+
     /// Records a claim: `first` has type, rank and order number of jobs that were claimed for the first time, in order.
     pub(crate) fn claimed(&self, bounds: &Bounds, types: &[i32], first: impl IntoIterator<Item = (i32, i16, i64)>) {
         let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);

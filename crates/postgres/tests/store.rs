@@ -50,7 +50,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn claims_stay_fast_beside_rows_that_no_vacuum_can_remove() {
+async fn claims_and_submissions_stay_fast_beside_rows_that_no_vacuum_can_remove() {
     let (server, schema) = (PostgresServer::shared(), schema());
     let store = open(&server, &schema).await;
     insert(&store).await;
@@ -91,6 +91,19 @@ async fn claims_stay_fast_beside_rows_that_no_vacuum_can_remove() {
     }
     let bounded = median(times);
     assert!(bounded * 3 < unbounded, "{bounded:?} with bounds, {unbounded:?} without");
+    // Submissions count the jobs before theirs, from the bound that the next fold stores.
+    let stored = format!("SELECT count(*) FROM {schema}.lanes WHERE froms[6] > 0");
+    while writer.query_one(&stored, &[]).await.expect("answered").get::<_, i64>(0) == 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut times = Vec::new();
+    for _ in 0..9 {
+        let began = Instant::now();
+        insert(&store).await;
+        times.push(began.elapsed());
+    }
+    let submitted = median(times);
+    assert!(submitted * 3 < unbounded, "{submitted:?} for a submission, {unbounded:?} for a claim without bounds");
     // A released job keeps its order number, which is far below the bound.
     assert_eq!(settle(&store, lease, Outcome::Released).await, Settled::Settled(JobStatus::Queued));
     let next = store.claim(&claim(1)).await.expect("answered").attempts.remove(0);

@@ -21,6 +21,10 @@ CREATE TABLE ae.types (
     name text COLLATE "C" NOT NULL UNIQUE
 );
 
+-- Lower bounds of the order numbers of queued jobs that were never anything else, for each rank. A process that claims writes its own
+-- once a second. Reads that begin there do not meet the dead rows of claimed jobs.
+CREATE TABLE ae.lanes (type int PRIMARY KEY, froms bigint[] NOT NULL CHECK (cardinality(froms) = 10)) WITH (fillfactor = 50);
+
 -- The submission. Written once and deleted once; a payload of more than 2000 bytes is emptied when its job completes.
 CREATE TABLE ae.jobs (
     id          uuid     PRIMARY KEY,

@@ -41,12 +41,24 @@ BEGIN
         WHERE d.type = of_type AND d.at >= since AND u.code IN (0, 6)) x;
 END $$;
 
--- The number of queued jobs of a type before a position, at most 1000.
+-- The number of queued jobs of a type before a position, at most 1000. A job that was never anything else, below its lane's bound,
+-- is not counted.
 CREATE OR REPLACE FUNCTION ae.ahead(of_type int, of_rank smallint, of_ord bigint, of_id uuid) RETURNS bigint LANGUAGE plpgsql STABLE
 SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    froms bigint[] := (SELECT l.froms FROM ae.lanes l WHERE l.type = of_type);
 BEGIN
     RETURN (SELECT count(*) FROM (
-        SELECT 1 FROM ae.ready r WHERE r.type = of_type AND (r.rank, r.ord, r.id) < (of_rank, of_ord, of_id) LIMIT 1000) x);
+        SELECT 1 FROM ae.ready r
+        WHERE r.type = of_type AND r.rank = of_rank AND r.ord >= coalesce(froms[of_rank + 1], 0) AND (r.ord, r.id) < (of_ord, of_id)
+            AND r.version = 1
+        UNION ALL
+        SELECT 1 FROM generate_series(0, of_rank - 1) rk CROSS JOIN LATERAL (
+            SELECT 1 FROM ae.ready r
+            WHERE r.type = of_type AND r.rank = rk::smallint AND r.ord >= coalesce(froms[rk + 1], 0) AND r.version = 1 LIMIT 1000) x
+        UNION ALL
+        SELECT 1 FROM ae.ready r WHERE r.type = of_type AND (r.rank, r.ord, r.id) < (of_rank, of_ord, of_id) AND r.version > 1
+        LIMIT 1000) x);
 END $$;
 
 -- Accepts at most 64 jobs of distinct ids, in the order of the arrays. `limits` has null for a job whose queue limit needs no

@@ -26,8 +26,10 @@ BEGIN
 END $$;
 
 -- Adds the changes of all types to counts and minutes, unless another process does. Reads changes of the last minute; once a minute
--- it reads all, since a long transaction may commit an old one. Then it also deletes old minutes.
-CREATE OR REPLACE FUNCTION ae.fold_v1() RETURNS int LANGUAGE plpgsql AS $$
+-- it reads all, since a long transaction may commit an old one. Then it also deletes old minutes. `bounds` has the caller's ten lower
+-- bounds for each of `bounded`.
+CREATE OR REPLACE FUNCTION ae.fold_v1(bounded int[], bounds bigint[]) RETURNS int LANGUAGE plpgsql
+SET jit = off SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     folded int := 0; t bigint; since bigint; last_all bigint; is_all bool; of_type int;
 BEGIN
@@ -44,6 +46,9 @@ BEGIN
         folded := folded + ae.fold_type(of_type, since);
     END LOOP;
     UPDATE ae.marks SET at = t WHERE name = 'fold' OR is_all AND name = 'fold_all';
+    INSERT INTO ae.lanes AS l (type, froms)
+    SELECT b.type, bounds[10 * b.n - 9:10 * b.n] FROM unnest(bounded) WITH ORDINALITY AS b(type, n) ORDER BY 1
+    ON CONFLICT (type) DO UPDATE SET froms = excluded.froms WHERE l.froms <> excluded.froms;
     IF is_all THEN
         -- Other calls may have written the next minute since. Minutes after it were written while the clock was ahead.
         DELETE FROM ae.minutes WHERE minute <= t / 60000000 - 360 OR minute > ae.now_us() / 60000000 + 1;
@@ -72,19 +77,29 @@ BEGIN
         ARRAY[t, (SELECT count(*) FROM (SELECT 1 FROM ae.quarantine LIMIT 1000) q)], NULL::text;
     RETURN QUERY
     SELECT 1::smallint, y.name, NULL::bigint, c.codes || ARRAY[100, 101, 102, 103, 104, 105, 106]::smallint[], c.vals || ARRAY[
-        (SELECT min(x.since) FROM generate_series(0, 9) rk CROSS JOIN LATERAL (
-            SELECT r.since FROM ae.ready r WHERE r.type = y.type AND r.rank = rk::smallint ORDER BY r.ord, r.id LIMIT 16) x),
+        least(
+            (SELECT min(x.since) FROM generate_series(0, 9) rk CROSS JOIN LATERAL (
+                SELECT r.since FROM ae.ready r WHERE r.type = y.type AND r.rank = rk::smallint AND r.ord >= coalesce(y.froms[rk + 1], 0)
+                    AND r.version = 1 ORDER BY r.ord, r.id LIMIT 16) x),
+            (SELECT min(x.since) FROM generate_series(0, 9) rk CROSS JOIN LATERAL (
+                SELECT r.since FROM ae.ready r WHERE r.type = y.type AND r.rank = rk::smallint AND r.version > 1
+                ORDER BY r.ord, r.id LIMIT 16) x)),
         (SELECT r.due FROM ae.scheduled r WHERE r.type = y.type ORDER BY r.due, r.id LIMIT 1),
         (SELECT r.started_at FROM ae.running r WHERE r.type = y.type ORDER BY r.started_at, r.id LIMIT 1),
         (SELECT count(*) FROM (SELECT 1 FROM ae.running r WHERE r.type = y.type AND r.started_at < t - slow_after[y.cut] LIMIT 1000) x),
         (SELECT count(*) FROM (SELECT 1 FROM ae.running r WHERE r.type = y.type AND r.started_at < t - overdue_after[y.cut] LIMIT 1000) x),
         (SELECT count(*) FROM generate_series(0, 9) rk CROSS JOIN LATERAL (
-            SELECT r.since FROM ae.ready r WHERE r.type = y.type AND r.rank = rk::smallint AND r.ord < ae.order_at(t - stuck_after[y.cut] + 1000)
+            SELECT r.since FROM ae.ready r WHERE r.type = y.type AND r.rank = rk::smallint AND r.ord >= coalesce(y.froms[rk + 1], 0)
+                AND r.ord < ae.order_at(t - stuck_after[y.cut] + 1000) AND r.version = 1
+            ORDER BY r.ord, r.id LIMIT 1000) x WHERE x.since < t - stuck_after[y.cut])
+        + (SELECT count(*) FROM generate_series(0, 9) rk CROSS JOIN LATERAL (
+            SELECT r.since FROM ae.ready r WHERE r.type = y.type AND r.rank = rk::smallint AND r.version > 1
+                AND r.ord < ae.order_at(t - stuck_after[y.cut] + 1000)
             ORDER BY r.ord, r.id LIMIT 1000) x WHERE x.since < t - stuck_after[y.cut])
         + (SELECT count(*) FROM (SELECT 1 FROM ae.scheduled r WHERE r.type = y.type AND r.due < t - stuck_after[y.cut] LIMIT 1000) x),
         (SELECT count(*) FROM (SELECT 1 FROM ae.running r WHERE r.lease_until < t - stuck_after[y.cut] AND r.type = y.type LIMIT 1000) x)
     ], NULL::text
-    FROM (SELECT y.type, y.name, array_position(cut_names, y.name) AS cut FROM ae.types y) y
+    FROM (SELECT y.type, y.name, array_position(cut_names, y.name) AS cut, l.froms FROM ae.types y LEFT JOIN ae.lanes l ON l.type = y.type) y
     CROSS JOIN LATERAL (
         SELECT array_agg(z.code) AS codes, array_agg(z.n) AS vals FROM (
             SELECT x.code, sum(x.n)::bigint AS n FROM (
