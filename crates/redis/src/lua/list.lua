@@ -7,7 +7,8 @@
 --             14 by how much order numbers may be ahead of the acceptance, 15 `=` and error code, 16 text in lower case
 -- Result      {now, score and id of the last entry (empty: the end), jobs, number of entries}; a job is {id, fields, outcome,
 --             attempts}
--- Cost        O(log n) and 3 commands for each type, 1 for each entry, 1 more with a code or text, 3 more for each job
+-- Cost        O(log n) and 2 commands for each type, 1 more for each further part of its entries, 1 for each entry, 1 more
+--             with a code or text, 3 more for each job
 
 local index, status, newest, since = ARGV[2], ARGV[3], ARGV[4] == '1', tonumber(ARGV[5])
 local after_score, after_id, limit, wanted = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
@@ -31,31 +32,41 @@ local function before(a, b)
   return a.id ~= b.id and (a.id < b.id) ~= newest
 end
 
--- Reads the entries of one index behind the last one. Entries with the last one's score are few and skipped one by one.
-local function entries(name)
-  local key, found, from = ns .. index .. name, {}, 0
-  local last = after_score and {score = after_score, id = after_id}
-  local first = after_score or highest
+-- The last entry that was checked.
+local last = after_score and {score = after_score, id = after_id}
+-- Entries of an index that are read at once. Most often, a list takes about as many of each type.
+local size = math.min(limit, math.ceil(limit / #names) + 8)
+
+-- Opens one index behind the last entry: a part of its entries, the place in that part, and the rank of the next part.
+local function open(name)
+  local list, first = {key = ns .. index .. name, part = {}, at = 1, from = 0}, after_score or highest
   if first then
     local bound = string.format('(%.0f', first)
-    from = newest and call('ZCOUNT', key, bound, '+inf') or call('ZCOUNT', key, '-inf', bound)
+    list.from = newest and call('ZCOUNT', list.key, bound, '+inf') or call('ZCOUNT', list.key, '-inf', bound)
   end
-  while #found < limit do
-    local part
-    if newest then
-      part = call('ZRANGE', key, from, from + limit - 1, 'REV', 'WITHSCORES')
-    else
-      part = call('ZRANGE', key, from, from + limit - 1, 'WITHSCORES')
+  return list
+end
+
+-- Moves to the next entry of an index behind the last one; false at the end. Entries with the last one's score are few and
+-- skipped one by one.
+local function advance(list)
+  while true do
+    if list.at > #list.part then
+      local to = list.from + size - 1
+      list.part = newest and call('ZRANGE', list.key, list.from, to, 'REV', 'WITHSCORES')
+        or call('ZRANGE', list.key, list.from, to, 'WITHSCORES')
+      list.at, list.from = 1, to + 1
     end
-    for at = 1, #part, 2 do
-      local entry = {id = part[at], score = clamp(part[at + 1])}
-      if entry.score < lowest then return found end
-      if (not last or before(last, entry)) and entry.id:match(ID) then found[#found + 1] = entry end
+    local id, score = list.part[list.at], list.part[list.at + 1]
+    if not id then return false end
+    local entry = {id = id, score = clamp(score)}
+    if entry.score < lowest then return false end
+    list.at = list.at + 2
+    if (not last or before(last, entry)) and id:match(ID) then
+      list.head = entry
+      return true
     end
-    if #part < 2 * limit then break end
-    from = from + limit
   end
-  return found
 end
 
 local function contains(value) return type(value) == 'string' and value:lower():find(needle, 1, true) end
@@ -81,15 +92,21 @@ local function matches(id, f)
   return needle == '' or contains(id) or contains(err.detail) or message and contains(message:sub(2))
 end
 
-local all = {}
+-- Each index is sorted, so the next entry of all is the first of their heads.
+local lists = {}
 for _, name in ipairs(names) do
-  for _, entry in ipairs(entries(name)) do all[#all + 1] = entry end
+  local list = open(name)
+  if advance(list) then lists[#lists + 1] = list end
 end
-table.sort(all, before)
 
-local jobs, last, scanned = {}, nil, 0
-for at = 1, math.min(#all, limit) do
-  last, scanned = all[at], at
+local jobs, scanned = {}, 0
+while #lists > 0 and scanned < limit and #jobs < wanted do
+  local first = 1
+  for at = 2, #lists do
+    if before(lists[at].head, lists[first].head) then first = at end
+  end
+  last, scanned = lists[first].head, scanned + 1
+  if not advance(lists[first]) then table.remove(lists, first) end
   local id = last.id
   local f = read(id, 's', 'en', 'w', 'e', 'st', 't', 'o', 'pu', 'pm')
   local ended, kept = whole(f[2]), f[2] and retention(f[3])
@@ -101,7 +118,6 @@ for at = 1, math.min(#all, limit) do
     jobs[#jobs + 1] = {id, call('HGETALL', ns .. 'job:' .. id), f[1] ~= '3' and or_else(redis.pcall('GET', ns .. 'end:' .. id), ''),
       or_else(redis.pcall('LRANGE', ns .. 'past:' .. id, 0, -1), {''})}
   end
-  if #jobs == wanted then break end
 end
-if #all < limit and #jobs < wanted then last = nil end
+if scanned < limit and #jobs < wanted then last = nil end
 return {now, last and string.format('%.0f', last.score) or '', last and last.id or '', jobs, scanned}
