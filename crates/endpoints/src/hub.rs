@@ -152,6 +152,11 @@ impl Hub {
         self.changes.subscribe()
     }
 
+    #[cfg(feature = "dashboard")]
+    pub(crate) fn changes_so_far(&self) -> u64 {
+        *self.changes.borrow()
+    }
+
     /// Says that a job was accepted. Stores give no hint of a job behind others.
     pub(crate) fn job_accepted(&self) {
         self.count_change();

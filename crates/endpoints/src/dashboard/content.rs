@@ -31,8 +31,8 @@ pub(super) struct Refresh {
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(super) enum Watch {
     Nothing,
-    /// Any job.
-    Jobs,
+    /// Any job, after this number of changes.
+    Jobs(u64),
     /// A job that has another version than this one.
     Job(JobId, u64),
 }
@@ -40,8 +40,11 @@ pub(super) enum Watch {
 impl Refresh {
     /// With the statistics, which are read every five seconds.
     pub(super) const STATISTICS: Self = Self { watch: Watch::Nothing, every: Duration::from_secs(5) };
-    /// With each change of any job.
-    pub(super) const CHANGES: Self = Self { watch: Watch::Jobs, every: Duration::from_secs(5) };
+
+    /// With each change of any job after this number of changes.
+    pub(super) const fn of_jobs(changes: u64) -> Self {
+        Self { watch: Watch::Jobs(changes), every: Duration::from_secs(5) }
+    }
 
     /// With each change of this job, and once a second while it runs: a log line does not change the job.
     pub(super) fn of_job(job: &JobView) -> Self {

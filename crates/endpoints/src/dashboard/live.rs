@@ -30,7 +30,7 @@ use crate::{AccessLevel, Timestamp};
 
 /// Most time between two events. A browser that gets none knows that the stream is cut off.
 const HEARTBEAT: Duration = store_check::FRESH;
-/// Least time between two renders of one page.
+/// Least time between two renders of one page, on average.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// Starts a stream. Answers 503 if there are too many, and the page polls. Answers 404 or 400 for a page that does not exist.
@@ -42,8 +42,8 @@ pub(super) async fn stream(dashboard: &Arc<Dashboard>, head: &Parts) -> Response
         return StatusCode::FORBIDDEN.into_response();
     }
     let query = Parameters::read(head.uri.query().unwrap_or_default().as_bytes());
-    let mut changes = dashboard.endpoints.job_changes();
-    changes.mark_unchanged();
+    // Before the first render, so that later changes count.
+    let changes = dashboard.endpoints.job_changes();
     let at = query.get("at").unwrap_or_default();
     let first = dashboard.content(&dashboard.view(head, at), head).await;
     if let Err(failure) = &first
@@ -97,8 +97,8 @@ struct LivePage {
 
 /// What a stream does next.
 enum Due {
-    /// Renders the page.
-    Page,
+    /// Renders the page with all changes up to this time.
+    Page(Instant),
     /// Says that the page is up to date, unless the store stopped or started to answer.
     Heartbeat,
 }
@@ -120,21 +120,25 @@ struct Event<'a> {
 impl LivePage {
     /// The next event. `None` after the last one, and when this process has drained.
     async fn next(&mut self) -> Option<Result<Bytes, Infallible>> {
-        let is_due = match self.wait().await? {
-            Due::Page => true,
+        let as_of = match self.wait().await? {
+            Due::Page(as_of) => Some(as_of),
             // What the store's last answer changed is rendered at once.
-            Due::Heartbeat => self.dashboard.store.result().await.is_ok() != self.error.is_none(),
+            Due::Heartbeat => {
+                let is_due = self.dashboard.store.result().await.is_ok() != self.error.is_none();
+                is_due.then(Instant::now)
+            }
         };
-        let json = if is_due { self.render().await } else { self.event(Vec::new()) };
+        let json = match as_of {
+            Some(as_of) => self.render(as_of).await,
+            None => self.event(Vec::new()),
+        };
         Some(Ok(Bytes::from(format!("data: {json}\n\n"))))
     }
 
-    async fn render(&mut self) -> String {
+    async fn render(&mut self, as_of: Instant) -> String {
         self.rendered = Some(Instant::now());
-        if self.first.is_none() {
-            self.changes.mark_unchanged();
-        }
-        let view = self.dashboard.view(&self.head, &self.at);
+        let mut view = self.dashboard.view(&self.head, &self.at);
+        view.as_of = as_of;
         let content = match self.first.take() {
             Some(first) => first,
             None => self.dashboard.content(&view, &self.head).await,
@@ -149,7 +153,13 @@ impl LivePage {
                 let regions = self.changed(content);
                 return self.event(regions);
             }
-            Err(Failure::Store(error)) => self.error = Some(error.to_string()),
+            Err(Failure::Store(error)) => {
+                self.error = Some(error.to_string());
+                // The next change or check of the store renders the page again.
+                if let Watch::Jobs(changes) = &mut self.refresh.watch {
+                    *changes = view.changes;
+                }
+            }
             Err(_) => self.is_over = true,
         }
         self.shown.clear();
@@ -167,24 +177,28 @@ impl LivePage {
         if self.is_over {
             return None;
         }
-        let Some(rendered) = self.rendered else { return Some(Due::Page) };
+        let Some(rendered) = self.rendered else { return Some(Due::Page(Instant::now())) };
         let (endpoints, Refresh { watch, every }) = (self.dashboard.endpoints.clone(), self.refresh);
-        let changes = &mut self.changes;
+        let (base, changes) = (self.dashboard.began, &mut self.changes);
         let changed = async {
-            tokio::time::sleep_until(rendered + PAUSE).await;
-            let is_changed = match watch {
-                Watch::Nothing => false,
-                Watch::Jobs => changes.changed().await.is_ok(),
-                Watch::Job(id, version) => endpoints.wait_until(id, every, |job| job.version != version).await.is_ok(),
+            let as_of = match watch {
+                Watch::Nothing => None,
+                Watch::Jobs(seen) => next_change(base, rendered, changes, seen).await,
+                Watch::Job(id, version) => {
+                    tokio::time::sleep_until(rendered + PAUSE).await;
+                    let changed = endpoints.wait_until(id, every, |job| job.version != version).await;
+                    changed.is_ok().then(Instant::now)
+                }
             };
-            if !is_changed {
-                std::future::pending::<()>().await;
+            match as_of {
+                Some(as_of) => as_of,
+                None => std::future::pending().await,
             }
         };
         tokio::select! {
             () = endpoints.drained() => None,
-            () = changed => Some(Due::Page),
-            () = tokio::time::sleep_until(rendered + every) => Some(Due::Page),
+            as_of = changed => Some(Due::Page(as_of)),
+            () = tokio::time::sleep_until(rendered + every) => Some(Due::Page(Instant::now())),
             () = tokio::time::sleep(HEARTBEAT) => Some(Due::Heartbeat),
         }
     }
@@ -202,6 +216,27 @@ impl LivePage {
         self.shown = tag;
         regions
     }
+}
+
+/// Waits until a list is due that was rendered at this time with the first `seen` changes. All streams render pending changes
+/// at the same ticks, so that they share reads, and later changes at once. Returns how recent the list has to be.
+async fn next_change(
+    base: Instant,
+    rendered: Instant,
+    changes: &mut watch::Receiver<u64>,
+    seen: u64,
+) -> Option<Instant> {
+    tokio::time::sleep_until(last_tick(base, rendered + PAUSE / 2 + PAUSE)).await;
+    let is_pending = *changes.borrow() != seen;
+    changes.wait_for(|changes| *changes != seen).await.ok()?;
+    let now = Instant::now();
+    Some(if is_pending { last_tick(base, now) } else { now })
+}
+
+/// The last tick at or before a time.
+fn last_tick(base: Instant, time: Instant) -> Instant {
+    let behind = time.duration_since(base).as_nanos() % PAUSE.as_nanos();
+    time - Duration::from_nanos(behind as u64)
 }
 
 fn now() -> Timestamp {

@@ -17,6 +17,7 @@
 //! | `renderer` | renders the pages that a caller may see |
 //! | `routes` | routes, forms, response headers |
 //! | `live` | the event stream that sends changed regions |
+//! | `recent_lists` | reads of lists of jobs that pages share |
 //! | `store_check` | whether the store answers, checked every two seconds while pages are open |
 //! | `shell` | the frame around each page |
 //! | `format`, `table`, `chart` | times, numbers, states, tables, charts |
@@ -36,6 +37,7 @@ mod login;
 mod pages;
 mod parameters;
 mod preferences;
+mod recent_lists;
 mod renderer;
 mod routes;
 mod shell;

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use axum::http::request::Parts;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
     content::{Content, Failure},
     login, pages,
+    recent_lists::RecentLists,
     store_check::StoreCheck,
     view::View,
 };
@@ -25,12 +26,16 @@ pub(super) struct Dashboard {
     pub(super) config: Arc<HttpConfig>,
     pub(super) streams: Arc<Semaphore>,
     pub(super) store: StoreCheck,
+    lists: Arc<RecentLists>,
+    /// The base of the ticks at which live streams render lists.
+    pub(super) began: Instant,
 }
 
 impl Dashboard {
     pub(super) fn new(endpoints: &AsyncEndpoints, config: &Arc<HttpConfig>) -> Self {
         let (streams, store) = (Arc::new(Semaphore::new(STREAMS)), StoreCheck::new(endpoints));
-        Self { endpoints: endpoints.clone(), config: config.clone(), streams, store }
+        let (lists, began) = (Arc::new(RecentLists::new(endpoints)), Instant::now());
+        Self { endpoints: endpoints.clone(), config: config.clone(), streams, store, lists, began }
     }
 
     /// What the caller of a request may do. Nothing, if a page of another site uses the caller's session. Panics if the
@@ -42,7 +47,12 @@ impl Dashboard {
 
     /// A request for a path and query below `/dashboard`.
     pub(super) fn view(&self, head: &Parts, at: &str) -> View {
-        View::new(&self.endpoints, self.caller(head), &head.headers, at)
+        self.view_of(self.caller(head), head, at)
+    }
+
+    /// A request of this caller.
+    pub(super) fn view_of(&self, caller: Granted, head: &Parts, at: &str) -> View {
+        View::new(&self.endpoints, &self.lists, caller, &head.headers, at)
     }
 
     /// Renders the page of a view. Without the store, only the page of health checks is rendered.

@@ -50,7 +50,7 @@ async fn answer(dashboard: Arc<Dashboard>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let answered = AssertUnwindSafe(respond(&dashboard, &head, body)).catch_unwind().await;
     let mut response = answered.unwrap_or_else(|_| {
-        let view = View::new(&dashboard.endpoints, Granted::default(), &head.headers, view::at(&head.uri));
+        let view = dashboard.view_of(Granted::default(), &head, view::at(&head.uri));
         failed(&head, &view, &Failure::Panic)
     });
     secure(&mut response);

@@ -1,9 +1,12 @@
 //! What a page knows of the request.
 
+use std::sync::Arc;
+
 use axum::http::{HeaderMap, Uri};
+use tokio::time::Instant;
 
 pub(super) use super::parameters::{Form, Parameters};
-use super::preferences::Preferences;
+use super::{preferences::Preferences, recent_lists::RecentLists};
 use crate::{AccessLevel, AsyncEndpoints, http::Granted};
 
 /// The path of the dashboard.
@@ -12,6 +15,11 @@ pub(super) const PATH: &str = "/dashboard";
 /// A request for a page.
 pub(super) struct View {
     pub(super) endpoints: AsyncEndpoints,
+    pub(super) lists: Arc<RecentLists>,
+    /// The page shows all changes up to this time.
+    pub(super) as_of: Instant,
+    /// Number of changes of jobs when the request came.
+    pub(super) changes: u64,
     /// What the caller may do, and who it is.
     pub(super) caller: Granted,
     pub(super) preferences: Preferences,
@@ -22,10 +30,19 @@ pub(super) struct View {
 
 impl View {
     /// `at` is a path below `/dashboard`, with its query.
-    pub(super) fn new(endpoints: &AsyncEndpoints, caller: Granted, headers: &HeaderMap, at: &str) -> Self {
+    pub(super) fn new(
+        endpoints: &AsyncEndpoints,
+        lists: &Arc<RecentLists>,
+        caller: Granted,
+        headers: &HeaderMap,
+        at: &str,
+    ) -> Self {
         let (path, query) = at.split_once('?').unwrap_or((at, ""));
         Self {
             endpoints: endpoints.clone(),
+            lists: lists.clone(),
+            as_of: Instant::now(),
+            changes: endpoints.job_changes_so_far(),
             caller,
             preferences: Preferences::read(headers),
             path: path.to_owned(),
@@ -94,7 +111,7 @@ mod tests {
 
     fn view(at: &str) -> View {
         let endpoints = AsyncEndpoints::builder(MemoryStore::new()).build().expect("valid endpoints");
-        View::new(&endpoints, Granted::default(), &HeaderMap::new(), at)
+        View::new(&endpoints, &Arc::new(RecentLists::new(&endpoints)), Granted::default(), &HeaderMap::new(), at)
     }
 
     #[test]

@@ -67,6 +67,12 @@ impl AsyncEndpoints {
         self.0.hub.changes()
     }
 
+    /// Returns the number of [`job_changes`](Self::job_changes). Changes count while a receiver exists.
+    #[cfg(feature = "dashboard")]
+    pub(crate) fn job_changes_so_far(&self) -> u64 {
+        self.0.hub.changes_so_far()
+    }
+
     /// Cancels a waiting job, or requests the cancellation of a running one.
     pub async fn cancel(&self, id: JobId) -> Result<CancelOutcome, StoreError> {
         let canceled = within(self.0.store.cancel(id, &Builtin::Canceled.record(None))).await?;

@@ -1,5 +1,7 @@
 //! `/dashboard/jobs`: a filtered list of jobs. The address has the whole state of the page.
 
+use std::future::IntoFuture as _;
+
 use maud::{Markup, html};
 
 use super::{
@@ -21,7 +23,10 @@ pub(super) async fn page(view: &View) -> Result<Content, Failure> {
         return Err(Failure::Moved(format!("/jobs/{id}")));
     }
     let filter = Filter::read(view)?;
-    let page = filter.query().limit(LIMIT).await?;
+    // With the beginning of the window as a time, to which the cursor belongs.
+    let address = view.at_with(&[("since", filter.since().as_deref())]);
+    let read = view.lists.read(address, view.as_of, filter.query().limit(LIMIT).into_future()).await?;
+    let page = &*read.page;
     let types = view.endpoints.type_names().await?;
     let names: Vec<&str> = types.iter().map(JobName::as_str).collect();
     Ok(Content {
@@ -29,11 +34,11 @@ pub(super) async fn page(view: &View) -> Result<Content, Failure> {
         section: Section::Jobs,
         regions: vec![
             Region::fixed("filter", html! { (filter.form(&names)) (views::views(view)) }),
-            Region::new("list", list(view, &filter, &page).await),
+            Region::new("list", list(view, &filter, page).await),
             Region::fixed("bulk", bulk::buttons(view, &filter)),
         ],
         // A search reads up to 2 000 jobs.
-        refresh: if filter.is_search() { Refresh::STATISTICS } else { Refresh::CHANGES },
+        refresh: if filter.is_search() { Refresh::STATISTICS } else { Refresh::of_jobs(read.changes) },
     })
 }
 

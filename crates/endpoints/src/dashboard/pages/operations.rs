@@ -58,7 +58,7 @@ pub(super) async fn page(view: &View) -> Result<Content, Failure> {
             Region::new("operations", list(view, &operations)),
             Region::new("audit", trail(view, &audit)),
         ],
-        refresh: Refresh::CHANGES,
+        refresh: Refresh::of_jobs(view.changes),
     })
 }
 
