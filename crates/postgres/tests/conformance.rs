@@ -40,18 +40,23 @@ conformance!(two_processes_in_turn, two_processes());
 
 conformance!(real_time, real());
 
+// Tests of the model keep the server for all their cases. Otherwise it would end after each case if no other test uses it.
+
 #[test]
 fn calls_match_the_model() {
+    let _kept = PostgresServer::volatile();
     check_model(timed, 96);
 }
 
 #[test]
 fn retried_calls_match_the_model() {
+    let _kept = PostgresServer::volatile();
     check_model(async || timed().await.wrap(|store| Retrying(FlakyStore::new(store).random(7, 0.2, 0.0))), 48);
 }
 
 #[test]
 fn two_processes_match_the_model() {
+    let _kept = PostgresServer::volatile();
     check_model(two_processes, 48);
 }
 

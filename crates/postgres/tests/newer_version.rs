@@ -9,7 +9,7 @@ conformance!(plain, timed(PostgresServer::newer()));
 
 #[test]
 fn calls_match_the_model() {
-    // One server for all cases.
+    // The server would otherwise end after each case if no other test uses it.
     let server = PostgresServer::newer();
     check_model(async || timed(server.clone()).await, 24);
 }
