@@ -5,10 +5,11 @@ mod common;
 
 use std::time::Duration;
 
+use async_endpoints_postgres::Options;
 use async_endpoints_testkit::{
     Fixture, FlakyStore, ManualClock, Retrying, Turns, check_faults, check_model, conformance, server::PostgresServer,
 };
-use common::{OnClock, schema, shared};
+use common::{OnClock, schema};
 
 /// A store on a manual clock.
 async fn timed() -> Fixture {
@@ -25,7 +26,9 @@ async fn two_processes() -> Fixture {
 
 /// A store on the server's clock.
 async fn real() -> Fixture {
-    let (server, store) = shared().await;
+    let server = PostgresServer::volatile();
+    let options = Options::new().schema(schema()).allow_volatile(true);
+    let store = options.open(server.url()).await.expect("opened");
     Fixture::real_time(store, Duration::from_millis(200)).keep(server)
 }
 
