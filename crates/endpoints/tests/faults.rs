@@ -141,7 +141,7 @@ async fn worker_without_renewals_stops_its_handlers() {
     inner.verify().await;
 }
 
-/// A store whose first claim with jobs is suspended after the store has answered, with its thread.
+/// A store whose first claim blocks its thread after the store has answered, as in a process that is suspended.
 struct Suspended {
     inner: TestStore,
     lasts: Duration,

@@ -22,14 +22,14 @@ pub(crate) async fn cancel(host: &Config, token: &CancelToken, tls: &Tls) -> io:
         (Some(Host::Tcp(name)), None) => (name.as_str(), TcpStream::connect((name.as_str(), port)).await?),
         (Some(Host::Tcp(name)), Some(address)) => (name.as_str(), TcpStream::connect((*address, port)).await?),
         (None, Some(address)) => ("", TcpStream::connect((*address, port)).await?),
-        // No pooler with this fault is reached by a Unix socket.
+        // Through a Unix socket, PgBouncer may still forget it.
         _ => return token.cancel_query(tls.connector()).await.map_err(io::Error::other),
     };
     let tls = MakeTlsConnect::<DuplexStream>::make_tls_connect(&mut tls.connector(), name).map_err(io::Error::other)?;
     let (driver, ours) = duplex(1024);
     let ((mut from_driver, mut to_driver), (mut from_server, mut to_server)) = (split(ours), socket.into_split());
     let send = async { token.cancel_query_raw(driver, tls).await.map_err(io::Error::other) };
-    // The server's side ends when it closes the connection; what the driver sends ends before, and leaves the connection open.
+    // The first copy ends with the request, and leaves the connection open. The second ends when the server closes it.
     tokio::try_join!(send, copy(&mut from_driver, &mut to_server), copy(&mut from_server, &mut to_driver))?;
     Ok(())
 }
