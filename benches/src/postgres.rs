@@ -160,26 +160,36 @@ async fn snapshot(server: &mut Server, effort: Effort) -> Result<()> {
 }
 
 /// A session with an open snapshot. Ends when it is dropped.
-struct Snapshot(Child);
+struct Snapshot<'a> {
+    postgres: &'a PostgresServer,
+    psql: Child,
+}
 
-impl Snapshot {
-    fn hold(postgres: &PostgresServer) -> Result<Self> {
+/// The sessions that hold a snapshot. The server does not end a sleeping session when `psql` is killed.
+const HOLDERS: &str = "FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND wait_event = 'PgSleep'";
+
+impl<'a> Snapshot<'a> {
+    fn hold(postgres: &'a PostgresServer) -> Result<Self> {
         let hold = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT pg_current_snapshot(); SELECT pg_sleep(600)";
         let mut psql = Command::new("psql");
         psql.args(["--no-psqlrc", "--quiet", "--command", hold]).arg(postgres.url());
-        let child = psql.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
-        let sleeps = "SELECT count(*) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND wait_event = 'PgSleep'";
-        while postgres.sql(sleeps) != "1" {
+        let psql = psql.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        let held = Self { postgres, psql };
+        while held.count() != "1" {
             std::thread::sleep(Duration::from_millis(20));
         }
-        Ok(Self(child))
+        Ok(held)
+    }
+
+    fn count(&self) -> String {
+        self.postgres.sql(&format!("SELECT count(*) {HOLDERS}"))
     }
 }
 
-impl Drop for Snapshot {
+impl Drop for Snapshot<'_> {
     fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
+        self.postgres.sql(&format!("SELECT pg_terminate_backend(pid) {HOLDERS}"));
+        drop(self.psql.wait());
     }
 }
 

@@ -14,7 +14,8 @@ pub const SWEEP_JOBS: u32 = 100;
 pub const PAGE_JOBS: u32 = 200;
 /// Number of attempts kept with a job, the running one included.
 pub const ATTEMPTS_KEPT: usize = 20;
-/// `JobView::ahead` is exact up to this number and may stop there.
+/// `JobView::ahead` is exact up to this number and may stop there. The answer to an insert may reuse a count that stopped there for
+/// 100 ms.
 pub const AHEAD_COUNTED: u64 = 1_000;
 /// Maximum number of log lines that a worker stores for one attempt.
 pub const LOG_LINES_PER_ATTEMPT: usize = 1_000;

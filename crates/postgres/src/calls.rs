@@ -15,9 +15,11 @@ use crate::{
     hints::Publisher,
     lanes::Lanes,
     link::{Lane, Link},
+    long_lanes::LongLanes,
     places::Places,
     record::Record,
     schema::Schema,
+    sweeps::Sweeps,
     types::Types,
     value::{Columns, Read, answer},
 };
@@ -32,6 +34,8 @@ pub(crate) struct Calls {
     pub(crate) types: Types,
     pub(crate) lanes: Lanes,
     pub(crate) places: Places,
+    pub(crate) long_lanes: LongLanes,
+    pub(crate) sweeps: Sweeps,
     pub(crate) hints: Publisher,
     /// Whether counts changed since the last fold.
     wrote: AtomicBool,
@@ -46,6 +50,8 @@ impl Calls {
             types: Types::default(),
             lanes: Lanes::default(),
             places: Places::default(),
+            long_lanes: LongLanes::default(),
+            sweeps: Sweeps::default(),
             hints,
             wrote: AtomicBool::new(true),
         }

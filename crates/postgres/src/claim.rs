@@ -48,10 +48,10 @@ impl Calls {
                 ],
             )
             .await?;
-        let Some((first, jobs)) = rows.split_first() else {
+        let Some((last, jobs)) = rows.split_last() else {
             return answer(Err("a claim without a time".to_owned()));
         };
-        let mut columns = Columns::new(first);
+        let mut columns = Columns::new(last);
         let now = answer(columns.time())?;
         let wait: Option<i64> = answer(columns.read())?;
         let promoted: Vec<Uuid> = answer(columns.read())?;

@@ -89,15 +89,17 @@ impl Calls {
     pub(crate) async fn reclaim(&self, reclaim: &Reclaim) -> Result<Reclaimed> {
         let (lost, canceled) = (json(&reclaim.lost)?, json(&reclaim.canceled)?);
         let limit = reclaim.limit.min(SWEEP_JOBS) as i32;
+        let is_full = self.sweeps.begin();
         let rows = self
             .query(
                 Lane::Work,
-                "SELECT * FROM ae.reclaim_v1($1, $2, $3, $4)",
+                "SELECT * FROM ae.reclaim_v1($1, $2, $3, $4, $5)",
                 &[
                     (&limit, Type::INT4),
                     (&micros(reclaim.lease), Type::INT8),
                     (&lost, Type::TEXT),
                     (&canceled, Type::TEXT),
+                    (&is_full, Type::BOOL),
                 ],
             )
             .await?;

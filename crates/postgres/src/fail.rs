@@ -30,6 +30,8 @@ impl Fail {
     /// The contract's error, with the server's address.
     pub(crate) fn into_error(self, server: &str) -> StoreError {
         let error = match self {
+            // The reason of a failed attempt to connect names the host.
+            Self::Disconnected(why) if why.starts_with("postgres at ") => return StoreError::Unavailable(why),
             Self::Disconnected(why) => return StoreError::Unavailable(format!("{server}: {why}")),
             Self::Late => {
                 return StoreError::Unavailable(format!("{server}: no answer in time; the call may have taken effect"));

@@ -1,7 +1,10 @@
 //! Combines concurrent inserts into one call, because a call costs more than the insert in it. No insert waits for others:
 //! inserts that arrive while calls are under way make up the next call.
 
-use std::sync::{Arc, Weak};
+use std::{
+    sync::{Arc, Weak},
+    time::Instant,
+};
 
 use async_endpoints_core::{
     JobId, StoreError,
@@ -15,6 +18,7 @@ use uuid::Uuid;
 use crate::{
     calls::Calls,
     link::Lane,
+    long_lanes::lane,
     places::Places,
     value::{Columns, answer, clean, micros},
 };
@@ -25,7 +29,7 @@ const CALLS: usize = 2;
 const CAPACITY: u32 = 64 * 1024;
 
 const INSERT: &str =
-    "SELECT * FROM ae.insert_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
+    "SELECT * FROM ae.insert_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)";
 
 /// Hands inserts to the [`Batcher`].
 pub(crate) struct Inserts {
@@ -166,7 +170,7 @@ fn copy(error: &StoreError) -> StoreError {
 }
 
 /// The queue limit of each insert, or none if it needs no check. Inserts of one type are checked together.
-fn limits(batch: &[Pending], places: &Places) -> Vec<Option<i64>> {
+fn limits(batch: &[Pending], places: &Places) -> impl Iterator<Item = Option<i64>> {
     let mut checked: Vec<i32> = batch.iter().map(|pending| pending.type_number).collect();
     checked.sort_unstable();
     checked.dedup();
@@ -176,8 +180,16 @@ fn limits(batch: &[Pending], places: &Places) -> Vec<Option<i64>> {
         let count = limits.clone().count() as u64;
         limits.min().is_some_and(|lowest| !places.take(*of_type, lowest, count))
     });
-    let limit = |pending: &Pending| pending.job.queue_limit.filter(|_| checked.contains(&pending.type_number));
-    batch.iter().map(|pending| Some(i64::try_from(limit(pending)?).unwrap_or(i64::MAX))).collect()
+    batch.iter().map(move |pending| {
+        let limit = pending.job.queue_limit.filter(|_| checked.contains(&pending.type_number))?;
+        Some(i64::try_from(limit).unwrap_or(i64::MAX))
+    })
+}
+
+/// The values, or `None` if all are null. The server reads an array with nulls from its start for each element.
+fn unless_all_null<T>(values: impl Iterator<Item = Option<T>>) -> Option<Vec<Option<T>>> {
+    let values: Vec<Option<T>> = values.collect();
+    values.iter().any(Option::is_some).then_some(values)
 }
 
 async fn insert_all(batch: &[Pending], calls: &Calls) -> Result<Vec<Result<Answered>>> {
@@ -187,17 +199,23 @@ async fn insert_all(batch: &[Pending], calls: &Calls) -> Result<Vec<Result<Answe
     let priorities: Vec<i16> = jobs().map(|job| job.terms.priority.get().into()).collect();
     let payloads: Vec<&[u8]> = jobs().map(|job| job.payload.as_ref()).collect();
     let fingerprints: Vec<&[u8]> = jobs().map(|job| job.fingerprint.0.as_slice()).collect();
-    let owners: Vec<Option<&[u8]>> = jobs().map(|job| job.owner.as_ref().map(|owner| owner.0.as_slice())).collect();
-    let labels: Vec<Option<String>> = jobs().map(|job| job.owner_label.as_deref().map(clean)).collect();
-    let keys: Vec<Option<&str>> = jobs().map(|job| job.key.as_ref().map(|key| key.as_str())).collect();
+    let owners = unless_all_null(jobs().map(|job| job.owner.as_ref().map(|owner| owner.0.as_slice())));
+    let labels = unless_all_null(jobs().map(|job| job.owner_label.as_deref().map(clean)));
+    let keys = unless_all_null(jobs().map(|job| job.key.as_ref().map(|key| key.as_str())));
     let repeatables: Vec<bool> = jobs().map(|job| job.id_chosen || job.key.is_some()).collect();
     let delays: Vec<i64> = jobs().map(|job| micros(job.delay)).collect();
-    let limits = limits(batch, &calls.places);
+    let limits = unless_all_null(limits(batch, &calls.places));
     let retentions: Vec<i64> = jobs().map(|job| micros(job.terms.retention)).collect();
     let retries: Vec<i64> = jobs().map(|job| job.terms.max_retries.into()).collect();
     let losses: Vec<i64> = jobs().map(|job| job.terms.max_losses.into()).collect();
-    let parents: Vec<Option<String>> = jobs().map(|job| Some(job.trace.as_ref()?.traceparent.to_string())).collect();
-    let states: Vec<Option<String>> = jobs().map(|job| job.trace.as_ref()?.tracestate.as_deref().map(clean)).collect();
+    let parents = unless_all_null(jobs().map(|job| Some(job.trace.as_ref()?.traceparent.to_string())));
+    let states = unless_all_null(jobs().map(|job| job.trace.as_ref()?.tracestate.as_deref().map(clean)));
+    let mut bounded = types.clone();
+    bounded.sort_unstable();
+    bounded.dedup();
+    let bounds = calls.lanes.of(&bounded);
+    let began = Instant::now();
+    let long = calls.long_lanes.known(began);
     let rows = calls
         .query(
             Lane::Submit,
@@ -219,6 +237,9 @@ async fn insert_all(batch: &[Pending], calls: &Calls) -> Result<Vec<Result<Answe
                 (&losses, Type::INT8_ARRAY),
                 (&parents, Type::TEXT_ARRAY),
                 (&states, Type::TEXT_ARRAY),
+                (&bounded, Type::INT4_ARRAY),
+                (&bounds, Type::INT8_ARRAY),
+                (&long, Type::INT8_ARRAY),
             ],
         )
         .await?;
@@ -243,9 +264,12 @@ async fn insert_all(batch: &[Pending], calls: &Calls) -> Result<Vec<Result<Answe
             (3, _) => Answered::Done(InsertOutcome::Full),
             _ => Answered::Done(InsertOutcome::Conflict),
         });
-        let name = &batch[place].job.name;
-        if kind == 0 && ahead.is_some() && !runnable.contains(name) {
-            runnable.push(name.clone());
+        let Pending { job, type_number, .. } = &batch[place];
+        if let (0, Some(ahead)) = (kind, ahead) {
+            calls.long_lanes.counted(lane(*type_number, job.terms.priority), ahead, began, &long);
+            if !runnable.contains(&job.name) {
+                runnable.push(job.name.clone());
+            }
         }
     }
     calls.wrote();

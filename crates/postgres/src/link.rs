@@ -4,14 +4,12 @@
 mod keeper;
 mod listen;
 mod notify;
+mod slot;
 
 pub(crate) use listen::{Listened, Notifications};
 
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -23,18 +21,21 @@ use tokio::{
     time::timeout_at,
 };
 use tokio_postgres::{
-    Client, Row,
+    Row,
     types::{ToSql, Type},
 };
 
-use self::keeper::Keeper;
+use self::{
+    keeper::{CHECK, Keeper},
+    slot::{Call, Connection, Slot, State},
+};
 use crate::{
     fail::{Fail, OpenError},
     server::Server,
 };
 
-/// The time limit of a call. Calls end within 5 seconds.
-pub(crate) const DEADLINE: Duration = Duration::from_millis(4500);
+/// The time limit of a call. Below the 4.5 s of callers, so that the store cancels a late statement before its caller drops the call.
+pub(crate) const DEADLINE: Duration = Duration::from_millis(4400);
 /// How long a call waits for a new connection, from when the last one broke.
 const RECONNECT: Duration = Duration::from_secs(1);
 
@@ -71,36 +72,6 @@ struct Inner {
     _life: oneshot::Sender<()>,
 }
 
-/// The place of one connection.
-struct Slot {
-    lane: Lane,
-    state: Mutex<State>,
-    running: AtomicUsize,
-    broke: mpsc::UnboundedSender<Broke>,
-}
-
-#[derive(Clone)]
-enum State {
-    Connected { client: Arc<Client>, number: u64 },
-    Disconnected { why: Arc<str>, since: Instant },
-}
-
-/// Reports that the connection of this number is of no use any more.
-struct Broke {
-    number: u64,
-    /// The server may still run a statement.
-    cancel: bool,
-}
-
-/// Counts a call that runs on a connection.
-struct Running<'a>(&'a AtomicUsize);
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Link {
     /// Starts the thread, and waits for the first connection. Later the connections are made again by themselves.
     pub(crate) async fn open(server: Server, sizes: Sizes) -> Result<Self, OpenError> {
@@ -108,14 +79,14 @@ impl Link {
         let (changed, changes) = watch::channel(());
         let lanes = [(Lane::Urgent, 1), (Lane::Work, sizes.work), (Lane::Submit, sizes.submit)];
         let lanes = lanes.iter().flat_map(|(lane, number)| std::iter::repeat_n(*lane, *number));
-        let (slots, broken): (Vec<Slot>, Vec<_>) = lanes.map(Slot::new).unzip();
+        let (slots, reports): (Vec<Slot>, Vec<_>) = lanes.map(Slot::new).unzip();
         let slots: Arc<[Slot]> = slots.into();
-        let keepers = broken.into_iter().enumerate().map(|(at, broken)| Keeper {
+        let keepers = reports.into_iter().enumerate().map(|(at, reports)| Keeper {
             server: Arc::clone(&server),
             slots: Arc::clone(&slots),
             at,
             changed: changed.clone(),
-            broken,
+            reports,
         });
         let keepers: Vec<Keeper> = keepers.collect();
         let (notify, messages) = notify::channel();
@@ -156,8 +127,10 @@ impl Link {
         &self.0.server
     }
 
-    /// Runs a statement and returns its rows. Takes at most 4.5 seconds. Repeats once what failed because of a concurrent
+    /// Runs a statement and returns its rows. Takes at most 4.4 seconds. Repeats once what failed because of a concurrent
     /// transaction. All types of parameters and results must be PostgreSQL's own.
+    ///
+    /// A caller may drop the call, for example at a time limit of its own. The statement may still take effect.
     pub(crate) async fn query(
         &self,
         lane: Lane,
@@ -192,36 +165,39 @@ impl Link {
         params: &[(&(dyn ToSql + Sync), Type)],
         until: Instant,
     ) -> Result<Vec<Row>, Fail> {
-        let (slot, client, number) = self.connection(lane, until).await?;
-        slot.running.fetch_add(1, Ordering::Relaxed);
-        let running = Running(&slot.running);
-        let answer = match timeout_at(until.into(), client.query_typed(sql, params)).await {
+        let (slot, connection) = self.connection(lane, until).await?;
+        let call = Call::begin(slot, connection.number);
+        let answer = match timeout_at(until.into(), connection.client.query_typed(sql, params)).await {
             Ok(answer) => answer.map_err(Fail::from),
             Err(_) => Err(Fail::Late),
         };
-        drop(running);
-        if let Err(fail) = &answer
-            && fail.ends_connection()
-        {
-            slot.leave(number);
-            // The keeper may have ended.
-            let _ = slot.broke.send(Broke { number, cancel: matches!(fail, Fail::Late) });
-        }
+        call.end(&answer);
         answer
     }
 
-    /// The least busy connection of the lane, or else of another lane. Waits a moment if all broke just now.
-    async fn connection(&self, lane: Lane, until: Instant) -> Result<(&Slot, Arc<Client>, u64), Fail> {
+    /// The least busy connection of the lane, or else of another lane. Waits a moment if all broke just now, or if those of the
+    /// lane are being checked.
+    async fn connection(&self, lane: Lane, until: Instant) -> Result<(&Slot, Connection), Fail> {
         let mut changes = self.0.changes.clone();
+        // Checks that are under way have ended by then.
+        let checked = (Instant::now() + CHECK + CHECK / 4).min(until);
         loop {
             changes.mark_unchanged();
             let connected = self.0.slots.iter().filter_map(|slot| match &*slot.state() {
-                State::Connected { client, number } => Some((slot, Arc::clone(client), *number)),
+                State::Connected(connection) => Some((slot, connection.clone())),
                 State::Disconnected { .. } => None,
             });
-            let busy = |slot: &Slot| (slot.lane != lane, slot.running.load(Ordering::Relaxed));
-            if let Some(found) = connected.min_by_key(|(slot, ..)| busy(slot)) {
-                return Ok(found);
+            let rank =
+                |slot: &Slot, connection: &Connection| (slot.lane != lane, connection.is_suspect, slot.running());
+            if let Some((slot, connection)) = connected.min_by_key(|(slot, connection)| rank(slot, connection)) {
+                if !connection.is_suspect {
+                    return Ok((slot, connection));
+                }
+                match timeout_at(checked.into(), changes.changed()).await {
+                    Ok(Ok(())) => continue,
+                    _ if checked < until => return Ok((slot, connection)),
+                    _ => return Err(Fail::Disconnected("no connection has answered in time".to_owned())),
+                }
             }
             let (why, since) = self.outage();
             if timeout_at((since + RECONNECT).min(until).into(), changes.changed()).await.is_err() {
@@ -235,7 +211,7 @@ impl Link {
         let states = self.0.slots.iter().map(|slot| slot.state().clone());
         let outages = states.filter_map(|state| match state {
             State::Disconnected { why, since } => Some((why, since)),
-            State::Connected { .. } => None,
+            State::Connected(_) => None,
         });
         let latest = outages.max_by_key(|(_, since)| *since);
         latest.unwrap_or_else(|| ("reconnected just now".into(), Instant::now()))
@@ -263,30 +239,6 @@ impl Link {
     pub(crate) fn notify(&self, channel: &str, line: String) {
         // A full queue means that there is no connection. Listeners poll meanwhile.
         let _ = self.0.notify.try_send((channel.into(), line));
-    }
-}
-
-impl Slot {
-    fn new(lane: Lane) -> (Self, mpsc::UnboundedReceiver<Broke>) {
-        let (broke, broken) = mpsc::unbounded_channel();
-        let state = State::Disconnected { why: "not connected yet".into(), since: Instant::now() };
-        (Self { lane, state: Mutex::new(state), running: AtomicUsize::new(0), broke }, broken)
-    }
-
-    /// Takes the connection of this number from later calls.
-    fn leave(&self, number: u64) {
-        let mut state = self.state();
-        if matches!(&*state, State::Connected { number: current, .. } if *current == number) {
-            *state = State::Disconnected { why: "the connection broke".into(), since: Instant::now() };
-        }
-    }
-
-    fn is_connected(&self) -> bool {
-        matches!(*self.state(), State::Connected { .. })
-    }
-
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

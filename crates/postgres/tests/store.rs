@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use async_endpoints_core::{
     JobStatus, JobStore as _, StoreError,
+    job::Priority,
+    limits::AHEAD_COUNTED,
     store::{
-        Claim, InsertOutcome, JobLookup, LeaseToken, NewJob, Outcome, Settled, Settlement, StatsQuery, TypeQuota,
-        WorkerId,
+        Claim, InsertOutcome, JobLookup, LeaseToken, NewJob, Outcome, Reclaim, Reclaimed, Settled, Settlement,
+        StatsQuery, TypeQuota, WorkerId,
     },
 };
 use async_endpoints_postgres::{OpenError, Options, PostgresStore};
@@ -17,6 +19,7 @@ use async_endpoints_testkit::{
     server::PostgresServer,
 };
 use common::{client, open, schema, shared};
+use futures_util::future::join_all;
 use uuid::Uuid;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -81,7 +84,7 @@ async fn claims_and_submissions_stay_fast_beside_rows_that_no_vacuum_can_remove(
         times.push(began.elapsed());
     }
     let unbounded = median(times);
-    // The first claim since then is a sweep. Those after it have a bound.
+    // The first claim since then is a full one. Those after it have a bound.
     assert_eq!(store.claim(&claim(1)).await.expect("answered").attempts.len(), 1);
     let mut times = Vec::new();
     for _ in 0..9 {
@@ -93,9 +96,12 @@ async fn claims_and_submissions_stay_fast_beside_rows_that_no_vacuum_can_remove(
     assert!(bounded * 3 < unbounded, "{bounded:?} with bounds, {unbounded:?} without");
     // Submissions count the jobs before theirs, from the bound that the next fold stores.
     let stored = format!("SELECT count(*) FROM {schema}.lanes WHERE froms[6] > 0");
-    while writer.query_one(&stored, &[]).await.expect("answered").get::<_, i64>(0) == 0 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let folded = async {
+        while writer.query_one(&stored, &[]).await.expect("answered").get::<_, i64>(0) == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), folded).await.expect("a bound is stored");
     let mut times = Vec::new();
     for _ in 0..9 {
         let began = Instant::now();
@@ -108,6 +114,85 @@ async fn claims_and_submissions_stay_fast_beside_rows_that_no_vacuum_can_remove(
     assert_eq!(settle(&store, lease, Outcome::Released).await, Settled::Settled(JobStatus::Queued));
     let next = store.claim(&claim(1)).await.expect("answered").attempts.remove(0);
     assert_eq!(next.lease.job, lease.job);
+    holder.batch_execute("COMMIT").await.expect("the snapshot ends");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn count_of_a_long_lane_changes_no_other_and_ends() {
+    let (server, schema) = (PostgresServer::shared(), schema());
+    let store = open(&server, &schema).await;
+    let ahead = async |job: NewJob| match store.insert(job).await.expect("answered") {
+        InsertOutcome::Inserted { ahead, .. } => ahead.expect("the job is queued"),
+        other => panic!("{other:?}"),
+    };
+    join_all((0..1_100).map(|_| ahead(job("alpha", HOUR)))).await;
+    let urgent = || {
+        let mut urgent = job("alpha", HOUR);
+        urgent.terms.priority = Priority::HIGHEST;
+        urgent
+    };
+    for round in 0..3 {
+        assert!(ahead(job("alpha", HOUR)).await >= AHEAD_COUNTED);
+        assert_eq!((ahead(urgent()).await, ahead(job("beta", HOUR)).await), (round, round));
+    }
+    server.sql(&format!("TRUNCATE {schema}.ready"));
+    let counted = async { while ahead(job("alpha", HOUR)).await >= AHEAD_COUNTED {} };
+    tokio::time::timeout(Duration::from_secs(10), counted).await.expect("a short lane is counted again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sweeps_stay_fast_beside_rows_that_no_vacuum_can_remove() {
+    let (server, schema) = (PostgresServer::shared(), schema());
+    let store = open(&server, &schema).await;
+    let lease = Duration::from_millis(50);
+    let reclaim =
+        Reclaim { limit: 10, lease: Duration::from_secs(1), lost: error("LOST"), canceled: error("CANCELED") };
+    // The first sweeps wait for one lease, since no sweep ran before.
+    while let Reclaimed::Waiting(pause) = store.reclaim(&reclaim).await.expect("answered") {
+        tokio::time::sleep(pause / 2).await;
+    }
+    let (holder, writer) = (client(&server).await, client(&server).await);
+    holder.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1").await.expect("a snapshot");
+    holder.query(&format!("SELECT count(*) FROM {schema}.jobs"), &[]).await.expect("a snapshot is taken");
+    let dead = format!(
+        "INSERT INTO {schema}.running (id, ord, since, entered_at, type, bytes, rank, token, started_at, retention, updated_at, lease_until)
+             SELECT gen_random_uuid(), n, 0, 0, 1, 0, 5, gen_random_uuid(), n, 0, 0, {schema}.now_us() - 60000000 FROM generate_series(1, 300000) n;
+         DELETE FROM {schema}.running"
+    );
+    writer.batch_execute(&dead).await.expect("dead rows");
+    let mut medians = Vec::new();
+    for is_full in [true, false] {
+        let sweep = format!("BEGIN; SELECT {schema}.reclaim_v1(10, 3600000000, '{{}}', '{{}}', {is_full}); ROLLBACK");
+        let mut times = Vec::new();
+        for _ in 0..5 {
+            let began = Instant::now();
+            writer.batch_execute(&sweep).await.expect("answered");
+            times.push(began.elapsed());
+        }
+        medians.push(median(times));
+    }
+    assert!(medians[1] * 3 < medians[0], "{medians:?}");
+    insert(&store).await;
+    assert_eq!(store.claim(&Claim { lease, ..claim(1) }).await.expect("answered").attempts.len(), 1);
+    // A lease that expired long before the last sweep is found by a full sweep alone.
+    let found = |is_full| {
+        let answers = server.sql(&format!(
+            "BEGIN; UPDATE {schema}.running SET lease_until = {schema}.now_us() - 60000000;
+             SELECT count(id) FROM {schema}.reclaim_v1(10, 3600000000, '{{}}', '{{}}', {is_full}); ROLLBACK"
+        ));
+        answers.lines().nth(2).map(str::to_owned)
+    };
+    assert_eq!((found(false).as_deref(), found(true).as_deref()), (Some("0"), Some("1")));
+    let sweeps = async {
+        loop {
+            match store.reclaim(&reclaim).await.expect("answered") {
+                Reclaimed::Done { recovered, .. } if !recovered.is_empty() => break recovered,
+                _ => tokio::time::sleep(lease / 5).await,
+            }
+        }
+    };
+    let recovered = tokio::time::timeout(Duration::from_secs(20), sweeps).await.expect("a lease is recovered");
+    assert_eq!(recovered.len(), 1);
     holder.batch_execute("COMMIT").await.expect("the snapshot ends");
 }
 

@@ -43,6 +43,8 @@ impl Fail {
     /// The contract's error, with the server's address.
     pub(crate) fn into_error(self, server: &str) -> StoreError {
         match self {
+            // The reason of a failed attempt to connect names the server.
+            Self::Disconnected(why) if why.starts_with(server) => StoreError::Unavailable(why),
             Self::Disconnected(why) => StoreError::Unavailable(format!("{server}: {why}")),
             Self::Unreadable(why) => StoreError::Unreadable(format!("{server}: {why}")),
             Self::Corrupt(why) => StoreError::Corrupt(format!("{server}: {why}")),

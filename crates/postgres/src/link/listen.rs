@@ -18,9 +18,15 @@ use crate::{
 
 /// A line by which a listener finds out whether it hears. It is published over another connection.
 const PROBE: &str = "?";
-/// How often a listener that has heard nothing yet says that lines may have been missed, from the second time on.
-const MISSED_EVERY: Duration = Duration::from_secs(1);
-/// After how many of these times it tries again.
+/// The unit of silence: a second without a notification.
+const SECOND: Duration = Duration::from_secs(1);
+/// Seconds of silence before a listener probes itself. Applies once it has heard a line.
+const PROBE_AFTER: u32 = 5;
+/// Seconds of silence before it connects again: its connection may have died without notice. One that has never heard a line waits for
+/// longer, since a pooler may be the reason.
+const DEAD_AFTER: u32 = 8;
+const DEAF_AFTER: u32 = 60;
+/// A listener that has heard nothing yet says each second that lines may have been missed, and publishes a probe as often as this.
 const PROBE_EVERY: u32 = 10;
 
 /// What a listener receives.
@@ -60,7 +66,7 @@ impl Listener {
         }
     }
 
-    /// Forwards lines until the connection breaks. Returns how long it lasted.
+    /// Forwards lines until the connection breaks or is silent. Returns how long it lasted.
     async fn listen(&self, mut session: Session) -> Duration {
         let began = Instant::now();
         let sql = format!("LISTEN \"{}\"", self.channel);
@@ -69,32 +75,42 @@ impl Listener {
         }
         self.send(Listened::Missed);
         self.probe();
-        // Seconds without a notification since the connection was made. None once it hears.
-        let mut silent: Option<u32> = Some(0);
+        let (mut has_heard, mut silence) = (false, 0);
         loop {
             tokio::select! {
                 _ = session.driver.ended() => break,
                 Some(notification) = session.notifications.recv() => {
-                    if silent.take().is_some_and(|seconds| seconds > 0) {
+                    if !has_heard && silence > 0 {
                         self.send(Listened::Missed);
                     }
+                    (has_heard, silence) = (true, 0);
                     let lines = notification.payload().lines().filter(|line| *line != PROBE);
                     lines.for_each(|line| self.send(Listened::Line(line.to_owned())));
                 }
-                () = sleep(MISSED_EVERY), if silent.is_some() => {
-                    let seconds = silent.map_or(1, |seconds| seconds + 1);
-                    silent = Some(seconds);
-                    if seconds > 1 {
-                        self.send(Listened::Missed);
-                    }
-                    if seconds.is_multiple_of(PROBE_EVERY) {
-                        self.probe();
+                () = sleep(SECOND) => {
+                    silence += 1;
+                    match silence {
+                        PROBE_AFTER if has_heard => self.probe(),
+                        DEAD_AFTER if has_heard => break,
+                        _ if has_heard => {}
+                        DEAF_AFTER => break,
+                        _ => self.say_deaf(silence),
                     }
                 }
             }
         }
         self.send(Listened::Missed);
         began.elapsed()
+    }
+
+    /// Says that lines may have been missed, from the second second on.
+    fn say_deaf(&self, silence: u32) {
+        if silence > 1 {
+            self.send(Listened::Missed);
+        }
+        if silence.is_multiple_of(PROBE_EVERY) {
+            self.probe();
+        }
     }
 
     fn send(&self, listened: Listened) {

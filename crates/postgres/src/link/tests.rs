@@ -29,10 +29,11 @@ async fn recover(link: &Link) {
     timeout(LIMIT, answered).await.expect("the link recovers");
 }
 
-/// Waits until all connections are made.
+/// Waits until all connections are made, and none is being checked.
 async fn connect_all(link: &Link) {
+    let is_ready = |slot: &Slot| matches!(&*slot.state(), State::Connected(connection) if !connection.is_suspect);
     let all = async {
-        while !link.0.slots.iter().all(Slot::is_connected) {
+        while !link.0.slots.iter().all(is_ready) {
             sleep(Duration::from_millis(5)).await;
         }
     };
@@ -84,7 +85,8 @@ async fn link_reconnects_after_kill_and_after_stop() {
         stops(&postgres);
         let began = Instant::now();
         let error = text(&link, Lane::Submit, "SELECT 'no'").await.unwrap_err();
-        assert!(error.is_transient() && error.to_string().contains("postgres at 127.0.0.1:"), "{error}");
+        assert!(error.is_transient(), "{error}");
+        assert_eq!(error.to_string().matches("postgres at 127.0.0.1:").count(), 1, "{error}");
         assert!(began.elapsed() < Duration::from_secs(5));
         postgres.restart();
         let began = Instant::now();
@@ -110,6 +112,60 @@ async fn paused_server_fails_calls_within_5_s_and_resumes() {
     let began = Instant::now();
     recover(&link).await;
     assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+/// Freezes all sessions of links, as if a proxy held their connections open after their server was gone. New sessions work.
+fn freeze_sessions(postgres: &PostgresServer) {
+    let pids = postgres
+        .sql("SELECT string_agg(pid::text, ' ') FROM pg_stat_activity WHERE application_name = 'async-endpoints'");
+    let frozen = std::process::Command::new("kill").arg("-STOP").args(pids.split(' ')).status().unwrap();
+    assert!(frozen.success(), "{pids}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dropped_call_replaces_dead_connections() {
+    let postgres = PostgresServer::start();
+    let link = open(&Options::new(), &postgres.url()).await.unwrap();
+    connect_all(&link).await;
+    freeze_sessions(&postgres);
+    timeout(Duration::from_millis(100), text(&link, Lane::Work, "SELECT 'no'")).await.unwrap_err();
+    // One check finds the first dead connection, and others the rest.
+    sleep(2 * CHECK).await;
+    let answers = async {
+        for lane in [Lane::Submit, Lane::Work, Lane::Urgent] {
+            while text(&link, lane, "SELECT 'yes'").await.is_err() {}
+        }
+    };
+    timeout(CHECK * 2, answers).await.expect("no call meets a dead connection");
+    connect_all(&link).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dropped_call_keeps_connections_that_answer() {
+    let postgres = PostgresServer::shared();
+    let options = Options::new().work_connections(1);
+    let link = open(&options, &postgres.database()).await.unwrap();
+    connect_all(&link).await;
+    let pids = async || {
+        let mut pids = Vec::new();
+        for lane in [Lane::Submit, Lane::Work, Lane::Urgent] {
+            pids.push(text(&link, lane, "SELECT pg_backend_pid()::text").await.unwrap());
+        }
+        pids
+    };
+    let before = pids().await;
+    timeout(Duration::from_millis(10), text(&link, Lane::Work, "SELECT pg_sleep(0.1)::text")).await.unwrap_err();
+    assert_eq!(pids().await, before);
+    // A connection with a longer statement than a check is replaced. The statement ends on it.
+    let slow = text(&link, Lane::Work, "SELECT pg_sleep(2)::text || 'slow'");
+    let dropped = timeout(CHECK / 4, text(&link, Lane::Work, "SELECT 'dropped'"));
+    let (slow, dropped) = tokio::join!(slow, dropped);
+    assert_eq!(slow.unwrap(), "slow");
+    dropped.unwrap_err();
+    connect_all(&link).await;
+    let after = pids().await;
+    assert_eq!((&after[0], &after[2]), (&before[0], &before[2]));
+    assert_ne!(after[1], before[1]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -276,6 +332,21 @@ async fn listener_marks_lines_that_it_may_have_missed() {
         }
     };
     assert_eq!(timeout(LIMIT, hears).await.unwrap(), "w again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listener_with_a_dead_connection_connects_again() {
+    let postgres = PostgresServer::start();
+    let link = open(&Options::new(), &postgres.url()).await.unwrap();
+    let mut heard = link.listen("hints");
+    connect_all(&link).await;
+    link.notify("hints", "w first".to_owned());
+    while timeout(LIMIT, heard.recv()).await.unwrap() != Some(Listened::Line("w first".to_owned())) {}
+    freeze_sessions(&postgres);
+    // One for the end of the old connection, one for the new one.
+    for _ in 0..2 {
+        assert_eq!(timeout(LIMIT, heard.recv()).await.unwrap(), Some(Listened::Missed));
+    }
 }
 
 #[test]

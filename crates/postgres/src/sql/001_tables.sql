@@ -11,7 +11,7 @@ INSERT INTO ae.meta (version, min_version) VALUES (0, 1);
 -- Order numbers of one millisecond: a call takes 128 of them. See `next_order`.
 CREATE SEQUENCE ae.places INCREMENT BY 128 MINVALUE 0 START WITH 0 CYCLE;
 
--- Times that all processes share, by name: `sweep`, `quiet`, `fold`, `fold_all`, `probe`.
+-- Times that all processes share, by name: `sweep`, `quiet`, `reclaimed`, `fold`, `fold_all`, `probe`.
 CREATE TABLE ae.marks (name text PRIMARY KEY, at bigint NOT NULL) WITH (fillfactor = 50);
 INSERT INTO ae.marks (name, at) VALUES ('fold', 0), ('fold_all', 0), ('probe', 0);
 

@@ -33,8 +33,8 @@ END $$;
 -- has no smaller order number. With them a claim does not read the dead rows at the head of the index. Jobs that were promoted
 -- or came back are in an index of their own, which is read from its head.
 --
--- Returns one row first: now, when to claim again in microseconds from now (0: jobs are left, null: no job waits), and the jobs
--- that were promoted. Then one row for each attempt, in the order to start. A job whose submission is missing has no payload.
+-- Returns one row for each attempt, in the order to start. A job whose submission is missing has no payload. Then one row: now, when to
+-- claim again in microseconds from now (0: jobs are left, null: no job waits), and the jobs that were promoted.
 CREATE OR REPLACE FUNCTION ae.claim_v1(
     lease_token uuid, by_worker uuid, types int[], quotas int[], froms bigint[], most int, most_bytes bigint, lease bigint
 ) RETURNS TABLE (now bigint, wait bigint, promoted uuid[], id uuid, type int, rank smallint, ord bigint, attempt int, retries int,
@@ -46,7 +46,6 @@ SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_ha
 DECLARE
     t bigint := ae.now_us();
     due bigint;
-    started uuid[];
     moved uuid[] := '{}';
 BEGIN
     SELECT min(x.due) INTO due FROM unnest(types) AS w(ty) CROSS JOIN LATERAL (
@@ -56,6 +55,7 @@ BEGIN
         SELECT min(x.due) INTO due FROM unnest(types) AS w(ty) CROSS JOIN LATERAL (
             SELECT s.due FROM ae.scheduled s WHERE s.type = w.ty ORDER BY s.due, s.id LIMIT 1) x;
     END IF;
+    RETURN QUERY
     WITH lanes AS MATERIALIZED (
         SELECT types[1 + x / 10] AS ty, (x % 10)::smallint AS rk, froms[1 + x] AS f, quotas[1 + x / 10] AS n
         FROM generate_series(0, cardinality(types) * 10 - 1) x),
@@ -78,32 +78,33 @@ BEGIN
         WHERE x.place <= most AND (x.total <= most_bytes OR x.place = 1)),
     gone AS (DELETE FROM ae.ready WHERE ctid = ANY (ARRAY(SELECT fit.c FROM fit)) RETURNING *),
     -- A job may be accepted after `t` was read and before this statement sees it. It starts no earlier than it became runnable.
+    a AS MATERIALIZED (
+        SELECT g.*, greatest(t, g.since) AS starts_at, greatest(t - g.since, 0) AS waited, j.retention, j.created_at, j.max_retries, j.prio, j.owner, j.owner_label,
+            j.traceparent, j.tracestate, j.payload
+        -- `OFFSET 0` keeps this a search of the index for each job, also if the planner assumes an empty table.
+        FROM gone g LEFT JOIN LATERAL (SELECT * FROM ae.jobs j WHERE j.id = g.id OFFSET 0) j ON true),
     run AS (
         INSERT INTO ae.running (id, ord, since, entered_at, due, started_at, type, bytes, version, attempt, retries, losses, releases,
             log_lines, log_bytes, rank, last_settled, worker, token, last_token, span, error, lease_until, retention, updated_at)
-        SELECT g.id, g.ord, g.since, greatest(t, g.since), g.due, greatest(t, g.since), g.type, g.bytes, g.version + 1, g.attempt + 1,
-            g.retries, g.losses, g.releases, g.log_lines, g.log_bytes, g.rank, CASE WHEN g.token IS NOT NULL THEN g.settled END, by_worker, lease_token,
-            CASE WHEN g.settled IS NOT NULL THEN g.token END, g.span, g.error, t + lease,
-            coalesce((SELECT j.retention FROM ae.jobs j WHERE j.id = g.id), 0), greatest(t, g.since)
-        FROM gone g RETURNING id, type, since),
+        SELECT a.id, a.ord, a.since, a.starts_at, a.due, a.starts_at, a.type, a.bytes, a.version + 1, a.attempt + 1,
+            a.retries, a.losses, a.releases, a.log_lines, a.log_bytes, a.rank, CASE WHEN a.token IS NOT NULL THEN a.settled END, by_worker,
+            lease_token, CASE WHEN a.settled IS NOT NULL THEN a.token END, a.span, a.error, t + lease, coalesce(a.retention, 0), a.starts_at
+        FROM a),
     d AS (
         INSERT INTO ae.deltas (at, type, codes, vals)
-        SELECT t, x.type, array_agg(x.code), array_agg(x.v) FROM (
-            SELECT r.type, (1000 + ae.bucket(greatest(t - r.since, 0)))::smallint AS code, count(*) AS v FROM run r GROUP BY 1, 2
-            UNION ALL SELECT r.type, 44::smallint, sum(greatest(t - r.since, 0))::bigint FROM run r GROUP BY 1
-            UNION ALL SELECT r.type, 0::smallint, -count(*) FROM run r GROUP BY 1
-            UNION ALL SELECT r.type, 2::smallint, count(*) FROM run r GROUP BY 1) x GROUP BY x.type)
-    SELECT coalesce(array_agg(r.id), '{}') INTO started FROM run r;
+        SELECT t, y.type, array_agg(y.code), array_agg(y.v) FROM (
+            SELECT x.type, x.code, sum(x.v)::bigint AS v FROM (
+                SELECT a.type, unnest(ARRAY[0, 2, 44, 1000 + ae.bucket(a.waited)]::smallint[]) AS code,
+                    unnest(ARRAY[-1, 1, a.waited, 1]) AS v FROM a) x
+            GROUP BY 1, 2) y
+        GROUP BY y.type)
+    SELECT a.starts_at, NULL::bigint, NULL::uuid[], a.id, a.type, a.rank, CASE WHEN a.version = 1 THEN a.ord END, a.attempt + 1, a.retries,
+        a.since, a.span, a.created_at, a.max_retries, a.prio, a.owner, a.owner_label, a.traceparent, a.tracestate, a.payload
+    FROM a ORDER BY a.rank, a.ord, a.id;
 
     RETURN QUERY SELECT t, CASE WHEN ae.any_ready(types, froms) THEN 0 WHEN due IS NOT NULL THEN greatest(due - t, 0) END, moved, NULL::uuid, NULL::int,
         NULL::smallint, NULL::bigint, NULL::int, NULL::int, NULL::bigint, NULL::text, NULL::bigint, NULL::bigint, NULL::smallint,
         NULL::bytea, NULL::text, NULL::text, NULL::text, NULL::bytea;
-    IF cardinality(started) > 0 THEN
-        RETURN QUERY
-        SELECT r.started_at, NULL::bigint, NULL::uuid[], r.id, r.type, r.rank, CASE WHEN r.version = 2 THEN r.ord END, r.attempt, r.retries, r.since,
-            r.span, j.created_at, j.max_retries, j.prio, j.owner, j.owner_label, j.traceparent, j.tracestate, j.payload
-        FROM ae.running r LEFT JOIN ae.jobs j ON j.id = r.id WHERE r.id = ANY (started) ORDER BY r.rank, r.ord, r.id;
-    END IF;
 END $$;
 
 -- Whether jobs of these types are queued, as far as the bounds allow.

@@ -54,10 +54,12 @@ BEGIN
     SELECT i.answer, i.other INTO found FROM ae.insert_v1(
         ARRAY[job_id], ARRAY[of_type], ARRAY[coalesce((h->>'priority')::smallint, 4)]::smallint[], ARRAY[payload], ARRAY[digest],
         ARRAY[job_owner], ARRAY[h->>'ownerLabel'], ARRAY[job_key],
-        ARRAY[job_key IS NOT NULL OR coalesce((h->>'chosen')::bool, h ? 'id')], ARRAY[delay], ARRAY[NULL]::bigint[],
+        ARRAY[job_key IS NOT NULL OR coalesce((h->>'chosen')::bool, h ? 'id')], ARRAY[delay], NULL,
         ARRAY[(coalesce((h->>'retentionSeconds')::numeric, 86400) * 1000000)::bigint],
         ARRAY[coalesce((h->>'maxRetries')::bigint, 3)], ARRAY[coalesce((h->>'maxLosses')::bigint, 5)],
-        ARRAY[h->>'traceparent'], ARRAY[h->>'tracestate']) i;
+        ARRAY[h->>'traceparent'], ARRAY[h->>'tracestate'], NULL, NULL,
+        -- The number of jobs ahead is not needed.
+        ARRAY[10 * of_type::bigint + coalesce((h->>'priority')::smallint, 4)]) i;
     IF found.answer = 0 AND delay = 0 AND coalesce((h->>'wake')::bool, true) THEN
         PERFORM pg_notify(replace('ae.hints', '.', '_'), 'w sql ' || job_name);
     END IF;

@@ -42,11 +42,12 @@ BEGIN
 END $$;
 
 -- The number of queued jobs of a type before a position, at most 1000. A job that was never anything else, below its lane's bound,
--- is not counted.
-CREATE OR REPLACE FUNCTION ae.ahead(of_type int, of_rank smallint, of_ord bigint, of_id uuid) RETURNS bigint LANGUAGE plpgsql STABLE
+-- is not counted. The higher of the stored bound and the caller's counts. `bounds` may be null.
+CREATE OR REPLACE FUNCTION ae.ahead(of_type int, of_rank smallint, of_ord bigint, of_id uuid, bounds bigint[]) RETURNS bigint LANGUAGE plpgsql STABLE
 SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-    froms bigint[] := (SELECT l.froms FROM ae.lanes l WHERE l.type = of_type);
+    stored bigint[] := (SELECT l.froms FROM ae.lanes l WHERE l.type = of_type);
+    froms bigint[] := ARRAY(SELECT greatest(b.stored, b.own, 0) FROM unnest(stored, bounds) AS b(stored, own));
 BEGIN
     RETURN (SELECT count(*) FROM (
         SELECT 1 FROM ae.ready r
@@ -62,7 +63,9 @@ BEGIN
 END $$;
 
 -- Accepts at most 64 jobs of distinct ids, in the order of the arrays. `limits` has null for a job whose queue limit needs no
--- check, and `delays` has microseconds, 0 for none.
+-- check, and `delays` has microseconds, 0 for none. `limits`, `owners`, `labels`, `keys`, `parents` and `states` may be null instead of
+-- an array of nulls. `bounds` has ten lower bounds for each type of `bounded`, as in `claim_v1`. `long` lists lanes, as ten times the
+-- type plus the priority: their waiting jobs are not counted, and 1000 are assumed.
 --
 -- Answers, one row for each job: 0 accepted, 1 existing (`other` is its id), 2 conflict, 3 the queue is full. Further rows have
 -- the answer 4: `n` is a type whose limit was checked, and `ahead` the number of its waiting jobs before the call.
@@ -70,7 +73,7 @@ END $$;
 CREATE OR REPLACE FUNCTION ae.insert_v1(
     ids uuid[], types int[], prios smallint[], payloads bytea[], fingerprints bytea[], owners bytea[], labels text[], keys text[],
     repeatables bool[], delays bigint[], limits bigint[], retentions bigint[], retries bigint[], losses bigint[],
-    parents text[], states text[]
+    parents text[], states text[], bounded int[], bounds bigint[], long bigint[]
 ) RETURNS TABLE (n int, answer smallint, now bigint, ahead bigint, other uuid) LANGUAGE plpgsql
 SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
@@ -79,19 +82,21 @@ DECLARE
     base bigint := ae.next_order(t);
     refused uuid[] := '{}';     -- the queue is full
     known uuid[] := '{}';       -- the key is known
-    accepted uuid[];
+    accepted uuid[]; new_jobs int;
     of_type int; waiting record;
 BEGIN
-    FOR of_type IN SELECT DISTINCT u.ty FROM unnest(types, limits) AS u(ty, l) WHERE u.l IS NOT NULL ORDER BY 1 LOOP
-        PERFORM pg_advisory_xact_lock(hashtext('ae.types'), of_type);
-        waiting := ae.waiting(of_type);
-        IF waiting.changes > 64 THEN
-            PERFORM ae.fold_type(of_type, waiting.since);
-        END IF;
-        refused := refused || ae.beyond_limit(of_type, waiting.jobs, ids, types, limits, keys, owners);
-        RETURN QUERY SELECT of_type, 4::smallint, t, waiting.jobs, NULL::uuid;
-    END LOOP;
-    IF EXISTS (SELECT 1 FROM unnest(keys) k WHERE k IS NOT NULL) THEN
+    IF limits IS NOT NULL THEN
+        FOR of_type IN SELECT DISTINCT u.ty FROM unnest(types, limits) AS u(ty, l) WHERE u.l IS NOT NULL ORDER BY 1 LOOP
+            PERFORM pg_advisory_xact_lock(hashtext('ae.types'), of_type);
+            waiting := ae.waiting(of_type);
+            IF waiting.changes > 64 THEN
+                PERFORM ae.fold_type(of_type, waiting.since);
+            END IF;
+            refused := refused || ae.beyond_limit(of_type, waiting.jobs, ids, types, limits, keys, owners);
+            RETURN QUERY SELECT of_type, 4::smallint, t, waiting.jobs, NULL::uuid;
+        END LOOP;
+    END IF;
+    IF keys IS NOT NULL THEN
         WITH i AS MATERIALIZED (
             SELECT * FROM unnest(ids, types, keys, owners) AS u(id, ty, key, owner) WHERE key IS NOT NULL AND NOT id = ANY (refused)),
         k AS (
@@ -99,6 +104,7 @@ BEGIN
             SELECT i.ty, i.key, coalesce(i.owner, ''), i.id FROM i ORDER BY 1, 2, 3 ON CONFLICT DO NOTHING RETURNING id)
         SELECT coalesce(array_agg(i.id), '{}') INTO known FROM i WHERE i.id NOT IN (SELECT k.id FROM k);
     END IF;
+    RETURN QUERY
     WITH j AS (
         INSERT INTO ae.jobs (id, ord, created_at, retention, due, max_retries, max_losses, type, bytes, prio, repeatable, fingerprint,
             owner, owner_label, key, traceparent, tracestate, payload)
@@ -118,20 +124,21 @@ BEGIN
     d AS (
         INSERT INTO ae.deltas (at, type, codes, vals)
         SELECT t, j.type, ARRAY[0, 1, 6, 20]::smallint[], ARRAY[count(*) - count(j.due), count(j.due), count(j.due), count(*)]
-        FROM j GROUP BY j.type)
-    SELECT coalesce(array_agg(j.id), '{}') INTO accepted FROM j;
-
-    RETURN QUERY
-    WITH i AS MATERIALIZED (
-        SELECT * FROM unnest(ids, types, prios, delays) WITH ORDINALITY AS u(id, ty, prio, delay, n) WHERE u.id = ANY (accepted)),
+        FROM j GROUP BY j.type),
+    -- The jobs ahead of the first of each lane. Jobs of a higher priority in the same call are not counted.
     b AS MATERIALIZED (
-        SELECT x.ty, x.prio, ae.ahead(x.ty, (9 - x.prio)::smallint, base, '00000000-0000-0000-0000-000000000000') AS before
-        FROM (SELECT DISTINCT i.ty, i.prio FROM i WHERE i.delay = 0) x)
-    SELECT i.n::int, 0::smallint, t, CASE WHEN i.delay = 0 THEN
-        b.before + count(*) FILTER (WHERE i.delay = 0) OVER (PARTITION BY i.ty, i.prio ORDER BY i.n) - 1 END, NULL::uuid
-    FROM i LEFT JOIN b ON b.ty = i.ty AND b.prio = i.prio;
+        SELECT x.type, x.prio, CASE WHEN 10 * x.type::bigint + x.prio = ANY (long) THEN 1000
+            ELSE ae.ahead(x.type, (9 - x.prio)::smallint, base, '00000000-0000-0000-0000-000000000000', bounds[10 * x.place - 9:10 * x.place])
+            END AS before
+        FROM (SELECT DISTINCT j.type, j.prio, array_position(bounded, j.type) AS place FROM j WHERE j.due IS NULL) x)
+    SELECT (j.ord - base + 1)::int, 0::smallint, t, CASE WHEN j.due IS NULL THEN
+        b.before + row_number() OVER (PARTITION BY j.type, j.prio, j.due IS NULL ORDER BY j.ord) - 1 END, NULL::uuid
+    FROM j LEFT JOIN b ON b.type = j.type AND b.prio = j.prio;
+    GET DIAGNOSTICS new_jobs = ROW_COUNT;
 
-    IF cardinality(accepted) < cardinality(ids) THEN
+    IF new_jobs < cardinality(ids) THEN
+        accepted := ARRAY(SELECT i.id FROM unnest(ids) WITH ORDINALITY AS i(id, n)
+            WHERE (SELECT j.ord FROM ae.jobs j WHERE j.id = i.id) = base + i.n - 1);
         RETURN QUERY SELECT * FROM ae.not_accepted(ids, types, keys, owners, fingerprints, accepted, known, refused, t);
     END IF;
 END $$;

@@ -53,7 +53,7 @@ BEGIN
         s.traceparent, s.tracestate, s.retry_of, s.status, s.ord, s.entered_at, s.updated_at, s.due, s.started_at, s.ended_at,
         s.expires_at, s.cancel_at, s.version, s.attempt, s.retries, s.losses, s.releases, s.worker, s.retried_by, s.progress_at,
         s.progress, s.error, CASE WHEN whole THEN s.result END,
-        CASE WHEN whole AND s.status = 0 THEN ae.ahead(s.type, (9 - s.prio)::smallint, s.ord, s.id) END,
+        CASE WHEN whole AND s.status = 0 THEN ae.ahead(s.type, (9 - s.prio)::smallint, s.ord, s.id, NULL) END,
         CASE WHEN s.attempt > 1 OR s.attempt = 1 AND s.status <> 3 THEN (
             SELECT json_agg(json_build_array(a.attempt, a.worker, a.started_at, a.ended_at, a.outcome, a.error) ORDER BY a.attempt)::text
             FROM ae.attempts a WHERE a.id = s.id) END

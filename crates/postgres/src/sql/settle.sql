@@ -24,9 +24,10 @@ BEGIN
             ORDER BY r.id FOR UPDATE), ids, line_of, line_bytes, line_records);
     END IF;
     RETURN QUERY
-    WITH l AS MATERIALIZED (
-        SELECT r.id FROM ae.running r WHERE r.id = ANY (ids) AND r.token = tokens[array_position(ids, r.id)] ORDER BY r.id FOR UPDATE),
-    gone AS (DELETE FROM ae.running WHERE id = ANY (ARRAY(SELECT l.id FROM l)) RETURNING *, array_position(ids, id) AS n),
+    WITH gone AS (
+        -- The scan of the primary key returns rows in the order of ids, so concurrent calls lock rows in one order and cannot deadlock.
+        DELETE FROM ae.running r WHERE r.id = ANY (ids) AND r.token = tokens[array_position(ids, r.id)]
+        RETURNING r.*, array_position(ids, r.id) AS n),
     x AS MATERIALIZED (
         SELECT g.*, greatest(t, g.updated_at) AS at, outcomes[g.n] AS outcome, cancels[least(g.n, cardinality(cancels))] AS cancel_error,
             CASE WHEN outcomes[g.n] = 0 THEN 3
@@ -42,7 +43,8 @@ BEGIN
             CASE WHEN x.outcome = 5 THEN NULL ELSE x.token END AS kept_token,
             CASE WHEN x.outcome = 5 THEN NULL ELSE x.after END AS kept_settled,
             coalesce(progresses[x.n], x.progress) AS new_progress,
-            CASE WHEN progresses[x.n] IS NULL THEN x.progress_at ELSE x.at END AS new_progress_at
+            CASE WHEN progresses[x.n] IS NULL THEN x.progress_at ELSE x.at END AS new_progress_at,
+            greatest(t - x.started_at, 0) AS ran
         FROM x),
     e AS (
         INSERT INTO ae.ended (id, ord, ended_at, expires_at, due, started_at, cancel_at, progress_at, type, version, attempt, retries,
@@ -78,14 +80,13 @@ BEGIN
     d AS (
         INSERT INTO ae.deltas (at, type, codes, vals)
         SELECT t, y.type, array_agg(y.code), array_agg(y.v) FROM (
-            SELECT a.type, 2::smallint AS code, -count(*) AS v FROM a GROUP BY 1
-            UNION ALL SELECT a.type, a.after, count(*) FROM a GROUP BY 1, 2
-            UNION ALL SELECT a.type, (30 + a.recorded)::smallint, count(*) FROM a GROUP BY 1, 2
-            UNION ALL SELECT a.type, (37 + a.after)::smallint, count(*) FROM a WHERE a.after >= 3 GROUP BY 1, 2
-            UNION ALL SELECT a.type, 43::smallint, count(*) FROM a WHERE slows[a.n] GROUP BY 1
-            UNION ALL SELECT a.type, 45::smallint, sum(greatest(t - a.started_at, 0))::bigint FROM a WHERE a.outcome <> 5 GROUP BY 1
-            UNION ALL SELECT a.type, (2000 + ae.bucket(greatest(t - a.started_at, 0)))::smallint, count(*) FROM a WHERE a.outcome <> 5 GROUP BY 1, 2
-        ) y GROUP BY y.type)
+            SELECT x.type, x.code, sum(x.v)::bigint AS v FROM (
+                SELECT a.type,
+                    unnest(ARRAY[2, a.after, 30 + a.recorded, 37 + a.after, 43, 45, 2000 + ae.bucket(a.ran)]::smallint[]) AS code,
+                    unnest(ARRAY[-1, 1, 1, (a.after >= 3)::int, slows[a.n]::int, a.ran * (a.outcome <> 5)::int, (a.outcome <> 5)::int]) AS v
+                FROM a) x
+            WHERE x.v <> 0 GROUP BY 1, 2) y
+        GROUP BY y.type)
     SELECT a.n, a.after, true, a.type, a.at FROM a;
     GET DIAGNOSTICS ended_now = ROW_COUNT;
 

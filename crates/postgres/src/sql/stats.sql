@@ -72,6 +72,8 @@ DECLARE
     t bigint := ae.now_us();
     -- Changes that a fold missed are counted at most a minute late.
     since bigint := (SELECT least(m.at, t) - 5000000 FROM ae.marks m WHERE m.name = 'fold');
+    -- Index entries of leases that expired before are dead rows, with the exceptions of `reclaim_v1`.
+    reclaimed bigint := coalesce((SELECT m.at - 10000000 FROM ae.marks m WHERE m.name = 'reclaimed' AND m.at <= t), 0);
 BEGIN
     RETURN QUERY SELECT 0::smallint, NULL::text, NULL::bigint, NULL::smallint[],
         ARRAY[t, (SELECT count(*) FROM (SELECT 1 FROM ae.quarantine LIMIT 1000) q)], NULL::text;
@@ -97,7 +99,8 @@ BEGIN
                 AND r.ord < ae.order_at(t - stuck_after[y.cut] + 1000)
             ORDER BY r.ord, r.id LIMIT 1000) x WHERE x.since < t - stuck_after[y.cut])
         + (SELECT count(*) FROM (SELECT 1 FROM ae.scheduled r WHERE r.type = y.type AND r.due < t - stuck_after[y.cut] LIMIT 1000) x),
-        (SELECT count(*) FROM (SELECT 1 FROM ae.running r WHERE r.lease_until < t - stuck_after[y.cut] AND r.type = y.type LIMIT 1000) x)
+        (SELECT count(*) FROM (SELECT 1 FROM ae.running r WHERE r.lease_until >= reclaimed AND r.lease_until < t - stuck_after[y.cut]
+            AND r.type = y.type LIMIT 1000) x)
     ], NULL::text
     FROM (SELECT y.type, y.name, array_position(cut_names, y.name) AS cut, l.froms FROM ae.types y LEFT JOIN ae.lanes l ON l.type = y.type) y
     CROSS JOIN LATERAL (

@@ -1,17 +1,19 @@
 -- Periodic calls: reclaim_v1 requeues jobs whose lease expired, prune_v1 deletes expired jobs.
 
 -- Reclaims at most `most` expired leases, the oldest first. If no sweep ran for a whole lease, sweeps take nothing for one more.
+-- Unless `is_full`, it begins with leases that expired 10 seconds before the mark `reclaimed`: when the last sweep found no more. Older
+-- entries of the index are dead rows, or leases that another transaction locked or committed late, which a full sweep finds.
 --
 -- Returns one row for each job, and one row without a job: the time, how long sweeps still pause (null: they do not), and whether
 -- more leases have expired.
-CREATE OR REPLACE FUNCTION ae.reclaim_v1(most int, lease bigint, lost text, canceled text)
+CREATE OR REPLACE FUNCTION ae.reclaim_v1(most int, lease bigint, lost text, canceled text, is_full bool)
 RETURNS TABLE (now bigint, pause bigint, more bool, id uuid, type int, attempt int, after smallint, created_at bigint, traceparent text, tracestate text)
 LANGUAGE plpgsql SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
-    t bigint; swept bigint; quiet bigint; ids uuid[]; tokens uuid[]; attempts int[];
+    t bigint; swept bigint; quiet bigint; ended_since bigint := 0; ids uuid[]; tokens uuid[]; attempts int[]; leaves_some bool := false;
 BEGIN
-    INSERT INTO ae.marks (name, at) VALUES ('sweep', 0), ('quiet', 0) ON CONFLICT DO NOTHING;
+    INSERT INTO ae.marks (name, at) VALUES ('sweep', 0), ('quiet', 0), ('reclaimed', 0) ON CONFLICT DO NOTHING;
     -- The lock of this row makes sweeps run one after another.
     SELECT m.at INTO swept FROM ae.marks m WHERE m.name = 'sweep' FOR UPDATE;
     SELECT m.at INTO quiet FROM ae.marks m WHERE m.name = 'quiet';
@@ -28,22 +30,28 @@ BEGIN
     END IF;
     -- A lease whose end a wrong clock put more than a day ahead ends one lease from now.
     UPDATE ae.running r SET lease_until = t + lease WHERE r.lease_until > t + 86400000000;
+    IF NOT is_full THEN
+        ended_since := (SELECT CASE WHEN m.at <= t THEN m.at - 10000000 ELSE 0 END FROM ae.marks m WHERE m.name = 'reclaimed');
+    END IF;
     SELECT array_agg(x.id ORDER BY x.lease_until, x.id), array_agg(x.token ORDER BY x.lease_until, x.id),
            array_agg(x.attempt ORDER BY x.lease_until, x.id)
         INTO ids, tokens, attempts
-        FROM (SELECT r.id, r.token, r.attempt, r.lease_until FROM ae.running r WHERE r.lease_until <= t
+        FROM (SELECT r.id, r.token, r.attempt, r.lease_until FROM ae.running r WHERE r.lease_until >= ended_since AND r.lease_until <= t
               ORDER BY r.lease_until, r.id LIMIT most FOR UPDATE SKIP LOCKED) x;
-    IF ids IS NULL THEN
-        RETURN QUERY SELECT t, NULL::bigint, false, NULL::uuid, NULL::int, NULL::int, NULL::smallint, NULL::bigint, NULL::text, NULL::text;
-        RETURN;
+    IF ids IS NOT NULL THEN
+        RETURN QUERY
+        SELECT s.settled_at, NULL::bigint, false, ids[s.n], s.type, attempts[s.n], s.after, j.created_at, j.traceparent, j.tracestate
+        FROM ae.settle_v1(ids, tokens, array_fill(5::smallint, ARRAY[cardinality(ids)]), NULL, array_fill(lost, ARRAY[cardinality(ids)]),
+            ARRAY[canceled], NULL, NULL, NULL, NULL, NULL, NULL, NULL) s
+        -- As in `claim_v1`.
+        LEFT JOIN LATERAL (SELECT * FROM ae.jobs j WHERE j.id = ids[s.n] OFFSET 0) j ON true ORDER BY s.n;
+        leaves_some := EXISTS (SELECT 1 FROM ae.running r WHERE r.lease_until >= ended_since AND r.lease_until <= t);
     END IF;
-    RETURN QUERY
-    SELECT s.settled_at, NULL::bigint, false, ids[s.n], s.type, attempts[s.n], s.after, j.created_at, j.traceparent, j.tracestate
-    FROM ae.settle_v1(ids, tokens, array_fill(5::smallint, ARRAY[cardinality(ids)]), NULL, array_fill(lost, ARRAY[cardinality(ids)]),
-        ARRAY[canceled], NULL, NULL, NULL, NULL, NULL, NULL, NULL) s
-    LEFT JOIN ae.jobs j ON j.id = ids[s.n] ORDER BY s.n;
-    RETURN QUERY SELECT t, NULL::bigint, EXISTS (SELECT 1 FROM ae.running r WHERE r.lease_until <= t), NULL::uuid, NULL::int, NULL::int,
-        NULL::smallint, NULL::bigint, NULL::text, NULL::text;
+    -- After a full sweep that left some, the next sweep begins at the head as well.
+    IF is_full OR NOT leaves_some THEN
+        UPDATE ae.marks m SET at = CASE WHEN leaves_some THEN 0 ELSE t END WHERE m.name = 'reclaimed';
+    END IF;
+    RETURN QUERY SELECT t, NULL::bigint, leaves_some, NULL::uuid, NULL::int, NULL::int, NULL::smallint, NULL::bigint, NULL::text, NULL::text;
 END $$;
 
 -- Replaces expired jobs by tombstones, then deletes tombstones past their time, at most `most` in total. Stops at the first
