@@ -32,6 +32,8 @@ use axum::{Router, http::request::Parts};
 use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) use self::assembly::Assembly;
+#[cfg(feature = "dashboard")]
+pub(crate) use self::recent::RecentWorkers;
 use crate::{
     acceptor::StoreAcceptor,
     alerts::Engine,

@@ -66,7 +66,11 @@ async fn failed_jobs_are_retried_once_and_waiting_ones_canceled() {
     }
     let again = run(&service, json!({ "action": "retry", "filter": { "name": "Failing" } })).await;
     let counts = (&again["total"], &again["changed"], &again["skipped"]);
-    assert_eq!(counts, (&json!(10), &json!(5), &json!(5)), "five were retried before");
+    assert_eq!(counts, (&json!(5), &json!(5), &json!(0)), "the five that were retried before are no members");
+    let ended_since = |at: &str| json!({ "action": "retry", "filter": { "status": "Failed", "endedSince": at } });
+    let (_, future) = send(&service, Method::POST, "/ops/bulk/preview", ended_since("2100-01-01T00:00:00Z")).await;
+    let (_, past) = send(&service, Method::POST, "/ops/bulk/preview", ended_since("2000-01-01T00:00:00Z")).await;
+    assert!(future["count"] == 0 && past["count"].as_u64() > Some(0), "{future} {past}");
     let waiting = service.submit("/waiting", json!(1)).await;
     let canceled =
         run(&service, json!({ "action": "cancel", "filter": { "status": "Queued", "name": "Waiting" } })).await;

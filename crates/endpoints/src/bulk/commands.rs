@@ -21,9 +21,9 @@ impl Bulk {
     /// Freezes and counts the members.
     pub(crate) async fn preview(&self, new: NewBulk) -> Result<BulkPreview, BulkError> {
         let NewBulk { action, filter } = new;
-        let of_list = filter.checked(action)?;
-        let (chunk, rest) = members::page(&*self.store, &of_list, None).await?;
-        let (count, complete) = members::count(&*self.store, &of_list, chunk.len(), rest).await?;
+        let of_members = filter.checked(action)?;
+        let (chunk, rest) = members::first(&*self.store, &of_members).await?;
+        let (count, complete) = members::count(&*self.store, &of_members, chunk.len(), rest).await?;
         let operation = Operation {
             id: Uuid::now_v7(),
             action,

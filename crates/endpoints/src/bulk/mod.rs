@@ -33,6 +33,7 @@ use uuid::Uuid;
 
 use crate::text::shortened;
 
+use self::members::MemberFilter;
 pub(crate) use self::operation::Acted;
 use crate::json::object;
 
@@ -46,7 +47,7 @@ pub enum BulkAction {
     Retry,
 }
 
-/// Which jobs a bulk operation acts on. A job must match all filters that are set.
+/// Which jobs a bulk operation acts on: those that its action can change. A job must match all filters that are set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct BulkFilter {
@@ -65,6 +66,10 @@ pub struct BulkFilter {
     pub since: Option<Timestamp>,
     /// Only jobs accepted before this time.
     pub until: Option<Timestamp>,
+    /// Only jobs that ended at this time or later.
+    // Left out if it is not set, so that older processes can read stored operations.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_since: Option<Timestamp>,
 }
 
 /// A bulk operation to preview.
@@ -186,8 +191,8 @@ impl Bulk {
 }
 
 impl BulkFilter {
-    /// The filter of the store's list, if it fits the action.
-    fn checked(&self, action: BulkAction) -> Result<ListFilter, BulkError> {
+    /// The filter of the members, if it fits the action.
+    fn checked(&self, action: BulkAction) -> Result<MemberFilter, BulkError> {
         use JobStatus::{Canceled, Failed, InProgress, Queued, Scheduled};
         let (has_effect, expected) = match (action, self.status) {
             (BulkAction::Cancel, status) => (
@@ -207,6 +212,9 @@ impl BulkFilter {
         {
             return invalid("since", &since.to_string(), "a time that is not after until");
         }
+        if let Some(ended_since) = self.ended_since.filter(|_| action == BulkAction::Cancel) {
+            return invalid("endedSince", &ended_since.to_string(), "no value: the action cancel takes no ended jobs");
+        }
         for (field, value) in [("code", &self.code), ("q", &self.text)] {
             if let Some(value) = value.as_ref().filter(|value| value.is_empty() || value.len() > TEXT_BYTES) {
                 return invalid(field, value, "a text of 1 to 200 bytes");
@@ -217,8 +225,8 @@ impl BulkFilter {
             Ok(owner) => owner,
             Err(owner) => return invalid("owner", owner, "64 hexadecimal digits, as in the owner of a job"),
         };
-        let Self { status, name, code, text, since, until, owner: _ } = self.clone();
-        Ok(ListFilter { status, name, owner, code, since, until, text })
+        let Self { status, name, code, text, since, until, ended_since, owner: _ } = self.clone();
+        Ok(MemberFilter { action, list: ListFilter { status, name, owner, code, since, until, text }, ended_since })
     }
 }
 

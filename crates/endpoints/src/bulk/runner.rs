@@ -8,11 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use async_endpoints_core::{
-    JobId, StoreError,
-    limits::BATCH_JOBS,
-    store::{ListFilter, Role},
-};
+use async_endpoints_core::{JobId, StoreError, limits::BATCH_JOBS, store::Role};
 use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +17,7 @@ use uuid::Uuid;
 use super::{
     Act, Bulk,
     document::{BULK, read, update},
-    members,
+    members::{self, MemberFilter},
     operation::{Acted, Next, Operation, Round},
 };
 use crate::{
@@ -39,7 +35,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// An operation that this process runs.
 struct Taken {
     operation: Operation,
-    filter: ListFilter,
+    filter: MemberFilter,
     /// Identifies this run.
     runner: Uuid,
     /// Whether the chunk may have been acted on before.

@@ -1,13 +1,13 @@
 //! What the pages of the dashboard show: the answers of the public functions, from the shared statistics. However many pages are
 //! open, this process reads the statistics once in five seconds, or once a second for pages of jobs that wait or run.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
-use async_endpoints_core::{JobName, JobView, StoreError, store::LiveWorker};
+use async_endpoints_core::{JobName, JobView, StoreError, Timestamp, store::LiveWorker};
 
 use super::AsyncEndpoints;
 use crate::{
-    capacity::without_silent,
+    capacity::{is_silent, without_silent},
     explain::{Explained, Viewer},
     failures::{self, Failures},
     fleet::{Waiting, by_start},
@@ -19,6 +19,20 @@ const ACTIVE: Duration = Duration::from_secs(1);
 /// Maximum age of the statistics that explain an ended job.
 const ENDED: Duration = Duration::from_secs(5);
 
+/// The workers of a fleet, the first started first.
+pub(crate) struct RecentWorkers {
+    pub(crate) live: Vec<LiveWorker>,
+    /// Without a recent heartbeat: dead, frozen or cut off.
+    pub(crate) silent: Vec<LiveWorker>,
+}
+
+impl RecentWorkers {
+    /// Each worker, and whether it is silent.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&LiveWorker, bool)> {
+        self.live.iter().map(|worker| (worker, false)).chain(self.silent.iter().map(|worker| (worker, true)))
+    }
+}
+
 impl AsyncEndpoints {
     /// Returns what [`types`](Self::types) does. Pauses and limits are those of this moment.
     pub(crate) async fn recent_types(&self) -> Result<Vec<TypeState>, StoreError> {
@@ -28,9 +42,17 @@ impl AsyncEndpoints {
         Ok(types::states(&stats, &controls, &self.declared_types()))
     }
 
-    /// Returns what [`workers`](Self::workers) does.
-    pub(crate) async fn recent_workers(&self) -> Result<Arc<[LiveWorker]>, StoreError> {
-        Ok(by_start(self.0.stats_cache.refresh().await?.workers.clone()))
+    /// Returns what [`workers`](Self::workers) does: first the workers with a recent heartbeat, then the silent ones.
+    pub(crate) async fn recent_workers(&self) -> Result<RecentWorkers, StoreError> {
+        let stats = self.0.stats_cache.at_most(ACTIVE).await?;
+        let is_silent = |worker: &LiveWorker| is_silent(worker.last_heartbeat_at, stats.now, self.options().lease);
+        let (silent, live) = by_start(stats.workers.clone()).iter().cloned().partition(is_silent);
+        Ok(RecentWorkers { live, silent })
+    }
+
+    /// Returns the store's time, at most a second ago.
+    pub(crate) async fn recent_time(&self) -> Result<Timestamp, StoreError> {
+        Ok(self.0.stats_cache.at_most(ACTIVE).await?.now)
     }
 
     /// Returns what [`waiting`](Self::waiting) does, for each of the jobs.
