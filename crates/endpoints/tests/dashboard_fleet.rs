@@ -4,13 +4,18 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_endpoints::{
     Access, AccessLevel, AsyncEndpoints, Builder, Endpoint, JobContext, JobError, JobType,
     alerts::{AlertSender, Alerts, BoxError, Notification, Reading, Rule, SendError},
     async_trait,
+    core::{
+        JobStore, MemoryStore,
+        store::{Heartbeat, WorkerId, WorkerInfo},
+    },
 };
+use async_endpoints_testkit::{Checked, ManualClock, jobs::worker};
 use reqwest::{Client, StatusCode, redirect::Policy};
 use serde_json::json;
 use support::{
@@ -95,11 +100,34 @@ async fn workers_have_process_slots_and_types() {
 }
 
 #[tokio::test]
+async fn worker_without_heartbeats_is_silent() {
+    let clock = ManualClock::new();
+    let store = Arc::new(Checked::new(MemoryStore::with_clock(clock.clone())));
+    let types = Vec::new();
+    let worker = WorkerInfo { host: "printer".to_owned(), types, ..worker(WorkerId(uuid::Uuid::from_u128(7))) };
+    store.renew(&Heartbeat { worker, ttl: Duration::from_secs(60) }, &[], Duration::from_secs(60)).await.unwrap();
+    clock.advance(Duration::from_secs(5));
+    let endpoints = support::builder(&store).handled_elsewhere(WAIT).build().unwrap();
+    let app = support::routes(&endpoints).merge(endpoints.dashboard_routes()).merge(endpoints.monitoring_routes());
+    let service = Service::serve_app(store, endpoints, app).await;
+    let html = page_with(&service, "/dashboard/workers", "printer").await;
+    for wanted in
+        ["Live workers</span><b>0</b>", "Silent workers</span><b>1</b>", ">Silent</span> for ", "Idle</span><b>0</b>"]
+    {
+        assert!(html.contains(wanted), "{wanted}: {html}");
+    }
+    let health: serde_json::Value = get(&service, "/health").await.json().await.unwrap();
+    let check = health["checks"].as_array().unwrap().iter().find(|check| check["name"] == "workers").unwrap();
+    assert_eq!(check["data"]["live_workers"], 0);
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn fleet_without_workers_says_so() {
     let store = support::store();
     let endpoints = support::builder(&store).handled_elsewhere(WAIT).build().unwrap();
     let service = serve(store, endpoints).await;
-    assert!(page(&service, "/dashboard/workers").await.contains("No worker lives."));
+    assert!(page(&service, "/dashboard/workers").await.contains("No worker is live."));
     assert!(page(&service, "/dashboard/failures").await.contains("No job failed in this window."));
     let html = page(&service, "/dashboard/health").await;
     assert!(html.contains("This application has no alerts.") && !html.contains("Silence a rule"), "{html}");

@@ -56,7 +56,11 @@ async fn jobs_of_a_list_are_retried_after_a_preview() {
     assert_eq!(fields, [("action", "retry"), ("status", "Failed"), ("code", "NO_PAPER")]);
     assert!(!list.contains("Cancel…</button>"), "ended jobs cannot be canceled: {list}");
     let preview = text(post(&service, "/dashboard/operations/preview", &fields).await, StatusCode::OK).await;
-    assert!(preview.contains("1 job</b>") && preview.contains(&paper.to_string()), "{preview}");
+    assert!(
+        preview.contains("<b>1</b> failed job with error code <code>NO_PAPER</code>.")
+            && preview.contains(&paper.to_string()),
+        "{preview}"
+    );
     assert!(support::found(&service.endpoints, paper).await.retried_by.is_none(), "a preview changes nothing");
     let start = hidden(&preview, "Retry these jobs");
     let started = text(post(&service, "/dashboard/operations/start", &start).await, StatusCode::OK).await;
@@ -74,9 +78,25 @@ async fn jobs_of_a_list_are_retried_after_a_preview() {
 #[tokio::test]
 async fn failures_lead_to_a_preview() {
     let service = start(Access::loopback()).await;
-    failed(&service, "NO_PAPER").await;
-    let fields = [("action", "retry"), ("status", "Failed"), ("name", "Refuse"), ("code", "NO_PAPER")];
-    assert_eq!(hidden(&page(&service, "/dashboard/failures").await, "Retry…</button>"), fields);
+    let id = failed(&service, "NO_PAPER").await;
+    let failures = page(&service, "/dashboard/failures?window=900").await;
+    let fields = hidden(&failures, "Retry…</button>");
+    let expected = [("status", "Failed"), ("name", "Refuse"), ("code", "NO_PAPER"), ("endedWithin", "900")];
+    assert_eq!((fields[0], &fields[1..]), (("action", "retry"), expected.as_slice()));
+    let preview = async |fields: &[(&str, &str)]| {
+        text(post(&service, "/dashboard/operations/preview", fields).await, StatusCode::OK).await
+    };
+    let html = preview(&fields).await;
+    assert!(
+        html.contains("<b>1</b> failed job of type <code>Refuse</code>") && html.contains(", ended since "),
+        "{html}"
+    );
+    let invalid = [("action", "retry"), ("endedWithin", "soon")];
+    let html = text(post(&service, "/dashboard/operations/preview", &invalid).await, StatusCode::BAD_REQUEST).await;
+    assert!(html.contains("invalid endedWithin &quot;soon&quot;: expected a number of seconds"), "{html}");
+    service.endpoints.retry(id).await.unwrap();
+    let html = preview(&fields).await;
+    assert!(!html.contains(&id.to_string()) && html.contains("retried before are left out"), "{html}");
     service.stop().await;
 }
 
@@ -101,7 +121,12 @@ async fn empty_preview_cannot_be_started() {
     let service = start(Access::loopback()).await;
     let form = [("action", "cancel"), ("q", "<script>")];
     let html = text(post(&service, "/dashboard/operations/preview", &form).await, StatusCode::OK).await;
-    assert!(html.contains("0 jobs") && html.contains("&lt;script&gt;") && !html.contains("these jobs<"), "{html}");
+    assert!(
+        html.contains("<b>0</b> waiting and running jobs")
+            && html.contains("&lt;script&gt;")
+            && !html.contains("these jobs<"),
+        "{html}"
+    );
     service.stop().await;
 }
 

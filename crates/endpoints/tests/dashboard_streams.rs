@@ -12,57 +12,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_endpoints::{
-    Access, AsyncEndpoints, JobId, JobType, Store, async_trait,
-    core::{
-        JobStore, SharedState, forward_store_calls,
-        store::{Result, StoreOperation},
-    },
-};
-use futures_util::future::BoxFuture;
+use async_endpoints::{Access, AsyncEndpoints, JobId, JobType, core::store::StoreOperation};
 use reqwest::Response;
 use support::{
     PATIENCE, Service,
     dashboard::{get, serve},
+    hooked::HookedStore,
     quick,
 };
 
 const LATER: JobType<(), ()> = JobType::new("Later");
 
-/// Counts reads of lists.
-struct Counting {
-    inner: Arc<dyn Store>,
-    lists: Arc<AtomicU64>,
-}
-
-impl Counting {
-    async fn count<'a, T>(
-        &self,
-        operation: StoreOperation,
-        call: impl FnOnce() -> BoxFuture<'a, Result<T>> + Send,
-    ) -> Result<T> {
-        if operation == StoreOperation::List {
-            self.lists.fetch_add(1, Ordering::Relaxed);
-        }
-        call().await
-    }
-}
-
-#[async_trait]
-impl JobStore for Counting {
-    forward_store_calls!(self.count => self.inner; job_calls);
-    forward_store_calls!(self => self.inner; hints, kind);
-}
-
-#[async_trait]
-impl SharedState for Counting {
-    forward_store_calls!(self.count => self.inner; shared_calls);
-}
-
 /// Returns a service and the number of its reads of lists.
 async fn start() -> (Service, Arc<AtomicU64>) {
     let (inner, lists) = (support::store(), Arc::new(AtomicU64::new(0)));
-    let counting = Counting { inner: Arc::new(inner.clone()), lists: lists.clone() };
+    let counted = lists.clone();
+    let counting = HookedStore::new(inner.clone()).before(move |operation| {
+        counted.fetch_add(u64::from(operation == StoreOperation::List), Ordering::Relaxed);
+    });
     let builder = AsyncEndpoints::builder(counting).options(quick()).access(Access::loopback());
     (serve(inner, builder.handled_elsewhere(LATER).build().unwrap()).await, lists)
 }

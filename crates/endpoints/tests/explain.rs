@@ -174,14 +174,14 @@ async fn canceled_jobs_are_explained() {
     let found = explain(&service, waiting).await;
     assert_eq!(
         (codes(&found), &found["verdict"]),
-        (vec!["canceledByCaller"], &json!("A caller canceled the job before it started."))
+        (vec!["canceledByCaller"], &json!("The job was canceled on request before it started."))
     );
     service.cancel(running).await;
     service.ended(running).await;
     let found = explain(&service, running).await;
     assert_eq!(
         (codes(&found), &found["verdict"]),
-        (vec!["canceledByCaller"], &json!("A caller canceled the job while it ran."))
+        (vec!["canceledByCaller"], &json!("The job was canceled on request while it ran."))
     );
     service.stop().await;
 }

@@ -12,15 +12,13 @@ use std::{
 };
 
 use async_endpoints::{
-    AsyncEndpoints, JobContext, JobLookup, JobStatus, JobType, Options, async_trait,
-    core::{
-        JobStore, SharedState, forward_store_calls,
-        store::{Result, StatsQuery, StoreOperation},
-    },
+    AsyncEndpoints, JobContext, JobLookup, JobStatus, JobType, Options,
+    core::store::{StatsQuery, StoreOperation},
 };
 use async_endpoints_testkit::{FlakyStore, When};
-use futures_util::future::BoxFuture;
-use support::{PATIENCE, Process, TestStore, ended, flaky_store, found, quick, store, until, watch};
+use support::{
+    PATIENCE, Process, TestStore, ended, flaky_store, found, hooked::HookedStore, quick, store, until, watch,
+};
 use tokio::sync::{Notify, mpsc};
 
 #[tokio::test]
@@ -141,48 +139,17 @@ async fn worker_without_renewals_stops_its_handlers() {
     inner.verify().await;
 }
 
-/// A store whose first claim blocks its thread after the store has answered, as in a process that is suspended.
-struct Suspended {
-    inner: TestStore,
-    lasts: Duration,
-    once: AtomicBool,
-}
-
-impl Suspended {
-    async fn suspend<'a, T>(
-        &self,
-        operation: StoreOperation,
-        call: impl FnOnce() -> BoxFuture<'a, Result<T>> + Send,
-    ) -> Result<T> {
-        let answer = call().await;
-        if operation == StoreOperation::Claim && !self.once.swap(true, Ordering::Relaxed) {
-            std::thread::sleep(self.lasts);
-        }
-        answer
-    }
-}
-
-#[async_trait]
-impl JobStore for Suspended {
-    forward_store_calls!(self.suspend => self.inner; job_calls);
-    forward_store_calls!(self => self.inner; hints, kind);
-}
-
-#[async_trait]
-impl SharedState for Suspended {
-    forward_store_calls!(self.suspend => self.inner; shared_calls);
-}
-
 #[tokio::test]
 async fn attempt_does_not_start_after_its_lease() {
     const WORK: JobType<(), u32> = JobType::new("Work");
     let options = Options { lease: Duration::from_secs(1), ..quick() };
-    let inner = store();
-    let suspended = Suspended {
-        inner: inner.clone(),
-        lasts: options.lease + Duration::from_millis(100),
-        once: AtomicBool::default(),
-    };
+    let (lasts, was_suspended) = (options.lease + Duration::from_millis(100), AtomicBool::default());
+    // The first claim blocks its thread after the store has answered, as in a process that is suspended.
+    let suspended = HookedStore::new(store()).after(move |operation| {
+        if operation == StoreOperation::Claim && !was_suspended.swap(true, Ordering::Relaxed) {
+            std::thread::sleep(lasts);
+        }
+    });
     let endpoints = AsyncEndpoints::builder(suspended)
         .options(options)
         .handler(WORK, async |ctx: JobContext<()>| Ok(ctx.attempt()))

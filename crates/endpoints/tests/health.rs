@@ -12,20 +12,15 @@ use std::{
 };
 
 use async_endpoints::{
-    Access, AsyncEndpoints, BuildError, Builder, Endpoint, JobContext, JobType, MemoryStore, Options, Store,
-    async_trait,
+    Access, AsyncEndpoints, BuildError, Builder, Endpoint, JobContext, JobType, MemoryStore, Options,
     axum::{self, response::IntoResponse},
-    core::{
-        JobStore, SharedState, forward_store_calls,
-        store::{Result, StoreOperation},
-    },
+    core::JobStore,
     health::{BoxError, Check, CheckResult, HealthStatus},
 };
 use async_endpoints_testkit::FlakyStore;
-use futures_util::future::BoxFuture;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use support::{Service, TestStore, builder, flaky_store, store, until};
+use support::{Service, TestStore, builder, flaky_store, hooked::HookedStore, store, until};
 use tower_service::Service as _;
 
 const WORK: JobType<(), ()> = JobType::new("Work").queue_depth(2);
@@ -205,40 +200,13 @@ async fn probes_answer_while_the_store_hangs() {
     assert_eq!(answers("/health/live").await, StatusCode::OK);
 }
 
-/// Counts calls, and delays each.
-struct Counting {
-    inner: Arc<dyn Store>,
-    calls: Arc<AtomicU64>,
-    delay: Duration,
-}
-
-impl Counting {
-    async fn count<'a, T>(
-        &self,
-        _: StoreOperation,
-        call: impl FnOnce() -> BoxFuture<'a, Result<T>> + Send,
-    ) -> Result<T> {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        tokio::time::sleep(self.delay).await;
-        call().await
-    }
-}
-
-#[async_trait]
-impl JobStore for Counting {
-    forward_store_calls!(self.count => self.inner; job_calls);
-    forward_store_calls!(self => self.inner; hints, kind);
-}
-
-#[async_trait]
-impl SharedState for Counting {
-    forward_store_calls!(self.count => self.inner; shared_calls);
-}
-
 #[tokio::test]
 async fn ten_thousand_probes_leave_nothing_behind() {
     let (inner, calls) = (store(), Arc::new(AtomicU64::new(0)));
-    let counting = Counting { inner: Arc::new(inner.clone()), calls: calls.clone(), delay: Duration::ZERO };
+    let counted = calls.clone();
+    let counting = HookedStore::new(inner.clone()).before(move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+    });
     let endpoints = AsyncEndpoints::builder(counting).access(Access::open()).build().unwrap();
     // Without a worker, whose calls would be counted as well. Checks read the statistics, the pauses of types, and the store.
     let mut routes = endpoints.monitoring_routes::<()>();
@@ -257,7 +225,7 @@ async fn ten_thousand_probes_leave_nothing_behind() {
 #[tokio::test]
 async fn slow_store_is_degraded_and_ready() {
     let inner = store();
-    let slow = Counting { inner: Arc::new(inner.clone()), calls: Arc::default(), delay: Duration::from_millis(1_050) };
+    let slow = HookedStore::new(inner.clone()).delay(Duration::from_millis(1_050));
     let endpoints = AsyncEndpoints::builder(slow).access(Access::loopback()).build().unwrap();
     let service = serve(inner, endpoints).await;
     all_checked(&service).await;

@@ -45,11 +45,12 @@ test('chart shows its values to pointer and keyboard', async () => {
   const page = await open(browser, '/dashboard', { reducedMotion: 'reduce' });
   await isLive(page);
   const plot = page.getByRole('slider').first();
-  const last = await page.locator('.legend').first().locator('b').first().textContent();
   const box = await plot.boundingBox();
   await page.mouse.move(box.x + box.width - 1, box.y + box.height / 2);
   const text = page.locator('.cross');
-  assert.match(await text.innerText(), new RegExp(`^\\d\\d:\\d\\d:00\naccepted ${last}\nended `));
+  // Read at once: other tests submit jobs too.
+  const shown = await text.evaluate((cross) => ({ text: cross.innerText, last: document.querySelector('.legend b').textContent }));
+  assert.match(shown.text, new RegExp(`^\\d\\d:\\d\\d:00\naccepted ${shown.last}\nended `));
   await page.mouse.move(box.x, box.y + box.height / 2);
   assert.match(await text.innerText(), /accepted 0/);
   if (process.env.SCREENSHOTS) await page.screenshot({ path: `${process.env.SCREENSHOTS}/cross.png` });
@@ -79,7 +80,7 @@ test('chart shows its values to pointer and keyboard', async () => {
 });
 
 test('shortcuts are listed and can be switched off', async () => {
-  const page = await open(browser, '/dashboard');
+  const page = await open(browser, '/dashboard/operations');
   await isLive(page);
   await page.keyboard.press('?');
   const help = page.getByRole('dialog', { name: 'Keyboard shortcuts' });
@@ -131,7 +132,7 @@ test('figures stay on one line', async () => {
 test('times of a pause are dates in the chosen zone', async () => {
   const until = '2027-01-02T23:30:00Z';
   const pause = await fetch(`${service}/ops/types/Wait/pause`, {
-    method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ reason: 'Maintenance', until }),
+    method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ reason: 'm'.repeat(190), until }),
   });
   assert.equal(pause.status, 200);
   const page = await open(browser, '/dashboard/types', { address: service, timezoneId: 'Asia/Tokyo' });
@@ -142,8 +143,12 @@ test('times of a pause are dates in the chosen zone', async () => {
   await page.getByRole('button', { name: 'UTC' }).click();
   await isLive(page);
   assert.equal(await times.last().innerText(), '2027-01-02 23:30:00');
+  const spilling = () => page.locator('html, .scroll').evaluateAll((all) =>
+    all.filter(({ scrollWidth, clientWidth }) => scrollWidth > clientWidth).map(({ outerHTML }) => outerHTML.slice(0, 90)));
+  assert.deepEqual(await spilling(), [], 'the date wraps');
   await page.locator('#type-Wait th a').click();
   assert.equal(await page.locator('#state time').last().innerText(), '2027-01-02 23:30:00');
+  assert.deepEqual(await spilling(), [], 'the long reason wraps');
   await page.context().close();
 });
 

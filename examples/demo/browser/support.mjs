@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { connect, createServer } from 'node:net';
+import { setTimeout } from 'node:timers/promises';
 import { chromium } from 'playwright-core';
 
 /** The address of a running demo. */
@@ -97,20 +98,31 @@ export async function tabTo(page, name) {
   throw new Error(`${name} cannot be reached`);
 }
 
+/** Polls `isTrue` every 20 ms. Throws after 20 s. */
+export async function until(what, isTrue) {
+  for (const end = Date.now() + 20_000; Date.now() < end; await setTimeout(20)) {
+    if (await isTrue()) return;
+  }
+  throw new Error(`${what}: not within 20 s`);
+}
+
 /** Submits a job that runs, and waits for its start. */
 export async function running() {
   const { id } = await submit('sleep', { seconds: 600 });
-  let now = await job(id);
-  while (now.status !== 'InProgress' || !now.progress) now = await job(id);
+  await until('start of the job', async () => {
+    const { status, progress } = await job(id);
+    return status === 'InProgress' && progress;
+  });
   return id;
 }
 
-/** A proxy to the demo whose connections can be cut. */
-export async function cuttable() {
+/** A proxy to the demo whose connections can be cut. It ends with the test. */
+export async function cuttable(test) {
   const open = new Set();
-  let isCut = false;
+  let state = 'healthy';
   const server = createServer((client) => {
-    if (isCut) return client.destroy();
+    if (state === 'cut') return client.destroy();
+    if (state === 'frozen') return open.add(client.on('error', () => {}));
     const upstream = connect(new URL(demo).port, '127.0.0.1');
     for (const [socket, other] of [[client, upstream], [upstream, client]]) {
       open.add(socket);
@@ -121,12 +133,12 @@ export async function cuttable() {
   });
   await new Promise((listening) => server.listen(0, '127.0.0.1', listening));
   const destroy = () => open.forEach((socket) => socket.destroy());
+  test.after(() => (destroy(), server.close()));
   return {
     address: `http://127.0.0.1:${server.address().port}`,
-    cut: () => ((isCut = true), destroy()),
-    heal: () => (isCut = false),
-    // The connections stay open, and nothing arrives any more.
-    freeze: () => open.forEach((socket) => (socket.unpipe(), socket.pause())),
-    close: () => (destroy(), server.close()),
+    cut: () => ((state = 'cut'), destroy()),
+    heal: () => (state = 'healthy'),
+    // Connections stay open, new ones too, and nothing arrives any more.
+    freeze: () => ((state = 'frozen'), open.forEach((socket) => (socket.unpipe(), socket.pause()))),
   };
 }

@@ -10,7 +10,7 @@ use service::Service;
 use support::{Demo, Folder};
 use tokio::process::Command;
 
-const TIMEOUT: Duration = Duration::from_secs(180);
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dashboard_works_in_a_browser() {
@@ -34,9 +34,13 @@ async fn dashboard_works_in_a_browser() {
         service.served().await;
     } else {
         // The first paint comes before the other tests, whose work would make it later.
-        for args in [&["--test", "paint.mjs"] as &[_], &["--test", "--test-concurrency=3"]] {
+        for args in [&["paint.mjs"] as &[_], &["--test-concurrency=3"]] {
             let mut node = Command::new("node");
-            node.args(args).current_dir(folder.join(".")).envs(env.clone()).kill_on_drop(true);
+            node.args(["--test", "--test-reporter=spec"])
+                .args(args)
+                .current_dir(folder.join("."))
+                .envs(env.clone())
+                .kill_on_drop(true);
             let output = tokio::time::timeout(TIMEOUT, node.output()).await.expect("an exit").expect("Node.js starts");
             println!("{}", String::from_utf8_lossy(&output.stdout));
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

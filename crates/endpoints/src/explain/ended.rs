@@ -60,21 +60,23 @@ fn canceled(facts: &Facts<'_>) -> (String, Reason) {
         && facts.last_attempt().is_some_and(|attempt| attempt.outcome == Some(AttemptOutcome::Canceled));
     if by_handler {
         let verdict = format!("The handler canceled the job in attempt {}.", job.attempt);
-        let detail = format!("Attempt {} reported that the job is canceled. No caller asked for it.", job.attempt);
+        let detail =
+            format!("Attempt {} reported that the job is canceled. There was no request to cancel it.", job.attempt);
         return (verdict, reason(ReasonCode::CanceledByHandler, detail));
     }
     let (verdict, detail) = match job.cancel_requested_at {
         Some(at) => {
             let after = duration(job.completed_at.unwrap_or(at).since(at));
-            let detail = format!("A caller asked for it while attempt {} ran. It ended {after} later.", job.attempt);
-            ("A caller canceled the job while it ran.".to_owned(), detail)
+            let detail =
+                format!("The request came while attempt {} ran. The attempt ended {after} later.", job.attempt);
+            ("The job was canceled on request while it ran.".to_owned(), detail)
         }
         None if job.attempt == 0 => {
-            ("A caller canceled the job before it started.".to_owned(), "The job never started.".to_owned())
+            ("The job was canceled on request before it started.".to_owned(), "The job never started.".to_owned())
         }
         None => {
             let detail = format!("The job waited after attempt {}.", job.attempt);
-            ("A caller canceled the job while it waited.".to_owned(), detail)
+            ("The job was canceled on request while it waited.".to_owned(), detail)
         }
     };
     (verdict, reason(ReasonCode::CanceledByCaller, detail))

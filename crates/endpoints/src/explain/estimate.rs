@@ -107,7 +107,8 @@ fn in_queue(facts: &Facts<'_>, position: QueuePosition) -> Option<StartEstimate>
     let unsure = 1.0 + 1.0 / (attempts as f64).sqrt();
     let turns = TURN.mul_f64(ahead as f64 / slots.limit as f64);
     let (jobs, slots) = (count(ahead, "job"), count(slots.limit as u64, "slot"));
-    let basis = format!("{jobs} ahead, {slots} and the run times of {}", count(attempts, "attempt"));
+    let types = if others.1 > 0 { " of all types" } else { "" };
+    let basis = format!("{jobs}{types} ahead, {slots} and the run times of {}", count(attempts, "attempt"));
     Some(StartEstimate { from: now + from.div_f64(unsure), to: now + to.mul_f64(unsure) + turns + CLAIM, basis })
 }
 

@@ -86,7 +86,7 @@ pub enum ReasonCode {
     Overdue,
     /// Running: its worker is silent and does not renew the lease. When it expires, the job is recovered.
     LeaseNotRenewed,
-    /// Running: a caller asked to cancel the job.
+    /// Running: a caller or an operator requested to cancel the job.
     CancelRequested,
     /// Ended: the handler returned a result.
     Completed,
@@ -98,7 +98,7 @@ pub enum ReasonCode {
     TimedOut,
     /// Ended: more attempts were lost with their workers than the job may lose.
     TooManyLosses,
-    /// Ended: a caller canceled the job.
+    /// Ended: a caller or an operator canceled the job.
     CanceledByCaller,
     /// Ended: the handler canceled the job.
     CanceledByHandler,
@@ -130,7 +130,8 @@ pub struct QueuePosition {
 pub struct StartEstimate {
     /// The earliest time that is likely.
     pub from: Timestamp,
-    /// The latest time that is likely. At least 80 % of jobs start between both.
+    /// The latest time that is likely. At least 80 % of jobs start between both, as long as attempts run about as long as
+    /// those of the last hour.
     pub to: Timestamp,
     /// The facts that the estimate was made from.
     pub basis: String,

@@ -357,17 +357,17 @@ fn ended_job_is_explained_by_its_last_attempt() {
             World::new(JobStatus::Canceled).attempt(Canceled, Some(short("JOB_CANCELED"))),
             "The handler canceled the job in attempt 1.",
             vec![R::CanceledByHandler],
-            "Attempt 1 reported that the job is canceled. No caller asked for it.",
+            "Attempt 1 reported that the job is canceled. There was no request to cancel it.",
         ),
         (
             World::new(JobStatus::Canceled),
-            "A caller canceled the job before it started.",
+            "The job was canceled on request before it started.",
             vec![R::CanceledByCaller],
             "The job never started.",
         ),
         (
             World::new(JobStatus::Canceled).attempt(Retried, Some(short("BROKEN"))),
-            "A caller canceled the job while it waited.",
+            "The job was canceled on request while it waited.",
             vec![R::CanceledByCaller, R::Retried],
             "The job waited after attempt 1.",
         ),
@@ -377,8 +377,8 @@ fn ended_job_is_explained_by_its_last_attempt() {
     }
     let mut asked = World::new(JobStatus::Canceled).attempt(Canceled, Some(short("JOB_CANCELED")));
     asked.job.cancel_requested_at = Some(at(85));
-    assert_eq!(asked.codes(), ("A caller canceled the job while it ran.".to_owned(), vec![R::CanceledByCaller]));
-    let detail = "A caller asked for it while attempt 1 ran. It ended 5.0 s later.";
+    assert_eq!(asked.codes(), ("The job was canceled on request while it ran.".to_owned(), vec![R::CanceledByCaller]));
+    let detail = "The request came while attempt 1 ran. The attempt ended 5.0 s later.";
     assert_reason(&asked.reason(R::CanceledByCaller), Some(90), None, detail);
 }
 

@@ -153,7 +153,7 @@ fn built_in(sources: Sources<'_>) -> Vec<(&'static str, Check)> {
         controls: controls.clone(),
         declared: types.iter().map(|(name, _)| name.clone()).collect(),
         own: Arc::clone(worker),
-        limit: options.lease * 2,
+        lease: options.lease,
     };
     let (stats_cache, limits) = (stats.clone(), types.into_iter().collect());
     let queue_depth = QueueDepthCheck { stats: stats_cache, controls: controls.clone(), limits };

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 
 use super::check::{BoxError, CheckResult, HealthCheck};
 use crate::{
+    capacity::live,
     stats_cache::StatsCache,
     types::{Controls, SharedControls},
     vitals::Vitals,
@@ -22,17 +23,16 @@ pub(super) struct WorkersCheck {
     pub(super) declared: Vec<JobName>,
     /// This process's worker.
     pub(super) own: Arc<Vitals>,
-    /// Silence after which other processes do not count the worker as live.
-    pub(super) limit: Duration,
+    pub(super) lease: Duration,
 }
 
 #[async_trait]
 impl HealthCheck for WorkersCheck {
     async fn check(&self) -> Result<CheckResult, BoxError> {
-        if let Some(result) = silent(self.own.heartbeats.silence(), self.limit) {
+        if let Some(result) = silent(self.own.heartbeats.silence(), 2 * self.lease) {
             return Ok(result);
         }
-        Ok(judge(&*self.stats.refresh().await?, &*self.controls.soon().await, &self.declared))
+        Ok(judge(&*self.stats.refresh().await?, &*self.controls.soon().await, &self.declared, self.lease))
     }
 }
 
@@ -43,7 +43,8 @@ fn silent(silence: Option<Duration>, limit: Duration) -> Option<CheckResult> {
 }
 
 /// A paused type needs no worker. The paused types are always named, so that no pause is forgotten.
-fn judge(stats: &Stats, controls: &Controls, declared: &[JobName]) -> CheckResult {
+/// A worker that is silent for a moment still has its handlers, but does not count as live.
+fn judge(stats: &Stats, controls: &Controls, declared: &[JobName], lease: Duration) -> CheckResult {
     let is_abandoned = |name: &&JobName| {
         let waits = stats.types.iter().any(|of_type| of_type.name == **name && of_type.count(JobStatus::Queued) > 0);
         waits && controls.pause(name).is_none() && !stats.workers.iter().any(|worker| worker.runs(name))
@@ -51,12 +52,12 @@ fn judge(stats: &Stats, controls: &Controls, declared: &[JobName]) -> CheckResul
     let abandoned = declared.iter().filter(is_abandoned);
     let reasons: Vec<String> =
         abandoned.map(|name| format!("jobs of {name} wait and no live worker runs them")).collect();
-    let slots =
-        |count: fn(&LiveWorker) -> u32| stats.workers.iter().map(|worker| u64::from(count(worker))).sum::<u64>();
+    let live: Vec<&LiveWorker> = live(&stats.workers, stats.now, lease).collect();
+    let slots = |count: fn(&LiveWorker) -> u32| live.iter().map(|worker| u64::from(count(worker))).sum::<u64>();
     let paused: Vec<&str> = controls.paused().map(JobName::as_str).collect();
     CheckResult::degraded_by(&reasons)
         .with("paused_types", paused)
-        .with("live_workers", stats.workers.len())
+        .with("live_workers", live.len())
         .with("busy_slots", slots(|worker| worker.info.slots.busy))
         .with("idle_slots", slots(|worker| worker.info.slots.idle))
         .with("leaked_slots", slots(|worker| worker.info.slots.leaked))
@@ -64,6 +65,8 @@ fn judge(stats: &Stats, controls: &Controls, declared: &[JobName]) -> CheckResul
 
 #[cfg(test)]
 mod tests {
+    use async_endpoints_core::Timestamp;
+
     use super::*;
     use crate::health::{
         HealthStatus::{Degraded, Healthy, Unhealthy},
@@ -82,13 +85,19 @@ mod tests {
     #[test]
     fn waiting_type_without_worker_is_degraded() {
         let declared = [JobName::new("A").expect("a name")];
-        let judge =
-            |controls, types, workers| judge(&Stats { types, workers, ..Stats::default() }, &controls, &declared);
+        let judge = |controls, types, workers| {
+            judge(&Stats { types, workers, ..Stats::default() }, &controls, &declared, Duration::from_secs(8))
+        };
         let status = |types, workers| judge(Controls::default(), types, workers).status;
         assert_eq!(status(vec![of_type("A", 1)], vec![worker("A")]), Healthy);
         assert_eq!(status(vec![of_type("A", 1)], vec![worker("B")]), Degraded);
         assert_eq!(status(vec![of_type("A", 0)], vec![]), Healthy, "no job waits");
         assert_eq!(status(vec![of_type("B", 1)], vec![]), Healthy, "another service's type");
+        let now = worker("A").last_heartbeat_at.as_micros() + 5_000_000;
+        let (types, workers) = (vec![of_type("A", 1)], vec![worker("A")]);
+        let stats = Stats { now: Timestamp::from_micros(now), types, workers, ..Stats::default() };
+        let silent = super::judge(&stats, &Controls::default(), &declared, Duration::from_secs(8));
+        assert_eq!((silent.status, &silent.data["live_workers"]), (Healthy, &serde_json::json!(0)));
         let paused = judge(paused("A"), vec![of_type("A", 1)], vec![]);
         assert_eq!((paused.status, &paused.data["paused_types"]), (Healthy, &serde_json::json!(["A"])));
     }

@@ -4,6 +4,7 @@
 
 #[cfg(feature = "dashboard")]
 pub mod dashboard;
+pub mod hooked;
 pub mod subscriber;
 
 use std::{sync::Arc, time::Duration};

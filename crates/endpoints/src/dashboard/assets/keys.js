@@ -10,7 +10,7 @@ function useKey(key) {
   if (key === 'p') return pause.hidden || pause.click();
   if (key === 'n') return document.querySelector('button.new')?.click();
   if (key !== '/') return;
-  const find = document.querySelector('form.filter input[name="q"]');
+  const find = document.querySelector('form[role="search"] input[name="q"]');
   if (find) find.focus();
   else location.href = `${main.dataset.base}/jobs#find`;
 }
@@ -28,5 +28,5 @@ if (keys) {
     event.preventDefault();
     useKey(event.key);
   });
-  if (location.hash === '#find') document.querySelector('form.filter input[name="q"]')?.focus();
+  if (location.hash === '#find') document.querySelector('form[role="search"] input[name="q"]')?.focus();
 }

@@ -44,7 +44,8 @@ function mergeChildren(from, to) {
   }
 }
 
-// Rows of a list stay where they are. New ones wait behind a button, and ones that left are marked.
+// Rows of a list stay where they are. New ones wait behind a button. Ones that left the list or its page are marked, and no longer
+// change.
 function hold(from, to) {
   const wanted = new Map([...to.children].map((row) => [row.id, row]));
   for (const row of from.children) {
@@ -52,7 +53,10 @@ function hold(from, to) {
     if (now) {
       if (!row.isEqualNode(now)) merge(row, now);
       row.removeAttribute('data-left');
-    } else row.setAttribute('data-left', '');
+    } else {
+      row.setAttribute('data-left', '');
+      row.title = 'No longer updated: the job left the list or its page.';
+    }
     wanted.delete(row.id);
   }
   offer(from, to, wanted.size);

@@ -33,7 +33,8 @@ function showTimes(inside) {
   const now = Date.now() + ahead;
   for (const time of inside.querySelectorAll('time')) {
     const at = Date.parse(time.dateTime);
-    if (Number.isNaN(at)) continue;
+    // A row that the server no longer sends stays as it was.
+    if (Number.isNaN(at) || time.closest('tr[data-left]')) continue;
     const text = textOf(time, at, now);
     if (time.textContent !== text) time.textContent = text;
     const title = `${day.format(at)} ${clock.format(at)} ${offsetOf(at)}`;

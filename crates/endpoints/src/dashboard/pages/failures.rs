@@ -36,7 +36,10 @@ pub(super) async fn page(view: &View) -> Result<Content, Failure> {
     Ok(Content {
         title: "Failures".to_owned(),
         section: Section::Failures,
-        regions: vec![Region::fixed("windows", windows(view, window)), Region::new("failures", list(view, &failures))],
+        regions: vec![
+            Region::fixed("windows", windows(view, window)),
+            Region::new("failures", list(view, &failures, window)),
+        ],
         // Each search reads up to 5 000 jobs, or for half a second.
         refresh: Refresh { every: Duration::from_secs(15), ..Refresh::STATISTICS },
     })
@@ -58,12 +61,15 @@ fn windows(view: &View, chosen: u64) -> Markup {
     }
 }
 
-fn list(view: &View, failures: &Failures) -> Markup {
-    let rows: Vec<Markup> = failures.failures.iter().map(|group| row(view, group)).collect();
+fn list(view: &View, failures: &Failures, window: u64) -> Markup {
+    let rows: Vec<Markup> = failures.failures.iter().map(|group| row(view, group, window)).collect();
     html! {
         section {
             h2 { "Failed jobs by error code and type" }
-            @if !rows.is_empty() { (table("Failed jobs by error code and type", &COLUMNS, &rows)) }
+            @if !rows.is_empty() {
+                (table("Failed jobs by error code and type", &COLUMNS, &rows))
+                p.hint { "Retry… takes the failed jobs of this window. An error code links to all of its failed jobs, the last one first." }
+            }
             @else if failures.complete { p.empty { "No job failed in this window." } }
             @if !failures.complete {
                 p.hint { "The last " (count(failures.scanned)) " failed jobs were read. Earlier ones of this window are missing." }
@@ -72,9 +78,11 @@ fn list(view: &View, failures: &Failures) -> Markup {
     }
 }
 
-fn row(view: &View, group: &FailureGroup) -> Markup {
+fn row(view: &View, group: &FailureGroup, window: u64) -> Markup {
     let (name, code) = (group.name.as_str(), group.code.as_str());
     let filter = [("status", "Failed"), ("name", name), ("code", code)];
+    let mut of_window: Vec<_> = filter.map(|(name, value)| (name, value.to_owned())).into();
+    of_window.push(("endedWithin", window.to_string()));
     html! {
         tr id={ "failure-" (name) "-" (code) } {
             th scope="row" { a href=(view.link_to("/jobs", &filter)) { code { (code) } } }
@@ -83,7 +91,7 @@ fn row(view: &View, group: &FailureGroup) -> Markup {
             td { (time(group.first_at, As::Ago)) }
             td { (time(group.last_at, As::Ago)) }
             td { (job_link(view, group.sample_id)) }
-            td { (bulk::button(view, "retry", "Retry…", &filter.map(|(name, value)| (name, value.to_owned())))) }
+            td { (bulk::button(view, "retry", "Retry…", &of_window)) }
         }
     }
 }

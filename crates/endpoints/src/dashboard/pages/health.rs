@@ -131,7 +131,8 @@ fn rule(report: &RuleReport, silences: &[Silence]) -> Markup {
             td.number { @match report.value { Some(value) => { (number(value)) " " (unit) }, None => (dash()) } }
             td.number { (number(report.threshold)) " " (unit) }
             td.wide {
-                p { (text("message")) }
+                // The message of an inactive rule would read like an alert.
+                @if report.state != "inactive" { p { (text("message")) } }
                 @if let Some(details) = report.details.as_object() {
                     (facts(details, &["message", "value", "threshold", "unit"]))
                 }
@@ -156,7 +157,7 @@ fn silenced(view: &View, silence: &Silence) -> Markup {
         tr id={ "silence-" (silence.id) } {
             th scope="row" { (silence.rule) }
             td { (time(silence.ends_at, As::Ago)) }
-            td { (silence.author) }
+            td.words { (silence.author) }
             td.wide { (silence.reason) }
             td {
                 @if view.may_operate() {

@@ -23,7 +23,7 @@ const ATTEMPT_COLUMNS: [Column; 6] =
 /// What the last action did, by its name in the address.
 const NOTICES: [(&str, &str); 7] = [
     ("canceled", "The job is canceled."),
-    ("requested", "The worker is asked to cancel the job."),
+    ("requested", "The worker was asked to cancel the job."),
     ("ended", "The job had already ended, so it was not canceled."),
     ("retried", "This is the new job."),
     ("existing", "The job was retried before. This is the job of that retry."),
@@ -46,7 +46,7 @@ pub(super) async fn page(view: &View, id: &str) -> Result<Content, Failure> {
         section.state aria-label="State" {
             p.summary {
                 (status(job.status))
-                @if let Some(waiting) = &waiting { " " (parts::waiting(waiting)) }
+                @if let Some(waiting) = &waiting { " · " (parts::waiting(waiting)) }
                 @if let (true, Some(started)) = (is_running, job.started_at) { " for " (time(started, As::Age)) }
                 @if job.cancel_requested_at.is_some() { " · cancel requested" }
                 @if let Some(progress) = job.progress.as_ref().filter(|_| is_running) { " · " (parts::progress(progress)) }

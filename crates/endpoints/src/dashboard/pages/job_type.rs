@@ -14,9 +14,11 @@ use super::{
     },
     charts,
 };
-use crate::{JobName, TypeChangeError, TypePause, TypeState, core::store::LiveWorker, text::shortened};
+use crate::{
+    JobName, TypeChangeError, TypePause, TypeState, core::store::LiveWorker, endpoints::RecentWorkers, text::shortened,
+};
 
-const WORKERS: [Column; 4] = [("Host", ""), ("Process", "number"), ("Running", "number"), ("Heartbeat", "")];
+const WORKERS: [Column; 4] = [("Host", ""), ("Process", "number"), ("Running", "number"), ("State", "")];
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const NO_TYPE: Failure = Failure::NotFound("There is no job type with this name.", "TYPE_NOT_FOUND");
 
@@ -122,8 +124,8 @@ fn counts(view: &View, state: &TypeState) -> Markup {
     }
 }
 
-fn workers(name: &JobName, workers: &[LiveWorker]) -> Markup {
-    let rows: Vec<Markup> = workers.iter().filter_map(|worker| row(name, worker)).collect();
+fn workers(name: &JobName, workers: &RecentWorkers) -> Markup {
+    let rows: Vec<Markup> = workers.all().filter_map(|(worker, is_silent)| row(name, worker, is_silent)).collect();
     html! {
         section {
             h2 { "Workers with a handler" }
@@ -133,7 +135,8 @@ fn workers(name: &JobName, workers: &[LiveWorker]) -> Markup {
     }
 }
 
-fn row(name: &JobName, LiveWorker { info, last_heartbeat_at }: &LiveWorker) -> Option<Markup> {
+fn row(name: &JobName, worker: &LiveWorker, is_silent: bool) -> Option<Markup> {
+    let info = &worker.info;
     let capacity = info.types.iter().find(|capacity| capacity.name == *name)?;
     let id = info.id.to_string();
     Some(html! {
@@ -141,7 +144,7 @@ fn row(name: &JobName, LiveWorker { info, last_heartbeat_at }: &LiveWorker) -> O
             th scope="row" { span title=(id) { @if info.host.is_empty() { (short(&id)) } @else { (info.host) } } }
             td.number { (info.pid) }
             td.number { (capacity.running) " of " (capacity.limit) }
-            td { (time(*last_heartbeat_at, As::Ago)) }
+            td { (super::workers::state(worker, is_silent)) }
         }
     })
 }

@@ -1,6 +1,6 @@
 //! `/dashboard/operations`: bulk operations, and what operators did.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use maud::{Markup, html};
 
@@ -31,6 +31,11 @@ const AUDIT: [Column; 6] =
     [("When", ""), ("Who", ""), ("What", ""), ("Target", "wide"), ("Outcome", ""), ("Trace", "")];
 /// Number of audit entries that the page shows unless its query asks for all.
 const NEWEST: usize = 100;
+/// The states of each action.
+const STATES: [(&str, &[JobStatus]); 2] = [
+    ("To retry", &[JobStatus::Failed, JobStatus::Canceled]),
+    ("To cancel", &[JobStatus::Queued, JobStatus::Scheduled, JobStatus::InProgress]),
+];
 const NO_OPERATION: Failure = Failure::NotFound("There is no bulk operation with this id.", "BULK_NOT_FOUND");
 
 const NOTICES: [(&str, &str); 2] = [
@@ -71,7 +76,9 @@ fn new(view: &View, types: &BTreeSet<JobName>) -> Markup {
                 "State"
                 select name="status" {
                     option value="" { "All" }
-                    @for state in JobStatus::ALL { @if state != JobStatus::Completed { option { (state.as_str()) } } }
+                    @for (action, states) in STATES {
+                        optgroup label=(action) { @for state in states { option { (state.as_str()) } } }
+                    }
                 }
             }
             label { "Type" select name="name" { option value="" { "All" } @for name in types { option { (name) } } } }
@@ -99,7 +106,7 @@ fn row(view: &View, operation: &BulkOperation) -> Markup {
     let done = changed + skipped + failed;
     html! {
         tr id={ "bulk-" (id) } {
-            th.wide scope="row" { (name(*action)) " " (described(filter)) }
+            th.wide scope="row" { (name(*action)) " " (described(*action, filter, None)) }
             td { (mark(state(*status))) }
             td {
                 @if let Some(total) = total { progress max=((*total).max(1)) value=(done) aria-label="Progress" {} " " }
@@ -135,20 +142,29 @@ const fn state(status: BulkStatus) -> &'static str {
     }
 }
 
-/// The filter in words.
-fn described(filter: &BulkFilter) -> Markup {
-    let times = [("accepted since", filter.since), ("accepted before", filter.until)];
+/// The members in words.
+fn described(action: BulkAction, filter: &BulkFilter, count: Option<u64>) -> Markup {
+    let states = match (filter.status, action) {
+        (Some(JobStatus::InProgress), _) => "running".to_owned(),
+        (Some(status), _) => status.as_str().to_lowercase(),
+        (None, BulkAction::Cancel) => "waiting and running".to_owned(),
+        (None, BulkAction::Retry) => "failed and canceled".to_owned(),
+    };
     let texts = [
-        ("state", filter.status.map(JobStatus::as_str)),
-        ("type", filter.name.as_ref().map(JobName::as_str)),
-        ("error code", filter.code.as_deref()),
-        ("owner", filter.owner.as_deref()),
-        ("text", filter.text.as_deref()),
+        (" of type ", filter.name.as_ref().map(JobName::as_str)),
+        (" with error code ", filter.code.as_deref()),
+        (" of owner ", filter.owner.as_deref()),
+        (" with text ", filter.text.as_deref()),
+    ];
+    let times = [
+        (", accepted since ", filter.since),
+        (", accepted before ", filter.until),
+        (", ended since ", filter.ended_since),
     ];
     html! {
-        @if *filter == BulkFilter::default() { "all jobs" } @else { "jobs" }
-        @for (name, value) in texts { @if let Some(value) = value { ", " (name) " " code { (value) } } }
-        @for (name, at) in times { @if let Some(at) = at { ", " (name) " " (time(at, As::Time)) } }
+        (states) @if count == Some(1) { " job" } @else { " jobs" }
+        @for (name, value) in texts { @if let Some(value) = value { (name) code { (value) } } }
+        @for (name, at) in times { @if let Some(at) = at { (name) (time(at, As::Time)) } }
     }
 }
 
@@ -180,9 +196,10 @@ fn action(view: &View, entry: &AuditEntry) -> Markup {
             td { code { (entry.action) } }
             td.wide {
                 @if let Some(target) = &entry.target {
-                    @match target.parse().ok().filter(|_| entry.action.starts_with("job.")) {
-                        Some(id) => (job_link(view, id)),
-                        None => (target),
+                    @match (target.parse(), entry.action.split_once('.')) {
+                        (Ok(id), Some(("job", _))) => (job_link(view, id)),
+                        (_, Some(("type", _))) if JobName::new(target).is_ok() => { a href=(view.link(&format!("/types/{target}"))) { (target) } }
+                        _ => (target),
                     }
                 }
             }
@@ -194,9 +211,10 @@ fn action(view: &View, entry: &AuditEntry) -> Markup {
 
 /// `POST /dashboard/operations/preview`: shows the members, and asks for a confirmation.
 pub(super) async fn preview(view: &View, form: &Form) -> Result<Done, Failure> {
-    let new = read(form)?;
-    let described = described(&new.filter);
+    let new = read(form, view.endpoints.recent_time().await?)?;
+    let (action, filter) = (new.action, new.filter.clone());
     let preview = view.endpoints.preview_bulk(new).await?;
+    let described = described(action, &filter, Some(preview.count));
     Ok(Done::show(Content {
         title: format!("{} jobs", name(preview.action)),
         section: Section::Operations,
@@ -208,19 +226,22 @@ pub(super) async fn preview(view: &View, form: &Form) -> Result<Done, Failure> {
 
 fn previewed(view: &View, preview: &BulkPreview, described: &Markup) -> Markup {
     let verb = name(preview.action).to_lowercase();
+    let has_members = preview.count > 0 || !preview.complete;
     html! {
         section aria-label="Preview" {
             p.summary {
-                b { @if !preview.complete { "More than " } (count(preview.count)) @if preview.count == 1 { " job" } @else { " jobs" } }
-                ": " (described) "."
+                b { @if !preview.complete { "More than " } (count(preview.count)) } " " (described) "."
             }
-            p { "These are the jobs that match now. Jobs that come later stay as they are." }
+            p {
+                @if has_members { "These are the jobs that match now. Jobs that come later stay as they are." }
+                @if preview.action == BulkAction::Retry { " Jobs that were retried before are left out." }
+            }
             @if !preview.sample.is_empty() {
                 p { "Some of them:" }
                 ul.list { @for id in &preview.sample { li { (job_link(view, *id)) } } }
             }
             div.actions {
-                @if preview.count > 0 || !preview.complete {
+                @if has_members {
                     form method="post" action=(view.link("/operations/start")) {
                         input type="hidden" name="preview" value=(preview.id);
                         button.danger[preview.action == BulkAction::Cancel] { (name(preview.action)) " these jobs" }
@@ -232,7 +253,8 @@ fn previewed(view: &View, preview: &BulkPreview, described: &Markup) -> Markup {
     }
 }
 
-fn read(form: &Form) -> Result<NewBulk, Failure> {
+/// `now` is the store's time.
+fn read(form: &Form, now: Timestamp) -> Result<NewBulk, Failure> {
     let [status, name, code, owner, text, since, until] =
         ["status", "name", "code", "owner", "q", "since", "until"].map(|name| form.get(name));
     let invalid = |name: &str, value: &str, expected: &str| {
@@ -252,6 +274,11 @@ fn read(form: &Form) -> Result<NewBulk, Failure> {
             text.parse::<Timestamp>().map_err(|_| invalid(name, text, "a time, such as 2026-11-29T12:00:00Z"))
         }
     };
+    // A window ends when the preview is made.
+    let within = |text: &str| -> Result<Timestamp, Failure> {
+        let seconds = text.parse().map_err(|_| invalid("endedWithin", text, "a number of seconds"))?;
+        Ok(now.before(Duration::from_secs(seconds)))
+    };
     let filter = BulkFilter {
         status: status.map(state).transpose()?,
         name: name.map(JobName::new).transpose().map_err(|error| Failure::Invalid(error.to_string()))?,
@@ -260,6 +287,7 @@ fn read(form: &Form) -> Result<NewBulk, Failure> {
         text: text.map(str::to_owned),
         since: since.map(at("since")).transpose()?,
         until: until.map(at("until")).transpose()?,
+        ended_since: form.get("endedWithin").map(within).transpose()?,
     };
     Ok(NewBulk { action, filter })
 }

@@ -3,18 +3,19 @@
 use std::time::Duration;
 
 use maud::{Markup, html};
+use serde_json::Value;
 
 use super::{
     super::{
         content::{Content, Failure, Refresh, Region, Section},
-        format::{As, count, duration_or_dash, number, percent, time_or_dash},
+        format::{As, count, duration_or_dash, number, percent, time, time_or_dash},
         view::View,
     },
     charts, type_table,
 };
 use crate::{
     Figures,
-    alerts::{AlertsReport, RuleReport},
+    alerts::{AlertsReport, RuleReport, Silence},
     text::shortened,
 };
 
@@ -35,7 +36,7 @@ pub(super) async fn page(view: &View) -> Result<Content, Failure> {
         title: "Overview".to_owned(),
         section: Section::Overview,
         regions: vec![
-            Region::new("alerts", firing(&alerts)),
+            Region::new("alerts", firing(view, &alerts)),
             Region::new("counts", counts(view, &stats.total)),
             Region::new("charts", charts),
             Region::new("types", type_table::table(view, &types, &stats, &series)),
@@ -54,23 +55,32 @@ fn windows(view: &View, chosen: &str) -> Markup {
     }
 }
 /// The alerts that fire, or nothing.
-fn firing(alerts: &AlertsReport) -> Markup {
+fn firing(view: &View, alerts: &AlertsReport) -> Markup {
     let firing: Vec<&RuleReport> = alerts.rules.iter().filter(|rule| rule.state == "firing").collect();
     html! {
         @if !firing.is_empty() {
             section.alerts aria-label="Firing alerts" {
                 h2 { (firing.len()) @if firing.len() == 1 { " alert fires" } @else { " alerts fire" } }
-                ul {
-                    @for rule in firing {
-                        li {
-                            b { (rule.rule) }
-                            @if let Some(value) = rule.value { " " (number(value)) " > " (number(rule.threshold)) }
-                            " for " (time_or_dash(rule.since, As::Age))
-                        }
-                    }
-                }
+                ul { @for rule in firing { li { (alert(view, rule, &alerts.silences)) } } }
             }
         }
+    }
+}
+
+fn alert(view: &View, rule: &RuleReport, silences: &[Silence]) -> Markup {
+    let text = |name: &str| rule.details.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let unit = text("unit").map(|unit| format!("\u{a0}{unit}")).unwrap_or_default();
+    let silences = silences.iter().filter(|silence| silence.rule == rule.rule);
+    html! {
+        a href=(view.link("/health")) { b { (rule.rule) } }
+        // Messages of built-in rules have the value.
+        @match (text("message"), rule.value) {
+            (Some(message), _) => { ": " (message) }
+            (None, Some(value)) => { ": " (number(value)) (unit) }
+            (None, None) => {}
+        }
+        " (limit " (number(rule.threshold)) (unit) "), for " (time_or_dash(rule.since, As::Age))
+        @if let Some(until) = silences.map(|silence| silence.ends_at).max() { ", silenced until " (time(until, As::Time)) }
     }
 }
 

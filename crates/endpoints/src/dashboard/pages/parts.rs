@@ -27,9 +27,13 @@ pub(super) fn waiting(waiting: &Waiting) -> Markup {
             WaitingReason::Delayed => "due",
             WaitingReason::NoWorker => "no live worker takes this type",
             WaitingReason::ConcurrencyLimit => "the type is at its limit",
-            WaitingReason::Paused => "an operator paused the type",
+            WaitingReason::Paused => "paused by an operator",
         }
-        @if let Some(until) = waiting.until { " " (time(until, As::Ago)) }
+        @match (waiting.reason, waiting.until) {
+            (WaitingReason::Paused, Some(until)) => { " until " (time(until, As::Time)) }
+            (_, Some(until)) => { " " (time(until, As::Ago)) }
+            (_, None) => {}
+        }
         (ahead.unwrap_or_default())
     }
 }

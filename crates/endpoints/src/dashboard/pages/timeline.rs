@@ -20,13 +20,17 @@ struct Part {
     attempt: Option<u32>,
     /// None while it lasts.
     outcome: Option<AttemptOutcome>,
+    /// So far, if it lasts.
     took: Duration,
+    lasts: bool,
 }
 
 impl Part {
     fn text(&self) -> String {
         let took = duration(self.took);
         match (self.attempt, self.outcome) {
+            // No duration: the page is refreshed too rarely while a job waits, so it would be stale.
+            (None, _) if self.lasts => "waiting".to_owned(),
             (None, _) => format!("waited {took}"),
             (Some(attempt), None) => format!("#{attempt} running {took}"),
             (Some(attempt), Some(outcome)) => format!("#{attempt} {} {took}", word(outcome)),
@@ -50,16 +54,16 @@ fn parts(job: &JobView, now: Timestamp) -> Vec<Part> {
     let mut last = is_whole.then_some(job.created_at);
     for AttemptRecord { attempt, started_at, ended_at, outcome, .. } in &job.attempts {
         if let Some(waited) = last.map(|last| started_at.since(last)).filter(|waited| !waited.is_zero()) {
-            parts.push(Part { attempt: None, outcome: None, took: waited });
+            parts.push(Part { attempt: None, outcome: None, took: waited, lasts: false });
         }
         let took = ended_at.unwrap_or(now).since(*started_at);
-        parts.push(Part { attempt: Some(*attempt), outcome: *outcome, took });
+        parts.push(Part { attempt: Some(*attempt), outcome: *outcome, took, lasts: ended_at.is_none() });
         last = *ended_at;
     }
     let is_over = |last: &Timestamp| job.completed_at.is_some_and(|completed| completed <= *last);
     if let Some(last) = last.filter(|last| !is_over(last)) {
         let took = job.completed_at.unwrap_or(now).since(last);
-        parts.push(Part { attempt: None, outcome: None, took });
+        parts.push(Part { attempt: None, outcome: None, took, lasts: job.completed_at.is_none() });
     }
     parts
 }

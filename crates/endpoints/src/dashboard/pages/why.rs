@@ -14,12 +14,12 @@ pub(super) fn section(explained: &Explained) -> Markup {
             ul.reasons { @for reason in &explained.reasons { (self::reason(reason)) } }
             p.quiet {
                 @if let Some(position) = &explained.position {
-                    @if !position.exact { "about " } (count(position.ahead)) " ahead in the queue · "
+                    @if !position.exact { "about " } (count(position.ahead)) " of its type ahead · "
                 }
                 (count(workers.live))
                 @if workers.live == 1 { " live worker, " } @else { " live workers, " }
                 (count(workers.taking)) " with a handler, "
-                (count(workers.free)) " free slots"
+                (count(workers.free)) @if workers.free == 1 { " free slot" } @else { " free slots" }
             }
             @if let Some(estimate) = &explained.estimate {
                 p { "Expected start: " (time(estimate.from, As::Ago)) " to " (time(estimate.to, As::Ago)) ". " span.quiet { (estimate.basis) } }

@@ -1,21 +1,21 @@
-//! `/dashboard/workers`: the live workers of the fleet.
+//! `/dashboard/workers`: the workers of the fleet.
 
 use maud::{Markup, html};
 
 use super::super::{
     content::{Content, Failure, Refresh, Region, Section},
-    format::{As, count, short, time},
+    format::{As, count, mark, short, time},
     table::{Column, table},
     view::View,
 };
-use crate::{JobName, core::store::LiveWorker};
+use crate::{JobName, core::store::LiveWorker, endpoints::RecentWorkers};
 
 const COLUMNS: [Column; 9] = [
     ("Host", ""),
     ("Process", "number"),
     ("Version", ""),
     ("Up for", "number"),
-    ("Heartbeat", ""),
+    ("State", ""),
     ("Busy", "number"),
     ("Idle", "number"),
     ("Leaked", "number"),
@@ -32,13 +32,14 @@ pub(super) async fn page(view: &View) -> Result<Content, Failure> {
     })
 }
 
-/// The slots of all workers together.
-fn slots(workers: &[LiveWorker]) -> Markup {
-    let sum = |of: fn(&LiveWorker) -> u32| count(workers.iter().map(|worker| u64::from(of(worker))).sum());
+/// The slots of all live workers together.
+fn slots(RecentWorkers { live, silent }: &RecentWorkers) -> Markup {
+    let sum = |of: fn(&LiveWorker) -> u32| count(live.iter().map(|worker| u64::from(of(worker))).sum());
     html! {
-        section aria-label="Slots of all workers" {
+        section aria-label="Slots of all live workers" {
             ul.counts {
-                li { div { span.label { "Workers" } b { (count(workers.len() as u64)) } } }
+                li { div { span.label { "Live workers" } b { (count(live.len() as u64)) } } }
+                @if !silent.is_empty() { li { div { span.label { "Silent workers" } b { (count(silent.len() as u64)) } } } }
                 li { div { span.label { "Busy" } b { (sum(|worker| worker.info.slots.busy)) } } }
                 li { div { span.label { "Idle" } b { (sum(|worker| worker.info.slots.idle)) } } }
                 li { div { span.label { "Leaked" } b { (sum(|worker| worker.info.slots.leaked)) } } }
@@ -47,28 +48,40 @@ fn slots(workers: &[LiveWorker]) -> Markup {
     }
 }
 
-fn list(view: &View, workers: &[LiveWorker]) -> Markup {
-    let rows: Vec<Markup> = workers.iter().map(|worker| row(view, worker)).collect();
+fn list(view: &View, workers: &RecentWorkers) -> Markup {
+    let rows: Vec<Markup> = workers.all().map(|(worker, is_silent)| row(view, worker, is_silent)).collect();
     html! {
         section {
-            h2 { "Live workers" }
-            @if rows.is_empty() { p.empty { "No worker lives. Jobs wait until one starts." } }
-            @else { (table("Live workers", &COLUMNS, &rows)) }
+            h2 { "Workers" }
+            @if rows.is_empty() { p.empty { "No worker is live. Jobs wait until one starts." } }
+            @else { (table("Workers", &COLUMNS, &rows)) }
+            @if !workers.silent.is_empty() {
+                p.hint { "A silent worker is dead, frozen or cut off. Its jobs run elsewhere after their leases." }
+            }
             p.hint { "A leaked slot is held by a handler that did not stop in time. A restart of its process frees it." }
         }
     }
 }
 
-fn row(view: &View, LiveWorker { info, last_heartbeat_at }: &LiveWorker) -> Markup {
+/// Whether a worker is live, or since when it has sent no heartbeat.
+pub(super) fn state(worker: &LiveWorker, is_silent: bool) -> Markup {
+    html! {
+        @if is_silent { (mark("Silent")) " for " (time(worker.last_heartbeat_at, As::Age)) }
+        @else { span.status.healthy { "Live" } }
+    }
+}
+
+fn row(view: &View, worker: &LiveWorker, is_silent: bool) -> Markup {
+    let info = &worker.info;
     let id = info.id.to_string();
     let slots = info.slots;
     html! {
         tr id={ "worker-" (id) } {
-            th scope="row" { span title=(id) { @if info.host.is_empty() { (short(&id)) } @else { (info.host) } } }
+            th scope="row" { (info.host) " " code title=(id) { (short(&id)) } }
             td.number { (info.pid) }
             td { (info.version) }
             td.number { (time(info.started_at, As::Age)) }
-            td { (time(*last_heartbeat_at, As::Ago)) }
+            td { (state(worker, is_silent)) }
             td.number { (slots.busy) }
             td.number { (slots.idle) }
             td.number { @if slots.leaked > 0 { span.status.lost { (slots.leaked) } } @else { "0" } }
