@@ -48,7 +48,7 @@ pub(crate) async fn inject_faults(fleet: &Arc<Fleet>, until: Instant, rng: &mut 
     Ok(())
 }
 
-/// Returns false if no process is free for the fault, or another outage is in progress.
+/// Returns false if no process is free for the fault, or the fault concerns the server and an outage is in progress.
 async fn inject(fleet: Arc<Fleet>, fault: Fault, alone: bool, mut rng: fastrand::Rng) -> io::Result<bool> {
     let from = Timestamp::now();
     let event = |process| FaultEvent { fault, process, from, until: Timestamp::now(), alone };
@@ -62,10 +62,10 @@ async fn inject(fleet: Arc<Fleet>, fault: Fault, alone: bool, mut rng: fastrand:
             }
         }
         Fault::LoseAnswers => fleet.servers.lose_answers(),
-        Fault::FlushScripts => fleet.servers.command("SCRIPT FLUSH").await?,
-        Fault::KillClients("pubsub") => fleet.servers.command("CLIENT KILL TYPE pubsub").await?,
-        Fault::KillClients(_) => fleet.servers.command("CLIENT KILL TYPE normal").await?,
-        Fault::EndSessions => fleet.servers.command(END_SESSIONS).await?,
+        Fault::FlushScripts => return command(&fleet, event(None), "SCRIPT FLUSH").await,
+        Fault::KillClients("pubsub") => return command(&fleet, event(None), "CLIENT KILL TYPE pubsub").await,
+        Fault::KillClients(_) => return command(&fleet, event(None), "CLIENT KILL TYPE normal").await,
+        Fault::EndSessions => return command(&fleet, event(None), END_SESSIONS).await,
         Fault::Outage(_) | Fault::KillStore | Fault::FreezeStore | Fault::RefuseWrites | Fault::Promote(_) => {
             let Ok(_held) = fleet.outage.try_lock() else { return Ok(false) };
             let until = outage(&fleet, fault, &mut rng).await?;
@@ -108,6 +108,14 @@ async fn inject_into_one(fleet: &Fleet, fault: Fault, target: Target, rng: &mut 
         let fault = Fault::FreezeStore;
         fleet.history.lock().events.push(FaultEvent { fault, process: None, from, until, alone: false });
     }
+    Ok(true)
+}
+
+/// Sends a command to the server. Returns false during an outage.
+async fn command(fleet: &Fleet, event: FaultEvent, command: &'static str) -> io::Result<bool> {
+    let Ok(_held) = fleet.outage.try_lock() else { return Ok(false) };
+    fleet.servers.command(command).await?;
+    fleet.history.lock().events.push(FaultEvent { until: Timestamp::now(), ..event });
     Ok(true)
 }
 

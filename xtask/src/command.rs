@@ -3,7 +3,8 @@
 use std::{
     env,
     ffi::OsString,
-    process::{Command, ExitCode, Stdio},
+    io::{self, BufRead as _, BufReader, Write as _},
+    process::{Command, ExitCode, ExitStatus, Stdio},
 };
 
 /// A task that failed. The reason is already on stderr.
@@ -35,12 +36,41 @@ pub(crate) fn cargo(args: &[&str]) -> Result<(), Failed> {
 
 /// Prints `command` with the environment variables that it sets, and runs it.
 pub(crate) fn run(shown_as: &str, command: &mut Command) -> Result<(), Failed> {
+    show(shown_as, command);
+    let status = command.status().map_err(|error| cannot_run(shown_as, &error))?;
+    result(status)
+}
+
+/// Like [`run`]. Prints each line of the command's output and passes it to `read`.
+pub(crate) fn run_reading(shown_as: &str, command: &mut Command, mut read: impl FnMut(&str)) -> Result<(), Failed> {
+    show(shown_as, command);
+    let mut run = || {
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let mut out = BufReader::new(child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?);
+        let mut line = Vec::new();
+        while out.read_until(b'\n', &mut line)? > 0 {
+            io::stdout().write_all(&line)?;
+            read(String::from_utf8_lossy(&line).trim_end());
+            line.clear();
+        }
+        child.wait()
+    };
+    result(run().map_err(|error| cannot_run(shown_as, &error))?)
+}
+
+fn show(shown_as: &str, command: &Command) {
     let text = |s: &std::ffi::OsStr| s.to_string_lossy().into_owned();
     let vars = command.get_envs().filter_map(|(k, v)| Some(format!("{}={:?} ", text(k), text(v?))));
     let line: String =
         vars.chain([shown_as.to_owned()]).chain(command.get_args().map(|a| format!(" {}", text(a)))).collect();
     eprintln!("$ {line}");
-    let status = command.status().map_err(|e| Failed::because(format_args!("cannot run {shown_as}: {e}")))?;
+}
+
+fn cannot_run(shown_as: &str, error: &io::Error) -> Failed {
+    Failed::because(format_args!("cannot run {shown_as}: {error}"))
+}
+
+fn result(status: ExitStatus) -> Result<(), Failed> {
     if status.success() {
         return Ok(());
     }

@@ -4,6 +4,7 @@ mod chaos;
 mod check;
 mod command;
 mod cycles;
+mod failures;
 mod files;
 mod layers;
 mod light;
@@ -24,7 +25,8 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use command::{Failed, cargo, cargo_program, run};
+use command::{Failed, cargo, cargo_program, run_reading};
+use failures::Failures;
 
 const MENU: &str = "\
 cargo xtask <task>
@@ -80,20 +82,24 @@ fn root() -> &'static Path {
 /// Plain `cargo test` runs unit, integration and documentation tests, and builds the examples. README examples are
 /// documentation tests of the crate that includes the README.
 ///
-/// Incremental compilation would more than double the 6 GB that a fresh build takes on disk.
+/// Incremental compilation would more than double the 6 GB that a fresh build takes on disk. The output of failed tests is
+/// repeated at the end.
 fn test() -> Result<(), Failed> {
     packages::ensure(packages::FOR_TESTS)?;
     python::ensure()?;
     node::ensure()?;
-    let tests = |args: &[&str]| {
+    let mut failures = Failures::default();
+    let mut tests = |args: &[&str]| {
         let mut tests = Command::new(cargo_program());
-        run("cargo", tests.arg("test").args(args).env("CARGO_INCREMENTAL", "0"))
+        tests.arg("test").args(args).env("CARGO_INCREMENTAL", "0");
+        run_reading("cargo", &mut tests, |line| failures.read(line))
     };
     let workspace = tests(&["--workspace", "--no-fail-fast"]);
     // They have lock files of their own, since the versions of their drivers must not restrict those of the crates.
     let others = ["examples/postgres-diesel/Cargo.toml", "examples/postgres-sqlx/Cargo.toml"];
-    others
+    let others = others
         .iter()
-        .try_for_each(|manifest| tests(&["--locked", "--target-dir", "target", "--manifest-path", manifest]))?;
-    workspace
+        .try_for_each(|manifest| tests(&["--locked", "--target-dir", "target", "--manifest-path", manifest]));
+    print!("{failures}");
+    workspace.and(others)
 }
