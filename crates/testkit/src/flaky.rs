@@ -89,7 +89,7 @@ impl FlakyStore {
         lock(&self.script).push((operation, when));
     }
 
-    /// Starts or ends an outage, in which every call fails.
+    /// Starts or ends an outage, in which every call fails: before it reaches the store, unless the script says otherwise.
     pub fn outage(&self, out: bool) {
         self.out.store(out, Ordering::SeqCst);
     }
@@ -135,15 +135,15 @@ impl FlakyStore {
 
     /// Chooses the fault and the delay of a call.
     fn draw(&self, operation: StoreOperation) -> (Option<When>, Duration) {
-        if self.out.load(Ordering::SeqCst) {
-            return (Some(When::Before), Duration::ZERO);
-        }
         let mut script = lock(&self.script);
         if let Some(at) = script.iter().position(|(scripted, _)| *scripted == operation) {
             return match script.remove(at).1 {
                 When::Late => (None, LATE),
                 when => (Some(when), Duration::ZERO),
             };
+        }
+        if self.out.load(Ordering::SeqCst) {
+            return (Some(When::Before), Duration::ZERO);
         }
         let mut chance = lock(&self.chance);
         let draw: f64 = chance.random.random();

@@ -139,12 +139,20 @@ impl Deliveries {
     /// Waits for the end of a lane's work. Cancel safe.
     pub(super) async fn next(&mut self) -> Ended {
         match self.ended.1.recv().await {
-            Some(ended) => {
-                self.lanes.remove(&ended.lane);
-                ended
-            }
+            Some(ended) => self.removed(ended),
             None => std::future::pending().await,
         }
+    }
+
+    /// A lane's work that has ended and that [`next`](Self::next) has not returned yet.
+    pub(super) fn next_ended(&mut self) -> Option<Ended> {
+        let ended = self.ended.1.try_recv().ok()?;
+        Some(self.removed(ended))
+    }
+
+    fn removed(&mut self, ended: Ended) -> Ended {
+        self.lanes.remove(&ended.lane);
+        ended
     }
 
     /// Ends all lanes after their attempt in progress. Returns notifications whose work ends meanwhile.

@@ -242,7 +242,11 @@ impl Leader {
     }
 
     /// Leaves what only this process knows to the next leader, after this one has lost the role.
-    pub(super) async fn abandon(self) {
+    pub(super) async fn abandon(mut self) {
+        // A notification may have been sent while a write waited for the store.
+        while let Some(ended) = self.deliveries.next_ended() {
+            self.delivered(ended);
+        }
         let Some(alert) = self.alone else { return };
         let mut outbox = self.copy.document.outbox.into_iter();
         let pending = outbox.find(|outgoing| outgoing.alert.id == alert.id);

@@ -1,8 +1,12 @@
 //! Outages of the store, for all processes and for one.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use async_endpoints_core::{MemoryStore, SharedState as _, store::Role};
+use async_endpoints_core::{
+    MemoryStore, SharedState as _,
+    store::{Role, StoreOperation},
+};
+use async_endpoints_testkit::When;
 use async_trait::async_trait;
 use tokio::time::sleep;
 
@@ -118,6 +122,24 @@ async fn next_leader_takes_the_alert_of_an_outage_over() {
     assert_eq!(receiver.distinct(), [store_errors(Firing), store_errors(Resolved)]);
     let received = receiver.received();
     assert_eq!((received.len(), received[0].alert.id), (2, received[1].alert.id));
+}
+
+#[tokio::test(start_paused = true)]
+async fn alert_sent_while_its_leader_waits_for_the_store_is_not_repeated() {
+    let (store, level, receiver) = (store(), Level::default(), Receiver::default());
+    let fleet = fleet(&store, &level, &receiver).await;
+    outage(&fleet, true);
+    fleet[0].link.fail_next(StoreOperation::PutDocument, When::Late);
+    while receiver.received().is_empty() {
+        // A busy process.
+        fleet[0].engine.store.probe().await.expect_err("an outage");
+        sleep(Duration::from_millis(10)).await;
+    }
+    let late = store.role(ALERTS, fleet[1].engine.id.0, LEASE).await;
+    assert!(matches!(late, Ok(Role::Held(_))), "{late:?}");
+    outage(&fleet, false);
+    sleep(seconds(200)).await;
+    assert_eq!(receiver.statuses(), [Firing, Resolved]);
 }
 
 #[tokio::test(start_paused = true)]
