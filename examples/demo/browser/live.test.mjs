@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
-import { cancel, countMutations, cuttable, demo, ended, isLive, job, launch, open, running, submit, until } from './support.mjs';
+import { cancel, countMutations, cuttable, demo, ended, isLive, job, launch, open, running, showNew, submit, until } from './support.mjs';
 
 let browser;
 
@@ -48,8 +48,7 @@ test('paused page does not change', async () => {
   assert.equal(await page.evaluate(() => window.mutations), 0);
   await page.getByRole('button', { name: 'Pause' }).click();
   await isLive(page);
-  await page.getByRole('button', { name: /new$/ }).click();
-  await page.locator(`#job-${id}`).waitFor();
+  await showNew(page, id);
   await page.context().close();
 });
 
@@ -102,8 +101,7 @@ test('page without a stream polls', async () => {
   await page.locator('html[data-state=polling]').waitFor({ state: 'attached' });
   const { id } = await submit('process-data', { category: 'rain' });
   await ended(id);
-  await page.getByRole('button', { name: /new$/ }).click();
-  await page.locator(`#job-${id}`).waitFor();
+  await showNew(page, id);
   await page.context().close();
 });
 

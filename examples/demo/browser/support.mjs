@@ -106,6 +106,14 @@ export async function until(what, isTrue) {
   throw new Error(`${what}: not within 20 s`);
 }
 
+/** Lets a list show its new jobs until it shows this one: jobs of other tests may come before it. */
+export const showNew = (page, id) => until(`job ${id} in the list`, async () => {
+  if (await page.locator(`#job-${id}`).count()) return true;
+  const button = page.getByRole('button', { name: /new$/ });
+  if (await button.isVisible()) await button.click();
+  return false;
+});
+
 /** Submits a job that runs, and waits for its start. */
 export async function running() {
   const { id } = await submit('sleep', { seconds: 600 });
