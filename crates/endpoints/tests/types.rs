@@ -239,6 +239,10 @@ async fn types_are_steered_over_http() {
     assert_eq!(service.ended(waiting).await["status"], "Completed");
     let (status, unlimited) = call(&service, Method::DELETE, "/ops/types/Print/limit", None).await;
     assert_eq!((status, &unlimited["perProcess"]), (StatusCode::OK, &Value::Null));
+    let (_, audit) = call(&service, Method::GET, "/ops/audit", None).await;
+    let said = audit["entries"].as_array().unwrap().iter().map(|entry| &entry["values"]);
+    let expected = [Value::Null, Value::Null, json!({ "perProcess": 2 }), json!({ "reason": "no paper" })];
+    assert!(said.eq(&expected), "{audit}");
     let response = service.client.get(service.url("/ops/types/Print/limit")).send().await.unwrap();
     assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
     assert_eq!(response.headers()["allow"], "PUT,DELETE");

@@ -74,6 +74,7 @@ mod tests {
             who: who.to_owned(),
             action: "job.cancel".to_owned(),
             target: None,
+            values: None,
             outcome: outcome.to_owned(),
             trace_id: None,
         };

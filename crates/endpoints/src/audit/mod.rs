@@ -10,6 +10,7 @@ mod trail;
 
 use async_endpoints_core::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 pub(crate) use self::trail::{Action, OK, Outcome, Trail};
 
@@ -27,6 +28,10 @@ pub struct AuditEntry {
     pub action: String,
     /// The id or name of what it acts on or made.
     pub target: Option<String>,
+    /// What the request said besides the target, such as the reason of a pause: its JSON object, or the fields of a form as
+    /// texts. `None` if it said nothing, or more than 512 bytes.
+    #[serde(default)]
+    pub values: Option<Map<String, Value>>,
     /// `ok`, or the code of the problem. `started` while the action runs, or if its process died meanwhile. `interrupted` if
     /// the client left before the end: the action may have had its effect.
     pub outcome: String,

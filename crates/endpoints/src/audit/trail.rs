@@ -8,6 +8,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_endpoints_core::{Store, StoreError};
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{
@@ -26,6 +27,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Maximum bytes of a target. A longer one is cut.
 const TARGET_BYTES: usize = 256;
+/// Maximum bytes of the values, as JSON. Longer ones are left out.
+const VALUES_BYTES: usize = 512;
 
 const STARTED: &str = "started";
 const INTERRUPTED: &str = "interrupted";
@@ -39,6 +42,8 @@ pub(crate) struct Action {
     pub(crate) name: &'static str,
     /// The id or name of what it acts on.
     pub(crate) target: Option<String>,
+    /// What the request says, the target included.
+    pub(crate) values: Map<String, Value>,
 }
 
 /// What became of an action.
@@ -141,12 +146,15 @@ impl Trail {
     }
 }
 
-fn started(Action { who, name, target }: Action) -> Stored {
+fn started(Action { who, name, target, mut values }: Action) -> Stored {
+    values.retain(|_, value| !value.is_null() && target.as_deref().is_none_or(|target| value != target));
+    let is_kept = !values.is_empty() && Value::Object(values.clone()).to_string().len() <= VALUES_BYTES;
     let entry = AuditEntry {
         at: std::time::SystemTime::now().into(),
         who,
         action: name.to_owned(),
         target: target.map(|target| cut(target, TARGET_BYTES)),
+        values: is_kept.then_some(values),
         outcome: STARTED.to_owned(),
         trace_id: current_trace_id(),
     };
@@ -164,8 +172,9 @@ impl Recording<'_> {
     fn end(&mut self, outcome: String) {
         self.has_ended = true;
         self.record.entry.outcome = outcome;
-        let AuditEntry { who, action, target, outcome, .. } = &self.record.entry;
-        events::operator_action(who, action, target.as_deref(), outcome);
+        let AuditEntry { who, action, target, values, outcome, .. } = &self.record.entry;
+        let values = values.as_ref().and_then(|values| serde_json::to_string(values).ok());
+        events::operator_action(who, action, target.as_deref(), values.as_deref(), outcome);
         self.trail.add(self.record.clone());
     }
 }
@@ -184,11 +193,12 @@ mod tests {
     use async_endpoints_core::{MemoryStore, store::StoreOperation};
     use async_endpoints_testkit::{FlakyStore, When};
     use futures_util::{FutureExt, future};
+    use serde_json::json;
 
     use super::*;
 
     fn action(name: &'static str) -> Action {
-        Action { who: "ada".to_owned(), name, target: Some("7".to_owned()) }
+        Action { who: "ada".to_owned(), name, target: Some("7".to_owned()), values: Map::new() }
     }
 
     async fn outcomes(trail: &Trail) -> Vec<(String, String)> {
@@ -223,6 +233,23 @@ mod tests {
         let entries = trail.entries().await.expect("memory answers");
         let targets: Vec<_> = entries.iter().map(|entry| entry.target.as_deref()).collect();
         assert_eq!(targets, [Some("7"), Some("8")]);
+    }
+
+    #[test]
+    fn values_are_what_the_request_says_besides_the_target() {
+        let long = "x".repeat(VALUES_BYTES);
+        for (target, values, kept) in [
+            (Some("7"), json!({}), None),
+            (Some("7"), json!({ "id": "7", "until": null }), None),
+            (Some("7"), json!({ "id": "7", "perProcess": 2 }), Some(json!({ "perProcess": 2 }))),
+            (None, json!({ "filter": { "name": "A" } }), Some(json!({ "filter": { "name": "A" } }))),
+            (None, json!({ "reason": long }), None),
+        ] {
+            let values = values.as_object().expect("an object").clone();
+            let target = target.map(str::to_owned);
+            let entry = started(Action { target, values, ..action("type.limit") }).entry;
+            assert_eq!(entry.values.map(Value::Object), kept);
+        }
     }
 
     #[tokio::test]

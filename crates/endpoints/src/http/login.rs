@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::http::{HeaderValue, request::Parts};
+use serde_json::Map;
 use tokio::sync::Semaphore;
 
 use super::{access::Access, codes, grant::Who, problem::Problem, site};
@@ -28,7 +29,7 @@ pub(crate) async fn sign_in(
     base: &str,
     token: &str,
 ) -> Result<HeaderValue, Problem> {
-    let action = |who: &Who| Action { who: who.to_string(), name: LOGIN, target: None };
+    let action = |who: &Who| Action { who: who.to_string(), name: LOGIN, target: None, values: Map::new() };
     let trail = endpoints.trail();
     if let Err(refusal) = site::check(request) {
         trail.record_refusal(action(&Who::Unknown), refusal.code());

@@ -151,8 +151,14 @@ pub(crate) fn alert_resolved(line: &AlertLine<'_>) {
 }
 
 /// Logs the end of an operator's action.
-pub(crate) fn operator_action(who: &str, action: &str, action_target: Option<&str>, outcome: &str) {
-    event!(info, "operator.action", who, action, action_target, outcome, "an operator acted");
+pub(crate) fn operator_action(
+    who: &str,
+    action: &str,
+    action_target: Option<&str>,
+    action_values: Option<&str>,
+    outcome: &str,
+) {
+    event!(info, "operator.action", who, action, action_target, action_values, outcome, "an operator acted");
 }
 
 pub(crate) fn audit_not_written(pending: usize, error: &StoreError) {
