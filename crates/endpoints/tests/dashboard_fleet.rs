@@ -128,7 +128,7 @@ async fn fleet_without_workers_says_so() {
     let endpoints = support::builder(&store).handled_elsewhere(WAIT).build().unwrap();
     let service = serve(store, endpoints).await;
     assert!(page(&service, "/dashboard/workers").await.contains("No worker is live."));
-    assert!(page(&service, "/dashboard/failures").await.contains("No job failed in this window."));
+    assert!(page(&service, "/dashboard/failures").await.contains("No job failed in this period."));
     let html = page(&service, "/dashboard/health").await;
     assert!(html.contains("This application has no alerts.") && !html.contains("Silence a rule"), "{html}");
     service.stop().await;
@@ -151,7 +151,16 @@ async fn failures_are_grouped_and_link_to_their_jobs() {
     let listed = page(&service, &link.replace("..", "").replace("&amp;", "&")).await;
     assert_eq!(listed.matches("id=\"job-").count(), 2, "{listed}");
     assert!(page(&service, "/dashboard/failures?window=900").await.contains("NO_INK"));
-    text(get(&service, "/dashboard/failures?window=1").await, StatusCode::BAD_REQUEST).await;
+    let since = page(&service, "/dashboard/failures?since=2026-11-28T12:00").await;
+    assert!(since.contains("NO_INK") && since.contains("value=\"2026-11-28T12:00\""), "{since}");
+    let retry = "name=\"endedSince\" value=\"2026-11-28T12:00:00.000000Z\"";
+    assert_eq!(since.matches(retry).count(), 2, "{since}");
+    let later = page(&service, "/dashboard/failures?since=2126-11-28T12:00:00Z").await;
+    assert!(later.contains("No job failed in this period."), "{later}");
+    for invalid in ["window=1", "since=noon"] {
+        let path = format!("/dashboard/failures?{invalid}");
+        text(get(&service, &path).await, StatusCode::BAD_REQUEST).await;
+    }
     service.stop().await;
 }
 

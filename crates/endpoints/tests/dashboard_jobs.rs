@@ -210,7 +210,7 @@ async fn slow_store_shortens_the_list_of_failures() {
     let slow = declare(slow.options(quick()).access(Access::loopback())).build().unwrap();
     let slow = serve(inner, slow).await;
     let html = page(&slow, "/dashboard/failures").await;
-    assert!(html.contains("failed jobs were read. Earlier ones of this window are missing."), "{html}");
+    assert!(html.contains("failed jobs were read. Earlier ones of this period are missing."), "{html}");
     slow.stop().await;
     fast.stop().await;
 }

@@ -91,9 +91,15 @@ async fn failures_lead_to_a_preview() {
         html.contains("<b>1</b> failed job of type <code>Refuse</code>") && html.contains(", ended since "),
         "{html}"
     );
-    let invalid = [("action", "retry"), ("endedWithin", "soon")];
-    let html = text(post(&service, "/dashboard/operations/preview", &invalid).await, StatusCode::BAD_REQUEST).await;
-    assert!(html.contains("invalid endedWithin &quot;soon&quot;: expected a number of seconds"), "{html}");
+    for (since, count) in [("2026-11-28T12:00", 1), ("2126-11-28T12:00", 0)] {
+        let html = preview(&[("action", "retry"), ("code", "NO_PAPER"), ("endedSince", since)]).await;
+        assert!(html.contains(&format!("<b>{count}</b> ")) && html.contains(", ended since "), "{html}");
+    }
+    for (field, expected) in [("endedWithin", "a number of seconds"), ("endedSince", "a time, such as ")] {
+        let invalid = [("action", "retry"), (field, "soon")];
+        let html = text(post(&service, "/dashboard/operations/preview", &invalid).await, StatusCode::BAD_REQUEST).await;
+        assert!(html.contains(&format!("invalid {field} &quot;soon&quot;: expected {expected}")), "{html}");
+    }
     service.endpoints.retry(id).await.unwrap();
     let html = preview(&fields).await;
     assert!(!html.contains(&id.to_string()) && html.contains("retried before are left out"), "{html}");
@@ -168,19 +174,25 @@ async fn level_view_has_no_actions() {
 }
 
 #[tokio::test]
-async fn newest_actions_are_shown_and_all_on_request() {
+async fn newest_actions_are_shown_and_others_are_found() {
     let service = start(Access::loopback()).await;
+    let pause = [("reason", "No Paper"), ("for", "3600")];
+    text(post(&service, "/dashboard/types/Refuse/pause", &pause).await, StatusCode::OK).await;
     for _ in 0..101 {
         post(&service, "/dashboard/operations/start", &[("preview", "x")]).await;
     }
     let rows = |html: &str| html.matches("<code>bulk.start</code>").count();
     let html = page(&service, "/dashboard/operations").await;
-    assert!(
-        rows(&html) == 100 && html.contains("href=\"../dashboard/operations?audit=all\">Show all 101</a>"),
-        "{html}"
-    );
-    let html = page(&service, "/dashboard/operations?audit=all").await;
+    assert!(rows(&html) == 100 && html.contains("href=\"../dashboard/operations?all=yes\">Show all 102</a>"), "{html}");
+    let html = page(&service, "/dashboard/operations?all=yes").await;
     assert!(rows(&html) == 101 && !html.contains("Show all"), "{html}");
+    for text in ["no+paper", "TYPE.pause", "refuse", "3600"] {
+        let html = page(&service, &format!("/dashboard/operations?audit={text}")).await;
+        assert!(html.contains("<td class=\"wide\">for: 3600 · reason: No Paper</td>"), "{text}: {html}");
+        assert_eq!(rows(&html), 0, "{text}");
+    }
+    let html = page(&service, "/dashboard/operations?audit=absent").await;
+    assert!(html.contains("None of the last 102 actions has this text."), "{html}");
     service.stop().await;
 }
 

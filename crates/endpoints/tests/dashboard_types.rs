@@ -8,6 +8,7 @@ use async_endpoints::{
     Access, AccessLevel, AsyncEndpoints, Builder, JobContext, JobError, JobStatus, JobType, TypeState,
 };
 use reqwest::{Client, StatusCode, redirect::Policy};
+use serde_json::json;
 use support::{
     Service,
     dashboard::{self, get, page, post, serve, text},
@@ -86,6 +87,9 @@ async fn type_is_limited() {
     let unlimited = done(&service, "/dashboard/types/Echo/unlimit", &[]).await;
     assert!(unlimited.contains("The limit is removed.") && !unlimited.contains("per process."), "{unlimited}");
     assert_eq!(echo_type(&service).await.per_process, None);
+    let audit = service.endpoints.audit().await.unwrap();
+    let said: Vec<_> = audit.iter().map(|entry| json!([entry.action, entry.values])).collect();
+    assert_eq!(said, [json!(["type.unlimit", null]), json!(["type.limit", { "perProcess": "2" }])]);
     service.stop().await;
 }
 

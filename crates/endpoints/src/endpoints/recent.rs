@@ -50,9 +50,9 @@ impl AsyncEndpoints {
         Ok(RecentWorkers { live, silent })
     }
 
-    /// Returns the store's time, at most a second ago.
+    /// Returns the store's time, at most five seconds ago.
     pub(crate) async fn recent_time(&self) -> Result<Timestamp, StoreError> {
-        Ok(self.0.stats_cache.at_most(ACTIVE).await?.now)
+        Ok(self.0.stats_cache.refresh().await?.now)
     }
 
     /// Returns what [`waiting`](Self::waiting) does, for each of the jobs.
@@ -73,10 +73,9 @@ impl AsyncEndpoints {
         self.explain_by(job, &stats, &stats.minutes, Viewer::Operator).await
     }
 
-    /// Returns what [`failures`](Self::failures) does, in about this time. The window begins up to five seconds early.
-    pub(crate) async fn recent_failures(&self, window: Duration, time: Duration) -> Result<Failures, StoreError> {
-        let now = self.0.stats_cache.refresh().await?.now;
-        failures::find(&*self.0.store, now.before(window), time).await
+    /// Returns what [`failures`](Self::failures) does, of the jobs that failed since then, in about this time.
+    pub(crate) async fn recent_failures(&self, since: Timestamp, time: Duration) -> Result<Failures, StoreError> {
+        failures::find(&*self.0.store, since, time).await
     }
 
     /// Returns the names of the job types that are declared in this process or have jobs.

@@ -42,6 +42,18 @@ function showTimes(inside) {
   }
 }
 
+// A form's field for a time comes with a time in UTC and is sent as one. It shows the time of the page's zone.
+for (const field of document.querySelectorAll('input[type=datetime-local]')) {
+  if (field.value) {
+    const at = Date.parse(`${field.value}Z`);
+    field.value = `${day.format(at)}T${clock.format(at)}`;
+  }
+  field.form.addEventListener('formdata', ({ formData }) => {
+    const at = new Date(zone.timeZone ? `${field.value}Z` : field.value);
+    formData.set(field.name, field.value && at.toISOString());
+  });
+}
+
 // Values that this browser keeps for all dashboards of this server. A browser that keeps nothing has none.
 const kept = {
   key: (name) => `async-endpoints ${name}`,

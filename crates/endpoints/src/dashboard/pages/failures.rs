@@ -7,13 +7,13 @@ use maud::{Markup, html};
 use super::{
     super::{
         content::{Content, Failure, Refresh, Region, Section},
-        format::{As, count, job_link, time},
+        format::{A_TIME, As, count, job_link, read_time, time, time_field},
         table::{Column, table},
         view::View,
     },
     bulk,
 };
-use crate::{FailureGroup, Failures, text::shortened};
+use crate::{FailureGroup, Failures, Timestamp, text::shortened};
 
 const COLUMNS: [Column; 7] = [
     ("Error code", ""),
@@ -30,59 +30,95 @@ const HOUR: u64 = 60 * 60;
 /// The windows to choose from, in seconds.
 const WINDOWS: [(u64, &str); 4] = [(HOUR / 4, "15 min"), (HOUR, "1 h"), (6 * HOUR, "6 h"), (24 * HOUR, "24 h")];
 
+/// When the jobs of the page failed.
+#[derive(Copy, Clone, PartialEq, Eq)]
+enum Period {
+    /// In the last seconds.
+    Window(u64),
+    Since(Timestamp),
+}
+
 pub(super) async fn page(view: &View) -> Result<Content, Failure> {
-    let window = window(view)?;
-    let failures = view.endpoints.recent_failures(Duration::from_secs(window), TIME).await?;
+    let period = Period::read(view)?;
+    let since = match period {
+        Period::Window(seconds) => view.endpoints.recent_time().await?.before(Duration::from_secs(seconds)),
+        Period::Since(at) => at,
+    };
+    let failures = view.endpoints.recent_failures(since, TIME).await?;
     Ok(Content {
         title: "Failures".to_owned(),
         section: Section::Failures,
         regions: vec![
-            Region::fixed("windows", windows(view, window)),
-            Region::new("failures", list(view, &failures, window)),
+            Region::fixed("period", period.choice(view)),
+            Region::new("failures", list(view, &failures, period)),
         ],
         // Each search reads up to 5 000 jobs, or for half a second.
         refresh: Refresh { every: Duration::from_secs(15), ..Refresh::STATISTICS },
     })
 }
 
-fn window(view: &View) -> Result<u64, Failure> {
-    let Some(text) = view.param("window") else { return Ok(HOUR) };
-    let known = WINDOWS.into_iter().map(|(seconds, _)| seconds).find(|seconds| seconds.to_string() == text);
-    known.ok_or_else(|| Failure::Invalid(format!("invalid window {:?}: expected a listed window", shortened(text))))
-}
+impl Period {
+    fn read(view: &View) -> Result<Self, Failure> {
+        let invalid = |name: &str, text: &str, expected: &str| {
+            Failure::Invalid(format!("invalid {name} {:?}: expected {expected}", shortened(text)))
+        };
+        if let Some(text) = view.param("since") {
+            return read_time(text).map(Self::Since).ok_or_else(|| invalid("since", text, A_TIME));
+        }
+        let Some(text) = view.param("window") else { return Ok(Self::Window(HOUR)) };
+        let known = WINDOWS.into_iter().map(|(seconds, _)| seconds).find(|seconds| seconds.to_string() == text);
+        known.map(Self::Window).ok_or_else(|| invalid("window", text, "a listed window"))
+    }
 
-fn windows(view: &View, chosen: u64) -> Markup {
-    html! {
-        nav.windows aria-label="Window" {
-            @for (seconds, name) in WINDOWS {
-                a href=(view.link(&format!("/failures?window={seconds}"))) aria-current=[(seconds == chosen).then_some("true")] { (name) }
+    fn choice(self, view: &View) -> Markup {
+        let since = if let Self::Since(at) = self { Some(at) } else { None };
+        html! {
+            nav.windows aria-label="Window" {
+                @for (seconds, name) in WINDOWS {
+                    a href=(view.link(&format!("/failures?window={seconds}"))) aria-current=[(self == Self::Window(seconds)).then_some("true")] { (name) }
+                }
+                form action=(view.link("/failures")) {
+                    (time_field("Since", "since", since))
+                    button { "Show" }
+                }
             }
+        }
+    }
+
+    /// The field that limits a bulk operation to the period.
+    fn field(self) -> (&'static str, String) {
+        match self {
+            Self::Window(seconds) => ("endedWithin", seconds.to_string()),
+            Self::Since(at) => ("endedSince", at.to_string()),
         }
     }
 }
 
-fn list(view: &View, failures: &Failures, window: u64) -> Markup {
-    let rows: Vec<Markup> = failures.failures.iter().map(|group| row(view, group, window)).collect();
+fn list(view: &View, failures: &Failures, period: Period) -> Markup {
+    let rows: Vec<Markup> = failures.failures.iter().map(|group| row(view, group, period)).collect();
     html! {
         section {
-            h2 { "Failed jobs by error code and type" }
+            h2 {
+                "Failed jobs by error code and type"
+                @if let Period::Since(at) = period { ", since " (time(at, As::Time)) }
+            }
             @if !rows.is_empty() {
                 (table("Failed jobs by error code and type", &COLUMNS, &rows))
-                p.hint { "Retry… takes the failed jobs of this window. An error code links to all of its failed jobs, the last one first." }
+                p.hint { "Retry… takes the failed jobs of this period. An error code links to all of its failed jobs, the last one first." }
             }
-            @else if failures.complete { p.empty { "No job failed in this window." } }
+            @else if failures.complete { p.empty { "No job failed in this period." } }
             @if !failures.complete {
-                p.hint { "The last " (count(failures.scanned)) " failed jobs were read. Earlier ones of this window are missing." }
+                p.hint { "The last " (count(failures.scanned)) " failed jobs were read. Earlier ones of this period are missing." }
             }
         }
     }
 }
 
-fn row(view: &View, group: &FailureGroup, window: u64) -> Markup {
+fn row(view: &View, group: &FailureGroup, period: Period) -> Markup {
     let (name, code) = (group.name.as_str(), group.code.as_str());
     let filter = [("status", "Failed"), ("name", name), ("code", code)];
-    let mut of_window: Vec<_> = filter.map(|(name, value)| (name, value.to_owned())).into();
-    of_window.push(("endedWithin", window.to_string()));
+    let mut of_period: Vec<_> = filter.map(|(name, value)| (name, value.to_owned())).into();
+    of_period.push(period.field());
     html! {
         tr id={ "failure-" (name) "-" (code) } {
             th scope="row" { a href=(view.link_to("/jobs", &filter)) { code { (code) } } }
@@ -91,7 +127,7 @@ fn row(view: &View, group: &FailureGroup, window: u64) -> Markup {
             td { (time(group.first_at, As::Ago)) }
             td { (time(group.last_at, As::Ago)) }
             td { (job_link(view, group.sample_id)) }
-            td { (bulk::button(view, "retry", "Retry…", &of_window)) }
+            td { (bulk::button(view, "retry", "Retry…", &of_period)) }
         }
     }
 }

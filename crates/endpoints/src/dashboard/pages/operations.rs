@@ -3,10 +3,11 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use maud::{Markup, html};
+use serde_json::{Map, Value};
 
 use super::super::{
     content::{Content, Done, Failure, Refresh, Region, Section},
-    format::{As, count, job_link, mark, time, time_or_dash},
+    format::{A_TIME, As, count, job_link, mark, read_time, time, time_field, time_or_dash},
     forms,
     table::{Column, table},
     view::{Form, View},
@@ -27,8 +28,8 @@ const BULKS: [Column; 9] = [
     ("Ended", ""),
     ("Action", ""),
 ];
-const AUDIT: [Column; 6] =
-    [("When", ""), ("Who", ""), ("What", ""), ("Target", "wide"), ("Outcome", ""), ("Trace", "")];
+const AUDIT: [Column; 7] =
+    [("When", ""), ("Who", ""), ("What", ""), ("Target", ""), ("Request", "wide"), ("Outcome", ""), ("Trace", "")];
 /// Number of audit entries that the page shows unless its query asks for all.
 const NEWEST: usize = 100;
 /// The states of each action.
@@ -61,6 +62,7 @@ pub(super) async fn page(view: &View) -> Result<Content, Failure> {
                 },
             ),
             Region::new("operations", list(view, &operations)),
+            Region::fixed("find", find(view)),
             Region::new("audit", trail(view, &audit)),
         ],
         refresh: Refresh::of_jobs(view.changes),
@@ -84,6 +86,7 @@ fn new(view: &View, types: &BTreeSet<JobName>) -> Markup {
             label { "Type" select name="name" { option value="" { "All" } @for name in types { option { (name) } } } }
             label { "Error code" input name="code" maxlength="200" size="16"; }
             label { "Text" input name="q" maxlength="200" size="16"; }
+            (time_field("Ended since", "endedSince", None))
             button { "Preview…" }
         }
     }
@@ -168,18 +171,33 @@ fn described(action: BulkAction, filter: &BulkFilter, count: Option<u64>) -> Mar
     }
 }
 
+/// The form that searches the actions of operators.
+fn find(view: &View) -> Markup {
+    html! {
+        form.filter role="search" aria-label="Find actions" action=(view.link("/operations")) {
+            label { "Find actions with" input name="audit" value=[view.param("audit")] maxlength="200" size="24" autocomplete="off" spellcheck="false"; }
+            button { "Find" }
+            @if view.param("audit").is_some() { a href=(view.link("/operations")) { "Show all" } }
+        }
+    }
+}
+
 fn trail(view: &View, entries: &[AuditEntry]) -> Markup {
-    let shown = if view.param("audit") == Some("all") { entries.len() } else { NEWEST };
-    let rows: Vec<Markup> = entries.iter().take(shown).map(|entry| action(view, entry)).collect();
+    let text = view.param("audit").map(str::to_lowercase);
+    let found = |entry: &&AuditEntry| text.as_ref().is_none_or(|text| has_text(entry, text));
+    let found: Vec<&AuditEntry> = entries.iter().filter(found).collect();
+    let shown = if view.param("all").is_some() { found.len() } else { NEWEST };
+    let rows: Vec<Markup> = found.iter().take(shown).map(|entry| action(view, entry)).collect();
     html! {
         section {
-            h2 { "Actions of operators" }
-            @if rows.is_empty() { p.empty { "No operator has done anything." } }
-            @else { (table("Actions of operators", &AUDIT, &rows)) }
+            h2 { "Actions of operators" @if let Some(text) = view.param("audit") { " with " code { (text) } } }
+            @if !rows.is_empty() { (table("Actions of operators", &AUDIT, &rows)) }
+            @else if entries.is_empty() { p.empty { "No operator has done anything." } }
+            @else { p.empty { "None of the last " (entries.len()) " actions has this text." } }
             p.hint {
-                @if rows.len() < entries.len() {
+                @if rows.len() < found.len() {
                     "The newest " (NEWEST) " actions. "
-                    a href=(view.link_with(&[("audit", Some("all")), ("notice", None)])) { "Show all " (entries.len()) }
+                    a href=(view.link_with(&[("all", Some("yes")), ("notice", None)])) { "Show all " (found.len()) }
                     ". "
                 }
                 "The last 500 actions are kept. The log has all of them."
@@ -188,13 +206,35 @@ fn trail(view: &View, entries: &[AuditEntry]) -> Markup {
     }
 }
 
+/// Whether what the page shows of an action has this text, which is in lower case.
+fn has_text(entry: &AuditEntry, text: &str) -> bool {
+    let (AuditEntry { who, action, target, outcome, .. }, values) = (entry, values(entry));
+    let shown = [Some(who), Some(action), target.as_ref(), Some(outcome), values.as_ref()];
+    shown.into_iter().flatten().any(|shown| shown.to_lowercase().contains(text))
+}
+
+/// What the request said, as `name: value · name: value`.
+fn values(entry: &AuditEntry) -> Option<String> {
+    fn named((name, value): (&String, &Value)) -> String {
+        match value {
+            Value::Object(values) => joined(values),
+            Value::String(text) => format!("{name}: {text}"),
+            other => format!("{name}: {other}"),
+        }
+    }
+    fn joined(values: &Map<String, Value>) -> String {
+        values.iter().map(named).collect::<Vec<_>>().join(" · ")
+    }
+    entry.values.as_ref().map(joined)
+}
+
 fn action(view: &View, entry: &AuditEntry) -> Markup {
     html! {
         tr {
             td { (time(entry.at, As::Time)) }
             td { (entry.who) }
             td { code { (entry.action) } }
-            td.wide {
+            td {
                 @if let Some(target) = &entry.target {
                     @match (target.parse(), entry.action.split_once('.')) {
                         (Ok(id), Some(("job", _))) => (job_link(view, id)),
@@ -203,6 +243,7 @@ fn action(view: &View, entry: &AuditEntry) -> Markup {
                     }
                 }
             }
+            td.wide { @if let Some(values) = values(entry) { (values) } }
             td { (entry.outcome) }
             td { @if let Some(id) = &entry.trace_id { (super::job::trace(view, id)) } }
         }
@@ -255,8 +296,7 @@ fn previewed(view: &View, preview: &BulkPreview, described: &Markup) -> Markup {
 
 /// `now` is the store's time.
 fn read(form: &Form, now: Timestamp) -> Result<NewBulk, Failure> {
-    let [status, name, code, owner, text, since, until] =
-        ["status", "name", "code", "owner", "q", "since", "until"].map(|name| form.get(name));
+    let [status, name, code, owner, text] = ["status", "name", "code", "owner", "q"].map(|name| form.get(name));
     let invalid = |name: &str, value: &str, expected: &str| {
         Failure::Invalid(format!("invalid {name} {:?}: expected {expected}", shortened(value)))
     };
@@ -269,11 +309,8 @@ fn read(form: &Form, now: Timestamp) -> Result<NewBulk, Failure> {
         let state = JobStatus::ALL.into_iter().find(|state| state.as_str() == text);
         state.ok_or_else(|| invalid("status", text, "a state"))
     };
-    let at = |name: &'static str| {
-        move |text: &str| {
-            text.parse::<Timestamp>().map_err(|_| invalid(name, text, "a time, such as 2026-11-29T12:00:00Z"))
-        }
-    };
+    let at =
+        |name: &str| form.get(name).map(|text| read_time(text).ok_or_else(|| invalid(name, text, A_TIME))).transpose();
     // A window ends when the preview is made.
     let within = |text: &str| -> Result<Timestamp, Failure> {
         let seconds = text.parse().map_err(|_| invalid("endedWithin", text, "a number of seconds"))?;
@@ -285,9 +322,9 @@ fn read(form: &Form, now: Timestamp) -> Result<NewBulk, Failure> {
         code: code.map(str::to_owned),
         owner: owner.map(str::to_owned),
         text: text.map(str::to_owned),
-        since: since.map(at("since")).transpose()?,
-        until: until.map(at("until")).transpose()?,
-        ended_since: form.get("endedWithin").map(within).transpose()?,
+        since: at("since")?,
+        until: at("until")?,
+        ended_since: form.get("endedWithin").map(within).transpose()?.or(at("endedSince")?),
     };
     Ok(NewBulk { action, filter })
 }
