@@ -89,7 +89,7 @@ impl FlakyStore {
         lock(&self.script).push((operation, when));
     }
 
-    /// Starts or ends an outage, in which every call fails: before it reaches the store, unless the script says otherwise.
+    /// Starts or ends an outage. Each call fails before it reaches the store, unless a scripted fault comes first.
     pub fn outage(&self, out: bool) {
         self.out.store(out, Ordering::SeqCst);
     }

@@ -247,6 +247,8 @@ impl Leader {
         while let Some(ended) = self.deliveries.next_ended() {
             self.delivered(ended);
         }
+        // The next leader sends the others, which may be before the hand-over has ended.
+        drop(self.deliveries);
         let Some(alert) = self.alone else { return };
         let mut outbox = self.copy.document.outbox.into_iter();
         let pending = outbox.find(|outgoing| outgoing.alert.id == alert.id);

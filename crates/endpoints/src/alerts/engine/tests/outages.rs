@@ -131,7 +131,7 @@ async fn alert_sent_while_its_leader_waits_for_the_store_is_not_repeated() {
     outage(&fleet, true);
     fleet[0].link.fail_next(StoreOperation::PutDocument, When::Late);
     while receiver.received().is_empty() {
-        // A busy process.
+        // With few calls, the rule about failed ones would be clear until there are enough, and then fire again.
         fleet[0].engine.store.probe().await.expect_err("an outage");
         sleep(Duration::from_millis(10)).await;
     }
