@@ -110,7 +110,8 @@ export async function until(what, isTrue) {
 export const showNew = (page, id) => until(`job ${id} in the list`, async () => {
   if (await page.locator(`#job-${id}`).count()) return true;
   const button = page.getByRole('button', { name: /new$/ });
-  if (await button.isVisible()) await button.click();
+  // The button may disappear before it is clicked.
+  if (await button.isVisible()) await button.click({ timeout: 1000 }).catch(() => {});
   return false;
 });
 

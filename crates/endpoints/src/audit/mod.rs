@@ -28,8 +28,8 @@ pub struct AuditEntry {
     pub action: String,
     /// The id or name of what it acts on or made.
     pub target: Option<String>,
-    /// What the request said besides the target, such as the reason of a pause: its JSON object, or the fields of a form as
-    /// texts. `None` if it said nothing, or more than 512 bytes.
+    /// The fields of the request without the target, such as the reason of a pause. Those of a form are texts. Texts are cut
+    /// after 256 bytes. `None` if the request has none, has more than 1 KiB of them, or was refused before it was read.
     #[serde(default)]
     pub values: Option<Map<String, Value>>,
     /// `ok`, or the code of the problem. `started` while the action runs, or if its process died meanwhile. `interrupted` if

@@ -25,10 +25,12 @@ use crate::{
 
 /// How long an action waits for its record.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Maximum bytes of a target. A longer one is cut.
-const TARGET_BYTES: usize = 256;
+/// Maximum bytes of a target and of a text in the values. A longer one is cut.
+const TEXT_BYTES: usize = 256;
 /// Maximum bytes of the values, as JSON. Longer ones are left out.
-const VALUES_BYTES: usize = 512;
+const VALUES_BYTES: usize = 1024;
+/// How many objects values may be inside of. Values that are nested more deeply are left out.
+const VALUES_LEVELS: u8 = 2;
 
 const STARTED: &str = "started";
 const INTERRUPTED: &str = "interrupted";
@@ -42,7 +44,7 @@ pub(crate) struct Action {
     pub(crate) name: &'static str,
     /// The id or name of what it acts on.
     pub(crate) target: Option<String>,
-    /// What the request says, the target included.
+    /// The fields of the request, without the target.
     pub(crate) values: Map<String, Value>,
 }
 
@@ -87,7 +89,7 @@ impl Trail {
         let done = run.await;
         let Outcome { text, target } = outcome(&done);
         if let Some(target) = target {
-            recording.record.entry.target = Some(cut(target, TARGET_BYTES));
+            recording.record.entry.target = Some(cut(target, TEXT_BYTES));
         }
         recording.end(text);
         self.write_or_log().await;
@@ -146,19 +148,39 @@ impl Trail {
     }
 }
 
-fn started(Action { who, name, target, mut values }: Action) -> Stored {
-    values.retain(|_, value| !value.is_null() && target.as_deref().is_none_or(|target| value != target));
-    let is_kept = !values.is_empty() && Value::Object(values.clone()).to_string().len() <= VALUES_BYTES;
+fn started(Action { who, name, target, values }: Action) -> Stored {
     let entry = AuditEntry {
         at: std::time::SystemTime::now().into(),
         who,
         action: name.to_owned(),
-        target: target.map(|target| cut(target, TARGET_BYTES)),
-        values: is_kept.then_some(values),
+        target: target.map(|target| cut(target, TEXT_BYTES)),
+        values: kept(values),
         outcome: STARTED.to_owned(),
         trace_id: current_trace_id(),
     };
     Stored { id: Uuid::new_v4(), entry }
+}
+
+/// The values to store. The trail is read as a whole, so they must not make it long or impossible to parse.
+fn kept(mut values: Map<String, Value>) -> Option<Map<String, Value>> {
+    values.retain(|_, value| !value.is_null());
+    let Value::Object(values) = shortened(Value::Object(values), VALUES_LEVELS)? else { return None };
+    let size = serde_json::to_string(&values).ok()?.len();
+    (!values.is_empty() && size <= VALUES_BYTES).then_some(values)
+}
+
+/// Cuts long texts. None for a list, and for more levels of objects.
+fn shortened(value: Value, levels: u8) -> Option<Value> {
+    match value {
+        Value::String(text) => Some(Value::String(cut(text, TEXT_BYTES))),
+        Value::Object(fields) => {
+            let levels = levels.checked_sub(1)?;
+            let fields = fields.into_iter().map(|(name, value)| Some((name, shortened(value, levels)?)));
+            Some(Value::Object(fields.collect::<Option<_>>()?))
+        }
+        Value::Array(_) => None,
+        plain => Some(plain),
+    }
 }
 
 /// The record of a running action.
@@ -236,20 +258,33 @@ mod tests {
     }
 
     #[test]
-    fn values_are_what_the_request_says_besides_the_target() {
-        let long = "x".repeat(VALUES_BYTES);
-        for (target, values, kept) in [
-            (Some("7"), json!({}), None),
-            (Some("7"), json!({ "id": "7", "until": null }), None),
-            (Some("7"), json!({ "id": "7", "perProcess": 2 }), Some(json!({ "perProcess": 2 }))),
-            (None, json!({ "filter": { "name": "A" } }), Some(json!({ "filter": { "name": "A" } }))),
-            (None, json!({ "reason": long }), None),
+    fn values_are_short_and_flat() {
+        let (long, cut) = ("é".repeat(TEXT_BYTES), "é".repeat(TEXT_BYTES / 2));
+        let pause = json!({ "reason": cut, "until": "2026-12-01T12:00:00Z" });
+        let bulk = json!({ "action": "retry", "filter": { "code": cut, "q": cut } });
+        for (values, expected) in [
+            (json!({}), None),
+            (json!({ "until": null }), None),
+            (json!({ "perProcess": 2 }), Some(json!({ "perProcess": 2 }))),
+            (json!({ "reason": long, "until": "2026-12-01T12:00:00Z" }), Some(pause)),
+            (json!({ "action": "retry", "filter": { "code": long, "q": long } }), Some(bulk)),
+            (json!({ "a": long, "b": long, "c": long, "d": long }), None),
+            (json!({ "a": { "b": {} } }), None),
+            (json!({ "a": [] }), None),
         ] {
-            let values = values.as_object().expect("an object").clone();
-            let target = target.map(str::to_owned);
-            let entry = started(Action { target, values, ..action("type.limit") }).entry;
-            assert_eq!(entry.values.map(Value::Object), kept);
+            let Value::Object(values) = values else { panic!("expected an object, not {values}") };
+            assert_eq!(kept(values).map(Value::Object), expected);
         }
+    }
+
+    #[tokio::test]
+    async fn deep_values_leave_the_trail_readable() {
+        let trail = Trail::new(Arc::new(MemoryStore::new()));
+        let deep = format!("{{\"reason\": {}{}}}", "[".repeat(125), "]".repeat(125));
+        let values = serde_json::from_str(&deep).expect("JSON");
+        trail.record(Action { values, ..action("type.pause") }, async {}, |()| OK.into()).await;
+        trail.record(action("type.resume"), async {}, |()| OK.into()).await;
+        assert_eq!(outcomes(&trail).await, [pair("type.resume", OK), pair("type.pause", OK)]);
     }
 
     #[tokio::test]

@@ -42,18 +42,26 @@ pub(super) fn dash() -> Markup {
 
 /// A form's field for a time. The script shows and sends times of the page's zone; without it, the field is in UTC.
 pub(super) fn time_field(label: &str, name: &str, value: Option<Timestamp>) -> Markup {
-    let minute = value.map(|at| at.to_string().get(..16).unwrap_or_default().to_owned());
+    let whole = value.map(|at| at.to_string());
+    let minute = whole.as_ref().and_then(|whole| whole.get(..16));
     html! {
-        label { (label) noscript { " (UTC)" } input type="datetime-local" name=(name) value=[minute]; }
+        label {
+            (label) noscript { " (UTC)" }
+            input type="datetime-local" name=(name) value=[minute] data-at=[&whole] autocomplete="off";
+        }
     }
 }
 
-/// What [`read_time`] expects.
-pub(super) const A_TIME: &str = "a time, such as 2026-11-29T12:00:00Z";
+/// The times that [`read_time`] takes.
+pub(super) const A_TIME: &str = "a time, such as 2026-11-29T12:00:00Z or, in UTC, 2026-11-29T12:00";
 
 /// The value of a [`time_field`], or a time as in JSON.
 pub(super) fn read_time(text: &str) -> Option<Timestamp> {
-    text.parse().or_else(|_| format!("{text}:00Z").parse()).ok()
+    match text.len() {
+        16 => format!("{text}:00Z").parse().ok(),
+        19 => format!("{text}Z").parse().ok(),
+        _ => text.parse().ok(),
+    }
 }
 
 /// A duration with two or three significant digits: `0.4 ms`, `12 ms`, `1.2 s`, `2 min 11 s`, `3 h 4 min`, `2 d 3 h`.

@@ -29,14 +29,14 @@ pub(super) async fn audit(call: &Call) -> Result<Response, Problem> {
 /// The action that an operator wants with a request; none for a read and for other callers.
 pub(super) fn action(route: Route, call: &Call, body: &Bytes) -> Option<Action> {
     let name = route.action().filter(|_| call.is_operator())?;
-    let body: Value = serde_json::from_slice(body).unwrap_or_default();
-    let target = target(route, call, &body);
-    let values = if let Value::Object(values) = body { values } else { Map::new() };
+    let mut values = serde_json::from_slice(body).unwrap_or_default();
+    let target = target(route, call, &mut values);
     Some(Action { who: call.granted.who.to_string(), name, target, values })
 }
 
-/// The id or name in the path or, where the path has none, in the body. For a test of the senders, their names.
-fn target(route: Route, call: &Call, body: &Value) -> Option<String> {
+/// The id or name in the path or, where the path has none, in the body, from which it is removed. For a test of the senders,
+/// their names.
+fn target(route: Route, call: &Call, values: &mut Map<String, Value>) -> Option<String> {
     if route == Route::TestAlerts {
         return call.endpoints.alert_senders();
     }
@@ -44,7 +44,7 @@ fn target(route: Route, call: &Call, body: &Value) -> Option<String> {
     let param = ["id", "name"].into_iter().find(|name| route.path().contains(&format!("{{{name}}}")));
     match (param, route.target_field()) {
         (Some(param), _) => call.path_param(param).map(str::to_owned),
-        (None, Some(field)) => body[field].as_str().map(str::to_owned),
+        (None, Some(field)) => values.remove(field)?.as_str().map(str::to_owned),
         (None, None) => None,
     }
 }

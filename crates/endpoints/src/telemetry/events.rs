@@ -36,7 +36,7 @@
 //!
 //! | event | level | written when | own fields |
 //! |---|---|---|---|
-//! | `operator.action` | info | an action of an operator has ended, was refused or was interrupted | `who`, `action`, `action_target`, `outcome` |
+//! | `operator.action` | info | an action of an operator has ended, was refused or was interrupted | `who`, `action`, `action_target`, `action_values`, `outcome` |
 
 use std::{fmt::Display, time::Duration};
 

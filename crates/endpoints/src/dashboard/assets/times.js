@@ -42,15 +42,16 @@ function showTimes(inside) {
   }
 }
 
-// A form's field for a time comes with a time in UTC and is sent as one. It shows the time of the page's zone.
+// The server gives and takes times in UTC. A form's field for a time shows them in the zone of the page.
+const minuteOf = new Intl.DateTimeFormat('sv', { dateStyle: 'short', timeStyle: 'short', ...zone }); // 2026-11-28 12:04
 for (const field of document.querySelectorAll('input[type=datetime-local]')) {
-  if (field.value) {
-    const at = Date.parse(`${field.value}Z`);
-    field.value = `${day.format(at)}T${clock.format(at)}`;
-  }
+  const given = field.dataset.at ?? '';
+  if (given) field.value = minuteOf.format(Date.parse(given)).replace(' ', 'T');
+  const shown = field.value;
   field.form.addEventListener('formdata', ({ formData }) => {
-    const at = new Date(zone.timeZone ? `${field.value}Z` : field.value);
-    formData.set(field.name, field.value && at.toISOString());
+    const chosen = field.value && new Date(zone.timeZone ? `${field.value}Z` : field.value).toISOString();
+    // A field that was not changed keeps its seconds.
+    formData.set(field.name, field.value === shown ? given : chosen);
   });
 }
 

@@ -78,8 +78,9 @@ pub(super) fn action(view: &View, form: &Form) -> Option<Action> {
         ["operations", id, "stop"] => ("bulk.stop", Some(id)),
         _ => return None,
     };
-    let filled = form.iter().filter(|(_, value)| !value.is_empty());
-    let values = filled.map(|(name, value)| (name.to_owned(), value.into())).collect();
+    // The fields `rule` and `preview` are targets.
+    let others = form.iter().filter(|(name, value)| !value.is_empty() && !["rule", "preview"].contains(name));
+    let values = others.map(|(name, value)| (name.to_owned(), value.into())).collect();
     Some(Action { who: view.caller.who.to_string(), name, target: target.map(str::to_owned), values })
 }
 

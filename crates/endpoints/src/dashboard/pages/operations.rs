@@ -86,7 +86,7 @@ fn new(view: &View, types: &BTreeSet<JobName>) -> Markup {
             label { "Type" select name="name" { option value="" { "All" } @for name in types { option { (name) } } } }
             label { "Error code" input name="code" maxlength="200" size="16"; }
             label { "Text" input name="q" maxlength="200" size="16"; }
-            (time_field("Ended since", "endedSince", None))
+            (time_field("Ended since (retry)", "endedSince", None))
             button { "Preview…" }
         }
     }
@@ -177,7 +177,7 @@ fn find(view: &View) -> Markup {
         form.filter role="search" aria-label="Find actions" action=(view.link("/operations")) {
             label { "Find actions with" input name="audit" value=[view.param("audit")] maxlength="200" size="24" autocomplete="off" spellcheck="false"; }
             button { "Find" }
-            @if view.param("audit").is_some() { a href=(view.link("/operations")) { "Show all" } }
+            @if view.param("audit").is_some() { a href=(view.link("/operations")) { "Reset" } }
         }
     }
 }
@@ -206,14 +206,14 @@ fn trail(view: &View, entries: &[AuditEntry]) -> Markup {
     }
 }
 
-/// Whether what the page shows of an action has this text, which is in lower case.
+/// Whether a column of an action other than its time has this text, which is in lower case.
 fn has_text(entry: &AuditEntry, text: &str) -> bool {
-    let (AuditEntry { who, action, target, outcome, .. }, values) = (entry, values(entry));
-    let shown = [Some(who), Some(action), target.as_ref(), Some(outcome), values.as_ref()];
-    shown.into_iter().flatten().any(|shown| shown.to_lowercase().contains(text))
+    let (AuditEntry { who, action, target, outcome, trace_id, .. }, values) = (entry, values(entry));
+    let columns = [Some(who), Some(action), target.as_ref(), values.as_ref(), Some(outcome), trace_id.as_ref()];
+    columns.into_iter().flatten().any(|column| column.to_lowercase().contains(text))
 }
 
-/// What the request said, as `name: value · name: value`.
+/// The fields of the request, as `name: value · name: value`.
 fn values(entry: &AuditEntry) -> Option<String> {
     fn named((name, value): (&String, &Value)) -> String {
         match value {
