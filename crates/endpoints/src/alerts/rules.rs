@@ -231,10 +231,12 @@ impl AlertRule for NoWorkers {
     }
 }
 
-/// How long a type's jobs wait. Those of a paused type wait because an operator decided so.
+/// How long a type's jobs wait, at most since the last outage of the store. Those of a paused type wait because an operator
+/// decided so.
 fn wait(context: &RuleContext, of_type: &TypeStats) -> Duration {
     let oldest = of_type.oldest_runnable.filter(|_| !context.is_paused(of_type.name.as_str()));
-    oldest.map_or(Duration::ZERO, |since| context.now().since(since))
+    let since = oldest.map(|oldest| context.muted_at.map_or(oldest, |muted_at| oldest.max(muted_at)));
+    since.map_or(Duration::ZERO, |since| context.now().since(since))
 }
 
 /// The largest value that a process reported for a rule. One of too few events counts only if there is no other.

@@ -187,6 +187,17 @@ async fn queue_wait_ignores_starts_after_an_outage() {
 }
 
 #[tokio::test]
+async fn waits_count_from_the_end_of_an_outage() {
+    let long = TypeStats { oldest_runnable: Some(NOW.before(Duration::from_secs(1000))), ..of_type() };
+    let mut context = context(long, vec![], vec![]);
+    for (ended, oldest, missing) in [(60, false, false), (61, false, true), (300, false, true), (301, true, true)] {
+        context.muted_at = Some(NOW.before(Duration::from_secs(ended)));
+        assert_eq!(fires("oldest_queued", &context).await, oldest, "{ended} s");
+        assert_eq!(fires("no_workers", &context).await, missing, "{ended} s");
+    }
+}
+
+#[tokio::test]
 async fn largest_value_of_a_process_counts() {
     let value = |rule: &str, instance: &str, value, count| InstanceValue {
         rule: rule.to_owned(),
