@@ -231,8 +231,8 @@ impl AlertRule for NoWorkers {
     }
 }
 
-/// How long a type's jobs wait, at most since the last outage of the store. Those of a paused type wait because an operator
-/// decided so.
+/// How long a type's jobs wait, counted from the end of the last outage of the store if that is later. Those of a paused type
+/// wait because an operator decided so.
 fn wait(context: &RuleContext, of_type: &TypeStats) -> Duration {
     let oldest = of_type.oldest_runnable.filter(|_| !context.is_paused(of_type.name.as_str()));
     let since = oldest.map(|oldest| context.muted_at.map_or(oldest, |muted_at| oldest.max(muted_at)));

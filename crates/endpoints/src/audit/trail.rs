@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const TEXT_BYTES: usize = 256;
 /// Maximum bytes of the values, as JSON. Longer ones are left out.
 const VALUES_BYTES: usize = 1024;
-/// How many objects values may be inside of. Values that are nested more deeply are left out.
+/// Maximum levels of objects in a request, itself included. The values of one with more levels are left out.
 const VALUES_LEVELS: u8 = 2;
 
 const STARTED: &str = "started";

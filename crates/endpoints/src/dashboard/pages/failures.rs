@@ -73,7 +73,7 @@ impl Period {
     fn choice(self, view: &View) -> Markup {
         let since = if let Self::Since(at) = self { Some(at) } else { None };
         html! {
-            nav.windows aria-label="Window" {
+            nav.windows aria-label="Period" {
                 @for (seconds, name) in WINDOWS {
                     a href=(view.link(&format!("/failures?window={seconds}"))) aria-current=[(self == Self::Window(seconds)).then_some("true")] { (name) }
                 }
