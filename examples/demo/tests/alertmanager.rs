@@ -4,13 +4,14 @@ mod support;
 
 use std::{collections::BTreeMap, fs, path::Path};
 
+use async_endpoints_testkit::server::free_port;
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use support::{
     Demo, Folder,
     hook::{Delivery, Hook},
     in_time,
-    peer::{Peer, free_port},
+    peer::Peer,
     until,
 };
 use tokio::time::{Duration, sleep};

@@ -5,9 +5,10 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use async_endpoints_testkit::server::free_port;
 use axum::{Router, http::StatusCode, http::header::RETRY_AFTER};
 use serde_json::json;
-use support::{Demo, Folder, metric, peer::free_port};
+use support::{Demo, Folder, metric};
 use tokio::net::TcpListener;
 
 const JOBS: usize = 400;

@@ -4,13 +4,10 @@ mod support;
 
 use std::{fs, path::Path};
 
+use async_endpoints_testkit::server::free_port;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
-use support::{
-    Demo, Folder, in_time,
-    peer::{Peer, free_port},
-    until,
-};
+use support::{Demo, Folder, in_time, peer::Peer, until};
 use tokio::net::TcpStream;
 
 /// Starts nginx in front of the demo. Returns its handle and its URL.

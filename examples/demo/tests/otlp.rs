@@ -4,7 +4,7 @@ mod support;
 
 use std::sync::Arc;
 
-use async_endpoints_testkit::server::certify;
+use async_endpoints_testkit::server::{certify, free_port};
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
@@ -13,7 +13,7 @@ use serde_json::json;
 use support::{
     Demo, Folder,
     otlp::Rotel,
-    peer::{Peer, free_port, python},
+    peer::{Peer, python},
     until,
 };
 use tokio::net::{TcpListener, TcpStream};

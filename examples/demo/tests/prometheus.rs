@@ -4,12 +4,12 @@ mod support;
 
 use std::{fs, path::Path, process::Stdio, time::Duration};
 
-use async_endpoints_testkit::server::RedisServer;
+use async_endpoints_testkit::server::{RedisServer, free_port};
 use reqwest::Client;
 use serde_json::{Value, json};
 use support::{
     Demo, Folder, in_time,
-    peer::{Peer, free_port, python},
+    peer::{Peer, python},
 };
 use tokio::{io::AsyncWriteExt, process::Command, time::sleep};
 

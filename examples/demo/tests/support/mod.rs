@@ -32,12 +32,13 @@ pub(crate) async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T
 
 /// Polls until the condition holds.
 pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
-    let waiting = async {
-        while !condition() {
-            sleep(Duration::from_millis(5)).await;
-        }
-    };
-    in_time(what, waiting).await;
+    in_time(what, holds(condition)).await;
+}
+
+async fn holds(condition: impl Fn() -> bool) {
+    while !condition() {
+        sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// A temporary folder, removed on drop.

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use async_endpoints_testkit::server::free_port;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::{
     Folder,
-    peer::{Peer, free_port, python},
+    peer::{Peer, python},
     until,
 };
 

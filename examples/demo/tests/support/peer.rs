@@ -2,14 +2,16 @@
 
 use std::{
     fs,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::Stdio,
 };
 
-use tokio::process::{Child, Command};
+use tokio::{
+    process::{Child, Command},
+    time::timeout,
+};
 
-use super::{Folder, until};
+use super::{Folder, TIMEOUT, holds};
 
 /// A running program.
 pub(crate) struct Peer {
@@ -37,7 +39,8 @@ impl Peer {
 
     /// Waits until the output contains the text.
     pub(crate) async fn wait_for_output(&self, text: &str) {
-        until(text, || self.output().contains(text)).await;
+        let found = timeout(TIMEOUT, holds(|| self.output().contains(text))).await;
+        assert!(found.is_ok(), "no {text:?} within {TIMEOUT:?} in {}", self.output());
     }
 
     /// Waits for the exit. Returns whether it was successful.
@@ -55,10 +58,4 @@ pub(crate) fn python(program: &str) -> PathBuf {
     let mut found = packages.chain([environment.join("bin")]).map(|folder| folder.join(program));
     let found = found.find(|path| path.exists());
     found.unwrap_or_else(|| panic!("{program} is not installed: run `cargo xtask test`"))
-}
-
-/// A port that is free now.
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").port()
 }
