@@ -3,13 +3,13 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_endpoints_postgres::Options;
 use async_endpoints_testkit::{
     Fixture, FlakyStore, ManualClock, Retrying, Turns, check_faults, check_model, conformance, server::PostgresServer,
 };
-use common::{OnClock, schema};
+use common::{OnClock, TestSchema, schema};
 
 /// A store on a manual clock.
 async fn timed() -> Fixture {
@@ -18,9 +18,12 @@ async fn timed() -> Fixture {
 
 /// Two processes that take turns.
 async fn two_processes() -> Fixture {
-    let (server, clock, schema) = (PostgresServer::volatile(), ManualClock::new(), schema());
-    let stores =
-        [OnClock::open(&server, &schema, clock.clone()).await, OnClock::open(&server, &schema, clock.clone()).await];
+    let (server, clock) = (PostgresServer::volatile(), ManualClock::new());
+    let schema = TestSchema::unused(&server).await;
+    let stores = [
+        OnClock::open(&server, Arc::clone(&schema), clock.clone()).await,
+        OnClock::open(&server, schema, clock.clone()).await,
+    ];
     Fixture::manual(Turns::new(stores), clock).keep(server)
 }
 

@@ -4,7 +4,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 use std::sync::{
-    Arc, LazyLock,
+    Arc, LazyLock, Mutex as SyncMutex, PoisonError,
     atomic::{AtomicU32, Ordering},
 };
 
@@ -47,37 +47,79 @@ pub async fn client(server: &PostgresServer) -> Client {
     connected.await.expect("the task ends")
 }
 
+/// A schema that one test uses at a time, with a connection for it. Most tests of the conformance suite take less time than
+/// making a schema does.
+#[derive(Debug)]
+pub struct TestSchema {
+    pub name: String,
+    client: Client,
+    port: u16,
+}
+
+impl TestSchema {
+    /// An empty schema, or the name for a new one. Its clock may be one of [`OnClock`].
+    pub async fn unused(server: &PostgresServer) -> Arc<Self> {
+        /// Those that no test holds are unused.
+        static ALL: SyncMutex<Vec<Arc<TestSchema>>> = SyncMutex::new(Vec::new());
+        let all = || ALL.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_unused = |schema: &&Arc<Self>| {
+            Arc::strong_count(schema) == 1 && schema.port == server.port() && !schema.client.is_closed()
+        };
+        let unused = all().iter().find(is_unused).cloned();
+        if let Some(schema) = unused {
+            schema.empty().await;
+            return schema;
+        }
+        let schema = Arc::new(Self { name: schema(), client: client(server).await, port: server.port() });
+        all().push(Arc::clone(&schema));
+        schema
+    }
+
+    async fn empty(&self) {
+        let name = &self.name;
+        let sql = format!(
+            "DO $$ DECLARE of_table text; BEGIN
+                 FOR of_table IN SELECT tablename FROM pg_tables
+                     WHERE schemaname = '{name}' AND tablename NOT IN ('meta', 'marks', 'test_clock')
+                 LOOP EXECUTE 'DELETE FROM {name}.' || of_table; END LOOP;
+                 UPDATE {name}.marks SET at = 0;
+                 PERFORM setval('{name}.places', 0, false);
+             END $$"
+        );
+        self.client.batch_execute(&sql).await.expect("the schema is emptied");
+    }
+}
+
 /// A store whose server has a manual clock: its clock function is replaced by one that reads a table, and each call first
 /// writes the clock's time there.
 #[derive(Debug)]
 pub struct OnClock {
     store: PostgresStore,
     clock: ManualClock,
-    client: Client,
-    schema: String,
+    schema: Arc<TestSchema>,
     /// The time that the table has.
     written: Mutex<i64>,
 }
 
 impl OnClock {
     /// Opens a store in a schema, which another store may use already.
-    pub async fn open(server: &PostgresServer, schema: &str, clock: ManualClock) -> Self {
+    pub async fn open(server: &PostgresServer, schema: Arc<TestSchema>, clock: ManualClock) -> Self {
         // Each connection prepares the plans of the calls anew.
-        let options = Options::new().submit_connections(1).work_connections(2).schema(schema).allow_volatile(true);
+        let options =
+            Options::new().submit_connections(1).work_connections(2).schema(&schema.name).allow_volatile(true);
         let store = options.open(server.url()).await.expect("opened");
-        let client = client(server).await;
-        let time = clock.now().as_micros();
+        let (time, name) = (clock.now().as_micros(), &schema.name);
         let sql = format!(
-            "SELECT pg_advisory_xact_lock(hashtext('{schema}.fold'), 0);
-             CREATE TABLE IF NOT EXISTS {schema}.test_clock (us bigint);
-             DELETE FROM {schema}.test_clock;
-             INSERT INTO {schema}.test_clock VALUES ({time});
-             CREATE OR REPLACE FUNCTION {schema}.now_us() RETURNS bigint LANGUAGE sql VOLATILE AS
-             $$ SELECT us FROM {schema}.test_clock $$;
-             UPDATE {schema}.marks SET at = {time}"
+            "SELECT pg_advisory_xact_lock(hashtext('{name}.fold'), 0);
+             CREATE TABLE IF NOT EXISTS {name}.test_clock (us bigint);
+             DELETE FROM {name}.test_clock;
+             INSERT INTO {name}.test_clock VALUES ({time});
+             CREATE OR REPLACE FUNCTION {name}.now_us() RETURNS bigint LANGUAGE sql VOLATILE AS
+             $$ SELECT us FROM {name}.test_clock $$;
+             UPDATE {name}.marks SET at = {time}"
         );
-        client.batch_execute(&sql).await.expect("the clock is replaced");
-        Self { store, clock, client, schema: schema.to_owned(), written: Mutex::new(time) }
+        schema.client.batch_execute(&sql).await.expect("the clock is replaced");
+        Self { store, clock, schema, written: Mutex::new(time) }
     }
 
     async fn timed<'a, T>(
@@ -88,8 +130,8 @@ impl OnClock {
         let time = self.clock.now().as_micros();
         let mut written = self.written.lock().await;
         if *written != time {
-            let sql = format!("UPDATE {}.test_clock SET us = {time}", self.schema);
-            self.client.batch_execute(&sql).await.expect("the clock is set");
+            let sql = format!("UPDATE {}.test_clock SET us = {time}", self.schema.name);
+            self.schema.client.batch_execute(&sql).await.expect("the clock is set");
             *written = time;
         }
         drop(written);
@@ -111,7 +153,8 @@ impl SharedState for OnClock {
 /// A store of the server, on a manual clock.
 pub async fn timed(server: Arc<PostgresServer>) -> Fixture {
     let clock = ManualClock::new();
-    let store = OnClock::open(&server, &schema(), clock.clone()).await;
+    let schema = TestSchema::unused(&server).await;
+    let store = OnClock::open(&server, schema, clock.clone()).await;
     Fixture::manual(store, clock).keep(server)
 }
 
