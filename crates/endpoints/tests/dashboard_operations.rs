@@ -150,6 +150,25 @@ async fn invalid_operation_is_refused_with_a_reason() {
         let html = text(post(&service, "/dashboard/operations/preview", &form).await, StatusCode::BAD_REQUEST).await;
         assert!(html.contains(wanted), "{wanted}: {html}");
     }
+    let typed = [
+        ("action", "cancel"),
+        ("status", "Failed"),
+        ("code", "\"A\""),
+        ("q", "fog"),
+        ("endedSince", "2026-11-29T12:00"),
+    ];
+    let html = text(post(&service, "/dashboard/operations/preview", &typed).await, StatusCode::BAD_REQUEST).await;
+    for wanted in [
+        "role=\"alert\"",
+        "<option value=\"cancel\" selected>",
+        "<option selected>Failed</option>",
+        "name=\"code\" value=\"&quot;A&quot;\"",
+        "name=\"q\" value=\"fog\"",
+        "name=\"endedSince\" value=\"2026-11-29T12:00\"",
+    ] {
+        assert!(html.contains(wanted), "the form keeps its values, {wanted}: {html}");
+    }
+    assert_eq!(service.endpoints.audit().await.expect("a trail")[0].outcome, "INVALID_REQUEST");
     let unknown = [("preview", "00000000-0000-0000-0000-000000000000")];
     text(post(&service, "/dashboard/operations/start", &unknown).await, StatusCode::NOT_FOUND).await;
     text(post(&service, "/dashboard/operations/7/stop", &[]).await, StatusCode::NOT_FOUND).await;

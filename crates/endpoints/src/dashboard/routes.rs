@@ -120,6 +120,11 @@ async fn act(dashboard: &Dashboard, head: &Parts, body: Body, at: &str) -> Respo
             response
         }
         Ok(Answer::Show(content)) => document(head, shell::result(&view, &content, SystemTime::now().into())),
+        Ok(Answer::Refuse(content)) => {
+            let mut response = document(head, shell::result(&view, &content, SystemTime::now().into()));
+            *response.status_mut() = StatusCode::BAD_REQUEST;
+            response
+        }
         Err(failure) => failed(head, &view, &failure),
     }
 }

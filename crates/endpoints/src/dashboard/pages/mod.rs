@@ -96,9 +96,9 @@ pub(super) async fn act(view: &View, form: &Form) -> Result<Done, Failure> {
         ["health", "silences"] => health::silence(view, form).await,
         ["health", "silences", id, "end"] => health::end_silence(view, id).await,
         ["health", "test"] => Ok(health::test(view).await),
-        ["operations", "preview"] => operations::preview(view, form).await,
-        ["operations", "start"] => operations::start(view, form).await,
-        ["operations", id, "stop"] => operations::stop(view, id).await,
+        ["operations", "preview"] => bulk::preview(view, form).await,
+        ["operations", "start"] => bulk::start(view, form).await,
+        ["operations", id, "stop"] => bulk::stop(view, id).await,
         _ => Err(Failure::NoPage),
     }
 }
