@@ -134,8 +134,12 @@ impl PreparedJob {
     /// ```
     ///
     /// # Errors
-    /// The transaction is over after an error, as after every failed statement. 40001: another transaction used the same key
-    /// or id, and this one cannot see it in its isolation level. Repeat the transaction.
+    /// The transaction is over after an error, as after every failed statement, so it cannot commit without its job:
+    ///
+    /// - 23505: the key or the id belongs to another request.
+    /// - 53400: the queue limit of the job type is reached.
+    /// - 40001: another transaction used the same key or id, and this one cannot see it in its isolation level. Repeat the
+    ///   transaction.
     pub async fn enqueue(&self, client: &impl GenericClient) -> Result<Enqueued, Error> {
         let row =
             client.query_typed_one(&self.sql, &[(&self.text, Type::TEXT), (&self.payload(), Type::BYTEA)]).await?;
@@ -166,10 +170,6 @@ pub enum Enqueued {
     Accepted(JobId),
     /// The same request was submitted before, as this job.
     Existing(JobId),
-    /// The key or the id belongs to another request. No job is created.
-    Conflict,
-    /// The queue limit of the job type is reached. No job is created.
-    Full,
     /// An answer of a later version, or no answer of this function.
     Unknown,
 }
@@ -181,14 +181,12 @@ impl Enqueued {
         #[derive(Deserialize)]
         struct Answer {
             outcome: String,
-            id: Option<JobId>,
+            id: JobId,
         }
         let Ok(Answer { outcome, id }) = serde_json::from_str(answer) else { return Self::Unknown };
-        match (outcome.as_str(), id) {
-            ("accepted", Some(id)) => Self::Accepted(id),
-            ("existing", Some(id)) => Self::Existing(id),
-            ("conflict", _) => Self::Conflict,
-            ("full", _) => Self::Full,
+        match outcome.as_str() {
+            "accepted" => Self::Accepted(id),
+            "existing" => Self::Existing(id),
             _ => Self::Unknown,
         }
     }
@@ -228,8 +226,7 @@ mod tests {
         let id = JobId::random();
         let answer = |outcome: &str| Enqueued::parse(&format!(r#"{{"v":1,"outcome":"{outcome}","id":"{id}"}}"#));
         assert_eq!((answer("accepted"), answer("existing")), (Enqueued::Accepted(id), Enqueued::Existing(id)));
-        assert_eq!(Enqueued::parse(r#"{"v":1,"outcome":"full","id":null}"#), Enqueued::Full);
-        assert_eq!((answer("conflict"), answer("later")), (Enqueued::Conflict, Enqueued::Unknown));
+        assert_eq!(answer("later"), Enqueued::Unknown);
         assert_eq!(Enqueued::parse("no JSON"), Enqueued::Unknown);
     }
 }

@@ -74,6 +74,11 @@ impl Fail {
         matches!(self, Self::Postgres(error) if matches!(code(error), Some("40001" | "40P01")))
     }
 
+    /// Whether another transaction did not release a lock in time.
+    pub(crate) fn is_lock(&self) -> bool {
+        matches!(self, Self::Postgres(error) if code(error) == Some("55P03"))
+    }
+
     /// Whether to reconnect: the connection is broken, leads to a server that accepts no writes, or has outdated plans.
     pub(crate) fn ends_connection(&self) -> bool {
         match self {

@@ -14,14 +14,16 @@ const FULL_PERCENT: i64 = 90;
 /// A transaction that is open for this many seconds keeps too many dead rows.
 const LONG_SECONDS: i64 = 3600;
 
-/// The age of a snapshot is in transactions. It can be read without a right to the session's other fields.
+/// The age of a snapshot is in transactions. It can be read without a right to the session's other fields, which the start of a
+/// transaction needs: the oldest is unknown while another role has one open.
 const SQL: &str = "SELECT current_setting('server_version'), \
-    (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'), \
+    (SELECT coalesce(sum(numbackends), 0)::bigint FROM pg_stat_database), \
     current_setting('max_connections')::bigint, \
     (SELECT coalesce(max(age(backend_xmin)), 0)::bigint FROM pg_stat_activity), \
     current_setting('synchronous_standby_names'), \
-    (SELECT coalesce(max(extract(epoch FROM clock_timestamp() - xact_start)), 0)::bigint FROM pg_stat_activity \
-     WHERE backend_type = 'client backend'), \
+    (SELECT CASE WHEN bool_or(xact_start IS NULL AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL)) THEN NULL \
+        ELSE coalesce(max(extract(epoch FROM clock_timestamp() - xact_start)), 0)::bigint END \
+     FROM pg_stat_activity WHERE usesysid IS NOT NULL), \
     (SELECT coalesce(sum(n_dead_tup), 0)::bigint FROM pg_stat_user_tables WHERE schemaname = $1)";
 
 impl Calls {
@@ -32,7 +34,7 @@ impl Calls {
         let (used, max): (i64, i64) = (answer(columns.read())?, answer(columns.read())?);
         let oldest: i64 = answer(columns.read())?;
         let standbys: String = answer(columns.read())?;
-        let (open, dead): (i64, i64) = (answer(columns.read())?, answer(columns.read())?);
+        let (open, dead): (Option<i64>, i64) = (answer(columns.read())?, answer(columns.read())?);
         let health = StoreHealth::default()
             .with("version", version)
             .with("connections", used)
@@ -41,7 +43,8 @@ impl Calls {
             .with("synchronous_standby_names", standbys)
             .with("oldest_transaction_seconds", open)
             .with("dead_rows", dead)
-            .degraded_if(open >= LONG_SECONDS, || {
+            .degraded_if(open.is_some_and(|open| open >= LONG_SECONDS), || {
+                let open = open.unwrap_or_default();
                 format!("a transaction is open for {open} s, and the server keeps all rows deleted since; end it")
             })
             .degraded_if(used * 100 >= max * FULL_PERCENT, || {

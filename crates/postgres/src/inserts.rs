@@ -28,8 +28,7 @@ const CALLS: usize = 2;
 /// Capacity of the queue in KiB. Callers wait while it is full.
 const CAPACITY: u32 = 64 * 1024;
 
-const INSERT: &str =
-    "SELECT * FROM ae.insert_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)";
+const INSERT: &str = "SELECT * FROM ae.insert_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)";
 
 /// Hands inserts to the [`Batcher`].
 pub(crate) struct Inserts {
@@ -97,6 +96,7 @@ impl Batcher {
     /// Runs until the [`Inserts`] is dropped.
     pub(crate) async fn run(mut self, calls: Weak<Calls>) {
         let permits = Arc::new(Semaphore::new(CALLS));
+        let patience = Arc::new(Semaphore::new(1));
         while let Some(first) = self.first().await {
             // The semaphore is never closed.
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
@@ -107,9 +107,15 @@ impl Batcher {
                 continue;
             }
             let Some(calls) = calls.upgrade() else { return };
+            let (permits, patience) = (Arc::clone(&permits), Arc::clone(&patience));
             tokio::spawn(async move {
-                insert(batch, &calls).await;
+                let held = insert(batch, &calls).await;
                 drop(permit);
+                for pending in held {
+                    // One at a time, so that another call can always be under way.
+                    let _turn = (patience.acquire().await, permits.acquire().await);
+                    insert_patiently(pending, &calls).await;
+                }
             });
         }
     }
@@ -144,18 +150,54 @@ impl Batcher {
     }
 }
 
-async fn insert(batch: Vec<Pending>, calls: &Calls) {
-    match insert_all(&batch, calls).await {
-        Ok(answers) => {
-            for (pending, answer) in batch.into_iter().zip(answers) {
-                drop(pending.answer.send(answer));
+/// Inserts the jobs, and returns those whose key or id an open transaction holds. The others do not wait for its end: a call
+/// that met one is repeated in halves.
+async fn insert(batch: Vec<Pending>, calls: &Calls) -> Vec<Pending> {
+    let (mut batches, mut held) = (vec![batch], Vec::new());
+    while let Some(mut batch) = batches.pop() {
+        match insert_all(&batch, calls, false).await {
+            Ok(answers) => {
+                for (pending, answer) in batch.into_iter().zip(answers) {
+                    drop(pending.answer.send(answer));
+                }
+            }
+            Err(Failed { is_locked: true, .. }) if batch.len() == 1 => held.append(&mut batch),
+            Err(Failed { is_locked: true, .. }) => {
+                let half = batch.split_off(batch.len() / 2);
+                batches.extend([half, batch]);
+            }
+            Err(Failed { error, .. }) => {
+                for pending in batch {
+                    drop(pending.answer.send(Err(copy(&error))));
+                }
             }
         }
-        Err(error) => {
-            for pending in batch {
-                drop(pending.answer.send(Err(copy(&error))));
-            }
-        }
+    }
+    held
+}
+
+/// Inserts a job, and waits for the end of a transaction that holds its key or id.
+async fn insert_patiently(pending: Pending, calls: &Calls) {
+    if pending.answer.is_closed() {
+        return;
+    }
+    let batch = [pending];
+    let answers = insert_all(&batch, calls, true).await;
+    let answer = answers.map(|mut answers| answers.remove(0)).unwrap_or_else(|failed| Err(failed.error));
+    let [pending] = batch;
+    drop(pending.answer.send(answer));
+}
+
+/// Why a call inserted nothing.
+struct Failed {
+    error: StoreError,
+    /// Whether an open transaction holds a key or an id.
+    is_locked: bool,
+}
+
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Self {
+        Self { error, is_locked: false }
     }
 }
 
@@ -192,7 +234,11 @@ fn unless_all_null<T>(values: impl Iterator<Item = Option<T>>) -> Option<Vec<Opt
     values.iter().any(Option::is_some).then_some(values)
 }
 
-async fn insert_all(batch: &[Pending], calls: &Calls) -> Result<Vec<Result<Answered>>> {
+async fn insert_all(
+    batch: &[Pending],
+    calls: &Calls,
+    patient: bool,
+) -> std::result::Result<Vec<Result<Answered>>, Failed> {
     let jobs = || batch.iter().map(|pending| &pending.job);
     let ids: Vec<Uuid> = jobs().map(|job| job.id.0).collect();
     let types: Vec<i32> = batch.iter().map(|pending| pending.type_number).collect();
@@ -217,9 +263,10 @@ async fn insert_all(batch: &[Pending], calls: &Calls) -> Result<Vec<Result<Answe
     let began = Instant::now();
     let long = calls.long_lanes.known(began);
     let rows = calls
-        .query(
+        .link
+        .try_query(
             Lane::Submit,
-            INSERT,
+            &calls.schema.sql(INSERT),
             &[
                 (&ids, Type::UUID_ARRAY),
                 (&types, Type::INT4_ARRAY),
@@ -240,9 +287,11 @@ async fn insert_all(batch: &[Pending], calls: &Calls) -> Result<Vec<Result<Answe
                 (&bounded, Type::INT4_ARRAY),
                 (&bounds, Type::INT8_ARRAY),
                 (&long, Type::INT8_ARRAY),
+                (&patient, Type::BOOL),
             ],
         )
-        .await?;
+        .await;
+    let rows = rows.map_err(|fail| Failed { is_locked: fail.is_lock(), error: calls.link.error(fail) })?;
     let mut answers: Vec<Result<Answered>> =
         batch.iter().map(|_| Err(StoreError::Corrupt("the server did not answer an insert".to_owned()))).collect();
     let mut runnable = Vec::new();

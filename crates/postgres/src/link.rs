@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_endpoints_core::store;
+use async_endpoints_core::{StoreError, store};
 use tokio::{
     runtime::{Builder, Handle},
     sync::{mpsc, oneshot, watch},
@@ -137,7 +137,12 @@ impl Link {
         sql: &str,
         params: &[(&(dyn ToSql + Sync), Type)],
     ) -> store::Result<Vec<Row>> {
-        self.try_query(lane, sql, params).await.map_err(|fail| fail.into_error(&self.0.server.address))
+        self.try_query(lane, sql, params).await.map_err(|fail| self.error(fail))
+    }
+
+    /// The contract's error of a failed statement.
+    pub(crate) fn error(&self, fail: Fail) -> StoreError {
+        fail.into_error(&self.0.server.address)
     }
 
     /// Like [`query`](Self::query), while the store is opened: a missing right is permanent.
@@ -150,7 +155,13 @@ impl Link {
         answer.map_err(|fail| fail.into_open_error(&self.0.server.address))
     }
 
-    async fn try_query(&self, lane: Lane, sql: &str, params: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, Fail> {
+    /// Like [`query`](Self::query), with an error that says more.
+    pub(crate) async fn try_query(
+        &self,
+        lane: Lane,
+        sql: &str,
+        params: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<Vec<Row>, Fail> {
         let until = Instant::now() + DEADLINE;
         match self.run(lane, sql, params, until).await {
             Err(fail) if fail.is_conflict() => self.run(lane, sql, params, until).await,

@@ -18,7 +18,7 @@ use async_endpoints_testkit::{
     server::{PostgresServer, psql},
 };
 use common::{client, open, schema};
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, future::join_all};
 use tokio::time::timeout;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -183,19 +183,64 @@ async fn key_of_an_earlier_job_is_answered() {
     let again = NewJob { id: JobId::random(), ..first.clone() };
     assert_eq!(world.prepared(&again).enqueue(&world.client).await.unwrap(), Enqueued::Existing(first.id));
     let different = NewJob { fingerprint: digest(9), ..again };
-    assert_eq!(world.prepared(&different).enqueue(&world.client).await.unwrap(), Enqueued::Conflict);
+    let error = world.prepared(&different).enqueue(&world.client).await.unwrap_err();
+    assert_eq!(error.code(), Some(&SqlState::UNIQUE_VIOLATION), "{error}");
     assert_eq!(world.count("jobs"), "1");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn full_queue_is_answered() {
+async fn full_queue_ends_the_transaction() {
     let world = World::new().await;
-    let enqueue = async |job: &NewJob| world.prepared(job).enqueue(&world.client).await.unwrap();
+    let enqueue = async |job: &NewJob| world.prepared(job).enqueue(&world.client).await;
     let (first, second) = (job().queue_limit(2), job().queue_limit(2));
-    assert_eq!(enqueue(&first).await, Enqueued::Accepted(first.id));
-    assert_eq!(enqueue(&second).await, Enqueued::Accepted(second.id));
-    assert_eq!(enqueue(&job().queue_limit(2)).await, Enqueued::Full);
-    assert_eq!(enqueue(&second).await, Enqueued::Existing(second.id), "a repeat needs no place");
+    assert_eq!(enqueue(&first).await.unwrap(), Enqueued::Accepted(first.id));
+    assert_eq!(enqueue(&second).await.unwrap(), Enqueued::Accepted(second.id));
+    assert_eq!(enqueue(&second).await.unwrap(), Enqueued::Existing(second.id), "a repeat needs no place");
+    let mut client = client(&world.server).await;
+    let transaction = client.transaction().await.unwrap();
+    let error = world.prepared(&job().queue_limit(2)).enqueue(&transaction).await.unwrap_err();
+    assert_eq!(error.code(), Some(&SqlState::CONFIGURATION_LIMIT_EXCEEDED), "{error}");
+    let ended = transaction.execute("SELECT 1", &[]).await.unwrap_err();
+    assert_eq!(ended.code(), Some(&SqlState::IN_FAILED_SQL_TRANSACTION), "an answer that nobody reads is no loss");
+}
+
+/// Of jobs that arrive together, only that with the held key waits for the transaction, and each limit is checked.
+#[tokio::test(flavor = "multi_thread")]
+async fn open_transaction_delays_only_the_job_of_its_key() {
+    let world = World::new().await;
+    assert_eq!(world.claim().await, []);
+    let held = job().key(key("held")).queue_limit(1000);
+    let mut client = client(&world.server).await;
+    let transaction = client.transaction().await.unwrap();
+    world.prepared(&held).enqueue(&transaction).await.unwrap();
+    let repeat = world.store.insert(NewJob { id: JobId::random(), ..held.clone() });
+    let keyed = (0..40).map(|n| job().key(key(&format!("k{n}"))).queue_limit(1000));
+    let others = keyed.chain((0..20).map(|_| job().queue_limit(1000))).map(|job| world.store.insert(job));
+    let others = async {
+        let inserted = timeout(Duration::from_secs(2), join_all(others)).await.expect("the others do not wait");
+        assert!(inserted.iter().all(|outcome| matches!(outcome, Ok(InsertOutcome::Inserted { .. }))), "{inserted:?}");
+        transaction.commit().await.unwrap();
+    };
+    let (repeat, ()) = tokio::join!(repeat, others);
+    let Ok(InsertOutcome::Existing(JobLookup::Found(found))) = &repeat else { panic!("{repeat:?}") };
+    assert_eq!(found.id, held.id);
+    assert_eq!(world.count("jobs"), "61");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_valid_traceparent_is_kept() {
+    let world = World::new().await;
+    let valid = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    for parent in [valid, "00-00000000000000000000000000000000-b7ad6b7169203331-01", "01-x", "no traceparent"] {
+        let sql =
+            format!(r#"SELECT {}.enqueue_v1('{{"name":"Print","traceparent":"{parent}"}}', '{{}}')"#, world.schema);
+        let answer = psql(&world.server.url(), &sql);
+        let Enqueued::Accepted(id) = Enqueued::parse(&answer) else { panic!("{answer}") };
+        let JobLookup::Found(found) = world.store.get(id).await.unwrap() else { panic!("no job") };
+        let kept = found.trace.map(|trace| trace.traceparent.to_string());
+        assert_eq!(kept.as_deref(), (parent == valid).then_some(valid), "{parent}");
+    }
+    assert_eq!(world.claim().await.len(), 4, "no job is unreadable");
 }
 
 /// Two transactions use the same key, and the first one commits while the second one waits.
@@ -277,6 +322,7 @@ async fn job_from_psql_needs_a_name_and_a_body() {
         (r#"{"name": "Print", "v": 2}"#, body, "unsupported version 2"),
         (r#"{"name": "Print", "key": "ü"}"#, body, "invalid key"),
         (r#"{"name": "Print", "priority": 11}"#, body, "violates check constraint"),
+        (r#"{"name": "Print", "maxRetries": -1}"#, body, "expected 0 or more"),
         (r#"{"name": "Print"}"#, "", "invalid payload"),
         ("no JSON", body, "invalid input syntax for type json"),
     ] {

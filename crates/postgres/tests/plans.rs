@@ -170,7 +170,7 @@ impl Texts<'_> {
         let keys = "ARRAY['a','b','c','d','e','f','g','h','i','j']";
         format!(
             "insert_v1({ids}, {types}, {priorities}, {payloads}, {prints}, NULL, NULL, {keys}, {no}, {zeros}, NULL, {ones}, {ones},
-                 {ones}, NULL, NULL, NULL, NULL, ARRAY[14])"
+                 {ones}, NULL, NULL, NULL, NULL, ARRAY[14], false)"
         )
     }
 

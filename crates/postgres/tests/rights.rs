@@ -1,10 +1,12 @@
 //! The rights that a store needs.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+mod common;
+
 use std::time::Duration;
 
 use async_endpoints_core::{JobStore, store::JobLookup};
-use async_endpoints_postgres::Options;
+use async_endpoints_postgres::{Options, tokio_postgres::IsolationLevel};
 use async_endpoints_testkit::{
     jobs::job,
     server::{PgBouncer, PostgresServer, psql},
@@ -23,6 +25,24 @@ async fn owner_of_a_schema_needs_no_other_right() {
     let health = store.health().await.unwrap();
     assert!(health.degraded.is_empty(), "{health:?}");
     assert_eq!(health.data["max_connections"], 600);
+}
+
+#[tokio::test]
+async fn transactions_of_other_roles_have_an_age_with_the_right_to_read_it() {
+    let postgres = PostgresServer::shared();
+    let url = postgres.database();
+    psql(&url, "CREATE ROLE jobs_reader LOGIN");
+    psql(&url, "CREATE SCHEMA ae AUTHORIZATION jobs_reader");
+    let store = Options::new().open(url.replace("postgres@", "jobs_reader@")).await.unwrap();
+    let mut other = common::client(&postgres).await;
+    let transaction = other.build_transaction().isolation_level(IsolationLevel::RepeatableRead).start().await.unwrap();
+    transaction.execute("SELECT 1", &[]).await.unwrap();
+    let age = async || store.health().await.unwrap().data["oldest_transaction_seconds"].clone();
+    assert!(age().await.is_null(), "not seen is not 0");
+    psql(&url, "GRANT pg_read_all_stats TO jobs_reader");
+    assert!(age().await.is_u64());
+    // The server counts the sessions of all roles.
+    assert!(store.health().await.unwrap().data["connections"].as_u64().is_some_and(|used| used > 9));
 }
 
 #[tokio::test]

@@ -69,40 +69,50 @@ END $$;
 --
 -- Answers, one row for each job: 0 accepted, 1 existing (`other` is its id), 2 conflict, 3 the queue is full. Further rows have
 -- the answer 4: `n` is a type whose limit was checked, and `ahead` the number of its waiting jobs before the call.
--- Checks the key, then the id, then the limit. Waits for another open transaction that takes the same key or id.
+-- Checks the key, then the limit, then the id. Waits for another open transaction that takes the same key or id: as long as any
+-- statement if `patient`, else 100 ms.
 CREATE OR REPLACE FUNCTION ae.insert_v1(
     ids uuid[], types int[], prios smallint[], payloads bytea[], fingerprints bytea[], owners bytea[], labels text[], keys text[],
     repeatables bool[], delays bigint[], limits bigint[], retentions bigint[], retries bigint[], losses bigint[],
-    parents text[], states text[], bounded int[], bounds bigint[], long bigint[]
+    parents text[], states text[], bounded int[], bounds bigint[], long bigint[], patient bool
 ) RETURNS TABLE (n int, answer smallint, now bigint, ahead bigint, other uuid) LANGUAGE plpgsql
 SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
     t bigint := ae.now_us();
     base bigint := ae.next_order(t);
+    usual_wait text := current_setting('lock_timeout');
+    wait text := CASE WHEN patient THEN usual_wait ELSE '100ms' END;
     refused uuid[] := '{}';     -- the queue is full
     known uuid[] := '{}';       -- the key is known
     accepted uuid[]; new_jobs int;
     of_type int; waiting record;
 BEGIN
+    PERFORM set_config('lock_timeout', wait, true);
+    IF keys IS NOT NULL THEN
+        WITH i AS MATERIALIZED (
+            SELECT * FROM unnest(ids, types, keys, owners) AS u(id, ty, key, owner) WHERE key IS NOT NULL),
+        k AS (
+            INSERT INTO ae.keys (type, key, owner, id)
+            SELECT i.ty, i.key, coalesce(i.owner, ''), i.id FROM i ORDER BY 1, 2, 3 ON CONFLICT DO NOTHING RETURNING id)
+        SELECT coalesce(array_agg(i.id), '{}') INTO known FROM i WHERE i.id NOT IN (SELECT k.id FROM k);
+    END IF;
     IF limits IS NOT NULL THEN
+        -- No transaction of an application holds the lock of a type.
+        PERFORM set_config('lock_timeout', usual_wait, true);
         FOR of_type IN SELECT DISTINCT u.ty FROM unnest(types, limits) AS u(ty, l) WHERE u.l IS NOT NULL ORDER BY 1 LOOP
             PERFORM pg_advisory_xact_lock(hashtext('ae.types'), of_type);
             waiting := ae.waiting(of_type);
             IF waiting.changes > 64 THEN
                 PERFORM ae.fold_type(of_type, waiting.since);
             END IF;
-            refused := refused || ae.beyond_limit(of_type, waiting.jobs, ids, types, limits, keys, owners);
+            refused := refused || ae.beyond_limit(of_type, waiting.jobs, ids, types, limits, known);
             RETURN QUERY SELECT of_type, 4::smallint, t, waiting.jobs, NULL::uuid;
         END LOOP;
-    END IF;
-    IF keys IS NOT NULL THEN
-        WITH i AS MATERIALIZED (
-            SELECT * FROM unnest(ids, types, keys, owners) AS u(id, ty, key, owner) WHERE key IS NOT NULL AND NOT id = ANY (refused)),
-        k AS (
-            INSERT INTO ae.keys (type, key, owner, id)
-            SELECT i.ty, i.key, coalesce(i.owner, ''), i.id FROM i ORDER BY 1, 2, 3 ON CONFLICT DO NOTHING RETURNING id)
-        SELECT coalesce(array_agg(i.id), '{}') INTO known FROM i WHERE i.id NOT IN (SELECT k.id FROM k);
+        IF cardinality(refused) > 0 AND cardinality(known) > 0 THEN
+            refused := refused || ae.sharing_keys(refused, known, ids, types, keys, owners);
+        END IF;
+        PERFORM set_config('lock_timeout', wait, true);
     END IF;
     RETURN QUERY
     WITH j AS (
@@ -144,19 +154,27 @@ BEGIN
 END $$;
 
 -- The jobs that a queue limit refuses: those that would be new, beyond the free places of their type.
-CREATE OR REPLACE FUNCTION ae.beyond_limit(
-    of_type int, waiting bigint, ids uuid[], types int[], limits bigint[], keys text[], owners bytea[]
-) RETURNS uuid[] LANGUAGE plpgsql SET jit = off SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+CREATE OR REPLACE FUNCTION ae.beyond_limit(of_type int, waiting bigint, ids uuid[], types int[], limits bigint[], known uuid[])
+RETURNS uuid[] LANGUAGE plpgsql SET jit = off SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     RETURN ARRAY(
         SELECT f.id FROM (
             SELECT i.id, i.l, row_number() OVER (ORDER BY i.n) AS place
-            FROM unnest(ids, types, limits, keys, owners) WITH ORDINALITY AS i(id, ty, l, key, owner, n)
-            WHERE i.ty = of_type
+            FROM unnest(ids, types, limits) WITH ORDINALITY AS i(id, ty, l, n)
+            WHERE i.ty = of_type AND NOT i.id = ANY (known)
               AND (SELECT true FROM ae.jobs j WHERE j.id = i.id) IS NULL
-              AND (SELECT true FROM ae.tombs o WHERE o.id = i.id) IS NULL
-              AND (SELECT true FROM ae.keys k WHERE k.type = i.ty AND k.key = i.key AND k.owner = coalesce(i.owner, '')) IS NULL) f
+              AND (SELECT true FROM ae.tombs o WHERE o.id = i.id) IS NULL) f
         WHERE waiting + f.place > f.l);
+END $$;
+
+-- The jobs of known keys whose keys refused jobs of the same call took.
+CREATE OR REPLACE FUNCTION ae.sharing_keys(refused uuid[], known uuid[], ids uuid[], types int[], keys text[], owners bytea[])
+RETURNS uuid[] LANGUAGE plpgsql SET jit = off SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+    RETURN ARRAY(
+        SELECT i.id FROM unnest(ids, types, keys, owners) AS i(id, ty, key, owner)
+        WHERE i.id = ANY (known) AND (SELECT k.id FROM ae.keys k
+            WHERE k.type = i.ty AND k.key = i.key AND k.owner = coalesce(i.owner, '')) = ANY (refused));
 END $$;
 
 -- The answers of `insert_v1` for jobs that it did not accept.
@@ -166,10 +184,10 @@ CREATE OR REPLACE FUNCTION ae.not_accepted(
 SET jit = off SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 BEGIN
-    -- A key whose job was not accepted, because its id is taken, stays free.
+    -- A key whose job was not accepted, because its id is taken or the queue is full, stays free.
     DELETE FROM ae.keys x WHERE x.ctid = ANY (ARRAY(
         SELECT (SELECT k.ctid FROM ae.keys k WHERE k.type = i.ty AND k.key = i.key AND k.owner = coalesce(i.owner, '') AND k.id = i.id)
-        FROM unnest(ids, types, keys, owners) AS i(id, ty, key, owner) WHERE NOT i.id = ANY (accepted || known || refused)));
+        FROM unnest(ids, types, keys, owners) AS i(id, ty, key, owner) WHERE NOT i.id = ANY (accepted || known)));
     RETURN QUERY
     SELECT i.n::int, CASE
             WHEN i.id = ANY (refused) THEN 3
