@@ -4,6 +4,10 @@
 mod support;
 
 use async_endpoints::{Access, AccessLevel, Endpoint, Grant, JobContext, JobError, JobType};
+use async_endpoints_core::{
+    JobName, JobStore,
+    store::{Claim, LeaseToken, TypeQuota, WorkerId},
+};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use support::{PATIENCE, Service};
@@ -33,6 +37,11 @@ async fn send(service: &Service, method: Method, path: &str, body: Value) -> (St
 async fn run(service: &Service, new: Value) -> Value {
     let (status, preview) = send(service, Method::POST, "/ops/bulk/preview", new).await;
     assert_eq!(status, StatusCode::OK, "{preview}");
+    started(service, &preview).await
+}
+
+/// Starts a previewed operation, and waits for its end.
+async fn started(service: &Service, preview: &Value) -> Value {
     let (status, started) = send(service, Method::POST, "/ops/bulk", json!({ "preview": preview["id"] })).await;
     assert_eq!((status, &started["id"], &started["total"]), (StatusCode::ACCEPTED, &preview["id"], &preview["count"]));
     let path = format!("/ops/bulk/{}", started["id"].as_str().unwrap());
@@ -84,6 +93,24 @@ async fn failed_jobs_are_retried_once_and_waiting_ones_canceled() {
     let repeated = send(&service, Method::POST, "/ops/bulk", json!({ "preview": canceled["id"] })).await;
     assert_eq!(repeated, (StatusCode::OK, canceled), "a repeated start gets the ended operation");
     service.stop().await;
+}
+
+#[tokio::test]
+async fn job_that_started_is_not_canceled_as_queued() {
+    let service = service(Access::loopback()).await;
+    let [starts, waits] = [service.submit("/waiting", json!(1)).await, service.submit("/waiting", json!(2)).await];
+    let queued = json!({ "action": "cancel", "filter": { "status": "Queued", "name": "Waiting" } });
+    let (_, preview) = send(&service, Method::POST, "/ops/bulk/preview", queued).await;
+    assert_eq!(preview["count"], 2);
+    let quotas = vec![TypeQuota { name: JobName::new("Waiting").unwrap(), max: 1, timeout: PATIENCE }];
+    let (worker, token) = (WorkerId(uuid::Uuid::now_v7()), LeaseToken::random());
+    let claim = Claim { worker, token, quotas, max: 1, max_bytes: 1 << 20, lease: PATIENCE };
+    assert_eq!(service.store.claim(&claim).await.unwrap().attempts[0].lease.job, starts);
+    let ended = started(&service, &preview).await;
+    assert_eq!((&ended["changed"], &ended["skipped"]), (&json!(1), &json!(1)), "{ended}");
+    assert_eq!(service.job(waits).await["status"], "Canceled");
+    let started = service.job(starts).await;
+    assert!(started["status"] == "InProgress" && started["cancelRequestedAt"].is_null(), "{started}");
 }
 
 #[tokio::test]

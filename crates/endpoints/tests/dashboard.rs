@@ -277,6 +277,11 @@ async fn token_begins_a_session_with_its_level() {
         let cancel = with_session(cancel).header("sec-fetch-site", "same-origin");
         assert_eq!(cancel.send().await.unwrap().status(), canceled, "{token}");
     }
+    let response = post(&service, &format!("/dashboard/jobs/{id}/cancel"), "").await;
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    let html = response.text().await.unwrap();
+    let back = format!("name=\"back\" value=\"/jobs/{id}\"");
+    assert!(html.contains("The action was not done.") && html.contains(&back), "{html}");
     let response = post(&service, "/dashboard/logout", "").await;
     assert!(response.headers()[header::SET_COOKIE].to_str().unwrap().contains("Max-Age=0"));
     service.stop().await;

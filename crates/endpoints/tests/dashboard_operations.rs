@@ -69,6 +69,8 @@ async fn jobs_of_a_list_are_retried_after_a_preview() {
     assert!(support::found(&service.endpoints, ink).await.retried_by.is_none());
     until(async || page(&service, "/dashboard/operations").await.contains("status completed")).await;
     let html = page(&service, "/dashboard/operations").await;
+    let by = format!("<a href=\"../dashboard/operations?audit={}#audit\">loopback</a>", start[0].1);
+    assert!(html.contains(&by), "{by}: {html}");
     for wanted in ["1 of 1", "error code <code>NO_PAPER</code>", "bulk.preview", "bulk.start", "loopback"] {
         assert!(html.contains(wanted), "{wanted}: {html}");
     }

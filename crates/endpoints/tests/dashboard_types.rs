@@ -140,6 +140,14 @@ async fn outage_is_an_error_and_not_an_empty_page() {
         let html = text(get(&service, path).await, StatusCode::SERVICE_UNAVAILABLE).await;
         assert!(html.contains("The job store did not answer"), "{path}: {html}");
     }
+    let pause = post(&service, "/dashboard/types/Echo/pause", &[("reason", "no paper"), ("for", "3600")]).await;
+    let html = text(pause, StatusCode::SERVICE_UNAVAILABLE).await;
+    for wanted in
+        ["may have been done", "name=\"reason\" value=\"no paper\"", "name=\"for\" value=\"3600\"", "Send again"]
+    {
+        assert!(html.contains(wanted), "the form can be sent again, {wanted}: {html}");
+    }
+    assert!(!html.contains("data-live="), "the page of a form does not load itself again: {html}");
     flaky.outage(false);
     service.stop().await;
 }

@@ -201,7 +201,7 @@ async fn full_queue_ends_the_transaction() {
     let error = world.prepared(&job().queue_limit(2)).enqueue(&transaction).await.unwrap_err();
     assert_eq!(error.code(), Some(&SqlState::CONFIGURATION_LIMIT_EXCEEDED), "{error}");
     let ended = transaction.execute("SELECT 1", &[]).await.unwrap_err();
-    assert_eq!(ended.code(), Some(&SqlState::IN_FAILED_SQL_TRANSACTION), "an answer that nobody reads is no loss");
+    assert_eq!(ended.code(), Some(&SqlState::IN_FAILED_SQL_TRANSACTION), "the transaction cannot commit");
 }
 
 /// Of jobs that arrive together, only that with the held key waits for the transaction, and each limit is checked.

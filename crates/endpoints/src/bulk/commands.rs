@@ -69,9 +69,10 @@ impl Bulk {
 
     /// Requests the end of an operation, and returns it.
     pub(crate) async fn stop(&self, id: Uuid) -> Result<BulkOperation, BulkError> {
+        let now = SystemTime::now().into();
         let stopped = update(&*self.store, |document| {
             let operation = document.find(id)?;
-            operation.stop();
+            operation.stop(now);
             operation.view()
         });
         match stopped.await? {

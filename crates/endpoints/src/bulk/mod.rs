@@ -169,8 +169,9 @@ pub enum BulkError {
     Store(#[from] StoreError),
 }
 
-/// Acts on a job.
-pub(crate) type Act = Box<dyn Fn(BulkAction, JobId) -> BoxFuture<'static, Result<Acted, StoreError>> + Send + Sync>;
+/// Acts on a job, if it has the state that the filter asks for.
+pub(crate) type Act =
+    Box<dyn Fn(BulkAction, Option<JobStatus>, JobId) -> BoxFuture<'static, Result<Acted, StoreError>> + Send + Sync>;
 
 /// The bulk operations of the fleet, as this process handles them.
 pub(crate) struct Bulk {

@@ -115,11 +115,18 @@ impl Operation {
         }
     }
 
-    /// Requests the end. An operation that has ended stays as it is.
-    pub(super) fn stop(&mut self) {
-        if self.state == State::Running {
-            self.state = State::Stopping;
+    /// Ends an operation that waits, and requests the end of one that a process runs. An ended one stays as it is.
+    pub(super) fn stop(&mut self, now: Timestamp) {
+        match (self.state, self.runner) {
+            (State::Running, None) => self.end(State::Stopped, now),
+            (State::Running, Some(_)) => self.state = State::Stopping,
+            _ => {}
         }
+    }
+
+    fn end(&mut self, state: State, now: Timestamp) {
+        (self.state, self.ended_at) = (state, Some(now));
+        self.chunk.clear();
     }
 
     /// Gives the operation to a process. Returns whether another one had it, which may have acted on the chunk.
@@ -149,16 +156,12 @@ impl Operation {
         }
         let is_done = self.chunk.is_empty() && self.rest.is_none();
         if is_done {
-            self.state = State::Completed;
             // Members that left the state before their turn are no longer in the list.
             let left = self.count.saturating_sub(self.tally.sum());
             self.tally.skipped += if self.complete { left } else { 0 };
+            self.end(State::Completed, now);
         } else if self.state == State::Stopping {
-            self.state = State::Stopped;
-        }
-        if !self.is_active() {
-            self.ended_at = Some(now);
-            self.chunk.clear();
+            self.end(State::Stopped, now);
         }
     }
 
@@ -247,7 +250,7 @@ mod tests {
         ] {
             let mut operation = running();
             if is_stopping {
-                operation.stop();
+                operation.stop(NOW);
                 assert_eq!(operation.view().map(|view| view.status), Some(BulkStatus::Stopping));
             }
             let next = operation.advance(RUNNER, 0, &round, NOW);
@@ -256,6 +259,14 @@ mod tests {
             assert_eq!(next == Next::Ended, operation.ended_at.is_some(), "{round:?}");
             assert_eq!(next == Next::Continue, state == State::Running, "{round:?}");
         }
+    }
+
+    #[test]
+    fn stop_ends_an_operation_that_waits() {
+        let mut operation = Operation { runner: None, ..running() };
+        operation.stop(NOW);
+        assert_eq!((operation.state, operation.ended_at), (State::Stopped, Some(NOW)));
+        assert!(operation.chunk.is_empty() && !operation.is_active());
     }
 
     #[test]
@@ -283,7 +294,7 @@ mod tests {
         let last = Round { tally: tally(10, 0, 0), remaining: Vec::new(), page: Some((Vec::new(), None)) };
         assert_eq!(operation.advance(RUNNER, 0, &last, NOW), Next::Ended);
         let ended = operation.clone();
-        operation.stop();
+        operation.stop(NOW);
         operation.start(Timestamp::from_micros(2));
         assert_eq!(operation.advance(RUNNER, 1, &last, NOW), Next::Ended);
         assert_eq!(operation, ended);

@@ -18,7 +18,7 @@ use super::{
     Act, Bulk,
     document::{BULK, read, update},
     members::{self, MemberFilter},
-    operation::{Acted, Next, Operation, Round},
+    operation::{Acted, Next, Operation, Round, State},
 };
 use crate::{
     store_call::{limited, within},
@@ -112,7 +112,11 @@ impl Bulk {
     /// Runs an operation until its end. Returns false if another process has it or the role.
     async fn run_one(&self, mut taken: Taken, act: &Act) -> bool {
         loop {
-            let (round, has_failed) = self.round(&taken, act).await;
+            let (round, has_failed) = match taken.operation.state {
+                // The process that ran it died, or was stopped before.
+                State::Stopping => (Round { remaining: taken.operation.chunk.clone(), ..Round::default() }, false),
+                _ => self.round(&taken, act).await,
+            };
             let next = loop {
                 if matches!(self.has_role().await, Ok(false)) {
                     return false;
@@ -156,10 +160,10 @@ impl Bulk {
 
     /// Acts on the chunk for a time, then reads the next one. Returns whether the store failed.
     async fn round(&self, taken: &Taken, act: &Act) -> (Round, bool) {
-        let Operation { action, chunk, rest, .. } = &taken.operation;
+        let Operation { action, filter, chunk, rest, .. } = &taken.operation;
         let until = Instant::now() + ROUND;
         let one = |id: JobId| async move {
-            let acted = if Instant::now() < until { Some(act(*action, id).await) } else { None };
+            let acted = if Instant::now() < until { Some(act(*action, filter.status, id).await) } else { None };
             (id, acted)
         };
         let done: Vec<_> = stream::iter(chunk.clone()).map(one).buffer_unordered(CONCURRENCY).collect().await;

@@ -63,7 +63,7 @@ fn cancel(status: Option<JobStatus>) -> NewBulk {
 /// Cancels jobs and counts the calls.
 fn canceling(store: &Arc<dyn Store>, calls: &Arc<AtomicUsize>) -> Act {
     let (store, calls) = (store.clone(), calls.clone());
-    Box::new(move |_, id| {
+    Box::new(move |_, _, id| {
         let (store, calls) = (store.clone(), calls.clone());
         Box::pin(async move {
             calls.fetch_add(1, Ordering::Relaxed);
@@ -83,7 +83,7 @@ async fn canceled(store: &dyn Store, id: JobId) -> Result<Acted, StoreError> {
 /// Cancels this number of jobs, then blocks.
 fn blocking_after(store: &Arc<dyn Store>, jobs: usize, blocked: &Arc<Notify>) -> Act {
     let (store, blocked, calls) = (store.clone(), blocked.clone(), Arc::new(AtomicUsize::new(0)));
-    Box::new(move |_, id| {
+    Box::new(move |_, _, id| {
         let (store, blocked, calls) = (store.clone(), blocked.clone(), calls.clone());
         Box::pin(async move {
             if calls.fetch_add(1, Ordering::Relaxed) >= jobs {
@@ -174,7 +174,7 @@ async fn stopped_operation_changes_no_more_jobs() {
     let blocked = Arc::new(Notify::new());
     let slow: Act = {
         let (store, blocked) = (store.clone(), blocked.clone());
-        Box::new(move |_, id| {
+        Box::new(move |_, _, id| {
             let (store, blocked) = (store.clone(), blocked.clone());
             Box::pin(async move {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -196,6 +196,28 @@ async fn stopped_operation_changes_no_more_jobs() {
     assert_eq!(stopped.count + ended.changed, 1_000, "the counts are exact");
     assert_eq!(process.bulk.stop(preview.id).await.expect("started"), ended, "it stays stopped");
     assert_eq!(process.bulk.start(preview.id).await.expect("started"), ended, "a repeated start runs nothing again");
+}
+
+#[tokio::test]
+async fn stopped_operation_of_a_dead_process_changes_no_more_jobs() {
+    let store = memory();
+    insert(&store, 500).await;
+    let blocked = Arc::new(Notify::new());
+    let process = Process::start(&store, blocking_after(&store, 100, &blocked));
+    let (preview, waiting) =
+        (process.preview(Some(JobStatus::Queued)).await, process.preview(Some(JobStatus::Queued)).await);
+    for id in [preview.id, waiting.id] {
+        process.bulk.start(id).await.expect("the preview exists");
+    }
+    blocked.notified().await;
+    drop(process);
+    let calls = Arc::default();
+    let next = Process::start(&store, canceling(&store, &calls));
+    let stopped = next.bulk.stop(waiting.id).await.expect("started");
+    assert_eq!(stopped.status, BulkStatus::Stopped, "it waited");
+    assert_eq!(next.bulk.stop(preview.id).await.expect("started").status, BulkStatus::Stopping);
+    assert_eq!(next.ended(preview.id).await.status, BulkStatus::Stopped);
+    assert_eq!(calls.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test]

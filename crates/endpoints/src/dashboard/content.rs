@@ -154,7 +154,7 @@ pub(super) enum Failure {
     NoAccess,
     /// The caller has no session, or sent a wrong token. After the login, the browser opens the path `back`.
     #[error("Sign in with a token of this service.")]
-    SignIn { is_wrong: bool, back: String },
+    SignIn { why: Option<&'static str>, back: String },
     /// A link of another site: the browser sends the session when this page loads itself again.
     #[error("The page loads again.")]
     Again,

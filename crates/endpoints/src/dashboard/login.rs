@@ -16,8 +16,19 @@ use crate::http::{self, HttpConfig};
 pub(super) fn refusal(config: &HttpConfig, head: &Parts, at: &str) -> Failure {
     match config.access.takes_token() {
         true if http::is_foreign(head) => Failure::Again,
-        true => Failure::SignIn { is_wrong: false, back: at.to_owned() },
+        true => Failure::SignIn { why: None, back: at.to_owned() },
         false => Failure::NoAccess,
+    }
+}
+
+/// Why an action of a caller without access is not done. `page` is that of the action.
+pub(super) fn action_refusal(config: &HttpConfig, head: &Parts, page: String) -> Failure {
+    match refusal(config, head, "") {
+        Failure::SignIn { .. } => Failure::SignIn {
+            why: Some("You are not signed in, or your session has ended. The action was not done."),
+            back: page,
+        },
+        other => other,
     }
 }
 
@@ -30,7 +41,7 @@ pub(super) async fn sign_in(view: &View, config: &HttpConfig, head: &Parts, form
     let back = own_path(form, "back").unwrap_or_default();
     match cookie {
         Ok(cookie) => Ok(with_cookie(back, Some(&cookie))),
-        Err(_) => Err(Failure::SignIn { is_wrong: true, back }),
+        Err(_) => Err(Failure::SignIn { why: Some("The token is wrong."), back }),
     }
 }
 
@@ -50,17 +61,17 @@ fn with_cookie(path: String, cookie: Option<&HeaderValue>) -> Done {
 }
 
 /// The form. Password managers fill it in, and a token can be pasted.
-pub(super) fn form(view: &View, is_wrong: bool, back: &str) -> Markup {
+pub(super) fn form(view: &View, why: Option<&str>, back: &str) -> Markup {
     html! {
         section {
-            @if is_wrong { p.failure role="alert" { "The token is wrong." } }
+            @if let Some(why) = why { p.failure role="alert" { (why) } }
             // The script looks whether the browser has a session that it did not send.
-            form.filter method="post" action=(view.link("/login")) data-login=[(!is_wrong).then_some("")] {
+            form.filter method="post" action=(view.link("/login")) data-login=[why.is_none().then_some("")] {
                 input type="hidden" name="back" value=(back);
                 label {
                     "Token"
                     input type="password" name="token" size="40" autocomplete="current-password" required
-                        aria-invalid=[is_wrong.then_some("true")];
+                        aria-invalid=[why.map(|_| "true")];
                 }
                 button { "Sign in" }
             }

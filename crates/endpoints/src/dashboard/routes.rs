@@ -51,7 +51,7 @@ async fn answer(dashboard: Arc<Dashboard>, request: Request) -> Response {
     let answered = AssertUnwindSafe(respond(&dashboard, &head, body)).catch_unwind().await;
     let mut response = answered.unwrap_or_else(|_| {
         let view = dashboard.view_of(Granted::default(), &head, view::at(&head.uri));
-        failed(&head, &view, &Failure::Panic)
+        failed(&head, &view, &Failure::Panic, None)
     });
     secure(&mut response);
     response
@@ -62,7 +62,7 @@ async fn respond(dashboard: &Arc<Dashboard>, head: &Parts, body: Body) -> Respon
     match head.method {
         Method::GET | Method::HEAD => {}
         Method::POST => return act(dashboard, head, body, at).await,
-        _ => return failed(head, &dashboard.view(head, at), &Failure::Method),
+        _ => return failed(head, &dashboard.view(head, at), &Failure::Method, None),
     }
     if at == "/" {
         return open("../dashboard");
@@ -79,13 +79,13 @@ async fn respond(dashboard: &Arc<Dashboard>, head: &Parts, body: Body) -> Respon
             Ok(()) => Box::pin(pages::jobs_csv(&view)).await,
             Err(refusal) => Err(refusal),
         };
-        return file.unwrap_or_else(|failure| failed(head, &view, &failure));
+        return file.unwrap_or_else(|failure| failed(head, &view, &failure, None));
     }
     let content = dashboard.content(&view, head).await;
     match content {
         Ok(content) => show(head, &view, &content),
         Err(Failure::Moved(path)) => open(&view.link(&path)),
-        Err(failure) => failed(head, &view, &failure),
+        Err(failure) => failed(head, &view, &failure, None),
     }
 }
 
@@ -93,20 +93,22 @@ async fn respond(dashboard: &Arc<Dashboard>, head: &Parts, body: Body) -> Respon
 async fn act(dashboard: &Dashboard, head: &Parts, body: Body, at: &str) -> Response {
     let bytes = axum::body::to_bytes(body, FORM_BYTES).await;
     let view = dashboard.view(head, at);
-    let done = match bytes {
+    let is_whole = bytes.is_ok();
+    let form = Form::read(&bytes.unwrap_or_default());
+    let done = match is_whole {
         _ if check_site(head).is_err() => Err(Failure::CrossSite),
-        Err(_) => Err(Failure::Invalid(format!("The form is longer than {FORM_BYTES} bytes."))),
-        Ok(bytes) => {
-            let form = Form::read(&bytes);
-            match *view.segments() {
-                ["login"] => Box::pin(login::sign_in(&view, &dashboard.config, head, &form)).await,
-                ["logout"] => Ok(login::sign_out(&dashboard.config, head)),
-                _ if view.caller.level == AccessLevel::None => Err(login::refusal(&dashboard.config, head, "")),
-                ["preferences"] => preferences::change(&form),
-                _ if !view.may_operate() => Err(Failure::ViewOnly),
-                _ => act_recorded(&view, &form).await,
+        false => Err(Failure::Invalid(format!("The form is longer than {FORM_BYTES} bytes."))),
+        true => match *view.segments() {
+            ["login"] => Box::pin(login::sign_in(&view, &dashboard.config, head, &form)).await,
+            ["logout"] => Ok(login::sign_out(&dashboard.config, head)),
+            _ if view.caller.level == AccessLevel::None => {
+                let page = pages::page_of_action(&view).unwrap_or_default();
+                Err(login::action_refusal(&dashboard.config, head, page))
             }
-        }
+            ["preferences"] => preferences::change(&form),
+            _ if !view.may_operate() => Err(Failure::ViewOnly),
+            _ => act_recorded(&view, &form).await,
+        },
     };
     if let Err(failure @ (Failure::CrossSite | Failure::ViewOnly)) = &done {
         record_refusal(dashboard, head, &view, failure);
@@ -125,7 +127,7 @@ async fn act(dashboard: &Dashboard, head: &Parts, body: Body, at: &str) -> Respo
             *response.status_mut() = StatusCode::BAD_REQUEST;
             response
         }
-        Err(failure) => failed(head, &view, &failure),
+        Err(failure) => failed(head, &view, &failure, Some(&form)),
     }
 }
 
@@ -165,8 +167,9 @@ fn show(head: &Parts, view: &View, content: &Content) -> Response {
     response
 }
 
-fn failed(head: &Parts, view: &View, failure: &Failure) -> Response {
-    let mut response = document(head, shell::failure(view, failure, SystemTime::now().into()));
+/// `sent` is the form of an action that failed.
+fn failed(head: &Parts, view: &View, failure: &Failure, sent: Option<&Form>) -> Response {
+    let mut response = document(head, shell::failure(view, failure, sent, SystemTime::now().into()));
     *response.status_mut() = failure.status();
     let more = match failure.status() {
         StatusCode::UNAUTHORIZED => Some((header::WWW_AUTHENTICATE, "Bearer")),

@@ -7,7 +7,7 @@ use super::{
     content::{Content, Failure, Section},
     login,
     preferences::{Theme, Zone},
-    view::View,
+    view::{Form, View},
 };
 use crate::{AccessLevel, Timestamp};
 
@@ -38,21 +38,35 @@ fn main(content: &Content) -> Markup {
     }
 }
 
-/// The page of a failure. A page that failed because of the store shows itself once the store is back.
-pub(super) fn failure(view: &View, failure: &Failure, now: Timestamp) -> Markup {
-    let is_live = matches!(failure, Failure::Store(_));
+/// The page of a failure. A page that failed because of the store shows itself once the store is back, and a form, `sent`, can be
+/// sent again.
+pub(super) fn failure(view: &View, failure: &Failure, sent: Option<&Form>, now: Timestamp) -> Markup {
+    let is_store = matches!(failure, Failure::Store(_));
+    let is_live = is_store && sent.is_none();
     let main = html! {
         h1 { (failure.title()) }
-        @if let Failure::SignIn { is_wrong, back } = failure {
-            (login::form(view, *is_wrong, back))
+        @if let Failure::SignIn { why, back } = failure {
+            (login::form(view, *why, back))
         } @else {
             p.failure role="alert" { (failure) }
         }
         @if is_live { p { "The page opens by itself when the store answers again." } }
+        @if let (Some(form), true) = (sent, is_store) { (again_form(view, form)) }
     };
     match failure {
         Failure::Again => again(view),
         _ => document(view, failure.title(), None, now, is_live.then_some(""), &main),
+    }
+}
+
+/// The fields that were sent, to send them again.
+fn again_form(view: &View, sent: &Form) -> Markup {
+    html! {
+        p { "The action may have been done or not." }
+        form method="post" action=(view.link(&view.at())) {
+            @for (name, value) in sent.iter() { input type="hidden" name=(name) value=(value); }
+            button { "Send again" }
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use async_endpoints_core::{
     JobId, JobStatus, StoreError,
-    store::{CancelOutcome, RetryOutcome},
+    store::{CancelOutcome, JobLookup, RetryOutcome},
 };
 use uuid::Uuid;
 
@@ -82,14 +82,15 @@ impl AsyncEndpoints {
 
     fn act(&self) -> Act {
         let endpoints = self.clone();
-        Box::new(move |action, id| {
+        Box::new(move |action, status, id| {
             let endpoints = endpoints.clone();
-            Box::pin(async move { endpoints.act_on(action, id).await })
+            Box::pin(async move { endpoints.act_on(action, status, id).await })
         })
     }
 
-    async fn act_on(&self, action: BulkAction, id: JobId) -> Result<Acted, StoreError> {
+    async fn act_on(&self, action: BulkAction, status: Option<JobStatus>, id: JobId) -> Result<Acted, StoreError> {
         Ok(match action {
+            BulkAction::Cancel if self.has_left(status, id).await? => Acted::Skipped,
             BulkAction::Cancel => match self.cancel(id).await? {
                 CancelOutcome::Canceled(_) | CancelOutcome::Requested(_) => Acted::Changed,
                 CancelOutcome::Terminal(job) if job.status == JobStatus::Canceled => Acted::Already,
@@ -103,5 +104,12 @@ impl AsyncEndpoints {
                 RetryOutcome::Conflict => Acted::Failed,
             },
         })
+    }
+
+    /// Whether a job that has not ended has another state than this one. A waiting job may have started since the preview.
+    async fn has_left(&self, status: Option<JobStatus>, id: JobId) -> Result<bool, StoreError> {
+        let Some(status) = status else { return Ok(false) };
+        let found = self.job(id).await?;
+        Ok(matches!(found, JobLookup::Found(job) if !job.status.is_terminal() && job.status != status))
     }
 }

@@ -20,6 +20,14 @@ let round = 0; // changes when a stream or a request has become useless
 let tried = 0; // when the page tried to open a stream
 let tag = main.dataset.tag; // of the content that the page shows
 
+// A reload, or a link that someone copies, must not say again what an action did.
+function forgetNotice() {
+  const address = new URL(location.href);
+  if (!address.searchParams.has('notice')) return;
+  address.searchParams.delete('notice');
+  history.replaceState(null, '', address);
+}
+
 function say(text, isStale) {
   banner.hidden = !text;
   if (banner.textContent !== text) banner.textContent = text;
@@ -175,6 +183,7 @@ showTimes(document);
 
 // A browser sends the session only with requests of this site. Over plain HTTP, the server cannot see that a link of another
 // site led here, and shows the login although there is a session.
+forgetNotice();
 if (document.querySelector('[data-login]')) {
   fetch(location.href, { method: 'HEAD', cache: 'no-store' }).then(({ ok }) => ok && location.reload(), () => {});
 }

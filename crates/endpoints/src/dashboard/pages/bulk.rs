@@ -7,18 +7,18 @@ use maud::{Markup, html};
 use super::{
     super::{
         content::{Content, Done, Failure, Refresh, Region, Section},
-        format::{A_TIME, As, count, job_link, mark, read_time, time, time_field, time_or_dash},
+        format::{A_TIME, As, count, dash, job_link, mark, read_time, time, time_field, time_or_dash},
         table::{Column, table},
         view::{Form, View},
     },
     filter::Filter,
 };
 use crate::{
-    BulkAction, BulkError, BulkFilter, BulkOperation, BulkPreview, BulkStatus, JobName, JobStatus, NewBulk, Timestamp,
-    text::shortened,
+    AuditEntry, BulkAction, BulkError, BulkFilter, BulkOperation, BulkPreview, BulkStatus, JobName, JobStatus, NewBulk,
+    Timestamp, text::shortened,
 };
 
-const BULKS: [Column; 9] = [
+const BULKS: [Column; 10] = [
     ("Operation", "wide"),
     ("State", ""),
     ("Progress", ""),
@@ -26,6 +26,7 @@ const BULKS: [Column; 9] = [
     ("Skipped", "number"),
     ("Failed", "number"),
     ("Started", ""),
+    ("By", ""),
     ("Ended", ""),
     ("Action", ""),
 ];
@@ -110,8 +111,9 @@ pub(super) fn form(view: &View, types: &BTreeSet<JobName>, values: &Form) -> Mar
     }
 }
 
-pub(super) fn list(view: &View, operations: &[BulkOperation]) -> Markup {
-    let rows: Vec<Markup> = operations.iter().map(|operation| row(view, operation)).collect();
+/// `audit` says who started the operations.
+pub(super) fn list(view: &View, operations: &[BulkOperation], audit: &[AuditEntry]) -> Markup {
+    let rows: Vec<Markup> = operations.iter().map(|operation| row(view, operation, audit)).collect();
     html! {
         section {
             h2 { "Bulk operations" }
@@ -121,10 +123,13 @@ pub(super) fn list(view: &View, operations: &[BulkOperation]) -> Markup {
     }
 }
 
-fn row(view: &View, operation: &BulkOperation) -> Markup {
+fn row(view: &View, operation: &BulkOperation, audit: &[AuditEntry]) -> Markup {
     let BulkOperation { id, action, filter, status, total, changed, skipped, failed, started_at, ended_at, .. } =
         operation;
     let done = changed + skipped + failed;
+    let own_id = id.to_string();
+    let is_start = |entry: &&AuditEntry| entry.action == "bulk.start" && entry.target.as_ref() == Some(&own_id);
+    let start = audit.iter().rev().find(is_start);
     html! {
         tr id={ "bulk-" (id) } {
             th.wide scope="row" { (name(*action)) " " (described(*action, filter, None)) }
@@ -137,6 +142,12 @@ fn row(view: &View, operation: &BulkOperation) -> Markup {
             td.number { (count(*skipped)) }
             td.number { (count(*failed)) }
             td { (time(*started_at, As::Ago)) }
+            td {
+                @match start {
+                    Some(start) => { a href=(view.link(&format!("/operations?audit={id}#audit"))) { (start.who) } }
+                    None => (dash()),
+                }
+            }
             td { (time_or_dash(*ended_at, As::Ago)) }
             td {
                 @if *status == BulkStatus::Running && view.may_operate() {
@@ -234,7 +245,9 @@ fn previewed(view: &View, preview: &BulkPreview, described: &Markup) -> Markup {
             }
             p {
                 @if has_members { "These are the jobs that match now. Jobs that come later stay as they are." }
-                @if preview.action == BulkAction::Retry { " Jobs that were retried before are left out." }
+                @if preview.action == BulkAction::Retry {
+                    " Jobs that were retried before are left out. Retried jobs wait in the queue: beyond its limit, new submissions are refused."
+                }
             }
             @if !preview.sample.is_empty() {
                 p { "Some of them:" }

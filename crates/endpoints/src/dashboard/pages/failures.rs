@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use super::{
     super::{
         content::{Content, Failure, Refresh, Region, Section},
-        format::{A_TIME, As, count, job_link, read_time, time, time_field},
+        format::{A_TIME, As, count, dash, job_link, read_time, time, time_field},
         table::{Column, table},
         view::View,
     },
@@ -95,26 +95,27 @@ impl Period {
 }
 
 fn list(view: &View, failures: &Failures, period: Period) -> Markup {
-    let rows: Vec<Markup> = failures.failures.iter().map(|group| row(view, group, period)).collect();
+    let rows: Vec<Markup> = failures.failures.iter().map(|group| row(view, group, failures.complete, period)).collect();
     html! {
         section {
             h2 {
                 "Failed jobs by error code and type"
                 @if let Period::Since(at) = period { ", since " (time(at, As::Time)) }
             }
+            @if !failures.complete {
+                p.hint { "The last " (count(failures.scanned)) " failed jobs were read. Earlier ones of this period are missing." }
+            }
             @if !rows.is_empty() {
                 (table("Failed jobs by error code and type", &COLUMNS, &rows))
                 p.hint { "Retry… takes the failed jobs of this period. An error code links to all of its failed jobs, the last one first." }
             }
             @else if failures.complete { p.empty { "No job failed in this period." } }
-            @if !failures.complete {
-                p.hint { "The last " (count(failures.scanned)) " failed jobs were read. Earlier ones of this period are missing." }
-            }
         }
     }
 }
 
-fn row(view: &View, group: &FailureGroup, period: Period) -> Markup {
+/// `complete`: the group has all jobs of the period.
+fn row(view: &View, group: &FailureGroup, complete: bool, period: Period) -> Markup {
     let (name, code) = (group.name.as_str(), group.code.as_str());
     let filter = [("status", "Failed"), ("name", name), ("code", code)];
     let mut of_period: Vec<_> = filter.map(|(name, value)| (name, value.to_owned())).into();
@@ -123,8 +124,8 @@ fn row(view: &View, group: &FailureGroup, period: Period) -> Markup {
         tr id={ "failure-" (name) "-" (code) } {
             th scope="row" { a href=(view.link_to("/jobs", &filter)) { code { (code) } } }
             td { a href=(view.link(&format!("/types/{name}"))) { (name) } }
-            td.number { (count(group.count)) }
-            td { (time(group.first_at, As::Ago)) }
+            td.number { (count(group.count)) @if !complete { "+" } }
+            td { @if complete { (time(group.first_at, As::Ago)) } @else { (dash()) } }
             td { (time(group.last_at, As::Ago)) }
             td { (job_link(view, group.sample_id)) }
             td { (bulk::button(view, "retry", "Retry…", &of_period)) }

@@ -50,7 +50,7 @@ pub(super) fn shows_outages(view: &View) -> bool {
 
 /// The page with the form of an action. It is the browser's address when it shows the result of the action, or why the action
 /// was refused.
-fn page_of_action(view: &View) -> Option<String> {
+pub(super) fn page_of_action(view: &View) -> Option<String> {
     match *view.segments() {
         ["login" | "logout" | "preferences"] => Some(String::new()),
         ["jobs", id, ..] => action(view, &Form::read(b"")).map(|_| format!("/jobs/{id}")),

@@ -41,7 +41,7 @@ pub(super) async fn page(view: &View) -> Result<Content, Failure> {
                     html! {}
                 },
             ),
-            Region::new("operations", bulk::list(view, &operations)),
+            Region::new("operations", bulk::list(view, &operations, &audit)),
             Region::fixed("find", find(view)),
             Region::new("audit", trail(view, &audit)),
         ],

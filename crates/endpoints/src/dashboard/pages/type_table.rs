@@ -67,7 +67,7 @@ fn row(view: &View, of_type: &TypeState, figures: &Figures, ended: &[u64]) -> Ma
             }
             td { a href=(jobs("Queued")) { (count(of_type.counts.queued)) } }
             td { (count(of_type.counts.scheduled)) }
-            td { a href=(jobs("InProgress")) { (count(of_type.counts.in_progress)) } " of " (count(of_type.limit)) }
+            td { a href=(jobs("InProgress")) { (count(of_type.running)) } " of " (count(of_type.limit)) }
             td { (rate(ended)) }
             td { (percent(figures.error_rate)) }
             td { (duration_or_dash(figures.queue_time.p95)) }
