@@ -1,7 +1,8 @@
 // Shortcuts of single keys, which a user can switch off.
 
 const keys = document.getElementById('keys');
-const isTyping = (target) => target.matches?.('input, select, textarea, [contenteditable]');
+// A closed dialog can keep the focus on its checkbox for a moment.
+const isTyping = (target) => target.matches?.('input:not([type="checkbox"]), select, textarea, [contenteditable]');
 
 function useKey(key) {
   const page = /^[1-9]$/.test(key) && document.querySelectorAll('nav[aria-label="Pages"] a')[key - 1];

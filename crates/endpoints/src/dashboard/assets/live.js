@@ -3,7 +3,7 @@
 const POLL = 5000; // between two requests of a page without a stream
 const SILENCE = 4000; // without an event, the stream counts as cut off: one is due every two seconds
 const ANSWER = 500; // a request that takes longer is shown as a lost connection
-const RETRY = 30000; // until a page that polls tries a stream again
+const RETRY = 30000; // the longest time until a page that polls tries a stream again
 const STREAMS = 4; // of all pages of this browser together
 
 const banner = document.getElementById('banner');
@@ -18,6 +18,7 @@ let silence = null; // the timer that notices a cut-off stream
 let place = null; // which of the browser's streams is this page's
 let round = 0; // changes when a stream or a request has become useless
 let tried = 0; // when the page tried to open a stream
+let patience = POLL; // until the next try; doubled by each one, until a stream has an event
 let tag = main.dataset.tag; // of the content that the page shows
 
 // A reload, or a link that someone copies, must not say again what an action did.
@@ -88,6 +89,7 @@ function live() {
     if (event.isOver) return location.reload();
     listen();
     keepPlace();
+    patience = POLL;
     tag = event.tag;
     const error = event.error && `The job store does not answer: ${event.error}.`;
     if (error && !tag) return stale(`${error} The page shows older data.`);
@@ -147,7 +149,8 @@ async function poll() {
   } finally {
     clearTimeout(late);
   }
-  const isDue = root.dataset.state === 'polling' && Date.now() - tried > RETRY;
+  const isDue = root.dataset.state === 'polling' && Date.now() - tried > patience;
+  if (isDue) patience = Math.min(2 * patience, RETRY);
   if (isHealed || isDue) live();
   else poller = setTimeout(poll, POLL);
 }
