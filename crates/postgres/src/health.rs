@@ -16,14 +16,16 @@ const LONG_SECONDS: i64 = 3600;
 
 /// The age of a snapshot is in transactions. It can be read without a right to the session's other fields, which the start of a
 /// transaction needs: the oldest is unknown while another role has one open.
-const SQL: &str = "SELECT current_setting('server_version'), \
-    (SELECT coalesce(sum(numbackends), 0)::bigint FROM pg_stat_database), \
+const SQL: &str = "WITH sessions AS (SELECT * FROM pg_stat_activity \
+        WHERE usesysid IS NOT NULL AND pid NOT IN (SELECT pid FROM pg_stat_replication)) \
+    SELECT current_setting('server_version'), \
+    (SELECT count(*) FROM sessions), \
     current_setting('max_connections')::bigint, \
     (SELECT coalesce(max(age(backend_xmin)), 0)::bigint FROM pg_stat_activity), \
     current_setting('synchronous_standby_names'), \
     (SELECT CASE WHEN bool_or(xact_start IS NULL AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL)) THEN NULL \
         ELSE coalesce(max(extract(epoch FROM clock_timestamp() - xact_start)), 0)::bigint END \
-     FROM pg_stat_activity WHERE usesysid IS NOT NULL), \
+     FROM sessions), \
     (SELECT coalesce(sum(n_dead_tup), 0)::bigint FROM pg_stat_user_tables WHERE schemaname = $1)";
 
 impl Calls {

@@ -95,11 +95,10 @@ impl Inserts {
 impl Batcher {
     /// Runs until the [`Inserts`] is dropped.
     pub(crate) async fn run(mut self, calls: Weak<Calls>) {
-        let permits = Arc::new(Semaphore::new(CALLS));
-        let patience = Arc::new(Semaphore::new(1));
+        let permits = Arc::new(Permits::default());
         while let Some(first) = self.first().await {
             // The semaphore is never closed.
-            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+            let Ok(permit) = Arc::clone(&permits.calls).acquire_owned().await else { return };
             // The last answers woke many callers. Those that insert again at once join this call.
             tokio::task::yield_now().await;
             let batch = self.batch(first);
@@ -107,15 +106,17 @@ impl Batcher {
                 continue;
             }
             let Some(calls) = calls.upgrade() else { return };
-            let (permits, patience) = (Arc::clone(&permits), Arc::clone(&patience));
+            let permits = Arc::clone(&permits);
             tokio::spawn(async move {
-                let held = insert(batch, &calls).await;
-                drop(permit);
-                for pending in held {
-                    // One at a time, so that another call can always be under way.
-                    let _turn = (patience.acquire().await, permits.acquire().await);
-                    insert_patiently(pending, &calls).await;
+                let Err(locked) = insert(batch, &calls, false).await else { return };
+                // An id that the store chose is new, so that no transaction holds it.
+                let is_repeatable = |pending: &Pending| pending.job.key.is_some() || pending.job.id_chosen;
+                let (repeatable, others) = locked.batch.into_iter().partition(is_repeatable);
+                if let Err(locked) = insert(others, &calls, false).await {
+                    refuse(locked.batch, &locked.error);
                 }
+                drop(permit);
+                insert_apart(repeatable, &calls, &permits).await;
             });
         }
     }
@@ -150,42 +151,78 @@ impl Batcher {
     }
 }
 
-/// Inserts the jobs, and returns those whose key or id an open transaction holds. The others do not wait for its end: a call
-/// that met one is repeated in halves.
-async fn insert(batch: Vec<Pending>, calls: &Calls) -> Vec<Pending> {
-    let (mut batches, mut held) = (vec![batch], Vec::new());
-    while let Some(mut batch) = batches.pop() {
-        match insert_all(&batch, calls, false).await {
-            Ok(answers) => {
-                for (pending, answer) in batch.into_iter().zip(answers) {
-                    drop(pending.answer.send(answer));
-                }
-            }
-            Err(Failed { is_locked: true, .. }) if batch.len() == 1 => held.append(&mut batch),
-            Err(Failed { is_locked: true, .. }) => {
-                let half = batch.split_off(batch.len() / 2);
-                batches.extend([half, batch]);
-            }
-            Err(Failed { error, .. }) => {
-                for pending in batch {
-                    drop(pending.answer.send(Err(copy(&error))));
-                }
-            }
-        }
-    }
-    held
+/// The jobs of a call that did not get a lock, such as that of a key which an open transaction uses.
+struct Locked {
+    batch: Vec<Pending>,
+    error: StoreError,
 }
 
-/// Inserts a job, and waits for the end of a transaction that holds its key or id.
-async fn insert_patiently(pending: Pending, calls: &Calls) {
-    if pending.answer.is_closed() {
-        return;
+/// Inserts the jobs whose callers still wait, with one call, and answers them. A patient call waits for a lock as long as any
+/// statement.
+///
+/// # Errors
+/// The call did not get a lock, and nothing is answered.
+async fn insert(mut batch: Vec<Pending>, calls: &Calls, patient: bool) -> std::result::Result<(), Locked> {
+    batch.retain(|pending| !pending.answer.is_closed());
+    if batch.is_empty() {
+        return Ok(());
     }
-    let batch = [pending];
-    let answers = insert_all(&batch, calls, true).await;
-    let answer = answers.map(|mut answers| answers.remove(0)).unwrap_or_else(|failed| Err(failed.error));
-    let [pending] = batch;
-    drop(pending.answer.send(answer));
+    match insert_all(&batch, calls, patient).await {
+        Ok(answers) => {
+            for (pending, answer) in batch.into_iter().zip(answers) {
+                drop(pending.answer.send(answer));
+            }
+        }
+        Err(Failed { is_locked: true, error }) => return Err(Locked { batch, error }),
+        Err(Failed { error, .. }) => refuse(batch, &error),
+    }
+    Ok(())
+}
+
+fn refuse(batch: Vec<Pending>, error: &StoreError) {
+    for pending in batch {
+        drop(pending.answer.send(Err(copy(error))));
+    }
+}
+
+/// Inserts the jobs of a call that met a held key or id: in halves, until each held job is alone and can wait. Other calls go on
+/// meanwhile.
+async fn insert_apart(batch: Vec<Pending>, calls: &Calls, permits: &Permits) {
+    let (mut locked, mut held) = (vec![batch], Vec::new());
+    let search = permits.searches.acquire().await;
+    while let Some(mut batch) = locked.pop() {
+        if batch.len() == 1 {
+            held.append(&mut batch);
+            continue;
+        }
+        let half = batch.split_off(batch.len() / 2);
+        for half in [batch, half] {
+            let _permit = permits.calls.acquire().await;
+            locked.extend(insert(half, calls, false).await.err().map(|locked| locked.batch));
+        }
+    }
+    drop(search);
+    for pending in held {
+        let _permits = (permits.waits.acquire().await, permits.calls.acquire().await);
+        if let Err(locked) = insert(vec![pending], calls, true).await {
+            refuse(locked.batch, &locked.error);
+        }
+    }
+}
+
+/// What may be under way at the same time.
+struct Permits {
+    calls: Arc<Semaphore>,
+    /// For held jobs among those of a call.
+    searches: Semaphore,
+    /// For the end of a transaction. One less than calls, so that others can be made.
+    waits: Semaphore,
+}
+
+impl Default for Permits {
+    fn default() -> Self {
+        Self { calls: Arc::new(Semaphore::new(CALLS)), searches: Semaphore::new(1), waits: Semaphore::new(CALLS - 1) }
+    }
 }
 
 /// Why a call inserted nothing.
@@ -250,7 +287,8 @@ async fn insert_all(
     let keys = unless_all_null(jobs().map(|job| job.key.as_ref().map(|key| key.as_str())));
     let repeatables: Vec<bool> = jobs().map(|job| job.id_chosen || job.key.is_some()).collect();
     let delays: Vec<i64> = jobs().map(|job| micros(job.delay)).collect();
-    let limits = unless_all_null(limits(batch, &calls.places));
+    // A check would hold the lock of its type during the wait.
+    let limits = if patient { None } else { unless_all_null(limits(batch, &calls.places)) };
     let retentions: Vec<i64> = jobs().map(|job| micros(job.terms.retention)).collect();
     let retries: Vec<i64> = jobs().map(|job| job.terms.max_retries.into()).collect();
     let losses: Vec<i64> = jobs().map(|job| job.terms.max_losses.into()).collect();

@@ -59,6 +59,7 @@ impl Options {
     }
 
     /// The number of connections that accept jobs, 1 to 64. Defaults to 2. Concurrent submissions share them.
+    /// With one, a submission that waits for the key of an open transaction holds up the others.
     #[must_use]
     pub const fn submit_connections(mut self, number: usize) -> Self {
         self.submit = number;

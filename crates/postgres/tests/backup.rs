@@ -5,7 +5,10 @@ use std::{process::Command, time::Duration};
 
 use async_endpoints_core::{JobStatus, JobStore, store::JobLookup};
 use async_endpoints_postgres::PostgresStore;
-use async_endpoints_testkit::{jobs::job, server::PostgresServer};
+use async_endpoints_testkit::{
+    jobs::job,
+    server::{PostgresServer, psql},
+};
 
 fn run(program: &str, args: &[&str]) {
     let output = Command::new(program).args(args).output().unwrap();
@@ -16,15 +19,18 @@ fn run(program: &str, args: &[&str]) {
 async fn restored_dump_has_the_jobs_of_its_moment() {
     let server = PostgresServer::shared();
     let url = server.database();
+    psql(&url, "CREATE ROLE jobs_of_backup LOGIN; CREATE SCHEMA ae AUTHORIZATION jobs_of_backup");
+    let own_url = url.replace("postgres@", "jobs_of_backup@");
     let dump = server.folder().join("jobs.dump").display().to_string();
     let [kept, lost] = [(), ()].map(|()| job("Print", Duration::from_secs(60)));
-    let store = PostgresStore::open(url.clone()).await.unwrap();
+    let store = PostgresStore::open(own_url.clone()).await.unwrap();
     store.insert(kept.clone()).await.unwrap();
     run("pg_dump", &["--format=custom", "--schema=ae", "--file", &dump, &url]);
     store.insert(lost.clone()).await.unwrap();
     drop(store);
-    run("pg_restore", &["--clean", "--if-exists", "--single-transaction", "--dbname", &url, &dump]);
-    let store = PostgresStore::open(url).await.unwrap();
+    psql(&url, "DROP SCHEMA ae CASCADE");
+    run("pg_restore", &["--single-transaction", "--dbname", &url, &dump]);
+    let store = PostgresStore::open(own_url).await.unwrap();
     let JobLookup::Found(found) = store.get(kept.id).await.unwrap() else { panic!("no job") };
     assert_eq!((found.status, found.ahead), (JobStatus::Queued, Some(0)));
     assert_eq!(store.get(lost.id).await.unwrap(), JobLookup::NotFound);

@@ -215,10 +215,13 @@ async fn open_transaction_delays_only_the_job_of_its_key() {
     world.prepared(&held).enqueue(&transaction).await.unwrap();
     let repeat = world.store.insert(NewJob { id: JobId::random(), ..held.clone() });
     let keyed = (0..40).map(|n| job().key(key(&format!("k{n}"))).queue_limit(1000));
-    let others = keyed.chain((0..20).map(|_| job().queue_limit(1000))).map(|job| world.store.insert(job));
+    let others = keyed.chain((0..20).map(|_| job().queue_limit(1000))).chain([job().queue_limit(0)]);
+    let others = others.map(|job| world.store.insert(job));
     let others = async {
         let inserted = timeout(Duration::from_secs(2), join_all(others)).await.expect("the others do not wait");
-        assert!(inserted.iter().all(|outcome| matches!(outcome, Ok(InsertOutcome::Inserted { .. }))), "{inserted:?}");
+        let [others @ .., full] = &*inserted else { panic!("no answers") };
+        assert!(others.iter().all(|outcome| matches!(outcome, Ok(InsertOutcome::Inserted { .. }))), "{others:?}");
+        assert!(matches!(full, Ok(InsertOutcome::Full)), "{full:?}");
         transaction.commit().await.unwrap();
     };
     let (repeat, ()) = tokio::join!(repeat, others);

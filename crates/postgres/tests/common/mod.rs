@@ -79,9 +79,11 @@ impl TestSchema {
         let name = &self.name;
         let sql = format!(
             "DO $$ DECLARE of_table text; BEGIN
+                 PERFORM pg_advisory_xact_lock(hashtext('{name}.fold'), 0);
                  FOR of_table IN SELECT tablename FROM pg_tables
                      WHERE schemaname = '{name}' AND tablename NOT IN ('meta', 'marks', 'test_clock')
                  LOOP EXECUTE 'DELETE FROM {name}.' || of_table; END LOOP;
+                 DELETE FROM {name}.marks WHERE name NOT IN ('fold', 'fold_all', 'probe');
                  UPDATE {name}.marks SET at = 0;
                  PERFORM setval('{name}.places', 0, false);
              END $$"

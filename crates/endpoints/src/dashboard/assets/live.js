@@ -184,9 +184,10 @@ if (main.dataset.live && pause) {
 setInterval(() => paused || document.hidden || showTimes(document), 1000);
 showTimes(document);
 
+forgetNotice();
+
 // A browser sends the session only with requests of this site. Over plain HTTP, the server cannot see that a link of another
 // site led here, and shows the login although there is a session.
-forgetNotice();
 if (document.querySelector('[data-login]')) {
   fetch(location.href, { method: 'HEAD', cache: 'no-store' }).then(({ ok }) => ok && location.reload(), () => {});
 }

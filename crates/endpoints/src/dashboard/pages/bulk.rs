@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     AuditEntry, BulkAction, BulkError, BulkFilter, BulkOperation, BulkPreview, BulkStatus, JobName, JobStatus, NewBulk,
-    Timestamp, text::shortened,
+    Timestamp, audit::OK, text::shortened,
 };
 
 const BULKS: [Column; 10] = [
@@ -128,7 +128,10 @@ fn row(view: &View, operation: &BulkOperation, audit: &[AuditEntry]) -> Markup {
         operation;
     let done = changed + skipped + failed;
     let own_id = id.to_string();
-    let is_start = |entry: &&AuditEntry| entry.action == "bulk.start" && entry.target.as_ref() == Some(&own_id);
+    let is_start = |entry: &&AuditEntry| {
+        entry.action == "bulk.start" && entry.target.as_ref() == Some(&own_id) && entry.outcome == OK
+    };
+    // The entries begin with the newest, and a repeated start starts nothing.
     let start = audit.iter().rev().find(is_start);
     html! {
         tr id={ "bulk-" (id) } {
