@@ -111,6 +111,7 @@ async fn job_that_started_is_not_canceled_as_queued() {
     assert_eq!(service.job(waits).await["status"], "Canceled");
     let started = service.job(starts).await;
     assert!(started["status"] == "InProgress" && started["cancelRequestedAt"].is_null(), "{started}");
+    service.stop().await;
 }
 
 #[tokio::test]

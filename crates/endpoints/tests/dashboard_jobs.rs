@@ -211,6 +211,7 @@ async fn slow_store_shortens_the_list_of_failures() {
     let slow = serve(inner, slow).await;
     let html = page(&slow, "/dashboard/failures").await;
     assert!(html.contains("failed jobs were read. Earlier ones of this period are missing."), "{html}");
+    assert!(html.contains("+</td><td><span"), "neither the number nor the first failure is known: {html}");
     slow.stop().await;
     fast.stop().await;
 }

@@ -15,7 +15,8 @@ const FULL_PERCENT: i64 = 90;
 const LONG_SECONDS: i64 = 3600;
 
 /// The age of a snapshot is in transactions. It can be read without a right to the session's other fields, which the start of a
-/// transaction needs: the oldest is unknown while another role has one open.
+/// transaction needs: the oldest is unknown while another role has one open. The session of a standby has a snapshot without a
+/// transaction.
 const SQL: &str = "WITH sessions AS (SELECT * FROM pg_stat_activity \
         WHERE usesysid IS NOT NULL AND pid NOT IN (SELECT pid FROM pg_stat_replication)) \
     SELECT current_setting('server_version'), \

@@ -109,7 +109,7 @@ impl Batcher {
             let permits = Arc::clone(&permits);
             tokio::spawn(async move {
                 let Err(locked) = insert(batch, &calls, false).await else { return };
-                // An id that the store chose is new, so that no transaction holds it.
+                // An id that no caller chose is new, so that no other transaction holds it.
                 let is_repeatable = |pending: &Pending| pending.job.key.is_some() || pending.job.id_chosen;
                 let (repeatable, others) = locked.batch.into_iter().partition(is_repeatable);
                 if let Err(locked) = insert(others, &calls, false).await {
@@ -213,9 +213,9 @@ async fn insert_apart(batch: Vec<Pending>, calls: &Calls, permits: &Permits) {
 /// What may be under way at the same time.
 struct Permits {
     calls: Arc<Semaphore>,
-    /// For held jobs among those of a call.
+    /// Searches for the held jobs of a call.
     searches: Semaphore,
-    /// For the end of a transaction. One less than calls, so that others can be made.
+    /// Waits for the end of a transaction. One less than calls, so that others can be made.
     waits: Semaphore,
 }
 

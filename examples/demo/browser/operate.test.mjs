@@ -51,6 +51,7 @@ test('keyboard alone silences a rule', async () => {
   await page.keyboard.type('A deployment.');
   await page.keyboard.press('Enter');
   await page.getByText('The rule is silenced.').waitFor();
+  await page.waitForURL(/health$/); // a reload does not say it again
   await page.getByRole('button', { name: 'End the silence of queue_wait' }).waitFor();
   await page.context().close();
 });

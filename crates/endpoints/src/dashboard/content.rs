@@ -165,9 +165,6 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    pub(super) const INVALID: &str = "Invalid request";
-    const INVALID_CODE: &str = "INVALID_REQUEST";
-
     pub(super) const fn status(&self) -> StatusCode {
         match self {
             Self::NoPage | Self::NoJob | Self::NotFound(..) => StatusCode::NOT_FOUND,
@@ -188,7 +185,7 @@ impl Failure {
             Self::NoPage => "NOT_FOUND",
             Self::NoJob => "JOB_NOT_FOUND",
             Self::NotFound(_, code) => code,
-            Self::Invalid(_) | Self::Moved(_) => Self::INVALID_CODE,
+            Self::Invalid(_) | Self::Moved(_) => "INVALID_REQUEST",
             Self::Method => "METHOD_NOT_ALLOWED",
             Self::CrossSite => "CROSS_SITE_REQUEST",
             Self::ViewOnly | Self::NoAccess => "FORBIDDEN",
@@ -201,7 +198,7 @@ impl Failure {
     pub(super) const fn title(&self) -> &'static str {
         match self {
             Self::NoPage | Self::NoJob | Self::NotFound(..) => "Not found",
-            Self::Invalid(_) => Self::INVALID,
+            Self::Invalid(_) => "Invalid request",
             Self::Moved(_) => "Moved",
             Self::Method => "Method not allowed",
             Self::CrossSite | Self::ViewOnly | Self::NoAccess => "Refused",
@@ -240,9 +237,7 @@ pub(super) enum Answer {
         cookies: Vec<String>,
     },
     /// A result that is not kept.
-    Show(Content),
-    /// A form with invalid values, to correct them.
-    Refuse(Content),
+    Show(StatusCode, Content),
 }
 
 impl Done {
@@ -256,11 +251,12 @@ impl Done {
     }
 
     pub(super) const fn show(content: Content) -> Self {
-        Self { answer: Answer::Show(content), outcome: OK, made: None }
+        Self { answer: Answer::Show(StatusCode::OK, content), outcome: OK, made: None }
     }
 
-    pub(super) const fn refused(content: Content) -> Self {
-        Self { answer: Answer::Refuse(content), outcome: Failure::INVALID_CODE, made: None }
+    /// Shows a form with invalid values, to correct them.
+    pub(super) const fn refused(failure: &Failure, content: Content) -> Self {
+        Self { answer: Answer::Show(failure.status(), content), outcome: failure.code(), made: None }
     }
 
     /// Names what the action made.

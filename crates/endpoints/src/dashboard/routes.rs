@@ -93,21 +93,20 @@ async fn respond(dashboard: &Arc<Dashboard>, head: &Parts, body: Body) -> Respon
 async fn act(dashboard: &Dashboard, head: &Parts, body: Body, at: &str) -> Response {
     let bytes = axum::body::to_bytes(body, FORM_BYTES).await;
     let view = dashboard.view(head, at);
-    let is_whole = bytes.is_ok();
-    let form = Form::read(&bytes.unwrap_or_default());
-    let done = match is_whole {
+    let form = bytes.map(|bytes| Form::read(&bytes));
+    let done = match &form {
         _ if check_site(head).is_err() => Err(Failure::CrossSite),
-        false => Err(Failure::Invalid(format!("The form is longer than {FORM_BYTES} bytes."))),
-        true => match *view.segments() {
-            ["login"] => Box::pin(login::sign_in(&view, &dashboard.config, head, &form)).await,
+        Err(_) => Err(Failure::Invalid(format!("The form is longer than {FORM_BYTES} bytes."))),
+        Ok(form) => match *view.segments() {
+            ["login"] => Box::pin(login::sign_in(&view, &dashboard.config, head, form)).await,
             ["logout"] => Ok(login::sign_out(&dashboard.config, head)),
             _ if view.caller.level == AccessLevel::None => {
                 let page = pages::page_of_action(&view).unwrap_or_default();
                 Err(login::action_refusal(&dashboard.config, head, page))
             }
-            ["preferences"] => preferences::change(&form),
+            ["preferences"] => preferences::change(form),
             _ if !view.may_operate() => Err(Failure::ViewOnly),
-            _ => act_recorded(&view, &form).await,
+            _ => act_recorded(&view, form).await,
         },
     };
     if let Err(failure @ (Failure::CrossSite | Failure::ViewOnly)) = &done {
@@ -121,13 +120,12 @@ async fn act(dashboard: &Dashboard, head: &Parts, body: Body, at: &str) -> Respo
             }
             response
         }
-        Ok(Answer::Show(content)) => document(head, shell::result(&view, &content, SystemTime::now().into())),
-        Ok(Answer::Refuse(content)) => {
+        Ok(Answer::Show(status, content)) => {
             let mut response = document(head, shell::result(&view, &content, SystemTime::now().into()));
-            *response.status_mut() = StatusCode::BAD_REQUEST;
+            *response.status_mut() = status;
             response
         }
-        Err(failure) => failed(head, &view, &failure, Some(&form)),
+        Err(failure) => failed(head, &view, &failure, form.as_ref().ok()),
     }
 }
 

@@ -57,7 +57,7 @@ pub struct TestSchema {
 }
 
 impl TestSchema {
-    /// An empty schema, or the name for a new one. Its clock may be one of [`OnClock`].
+    /// An empty schema, or the name for a new one. The next [`OnClock`] replaces its clock.
     pub async fn unused(server: &PostgresServer) -> Arc<Self> {
         /// Those that no test holds are unused.
         static ALL: SyncMutex<Vec<Arc<TestSchema>>> = SyncMutex::new(Vec::new());

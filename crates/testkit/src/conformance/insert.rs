@@ -7,6 +7,7 @@ use async_endpoints_core::{
     store::{InsertOutcome, JobLookup, NewJob, Outcome, RetryOutcome},
 };
 use bytes::Bytes;
+use futures_util::future::join;
 
 use super::run_concurrently;
 use crate::{
@@ -146,7 +147,9 @@ pub async fn key_and_id_are_checked_before_limit(rig: &Rig) {
     let job = NewJob { queue_limit: Some(1), ..keyed(rig, "alpha") };
     rig.put(&job).await;
     let full = NewJob { id: JobId::random(), key: Some(key("order-18")), ..job.clone() };
-    assert_eq!(rig.insert(&full).await, InsertOutcome::Full);
+    let same_key = NewJob { id: JobId::random(), ..full.clone() };
+    let both = join(rig.insert(&full), rig.insert(&same_key)).await;
+    assert_eq!(both, (InsertOutcome::Full, InsertOutcome::Full));
     assert_eq!(existing_id(rig.insert(&job).await), job.id, "a full queue accepts a replay");
     assert_eq!(rig.insert(&NewJob { fingerprint: digest(2), ..job.clone() }).await, InsertOutcome::Conflict);
     assert_eq!(existing_id(rig.insert(&NewJob { key: None, ..job.clone() }).await), job.id);

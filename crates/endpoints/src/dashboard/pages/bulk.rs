@@ -207,21 +207,24 @@ fn described(action: BulkAction, filter: &BulkFilter, count: Option<u64>) -> Mar
 pub(super) async fn preview(view: &View, form: &Form) -> Result<Done, Failure> {
     let is_typed = form.iter().all(|(name, _)| FIELDS.contains(&name));
     match members(view, form).await {
-        Err(Failure::Invalid(reason)) if is_typed => refused(view, form, &reason).await,
+        Err(failure @ Failure::Invalid(_)) if is_typed => refused(view, form, &failure).await,
         done => done,
     }
 }
 
 /// The form again, so that the operator can correct it.
-async fn refused(view: &View, values: &Form, reason: &str) -> Result<Done, Failure> {
+async fn refused(view: &View, values: &Form, failure: &Failure) -> Result<Done, Failure> {
     let types = view.endpoints.type_names().await?;
-    let html = html! { p.failure role="alert" { (reason) } (form(view, &types, values)) };
-    Ok(Done::refused(Content {
-        title: Failure::INVALID.to_owned(),
-        section: Section::Operations,
-        regions: vec![Region::fixed("new", html)],
-        refresh: Refresh::STATISTICS,
-    }))
+    let html = html! { p.failure role="alert" { (failure) } (form(view, &types, values)) };
+    Ok(Done::refused(
+        failure,
+        Content {
+            title: failure.title().to_owned(),
+            section: Section::Operations,
+            regions: vec![Region::fixed("new", html)],
+            refresh: Refresh::STATISTICS,
+        },
+    ))
 }
 
 async fn members(view: &View, form: &Form) -> Result<Done, Failure> {
